@@ -1,0 +1,362 @@
+#include "actors/executor_actor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace troupe {
+namespace {
+
+uint16_t ChannelOf(InputKind kind) {
+  return kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
+}
+
+std::string InWords(const Action& action) {
+  return fmt::format("{} of microbatch {} on stage {}", KindName(action.kind), action.microbatch,
+                     action.stage);
+}
+
+bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b) {
+  return a.dtype == b.dtype && a.rank == b.rank && std::ranges::equal(a.shape, b.shape) &&
+         a.num_bytes == b.num_bytes;
+}
+
+}  // namespace
+
+ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
+    : options_(std::move(options)),
+      peers_(std::move(peers)),
+      name_(fmt::format("rank {}", options_.rank)) {
+  CHECK(!peers_.stages.empty(), "{} holds no stage", name_);
+}
+
+bool ExecutorActor::NeedsTokens() const {
+  return std::ranges::any_of(peers_.stages, [this](const auto& stage) {
+    return schedule_->IsFirstStage(stage.first) || schedule_->IsLastStage(stage.first);
+  });
+}
+
+Status ExecutorActor::On(proto::StepStart start) {
+  if (state_ != State::kIdle) {
+    return MakeError(ErrorCode::kFailed, "{}: round {} starts before round {} has ended", name_,
+                     start.round(), start_.round());
+  }
+  start_ = std::move(start);
+  switch (start_.mode()) {
+    case proto::STEP_MODE_EVAL:
+      schedule_ = &options_.evaluate;
+      break;
+    case proto::STEP_MODE_SAMPLE:
+      schedule_ = &options_.sample;
+      break;
+    default:
+      schedule_ = &options_.train;
+  }
+  if (start_.num_microbatches() != schedule_->num_microbatches) {
+    return MakeError(ErrorCode::kFailed, "{}: round {} has {} microbatches, the plan {}", name_,
+                     start_.round(), start_.num_microbatches(), schedule_->num_microbatches);
+  }
+  state_ = State::kRunning;
+  progress_.emplace(*schedule_, options_.rank, DataArrival::kMarked);
+  vote_.Clear();
+  vote_.set_step(start_.step());
+  vote_.set_round(start_.round());
+  vote_.set_rank(options_.rank.value);
+  vote_.set_mode(start_.mode());
+  vote_.set_finite(true);
+  vote_.set_sampled_token(-1);
+  stage_answers_ = 0;
+  tokens_.clear();
+  for (const auto& [key, slot] : slots_) {  // I2: what came early
+    const auto& [round, stage, microbatch, kind] = key;
+    if (round == start_.round() &&
+        !progress_->MarkArrived(kind, StageId(stage), MicrobatchId(microbatch))) {
+      return MakeError(ErrorCode::kCorrupt, "{}: an input of stage {}, microbatch {} is not its",
+                       name_, stage, microbatch);
+    }
+  }
+  if (NeedsTokens()) {
+    if (start_.mode() == proto::STEP_MODE_SAMPLE) {
+      TokensReady ready{start_.round(), MicrobatchId(0),
+                        std::make_shared<const std::vector<int32_t>>(start_.tokens().begin(),
+                                                                     start_.tokens().end())};
+      return On(std::move(ready));
+    }
+    RETURN_IF_ERROR(peers_.loader.Send(FetchTokens{
+        start_.round(), start_.mode(), start_.first_sample(), start_.num_microbatches()}));
+  }
+  return Advance();
+}
+
+Status ExecutorActor::On(TokensReady ready) {
+  if (ready.round != start_.round() || state_ != State::kRunning) return {};
+  tokens_[ready.microbatch.value] = std::move(ready.tokens);
+  for (const auto& [stage, ref] : peers_.stages) {
+    if (!schedule_->IsFirstStage(stage) && !schedule_->IsLastStage(stage)) continue;
+    if (!progress_->MarkArrived(InputKind::kData, stage, ready.microbatch)) {
+      return MakeError(ErrorCode::kFailed, "{}: tokens of microbatch {} came twice", name_,
+                       ready.microbatch);
+    }
+  }
+  return Advance();
+}
+
+Status ExecutorActor::On(WithBulk<Activation> m) {
+  return Arrive(InputKind::kActivation, m.message.round, m.message.stage, m.message.microbatch,
+                m.message.tensor, std::move(m.bulk));
+}
+
+Status ExecutorActor::On(WithBulk<ActivationGradient> m) {
+  return Arrive(InputKind::kGradient, m.message.round, m.message.stage, m.message.microbatch,
+                m.message.tensor, std::move(m.bulk));
+}
+
+Status ExecutorActor::Arrive(InputKind kind, int64_t round, int32_t stage, int32_t microbatch,
+                             const TensorDescriptor& tensor, Bulk bulk) {
+  // A tensor of another shape is a protocol error with a name, never a corrupted activation.
+  if (!SameTensor(tensor, options_.boundary) || bulk.bytes().size() != tensor.num_bytes ||
+      !peers_.stages.contains(StageId(stage)) || round < start_.round()) {
+    return MakeError(ErrorCode::kCorrupt,
+                     "{}: {} for stage {}, microbatch {}, round {} with {} bytes does not fit the "
+                     "plan ({} bytes between stages, round {})",
+                     name_, InputKindName(kind), stage, microbatch, round, bulk.bytes().size(),
+                     options_.boundary.num_bytes, start_.round());
+  }
+  const bool now = state_ == State::kRunning && round == start_.round();
+  if (!slots_.try_emplace(InputKey{round, stage, microbatch, kind}, std::move(bulk)).second ||
+      (now && !progress_->MarkArrived(kind, StageId(stage), MicrobatchId(microbatch)))) {
+    return MakeError(ErrorCode::kCorrupt, "{}: {} for stage {}, microbatch {} came twice", name_,
+                     InputKindName(kind), stage, microbatch);
+  }
+  return now ? Advance() : Status{};
+}
+
+Status ExecutorActor::Advance() {
+  if (state_ != State::kRunning) return {};
+  const Decision decision = NextAction(*schedule_, options_.rank, *progress_);
+  if (const auto* action = std::get_if<Action>(&decision)) {
+    wait_.Reset();
+    return Launch(*action);
+  }
+  if (const auto* blocked = std::get_if<Blocked>(&decision)) {
+    if (blocked->reason == BlockReason::kOwnStage) {
+      return MakeError(ErrorCode::kFailed, "{}: {}", name_, Describe(*blocked));
+    }
+    if (blocked->reason != BlockReason::kRunning) WaitFor(*blocked);
+    return {};
+  }
+  // The head after the last one is Finished also while the last one runs.
+  if (progress_->running()) return {};
+  wait_.Reset();
+  return FinishList();
+}
+
+void ExecutorActor::WaitFor(const Blocked& blocked) {
+  waits_from_ = fmt::format("stage {} (rank {})", blocked.owed_stage, blocked.owed_by);
+  wait_ = context().BeginWait({.waiter = name_,
+                               .activity = KindName(blocked.waiting.kind),
+                               .owed = InputKindName(blocked.kind),
+                               .from = waits_from_,
+                               .step = start_.step(),
+                               .microbatch = blocked.microbatch.value,
+                               .deadline_ms = options_.wait_deadline_ms});
+}
+
+Status ExecutorActor::Launch(const Action& action) {
+  progress_->MarkStarted(action);
+  if (options_.on_progress) options_.on_progress(start_.step(), InWords(action));
+  RunAction run{.action = action, .round = start_.round(), .mode = start_.mode()};
+  if (const auto input = InputOf(*schedule_, action)) {
+    const InputKey key{start_.round(), action.stage.value, action.microbatch.value, input->kind};
+    run.input = input->crosses_ranks() ? std::span<const std::byte>(slots_.at(key).bytes())
+                                       : std::as_const(local_.at(key)).bytes();
+  }
+  if (schedule_->IsFirstStage(action.stage) || schedule_->IsLastStage(action.stage)) {
+    run.tokens = tokens_.at(action.microbatch.value);
+  }
+  run.temperature = start_.temperature();
+  run.sample_seed = start_.sample_seed();
+  run.sample_counter = static_cast<uint64_t>(start_.tokens_size());
+  return peers_.stages.at(action.stage).Send(std::move(run));
+}
+
+Status ExecutorActor::On(ActionDone done) {
+  if (done.round != start_.round() || state_ != State::kRunning) {
+    return MakeError(ErrorCode::kFailed, "{}: {} answers round {} in round {}", name_,
+                     InWords(done.action), done.round, start_.round());
+  }
+  if (const auto input = InputOf(*schedule_, done.action)) {  // I4
+    const InputKey key{done.round, done.action.stage.value, done.action.microbatch.value,
+                       input->kind};
+    slots_.erase(key);
+    local_.erase(key);
+  }
+  if (done.num_tokens > 0) {
+    auto* loss = vote_.add_losses();
+    loss->set_microbatch(done.action.microbatch.value);
+    loss->set_loss_sum(done.loss_sum);
+    loss->set_num_tokens(done.num_tokens);
+  }
+  if (done.sampled_token >= 0) vote_.set_sampled_token(done.sampled_token);
+  if (vote_.first_action_ns() == 0) vote_.set_first_action_ns(done.time.start_ns);
+  vote_.set_last_action_ns(done.time.end_ns);
+  vote_.set_busy_ns(vote_.busy_ns() + done.time.end_ns - done.time.start_ns);
+
+  const auto output = OutputOf(*schedule_, done.action);
+  if (output && !output->crosses_ranks()) {
+    local_.emplace(
+        InputKey{done.round, output->to_stage.value, output->microbatch.value, output->kind},
+        std::move(done.output));
+  }
+  progress_->MarkDone(done.action);
+  if (output && output->crosses_ranks()) {
+    RETURN_IF_ERROR(Deliver(*output, std::move(done.output)));
+  }
+  return Advance();
+}
+
+Status ExecutorActor::Deliver(const Transfer& transfer, Buffer output) {
+  auto& queue = parked_[{transfer.to, transfer.kind}];
+  queue.push_back({transfer, start_.round(), std::make_shared<Buffer>(std::move(output))});
+  return FlushParked(transfer.to, ChannelOf(transfer.kind));
+}
+
+Status ExecutorActor::FlushParked(Rank peer, uint16_t channel) {
+  for (auto& [key, queue] : parked_) {
+    if (key.first != peer || ChannelOf(key.second) != channel) continue;
+    while (!queue.empty()) {
+      Status sent = SendParked(queue.front());
+      if (!sent.ok() && sent.error().code == ErrorCode::kResourceExhausted) break;  // I3
+      RETURN_IF_ERROR(std::move(sent));
+      queue.pop_front();
+    }
+  }
+  return {};
+}
+
+Status ExecutorActor::SendParked(Parked& parked) {
+  const Transfer& t = parked.transfer;
+  const Postmark postmark{.channel = ChannelOf(t.kind),
+                          .message_class = MessageClass::kData,
+                          .step = start_.step(),
+                          .microbatch = t.microbatch.value,
+                          .stage = t.to_stage.value,
+                          .flow_id = NewFlowId(options_.rank)};
+  const NeighbourRef& to = peers_.neighbours.at(t.to);
+  // The buffer lives in `done` until the transport has let go of its bytes.
+  auto done = [output = parked.output] {};
+  const auto bytes = std::as_const(*parked.output).bytes();
+  if (t.kind == InputKind::kActivation) {
+    return to.SendBulk(
+        Activation{parked.round, t.to_stage.value, t.microbatch.value, options_.boundary}, bytes,
+        std::move(done), postmark);
+  }
+  return to.SendBulk(
+      ActivationGradient{parked.round, t.to_stage.value, t.microbatch.value, options_.boundary},
+      bytes, std::move(done), postmark);
+}
+
+Status ExecutorActor::FinishList() {
+  if (start_.mode() != proto::STEP_MODE_TRAIN) return SendVote();
+  if (!options_.tied_peer) return CollectVotes();
+  state_ = State::kExchanging;
+  if (options_.first_tied_use) return MergeTiedIfHere();
+  return peers_.stages.at(AnyStage()).Send(TakeTied{start_.round()});
+}
+
+Status ExecutorActor::On(TiedReady ready) {
+  const Postmark postmark{.channel = kTiedChannel,
+                          .message_class = MessageClass::kData,
+                          .step = start_.step(),
+                          .flow_id = NewFlowId(options_.rank)};
+  // The bytes stay as they are until the commit, and no commit comes before the peer has voted,
+  // which it does after letting them go.
+  RETURN_IF_ERROR(
+      peers_.neighbours.at(*options_.tied_peer)
+          .SendBulk(
+              TiedGradient{ready.round, options_.tied}, ready.gradient, [] {}, postmark));
+  return options_.first_tied_use ? CollectVotes() : Status{};
+}
+
+Status ExecutorActor::On(WithBulk<TiedGradient> gradient) {
+  const int64_t round = gradient.message.round;
+  if (!options_.tied_peer || !SameTensor(gradient.message.tensor, options_.tied) ||
+      gradient.bulk.bytes().size() != options_.tied.num_bytes || tied_.contains(round)) {
+    return MakeError(ErrorCode::kCorrupt, "{}: tied gradient of round {} does not fit the plan",
+                     name_, round);
+  }
+  tied_.emplace(round, std::move(gradient.bulk));
+  return MergeTiedIfHere();
+}
+
+Status ExecutorActor::MergeTiedIfHere() {
+  const auto other = tied_.find(start_.round());
+  if (state_ != State::kExchanging || other == tied_.end()) return {};
+  return peers_.stages.at(AnyStage())
+      .Send(MergeTied{start_.round(), !options_.first_tied_use, other->second.bytes()});
+}
+
+Status ExecutorActor::On(TiedMerged merged) {
+  tied_.erase(merged.round);
+  if (!options_.first_tied_use) return CollectVotes();
+  return peers_.stages.at(AnyStage()).Send(TakeTied{start_.round()});
+}
+
+Status ExecutorActor::CollectVotes() {
+  state_ = State::kVoting;
+  for (const auto& [stage, ref] : peers_.stages) {
+    RETURN_IF_ERROR(ref.Send(CollectVote{start_.round()}));
+  }
+  return {};
+}
+
+Status ExecutorActor::On(CreditReturned credit) { return FlushParked(credit.peer, credit.channel); }
+
+Status ExecutorActor::On(StageVote vote) {
+  for (auto& node : vote.norm_nodes) *vote_.add_norm_nodes() = std::move(node);
+  vote_.set_finite(vote_.finite() && vote.finite);
+  if (++stage_answers_ < peers_.stages.size()) return {};
+  return SendVote();
+}
+
+Status ExecutorActor::SendVote() {
+  state_ = start_.mode() == proto::STEP_MODE_TRAIN ? State::kVoted : State::kIdle;
+  if (options_.on_progress) options_.on_progress(start_.step(), "vote");
+  return peers_.schedule.Send(vote_);
+}
+
+Status ExecutorActor::On(proto::Commit commit) {
+  if (state_ != State::kVoted || commit.step() != start_.step()) {
+    return MakeError(ErrorCode::kFailed, "{}: commit of step {} in step {}, not voted", name_,
+                     commit.step(), start_.step());
+  }
+  state_ = State::kUpdating;
+  stage_answers_ = 0;
+  if (options_.on_progress) options_.on_progress(start_.step(), "optimizer");
+  for (const auto& [stage, ref] : peers_.stages) {
+    RETURN_IF_ERROR(ref.Send(ApplyUpdate{commit.step(), commit.apply(), commit.gradient_factor(),
+                                         commit.learning_rate()}));
+  }
+  return {};
+}
+
+Status ExecutorActor::On(UpdateDone done) {
+  if (++stage_answers_ < peers_.stages.size()) return {};
+  state_ = State::kIdle;
+  proto::StepDone answer;
+  answer.set_step(done.step);
+  answer.set_rank(options_.rank.value);
+  return peers_.schedule.Send(answer);
+}
+
+Status ExecutorActor::On(proto::CheckpointStart start) {
+  if (options_.on_progress) options_.on_progress(start.step(), "checkpoint");
+  return peers_.checkpoint.Send(std::move(start));
+}
+
+Status ExecutorActor::On(proto::StopRank) {
+  return MakeError(ErrorCode::kCancelled, "{}: stopped", name_);
+}
+
+}  // namespace troupe

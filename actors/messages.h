@@ -1,0 +1,169 @@
+// The messages that actors of a job exchange, but for the control messages of proto/training.proto.
+// Actors include this file and never each other.
+//
+// Wire messages are plain structs whose bytes are their format; the tensor lies in the bulk beside.
+// Local messages stay inside a rank's process.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "actors/schedule/action.h"
+#include "proto/training.pb.h"
+#include "runtime/actor/stream.h"
+#include "runtime/base/ids.h"
+#include "runtime/memory/buffer.h"
+#include "runtime/transport/envelope.h"
+
+namespace troupe {
+
+// Indices in a rank's registry, the same on every rank.
+inline constexpr uint32_t kExecutorIndex = 1;
+inline constexpr uint32_t kScheduleIndex = 2;  // rank 0 only
+
+// Data channels between two ranks.
+inline constexpr uint16_t kActivationChannel = 1;
+inline constexpr uint16_t kGradientChannel = 2;
+inline constexpr uint16_t kTiedChannel = 3;
+
+// ---- wire, executor -> executor ---------------------------------------------------------------
+
+// Output of the stage before `stage` for one microbatch. tensor: (tokens, hidden_size).
+struct Activation {
+  static constexpr std::string_view kMessageName = "troupe.Activation";
+  int64_t round = 0;
+  int32_t stage = 0;  // the receiver's
+  int32_t microbatch = 0;
+  TensorDescriptor tensor{};
+};
+
+// Gradient of the output of `stage` for one microbatch. tensor: (tokens, hidden_size).
+struct ActivationGradient {
+  static constexpr std::string_view kMessageName = "troupe.ActivationGradient";
+  int64_t round = 0;
+  int32_t stage = 0;  // the receiver's
+  int32_t microbatch = 0;
+  TensorDescriptor tensor{};
+};
+
+// The other use's gradient of a tied weight, summed over the step. tensor: (vocab_size,
+// hidden_size).
+struct TiedGradient {
+  static constexpr std::string_view kMessageName = "troupe.TiedGradient";
+  int64_t round = 0;
+  TensorDescriptor tensor{};
+};
+
+// ---- local, executor <-> stage actors ---------------------------------------------------------
+
+// Tokens of one microbatch: `sequences` rows of seq_len + 1, so labels are the tokens shifted by
+// one.
+using TokenBlock = std::shared_ptr<const std::vector<int32_t>>;
+
+// Run one compute action. `input` (an activation or a gradient, empty where the stage starts from
+// tokens or from the loss) stays valid until the answer.
+struct RunAction {
+  static constexpr std::string_view kMessageName = "troupe.RunAction";
+  Action action{};
+  int64_t round = 0;
+  proto::StepMode mode = proto::STEP_MODE_TRAIN;
+  std::span<const std::byte> input{};
+  TokenBlock tokens{};  // first and last stage only
+  double temperature = 0;
+  uint64_t sample_counter = 0;  // of the token to draw
+  int32_t sample_seed = 0;
+};
+
+// The action has run. `output` is what the neighbour needs (empty where nothing leaves the stage).
+struct ActionDone {
+  static constexpr std::string_view kMessageName = "troupe.ActionDone";
+  Action action{};
+  int64_t round = 0;
+  Buffer output{};
+  double loss_sum = 0;     // Forward of the last stage
+  int64_t num_tokens = 0;  // labels that count
+  int32_t sampled_token = -1;
+  WorkTime time{};
+};
+
+// All gradients of the round are summed: what this stage votes. With a tied weight the other use's
+// gradient comes first (MergeTied).
+struct CollectVote {
+  static constexpr std::string_view kMessageName = "troupe.CollectVote";
+  int64_t round = 0;
+};
+struct StageVote {
+  static constexpr std::string_view kMessageName = "troupe.StageVote";
+  StageId stage{};
+  int64_t round = 0;
+  std::vector<proto::NormNode> norm_nodes{};
+  bool finite = true;
+};
+
+// The tied weight's gradient as this stage holds it now, to be sent to the other use's stage.
+struct TakeTied {
+  static constexpr std::string_view kMessageName = "troupe.TakeTied";
+  int64_t round = 0;
+};
+struct TiedReady {
+  static constexpr std::string_view kMessageName = "troupe.TiedReady";
+  int64_t round = 0;
+  std::span<const std::byte> gradient{};  // valid and unchanged until ApplyUpdate
+};
+// The first use adds the last use's gradient to its own; the last use then takes over that sum, so
+// both copies of the weight see the same bits.
+struct MergeTied {
+  static constexpr std::string_view kMessageName = "troupe.MergeTied";
+  int64_t round = 0;
+  bool replace = false;                   // take over instead of add
+  std::span<const std::byte> gradient{};  // valid until TiedMerged
+};
+struct TiedMerged {
+  static constexpr std::string_view kMessageName = "troupe.TiedMerged";
+  int64_t round = 0;
+};
+
+struct ApplyUpdate {
+  static constexpr std::string_view kMessageName = "troupe.ApplyUpdate";
+  int64_t step = 0;
+  bool apply = true;  // false: drop the gradients
+  double gradient_factor = 0;
+  double learning_rate = 0;
+};
+struct UpdateDone {
+  static constexpr std::string_view kMessageName = "troupe.UpdateDone";
+  StageId stage{};
+  int64_t step = 0;
+  WorkTime time{};
+};
+
+// ---- local, transport -> executor ------------------------------------------------------------
+
+// A credit came back: parked outputs to `peer` may leave.
+struct CreditReturned {
+  static constexpr std::string_view kMessageName = "troupe.CreditReturned";
+  Rank peer{};
+  uint16_t channel = 0;
+};
+
+// ---- local, executor <-> data loader ----------------------------------------------------------
+
+struct FetchTokens {
+  static constexpr std::string_view kMessageName = "troupe.FetchTokens";
+  int64_t round = 0;
+  proto::StepMode mode = proto::STEP_MODE_TRAIN;
+  int64_t first_sample = 0;  // global sample number, or validation sample index
+  int32_t num_microbatches = 0;
+};
+struct TokensReady {
+  static constexpr std::string_view kMessageName = "troupe.TokensReady";
+  int64_t round = 0;
+  MicrobatchId microbatch{};
+  TokenBlock tokens{};
+};
+
+}  // namespace troupe

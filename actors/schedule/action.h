@@ -1,0 +1,68 @@
+// One action of a pipeline schedule and its text form. Everything else in this folder (generators,
+// validator, next-action function, simulator, drawing) and the executor speak in these.
+// Pure values: any thread, no state.
+//
+// Text is PyTorch's textual schedule grammar, with one addition for parts of a weight gradient:
+//   action := STAGE TYPE [MICROBATCH] ["/" PART "of" PARTS]      PART counts from 1
+//   TYPE   := F | I | W | B | SEND_F | RECV_F | SEND_B | RECV_B | UNSHARD | RESHARD | REDUCE_GRAD
+// The microbatch is left out exactly for UNSHARD, RESHARD and REDUCE_GRAD.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "runtime/base/ids.h"
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+enum class ActionKind : uint8_t {
+  kForward,         // F
+  kBackwardInput,   // I: gradient of the stage's input
+  kBackwardWeight,  // W: gradient of the stage's weights, after I of the same microbatch
+  kBackward,        // B: I and W as one; sends the input gradient at its end
+  kSendForward,     // carries the sender's stage
+  kRecvForward,     // carries the receiver's stage
+  kSendBackward,    // carries the sender's stage
+  kRecvBackward,    // carries the receiver's stage
+  kUnshard,         // gathers the stage's parameters
+  kReshard,         // drops the gathered parameters again
+  kReduceGrad,      // reduces the stage's gradients over the data-parallel group
+};
+inline constexpr int kNumActionKinds = 11;
+
+inline constexpr int32_t kNotPaired = -1;
+
+struct Action {
+  StageId stage{};
+  ActionKind kind = ActionKind::kForward;
+  // Which slice of a weight gradient this is: `part` in 0 .. num_parts-1. 0 of 1 for all others.
+  uint8_t part = 0;
+  uint8_t num_parts = 1;
+  // Actions of one overlapped pair (PyTorch's OVERLAP_F_B) stand next to each other in their rank's
+  // list and share this number, unique in that list; kNotPaired for all others. A pair is *eager*:
+  // ordinary actions in this order, neither waiting for the other's input.
+  int32_t pair = kNotPaired;
+  MicrobatchId microbatch{};
+
+  bool operator==(const Action&) const = default;
+};
+
+// Forward, BackwardInput, BackwardWeight or Backward.
+bool IsCompute(ActionKind kind);
+// Send or receive.
+bool IsCommunication(ActionKind kind);
+bool HasMicrobatch(ActionKind kind);
+// "F", "I", "W", "B", "SEND_F", …: the spelling in files and drawings.
+std::string_view KindLetters(ActionKind kind);
+// "Forward", "BackwardInput", …: the spelling in sentences and traces.
+std::string_view KindName(ActionKind kind);
+
+// "2F3", "3W5/1of4", "1REDUCE_GRAD". The pair is not part of an action's text; a row's is
+// (schedule.h).
+std::string ToString(const Action& action);
+// Refuses trailing text, so that an older dialect's "2BW0" is not read as "2B".
+Result<Action> ParseAction(std::string_view text);
+
+}  // namespace troupe

@@ -1,0 +1,109 @@
+#include "actors/schedule/channels.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+namespace troupe {
+namespace {
+
+using ChannelKey = std::tuple<Rank, Rank, InputKind>;
+
+struct ChannelState {
+  std::vector<int> consumed_at;  // positions in the receiver's list, ascending
+  int produced = 0;
+  int consumed = 0;  // consumptions known to be done where the sender's list has got to
+  int most_in_flight = 0;
+};
+
+ChannelKey KeyOf(const Transfer& transfer) { return {transfer.from, transfer.to, transfer.kind}; }
+
+// Where in its rank's list each output is produced.
+class ProducerPositions {
+ public:
+  explicit ProducerPositions(const Schedule& schedule)
+      : num_microbatches_(schedule.num_microbatches),
+        positions_(size_t{2} * schedule.num_stages * schedule.num_microbatches, 0) {
+    for (const std::vector<Action>& actions : schedule.ranks) {
+      for (size_t i = 0; i < actions.size(); ++i) {
+        if (const auto output = OutputOf(schedule, actions[i])) {
+          positions_[Index(*output)] = static_cast<int>(i);
+        }
+      }
+    }
+  }
+  int Of(const Transfer& transfer) const { return positions_[Index(transfer)]; }
+
+ private:
+  size_t Index(const Transfer& transfer) const {
+    const size_t row = 2 * transfer.from_stage.value + (transfer.kind == InputKind::kGradient);
+    return row * num_microbatches_ + transfer.microbatch.value;
+  }
+
+  int num_microbatches_;
+  std::vector<int> positions_;
+};
+
+// Walks one sender's list: an input from rank q proves that q has done everything up to the input's
+// producer, hence has consumed whatever that prefix reads.
+void WalkSender(const Schedule& schedule, const ProducerPositions& producers,
+                const std::vector<Action>& actions, std::map<ChannelKey, ChannelState>& channels) {
+  std::map<Rank, int> done_by;  // receiver → length of its list's prefix that must be done by now
+  for (const Action& action : actions) {
+    if (const auto input = InputOf(schedule, action); input && input->crosses_ranks()) {
+      int& done = done_by[input->from];
+      done = std::max(done, producers.Of(*input) + 1);
+    }
+    const auto output = OutputOf(schedule, action);
+    if (!output || !output->crosses_ranks()) {
+      continue;
+    }
+    ChannelState& channel = channels[KeyOf(*output)];
+    const int done = done_by[output->to];
+    const int num_reads = static_cast<int>(channel.consumed_at.size());
+    while (channel.consumed < num_reads && channel.consumed_at[channel.consumed] < done) {
+      ++channel.consumed;
+    }
+    ++channel.produced;
+    channel.most_in_flight = std::max(channel.most_in_flight, channel.produced - channel.consumed);
+  }
+}
+
+}  // namespace
+
+std::vector<Channel> ChannelsOf(const Schedule& schedule) {
+  std::map<ChannelKey, ChannelState> channels;
+  for (const std::vector<Action>& actions : schedule.ranks) {
+    for (size_t i = 0; i < actions.size(); ++i) {
+      if (const auto input = InputOf(schedule, actions[i]); input && input->crosses_ranks()) {
+        channels[KeyOf(*input)].consumed_at.push_back(static_cast<int>(i));
+      }
+    }
+  }
+  const ProducerPositions producers(schedule);
+  for (const std::vector<Action>& actions : schedule.ranks) {
+    WalkSender(schedule, producers, actions, channels);
+  }
+  std::vector<Channel> list;
+  list.reserve(channels.size());
+  for (const auto& [key, state] : channels) {
+    const auto& [from, to, kind] = key;
+    list.push_back({.from = from,
+                    .to = to,
+                    .kind = kind,
+                    .num_messages = state.produced,
+                    .slots = state.most_in_flight});
+  }
+  return list;
+}
+
+int SlotsFor(const std::vector<Channel>& channels, Rank from, Rank to, InputKind kind) {
+  for (const Channel& channel : channels) {
+    if (channel.from == from && channel.to == to && channel.kind == kind) {
+      return channel.slots;
+    }
+  }
+  return 0;
+}
+
+}  // namespace troupe

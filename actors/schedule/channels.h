@@ -1,0 +1,28 @@
+// Channels of a schedule: the messages of one kind from one rank to another, and how many slots the
+// receiver must post so that an output never waits for one. Pure.
+#pragma once
+
+#include <vector>
+
+#include "actors/schedule/schedule.h"
+
+namespace troupe {
+
+struct Channel {
+  Rank from{};
+  Rank to{};
+  InputKind kind = InputKind::kActivation;
+  int num_messages = 0;  // a step
+  // Most messages that can be produced and not yet consumed at one time, whatever the speeds. A
+  // message is consumed when the action that reads it is done. Counts what follows from messages
+  // between the two ranks; a bound through a third rank is not used, so never too small.
+  int slots = 0;
+};
+
+// Ordered by (from, to, kind). The schedule's lists must be complete (ValidateStructure).
+std::vector<Channel> ChannelsOf(const Schedule& schedule);
+
+// 0 where no such channel exists.
+int SlotsFor(const std::vector<Channel>& channels, Rank from, Rank to, InputKind kind);
+
+}  // namespace troupe

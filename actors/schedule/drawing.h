@@ -1,0 +1,41 @@
+// Pictures of a timeline: text for a terminal and SVG for a file. Called by the command line
+// (planned schedules) and by the coordinator after a step (measured over planned). Pure.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "actors/schedule/timeline.h"
+
+namespace troupe {
+
+struct TextOptions {
+  std::string title{};  // first line; none where empty
+  int columns = 100;    // widest line
+  bool color = false;   // ANSI backgrounds in place of letters
+};
+
+// One row a rank, every character the same stretch of time: "F3" or "B12" at the start of a bar,
+// '-' to its end, '.' idle; where bars are too short for that, each character is what fills most of
+// its stretch, '=' being several kinds in turn. Right: the rank's bubble. Last: makespan and
+// legend.
+std::string DrawText(const Timeline& timeline, const TextOptions& options = {});
+
+struct Panel {
+  std::string title{};  // "measured", "planned"
+  Timeline timeline{};
+};
+
+struct SvgOptions {
+  std::string title{};  // "1f1b · 4 ranks × 8 microbatches"
+  int width_px = 0;     // 0: wide enough for the microbatch numbers, 1120 to 2600
+};
+
+// Panels above one another to one time scale, each starting at its own first bar. Forward, input
+// gradient, weight gradient and full backward by colour, microbatch numbers where they are legible,
+// idle time within the makespan hatched with its per cent in the panel's title. The lower part of a
+// bar is shaded by the share of its time that was spent waiting for a core. A line under each row
+// marks warm-up (until the rank's first backward), steady and cool-down (after its last Forward).
+std::string DrawSvg(const std::vector<Panel>& panels, const SvgOptions& options = {});
+
+}  // namespace troupe

@@ -1,0 +1,288 @@
+#include "actors/schedule/validator.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "actors/schedule/deadlock.h"
+#include "actors/schedule/simulator.h"
+
+namespace troupe {
+namespace {
+
+// What one rank's list has done so far for one (stage, microbatch).
+struct Done {
+  bool forward = false;
+  bool input = false;   // I or B
+  bool weight = false;  // B or the last part of W
+  uint8_t parts = 0;
+  uint8_t num_parts = 0;
+};
+
+class StructureCheck {
+ public:
+  explicit StructureCheck(const Schedule& schedule)
+      : schedule_(schedule),
+        done_(static_cast<size_t>(schedule.num_stages) * schedule.num_microbatches),
+        gradients_done_(schedule.num_stages, 0),
+        reduced_(schedule.num_stages, false) {}
+
+  Status Run() {
+    for (int rank = 0; rank < schedule_.num_ranks; ++rank) {
+      const std::vector<Action>& actions = schedule_.ranks[rank];
+      for (size_t i = 0; i < actions.size(); ++i) {
+        if (const std::string why = Reason(Rank(rank), actions, i); !why.empty()) {
+          return MakeError(ErrorCode::kInvalidSpec, "{}: {}", CellName(schedule_, Rank(rank), i),
+                           why);
+        }
+      }
+    }
+    return Complete();
+  }
+
+ private:
+  Done& At(const Action& action) {
+    return done_[static_cast<size_t>(action.stage.value) * schedule_.num_microbatches +
+                 action.microbatch.value];
+  }
+
+  // Empty where the action may stand here.
+  std::string Reason(Rank rank, const std::vector<Action>& actions, size_t index) {
+    const Action& action = actions[index];
+    if (IsCommunication(action.kind)) {
+      return "sends and receives follow from the compute actions; leave them out";
+    }
+    if (action.stage.value < 0 || action.stage.value >= schedule_.num_stages) {
+      return fmt::format("there are {} stages, numbered from 0", schedule_.num_stages);
+    }
+    if (schedule_.RankOf(action.stage) != rank) {
+      return fmt::format("stage {} is placed on rank {}; keep each stage on one rank", action.stage,
+                         schedule_.RankOf(action.stage));
+    }
+    if (std::string why = PairReason(actions, index); !why.empty()) {
+      return why;
+    }
+    return IsCompute(action.kind) ? ComputeReason(action) : CollectiveReason(action);
+  }
+
+  static std::string PairReason(const std::vector<Action>& actions, size_t index) {
+    const int32_t pair = actions[index].pair;
+    if (pair == kNotPaired) {
+      return "";
+    }
+    if (!IsCompute(actions[index].kind)) {
+      return "an overlapped pair holds compute actions only";
+    }
+    const bool continues = index > 0 && actions[index - 1].pair == pair;
+    const bool came_before = std::any_of(actions.begin(), actions.begin() + index,
+                                         [pair](const Action& a) { return a.pair == pair; });
+    return came_before && !continues ? "its overlapped pair is torn apart; keep a pair together"
+                                     : "";
+  }
+
+  std::string ComputeReason(const Action& action) {
+    const int first = schedule_.FirstMicrobatch(action.stage).value;
+    const int end = first + schedule_.MicrobatchesPerDirection();
+    if (action.microbatch.value < first || action.microbatch.value >= end) {
+      return fmt::format("stage {} takes microbatches {} to {}", action.stage, first, end - 1);
+    }
+    if (schedule_.forward_only && action.kind != ActionKind::kForward) {
+      return "a forward-only schedule has no backward";
+    }
+    const std::string forward = fmt::format("{}F{}", action.stage, action.microbatch);
+    const std::string input = fmt::format("{}I{}", action.stage, action.microbatch);
+    Done& done = At(action);
+    switch (action.kind) {
+      case ActionKind::kForward:
+        return std::exchange(done.forward, true) ? "this Forward stands here a second time" : "";
+      case ActionKind::kBackwardInput:
+      case ActionKind::kBackward:
+        if (!done.forward) {
+          return fmt::format("it stands before {}, whose activations it needs", forward);
+        }
+        if (std::exchange(done.input, true)) {
+          return "this microbatch's input gradient stands here a second time";
+        }
+        if (action.kind == ActionKind::kBackward) {
+          MarkWeight(action, done);
+        }
+        return "";
+      default:
+        return WeightReason(action, done, input);
+    }
+  }
+
+  std::string WeightReason(const Action& action, Done& done, const std::string& input) {
+    if (!done.input) {
+      return fmt::format("it stands before {}; weight gradients come after it", input);
+    }
+    if (done.weight) {
+      return "this microbatch's weight gradient stands here a second time";
+    }
+    if (action.num_parts < 1 || (done.num_parts != 0 && done.num_parts != action.num_parts)) {
+      return fmt::format("its microbatch's weight gradient was cut into {} parts, not {}",
+                         done.num_parts, action.num_parts);
+    }
+    if (action.part != done.parts) {
+      return fmt::format("part {} comes next; keep the parts in ascending order", done.parts + 1);
+    }
+    done.num_parts = action.num_parts;
+    if (++done.parts == action.num_parts) {
+      MarkWeight(action, done);
+    }
+    return "";
+  }
+
+  void MarkWeight(const Action& action, Done& done) {
+    done.weight = true;
+    ++gradients_done_[action.stage.value];
+  }
+
+  std::string CollectiveReason(const Action& action) {
+    if (action.kind != ActionKind::kReduceGrad) {
+      return "";
+    }
+    if (std::exchange(reduced_[action.stage.value], char{1})) {
+      return "this stage's gradients are reduced a second time";
+    }
+    return gradients_done_[action.stage.value] == schedule_.MicrobatchesPerDirection()
+               ? ""
+               : fmt::format("stage {} still has weight gradients after it", action.stage);
+  }
+
+  Status Complete() const {
+    for (int stage = 0; stage < schedule_.num_stages; ++stage) {
+      const int first = schedule_.FirstMicrobatch(StageId(stage)).value;
+      for (int m = first; m < first + schedule_.MicrobatchesPerDirection(); ++m) {
+        const Done& done = done_[static_cast<size_t>(stage) * schedule_.num_microbatches + m];
+        const std::string_view missing = !done.forward            ? "F"
+                                         : schedule_.forward_only ? ""
+                                         : !done.input            ? "B (or I and W)"
+                                         : !done.weight           ? "W (all parts)"
+                                                                  : "";
+        if (!missing.empty()) {
+          return MakeError(
+              ErrorCode::kInvalidSpec,
+              "row {}: stage {} lacks {} of microbatch {}; every microbatch needs F and "
+              "then B, or I and W",
+              schedule_.placement[stage].value + 1, stage, missing, m);
+        }
+      }
+    }
+    return {};
+  }
+
+  const Schedule& schedule_;
+  std::vector<Done> done_;           // [stage][microbatch]
+  std::vector<int> gradients_done_;  // per stage
+  std::vector<char> reduced_;        // per stage
+};
+
+Status CheckShape(const Schedule& s) {
+  const auto refuse = [&s](std::string_view why) {
+    return MakeError(ErrorCode::kInvalidSpec, "schedule {}: {}", s.name, why);
+  };
+  if (s.num_ranks < 1 || s.num_stages < 1 || s.num_microbatches < 1) {
+    return refuse(fmt::format("{} ranks, {} stages, {} microbatches; each must be at least 1",
+                              s.num_ranks, s.num_stages, s.num_microbatches));
+  }
+  if (static_cast<int>(s.ranks.size()) != s.num_ranks ||
+      static_cast<int>(s.placement.size()) != s.num_stages) {
+    return refuse(fmt::format("{} rows for {} ranks and {} placed stages of {}", s.ranks.size(),
+                              s.num_ranks, s.placement.size(), s.num_stages));
+  }
+  if (s.num_directions < 1 || s.num_directions > 2 || s.num_stages % s.num_directions != 0 ||
+      s.num_microbatches % s.num_directions != 0) {
+    return refuse(fmt::format("{} stages and {} microbatches do not divide by {} directions",
+                              s.num_stages, s.num_microbatches, s.num_directions));
+  }
+  for (int stage = 0; stage < s.num_stages; ++stage) {
+    if (s.placement[stage].value < 0 || s.placement[stage].value >= s.num_ranks) {
+      return refuse(fmt::format("stage {} is placed on rank {}, but there are {} ranks", stage,
+                                s.placement[stage], s.num_ranks));
+    }
+  }
+  return {};
+}
+
+bool Ascending(const Schedule& schedule) {
+  for (const std::vector<Action>& actions : schedule.ranks) {
+    // Last microbatch per (stage, kind).
+    std::vector<int> last(static_cast<size_t>(schedule.num_stages) * kNumActionKinds, -1);
+    for (const Action& action : actions) {
+      const size_t row = static_cast<size_t>(action.stage.value) * kNumActionKinds;
+      int& previous = last[row + static_cast<size_t>(action.kind)];
+      if (HasMicrobatch(action.kind) && action.microbatch.value < previous) {
+        return false;
+      }
+      previous = action.microbatch.value;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+Status ValidateStructure(const Schedule& schedule) {
+  RETURN_IF_ERROR(CheckShape(schedule));
+  return StructureCheck(schedule).Run();
+}
+
+Result<ScheduleReport> Validate(const Schedule& schedule, const ValidateOptions& options) {
+  RETURN_IF_ERROR(ValidateStructure(schedule));
+  // With lists in strict order, which message takes which slot does not depend on speed, so one run
+  // with any times finds every deadlock.
+  const CostModel unit{
+      .stages = std::vector<StageCost>(
+          schedule.num_stages, {.forward_ns = 1, .backward_input_ns = 1, .backward_weight_ns = 1})};
+  auto run = Simulate(schedule, unit,
+                      {.slots_per_channel = options.slots_per_channel,
+                       .output_buffers = options.output_buffers,
+                       .keep_bars = false});
+  if (!run.ok()) {
+    return std::move(run).error();
+  }
+  ScheduleReport report;
+  report.ascending = Ascending(schedule);
+  report.channels = ChannelsOf(schedule);
+  int num_messages = 0;
+  for (Channel& channel : report.channels) {
+    num_messages += channel.num_messages;
+    channel.slots = options.slots_per_channel > 0 ? options.slots_per_channel : channel.slots;
+  }
+  report.messages_per_microbatch = num_messages / schedule.num_microbatches;
+  for (int rank = 0; rank < schedule.num_ranks; ++rank) {
+    report.peak_activations.push_back(
+        PeakActivations(schedule, Rank(rank), options.held_for_weight));
+  }
+  return report;
+}
+
+double PeakActivations(const Schedule& schedule, Rank rank, double held_for_weight) {
+  const std::vector<Action>& actions = schedule.ActionsOf(rank);
+  const double share = actions.empty() ? 0.0 : schedule.StageShare(actions.front().stage);
+  double held = 0;
+  double peak = 0;
+  for (const Action& action : actions) {
+    switch (action.kind) {
+      case ActionKind::kForward:
+        held += share;
+        peak = std::max(peak, held);
+        held -= schedule.forward_only ? share : 0;
+        break;
+      case ActionKind::kBackward:
+        held -= share;
+        break;
+      case ActionKind::kBackwardInput:
+        held -= share * (1 - held_for_weight);
+        break;
+      case ActionKind::kBackwardWeight:
+        held -= share * held_for_weight / action.num_parts;
+        break;
+      default:
+        break;
+    }
+  }
+  return peak;
+}
+
+}  // namespace troupe

@@ -1,0 +1,40 @@
+// Proof that a schedule can run: complete, in order, each stage on one rank, free of deadlock with
+// bounded slots. Called before a job starts and on every schedule that a user wrote. Pure.
+// Messages name the row and cell as in the CSV file (both from 1) and the reason in words.
+#pragma once
+
+#include <vector>
+
+#include "actors/schedule/channels.h"
+#include "actors/schedule/schedule.h"
+
+namespace troupe {
+
+struct ValidateOptions {
+  // Slots a receiver posts for each channel; 0 = as many as ChannelsOf computes.
+  int slots_per_channel = 0;
+  // Outputs a sender can hold back while no slot is free; a compute action whose output would have
+  // no place does not start. 0 = one for every output.
+  int output_buffers = 0;
+  // Share of a microbatch's activation that BackwardInput leaves for BackwardWeight; 1 = all of it.
+  double held_for_weight = 1.0;
+};
+
+struct ScheduleReport {
+  // Per rank, in microbatches of the rank's whole share of the model.
+  std::vector<double> peak_activations{};
+  std::vector<Channel> channels{};  // slots: the bound, or slots_per_channel where that was given
+  int messages_per_microbatch = 0;  // between ranks, Forward and backward together
+  // Every stage runs each kind in ascending microbatch order, so its gradient sums have the bits of
+  // one worker's.
+  bool ascending = false;
+};
+
+// Complete and in order on every rank; everything but deadlock.
+Status ValidateStructure(const Schedule& schedule);
+Result<ScheduleReport> Validate(const Schedule& schedule, const ValidateOptions& options = {});
+
+// Peak activations of a rank from its list alone: the list's order fixes it, not the times.
+double PeakActivations(const Schedule& schedule, Rank rank, double held_for_weight = 1.0);
+
+}  // namespace troupe

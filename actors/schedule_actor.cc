@@ -1,0 +1,243 @@
+#include "actors/schedule_actor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace troupe {
+
+ScheduleActor::ScheduleActor(ScheduleOptions options, std::vector<RankRef> ranks,
+                             JobReports reports)
+    : options_(std::move(options)), ranks_(std::move(ranks)), reports_(std::move(reports)) {
+  CHECK(!ranks_.empty() && options_.num_microbatches > 0);
+}
+
+template <typename M>
+Status ScheduleActor::Broadcast(const M& message) {
+  for (const RankRef& rank : ranks_) RETURN_IF_ERROR(rank.Send(message));
+  return {};
+}
+
+Status ScheduleActor::On(BeginTraining begin) {
+  CHECK(state_ == State::kIdle, "training begins once");
+  step_ = begin.committed_step;
+  if (IsLastStep()) return NextOrEnd();
+  return StartRound(State::kVoting, proto::STEP_MODE_TRAIN);
+}
+
+Status ScheduleActor::StartRound(State state, proto::StepMode mode) {
+  state_ = state;
+  votes_.clear();
+  answers_ = 0;
+  proto::StepStart start;
+  start.set_round(++round_);
+  start.set_mode(mode);
+  switch (mode) {
+    case proto::STEP_MODE_TRAIN:
+      step_start_ns_ = context().clock().NowNs();
+      start.set_step(step_ + 1);
+      start.set_num_microbatches(options_.num_microbatches);
+      start.set_learning_rate(options_.learning_rate(step_ + 1));
+      start.set_first_sample(step_ * options_.global_batch_size);
+      break;
+    case proto::STEP_MODE_EVAL:
+      start.set_step(step_);
+      start.set_num_microbatches(options_.evaluate_microbatches);
+      start.set_first_sample(evaluate_round_ * options_.global_batch_size);
+      break;
+    default: {
+      start.set_step(step_);
+      start.set_num_microbatches(1);
+      start.set_temperature(options_.sample_temperature);
+      start.set_sample_seed(options_.sample_seed);
+      // The model sees at most seq_len tokens: the newest.
+      const auto seen = std::min<size_t>(sequence_.size(), static_cast<size_t>(options_.seq_len));
+      start.mutable_tokens()->Assign(sequence_.end() - static_cast<int64_t>(seen), sequence_.end());
+    }
+  }
+  wait_ = context().BeginWait({.waiter = "schedule",
+                               .activity = "step",
+                               .owed = "votes",
+                               .from = "every rank",
+                               .step = start.step(),
+                               .deadline_ms = options_.vote_deadline_ms});
+  return Broadcast(start);
+}
+
+Status ScheduleActor::On(proto::Vote vote) {
+  if (state_ == State::kEnded) return {};
+  if (vote.round() != round_) {  // I1
+    return MakeError(ErrorCode::kFailed, "rank {} votes in round {}, round {} is open", vote.rank(),
+                     vote.round(), round_);
+  }
+  votes_.push_back(std::move(vote));
+  if (votes_.size() < ranks_.size()) return {};
+  wait_.Reset();
+  std::ranges::sort(votes_, {}, &proto::Vote::rank);
+  switch (state_) {
+    case State::kVoting:
+      return Decide();
+    case State::kEvaluating:
+      return AfterEvaluation();
+    case State::kSampling:
+      return AfterSample();
+    default:
+      return MakeError(ErrorCode::kFailed, "a vote of rank {} came while none was asked for",
+                       votes_.back().rank());
+  }
+}
+
+Status ScheduleActor::Decide() {
+  ASSIGN_OR_RETURN(decided_, AddLosses(votes_, options_.num_microbatches));
+  ASSIGN_OR_RETURN(const double sum_norm, GradientNorm(votes_, options_.num_parameters));
+  decided_norm_ = sum_norm / static_cast<double>(decided_.num_tokens);
+  bubble_ = MeasuredBubble(votes_);
+  proto::Commit commit;
+  commit.set_step(step_ + 1);
+  commit.set_apply(decided_.finite);
+  commit.set_gradient_factor(
+      GradientFactor(decided_norm_, options_.grad_clip, decided_.num_tokens));
+  commit.set_learning_rate(options_.learning_rate(step_ + 1));
+  if (!decided_.finite) {
+    End(MakeError(ErrorCode::kFailed,
+                  "step {}: loss or gradient is not finite (loss {}); the step was dropped: lower "
+                  "optimizer.lr or raise lr_scheduler.warmup_steps",
+                  step_ + 1, decided_.Loss()));
+    return {};
+  }
+  state_ = State::kUpdating;
+  return Broadcast(commit);  // I3
+}
+
+Status ScheduleActor::On(proto::StepDone) {
+  if (state_ != State::kUpdating || ++answers_ < ranks_.size()) return {};
+  ++step_;
+  evaluated_ = checkpointed_ = false;
+  proto::StepMetrics metrics;
+  metrics.set_step(step_);
+  metrics.set_loss(decided_.Loss());
+  metrics.set_grad_norm(decided_norm_);
+  metrics.set_lr(options_.learning_rate(step_));
+  metrics.set_tokens(step_ * decided_.num_tokens);
+  const double seconds = static_cast<double>(context().clock().NowNs() - step_start_ns_) * 1e-9;
+  metrics.set_step_seconds(seconds);
+  metrics.set_tokens_per_second(static_cast<double>(decided_.num_tokens) / std::max(seconds, 1e-9));
+  metrics.set_bubble_fraction(bubble_);
+  if (reports_.on_step) reports_.on_step(metrics);
+  return AfterStep();
+}
+
+Status ScheduleActor::AfterStep() {
+  const bool evaluate = options_.evaluate_every > 0 && !cancelling_ && !evaluated_ &&
+                        options_.evaluate_rounds > 0 &&
+                        (step_ % options_.evaluate_every == 0 || step_ == options_.steps);
+  if (evaluate) {
+    evaluated_ = true;
+    evaluate_round_ = 0;
+    evaluation_ = {};
+    return StartRound(State::kEvaluating, proto::STEP_MODE_EVAL);
+  }
+  const bool at_interval = options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0;
+  const bool at_end =
+      IsLastStep() && (cancelling_ ? checkpoint_on_cancel_ : options_.checkpoint_at_end);
+  if (!checkpointed_ && (at_interval || at_end)) return StartCheckpoint();
+  return NextOrEnd();
+}
+
+Status ScheduleActor::AfterEvaluation() {
+  ASSIGN_OR_RETURN(const StepSums sums, AddLosses(votes_, options_.evaluate_microbatches));
+  evaluation_.loss_sum += sums.loss_sum;
+  evaluation_.num_tokens += sums.num_tokens;
+  if (++evaluate_round_ < options_.evaluate_rounds) {
+    return StartRound(State::kEvaluating, proto::STEP_MODE_EVAL);
+  }
+  proto::EvalMetrics metrics;
+  metrics.set_step(step_);
+  metrics.set_val_loss(evaluation_.Loss());
+  metrics.set_tokens(evaluation_.num_tokens);
+  if (reports_.on_eval) reports_.on_eval(metrics);
+  return AfterStep();
+}
+
+Status ScheduleActor::StartCheckpoint() {
+  checkpointed_ = true;
+  auto directory = reports_.open_checkpoint(step_);
+  if (!directory.ok()) {
+    End(std::move(directory).error());
+    return {};
+  }
+  state_ = State::kCheckpointing;
+  shards_.clear();
+  proto::CheckpointStart start;
+  start.set_step(step_);
+  start.set_directory(*directory);
+  return Broadcast(start);
+}
+
+Status ScheduleActor::On(proto::CheckpointDone done) {
+  if (state_ != State::kCheckpointing || done.step() != step_) return {};
+  shards_.push_back(std::move(done));
+  if (shards_.size() < ranks_.size()) return {};
+  std::ranges::sort(shards_, {}, &proto::CheckpointDone::rank);
+  for (const auto& shard : shards_) {
+    if (shard.error().empty()) continue;
+    End(Error{
+        static_cast<ErrorCode>(shard.error_code()),
+        fmt::format("rank {}: checkpoint of step {}: {}", shard.rank(), step_, shard.error())});
+    return {};
+  }
+  Status committed = reports_.on_shards(step_, shards_);
+  if (!committed.ok()) {
+    End(std::move(committed));
+    return {};
+  }
+  return NextOrEnd();
+}
+
+Status ScheduleActor::NextOrEnd() {
+  if (!IsLastStep()) return StartRound(State::kVoting, proto::STEP_MODE_TRAIN);
+  if (!cancelling_ && options_.sample_tokens > 0 && !options_.prompt.empty() &&
+      step_ >= options_.steps) {
+    sequence_ = options_.prompt;
+    return StartRound(State::kSampling, proto::STEP_MODE_SAMPLE);
+  }
+  End({});
+  return {};
+}
+
+Status ScheduleActor::AfterSample() {
+  const auto token = std::ranges::find_if(
+      votes_, [](const proto::Vote& vote) { return vote.sampled_token() >= 0; });
+  if (token == votes_.end()) {
+    return MakeError(ErrorCode::kFailed, "no rank voted a sampled token");
+  }
+  sequence_.push_back(token->sampled_token());
+  const size_t drawn = sequence_.size() - options_.prompt.size();
+  if (drawn < static_cast<size_t>(options_.sample_tokens) && !cancelling_) {
+    return StartRound(State::kSampling, proto::STEP_MODE_SAMPLE);
+  }
+  if (reports_.on_sample) {
+    reports_.on_sample(
+        {sequence_.begin() + static_cast<int64_t>(options_.prompt.size()), sequence_.end()});
+  }
+  End({});
+  return {};
+}
+
+// The open step ends first: a cancelled job is one that stopped between two steps.
+Status ScheduleActor::On(CancelTraining cancel) {
+  cancelling_ = true;
+  checkpoint_on_cancel_ = cancel.checkpoint;
+  if (state_ == State::kIdle) End({});
+  return {};
+}
+
+void ScheduleActor::End(Status status) {
+  if (state_ == State::kEnded) return;
+  state_ = State::kEnded;
+  wait_.Reset();
+  if (reports_.on_end) reports_.on_end(std::move(status), step_, cancelling_);
+}
+
+}  // namespace troupe

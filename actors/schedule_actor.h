@@ -1,0 +1,139 @@
+// ScheduleActor: drives a job's steps from rank 0's process. A step is a transaction: every rank
+// votes, this actor alone adds the votes up and decides, only then does an optimizer run.
+//   Takes:  Vote, StepDone (executors); CheckpointDone (checkpoint actors); BeginTraining,
+//           CancelTraining (the worker's root)
+//   Sends:  StepStart, Commit, CheckpointStart -> every rank; reports to the root's JobReports
+//   Thread: rank 0's actor thread.
+//
+//     idle --BeginTraining--> voting --all voted--> updating --all done--> (next) voting
+//                               |                                   |--> evaluating --> …
+//                               |                                   |--> checkpointing --> …
+//                               |                                   '--> sampling --> … --> ended
+//                               '--a vote not finite--> ended (failed)
+//
+//   I1. One round is open at a time; a vote of another round is an error.
+//   I2. Losses are added by ascending microbatch, norm roots in table order: one shape in every
+//       layout (DESIGN: sums that decide something).
+//   I3. Commit(s) is sent only when every rank has voted in s.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "actors/messages.h"
+#include "actors/step_decision.h"
+#include "proto/job.pb.h"
+#include "proto/worker.pb.h"
+#include "runtime/actor/actor.h"
+#include "runtime/actor/remote.h"
+
+namespace troupe {
+
+struct BeginTraining {
+  static constexpr std::string_view kMessageName = "troupe.BeginTraining";
+  int64_t committed_step = 0;  // resumed from
+};
+struct CancelTraining {
+  static constexpr std::string_view kMessageName = "troupe.CancelTraining";
+  bool checkpoint = true;
+};
+
+// Where a rank takes its orders: its executor, which hands checkpoints to its checkpoint actor.
+using RankRef = Ref<proto::StepStart, proto::Commit, proto::CheckpointStart>;
+
+struct ScheduleOptions {
+  int64_t steps = 0;  // the last step of this run: stop_after, or train.steps
+  int32_t num_microbatches = 0;
+  int32_t evaluate_microbatches = 0;
+  int64_t global_batch_size = 0;
+  int32_t num_parameters = 0;
+  double grad_clip = 0;
+  int32_t evaluate_every = 0;
+  int32_t evaluate_rounds = 0;
+  int32_t checkpoint_every = 0;
+  bool checkpoint_at_end = true;
+  std::vector<int32_t> prompt{};  // sample after the last step
+  int32_t sample_tokens = 0;
+  double sample_temperature = 0;
+  int32_t sample_seed = 0;
+  int32_t seq_len = 0;
+  std::function<double(int64_t step)> learning_rate{};
+  int64_t vote_deadline_ms = 120'000;
+};
+
+// What the worker's root does with the job's news. Called on the actor thread.
+struct JobReports {
+  std::function<void(const proto::StepMetrics&)> on_step{};
+  std::function<void(const proto::EvalMetrics&)> on_eval{};
+  std::function<void(const std::vector<int32_t>& continuation)> on_sample{};
+  // Writes the manifest and commits the checkpoint whose shards are all on disk.
+  std::function<Status(int64_t step, const std::vector<proto::CheckpointDone>& shards)> on_shards{};
+  // Where the shards of a step go, created before they are asked for.
+  std::function<Result<std::string>(int64_t step)> open_checkpoint{};
+  std::function<void(Status end, int64_t last_step, bool cancelled)> on_end{};
+};
+
+class ScheduleActor : public Actor<ScheduleActor, BeginTraining, CancelTraining, proto::Vote,
+                                   proto::StepDone, proto::CheckpointDone> {
+ public:
+  static constexpr std::array kNormalEndings = {ErrorCode::kCancelled};
+
+  ScheduleActor(ScheduleOptions options, std::vector<RankRef> ranks, JobReports reports);
+
+  Status On(BeginTraining begin);
+  Status On(CancelTraining cancel);
+  Status On(proto::Vote vote);
+  Status On(proto::StepDone done);
+  Status On(proto::CheckpointDone done);
+
+ private:
+  enum class State : uint8_t {
+    kIdle,
+    kVoting,
+    kUpdating,
+    kEvaluating,
+    kCheckpointing,
+    kSampling,
+    kEnded
+  };
+
+  Status StartRound(State state, proto::StepMode mode);
+  Status Decide();
+  Status AfterStep();
+  Status StartCheckpoint();
+  Status AfterEvaluation();
+  Status AfterSample();
+  Status NextOrEnd();
+  void End(Status status);
+  template <typename M>
+  Status Broadcast(const M& message);
+  bool IsLastStep() const { return step_ >= options_.steps || cancelling_; }
+
+  const ScheduleOptions options_;
+  const std::vector<RankRef> ranks_;
+  const JobReports reports_;
+
+  State state_ = State::kIdle;
+  int64_t step_ = 0;  // last committed
+  int64_t round_ = 0;
+  std::vector<proto::Vote> votes_{};
+  std::vector<proto::CheckpointDone> shards_{};
+  size_t answers_ = 0;
+  bool cancelling_ = false;
+  bool checkpoint_on_cancel_ = true;
+  bool evaluated_ = false;
+  bool checkpointed_ = false;
+  int32_t evaluate_round_ = 0;
+  StepSums evaluation_{};
+  std::vector<int32_t> sequence_{};
+  StepSums decided_{};
+  double decided_norm_ = 0;
+  int64_t step_start_ns_ = 0;
+  double bubble_ = 0;
+  WaitHandle wait_{};
+};
+
+}  // namespace troupe

@@ -1,0 +1,108 @@
+#include "actors/step_decision.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <map>
+
+namespace troupe {
+namespace {
+
+using NodeMap = std::map<std::pair<int64_t, int64_t>, double>;  // (first leaf, leaves) -> sum
+
+// Sum of leaves [first, first + count) along the fixed tree, from whichever nodes cover it.
+Result<double> SumOf(const NodeMap& nodes, int64_t first, int64_t count, size_t* used) {
+  if (const auto node = nodes.find({first, count}); node != nodes.end()) {
+    ++*used;
+    return node->second;
+  }
+  if (count <= 1) {
+    return MakeError(ErrorCode::kCorrupt, "votes miss leaf {} of a parameter's gradient", first);
+  }
+  const auto left = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(count - 1)));
+  ASSIGN_OR_RETURN(const double a, SumOf(nodes, first, left, used));
+  ASSIGN_OR_RETURN(const double b, SumOf(nodes, first + left, count - left, used));
+  return a + b;
+}
+
+}  // namespace
+
+Result<StepSums> AddLosses(std::span<const proto::Vote> votes, int num_microbatches) {
+  std::vector<const proto::MicrobatchLoss*> by_microbatch(static_cast<size_t>(num_microbatches));
+  StepSums sums;
+  for (const proto::Vote& vote : votes) {
+    sums.finite = sums.finite && vote.finite();
+    for (const proto::MicrobatchLoss& loss : vote.losses()) {
+      const int microbatch = loss.microbatch();
+      if (microbatch < 0 || microbatch >= num_microbatches ||
+          by_microbatch[static_cast<size_t>(microbatch)] != nullptr) {
+        return MakeError(ErrorCode::kCorrupt,
+                         "rank {} votes for microbatch {} of {}, which is not its or came twice",
+                         vote.rank(), microbatch, num_microbatches);
+      }
+      by_microbatch[static_cast<size_t>(microbatch)] = &loss;
+    }
+  }
+  for (int microbatch = 0; microbatch < num_microbatches; ++microbatch) {
+    const auto* loss = by_microbatch[static_cast<size_t>(microbatch)];
+    if (loss == nullptr) {
+      return MakeError(ErrorCode::kCorrupt, "no vote holds the loss of microbatch {}", microbatch);
+    }
+    sums.loss_sum += loss->loss_sum();
+    sums.num_tokens += loss->num_tokens();
+  }
+  sums.finite = sums.finite && std::isfinite(sums.loss_sum);
+  return sums;
+}
+
+Result<double> GradientNorm(std::span<const proto::Vote> votes, int num_parameters) {
+  std::vector<NodeMap> parameters(static_cast<size_t>(num_parameters));
+  for (const proto::Vote& vote : votes) {
+    for (const proto::NormNode& node : vote.norm_nodes()) {
+      if (node.parameter() < 0 || node.parameter() >= num_parameters || node.num_leaves() < 1 ||
+          node.first_leaf() < 0 ||
+          !parameters[static_cast<size_t>(node.parameter())]
+               .emplace(std::pair{node.first_leaf(), node.num_leaves()}, node.sum())
+               .second) {
+        return MakeError(ErrorCode::kCorrupt, "rank {} votes for parameter {}, leaf {} twice",
+                         vote.rank(), node.parameter(), node.first_leaf());
+      }
+    }
+  }
+  double sum = 0;
+  for (int parameter = 0; parameter < num_parameters; ++parameter) {
+    const NodeMap& nodes = parameters[static_cast<size_t>(parameter)];
+    if (nodes.empty()) {
+      return MakeError(ErrorCode::kCorrupt, "no vote holds parameter {}", parameter);
+    }
+    const auto& [last, last_sum] = *nodes.rbegin();
+    size_t used = 0;
+    ASSIGN_OR_RETURN(const double root, SumOf(nodes, 0, last.first + last.second, &used));
+    if (used != nodes.size()) {
+      return MakeError(ErrorCode::kCorrupt, "votes cover parameter {} more than once", parameter);
+    }
+    sum += root;
+  }
+  return std::sqrt(sum);
+}
+
+double GradientFactor(double mean_norm, double clip, int64_t num_tokens) {
+  const double coefficient = clip > 0 ? std::min(1.0, clip / (mean_norm + 1e-6)) : 1.0;
+  return coefficient / static_cast<double>(num_tokens);
+}
+
+double MeasuredBubble(std::span<const proto::Vote> votes) {
+  int64_t first = INT64_MAX;
+  int64_t last = INT64_MIN;
+  int64_t busy = 0;
+  for (const proto::Vote& vote : votes) {
+    first = std::min<int64_t>(first, vote.first_action_ns());
+    last = std::max<int64_t>(last, vote.last_action_ns());
+    busy += vote.busy_ns();
+  }
+  if (last <= first) return 0;
+  return 1.0 - static_cast<double>(busy) /
+                   (static_cast<double>(last - first) * static_cast<double>(votes.size()));
+}
+
+}  // namespace troupe

@@ -1,0 +1,83 @@
+// FileSystem: the only door to files. Checkpoints, metrics and event files go through it, so a test
+// can fill the disk or crash between a write and its rename, and the simulator keeps files in
+// memory. Called by actors, host agents and the coordinator, on whatever thread owns the file.
+//
+// 1. Every failed call returns one sentence with the path. A full disk (ENOSPC, EDQUOT) is
+//    kOutOfSpace, a missing file kNotFound, any other errno kIo.
+// 2. What was appended is durable only after Sync; a rename only after SyncDirectory of its folder.
+// 3. A MappedFile keeps its bytes valid for its own life, independent of the FileSystem call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+// A file open for writing at its end. One thread at a time. Destruction closes without an error
+// report, so a writer that cares calls Close.
+class WritableFile {
+ public:
+  virtual ~WritableFile() = default;
+  virtual Status Append(std::span<const std::byte> bytes) = 0;
+  virtual Status Sync() = 0;   // fsync
+  virtual Status Close() = 0;  // idempotent
+};
+
+// The bytes of a file, read-only. Movable; the owner unmaps.
+class MappedFile {
+ public:
+  MappedFile() = default;
+  MappedFile(std::shared_ptr<const void> owner, std::span<const std::byte> bytes)
+      : owner_(std::move(owner)), bytes_(bytes) {}
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  std::shared_ptr<const void> owner_;
+  std::span<const std::byte> bytes_;
+};
+
+enum class WriteMode : uint8_t { kTruncate, kAppend };
+
+class FileSystem {
+ public:
+  virtual ~FileSystem() = default;
+  // The whole file; an error when it is longer than `max_bytes`.
+  virtual Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) = 0;
+  virtual Result<std::unique_ptr<WritableFile>> OpenForWrite(const std::string& path,
+                                                             WriteMode mode) = 0;
+  // Replaces `to`, atomically on one file system.
+  virtual Status Rename(const std::string& from, const std::string& to) = 0;
+  virtual Status SyncDirectory(const std::string& path) = 0;
+  virtual Status CreateDirectories(const std::string& path) = 0;
+  // Removes a file or a folder with all inside; a path that does not exist is no error.
+  virtual Status RemoveAll(const std::string& path) = 0;
+  // Names (not paths) in a folder, ascending.
+  virtual Result<std::vector<std::string>> List(const std::string& path) = 0;
+  virtual bool Exists(const std::string& path) = 0;
+  virtual Result<int64_t> FileBytes(const std::string& path) = 0;
+  // Bytes that an unprivileged writer may still add on the disk that holds `path`.
+  virtual Result<int64_t> FreeBytes(const std::string& path) = 0;
+  virtual Result<MappedFile> MapReadOnly(const std::string& path) = 0;
+};
+
+// The machine's files. Thread-safe; lives for the whole process.
+FileSystem& SystemFiles();
+
+// Replaces `path` so that a reader, or a restart after a crash at any point, sees the old bytes or
+// the new ones whole: write beside it, sync, rename, sync the folder.
+Status WriteFileAtomically(FileSystem& files, const std::string& path, std::string_view bytes);
+
+// "a/b" for ("a", "b"); the folder of "a/b" is "a", that of "b" is ".".
+std::string JoinPath(std::string_view folder, std::string_view name);
+std::string FolderOf(std::string_view path);
+
+std::span<const std::byte> BytesOf(std::string_view text);
+
+}  // namespace troupe

@@ -1,0 +1,164 @@
+// Safetensors, the file format of the weights: u64 little-endian header length, JSON header, then
+// the tensors' bytes, row-major and little-endian. https://github.com/huggingface/safetensors
+// Readers are used by ranks that load a model or a checkpoint, writers by the checkpoint actors;
+// one object belongs to one thread.
+//
+// 1. A file that opens is whole: every offset lies inside, the tensors tile the data section
+// without
+//    hole or overlap, and every range has exactly shape x dtype bytes. Otherwise opening fails with
+//    one sentence naming file and tensor, before any tensor byte is used.
+// 2. A writer knows all names and shapes before the first byte, so tensors stream through it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/file_system.h"
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+enum class TensorDtype : uint8_t {
+  kBool,
+  kU8,
+  kI8,
+  kF8E5M2,
+  kF8E4M3,
+  kI16,
+  kU16,
+  kF16,
+  kBf16,
+  kI32,
+  kU32,
+  kF32,
+  kF64,
+  kI64,
+  kU64,
+};
+std::string_view TensorDtypeName(TensorDtype dtype);  // "F32", "BF16", …
+std::optional<TensorDtype> ParseTensorDtype(std::string_view name);
+int64_t TensorDtypeBytes(TensorDtype dtype);
+
+// What a writer has to know of a tensor. An empty shape is a scalar.
+struct TensorSpec {
+  std::string name;
+  TensorDtype dtype = TensorDtype::kF32;
+  std::vector<int64_t> shape;
+};
+int64_t TensorBytes(const TensorSpec& spec);
+
+// A tensor of an open file.
+struct TensorEntry {
+  TensorSpec spec;
+  int64_t begin = 0;  // bytes from the start of the data section
+  int64_t end = 0;
+};
+
+using SafetensorsMetadata = std::map<std::string, std::string>;
+
+struct SafetensorsHeader {
+  std::vector<TensorEntry> tensors;  // ascending by offset
+  SafetensorsMetadata metadata;
+  int64_t data_begin = 0;  // bytes from the start of the file
+};
+
+// `file` is the whole file (a mapping); only the header is read. `path` is for the messages.
+Result<SafetensorsHeader> ParseSafetensorsHeader(std::span<const std::byte> file,
+                                                 const std::string& path);
+
+// One open file. Spans it hands out live as long as it does (or as any copy of its mapping).
+class SafetensorsFile {
+ public:
+  static Result<SafetensorsFile> Open(FileSystem& files, const std::string& path);
+
+  const std::string& path() const { return path_; }
+  const std::vector<TensorEntry>& tensors() const { return header_.tensors; }
+  const SafetensorsMetadata& metadata() const { return header_.metadata; }
+  const TensorEntry* Find(std::string_view name) const;  // null when absent
+  std::span<const std::byte> Bytes(const TensorEntry& entry) const;
+
+ private:
+  std::string path_;
+  MappedFile mapping_;
+  SafetensorsHeader header_;
+  std::map<std::string, size_t, std::less<>> index_;
+};
+
+// A tensor with its bytes. The bytes need not be aligned to the dtype: copy, do not cast.
+struct TensorView {
+  const TensorEntry* entry = nullptr;
+  std::span<const std::byte> bytes;
+};
+
+// A folder with model.safetensors, or with several files named by model.safetensors.index.json.
+class SafetensorsFolder {
+ public:
+  static Result<SafetensorsFolder> Open(FileSystem& files, const std::string& folder);
+
+  // All names, ascending.
+  std::vector<std::string> Names() const;
+  std::optional<TensorView> Find(std::string_view name) const;
+  // Find, or one sentence that names folder and tensor when it is absent, or its shape differs.
+  Result<TensorView> Require(std::string_view name, std::span<const int64_t> shape) const;
+
+ private:
+  std::string folder_;
+  std::vector<SafetensorsFile> files_;
+  std::map<std::string, size_t, std::less<>> file_of_;  // tensor name -> index into files_
+};
+
+// Writes one file. The tensors' bytes are appended in the order of `tensors`, in pieces of any
+// size. The file is durable after Finish; making it visible (rename of it or its folder) is the
+// caller's.
+class SafetensorsWriter {
+ public:
+  static Result<SafetensorsWriter> Create(FileSystem& files, const std::string& path,
+                                          const std::vector<TensorSpec>& tensors,
+                                          const SafetensorsMetadata& metadata = {{"format", "pt"}});
+  Status Append(std::span<const std::byte> bytes);
+  // Fails when fewer bytes came than were declared; then syncs and closes.
+  Status Finish();
+
+ private:
+  std::string path_;
+  std::unique_ptr<WritableFile> file_;
+  int64_t missing_bytes_ = 0;
+};
+
+// Which tensors each file of a folder holds, in order; a file exceeds `max_bytes` only when a
+// single tensor does. One file: model.safetensors, else model-00001-of-0000N.safetensors.
+struct SafetensorsShard {
+  std::string file_name;
+  std::vector<TensorSpec> tensors;
+};
+std::vector<SafetensorsShard> SplitIntoShards(const std::vector<TensorSpec>& tensors,
+                                              int64_t max_bytes);
+
+// Writes a folder as Hugging Face lays it out: one file, or several and their index.
+class SafetensorsFolderWriter {
+ public:
+  static Result<SafetensorsFolderWriter> Create(FileSystem& files, const std::string& folder,
+                                                const std::vector<TensorSpec>& tensors,
+                                                int64_t max_shard_bytes = int64_t{5} << 30);
+  // In the order of `tensors`, in pieces of any size.
+  Status Append(std::span<const std::byte> bytes);
+  Status Finish();
+
+ private:
+  Status OpenNextShard();
+
+  FileSystem* files_ = nullptr;
+  std::string folder_;
+  std::vector<SafetensorsShard> shards_;
+  size_t next_shard_ = 0;
+  int64_t left_in_shard_ = 0;  // bytes
+  std::optional<SafetensorsWriter> writer_;
+};
+
+}  // namespace troupe

@@ -1,0 +1,42 @@
+// TokenFile: tokens of a training text, mapped. `.txt` is one token per byte; `.bin` is llm.c's
+// format (256 int32 words {magic, version, count}, then uint16 or uint32 tokens). Used by the data
+// loader of every rank that holds the embedding or the head; reading is thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "runtime/base/file_system.h"
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+class TokenFile {
+ public:
+  static Result<TokenFile> Open(FileSystem& files, const std::string& path);
+
+  int64_t num_tokens() const { return num_tokens_; }
+  // 256 for bytes; 0 where the file does not say.
+  int32_t vocab_size() const { return vocab_size_; }
+  const std::string& path() const { return path_; }
+
+  // Copies tokens [begin, begin+count) to `out`; the range must lie inside.
+  void Read(int64_t begin, int64_t count, int32_t* out) const;
+
+  // Fails where a token is not below `vocab_size`: an embedding row that does not exist. Reads all.
+  Status CheckVocabulary(int32_t vocab_size) const;
+
+ private:
+  std::string path_;
+  MappedFile mapping_;
+  int64_t data_begin_ = 0;   // bytes
+  int32_t token_bytes_ = 1;  // 1, 2 or 4
+  int64_t num_tokens_ = 0;
+  int32_t vocab_size_ = 0;
+};
+
+// Samples of seq_len tokens with labels shifted by one: floor((tokens-1)/seq_len). An error with
+// the path, the counts and a remedy when there is not one.
+Result<int64_t> CountSamples(const TokenFile& file, int64_t seq_len);
+
+}  // namespace troupe

@@ -1,0 +1,88 @@
+#include "runtime/memory/buffer.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "runtime/base/check.h"
+
+namespace troupe {
+namespace {
+constexpr size_t kAlignmentBytes = 64;  // one cache line, one AVX-512 register
+size_t Index(MemoryTag tag) { return static_cast<size_t>(tag); }
+}  // namespace
+
+std::string_view MemoryTagName(MemoryTag tag) {
+  constexpr std::array<std::string_view, kNumMemoryTags> kNames = {
+      "params", "grads", "optimizer", "activations", "comm", "workspace"};
+  return kNames[Index(tag)];
+}
+
+void MemoryLedger::Add(MemoryTag tag, int64_t num_bytes) {
+  const std::lock_guard lock(mutex_);
+  const size_t i = Index(tag);
+  current_[i] += num_bytes;
+  total_ += num_bytes;
+  peak_[i] = std::max(peak_[i], current_[i]);
+  total_peak_ = std::max(total_peak_, total_);
+}
+
+void MemoryLedger::Remove(MemoryTag tag, int64_t num_bytes) {
+  const std::lock_guard lock(mutex_);
+  current_[Index(tag)] -= num_bytes;
+  total_ -= num_bytes;
+  CHECK(current_[Index(tag)] >= 0, "{} bytes below zero", MemoryTagName(tag));
+}
+
+void MemoryLedger::ResetPeaks() {
+  const std::lock_guard lock(mutex_);
+  peak_ = current_;
+  total_peak_ = total_;
+}
+
+MemoryLedger::Usage MemoryLedger::Snapshot() const {
+  const std::lock_guard lock(mutex_);
+  return {current_, peak_, total_peak_};
+}
+
+Buffer::Buffer(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes)
+    : num_bytes_(num_bytes), tag_(tag), ledger_(&ledger) {
+  CHECK(num_bytes >= 0);
+  if (num_bytes == 0) return;
+  const size_t rounded =
+      (static_cast<size_t>(num_bytes) + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
+  data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignmentBytes, rounded));
+  CHECK(data_ != nullptr, "out of memory: {} bytes of {}", num_bytes, MemoryTagName(tag));
+  std::memset(data_, 0, rounded);
+  ledger_->Add(tag_, num_bytes_);
+}
+
+Buffer::Buffer(Buffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      num_bytes_(std::exchange(other.num_bytes_, 0)),
+      tag_(other.tag_),
+      ledger_(other.ledger_) {}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  if (this != &other) {
+    Free();
+    data_ = std::exchange(other.data_, nullptr);
+    num_bytes_ = std::exchange(other.num_bytes_, 0);
+    tag_ = other.tag_;
+    ledger_ = other.ledger_;
+  }
+  return *this;
+}
+
+Buffer::~Buffer() { Free(); }
+
+void Buffer::Free() {
+  if (data_ == nullptr) return;
+  std::free(data_);
+  ledger_->Remove(tag_, num_bytes_);
+  data_ = nullptr;
+  num_bytes_ = 0;
+}
+
+}  // namespace troupe

@@ -1,0 +1,70 @@
+// Buffers with tags. Every byte that a rank allocates for training carries one tag; the memory
+// model (actors/plan/memory_model.h) predicts per tag and the ledger measures per tag, so that
+// predicted and measured stand side by side under the same words.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <span>
+#include <string_view>
+
+namespace troupe {
+
+enum class MemoryTag : uint8_t { kParams, kGrads, kOptimizer, kActivations, kComm, kWorkspace };
+inline constexpr int kNumMemoryTags = 6;
+std::string_view MemoryTagName(MemoryTag tag);
+
+// Counts allocated bytes by tag. Thread-safe.
+//   M1. current(tag) is the sum of num_bytes() over the live Buffers of that tag.
+//   M2. peak(tag) >= current(tag), since the start or the last ResetPeaks().
+class MemoryLedger {
+ public:
+  struct Usage {
+    std::array<int64_t, kNumMemoryTags> current_bytes{};
+    std::array<int64_t, kNumMemoryTags> peak_bytes{};
+    int64_t total_peak_bytes = 0;  // peak of the sum, not the sum of the peaks
+  };
+  void Add(MemoryTag tag, int64_t num_bytes);
+  void Remove(MemoryTag tag, int64_t num_bytes);
+  void ResetPeaks();
+  Usage Snapshot() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::array<int64_t, kNumMemoryTags> current_{};
+  std::array<int64_t, kNumMemoryTags> peak_{};
+  int64_t total_ = 0;
+  int64_t total_peak_ = 0;
+};
+
+// Host memory aligned to 64 bytes, zeroed on allocation. Move-only; the ledger must outlive it.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes);
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer();
+
+  std::byte* data() { return data_; }
+  const std::byte* data() const { return data_; }
+  int64_t num_bytes() const { return num_bytes_; }
+  bool empty() const { return num_bytes_ == 0; }
+  std::span<std::byte> bytes() { return {data_, static_cast<size_t>(num_bytes_)}; }
+  std::span<const std::byte> bytes() const { return {data_, static_cast<size_t>(num_bytes_)}; }
+  MemoryTag tag() const { return tag_; }
+
+ private:
+  void Free();
+
+  std::byte* data_ = nullptr;
+  int64_t num_bytes_ = 0;
+  MemoryTag tag_ = MemoryTag::kWorkspace;
+  MemoryLedger* ledger_ = nullptr;
+};
+
+}  // namespace troupe

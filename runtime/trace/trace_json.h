@@ -1,0 +1,61 @@
+// Writes spans as Chrome trace events, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
+// Source: "Trace Event Format" (Google): ph X (complete), M (names), s/f (flows), C (counters);
+// ts and dur in microseconds; pid = rank, tid = track.
+//
+// Thread: one. Streams: what it holds is a line and the tracks seen so far.
+//   J1. After Finish the output is one valid JSON object, whatever strings were interned.
+//   J2. A flow's arrow starts inside its sending span and ends inside its receiving one (bp: e).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+
+#include "runtime/base/ids.h"
+#include "runtime/trace/span.h"
+
+namespace troupe {
+
+class TraceJsonWriter {
+ public:
+  // Gets the text piece by piece, in order.
+  using Sink = std::function<void(std::string_view text)>;
+
+  explicit TraceJsonWriter(Sink sink);
+  ~TraceJsonWriter();  // finishes
+
+  // How a rank is called in the picture; without it "rank N".
+  void NameRank(Rank rank, std::string_view name);
+  // Added to every time of the rank: aligns the clocks of different machines.
+  void SetClockOffset(Rank rank, int64_t offset_ns) { offsets_ns_[rank.value] = offset_ns; }
+
+  // By interned ids, for spans of this process.
+  void Write(const SpanRecord& record);
+  // By strings, for spans that came from other processes; record.name and record.track are unused.
+  void Write(const SpanRecord& record, std::string_view name, std::string_view track);
+
+  void Finish();
+  int64_t events() const { return events_; }
+
+ private:
+  void Event(std::string body);
+  int TrackId(int32_t rank, std::string_view track);
+
+  Sink sink_;
+  std::map<std::pair<int32_t, std::string>, int> tracks_;
+  std::set<int32_t> named_ranks_;
+  std::map<int32_t, int64_t> offsets_ns_;
+  std::unordered_map<uint32_t, std::string> names_;
+  int64_t events_ = 0;
+  bool finished_ = false;
+};
+
+// A JSON string literal of any bytes; invalid UTF-8 becomes U+FFFD.
+std::string JsonQuoted(std::string_view text);
+
+}  // namespace troupe

@@ -1,0 +1,65 @@
+// The fixed header of every message between ranks: little-endian, 160 bytes, no protobuf.
+// Bulk bytes travel beside it, described by tensor descriptors in the payload.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "runtime/base/ids.h"
+
+namespace troupe {
+
+// Dequeue order: system before control before data before telemetry.
+enum class MessageClass : uint8_t { kSystem = 0, kControl = 1, kData = 2, kTelemetry = 3 };
+
+struct Envelope {
+  static constexpr uint32_t kMagic = 0x50555254;  // "TRUP"
+  static constexpr uint8_t kHeaderVersion = 1;
+
+  uint32_t magic = kMagic;
+  uint8_t header_version = kHeaderVersion;
+  MessageClass message_class = MessageClass::kControl;
+  uint16_t header_bytes = 160;
+  uint64_t type_id = 0;  // xxh64 of the message's qualified name
+  uint16_t schema_version = 1;
+  uint16_t min_reader_version = 1;
+  uint16_t channel = 0;   // data channel within (source, destination); 0 = control
+  uint16_t num_bulk = 0;  // 0 or 1
+  uint64_t job = 0;
+  uint64_t epoch = 0;
+  int32_t source_rank = 0;
+  uint32_t source_actor = 0;
+  int32_t destination_rank = 0;
+  uint32_t destination_actor = 0;  // index in the destination rank's registry
+  uint32_t source_incarnation = 1;
+  uint32_t destination_incarnation = 1;
+  uint64_t sequence = 0;      // per (source, destination, channel), from 1
+  uint64_t credit_limit = 0;  // absolute: messages the receiver has ever allowed on this channel
+  int64_t step = 0;
+  int32_t microbatch = -1;
+  int32_t stage = -1;
+  uint64_t correlation_id = 0;
+  uint32_t remaining_us = 0;  // deadline budget, 0 = none
+  uint32_t flow_id = 0;       // joins the send and the receive span in a trace
+  uint64_t trace_id = 0;
+  uint32_t payload_bytes = 0;
+  uint32_t payload_checksum = 0;
+  uint64_t bulk_bytes = 0;
+  uint64_t reserved[3] = {0, 0, 0};
+};
+static_assert(sizeof(Envelope) == 160, "the envelope is a wire format");
+static_assert(std::is_trivially_copyable_v<Envelope>);
+
+// A tensor that lies in the bulk bytes.
+struct TensorDescriptor {
+  uint8_t dtype = 0;  // kernels' DType codes; the runtime only carries them
+  uint8_t rank = 0;   // dimensions used in shape
+  uint16_t reserved = 0;
+  uint32_t reserved2 = 0;
+  int64_t shape[4] = {0, 0, 0, 0};
+  uint64_t offset_bytes = 0;  // from the start of the bulk
+  uint64_t num_bytes = 0;
+};
+static_assert(sizeof(TensorDescriptor) == 56);
+
+}  // namespace troupe

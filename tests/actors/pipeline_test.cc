@@ -1,0 +1,271 @@
+// The executor and schedule actors over a toy stage whose numbers can be worked out by hand:
+// forward adds stage + 1 to every element, the loss is the sum, backward passes the gradient on.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <numeric>
+
+#include "tests/support/in_process_job.h"
+
+namespace troupe {
+namespace {
+
+constexpr int kElements = 4;
+
+// What the test sees of every stage.
+struct Seen {
+  std::vector<std::string> actions{};
+  std::vector<double> factors{};
+  double gradient = 0;
+  int updates = 0;
+};
+
+class ToyStage : public Actor<ToyStage, RunAction, CollectVote, TakeTied, MergeTied, ApplyUpdate> {
+ public:
+  ToyStage(testing::InProcessJob::RankContext context, MemoryLedger& ledger, Seen& seen)
+      : context_(context), ledger_(ledger), seen_(seen) {}
+
+  Status On(RunAction run) {
+    seen_.actions.push_back(ToString(run.action));
+    ActionDone done{.action = run.action, .round = run.round};
+    const Schedule& schedule = context_.schedule;
+    const bool first = schedule.IsFirstStage(run.action.stage);
+    const bool last = schedule.IsLastStage(run.action.stage);
+    std::vector<float> values(kElements);
+    if (run.action.kind == ActionKind::kForward) {
+      if (first) {
+        for (int i = 0; i < kElements; ++i) values[i] = static_cast<float>((*run.tokens)[i]);
+      } else {
+        std::memcpy(values.data(), run.input.data(), run.input.size());
+      }
+      for (float& value : values) value += static_cast<float>(run.action.stage.value + 1);
+      if (last) {
+        done.loss_sum = std::accumulate(values.begin(), values.end(), 0.0);
+        done.num_tokens = kElements;
+        if (run.mode == proto::STEP_MODE_SAMPLE) {
+          done.num_tokens = 0;
+          done.sampled_token = static_cast<int32_t>(values[kElements - 1]);
+        }
+      } else {
+        done.output = Output(values);
+      }
+    } else {
+      if (last) {
+        values.assign(kElements, 1.0f);
+      } else {
+        std::memcpy(values.data(), run.input.data(), run.input.size());
+      }
+      seen_.gradient += std::accumulate(values.begin(), values.end(), 0.0);
+      if (!first) done.output = Output(values);
+    }
+    return context_.executor().Send(std::move(done));
+  }
+  Status On(CollectVote collect) {
+    StageVote vote{.stage = context_.stage, .round = collect.round};
+    auto& node = vote.norm_nodes.emplace_back();
+    node.set_parameter(context_.stage.value);
+    node.set_num_leaves(1);
+    node.set_sum(seen_.gradient * seen_.gradient);
+    return context_.executor().Send(std::move(vote));
+  }
+  Status On(TakeTied take) {
+    if (!merged_) tied_ = {1.0f + static_cast<float>(context_.stage.value)};
+    return context_.executor().Send(TiedReady{take.round, std::as_bytes(std::span(tied_))});
+  }
+  Status On(MergeTied merge) {
+    float other = 0;
+    std::memcpy(&other, merge.gradient.data(), sizeof(other));
+    tied_ = {merge.replace ? other : 1.0f + static_cast<float>(context_.stage.value) + other};
+    merged_ = true;
+    seen_.gradient += 100 * static_cast<double>(tied_[0]);
+    return context_.executor().Send(TiedMerged{merge.round});
+  }
+  Status On(ApplyUpdate update) {
+    seen_.gradient = 0;
+    merged_ = false;
+    ++seen_.updates;
+    seen_.factors.push_back(update.gradient_factor);
+    return context_.executor().Send(UpdateDone{.stage = context_.stage, .step = update.step});
+  }
+
+ private:
+  Buffer Output(const std::vector<float>& values) {
+    Buffer output(ledger_, MemoryTag::kActivations, kElements * 4);
+    std::memcpy(output.data(), values.data(), kElements * 4);
+    return output;
+  }
+  const testing::InProcessJob::RankContext context_;
+  MemoryLedger& ledger_;
+  Seen& seen_;
+  std::vector<float> tied_{};
+  bool merged_ = false;
+};
+
+class ToyLoader : public Actor<ToyLoader, FetchTokens> {
+ public:
+  explicit ToyLoader(testing::InProcessJob::RankContext context) : context_(context) {}
+  Status On(FetchTokens fetch) {
+    for (int m = 0; m < fetch.num_microbatches; ++m) {
+      RETURN_IF_ERROR(context_.executor().Send(
+          TokensReady{fetch.round, MicrobatchId(m),
+                      std::make_shared<const std::vector<int32_t>>(
+                          kElements, static_cast<int32_t>(fetch.first_sample + m))}));
+    }
+    return {};
+  }
+
+ private:
+  const testing::InProcessJob::RankContext context_;
+};
+
+struct Toy {
+  explicit Toy(testing::InProcessJobOptions options)
+      : seen(static_cast<size_t>(options.num_ranks)),
+        job(
+            Fill(std::move(options)),
+            [this](const testing::InProcessJob::RankContext& c) -> StageRef {
+              return c.scheduler.Spawn<ToyStage>({.name = "stage"}, c, ledger,
+                                                 seen[static_cast<size_t>(c.rank.value)]);
+            },
+            [](const testing::InProcessJob::RankContext& c) -> LoaderRef {
+              return c.scheduler.Spawn<ToyLoader>({.name = "loader"}, c);
+            }) {}
+  static testing::InProcessJobOptions Fill(testing::InProcessJobOptions options) {
+    options.boundary = {
+        .dtype = 0, .rank = 1, .shape = {kElements, 0, 0, 0}, .num_bytes = kElements * 4};
+    options.tied = {.dtype = 0, .rank = 1, .shape = {1, 0, 0, 0}, .num_bytes = 4};
+    options.steps.num_microbatches = options.num_microbatches;
+    options.steps.evaluate_microbatches = options.num_microbatches;
+    options.steps.global_batch_size = options.num_microbatches;
+    options.steps.num_parameters = options.num_ranks;
+    options.steps.checkpoint_at_end = false;
+    options.steps.seq_len = kElements;
+    if (!options.steps.learning_rate) options.steps.learning_rate = [](int64_t) { return 0.5; };
+    return options;
+  }
+  MemoryLedger ledger{};
+  std::vector<Seen> seen;
+  testing::InProcessJob job;
+};
+
+// loss of step s (from 1): mean over microbatches m of (s-1)·M + m + p(p+1)/2.
+double ExpectedLoss(int step, int ranks, int microbatches) {
+  return (step - 1) * microbatches + (microbatches - 1) / 2.0 + ranks * (ranks + 1) / 2.0;
+}
+
+class PipelineTest : public ::testing::TestWithParam<std::tuple<std::string, int, int, int>> {};
+
+TEST_P(PipelineTest, EveryStepCommitsTheSumOfAllMicrobatches) {
+  const auto [schedule, ranks, microbatches, slots] = GetParam();
+  Toy toy({.schedule = schedule,
+           .num_ranks = ranks,
+           .num_microbatches = microbatches,
+           .slots = slots,
+           .steps = {.steps = 3}});
+  toy.job.Run();
+  ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
+  ASSERT_TRUE(toy.job.ended);
+  ASSERT_EQ(toy.job.metrics.size(), 3u);
+  for (int step = 1; step <= 3; ++step) {
+    const auto& metrics = toy.job.metrics[static_cast<size_t>(step - 1)];
+    EXPECT_EQ(metrics.step(), step);
+    EXPECT_DOUBLE_EQ(metrics.loss(), ExpectedLoss(step, ranks, microbatches));
+    // Every stage's gradient is 4·M; the norm of the token mean is sqrt(p).
+    EXPECT_DOUBLE_EQ(metrics.grad_norm(), std::sqrt(static_cast<double>(ranks)));
+  }
+  for (const Seen& seen : toy.seen) {
+    EXPECT_EQ(seen.updates, 3);
+    for (const double factor : seen.factors) {
+      EXPECT_DOUBLE_EQ(factor, 1.0 / (kElements * microbatches));
+    }
+  }
+  // Every output buffer was let go.
+  EXPECT_EQ(toy.ledger.Snapshot().current_bytes[static_cast<size_t>(MemoryTag::kActivations)], 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Layouts, PipelineTest,
+                         ::testing::Combine(::testing::Values("1f1b", "gpipe"),
+                                            ::testing::Values(1, 2, 3, 4),
+                                            ::testing::Values(1, 3, 8), ::testing::Values(0, 1)));
+
+TEST(PipelineTest, RanksRunTheirListsInOrder) {
+  Toy toy({.num_ranks = 2, .num_microbatches = 3, .steps = {.steps = 1}});
+  toy.job.Run();
+  ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
+  EXPECT_THAT(toy.seen[0].actions,
+              (std::vector<std::string>{"0F0", "0F1", "0B0", "0F2", "0B1", "0B2"}));
+  EXPECT_THAT(toy.seen[1].actions,
+              (std::vector<std::string>{"1F0", "1B0", "1F1", "1B1", "1F2", "1B2"}));
+}
+
+TEST(PipelineTest, TiedGradientsAreExchangedOnceAStep) {
+  Toy toy({.num_ranks = 3, .num_microbatches = 2, .tied_embedding = true, .steps = {.steps = 2}});
+  toy.job.Run();
+  ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
+  ASSERT_EQ(toy.job.metrics.size(), 2u);
+  // Both ends end up with the tied sum 1 + 3: 8 + 400, 8, 8 + 400; tokens 8.
+  EXPECT_DOUBLE_EQ(toy.job.metrics[1].grad_norm(),
+                   std::sqrt(408.0 * 408 + 8.0 * 8 + 408.0 * 408) / 8);
+}
+
+TEST(PipelineTest, ClippingScalesByTheGlobalNorm) {
+  Toy toy({.num_ranks = 2, .num_microbatches = 2, .steps = {.steps = 1, .grad_clip = 0.5}});
+  toy.job.Run();
+  ASSERT_EQ(toy.seen[0].factors.size(), 1u);
+  EXPECT_DOUBLE_EQ(toy.seen[0].factors[0], 0.5 / (std::sqrt(2.0) + 1e-6) / 8);
+}
+
+TEST(PipelineTest, EvaluatesWithoutTouchingTheStep) {
+  Toy toy({.num_ranks = 3,
+           .num_microbatches = 2,
+           .steps = {.steps = 2, .evaluate_every = 1, .evaluate_rounds = 2}});
+  toy.job.Run();
+  ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
+  ASSERT_EQ(toy.job.evaluations.size(), 2u);
+  // Samples 0..3: their mean is 1.5.
+  EXPECT_DOUBLE_EQ(toy.job.evaluations[0].val_loss(), 1.5 + 6);
+  EXPECT_EQ(toy.seen[0].updates, 2);
+}
+
+TEST(PipelineTest, SamplesTokenByTokenThroughTheStages) {
+  Toy toy({.num_ranks = 2,
+           .num_microbatches = 1,
+           .steps = {.steps = 1, .prompt = {1, 1, 1, 1}, .sample_tokens = 3}});
+  toy.job.Run();
+  ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
+  // Each token is the newest one plus 1 plus 2.
+  EXPECT_EQ(toy.job.sampled, (std::vector<int32_t>{4, 7, 10}));
+}
+
+TEST(PipelineTest, CancelEndsBetweenTwoSteps) {
+  Toy toy({.num_ranks = 2, .num_microbatches = 2, .steps = {.steps = 1000}});
+  toy.job.after_pass = [&] {
+    if (toy.job.metrics.size() == 5) {
+      (void)toy.job.schedule.Send(CancelTraining{.checkpoint = false});
+    }
+  };
+  toy.job.Run();
+  EXPECT_TRUE(toy.job.ended);
+  EXPECT_TRUE(toy.job.cancelled);
+  EXPECT_LT(toy.job.end_step, 1000);
+  EXPECT_EQ(toy.seen[0].updates, toy.job.end_step);
+  EXPECT_EQ(toy.seen[1].updates, toy.job.end_step);
+}
+
+TEST(PipelineTest, AnActivationOfAnotherShapeIsANamedError) {
+  Toy toy({.num_ranks = 2, .num_microbatches = 1, .steps = {.steps = 1}});
+  TensorDescriptor wrong{.dtype = 0, .rank = 1, .shape = {3, 0, 0, 0}, .num_bytes = 12};
+  std::vector<std::byte> bytes(12);
+  ASSERT_TRUE(
+      toy.job.router(0)
+          .Remote<WithBulk<Activation>>(Rank(1), kExecutorIndex)
+          .SendBulk(Activation{1, 1, 0, wrong}, bytes, [] {}, {.channel = kActivationChannel})
+          .ok());
+  toy.job.Run();
+  ASSERT_FALSE(toy.job.errors.empty());
+  EXPECT_THAT(toy.job.errors.front(), ::testing::HasSubstr("does not fit the plan"));
+}
+
+}  // namespace
+}  // namespace troupe

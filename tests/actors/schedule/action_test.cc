@@ -1,0 +1,80 @@
+#include "actors/schedule/action.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace troupe {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(ActionText, WritesPytorchGrammar) {
+  EXPECT_EQ(
+      ToString({.stage = StageId(2), .kind = ActionKind::kForward, .microbatch = MicrobatchId(3)}),
+      "2F3");
+  EXPECT_EQ(
+      ToString(
+          {.stage = StageId(10), .kind = ActionKind::kSendBackward, .microbatch = MicrobatchId(0)}),
+      "10SEND_B0");
+  EXPECT_EQ(ToString({.stage = StageId(1), .kind = ActionKind::kReduceGrad}), "1REDUCE_GRAD");
+  EXPECT_EQ(ToString({.stage = StageId(3),
+                      .kind = ActionKind::kBackwardWeight,
+                      .part = 0,
+                      .num_parts = 4,
+                      .microbatch = MicrobatchId(5)}),
+            "3W5/1of4");
+}
+
+TEST(ActionText, ReadsBackWhatItWrites) {
+  for (int kind = 0; kind < kNumActionKinds; ++kind) {
+    Action action{.stage = StageId(7), .kind = static_cast<ActionKind>(kind)};
+    if (HasMicrobatch(action.kind)) {
+      action.microbatch = MicrobatchId(12);
+    }
+    if (action.kind == ActionKind::kBackwardWeight) {
+      action.part = 2;
+      action.num_parts = 3;
+    }
+    const auto parsed = ParseAction(ToString(action));
+    ASSERT_TRUE(parsed.ok()) << ToString(action);
+    EXPECT_EQ(*parsed, action) << ToString(action);
+  }
+}
+
+TEST(ActionText, RefusesWithTheReason) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"", "no stage number"},
+      {"F3", "no stage number"},
+      {"-1F3", "no stage number"},
+      {"2X3", "unknown type 'X'"},
+      {"2F", "no microbatch number"},
+      {"0F0junk", "'junk' follows"},
+      {"2BW0", "older dialect"},
+      {"1UNSHARD4", "'4' follows"},
+      {"3W5/5of4", "counts from 1"},
+      {"3W5/0of4", "counts from 1"},
+      {"3F5/1of4", "a part is for W"},
+      {"3W5/1of", "counts from 1"},
+      {"99999999999F0", "no stage number"},
+      {"2F-1", "no microbatch number"},
+  };
+  for (const auto& [text, reason] : cases) {
+    const auto parsed = ParseAction(text);
+    ASSERT_FALSE(parsed.ok()) << text;
+    EXPECT_EQ(parsed.error().code, ErrorCode::kInvalidSpec);
+    EXPECT_THAT(parsed.error().message, HasSubstr(reason)) << text;
+  }
+}
+
+TEST(ActionKinds, AreClassed) {
+  EXPECT_TRUE(IsCompute(ActionKind::kForward));
+  EXPECT_TRUE(IsCompute(ActionKind::kBackward));
+  EXPECT_FALSE(IsCompute(ActionKind::kSendForward));
+  EXPECT_TRUE(IsCommunication(ActionKind::kRecvBackward));
+  EXPECT_FALSE(IsCommunication(ActionKind::kUnshard));
+  EXPECT_EQ(KindName(ActionKind::kBackwardInput), "BackwardInput");
+  EXPECT_EQ(KindLetters(ActionKind::kBackwardInput), "I");
+}
+
+}  // namespace
+}  // namespace troupe

@@ -1,0 +1,235 @@
+// Properties over random shapes: every generated schedule is valid, and the simulator runs what any
+// executor that asks NextAction runs.
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include <algorithm>
+#include <map>
+
+#include "actors/schedule/generators.h"
+#include "actors/schedule/next_action.h"
+#include "actors/schedule/simulator.h"
+#include "actors/schedule/validator.h"
+
+namespace troupe {
+namespace {
+
+Schedule RandomSchedule() {
+  const auto name = *rc::gen::element<std::string>("gpipe", "1f1b");
+  const int p = *rc::gen::inRange(1, 13);
+  const int m = *rc::gen::inRange(1, 33);
+  return *Generate({.name = name, .num_ranks = p, .num_microbatches = m});
+}
+
+CostModel RandomCosts(const Schedule& schedule) {
+  CostModel costs;
+  for (int stage = 0; stage < schedule.num_stages; ++stage) {
+    costs.stages.push_back({.forward_ns = *rc::gen::inRange(1, 100),
+                            .backward_input_ns = *rc::gen::inRange(1, 100),
+                            .backward_weight_ns = *rc::gen::inRange(1, 100)});
+  }
+  costs.link_latency_ns = *rc::gen::inRange(0, 50);
+  return costs;
+}
+
+TEST(ScheduleProperty, GeneratedSchedulesAreValid) {
+  EXPECT_TRUE(rc::check([] {
+    const Schedule schedule = RandomSchedule();
+    const auto report = Validate(schedule);
+    RC_ASSERT(report.ok());
+    RC_ASSERT(report->ascending);
+    RC_ASSERT(report->messages_per_microbatch == 2 * (schedule.num_ranks - 1));
+    // In list order a single slot a channel is enough to get through.
+    RC_ASSERT(Validate(schedule, {.slots_per_channel = 1}).ok());
+  }));
+}
+
+TEST(ScheduleProperty, CsvKeepsTheSchedule) {
+  EXPECT_TRUE(rc::check([] {
+    const Schedule schedule = RandomSchedule();
+    const auto read = ParseCsv(ToCsv(schedule), schedule.name);
+    RC_ASSERT(read.ok());
+    RC_ASSERT(read->ranks == schedule.ranks);
+    RC_ASSERT(read->placement == schedule.placement);
+  }));
+}
+
+// Ranks that ask NextAction in random order, without time: what the executor actors do.
+class ToyExecutors {
+ public:
+  explicit ToyExecutors(const Schedule& schedule) : schedule_(schedule), ran_(schedule.num_ranks) {
+    for (int rank = 0; rank < schedule.num_ranks; ++rank) {
+      progress_.emplace_back(schedule, Rank(rank));
+    }
+  }
+  // Lets one rank act; false where it is blocked or finished.
+  bool Step(int rank) {
+    const Decision decision = NextAction(schedule_, Rank(rank), progress_[rank]);
+    if (!std::holds_alternative<Action>(decision)) {
+      return false;
+    }
+    const Action action = std::get<Action>(decision);
+    progress_[rank].MarkStarted(action);
+    progress_[rank].MarkDone(action);
+    ran_[rank].push_back(action);
+    if (const auto output = OutputOf(schedule_, action); output && output->crosses_ranks()) {
+      RC_ASSERT(progress_[output->to.value].MarkArrived(output->kind, output->to_stage,
+                                                        output->microbatch));
+    }
+    if (const auto input = InputOf(schedule_, action); input && input->crosses_ranks()) {
+      --in_flight_[{input->from, input->to, input->kind}];
+    }
+    if (const auto output = OutputOf(schedule_, action); output && output->crosses_ranks()) {
+      const auto key = std::make_tuple(output->from, output->to, output->kind);
+      most_in_flight_[key] = std::max(most_in_flight_[key], ++in_flight_[key]);
+    }
+    return true;
+  }
+  const std::vector<std::vector<Action>>& ran() const { return ran_; }
+  const std::map<std::tuple<Rank, Rank, InputKind>, int>& most_in_flight() const {
+    return most_in_flight_;
+  }
+
+ private:
+  const Schedule& schedule_;
+  std::vector<RankProgress> progress_;
+  std::vector<std::vector<Action>> ran_;
+  std::map<std::tuple<Rank, Rank, InputKind>, int> in_flight_;
+  std::map<std::tuple<Rank, Rank, InputKind>, int> most_in_flight_;
+};
+
+TEST(ScheduleProperty, SimulatorRunsWhatExecutorsRun) {
+  EXPECT_TRUE(rc::check([] {
+    const Schedule schedule = RandomSchedule();
+    const Simulation simulation = *Simulate(schedule, RandomCosts(schedule));
+    std::vector<std::vector<Action>> simulated(schedule.num_ranks);
+    for (const Bar& bar : simulation.timeline.bars) {
+      simulated[bar.rank.value].push_back(bar.action);
+    }
+    ToyExecutors executors(schedule);
+    const auto order =
+        *rc::gen::container<std::vector<int>>(64, rc::gen::inRange(0, schedule.num_ranks));
+    for (const int rank : order) {
+      while (executors.Step(rank)) {
+      }
+    }
+    for (bool any = true; any;) {
+      any = false;
+      for (int rank = 0; rank < schedule.num_ranks; ++rank) {
+        any = executors.Step(rank) || any;
+      }
+    }
+    RC_ASSERT(executors.ran() == simulated);
+    const auto channels = ChannelsOf(schedule);
+    for (const auto& [key, most] : executors.most_in_flight()) {
+      const auto& [from, to, kind] = key;
+      RC_ASSERT(most <= SlotsFor(channels, from, to, kind));
+    }
+  }));
+}
+
+// Lets every rank run until none can; true where all lists are done.
+bool RunsToTheEnd(const Schedule& schedule) {
+  ToyExecutors executors(schedule);
+  for (bool any = true; any;) {
+    any = false;
+    for (int rank = 0; rank < schedule.num_ranks; ++rank) {
+      any = executors.Step(rank) || any;
+    }
+  }
+  return executors.ran() == schedule.ranks;
+}
+
+TEST(ScheduleProperty, ValidatorAgreesWithExecutorsOnMixedUpLists) {
+  int num_valid = 0;
+  int num_deadlocked = 0;
+  EXPECT_TRUE(rc::check([&] {
+    Schedule schedule = RandomSchedule();
+    const int swaps = *rc::gen::inRange(1, 6);
+    for (int i = 0; i < swaps; ++i) {
+      std::vector<Action>& actions = schedule.ranks[*rc::gen::inRange(0, schedule.num_ranks)];
+      const auto at = *rc::gen::inRange<size_t>(0, actions.size());
+      const auto other = *rc::gen::inRange<size_t>(0, actions.size());
+      std::swap(actions[at], actions[other]);
+    }
+    const auto report = Validate(schedule);
+    RC_ASSERT(report.ok() == RunsToTheEnd(schedule));
+    num_valid += report.ok();
+    if (!report.ok() && ValidateStructure(schedule).ok()) {
+      ++num_deadlocked;
+      const std::string& words = report.error().message;
+      RC_ASSERT(words.find("deadlock: rank") != std::string::npos);
+      RC_ASSERT(words.find("which rank") != std::string::npos);
+    }
+  }));
+  EXPECT_GT(num_valid, 0);
+  EXPECT_GT(num_deadlocked, 0);
+}
+
+TEST(ScheduleProperty, AnyTextIsReadOrRefused) {
+  EXPECT_TRUE(rc::check([] {
+    // Mostly whole cells, so that some texts are schedules; now and then a fragment.
+    const auto pieces =
+        *rc::gen::container<std::vector<std::string>>(rc::gen::weightedOneOf<std::string>(
+            {{12, rc::gen::element<std::string>("0F0,", "0B0,", "0I0,", "0W0,", "0W0/1of2,",
+                                                "0W0/2of2,", "(0F0;0B0)OVERLAP_F_B,", "0F1,",
+                                                "0B1,", "0UNSHARD,", ",")},
+             {1, rc::gen::element<std::string>("0", "F", "(", ";", ")", "\n", "/", "BW", "1F0\n",
+                                               "-", "99999999999", "\x80")}}));
+    std::string text;
+    for (const std::string& piece : pieces) {
+      text += piece;
+    }
+    const auto read = ParseCsv(text, "any");
+    RC_CLASSIFY(read.ok());
+    if (read.ok()) {
+      const auto again = ParseCsv(ToCsv(*read), "any");
+      RC_ASSERT(again.ok());
+      RC_ASSERT(again->ranks == read->ranks);
+      (void)Validate(*read).ok();  // must come back, whatever it says
+    }
+  }));
+}
+
+TEST(ScheduleProperty, SlotBoundIsReached) {
+  // A sender that runs as far as it can while its receiver sleeps fills exactly the slots.
+  EXPECT_TRUE(rc::check([] {
+    const Schedule schedule = RandomSchedule();
+    RC_PRE(schedule.num_ranks >= 2);
+    ToyExecutors executors(schedule);
+    while (executors.Step(0)) {
+    }
+    const auto key = std::make_tuple(Rank(0), Rank(1), InputKind::kActivation);
+    RC_ASSERT(executors.most_in_flight().at(key) ==
+              SlotsFor(ChannelsOf(schedule), Rank(0), Rank(1), InputKind::kActivation));
+  }));
+}
+
+TEST(ScheduleProperty, TimesRespectEveryDependency) {
+  EXPECT_TRUE(rc::check([] {
+    const Schedule schedule = RandomSchedule();
+    const CostModel costs = RandomCosts(schedule);
+    const int slots = *rc::gen::inRange(0, 4);
+    const Simulation simulation = *Simulate(schedule, costs, {.slots_per_channel = slots});
+    std::map<std::tuple<StageId, InputKind, MicrobatchId>, int64_t> sent_at_ns;
+    for (const Bar& bar : simulation.timeline.bars) {
+      if (const auto output = OutputOf(schedule, bar.action)) {
+        sent_at_ns[{output->to_stage, output->kind, output->microbatch}] = bar.end_ns;
+      }
+    }
+    std::vector<int64_t> rank_free_ns(schedule.num_ranks, 0);
+    for (const Bar& bar : simulation.timeline.bars) {
+      RC_ASSERT(bar.end_ns - bar.start_ns == costs.CostNs(bar.action));
+      RC_ASSERT(bar.start_ns >= rank_free_ns[bar.rank.value]);
+      rank_free_ns[bar.rank.value] = bar.end_ns;
+      if (const auto input = InputOf(schedule, bar.action)) {
+        const int64_t latency_ns = input->crosses_ranks() ? costs.link_latency_ns : 0;
+        RC_ASSERT(bar.start_ns >=
+                  sent_at_ns.at({input->to_stage, input->kind, input->microbatch}) + latency_ns);
+      }
+    }
+  }));
+}
+
+}  // namespace
+}  // namespace troupe

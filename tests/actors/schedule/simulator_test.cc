@@ -1,0 +1,154 @@
+#include "actors/schedule/simulator.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+#include "actors/schedule/generators.h"
+#include "actors/schedule/validator.h"
+
+namespace troupe {
+namespace {
+
+Schedule Generated(const char* name, int p, int m) {
+  return *Generate({.name = name, .num_ranks = p, .num_microbatches = m});
+}
+
+Simulation Simulated(const Schedule& schedule, const StageCost& cost, int64_t latency_ns = 0,
+                     const SimulateOptions& options = {}) {
+  auto run = Simulate(schedule, CostModel::Uniform(schedule, cost, latency_ns), options);
+  EXPECT_TRUE(run.ok()) << run.error().message;
+  return std::move(*run);
+}
+
+// Closed forms for equal stages: bubble (p-1)(f+b+w), makespan = span for rank 0, peak m or p-r.
+TEST(Simulator, ReachesTheClosedForms) {
+  for (const int64_t f : {1000, 3000}) {
+    const StageCost cost{.forward_ns = f, .backward_input_ns = 1100, .backward_weight_ns = 800};
+    const int64_t all = f + 1100 + 800;
+    for (const char* name : {"gpipe", "1f1b"}) {
+      for (const int p : {1, 2, 4, 8, 16}) {
+        for (const int m : {1, 2, 3, p, p + 1, 2 * p, 4 * p}) {
+          const Schedule schedule = Generated(name, p, m);
+          const Simulation run = Simulated(schedule, cost);
+          EXPECT_EQ(run.bubble_makespan_ns, (p - 1) * all) << name << " p=" << p << " m=" << m;
+          EXPECT_EQ(run.idle.makespan_ns, (m + p - 1) * all);
+          EXPECT_EQ(run.idle.span_ns, run.idle.makespan_ns);
+          EXPECT_DOUBLE_EQ(run.idle.bubble_makespan, static_cast<double>(p - 1) / (m + p - 1));
+          EXPECT_EQ(run.max_parked, 0);
+          for (int r = 0; r < p; ++r) {
+            EXPECT_EQ(run.peak_activations[r],
+                      std::string(name) == "gpipe" ? m : std::min(m, p - r));
+          }
+        }
+      }
+    }
+  }
+}
+
+// Published rates, p = 8, f=b=w: 17.9 % at m = 32 without and 22.5 % / 18.9 % with a hop of 0.1 f.
+TEST(Simulator, CountsLinkLatency) {
+  const StageCost unit{.forward_ns = 1000, .backward_input_ns = 1000, .backward_weight_ns = 1000};
+  EXPECT_NEAR(Simulated(Generated("1f1b", 8, 32), unit).idle.bubble_makespan, 0.179, 0.0005);
+  EXPECT_NEAR(Simulated(Generated("1f1b", 8, 32), unit, 100).idle.bubble_makespan, 0.225, 0.0005);
+  EXPECT_NEAR(Simulated(Generated("gpipe", 8, 32), unit, 100).idle.bubble_makespan, 0.189, 0.0005);
+}
+
+// Rows of the published table of real profiles: p, m, f, b, w, hop (microseconds), 1F1B bubble.
+TEST(Simulator, ReachesPublishedBubbles) {
+  struct Row {
+    int p, m;
+    int64_t f, b, w, c;
+    double bubble;
+  };
+  for (const Row& row :
+       {Row{8, 24, 18522, 18086, 9337, 601, .2431}, Row{8, 32, 18513, 18086, 9331, 626, .1985},
+        Row{8, 64, 18546, 18097, 9321, 762, .1240}, Row{8, 24, 29718, 29444, 19927, 527, .2347},
+        Row{8, 32, 29802, 29428, 19530, 577, .1898}}) {
+    const Simulation run = Simulated(
+        Generated("1f1b", row.p, row.m),
+        {.forward_ns = row.f, .backward_input_ns = row.b, .backward_weight_ns = row.w}, row.c);
+    EXPECT_NEAR(run.idle.bubble_makespan, row.bubble, 0.00005) << row.m << " " << row.f;
+  }
+}
+
+TEST(Simulator, BarsAreTheIdleFigures) {
+  const Simulation run =
+      Simulated(Generated("1f1b", 4, 6),
+                {.forward_ns = 7, .backward_input_ns = 5, .backward_weight_ns = 3}, 2);
+  EXPECT_EQ(run.timeline.bars.size(), 48U);
+  EXPECT_EQ(run.num_actions, 48);
+  const Idle idle = IdleOf(run.timeline);
+  EXPECT_EQ(idle.makespan_ns, run.idle.makespan_ns);
+  EXPECT_EQ(idle.span_ns, run.idle.span_ns);
+  EXPECT_EQ(idle.work_ns, 4 * 6 * 15);
+  EXPECT_DOUBLE_EQ(idle.bubble_makespan, run.idle.bubble_makespan);
+  const auto by_rank = BubbleByRank(run.timeline);
+  ASSERT_EQ(by_rank.size(), 4U);
+  EXPECT_DOUBLE_EQ(by_rank[2], 1.0 - 90.0 / static_cast<double>(idle.makespan_ns));
+}
+
+TEST(Simulator, UnequalStagesWaitForTheSlowest) {
+  const Schedule schedule = Generated("gpipe", 3, 4);
+  CostModel costs = CostModel::Uniform(
+      schedule, {.forward_ns = 10, .backward_input_ns = 10, .backward_weight_ns = 10});
+  costs.stages[1].forward_ns = 50;
+  const Simulation run = *Simulate(schedule, costs);
+  // Forwards: 10 into the slow stage, 4 of 50 on it, 10 out; backwards 4 + 2 of 20.
+  EXPECT_EQ(run.idle.makespan_ns, 10 + 4 * 50 + 10 + 6 * 20);
+  costs.stages[1].backward_ns = 30;  // measured whole, in place of 10 + 10
+  EXPECT_EQ(costs.CostNs({.stage = StageId(1), .kind = ActionKind::kBackward}), 30);
+}
+
+TEST(Simulator, PartsOfAWeightGradientAddUp) {
+  CostModel costs{.stages = {{.backward_weight_ns = 100}}};
+  int64_t sum_ns = 0;
+  for (uint8_t part = 0; part < 7; ++part) {
+    sum_ns += costs.CostNs(
+        {.stage = StageId(0), .kind = ActionKind::kBackwardWeight, .part = part, .num_parts = 7});
+  }
+  EXPECT_EQ(sum_ns, 100);
+}
+
+TEST(Simulator, FewSlotsParkOutputsButLoseNothing) {
+  const StageCost cost{.forward_ns = 10, .backward_input_ns = 10, .backward_weight_ns = 10};
+  const Schedule schedule = Generated("gpipe", 2, 6);
+  CostModel costs = CostModel::Uniform(schedule, cost);
+  costs.stages[1].forward_ns = 40;
+  const Simulation free = *Simulate(schedule, costs);
+  const Simulation tight = *Simulate(schedule, costs, {.slots_per_channel = 1});
+  EXPECT_EQ(free.max_parked, 0);
+  EXPECT_GT(tight.max_parked, 1);
+  EXPECT_EQ(tight.idle.makespan_ns,
+            free.idle.makespan_ns);  // no latency: a slot is refilled at once
+  // With one output buffer the sender stands still instead.
+  const Simulation bounded =
+      *Simulate(schedule, costs, {.slots_per_channel = 1, .output_buffers = 1});
+  EXPECT_LE(bounded.max_parked, 1);
+  EXPECT_EQ(bounded.idle.work_ns, free.idle.work_ns);
+}
+
+TEST(Simulator, OneSlotCostsALatency) {
+  const Schedule schedule = Generated("gpipe", 2, 3);
+  const CostModel costs = CostModel::Uniform(
+      schedule, {.forward_ns = 10, .backward_input_ns = 5, .backward_weight_ns = 5}, 4);
+  const Simulation run = *Simulate(schedule, costs, {.slots_per_channel = 1});
+  // Forward k+1 reaches rank 1 a credit and a hop (4 + 4) after forward k was read there, and the
+  // same holds for backwards on the way up.
+  EXPECT_EQ(run.idle.makespan_ns, 10 + 4 + 3 * 10 + 2 * 8 + 10 + 4 + 3 * 10 + 2 * 8);
+}
+
+TEST(Simulator, SaysHowFastItIs) {
+  const Schedule schedule = Generated("1f1b", 16, 4096);
+  const StageCost cost{.forward_ns = 1000, .backward_input_ns = 1100, .backward_weight_ns = 800};
+  const auto before = std::chrono::steady_clock::now();
+  const Simulation run = Simulated(schedule, cost, 100, {.keep_bars = false});
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - before;
+  EXPECT_EQ(run.num_actions, 16 * 2 * 4096);
+  EXPECT_TRUE(run.timeline.bars.empty());
+  std::printf("simulated %.2f million actions a second\n",
+              static_cast<double>(run.num_actions) / seconds.count() / 1e6);
+}
+
+}  // namespace
+}  // namespace troupe

@@ -1,0 +1,125 @@
+#include "actors/schedule/validator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "actors/schedule/generators.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string Refusal(const char* csv, const ValidateOptions& options = {}) {
+  const auto schedule = ParseCsv(csv, "test");
+  EXPECT_TRUE(schedule.ok()) << schedule.error().message;
+  const auto report = Validate(*schedule, options);
+  return report.ok() ? "valid" : report.error().message;
+}
+
+TEST(Validator, ReportsPeaksSlotsAndMessages) {
+  const auto report = Validate(*Generate({.name = "1f1b", .num_ranks = 4, .num_microbatches = 8}));
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->peak_activations, (std::vector<double>{4, 3, 2, 1}));
+  EXPECT_EQ(report->messages_per_microbatch, 6);
+  EXPECT_TRUE(report->ascending);
+  EXPECT_EQ(SlotsFor(report->channels, Rank(0), Rank(1), InputKind::kActivation), 4);
+}
+
+TEST(Validator, NamesRowCellAndReason) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"0F0,0F0,0B0\n", "row 1, cell 2 (0F0): this Forward stands here a second time"},
+      {"0B0,0F0\n", "row 1, cell 1 (0B0): it stands before 0F0"},
+      {"0F0,0W0,0I0\n", "row 1, cell 2 (0W0): it stands before 0I0"},
+      {"0F0,0B0,0B0\n", "row 1, cell 3 (0B0): this microbatch's input gradient"},
+      {"0F0,0B0,0W0\n", "row 1, cell 3 (0W0): this microbatch's weight gradient"},
+      {"0F0,0I0,0W0/2of2\n", "part 1 comes next"},
+      {"0F0,0I0,0W0/1of2,0W0/2of3\n", "was cut into 2 parts, not 3"},
+      {"0F0,0F1,0B0\n", "row 1: stage 0 lacks B (or I and W) of microbatch 1"},
+      {"0F1,0B1\n", "row 1: stage 0 lacks F of microbatch 0"},
+      {"0F0,0I0\n", "lacks W (all parts) of microbatch 0"},
+      {"0F0,0I0,0W0/1of2\n", "lacks W (all parts) of microbatch 0"},
+      {"0F0,0REDUCE_GRAD,0B0\n", "row 1, cell 2 (0REDUCE_GRAD): stage 0 still has"},
+      {"0F0,0B0,0REDUCE_GRAD,0REDUCE_GRAD\n", "reduced a second time"},
+      {"0F0,1UNSHARD,0B0\n1F0,1B0\n", "row 1, cell 2 (1UNSHARD): stage 1 is placed on rank 1"},
+      {"0F0,0SEND_F0,0B0\n", "sends and receives follow"},
+  };
+  for (const auto& [csv, reason] : cases) {
+    EXPECT_THAT(Refusal(csv), HasSubstr(reason)) << csv;
+  }
+}
+
+TEST(Validator, CountsAPairAsOneCell) {
+  EXPECT_EQ(Refusal("0F0,(0F1;0B0)OVERLAP_F_B,0B1\n"), "valid");
+  EXPECT_THAT(Refusal("0F0,(0F1;0B0)OVERLAP_F_B,0B0\n"), HasSubstr("row 1, cell 3 (0B0)"));
+  Schedule torn = *ParseCsv("0F0,(0F1;0B0)OVERLAP_F_B,0B1\n", "torn");
+  std::swap(torn.ranks[0][0], torn.ranks[0][1]);
+  EXPECT_THAT(Validate(torn).error().message, HasSubstr("torn apart"));
+}
+
+TEST(Validator, RefusesAShapeThatDoesNotFit) {
+  Schedule schedule = *Generate({.num_ranks = 2, .num_microbatches = 2});
+  schedule.placement[1] = Rank(5);
+  EXPECT_THAT(Validate(schedule).error().message, HasSubstr("stage 1 is placed on rank 5"));
+  schedule.placement.pop_back();
+  EXPECT_THAT(Validate(schedule).error().message, HasSubstr("2 rows for 2 ranks"));
+  schedule = *Generate({.num_ranks = 1, .num_microbatches = 3});
+  schedule.num_directions = 2;
+  EXPECT_THAT(Validate(schedule).error().message, HasSubstr("do not divide by 2 directions"));
+}
+
+TEST(Validator, TellsTheCycleOfADeadlock) {
+  // Rank 0 wants 0B0 before 0F1, rank 1 wants 1F1 before 1B0.
+  EXPECT_EQ(Refusal("0F0,0B0,0F1,0B1\n1F0,1F1,1B0,1B1\n"),
+            "row 1, cell 2 (0B0): deadlock: rank 0 stands before 0B0, which waits for 1B0, which "
+            "rank 1 runs after 1F1; 1F1 waits for 0F1, which rank 0 runs after 0B0");
+}
+
+TEST(Validator, BlamesTheCycleRatherThanItsVictims) {
+  // Rank 0 only waits for the cycle between ranks 1 and 2.
+  const std::string words = Refusal("0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n2F0,2F1,2B0,2B1\n");
+  EXPECT_THAT(words, HasSubstr("row 2, cell 2 (1B0): deadlock: rank 1"));
+  EXPECT_THAT(words, HasSubstr("1B0, which waits for 2B0, which rank 2 runs after 2F1"));
+  EXPECT_THAT(words, HasSubstr("2F1 waits for 1F1, which rank 1 runs after 1B0"));
+}
+
+// Rank 1 reads microbatch 1 first: with one slot, microbatch 0 fills it and 1 can never come.
+constexpr char kOutOfOrder[] = "0F0,0F1,0B1,0B0\n1F1,1B1,1F0,1B0\n";
+
+TEST(Validator, FindsADeadlockOfSlots) {
+  EXPECT_EQ(Refusal(kOutOfOrder), "valid");
+  EXPECT_EQ(Refusal(kOutOfOrder, {.slots_per_channel = 2}), "valid");
+  EXPECT_EQ(
+      Refusal(kOutOfOrder, {.slots_per_channel = 1}),
+      "row 2, cell 1 (1F1): deadlock: rank 1 stands before 1F1, which waits for the output of "
+      "0F1, which rank 0 holds back because every slot of the channel is taken by what is read "
+      "later");
+}
+
+TEST(Validator, FindsADeadlockOfOutputBuffers) {
+  // Rank 0 runs three ahead before it takes the first gradient; rank 1 sends gradients from the
+  // start but may hold only one back and has one slot at rank 0.
+  EXPECT_EQ(Refusal("0F0,0F1,0F2,0F3,0B0,0B1,0B2,0B3\n1F0,1B0,1F1,1B1,1F2,1B2,1F3,1B3\n",
+                    {.slots_per_channel = 1, .output_buffers = 1}),
+            "valid");
+  const std::string words = Refusal(
+      "0F0,0F1,0F2,0F3,0F4,0F5,0B0,0B1,0B2,0B3,0B4,0B5\n"
+      "1F0,1B0,1F1,1B1,1F2,1B2,1F3,1B3,1F4,1B4,1F5,1B5\n",
+      {.slots_per_channel = 1, .output_buffers = 1});
+  EXPECT_THAT(words, HasSubstr("deadlock"));
+  EXPECT_THAT(words, HasSubstr("waits for a slot on rank"));
+}
+
+TEST(Validator, SeesDescendingOrder) {
+  EXPECT_FALSE(Validate(*ParseCsv("0F0,0F1,0B1,0B0\n", "bfs"))->ascending);
+}
+
+TEST(Validator, PeakFollowsTheHeldShare) {
+  const Schedule schedule = *ParseCsv("0F0,0I0,0F1,0W0,0I1,0W1\n", "halves");
+  EXPECT_DOUBLE_EQ(PeakActivations(schedule, Rank(0)), 2.0);
+  EXPECT_DOUBLE_EQ(PeakActivations(schedule, Rank(0), 0.5), 1.5);
+  EXPECT_DOUBLE_EQ(PeakActivations(schedule, Rank(0), 0.0), 1.0);
+}
+
+}  // namespace
+}  // namespace troupe

@@ -1,0 +1,98 @@
+#include "actors/step_decision.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace troupe {
+namespace {
+
+proto::Vote LossVote(int rank, std::vector<std::tuple<int, double, int>> losses) {
+  proto::Vote vote;
+  vote.set_rank(rank);
+  vote.set_finite(true);
+  for (const auto& [microbatch, sum, tokens] : losses) {
+    auto* loss = vote.add_losses();
+    loss->set_microbatch(microbatch);
+    loss->set_loss_sum(sum);
+    loss->set_num_tokens(tokens);
+  }
+  return vote;
+}
+
+void AddNode(proto::Vote& vote, int parameter, int first, int leaves, double sum) {
+  auto* node = vote.add_norm_nodes();
+  node->set_parameter(parameter);
+  node->set_first_leaf(first);
+  node->set_num_leaves(leaves);
+  node->set_sum(sum);
+}
+
+TEST(AddLossesTest, WeighsByTokensInMicrobatchOrder) {
+  const std::vector votes = {LossVote(1, {{1, 0.1, 3}, {2, 0.2, 4}}), LossVote(0, {{0, 0.3, 1}})};
+  const auto sums = AddLosses(votes, 3);
+  ASSERT_TRUE(sums.ok());
+  EXPECT_EQ(sums->loss_sum, 0.3 + 0.1 + 0.2);
+  EXPECT_EQ(sums->num_tokens, 8);
+  EXPECT_TRUE(sums->finite);
+}
+
+TEST(AddLossesTest, ALostOrDoubledMicrobatchIsAnError) {
+  const auto lost = AddLosses(std::vector{LossVote(0, {{0, 1, 1}})}, 2);
+  ASSERT_FALSE(lost.ok());
+  EXPECT_THAT(lost.error().message, ::testing::HasSubstr("microbatch 1"));
+  EXPECT_FALSE(AddLosses(std::vector{LossVote(0, {{0, 1, 1}, {0, 1, 1}})}, 1).ok());
+  EXPECT_FALSE(AddLosses(std::vector{LossVote(0, {{7, 1, 1}})}, 1).ok());
+}
+
+TEST(AddLossesTest, AnInfiniteLossIsNotFinite) {
+  EXPECT_FALSE(AddLosses(std::vector{LossVote(0, {{0, INFINITY, 1}})}, 1)->finite);
+}
+
+TEST(GradientNormTest, ShardsRebuildTheRootOfTheWholeParameter) {
+  // Five leaves: ((0+1)+(2+3))+4. One rank votes 0..3 as a node, another the last leaf.
+  const double leaves[] = {0.1, 0.2, 0.3, 0.4, 0.5};
+  const double root = ((leaves[0] + leaves[1]) + (leaves[2] + leaves[3])) + leaves[4];
+  std::vector<proto::Vote> whole(1);
+  AddNode(whole[0], 0, 0, 5, root);
+  std::vector<proto::Vote> shards(2);
+  AddNode(shards[0], 0, 0, 2, leaves[0] + leaves[1]);
+  AddNode(shards[1], 0, 2, 2, leaves[2] + leaves[3]);
+  AddNode(shards[1], 0, 4, 1, leaves[4]);
+  EXPECT_EQ(*GradientNorm(whole, 1), *GradientNorm(shards, 1));
+  EXPECT_EQ(*GradientNorm(whole, 1), std::sqrt(root));
+}
+
+TEST(GradientNormTest, HolesAndOverlapsAreErrors) {
+  std::vector<proto::Vote> votes(1);
+  AddNode(votes[0], 0, 0, 1, 1);
+  EXPECT_FALSE(GradientNorm(votes, 2).ok());  // parameter 1 is nobody's
+  AddNode(votes[0], 0, 2, 1, 1);
+  EXPECT_FALSE(GradientNorm(votes, 1).ok());  // leaf 1 is missing
+  AddNode(votes[0], 0, 1, 1, 1);
+  EXPECT_TRUE(GradientNorm(votes, 1).ok());
+  AddNode(votes[0], 0, 0, 2, 2);
+  EXPECT_FALSE(GradientNorm(votes, 1).ok());  // leaves 0 and 1 twice
+}
+
+TEST(GradientFactorTest, ClipsOnlyAboveTheBound) {
+  EXPECT_EQ(GradientFactor(0.5, 1.0, 10), 0.1);
+  EXPECT_EQ(GradientFactor(50, 0, 10), 0.1);
+  EXPECT_DOUBLE_EQ(GradientFactor(4, 1.0, 10), 0.1 / (4 + 1e-6));
+}
+
+TEST(MeasuredBubbleTest, IsIdleOverMakespan) {
+  std::vector<proto::Vote> votes(2);
+  votes[0].set_first_action_ns(100);
+  votes[0].set_last_action_ns(200);
+  votes[0].set_busy_ns(100);
+  votes[1].set_first_action_ns(150);
+  votes[1].set_last_action_ns(300);
+  votes[1].set_busy_ns(100);
+  EXPECT_DOUBLE_EQ(MeasuredBubble(votes), 0.5);
+  EXPECT_EQ(MeasuredBubble({}), 0);
+}
+
+}  // namespace
+}  // namespace troupe

@@ -1,0 +1,189 @@
+// A whole job in one process and on one thread: for every rank a scheduler, an inproc transport, a
+// router and an executor; on rank 0 the schedule actor. The test brings the stage and loader
+// actors.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "actors/executor_actor.h"
+#include "actors/schedule/channels.h"
+#include "actors/schedule/generators.h"
+#include "actors/schedule_actor.h"
+#include "runtime/transport/inproc/inproc_transport.h"
+
+namespace troupe::testing {
+
+struct InProcessJobOptions {
+  std::string schedule = "1f1b";
+  int num_ranks = 1;
+  int num_microbatches = 1;
+  int64_t boundary_bytes = 0;
+  TensorDescriptor boundary{};
+  TensorDescriptor tied{};
+  bool tied_embedding = false;
+  int slots = 0;  // posted per channel; 0: what the schedule asks for
+  ScheduleOptions steps{};
+};
+
+class InProcessJob {
+ public:
+  // Spawns the stage actor of `stage` on `scheduler`; `executor` takes its answers, valid once the
+  // job runs.
+  struct RankContext {
+    Scheduler& scheduler;
+    Rank rank;
+    StageId stage;
+    const Schedule& schedule;
+    std::function<ExecutorActor::SelfRef()> executor;
+  };
+  using NewStage = std::function<StageRef(const RankContext&)>;
+  using NewLoader = std::function<LoaderRef(const RankContext&)>;
+
+  InProcessJob(InProcessJobOptions options, const NewStage& new_stage, const NewLoader& new_loader)
+      : options_(std::move(options)) {
+    auto train = Generate({.name = options_.schedule,
+                           .num_ranks = options_.num_ranks,
+                           .num_microbatches = options_.num_microbatches});
+    CHECK(train.ok(), "{}", train.error().message);
+    train_ = *train;
+    const Schedule evaluate =
+        GenerateForwardOnly(options_.num_ranks, options_.num_ranks, options_.num_microbatches);
+    const Schedule sample = GenerateForwardOnly(options_.num_ranks, options_.num_ranks, 1);
+    for (int r = 0; r < options_.num_ranks; ++r) ranks_.push_back(std::make_unique<RankState>());
+    for (int r = 0; r < options_.num_ranks; ++r) OpenRank(Rank(r));
+    const int last = options_.num_ranks - 1;
+    for (int r = 0; r < options_.num_ranks; ++r) {
+      RankState& state = *ranks_[r];
+      const RankContext context{state.scheduler, Rank(r), StageId(r), train_,
+                                [&state] { return state.executor; }};
+      ExecutorOptions executor{.rank = Rank(r),
+                               .train = train_,
+                               .evaluate = evaluate,
+                               .sample = sample,
+                               .boundary = options_.boundary,
+                               .tied = options_.tied};
+      if (options_.tied_embedding && last > 0 && (r == 0 || r == last)) {
+        executor.tied_peer = Rank(last - r);
+        executor.first_tied_use = r == 0;
+      }
+      ExecutorActor::Peers peers;
+      peers.stages[StageId(r)] = new_stage(context);
+      peers.loader = new_loader(context);
+      peers.schedule =
+          ScheduleRef(state.router->Remote<proto::Vote, proto::StepDone>(Rank(0), kScheduleIndex));
+      for (int other = 0; other < options_.num_ranks; ++other) {
+        if (other != r) {
+          peers.neighbours[Rank(other)] =
+              state.router->Remote<WithBulk<Activation>, WithBulk<ActivationGradient>,
+                                   WithBulk<TiedGradient>>(Rank(other), kExecutorIndex);
+        }
+      }
+      state.executor = state.scheduler.Spawn<ExecutorActor>({.name = "executor"},
+                                                            std::move(executor), std::move(peers));
+      RegisterExecutor(*state.router, state.executor);
+    }
+    std::vector<RankRef> executors;
+    for (int r = 0; r < options_.num_ranks; ++r) {
+      executors.push_back(
+          ranks_[0]->router->Remote<proto::StepStart, proto::Commit, proto::CheckpointStart>(
+              Rank(r), kExecutorIndex));
+    }
+    JobReports reports;
+    reports.on_step = [this](const proto::StepMetrics& m) { metrics.push_back(m); };
+    reports.on_eval = [this](const proto::EvalMetrics& m) { evaluations.push_back(m); };
+    reports.on_sample = [this](const std::vector<int32_t>& tokens) { sampled = tokens; };
+    reports.on_end = [this](Status status, int64_t step, bool was_cancelled) {
+      ended = true;
+      end_step = step;
+      cancelled = was_cancelled;
+      if (!status.ok()) errors.push_back(status.error().message);
+    };
+    schedule = ranks_[0]->scheduler.Spawn<ScheduleActor>({.name = "schedule"}, options_.steps,
+                                                         std::move(executors), std::move(reports));
+    ranks_[0]->router->Register<proto::Vote, proto::StepDone, proto::CheckpointDone>(kScheduleIndex,
+                                                                                     schedule);
+  }
+
+  // Runs every rank in turn until the job has ended, an actor has failed, or nothing moves.
+  void Run(int64_t committed_step = 0) {
+    CHECK(schedule.Send(BeginTraining{committed_step}).ok());
+    for (int idle = 0; !ended && errors.empty() && idle < 3;) {
+      int64_t work = 0;
+      for (auto& rank : ranks_) work += rank->scheduler.RunUntilIdle();
+      idle = work == 0 ? idle + 1 : 0;
+      if (after_pass) after_pass();
+    }
+  }
+
+  RankRouter& router(int rank) { return *ranks_[rank]->router; }
+
+  std::vector<proto::StepMetrics> metrics{};
+  std::vector<proto::EvalMetrics> evaluations{};
+  std::vector<int32_t> sampled{};
+  std::vector<std::string> errors{};
+  bool ended = false;
+  bool cancelled = false;
+  int64_t end_step = 0;
+  ScheduleActor::SelfRef schedule{};
+  std::function<void()> after_pass{};
+
+ private:
+  struct RankState {
+    std::unique_ptr<Transport> transport{};
+    Scheduler scheduler{};
+    std::unique_ptr<RankRouter> router{};
+    ExecutorActor::SelfRef executor{};
+  };
+
+  void OpenRank(Rank rank) {
+    RankState& state = *ranks_[rank.value];
+    state.transport = network_.NewTransport(rank);
+    for (int other = 0; other < options_.num_ranks; ++other) {
+      if (other == rank.value) continue;
+      const Status connected =
+          state.transport->Connect(Rank(other), fmt::format("inproc:{}", other));
+      CHECK(connected.ok());
+    }
+    for (const Channel& channel : ChannelsOf(train_)) {
+      const uint16_t number =
+          channel.kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
+      const int slots = options_.slots > 0 ? options_.slots : channel.slots;
+      if (channel.to == rank) {
+        CHECK(state.transport
+                  ->PostSlots(channel.from, number, slots,
+                              static_cast<int64_t>(options_.boundary.num_bytes))
+                  .ok());
+      }
+      if (channel.from == rank) state.transport->SetCredits(channel.to, number, slots);
+    }
+    const int last = options_.num_ranks - 1;
+    if (options_.tied_embedding && last > 0 && (rank.value == 0 || rank.value == last)) {
+      const Rank peer(last - rank.value);
+      CHECK(state.transport
+                ->PostSlots(peer, kTiedChannel, 1, static_cast<int64_t>(options_.tied.num_bytes))
+                .ok());
+      state.transport->SetCredits(peer, kTiedChannel, 1);
+    }
+    RankRouter::Options router{.self = rank, .job = JobId(1), .epoch = Epoch(1)};
+    router.on_credit = [this, rank](Rank peer, uint16_t channel) {
+      if (ranks_[rank.value]->executor.alive()) {
+        (void)ranks_[rank.value]->executor.Send(CreditReturned{peer, channel});
+      }
+    };
+    router.on_drop = [this](DropCause, const Envelope&, const Error& error) {
+      errors.push_back(error.message);
+    };
+    state.router = std::make_unique<RankRouter>(state.scheduler, *state.transport, router);
+    state.scheduler.SetOnDown([this](const Down& down) { errors.push_back(down.error.message); });
+  }
+
+  const InProcessJobOptions options_;
+  Schedule train_{};
+  InprocNetwork network_{};
+  std::vector<std::unique_ptr<RankState>> ranks_{};
+};
+
+}  // namespace troupe::testing
