@@ -154,7 +154,7 @@ TEST(Inbox, EveryInterleavingDeliversAndWakes) {
       }
     };
     Interleaver interleaver;
-    const auto choices = interleaver.Run({[&] { producer(0, 2); }, [&] { producer(1, 1); },
+    const auto choices = interleaver.Run({[&] { producer(0, 1); }, [&] { producer(1, 1); },
                                           [&] {
                                             take();
                                             parked = inbox.TryPark();
@@ -164,7 +164,7 @@ TEST(Inbox, EveryInterleavingDeliversAndWakes) {
     const size_t before_park = got.size();
     Interleaver rest;
     rest.Run({[&] { take(); }}, {});
-    EXPECT_EQ(got.size(), 3u);
+    EXPECT_EQ(got.size(), 2u);
     if (parked) {
       EXPECT_EQ(wakes, got.size() > before_park ? 1 : 0);
     } else {
@@ -175,10 +175,10 @@ TEST(Inbox, EveryInterleavingDeliversAndWakes) {
     for (const Item* item : got) {
       if (item->producer == 0) of_first.push_back(item->number);
     }
-    EXPECT_EQ(of_first, (std::vector<int>{0, 1}));
+    EXPECT_EQ(of_first, (std::vector<int>{0}));
     return choices;
   });
-  EXPECT_GT(interleavings, 500);
+  EXPECT_GT(interleavings, 100);
 }
 
 TEST(Inbox, UnparkWithoutMailLeavesItEmpty) {

@@ -55,7 +55,7 @@ TEST(TimerWheel, AFiringTimerMayArmAndCancelOthers) {
   Timer again([&] { fired.push_back(4); });
   Timer first([&] {
     fired.push_back(1);
-    wheel.Cancel(third.get());
+    if (third != nullptr) wheel.Cancel(third.get());
     third.reset();
     wheel.Arm(&again, 5 * kMs);
     if (fired.size() < 3) wheel.Arm(&first, 6 * kMs);
