@@ -24,7 +24,7 @@ struct AddRmsNormArgs {
 void AddRmsNormForward(const Exec& exec, const AddRmsNormArgs& args);
 
 struct RmsNormBackwardArgs {
-  TensorView dx;             // (T, C) overwritten; empty: skip the input half
+  TensorView dx;             // (T, C) overwritten; may be dy; empty: skip the input half
   TensorView dweight;        // (C) float32, += in token order; empty: skip the weight half
   ConstTensorView dy;        // (T, C)
   ConstTensorView x;         // (T, C) as in forward

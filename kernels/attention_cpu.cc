@@ -1,0 +1,246 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/attention.h"
+#include "kernels/cpu/specification.h"
+
+namespace troupe {
+namespace {
+
+// One head of one sequence of a (B*S, heads, D) view: element (s, d).
+template <typename Real, typename View>
+struct HeadRows {
+  View view;
+  int64_t first_row;
+  int64_t first_column;
+
+  Real operator()(int64_t s, int64_t d) const {
+    return Read<Real>(view, first_row + s, first_column + d);
+  }
+  void Set(int64_t s, int64_t d, Real value) const {
+    Write<Real>(view, first_row + s, first_column + d, value);
+  }
+};
+template <typename Real>
+using HeadIn = HeadRows<Real, ConstTensorView>;
+template <typename Real>
+using HeadOut = HeadRows<Real, TensorView>;
+
+template <typename Real>
+Real ScaleOf(const AttentionShape& shape) {
+  return static_cast<Real>(
+      shape.scale != 0.0 ? shape.scale : 1.0 / std::sqrt(static_cast<double>(shape.head_dim)));
+}
+
+// Keys [0, n) are visible to query i.
+int64_t NumVisibleKeys(const AttentionShape& shape, int64_t i) {
+  if (shape.mask == AttentionMask::kFull) return shape.key_len;
+  const int64_t past_last =
+      shape.query_offset + i - shape.key_offset + (shape.mask == AttentionMask::kCausal ? 1 : 0);
+  return std::clamp<int64_t>(past_last, 0, shape.key_len);
+}
+
+template <typename Real>
+Real Dot(const HeadIn<Real>& a, int64_t i, const HeadIn<Real>& b, int64_t j, int64_t head_dim) {
+  Real sum = 0;
+  for (int64_t d = 0; d < head_dim; ++d) sum += a(i, d) * b(j, d);
+  return sum;
+}
+
+// Calls body(sequence, query head, key head).
+template <typename Body>
+void ForEachHead(const AttentionShape& shape, Body&& body) {
+  const int64_t group = shape.num_heads / shape.num_kv_heads;
+  for (int64_t b = 0; b < shape.num_sequences; ++b) {
+    for (int64_t h = 0; h < shape.num_heads; ++h) body(b, h, h / group);
+  }
+}
+
+template <typename Real>
+Real* Scratch(const Exec& exec, int64_t count) {
+  KERNEL_CHECK(
+      static_cast<int64_t>(exec.workspace.size()) >= count * static_cast<int64_t>(sizeof(Real)),
+      "the workspace is smaller than AttentionWorkspaceBytes");
+  return reinterpret_cast<Real*>(exec.workspace.data());
+}
+
+template <typename Real>
+void ForwardSpecification(const Exec& exec, const AttentionShape& shape,
+                          const AttentionForwardArgs& args) {
+  const Real scale = ScaleOf<Real>(shape);
+  Real* weights = Scratch<Real>(exec, shape.key_len);
+  ForEachHead(shape, [&](int64_t b, int64_t h, int64_t kv) {
+    const int64_t head_dim = shape.head_dim;
+    const HeadIn<Real> q{args.q, b * shape.query_len, h * head_dim};
+    const HeadIn<Real> k{args.k, b * shape.key_len, kv * head_dim};
+    const HeadIn<Real> v{args.v, b * shape.key_len, kv * head_dim};
+    const HeadOut<Real> out{args.out, b * shape.query_len, h * head_dim};
+    for (int64_t i = 0; i < shape.query_len; ++i) {
+      const int64_t num_keys = NumVisibleKeys(shape, i);
+      Real max = -std::numeric_limits<Real>::infinity();
+      for (int64_t j = 0; j < num_keys; ++j) {
+        weights[j] = scale * Dot(q, i, k, j, head_dim);
+        max = std::max(max, weights[j]);
+      }
+      Real total = 0;
+      for (int64_t j = 0; j < num_keys; ++j) {
+        weights[j] = std::exp(weights[j] - max);
+        total += weights[j];
+      }
+      for (int64_t d = 0; d < head_dim; ++d) {
+        Real sum = 0;
+        for (int64_t j = 0; j < num_keys; ++j) sum += weights[j] * v(j, d);
+        out.Set(i, d, num_keys > 0 ? sum / total : Real{0});
+      }
+      Write<Real>(args.lse, 0, (b * shape.num_heads + h) * shape.query_len + i,
+                  num_keys > 0 ? max + std::log(total) : max);
+    }
+  });
+}
+
+// dq, dk and dv of one key head, summed over its query heads in scratch before one rounding.
+template <typename Real>
+void BackwardSpecification(const Exec& exec, const AttentionShape& shape,
+                           const AttentionBackwardArgs& args) {
+  const Real scale = ScaleOf<Real>(shape);
+  const int64_t head_dim = shape.head_dim;
+  const int64_t group = shape.num_heads / shape.num_kv_heads;
+  Real* dq_row = Scratch<Real>(exec, (2 * shape.key_len + 1) * head_dim);
+  Real* dk_sum = dq_row + head_dim;
+  Real* dv_sum = dk_sum + shape.key_len * head_dim;
+  const auto store = [&](const HeadOut<Real>& out, int64_t s, const Real* row) {
+    for (int64_t d = 0; d < head_dim; ++d) {
+      const Real before =
+          args.accumulate ? Read<Real>(out.view, out.first_row + s, out.first_column + d) : Real{0};
+      out.Set(s, d, before + row[d]);
+    }
+  };
+  ForEachHead(shape, [&](int64_t b, int64_t h, int64_t kv) {
+    const HeadIn<Real> q{args.q, b * shape.query_len, h * head_dim};
+    const HeadIn<Real> k{args.k, b * shape.key_len, kv * head_dim};
+    const HeadIn<Real> v{args.v, b * shape.key_len, kv * head_dim};
+    const HeadIn<Real> out{args.out, b * shape.query_len, h * head_dim};
+    const HeadIn<Real> dout{args.dout, b * shape.query_len, h * head_dim};
+    const HeadOut<Real> dq{args.dq, b * shape.query_len, h * head_dim};
+    if (h % group == 0) std::fill_n(dk_sum, 2 * shape.key_len * head_dim, Real{0});
+    for (int64_t i = 0; i < shape.query_len; ++i) {
+      const Real lse = Read<Real>(args.lse, 0, (b * shape.num_heads + h) * shape.query_len + i);
+      const Real delta = Dot(dout, i, out, i, head_dim);
+      std::fill_n(dq_row, head_dim, Real{0});
+      for (int64_t j = 0; j < NumVisibleKeys(shape, i); ++j) {
+        const Real p = std::exp(scale * Dot(q, i, k, j, head_dim) - lse);
+        const Real ds = scale * p * (Dot(dout, i, v, j, head_dim) - delta);
+        for (int64_t d = 0; d < head_dim; ++d) {
+          dq_row[d] += ds * k(j, d);
+          dk_sum[j * head_dim + d] += ds * q(i, d);
+          dv_sum[j * head_dim + d] += p * dout(i, d);
+        }
+      }
+      store(dq, i, dq_row);
+    }
+    if (h % group != group - 1) return;
+    const HeadOut<Real> dk{args.dk, b * shape.key_len, kv * head_dim};
+    const HeadOut<Real> dv{args.dv, b * shape.key_len, kv * head_dim};
+    for (int64_t j = 0; j < shape.key_len; ++j) {
+      store(dk, j, dk_sum + j * head_dim);
+      store(dv, j, dv_sum + j * head_dim);
+    }
+  });
+}
+
+template <typename Real>
+void MergeSpecification(int64_t num_sequences, const MergeAttentionArgs& args) {
+  const int64_t num_heads = args.out.dim(1);
+  const int64_t head_dim = args.out.dim(2);
+  const int64_t query_len = args.out.rows() / num_sequences;
+  for (int64_t b = 0; b < num_sequences; ++b) {
+    for (int64_t h = 0; h < num_heads; ++h) {
+      for (int64_t i = 0; i < query_len; ++i) {
+        const int64_t index = (b * num_heads + h) * query_len + i;
+        const Real block_lse = Read<Real>(args.block_lse, 0, index);
+        if (std::isinf(block_lse)) continue;
+        const Real lse = Read<Real>(args.lse, 0, index);
+        const Real high = std::max(lse, block_lse);
+        const Real merged = high + std::log1p(std::exp(std::min(lse, block_lse) - high));
+        const Real keep = std::exp(lse - merged);
+        const Real take = std::exp(block_lse - merged);
+        for (int64_t d = 0; d < head_dim; ++d) {
+          const int64_t row = b * query_len + i;
+          const int64_t element = h * head_dim + d;
+          Write<Real>(args.out, row, element,
+                      Read<Real>(args.out, row, element) * keep +
+                          Read<Real>(args.block_out, row, element) * take);
+        }
+        Write<Real>(args.lse, 0, index, merged);
+      }
+    }
+  }
+}
+
+void CheckHeads(const AttentionShape& shape, const ConstTensorView& view, int64_t len,
+                int64_t num_heads) {
+  KERNEL_CHECK(view.rank() == 3 && view.rows() == shape.num_sequences * len &&
+                   view.dim(1) == num_heads && view.dim(2) == shape.head_dim,
+               "queries are (B*Sq, H, D), keys and values (B*Sk, K, D)");
+}
+
+void CheckShape(const AttentionShape& shape, const ConstTensorView& lse) {
+  KERNEL_CHECK(shape.num_kv_heads > 0 && shape.num_heads % shape.num_kv_heads == 0,
+               "query heads are a multiple of key heads");
+  KERNEL_CHECK(lse.num_elements() == shape.num_sequences * shape.num_heads * shape.query_len,
+               "lse is (B, H, Sq)");
+  KERNEL_CHECK(lse.dtype() != DType::kBFloat16, "lse is float32 (float64)");
+}
+
+}  // namespace
+
+int64_t AttentionWorkspaceBytes(const AttentionShape& shape, int num_threads) {
+  (void)num_threads;
+  const int64_t backward = (2 * shape.key_len + 1) * shape.head_dim;
+  return static_cast<int64_t>(sizeof(double)) * std::max(shape.key_len, backward);
+}
+
+void AttentionForward(const Exec& exec, const AttentionShape& shape,
+                      const AttentionForwardArgs& args) {
+  CheckOnCpu(exec);
+  CheckShape(shape, args.lse);
+  CheckHeads(shape, args.q, shape.query_len, shape.num_heads);
+  CheckHeads(shape, args.out, shape.query_len, shape.num_heads);
+  CheckHeads(shape, args.k, shape.key_len, shape.num_kv_heads);
+  CheckHeads(shape, args.v, shape.key_len, shape.num_kv_heads);
+  WithReal(args.q.dtype(),
+           [&](auto real) { ForwardSpecification<decltype(real)>(exec, shape, args); });
+}
+
+void AttentionBackward(const Exec& exec, const AttentionShape& shape,
+                       const AttentionBackwardArgs& args) {
+  CheckOnCpu(exec);
+  CheckShape(shape, args.lse);
+  for (const ConstTensorView& view : {ConstTensorView(args.dq), args.dout, args.q, args.out}) {
+    CheckHeads(shape, view, shape.query_len, shape.num_heads);
+  }
+  for (const ConstTensorView& view :
+       {ConstTensorView(args.dk), ConstTensorView(args.dv), args.k, args.v}) {
+    CheckHeads(shape, view, shape.key_len, shape.num_kv_heads);
+  }
+  KERNEL_CHECK(!args.accumulate || args.dq.dtype() != DType::kBFloat16,
+               "accumulated gradients are float32 (float64)");
+  WithReal(args.q.dtype(),
+           [&](auto real) { BackwardSpecification<decltype(real)>(exec, shape, args); });
+}
+
+void MergeAttention(const Exec& exec, int64_t num_sequences, const MergeAttentionArgs& args) {
+  CheckOnCpu(exec);
+  KERNEL_CHECK(args.out.rank() == 3 && SameShape(args.out, args.block_out),
+               "both results are (B*Sq, H, D)");
+  KERNEL_CHECK(args.lse.num_elements() == args.out.rows() * args.out.dim(1) &&
+                   args.block_lse.num_elements() == args.lse.num_elements(),
+               "lse is (B, H, Sq)");
+  KERNEL_CHECK(num_sequences > 0 && args.out.rows() % num_sequences == 0,
+               "sequences of one length");
+  WithReal(args.out.dtype(),
+           [&](auto real) { MergeSpecification<decltype(real)>(num_sequences, args); });
+}
+
+}  // namespace troupe

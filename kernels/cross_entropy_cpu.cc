@@ -1,0 +1,47 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/cpu/specification.h"
+#include "kernels/cross_entropy.h"
+
+namespace troupe {
+namespace {
+
+template <typename Real>
+void Specification(TensorView dlogits, ConstTensorView logits, ConstTensorView labels,
+                   LossSum& sum) {
+  const int64_t vocab = logits.row_elements();
+  for (int64_t t = 0; t < logits.rows(); ++t) {
+    const int32_t label = labels.as<int32_t>()[t];
+    if (label == kIgnoredLabel) {
+      for (int64_t i = 0; !dlogits.empty() && i < vocab; ++i) Write<Real>(dlogits, t, i, 0);
+      continue;
+    }
+    KERNEL_CHECK(label >= 0 && label < vocab, "a label lies outside the vocabulary");
+    Real max = -std::numeric_limits<Real>::infinity();
+    for (int64_t i = 0; i < vocab; ++i) max = std::max(max, Read<Real>(logits, t, i));
+    Real total = 0;
+    for (int64_t i = 0; i < vocab; ++i) total += std::exp(Read<Real>(logits, t, i) - max);
+    sum.nll += std::log(static_cast<double>(total)) +
+               (static_cast<double>(max) - static_cast<double>(Read<Real>(logits, t, label)));
+    sum.num_tokens += 1;
+    for (int64_t i = 0; !dlogits.empty() && i < vocab; ++i) {
+      const Real probability = std::exp(Read<Real>(logits, t, i) - max) / total;
+      Write<Real>(dlogits, t, i, i == label ? probability - 1 : probability);
+    }
+  }
+}
+
+}  // namespace
+
+void CrossEntropy(const Exec& exec, TensorView dlogits, ConstTensorView logits,
+                  ConstTensorView labels, LossSum& sum) {
+  CheckOnCpu(exec);
+  KERNEL_CHECK(labels.num_elements() == logits.rows(), "one label for each token");
+  KERNEL_CHECK(dlogits.empty() || SameShape(dlogits, logits), "logits and dlogits differ in shape");
+  WithReal(logits.dtype(),
+           [&](auto real) { Specification<decltype(real)>(dlogits, logits, labels, sum); });
+}
+
+}  // namespace troupe
