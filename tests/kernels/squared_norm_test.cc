@@ -1,0 +1,85 @@
+#include "kernels/squared_norm.h"
+
+#include <rapidcheck.h>
+
+#include "tests/kernels/harness.h"
+
+namespace troupe::kernel_test {
+namespace {
+
+std::vector<double> LeavesOf(const Exec& exec, ConstTensorView grad) {
+  std::vector<double> leaves(static_cast<size_t>(NumNormLeaves(grad.num_elements())));
+  SquaredNormLeaves(exec, leaves, grad);
+  return leaves;
+}
+
+TEST(SquaredNormTest, IsTheSumOfSquares) {
+  for (const int64_t size : {1, 5, 1023, 1024, 1025, 5000}) {
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat64}) {
+      TestTensor grad(dtype, {size});
+      grad.Normal(1);
+      const std::vector<double> leaves = LeavesOf(TestExec(), grad);
+      const std::vector<NormNode> nodes =
+          SquaredNormNodes(static_cast<int64_t>(leaves.size()), 0, leaves);
+      ASSERT_EQ(nodes.size(), 1u);
+      EXPECT_NEAR(nodes[0].sum, Inner(grad, grad), 1e-12 * nodes[0].sum);
+    }
+  }
+}
+
+TEST(SquaredNormTest, FastLeavesEqualTheSpecificationBitForBit) {
+  for (const int64_t size : {1, 15, 16, 17, 1024, 3000}) {
+    for (const DType dtype : FastDTypes()) {
+      TestTensor grad(dtype, {size});
+      grad.Normal(2, 100.0);
+      EXPECT_EQ(LeavesOf(TestExec(), grad), LeavesOf(TestExec().Specification(), grad));
+    }
+  }
+}
+
+TEST(SquaredNormTest, SplitsAtTheLargestPowerOfTwo) {
+  const std::vector<double> leaves = {1, 2, 4, 8, 16};
+  // Over 5 leaves the tree is ((0 1)(2 3)) 4: the run 1..4 holds subtrees 1, (2 3), 4.
+  const std::vector<NormNode> nodes = SquaredNormNodes(5, 1, std::span(leaves).subspan(1));
+  ASSERT_EQ(nodes.size(), 3u);
+  EXPECT_EQ(nodes[0].first_leaf, 1);
+  EXPECT_EQ(nodes[0].num_leaves, 1);
+  EXPECT_EQ(nodes[1].first_leaf, 2);
+  EXPECT_EQ(nodes[1].num_leaves, 2);
+  EXPECT_EQ(nodes[1].sum, 12.0);
+  EXPECT_EQ(nodes[2].first_leaf, 4);
+}
+
+// Any cut of a parameter into runs of whole leaves rebuilds the same root, bit for bit.
+TEST(SquaredNormTest, RootDoesNotDependOnTheSharding) {
+  rc::check("sharding", [] {
+    const int64_t total = *rc::gen::inRange<int64_t>(1, 200);
+    std::mt19937 engine(*rc::gen::inRange<uint32_t>(0, 1000));
+    std::uniform_real_distribution<double> uniform(0.0, 1e6);
+    std::vector<double> leaves(static_cast<size_t>(total));
+    for (double& leaf : leaves) leaf = uniform(engine);
+    const double whole = SquaredNormRoot(total, SquaredNormNodes(total, 0, leaves));
+    std::vector<NormNode> nodes;
+    for (int64_t first = 0; first < total;) {
+      const int64_t count = std::min<int64_t>(total - first, *rc::gen::inRange<int64_t>(1, 60));
+      const auto run = std::span<const double>(leaves).subspan(static_cast<size_t>(first),
+                                                               static_cast<size_t>(count));
+      for (const NormNode& node : SquaredNormNodes(total, first, run)) nodes.push_back(node);
+      first += count;
+    }
+    RC_ASSERT(SquaredNormRoot(total, nodes) == whole);
+  });
+}
+
+TEST(SquaredNormTest, AParameterWithoutElementsCountsNothing) {
+  EXPECT_EQ(NumNormLeaves(0), 0);
+  EXPECT_EQ(SquaredNormRoot(0, {}), 0.0);
+}
+
+TEST(SquaredNormDeathTest, RefusesAGap) {
+  const std::vector<NormNode> nodes = {{0, 2, 1.0}, {3, 1, 1.0}};
+  EXPECT_DEATH(SquaredNormRoot(4, nodes), "gap");
+}
+
+}  // namespace
+}  // namespace troupe::kernel_test
