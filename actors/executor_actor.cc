@@ -103,11 +103,13 @@ Status ExecutorActor::On(TokensReady ready) {
 }
 
 Status ExecutorActor::On(WithBulk<Activation> m) {
+  TraceReceive(m.envelope, InputKind::kActivation);
   return Arrive(InputKind::kActivation, m.message.round, m.message.stage, m.message.microbatch,
                 m.message.tensor, std::move(m.bulk));
 }
 
 Status ExecutorActor::On(WithBulk<ActivationGradient> m) {
+  TraceReceive(m.envelope, InputKind::kGradient);
   return Arrive(InputKind::kGradient, m.message.round, m.message.stage, m.message.microbatch,
                 m.message.tensor, std::move(m.bulk));
 }
@@ -136,7 +138,7 @@ Status ExecutorActor::Advance() {
   if (state_ != State::kRunning) return {};
   const Decision decision = NextAction(*schedule_, options_.rank, *progress_);
   if (const auto* action = std::get_if<Action>(&decision)) {
-    wait_.Reset();
+    EndWait();
     return Launch(*action);
   }
   if (const auto* blocked = std::get_if<Blocked>(&decision)) {
@@ -153,6 +155,8 @@ Status ExecutorActor::Advance() {
 }
 
 void ExecutorActor::WaitFor(const Blocked& blocked) {
+  if (wait_since_ns_ == 0) wait_since_ns_ = context().clock().NowNs();
+  waits_for_data_ = blocked.kind == InputKind::kData;
   waits_from_ = fmt::format("stage {} (rank {})", blocked.owed_stage, blocked.owed_by);
   wait_ = context().BeginWait({.waiter = name_,
                                .activity = KindName(blocked.waiting.kind),
@@ -163,10 +167,22 @@ void ExecutorActor::WaitFor(const Blocked& blocked) {
                                .deadline_ms = options_.wait_deadline_ms});
 }
 
+void ExecutorActor::EndWait() {
+  wait_.Reset();
+  if (wait_since_ns_ == 0) return;
+  const int64_t waited_ns = context().clock().NowNs() - std::exchange(wait_since_ns_, 0);
+  if (waits_for_data_) {
+    vote_.set_data_wait_ns(vote_.data_wait_ns() + waited_ns);
+  } else {
+    vote_.set_message_wait_ns(vote_.message_wait_ns() + waited_ns);
+  }
+}
+
 Status ExecutorActor::Launch(const Action& action) {
   progress_->MarkStarted(action);
   if (options_.on_progress) options_.on_progress(start_.step(), InWords(action));
-  RunAction run{.action = action, .round = start_.round(), .mode = start_.mode()};
+  RunAction run{
+      .action = action, .round = start_.round(), .step = start_.step(), .mode = start_.mode()};
   if (const auto input = InputOf(*schedule_, action)) {
     const InputKey key{start_.round(), action.stage.value, action.microbatch.value, input->kind};
     run.input = input->crosses_ranks() ? std::span<const std::byte>(slots_.at(key).bytes())
@@ -245,7 +261,11 @@ Status ExecutorActor::SendParked(Parked& parked) {
                           .flow_id = NewFlowId(options_.rank)};
   const NeighbourRef& to = peers_.neighbours.at(t.to);
   // The buffer lives in `done` until the transport has let go of its bytes.
-  auto done = [output = parked.output] {};
+  auto done = [&clock = context().clock(), output = parked.output,
+               span = SendSpan(t, postmark)]() mutable {
+    span.end_ns = clock.NowNs();
+    ThreadTraceRing().Write(span);
+  };
   const auto bytes = std::as_const(*parked.output).bytes();
   if (t.kind == InputKind::kActivation) {
     return to.SendBulk(
@@ -255,6 +275,37 @@ Status ExecutorActor::SendParked(Parked& parked) {
   return to.SendBulk(
       ActivationGradient{parked.round, t.to_stage.value, t.microbatch.value, options_.boundary},
       bytes, std::move(done), postmark);
+}
+
+SpanRecord ExecutorActor::SendSpan(const Transfer& transfer, const Postmark& postmark) const {
+  static const uint32_t track = InternTraceName("send");
+  SpanRecord span;
+  span.name = InternTraceName(fmt::format("send {}", InputKindName(transfer.kind)));
+  span.category = SpanCategory::kSend;
+  span.track = track;
+  span.rank = options_.rank.value;
+  span.stage = static_cast<int16_t>(transfer.from_stage.value);
+  span.microbatch = transfer.microbatch.value;
+  span.step = static_cast<int32_t>(start_.step());
+  span.flow_out = postmark.flow_id;
+  span.start_ns = context().clock().NowNs();
+  return span;
+}
+
+void ExecutorActor::TraceReceive(const Envelope& envelope, InputKind kind) const {
+  static const uint32_t track = InternTraceName("receive");
+  SpanRecord span;
+  span.name = InternTraceName(fmt::format("receive {}", InputKindName(kind)));
+  span.category = SpanCategory::kReceive;
+  span.track = track;
+  span.rank = options_.rank.value;
+  span.stage = static_cast<int16_t>(envelope.stage);
+  span.microbatch = envelope.microbatch;
+  span.step = static_cast<int32_t>(envelope.step);
+  span.flow_in = envelope.flow_id;
+  span.start_ns = context().clock().NowNs();
+  span.end_ns = span.start_ns + 1000;  // an arrival has no length; an arrow needs a slice to end in
+  ThreadTraceRing().Write(span);
 }
 
 Status ExecutorActor::FinishList() {

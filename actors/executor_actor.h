@@ -38,6 +38,7 @@
 #include "actors/schedule/next_action.h"
 #include "runtime/actor/actor.h"
 #include "runtime/actor/remote.h"
+#include "runtime/trace/span.h"
 
 namespace troupe {
 
@@ -128,6 +129,9 @@ class ExecutorActor
   Status CollectVotes();
   Status SendVote();
   void WaitFor(const Blocked& blocked);
+  void EndWait();
+  SpanRecord SendSpan(const Transfer& transfer, const Postmark& postmark) const;
+  void TraceReceive(const Envelope& envelope, InputKind kind) const;
   bool NeedsTokens() const;
   StageId AnyStage() const { return peers_.stages.begin()->first; }
 
@@ -148,6 +152,8 @@ class ExecutorActor
   proto::Vote vote_{};
   WaitHandle wait_{};
   std::string waits_from_{};
+  int64_t wait_since_ns_ = 0;  // 0: not waiting
+  bool waits_for_data_ = false;
 };
 
 }  // namespace troupe

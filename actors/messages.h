@@ -14,6 +14,7 @@
 
 #include "actors/schedule/action.h"
 #include "proto/training.pb.h"
+#include "runtime/actor/actor_ref.h"
 #include "runtime/actor/stream.h"
 #include "runtime/base/ids.h"
 #include "runtime/memory/buffer.h"
@@ -58,6 +59,24 @@ struct TiedGradient {
   TensorDescriptor tensor{};
 };
 
+// ---- local, the worker's root -> stages and loader ----------------------------------------------
+
+struct ActionDone;
+struct StageVote;
+struct TiedReady;
+struct TiedMerged;
+struct UpdateDone;
+struct TokensReady;
+using ExecutorAnswers =
+    ActorRef<ActionDone, StageVote, TiedReady, TiedMerged, UpdateDone, TokensReady>;
+
+// The first message to a stage and to the loader: whom they answer. An executor is spawned after
+// the actors that it starts, so it cannot be an argument of theirs.
+struct MeetExecutor {
+  static constexpr std::string_view kMessageName = "troupe.MeetExecutor";
+  ExecutorAnswers executor{};
+};
+
 // ---- local, executor <-> stage actors ---------------------------------------------------------
 
 // Tokens of one microbatch: `sequences` rows of seq_len + 1, so labels are the tokens shifted by
@@ -70,6 +89,7 @@ struct RunAction {
   static constexpr std::string_view kMessageName = "troupe.RunAction";
   Action action{};
   int64_t round = 0;
+  int64_t step = 0;
   proto::StepMode mode = proto::STEP_MODE_TRAIN;
   std::span<const std::byte> input{};
   TokenBlock tokens{};  // first and last stage only
@@ -83,6 +103,7 @@ struct ActionDone {
   static constexpr std::string_view kMessageName = "troupe.ActionDone";
   Action action{};
   int64_t round = 0;
+  int64_t step = 0;
   Buffer output{};
   double loss_sum = 0;     // Forward of the last stage
   int64_t num_tokens = 0;  // labels that count

@@ -124,6 +124,14 @@ Status ScheduleActor::On(proto::StepDone) {
   metrics.set_step_seconds(seconds);
   metrics.set_tokens_per_second(static_cast<double>(decided_.num_tokens) / std::max(seconds, 1e-9));
   metrics.set_bubble_fraction(bubble_);
+  double data_ns = 0;
+  double message_ns = 0;
+  for (const auto& vote : votes_) {
+    data_ns += static_cast<double>(vote.data_wait_ns());
+    message_ns += static_cast<double>(vote.message_wait_ns());
+  }
+  metrics.set_data_seconds(data_ns * 1e-9 / static_cast<double>(ranks_.size()));
+  metrics.set_comm_seconds(message_ns * 1e-9 / static_cast<double>(ranks_.size()));
   if (reports_.on_step) reports_.on_step(metrics);
   return AfterStep();
 }

@@ -1,0 +1,79 @@
+#include "actors/plan/batch_arithmetic.h"
+
+#include <fmt/format.h>
+
+#include <string_view>
+
+namespace troupe {
+namespace {
+
+constexpr int64_t kSequencesMax = int64_t{1} << 24;
+
+int64_t Positive(std::string_view field, bool given, int64_t value, std::vector<Error>& errors) {
+  if (given && value >= 1 && value <= kSequencesMax) return value;
+  errors.push_back(given ? MakeError(ErrorCode::kInvalidSpec, "batch.{} = {}: use 1 to {}", field,
+                                     value, kSequencesMax)
+                         : MakeError(ErrorCode::kInvalidSpec, "batch.{} is missing", field));
+  return 0;
+}
+
+std::string WithThousands(int64_t value) {
+  std::string digits = fmt::format("{}", value);
+  for (int64_t at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) {
+    digits.insert(static_cast<size_t>(at), ",");
+  }
+  return digits;
+}
+
+}  // namespace
+
+BatchReading ReadBatch(const proto::Batch& spec, int data_parallel) {
+  BatchReading reading;
+  auto& errors = reading.errors;
+  BatchArithmetic& batch = reading.batch;
+  batch.micro_batch_size =
+      Positive("micro_batch_size", spec.has_micro_batch_size(), spec.micro_batch_size(), errors);
+  batch.global_batch_size =
+      Positive("global_batch_size", spec.has_global_batch_size(), spec.global_batch_size(), errors);
+  batch.seq_len = Positive("seq_len", spec.has_seq_len(), spec.seq_len(), errors);
+  if (!errors.empty()) return reading;
+  const int64_t at_once = batch.micro_batch_size * data_parallel;
+  if (batch.global_batch_size % at_once != 0) {
+    const int64_t below = batch.global_batch_size / at_once * at_once;
+    const std::string nearest =
+        below > 0 ? fmt::format("{} or {}", below, below + at_once) : fmt::format("{}", at_once);
+    errors.push_back(
+        MakeError(ErrorCode::kInvalidSpec,
+                  "batch.global_batch_size = {} is not a multiple of batch.micro_batch_size x "
+                  "parallelism.dp = {} x {}: a step is whole microbatches; use {}",
+                  batch.global_batch_size, batch.micro_batch_size, data_parallel, nearest));
+    return reading;
+  }
+  const int64_t microbatches = batch.global_batch_size / at_once;
+  batch.num_microbatches = static_cast<int32_t>(microbatches);
+  batch.gradient_groups = spec.has_gradient_groups() ? spec.gradient_groups() : data_parallel;
+  if (batch.gradient_groups < 1 ||
+      microbatches * data_parallel % std::max(batch.gradient_groups, 1) != 0) {
+    errors.push_back(MakeError(ErrorCode::kInvalidSpec,
+                               "batch.gradient_groups = {} does not divide the {} microbatches of "
+                               "a step: use 1 or {}",
+                               batch.gradient_groups, microbatches * data_parallel,
+                               microbatches * data_parallel));
+  }
+  return reading;
+}
+
+Result<BatchArithmetic> BatchOf(const proto::Batch& spec, int data_parallel) {
+  BatchReading reading = ReadBatch(spec, data_parallel);
+  if (!reading.errors.empty()) return std::move(reading.errors.front());
+  return reading.batch;
+}
+
+std::string Describe(const BatchArithmetic& batch) {
+  return fmt::format("{} sequence{} x {} microbatch{} = {} sequences = {} tokens a step",
+                     batch.micro_batch_size, batch.micro_batch_size == 1 ? "" : "s",
+                     batch.num_microbatches, batch.num_microbatches == 1 ? "" : "es",
+                     batch.global_batch_size, WithThousands(batch.tokens_per_step()));
+}
+
+}  // namespace troupe

@@ -1,0 +1,35 @@
+// What a step is made of. Pure.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "proto/job.pb.h"
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+struct BatchArithmetic {
+  int64_t micro_batch_size = 1;   // sequences
+  int64_t global_batch_size = 1;  // sequences
+  int64_t seq_len = 1;            // tokens
+  int32_t num_microbatches = 1;   // a step and data-parallel rank
+  int32_t gradient_groups = 1;
+
+  int64_t tokens_per_microbatch() const { return micro_batch_size * seq_len; }
+  int64_t tokens_per_step() const { return global_batch_size * seq_len; }
+};
+
+struct BatchReading {
+  BatchArithmetic batch{};
+  std::vector<Error> errors{};
+};
+// Every error found, naming its field and values that would do.
+BatchReading ReadBatch(const proto::Batch& batch, int data_parallel);
+Result<BatchArithmetic> BatchOf(const proto::Batch& batch, int data_parallel);
+
+// "4 sequences x 8 microbatches = 32 sequences = 4,096 tokens a step"
+std::string Describe(const BatchArithmetic& batch);
+
+}  // namespace troupe

@@ -1,0 +1,33 @@
+// The learning rate of a step. Pure.
+//   warm-up: lr · step / warmup_steps for step <= warmup_steps; then with
+//   t = (step - warmup_steps) / (decay_steps - warmup_steps) in [0, 1]:
+//   constant  lr
+//   linear    lr + (min_lr - lr) · t
+//   cosine    min_lr + (lr - min_lr) · (1 + cos(pi t)) / 2
+#pragma once
+
+#include <cstdint>
+
+#include "proto/job.pb.h"
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+class LearningRate {
+ public:
+  // Refuses unknown names and values by field.
+  static Result<LearningRate> FromSpec(const proto::JobSpec& spec);
+
+  // `step` counts from 1.
+  double At(int64_t step) const;
+
+ private:
+  enum class Shape : uint8_t { kConstant, kLinear, kCosine };
+  Shape shape_ = Shape::kConstant;
+  double lr_ = 0;
+  double min_lr_ = 0;
+  int64_t warmup_steps_ = 0;
+  int64_t decay_steps_ = 0;
+};
+
+}  // namespace troupe

@@ -1,0 +1,72 @@
+#include "actors/plan/mesh.h"
+
+#include <fmt/format.h>
+
+namespace troupe {
+namespace {
+
+// From the axis whose neighbours are neighbouring ranks to the one whose are farthest apart.
+constexpr std::array kInnerToOuter = {Axis::kTp, Axis::kCp, Axis::kDp, Axis::kPp};
+constexpr int kExtentMax = 1 << 16;
+
+}  // namespace
+
+std::string_view AxisName(Axis axis) {
+  static constexpr std::array<std::string_view, kNumAxes> kNames = {"dp", "cp", "tp", "pp", "ep"};
+  return kNames[static_cast<size_t>(axis)];
+}
+
+Result<Mesh> Mesh::FromSpec(const proto::Parallelism& p) {
+  Mesh mesh;
+  const std::array<int, kNumAxes> given = {p.has_dp() ? p.dp() : 1, p.has_cp() ? p.cp() : 1,
+                                           p.has_tp() ? p.tp() : 1, p.has_pp() ? p.pp() : 1,
+                                           p.has_ep() ? p.ep() : 1};
+  for (int i = 0; i < kNumAxes; ++i) {
+    if (given[i] < 1 || given[i] > kExtentMax) {
+      return MakeError(ErrorCode::kInvalidSpec, "parallelism.{} = {}: use 1 to {}",
+                       AxisName(static_cast<Axis>(i)), given[i], kExtentMax);
+    }
+    mesh.extents_[i] = given[i];
+  }
+  return mesh;
+}
+
+int Mesh::num_ranks() const {
+  int product = 1;
+  for (const Axis axis : kInnerToOuter) product *= extent(axis);
+  return product;
+}
+
+int Mesh::Stride(Axis axis) const {
+  int stride = 1;
+  for (const Axis inner : kInnerToOuter) {
+    if (inner == axis) break;
+    stride *= extent(inner);
+  }
+  return stride;
+}
+
+int Mesh::Coordinate(Rank rank, Axis axis) const {
+  if (axis == Axis::kEp) return rank.value % extent(axis);
+  return rank.value / Stride(axis) % extent(axis);
+}
+
+std::vector<Rank> Mesh::Group(Rank rank, Axis axis) const {
+  const int stride = axis == Axis::kEp ? 1 : Stride(axis);
+  const int first = rank.value - Coordinate(rank, axis) * stride;
+  std::vector<Rank> group;
+  for (int i = 0; i < extent(axis); ++i) group.emplace_back(first + i * stride);
+  return group;
+}
+
+std::string Mesh::Name() const {
+  std::string name;
+  for (int i = 0; i < kNumAxes; ++i) {
+    if (extents_[i] == 1) continue;
+    if (!name.empty()) name += " x ";
+    name += fmt::format("{}{}", AxisName(static_cast<Axis>(i)), extents_[i]);
+  }
+  return name.empty() ? "1 worker" : name;
+}
+
+}  // namespace troupe

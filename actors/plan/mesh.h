@@ -1,0 +1,44 @@
+// The ranks of a job as an n-dimensional array over the axes dp, cp, tp, pp, ep. Ranks along tp are
+// neighbours (they talk most), then cp, dp, pp. ep runs inside dp x cp x tp and multiplies nothing.
+// Pure.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "proto/job.pb.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+enum class Axis : uint8_t { kDp, kCp, kTp, kPp, kEp };
+inline constexpr int kNumAxes = 5;
+std::string_view AxisName(Axis axis);  // "dp"
+
+class Mesh {
+ public:
+  Mesh() { extents_.fill(1); }
+
+  // Refuses extents below 1 by field name. Which axes may exceed 1 is the job's checks' matter.
+  static Result<Mesh> FromSpec(const proto::Parallelism& parallelism);
+
+  int extent(Axis axis) const { return extents_[static_cast<size_t>(axis)]; }
+  int num_ranks() const;
+
+  // Index of the rank along the axis.
+  int Coordinate(Rank rank, Axis axis) const;
+  // The ranks that differ from `rank` in this axis only, in the axis' order, `rank` among them.
+  std::vector<Rank> Group(Rank rank, Axis axis) const;
+  std::string Name() const;  // "pp4", "dp2 x pp4"; "1 worker"
+
+ private:
+  int Stride(Axis axis) const;
+
+  std::array<int, kNumAxes> extents_{};
+};
+
+}  // namespace troupe

@@ -1,0 +1,92 @@
+#include "actors/plan/stage_partition.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "actors/plan/cost_model.h"
+
+namespace troupe {
+namespace {
+
+struct Best {
+  double dearest = std::numeric_limits<double>::infinity();
+  double squares = 0;  // of the stages' costs: breaks ties towards equal stages
+  int first_layer = 0;
+  bool operator<(const Best& other) const {
+    return dearest != other.dearest ? dearest < other.dearest : squares < other.squares;
+  }
+};
+
+}  // namespace
+
+Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int num_stages,
+                                                 int64_t seq_len) {
+  const int layers = static_cast<int>(config.num_hidden_layers);
+  if (num_stages < 1 || layers < num_stages) {
+    return MakeError(
+        ErrorCode::kInvalidSpec,
+        "parallelism.pp = {} needs as many layers, model.num_hidden_layers = {}: every "
+        "stage holds at least one; use pp 1 to {}",
+        num_stages, layers, layers);
+  }
+  const double layer = LayerFlops(config, seq_len).total();
+  const auto cost = [&](int stage, int count) {
+    return count * layer + (stage == 0 ? EmbeddingFlops(config).total() : 0) +
+           (stage == num_stages - 1 ? HeadFlops(config).total() : 0);
+  };
+  // best[s][n]: the first s stages hold the first n layers.
+  std::vector<std::vector<Best>> best(static_cast<size_t>(num_stages) + 1,
+                                      std::vector<Best>(static_cast<size_t>(layers) + 1));
+  best[0][0] = {.dearest = 0};
+  for (int s = 1; s <= num_stages; ++s) {
+    for (int n = s; n <= layers - (num_stages - s); ++n) {
+      for (int first = s - 1; first < n; ++first) {
+        const Best& before = best[s - 1][first];
+        const double c = cost(s - 1, n - first);
+        const Best candidate{std::max(before.dearest, c), before.squares + c * c, first};
+        if (candidate < best[s][n]) best[s][n] = candidate;
+      }
+    }
+  }
+  std::vector<StageLayout> stages(static_cast<size_t>(num_stages));
+  for (int s = num_stages, end = layers; s > 0; --s) {
+    const int first = best[s][end].first_layer;
+    stages[static_cast<size_t>(s) - 1] = {s - 1, num_stages, first, end - first};
+    end = first;
+  }
+  return stages;
+}
+
+std::vector<int> ParametersOf(const ParameterTable& table, const StageLayout& layout) {
+  std::vector<int> indices;
+  if (layout.has_embedding()) indices.push_back(table.embedding_index());
+  const int begin = table.layer_index(layout.first_layer, ParameterRole::kInputNorm);
+  for (int i = 0; i < layout.num_layers * kParametersPerLayer; ++i) indices.push_back(begin + i);
+  if (layout.has_head()) {
+    indices.push_back(table.final_norm_index());
+    indices.push_back(table.head_index());
+  }
+  std::ranges::sort(indices);
+  const auto repeated = std::ranges::unique(indices);  // tied, and one stage
+  indices.erase(repeated.begin(), repeated.end());
+  return indices;
+}
+
+std::vector<int> OwnedParametersOf(const ParameterTable& table, const StageLayout& layout) {
+  std::vector<int> indices = ParametersOf(table, layout);
+  if (table.tied() && !layout.has_embedding()) std::erase(indices, table.embedding_index());
+  return indices;
+}
+
+std::string Describe(const StageLayout& layout) {
+  const int last = layout.first_layer + layout.num_layers - 1;
+  return fmt::format("{}{}{}",
+                     layout.num_layers == 1 ? fmt::format("layer {}", last)
+                                            : fmt::format("layers {}-{}", layout.first_layer, last),
+                     layout.has_embedding() ? " + embedding" : "",
+                     layout.has_head() ? " + head" : "");
+}
+
+}  // namespace troupe

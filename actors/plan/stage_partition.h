@@ -1,0 +1,40 @@
+// Which layers, and which parameters, a pipeline stage holds. Pure.
+//   Stages are contiguous; the first also holds the embedding, the last the final norm and the
+//   head. Every stage has at least one layer.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "actors/plan/model_config.h"
+#include "actors/plan/parameter_table.h"
+
+namespace troupe {
+
+struct StageLayout {
+  int stage = 0;
+  int num_stages = 1;
+  int first_layer = 0;
+  int num_layers = 0;
+  bool has_embedding() const { return stage == 0; }
+  bool has_head() const { return stage == num_stages - 1; }
+};
+
+// The split whose dearest stage is cheapest, by LayerFlops, HeadFlops and EmbeddingFlops; among
+// equals the one whose stages differ least. num_hidden_layers < num_stages is refused
+// (parallelism.pp).
+Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int num_stages,
+                                                 int64_t seq_len);
+
+// Table indices of the parameters that the stage holds, ascending. A tied embedding is held by the
+// first and by the last stage.
+std::vector<int> ParametersOf(const ParameterTable& table, const StageLayout& layout);
+// Those that the stage votes, saves and exports: each parameter has one owner, a tied embedding the
+// first stage.
+std::vector<int> OwnedParametersOf(const ParameterTable& table, const StageLayout& layout);
+
+// "layers 0-3 + embedding"
+std::string Describe(const StageLayout& layout);
+
+}  // namespace troupe

@@ -1,0 +1,55 @@
+#include "actors/plan/mesh.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace troupe {
+namespace {
+
+Mesh MeshOf(int dp, int cp, int tp, int pp) {
+  proto::Parallelism spec;
+  spec.set_dp(dp);
+  spec.set_cp(cp);
+  spec.set_tp(tp);
+  spec.set_pp(pp);
+  auto mesh = Mesh::FromSpec(spec);
+  EXPECT_TRUE(mesh.ok());
+  return *mesh;
+}
+
+TEST(Mesh, EveryRankHasItsOwnCoordinates) {
+  const Mesh mesh = MeshOf(2, 3, 2, 4);
+  ASSERT_EQ(mesh.num_ranks(), 48);
+  for (int r = 0; r < mesh.num_ranks(); ++r) {
+    const Rank rank(r);
+    EXPECT_EQ(mesh.Coordinate(rank, Axis::kTp) + 2 * mesh.Coordinate(rank, Axis::kCp) +
+                  6 * mesh.Coordinate(rank, Axis::kDp) + 12 * mesh.Coordinate(rank, Axis::kPp),
+              r);
+  }
+}
+
+TEST(Mesh, GroupsDifferInOneAxisOnly) {
+  const Mesh mesh = MeshOf(2, 1, 2, 3);
+  EXPECT_THAT(mesh.Group(Rank(5), Axis::kPp), ::testing::ElementsAre(Rank(1), Rank(5), Rank(9)));
+  EXPECT_THAT(mesh.Group(Rank(5), Axis::kTp), ::testing::ElementsAre(Rank(4), Rank(5)));
+  EXPECT_THAT(mesh.Group(Rank(5), Axis::kDp), ::testing::ElementsAre(Rank(5), Rank(7)));
+  EXPECT_THAT(mesh.Group(Rank(5), Axis::kCp), ::testing::ElementsAre(Rank(5)));
+}
+
+TEST(Mesh, NamesTheAxesAboveOne) {
+  EXPECT_EQ(MeshOf(1, 1, 1, 4).Name(), "pp4");
+  EXPECT_EQ(MeshOf(2, 1, 1, 4).Name(), "dp2 x pp4");
+  EXPECT_EQ(Mesh().Name(), "1 worker");
+}
+
+TEST(Mesh, RefusesAnEmptyAxisByName) {
+  proto::Parallelism spec;
+  spec.set_pp(0);
+  const auto mesh = Mesh::FromSpec(spec);
+  ASSERT_FALSE(mesh.ok());
+  EXPECT_EQ(mesh.error().code, ErrorCode::kInvalidSpec);
+  EXPECT_THAT(mesh.error().message, ::testing::HasSubstr("parallelism.pp = 0"));
+}
+
+}  // namespace
+}  // namespace troupe
