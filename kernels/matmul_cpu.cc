@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/cpu/fast_bodies.h"
 #include "kernels/cpu/specification.h"
 #include "kernels/matmul.h"
 
@@ -54,6 +55,11 @@ void WithInputs(DType dtype, Body&& body) {
   KERNEL_CHECK(false, "a matrix product of int32");
 }
 
+// The fast bodies know neither float64 nor empty products.
+bool RunsFast(const Exec& exec, const ConstTensorView& a, const ConstTensorView& b) {
+  return !RunsSpecification(exec, a.dtype()) && a.num_elements() * b.num_elements() > 0;
+}
+
 void CheckResult(const TensorView& result, DType inputs) {
   const DType sums = inputs == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   KERNEL_CHECK(result.dtype() == inputs || result.dtype() == sums,
@@ -61,20 +67,6 @@ void CheckResult(const TensorView& result, DType inputs) {
 }
 
 }  // namespace
-
-int64_t MatmulWorkspaceBytes(const MatmulShape&) { return 0; }
-
-int64_t PackedWeightBytes(const MatmulShape&, WeightUse) { return 0; }
-
-PackedWeight PackWeight(const Exec& exec, const MatmulShape& shape, WeightUse use,
-                        ConstTensorView weight, std::span<std::byte>) {
-  CheckOnCpu(exec);
-  KERNEL_CHECK(weight.rows() == shape.out && weight.row_elements() == shape.in,
-               "the weight is (O, I)");
-  PackedWeight packed = weight;
-  packed.use = use;
-  return packed;
-}
 
 void MatmulForward(const Exec& exec, TensorView y, ConstTensorView x, const PackedWeight& weight,
                    bool accumulate) {
@@ -85,6 +77,7 @@ void MatmulForward(const Exec& exec, TensorView y, ConstTensorView x, const Pack
       "y (T, O) = x (T, I) W (O, I)^T");
   KERNEL_CHECK(x.dtype() == w.dtype(), "x and the weight differ in dtype");
   CheckResult(y, x.dtype());
+  if (RunsFast(exec, x, w) && MatmulForwardFast(exec, y, x, weight, accumulate)) return;
   WithInputs(x.dtype(), [&](auto t, auto real) {
     using T = decltype(t);
     ProductSpecification<T, decltype(real)>(y, x.row_elements(),
@@ -102,6 +95,7 @@ void MatmulInputGrad(const Exec& exec, TensorView dx, ConstTensorView dy,
                "dx (T, I) = dy (T, O) W (O, I)");
   KERNEL_CHECK(dy.dtype() == w.dtype(), "dy and the weight differ in dtype");
   CheckResult(dx, dy.dtype());
+  if (RunsFast(exec, dy, w) && MatmulInputGradFast(exec, dx, dy, weight, accumulate)) return;
   WithInputs(dy.dtype(), [&](auto t, auto real) {
     using T = decltype(t);
     ProductSpecification<T, decltype(real)>(dx, w.rows(),
@@ -119,6 +113,7 @@ void MatmulWeightGrad(const Exec& exec, TensorView dw, ConstTensorView dy, Const
   KERNEL_CHECK(dy.dtype() == x.dtype(), "dy and x differ in dtype");
   KERNEL_CHECK(dw.dtype() != DType::kBFloat16, "weight gradients sum in float32 (float64)");
   CheckResult(dw, dy.dtype());
+  if (RunsFast(exec, dy, x) && MatmulWeightGradFast(exec, dw, dy, x, accumulate)) return;
   WithInputs(dy.dtype(), [&](auto t, auto real) {
     using T = decltype(t);
     ProductSpecification<T, decltype(real)>(dw, dy.rows(),

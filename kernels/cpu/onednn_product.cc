@@ -1,0 +1,199 @@
+#include "kernels/cpu/onednn_product.h"
+
+#include <omp.h>
+
+#include <map>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+namespace troupe {
+namespace {
+
+using Desc = dnnl::memory::desc;
+
+dnnl::engine& Engine() {
+  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+dnnl::stream& Stream() {
+  thread_local dnnl::stream stream(Engine());
+  return stream;
+}
+
+dnnl::memory::data_type TypeOf(DType dtype) {
+  KERNEL_CHECK(dtype == DType::kFloat32 || dtype == DType::kBFloat16,
+               "oneDNN multiplies float32 and bfloat16");
+  return dtype == DType::kFloat32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
+}
+
+// oneDNN takes the thread count from OpenMP, both when it plans and when it runs.
+void UseThreads(int num_threads) {
+  if (omp_get_max_threads() != num_threads) omp_set_num_threads(num_threads);
+}
+
+// b of a product in the layout that oneDNN prefers for dense operands. Planned for one thread:
+// the bytes must not depend on who reads them.
+Desc PackedDesc(const ProductShape& shape) {
+  UseThreads(1);
+  const Desc a({shape.m, shape.k}, TypeOf(shape.inputs), dnnl::memory::format_tag::ab);
+  const Desc b({shape.k, shape.n}, TypeOf(shape.inputs), dnnl::memory::format_tag::any);
+  const Desc c({shape.m, shape.n}, TypeOf(shape.inputs), dnnl::memory::format_tag::ab);
+  return dnnl::matmul::primitive_desc({a, b, c}, Engine()).weights_desc();
+}
+
+Desc PlainDesc(const ProductShape& shape) {
+  return {{shape.k, shape.n}, TypeOf(shape.inputs), {shape.b_row, shape.b_column}};
+}
+
+struct Product {
+  dnnl::matmul primitive;
+  dnnl::memory a;
+  dnnl::memory b;
+  dnnl::memory c;
+  dnnl::memory scratch;
+  int64_t scratch_bytes = 0;
+};
+
+std::optional<Product> BuildProduct(const ProductShape& shape) try {
+  const Desc b = shape.b_is_packed ? PackedDesc(shape) : PlainDesc(shape);
+  const Desc a({shape.m, shape.k}, TypeOf(shape.inputs), {shape.a_row, shape.a_column});
+  const Desc c({shape.m, shape.n}, TypeOf(shape.result), {shape.c_row, 1});
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  if (shape.accumulate) {
+    dnnl::post_ops add;
+    add.append_sum(1.0f);
+    attributes.set_post_ops(add);
+  }
+  UseThreads(shape.num_threads);
+  const dnnl::matmul::primitive_desc desc({a, b, c}, attributes, Engine());
+  if (std::string_view(desc.impl_info_str()).starts_with("ref")) return std::nullopt;
+  const auto unbound = [](const Desc& memory) {
+    return dnnl::memory(memory, Engine(), DNNL_MEMORY_NONE);
+  };
+  return Product{dnnl::matmul(desc),
+                 unbound(desc.src_desc()),
+                 unbound(desc.weights_desc()),
+                 unbound(desc.dst_desc()),
+                 unbound(desc.scratchpad_desc()),
+                 static_cast<int64_t>(desc.scratchpad_desc().get_size())};
+} catch (const dnnl::error&) {
+  return std::nullopt;  // oneDNN has no such product on this CPU
+}
+
+std::optional<Product>& ProductFor(const ProductShape& shape) {
+  thread_local std::map<ProductShape, std::optional<Product>> products;
+  const auto found = products.find(shape);
+  if (found != products.end()) return found->second;
+  return products.emplace(shape, BuildProduct(shape)).first->second;
+}
+
+struct Packing {
+  dnnl::reorder reorder;
+  dnnl::memory from;
+  dnnl::memory to;
+  int64_t num_bytes = 0;  // 0: the plain layout is the fastest
+};
+
+Packing BuildPacking(const ProductShape& shape) try {
+  const Desc from = PlainDesc(shape), to = PackedDesc(shape);
+  if (from == to) return {};
+  dnnl::memory plain(from, Engine(), DNNL_MEMORY_NONE), packed(to, Engine(), DNNL_MEMORY_NONE);
+  UseThreads(1);
+  dnnl::reorder reorder(plain, packed);
+  return {reorder, plain, packed, static_cast<int64_t>(to.get_size())};
+} catch (const dnnl::error&) {
+  return {};
+}
+
+Packing& PackingFor(ProductShape shape) {
+  shape.a_row = shape.a_column = shape.c_row = 0;
+  shape.accumulate = shape.b_is_packed = false;
+  shape.num_threads = 1;
+  shape.result = shape.inputs;
+  thread_local std::map<ProductShape, Packing> packings;
+  const auto found = packings.find(shape);
+  if (found != packings.end()) return found->second;
+  return packings.emplace(shape, BuildPacking(shape)).first->second;
+}
+
+void Bind(dnnl::memory& memory, const void* data) {
+  memory.set_data_handle(const_cast<void*>(data), Stream());
+}
+
+// oneDNN's scratch jumps with row counts and strides, and no formula of ours bounds it: a caller
+// whose rows differ from those it sized its workspace for (the last chunk of tokens) is served from
+// memory that the thread keeps.
+void* ScratchFor(const Product& product, std::span<std::byte> scratch) {
+  if (static_cast<int64_t>(scratch.size()) >= product.scratch_bytes) return scratch.data();
+  thread_local dnnl::memory kept;
+  if (!kept || static_cast<int64_t>(kept.get_desc().get_size()) < product.scratch_bytes) {
+    kept = dnnl::memory(product.scratch.get_desc(), Engine());
+  }
+  return kept.get_data_handle();
+}
+
+}  // namespace
+
+bool HasProduct(const ProductShape& shape) { return ProductFor(shape).has_value(); }
+
+int64_t ProductScratchBytes(const ProductShape& shape) { return ProductFor(shape)->scratch_bytes; }
+
+void RunProduct(const ProductShape& shape, void* c, const void* a, const void* b,
+                std::span<std::byte> scratch) {
+  Product& product = *ProductFor(shape);
+  Bind(product.a, a);
+  Bind(product.b, b);
+  Bind(product.c, c);
+  Bind(product.scratch, ScratchFor(product, scratch));
+  const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, product.a.get()},
+                                  {DNNL_ARG_WEIGHTS, product.b.get()},
+                                  {DNNL_ARG_DST, product.c.get()},
+                                  {DNNL_ARG_SCRATCHPAD, product.scratch.get()}};
+  UseThreads(shape.num_threads);
+  const dnnl_status_t status =
+      dnnl_primitive_execute(product.primitive.get(), Stream().get(), 4, args);
+  KERNEL_CHECK(status == dnnl_success, "oneDNN failed to run a product that it had planned");
+}
+
+int64_t PackedOperandBytes(const ProductShape& shape) { return PackingFor(shape).num_bytes; }
+
+void PackOperand(const ProductShape& shape, void* packed, const void* b) {
+  Packing& packing = PackingFor(shape);
+  Bind(packing.from, b);
+  Bind(packing.to, packed);
+  const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, packing.from.get()},
+                                  {DNNL_ARG_TO, packing.to.get()}};
+  UseThreads(1);
+  const dnnl_status_t status =
+      dnnl_primitive_execute(packing.reorder.get(), Stream().get(), 2, args);
+  KERNEL_CHECK(status == dnnl_success, "oneDNN failed to reorder an operand");
+}
+
+bool HasBFloat16Products() {
+  static const bool has = [] {
+    switch (dnnl::get_effective_cpu_isa()) {
+      case dnnl::cpu_isa::all:
+      case dnnl::cpu_isa::avx512_core_bf16:
+      case dnnl::cpu_isa::avx512_core_amx:
+        return HasProduct({.m = 32,
+                           .n = 32,
+                           .k = 32,
+                           .a_row = 32,
+                           .a_column = 1,
+                           .b_row = 32,
+                           .b_column = 1,
+                           .c_row = 32,
+                           .inputs = DType::kBFloat16});
+      default:
+        return false;
+    }
+  }();
+  return has;
+}
+
+}  // namespace troupe

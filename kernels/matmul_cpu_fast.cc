@@ -1,0 +1,257 @@
+#include <algorithm>
+
+#include "kernels/cpu/fast_bodies.h"
+#include "kernels/cpu/onednn_product.h"
+#include "kernels/elementwise.h"
+
+namespace troupe {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+
+int64_t Aligned(int64_t num_bytes) {
+  return (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// Takes aligned pieces off the front of a workspace.
+class Carver {
+ public:
+  explicit Carver(std::span<std::byte> workspace) : rest_(workspace) {}
+
+  void* Take(int64_t num_bytes) {
+    const auto size = static_cast<size_t>(Aligned(num_bytes));
+    KERNEL_CHECK(size <= rest_.size(), "the workspace is smaller than MatmulWorkspaceBytes");
+    void* piece = rest_.data();
+    rest_ = rest_.subspan(size);
+    return piece;
+  }
+  std::span<std::byte> rest() const { return rest_; }
+
+ private:
+  std::span<std::byte> rest_;
+};
+
+enum class Layer : uint8_t { kForward, kInputGrad, kWeightGrad };
+
+bool Widens(DType dtype) { return dtype == DType::kBFloat16 && !HasBFloat16Products(); }
+
+// The product of dense operands of one layer, as oneDNN sees it.
+ProductShape DenseProduct(const MatmulShape& s, Layer layer) {
+  ProductShape p{.inputs = s.dtype, .result = s.dtype};
+  switch (layer) {
+    case Layer::kForward:  // y = x W^T
+      p = {.m = s.tokens,
+           .n = s.out,
+           .k = s.in,
+           .a_row = s.in,
+           .a_column = 1,
+           .b_row = 1,
+           .b_column = s.in};
+      break;
+    case Layer::kInputGrad:  // dx = dy W
+      p = {.m = s.tokens,
+           .n = s.in,
+           .k = s.out,
+           .a_row = s.out,
+           .a_column = 1,
+           .b_row = s.in,
+           .b_column = 1};
+      break;
+    case Layer::kWeightGrad:  // dw = dy^T x
+      p = {.m = s.out,
+           .n = s.in,
+           .k = s.tokens,
+           .a_row = 1,
+           .a_column = s.out,
+           .b_row = s.in,
+           .b_column = 1};
+      break;
+  }
+  p.c_row = p.n;
+  p.inputs = s.dtype;
+  p.result = layer == Layer::kWeightGrad ? DType::kFloat32 : s.dtype;
+  return p;
+}
+
+Layer LayerOf(WeightUse use) {
+  return use == WeightUse::kForward ? Layer::kForward : Layer::kInputGrad;
+}
+
+MatmulShape Float32Shape(MatmulShape shape) {
+  shape.dtype = DType::kFloat32;
+  return shape;
+}
+
+// A weight's gradient reads x often enough to be worth packing it, but for very few outputs.
+bool PacksTokens(const ProductShape& product) { return product.m >= 64; }
+
+// Scratch over everything that may differ between calls of one layer: strides, result dtype,
+// accumulation, packed b.
+int64_t LargestScratch(const MatmulShape& shape, int num_threads) {
+  int64_t largest = 0;
+  for (const Layer layer : {Layer::kForward, Layer::kInputGrad, Layer::kWeightGrad}) {
+    const ProductShape dense = DenseProduct(shape, layer);
+    for (const int variant : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}) {
+      ProductShape p = dense;
+      p.num_threads = num_threads;
+      p.accumulate = variant % 2 == 1;
+      if (variant / 2 % 2 == 1) p.result = DType::kFloat32;
+      if (variant / 4 == 1) p.b_is_packed = true;
+      if (variant / 4 == 2) {
+        (layer == Layer::kWeightGrad ? p.a_column : p.a_row) *= 2;
+        p.c_row *= 2;
+      }
+      if (!HasProduct(p)) continue;
+      int64_t scratch = ProductScratchBytes(p);
+      if (layer == Layer::kWeightGrad && p.b_is_packed) scratch += Aligned(PackedOperandBytes(p));
+      largest = std::max(largest, scratch);
+    }
+  }
+  return largest;
+}
+
+// A matrix as an operand: (rows, columns) of the view, or its transpose.
+struct Side {
+  ConstTensorView view;
+  bool transposed = false;
+};
+
+ProductShape ProductOf(const Exec& exec, const TensorView& c, const Side& a, const Side& b,
+                       bool accumulate) {
+  ProductShape p;
+  p.m = c.rows();
+  p.n = c.row_elements();
+  p.k = a.transposed ? a.view.rows() : a.view.row_elements();
+  p.a_row = a.transposed ? 1 : a.view.row_stride();
+  p.a_column = a.transposed ? a.view.row_stride() : 1;
+  p.b_row = b.transposed ? 1 : b.view.row_stride();
+  p.b_column = b.transposed ? b.view.row_stride() : 1;
+  p.c_row = c.row_stride();
+  p.inputs = a.view.dtype();
+  p.result = c.dtype();
+  p.accumulate = accumulate;
+  p.num_threads = exec.num_threads;
+  return p;
+}
+
+// With `packed`, b in the packed layout, where oneDNN takes it; else b itself.
+bool Multiply(const Exec& exec, const TensorView& c, const Side& a, const Side& b,
+              const void* packed, bool accumulate, std::span<std::byte> scratch) {
+  ProductShape p = ProductOf(exec, c, a, b, accumulate);
+  p.b_is_packed = packed != nullptr;
+  if (!HasProduct(p) && p.b_is_packed) {
+    p.b_is_packed = false;
+    packed = nullptr;
+  }
+  if (!HasProduct(p)) return false;
+  RunProduct(p, c.data(), a.view.data(), p.b_is_packed ? packed : b.view.data(), scratch);
+  return true;
+}
+
+ConstTensorView Widen(const Exec& exec, Carver& workspace, const ConstTensorView& in) {
+  const TensorView wide(workspace.Take(in.num_elements() * 4), DType::kFloat32,
+                        {in.rows(), in.row_elements()});
+  Cast(exec, wide, in);
+  return wide;
+}
+
+// bfloat16 operands on a CPU without bfloat16 products: widened, multiplied in float32, and the
+// result rounded once.
+bool MultiplyWidened(const Exec& exec, const TensorView& c, Side a, Side b, const void* wide_b,
+                     bool accumulate) {
+  Carver workspace(exec.workspace);
+  a.view = Widen(exec, workspace, a.view);
+  if (wide_b == nullptr) {
+    b.view = Widen(exec, workspace, b.view);
+  } else {
+    b.view = ConstTensorView(wide_b, DType::kFloat32, {b.view.rows(), b.view.row_elements()});
+  }
+  if (c.dtype() == DType::kFloat32) {
+    return Multiply(exec, c, a, b, nullptr, accumulate, workspace.rest());
+  }
+  const TensorView wide_c(workspace.Take(c.num_elements() * 4), DType::kFloat32,
+                          {c.rows(), c.row_elements()});
+  if (accumulate) Cast(exec, wide_c, c);
+  if (!Multiply(exec, wide_c, a, b, nullptr, accumulate, workspace.rest())) return false;
+  Cast(exec, c, wide_c);
+  return true;
+}
+
+bool MultiplyByWeight(const Exec& exec, const TensorView& result, const ConstTensorView& left,
+                      const PackedWeight& weight, WeightUse use, bool accumulate) {
+  const bool fits = weight.packed != nullptr && weight.use == use;
+  const Side a{left};
+  const Side b{weight.weight, use == WeightUse::kForward};
+  if (Widens(left.dtype())) {
+    return MultiplyWidened(exec, result, a, b, fits ? weight.packed : nullptr, accumulate);
+  }
+  const void* packed = fits && weight.rows == left.rows() ? weight.packed : nullptr;
+  return Multiply(exec, result, a, b, packed, accumulate, exec.workspace);
+}
+
+}  // namespace
+
+int64_t MatmulWorkspaceBytes(const MatmulShape& shape, int num_threads) {
+  if (shape.dtype == DType::kFloat64 || shape.tokens * shape.in * shape.out == 0) return 0;
+  if (!Widens(shape.dtype)) return Aligned(LargestScratch(shape, num_threads));
+  return Aligned(shape.tokens * shape.in * 4) + Aligned(shape.tokens * shape.out * 4) +
+         Aligned(shape.out * shape.in * 4) +
+         Aligned(LargestScratch(Float32Shape(shape), num_threads));
+}
+
+int64_t PackedWeightBytes(const MatmulShape& shape, WeightUse use) {
+  if (shape.dtype == DType::kFloat64 || shape.tokens * shape.in * shape.out == 0) return 0;
+  if (Widens(shape.dtype)) return Aligned(shape.out * shape.in * 4);
+  return Aligned(PackedOperandBytes(DenseProduct(shape, LayerOf(use))));
+}
+
+PackedWeight PackWeight(const Exec& exec, const MatmulShape& shape, WeightUse use,
+                        ConstTensorView weight, std::span<std::byte> memory) {
+  KERNEL_CHECK(exec.device == Device::kCpu, "weights are packed on the CPU");
+  KERNEL_CHECK(weight.rows() == shape.out && weight.row_elements() == shape.in &&
+                   weight.dtype() == shape.dtype,
+               "the weight is (O, I)");
+  PackedWeight packed = weight;
+  packed.use = use;
+  packed.rows = shape.tokens;
+  const int64_t num_bytes = PackedWeightBytes(shape, use);
+  if (num_bytes == 0 || exec.specification || !weight.is_dense()) return packed;
+  KERNEL_CHECK(static_cast<int64_t>(memory.size()) >= num_bytes,
+               "the memory is smaller than PackedWeightBytes");
+  if (Widens(shape.dtype)) {
+    Cast(exec, TensorView(memory.data(), DType::kFloat32, {shape.out, shape.in}), weight);
+  } else {
+    PackOperand(DenseProduct(shape, LayerOf(use)), memory.data(), weight.data());
+  }
+  packed.packed = memory.data();
+  return packed;
+}
+
+bool MatmulForwardFast(const Exec& exec, TensorView y, ConstTensorView x,
+                       const PackedWeight& weight, bool accumulate) {
+  return MultiplyByWeight(exec, y, x, weight, WeightUse::kForward, accumulate);
+}
+
+bool MatmulInputGradFast(const Exec& exec, TensorView dx, ConstTensorView dy,
+                         const PackedWeight& weight, bool accumulate) {
+  return MultiplyByWeight(exec, dx, dy, weight, WeightUse::kInputGrad, accumulate);
+}
+
+bool MatmulWeightGradFast(const Exec& exec, TensorView dw, ConstTensorView dy, ConstTensorView x,
+                          bool accumulate) {
+  const Side a{dy, true}, b{x};
+  if (Widens(dy.dtype())) return MultiplyWidened(exec, dw, a, b, nullptr, accumulate);
+  ProductShape p = ProductOf(exec, dw, a, b, accumulate);
+  p.b_is_packed = true;
+  const int64_t packed_bytes = PacksTokens(p) && x.is_dense() ? PackedOperandBytes(p) : 0;
+  if (packed_bytes == 0 || !HasProduct(p)) {
+    return Multiply(exec, dw, a, b, nullptr, accumulate, exec.workspace);
+  }
+  Carver workspace(exec.workspace);
+  void* packed = workspace.Take(packed_bytes);
+  PackOperand(p, packed, x.data());
+  RunProduct(p, dw.data(), dy.data(), packed, workspace.rest());
+  return true;
+}
+
+}  // namespace troupe
