@@ -23,7 +23,7 @@ TokenFlops LayerFlops(const ModelConfig& c, int64_t seq_len) {
 
 TokenFlops HeadFlops(const ModelConfig& c) {
   const double product = 2 * static_cast<double>(c.hidden_size) * static_cast<double>(c.vocab_size);
-  return {product, product, product};
+  return {3 * product, 0, 0};
 }
 
 TokenFlops EmbeddingFlops(const ModelConfig& c) {

@@ -19,7 +19,8 @@ struct TokenFlops {
 
 // One decoder layer on sequences of `seq_len` tokens.
 TokenFlops LayerFlops(const ModelConfig& config, int64_t seq_len);
-// The head: its product, cross-entropy not counted.
+// The head: its products, cross-entropy not counted. All three run in Forward, while a chunk's
+// logits are there.
 TokenFlops HeadFlops(const ModelConfig& config);
 // What the embedding costs beside: its gradient's scatter, as one addition a channel.
 TokenFlops EmbeddingFlops(const ModelConfig& config);

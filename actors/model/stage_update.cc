@@ -1,0 +1,155 @@
+// The end of a step, and generation, of StageModel.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "actors/model/stage_model.h"
+#include "kernels/elementwise.h"
+#include "kernels/squared_norm.h"
+#include "runtime/base/check.h"
+#include "runtime/base/random.h"
+
+namespace troupe {
+namespace {
+
+// Rows of a product whose bits must not depend on their neighbours come in blocks of 16.
+constexpr int64_t kRowBlock = 16;
+
+template <typename Real>
+int32_t Draw(const Real* logits, int64_t vocab, double temperature, double uniform) {
+  const Real* largest = std::max_element(logits, logits + vocab);
+  if (temperature <= 0) return static_cast<int32_t>(largest - logits);
+  std::vector<double> weights(static_cast<size_t>(vocab));
+  double total = 0;
+  for (int64_t i = 0; i < vocab; ++i) {
+    weights[static_cast<size_t>(i)] =
+        std::exp((static_cast<double>(logits[i]) - static_cast<double>(*largest)) / temperature);
+    total += weights[static_cast<size_t>(i)];
+  }
+  double left = uniform * total;
+  for (int64_t i = 0; i < vocab; ++i) {
+    left -= weights[static_cast<size_t>(i)];
+    if (left < 0) return static_cast<int32_t>(i);
+  }
+  return static_cast<int32_t>(largest - logits);  // rounding left a crumb
+}
+
+}  // namespace
+
+void StageModel::FinishGradients() {
+  gradients_.Finish(exec_);
+  // On one stage both uses of a tied weight are here: the embedding's, then the head's, as across
+  // stages (AddTiedGradient on the first).
+  if (tied_first_element_ < 0 || tied_added_) return;
+  tied_added_ = true;
+  const int64_t elements = table_[table_.embedding_index()].num_elements();
+  Accumulate(exec_,
+             gradients_.Sum(parameters_.Of(table_.embedding_index()).first_element, elements),
+             gradients_.Sum(tied_first_element_, elements));
+}
+
+ConstTensorView StageModel::Gradient(const StageParameter& parameter) {
+  FinishGradients();
+  return gradients_.Sum(parameter.first_element, parameter.spec->num_elements());
+}
+
+std::span<const std::byte> StageModel::TiedGradient() {
+  CHECK(table_.tied(), "no weight is tied");
+  const ConstTensorView sum = Gradient(parameters_.Of(table_.embedding_index()));
+  return {static_cast<const std::byte*>(sum.data()), static_cast<size_t>(sum.num_bytes())};
+}
+
+void StageModel::AddTiedGradient(std::span<const std::byte> other) {
+  const StageParameter& embedding = parameters_.Of(table_.embedding_index());
+  FinishGradients();
+  const int64_t elements = embedding.spec->num_elements();
+  CHECK(static_cast<int64_t>(other.size()) == elements * DTypeBytes(master_));
+  Accumulate(exec_, gradients_.Sum(embedding.first_element, elements),
+             ConstTensorView(other.data(), master_, {elements}));
+}
+
+void StageModel::ReplaceTiedGradient(std::span<const std::byte> sum) {
+  const StageParameter& embedding = parameters_.Of(table_.embedding_index());
+  FinishGradients();
+  const TensorView own = gradients_.Sum(embedding.first_element, embedding.spec->num_elements());
+  CHECK(static_cast<int64_t>(sum.size()) == own.num_bytes());
+  std::memcpy(own.data(), sum.data(), sum.size());
+}
+
+std::vector<proto::NormNode> StageModel::NormNodes() {
+  std::vector<proto::NormNode> votes;
+  for (const StageParameter& p : parameters_.all()) {
+    if (!p.owned) continue;
+    const ConstTensorView gradient = Gradient(p);
+    std::vector<double> leaves(static_cast<size_t>(NumNormLeaves(gradient.num_elements())));
+    SquaredNormLeaves(exec_, leaves, gradient);
+    for (const NormNode& node : SquaredNormNodes(static_cast<int64_t>(leaves.size()), 0, leaves)) {
+      proto::NormNode& vote = votes.emplace_back();
+      vote.set_parameter(p.index);
+      vote.set_first_leaf(node.first_leaf);
+      vote.set_num_leaves(node.num_leaves);
+      vote.set_sum(node.sum);
+    }
+  }
+  return votes;
+}
+
+void StageModel::ApplyUpdate(const AdamWOptions& options, bool apply) {
+  if (apply) {
+    for (const StageParameter& p : parameters_.all()) {
+      parameters_.Update(exec_, options, p, Gradient(p));
+    }
+    PackAll();
+  }
+  gradients_.Reset(exec_);
+  tied_added_ = false;
+}
+
+Buffer StageModel::GenerateForward(std::span<const std::byte> input,
+                                   std::span<const int32_t> tokens) {
+  const int64_t seq_len = options_.shape.batch.seq_len;
+  const StageLayout& layout = options_.shape.layout;
+  // The microbatch's shape as in training; later tokens cannot reach back to the ones that count.
+  std::vector<int32_t> padded;
+  const auto length = static_cast<int64_t>(tokens.size());
+  if (layout.has_embedding() || layout.has_head()) {
+    CHECK(length >= 1 && length <= seq_len, "{} tokens in a context of {}", length, seq_len);
+    padded.resize(static_cast<size_t>(options_.shape.batch.micro_batch_size * (seq_len + 1)));
+    std::ranges::copy(tokens, padded.begin());
+  }
+  Stash stash = TakeStash(-1);
+  Buffer output;
+  EnterStage(stash, input, padded);
+  for (int layer = 0; layer < static_cast<int>(layers_.size()); ++layer) {
+    ForwardLayer(stash, layer);
+    LeaveLayer(stash, layer, output);
+  }
+  if (layout.has_head()) {
+    const int64_t last = length - 1;
+    const int64_t count = std::min(kRowBlock, num_tokens_);
+    const int64_t first = std::min(last, num_tokens_ - count);
+    const int64_t vocab = options_.shape.config.vocab_size;
+    const TensorView logits(work() + work_layout_.logits, master_, {count, vocab});
+    MatmulForward(exec_, logits,
+                  Hidden(stash.memory.data(), stash_layout_.final_n).Rows(first, count),
+                  head_.forward);
+    const TensorView row = logits.Rows(last - first, 1);
+    output = Buffer(ledger_, MemoryTag::kWorkspace, row.num_bytes());
+    std::memcpy(output.data(), row.data(), static_cast<size_t>(row.num_bytes()));
+  }
+  ReturnStash(std::move(stash));
+  return output;
+}
+
+int32_t StageModel::DrawToken(const Buffer& logits, double temperature, uint64_t seed,
+                              uint64_t counter) const {
+  const int64_t vocab = options_.shape.config.vocab_size;
+  CHECK(logits.num_bytes() == vocab * DTypeBytes(master_));
+  const double uniform = UniformAt(RandomKey(seed, "sample"), counter);
+  return master_ == DType::kFloat64
+             ? Draw(reinterpret_cast<const double*>(logits.data()), vocab, temperature, uniform)
+             : Draw(reinterpret_cast<const float*>(logits.data()), vocab, temperature, uniform);
+}
+
+}  // namespace troupe

@@ -1,0 +1,138 @@
+#include "actors/stage_actor.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <utility>
+
+#include "runtime/trace/span.h"
+
+namespace troupe {
+
+StageActor::StageActor(StageOptions options, StageModel& model, Stream& stream)
+    : options_(options), model_(model), stream_(stream) {}
+
+// Launches `work(answer)` and sends the answer when it has run. The answer lives in shared memory:
+// work runs on the stream's thread, the sending on the actor's.
+template <typename Answer, typename Work>
+Status StageActor::Answering(Answer answer, Work work) {
+  if (executor_.empty()) {
+    return MakeError(ErrorCode::kFailed, "stage {}: work came before it met its executor",
+                     options_.stage);
+  }
+  auto shared = std::make_shared<Answer>(std::move(answer));
+  stream_.Launch([shared, work = std::move(work)] { work(*shared); },
+                 [this, shared](const WorkTime& time) {
+                   if constexpr (requires { shared->time; }) shared->time = time;
+                   if constexpr (std::is_same_v<Answer, ActionDone>) TraceAction(*shared);
+                   // An executor that has ended needs no answer.
+                   (void)executor_.Send(std::move(*shared));
+                 });
+  return {};
+}
+
+Status StageActor::On(MeetExecutor meet) {
+  executor_ = meet.executor;
+  return {};
+}
+
+Status StageActor::On(RunAction run) {
+  ActionDone done{.action = run.action, .round = run.round, .step = run.step};
+  return Answering(std::move(done),
+                   [this, run = std::move(run)](ActionDone& answer) { Compute(run, answer); });
+}
+
+void StageActor::Compute(const RunAction& run, ActionDone& done) {
+  const int32_t microbatch = run.action.microbatch.value;
+  switch (run.action.kind) {
+    case ActionKind::kForward:
+      ComputeForward(run, done);
+      return;
+    case ActionKind::kBackward:
+      done.output = model_.Backward(microbatch, run.input);
+      return;
+    case ActionKind::kBackwardInput:
+      done.output = model_.BackwardInput(microbatch, run.input);
+      return;
+    case ActionKind::kBackwardWeight:
+      model_.BackwardWeight(microbatch, run.action.part, run.action.num_parts);
+      return;
+    default:
+      CHECK(false, "stage {}: {} is no compute action", options_.stage, ToString(run.action));
+  }
+}
+
+void StageActor::ComputeForward(const RunAction& run, ActionDone& done) {
+  const std::span<const int32_t> tokens =
+      run.tokens ? std::span<const int32_t>(*run.tokens) : std::span<const int32_t>();
+  if (run.mode == proto::STEP_MODE_SAMPLE) {
+    auto generated = model_.GenerateForward(run.input, tokens);
+    if (options_.last) {
+      done.sampled_token = model_.DrawToken(
+          generated, run.temperature, static_cast<uint64_t>(run.sample_seed), run.sample_counter);
+    } else {
+      done.output = std::move(generated);
+    }
+    return;
+  }
+  auto forward = run.mode == proto::STEP_MODE_EVAL
+                     ? model_.Evaluate(run.input, tokens)
+                     : model_.Forward(run.action.microbatch.value, run.input, tokens);
+  done.output = std::move(forward.output);
+  done.loss_sum = forward.loss_sum;
+  done.num_tokens = forward.num_tokens;
+}
+
+Status StageActor::On(CollectVote collect) {
+  return Answering(
+      StageVote{.stage = options_.stage, .round = collect.round}, [this](StageVote& vote) {
+        model_.FinishGradients();
+        vote.norm_nodes = model_.NormNodes();
+        vote.finite = std::ranges::all_of(
+            vote.norm_nodes, [](const proto::NormNode& node) { return std::isfinite(node.sum()); });
+      });
+}
+
+Status StageActor::On(TakeTied take) {
+  return Answering(TiedReady{.round = take.round},
+                   [this](TiedReady& ready) { ready.gradient = model_.TiedGradient(); });
+}
+
+Status StageActor::On(MergeTied merge) {
+  return Answering(TiedMerged{merge.round},
+                   [this, gradient = merge.gradient, replace = merge.replace](TiedMerged&) {
+                     if (replace) {
+                       model_.ReplaceTiedGradient(gradient);
+                     } else {
+                       model_.AddTiedGradient(gradient);
+                     }
+                   });
+}
+
+Status StageActor::On(ApplyUpdate update) {
+  AdamWOptions adamw = options_.adamw;
+  adamw.lr = update.learning_rate;
+  adamw.grad_factor = update.gradient_factor;
+  adamw.step = update.step;
+  return Answering(
+      UpdateDone{.stage = options_.stage, .step = update.step},
+      [this, adamw, apply = update.apply](UpdateDone&) { model_.ApplyUpdate(adamw, apply); });
+}
+
+void StageActor::TraceAction(const ActionDone& done) const {
+  static const uint32_t track = InternTraceName("compute");
+  SpanRecord record;
+  record.name = InternTraceName(KindName(done.action.kind));
+  record.category = SpanCategory::kCompute;
+  record.track = track;
+  record.rank = options_.rank.value;
+  record.stage = static_cast<int16_t>(options_.stage.value);
+  record.microbatch = done.action.microbatch.value;
+  record.step = static_cast<int32_t>(done.step);
+  record.start_ns = done.time.start_ns;
+  record.end_ns = done.time.end_ns;
+  record.cpu_ns = done.time.cpu_ns;
+  ThreadTraceRing().Write(record);
+}
+
+}  // namespace troupe

@@ -1,0 +1,58 @@
+// StageActor: one pipeline stage of a rank. It only computes: the executor says what and when.
+//   Takes:  MeetExecutor (the root), then RunAction, CollectVote, TakeTied, MergeTied, ApplyUpdate
+//           (executor)
+//   Sends:  ActionDone, StageVote, TiedReady, TiedMerged, UpdateDone -> executor
+//   Thread: handlers on the rank's actor thread; all arithmetic on the compute stream.
+//
+//     unmet --MeetExecutor--> ready --RunAction, …--> ready (work launched; the answer follows)
+//
+//   I1. The model is touched on the stream alone, in the order of the messages.
+//   I2. Every message but MeetExecutor is answered exactly once, when its work has run.
+#pragma once
+
+#include <string>
+
+#include "actors/messages.h"
+#include "actors/model/stage_model.h"
+#include "runtime/actor/actor.h"
+#include "runtime/actor/stream.h"
+
+namespace troupe {
+
+struct StageOptions {
+  Rank rank{};
+  StageId stage{};
+  bool first = false;  // starts from tokens
+  bool last = false;   // ends in the loss
+  bool tied = false;   // holds one of two uses of a tied weight
+  // Optimizer settings that do not change from step to step.
+  AdamWOptions adamw{};
+};
+
+class StageActor : public Actor<StageActor, MeetExecutor, RunAction, CollectVote, TakeTied,
+                                MergeTied, ApplyUpdate> {
+ public:
+  // The model and the stream outlive the actor.
+  StageActor(StageOptions options, StageModel& model, Stream& stream);
+
+  Status On(MeetExecutor meet);
+  Status On(RunAction run);
+  Status On(CollectVote collect);
+  Status On(TakeTied take);
+  Status On(MergeTied merge);
+  Status On(ApplyUpdate update);
+
+ private:
+  template <typename Answer, typename Work>
+  Status Answering(Answer answer, Work work);
+  void Compute(const RunAction& run, ActionDone& done);
+  void ComputeForward(const RunAction& run, ActionDone& done);
+  void TraceAction(const ActionDone& done) const;
+
+  const StageOptions options_;
+  StageModel& model_;
+  Stream& stream_;
+  ExecutorAnswers executor_{};
+};
+
+}  // namespace troupe

@@ -1,0 +1,168 @@
+#include "actors/model/stage_model.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include <cmath>
+
+#include "tests/support/small_model.h"
+
+namespace troupe {
+namespace {
+
+using testing::SmallModel;
+using testing::StageChain;
+
+SmallModel Drawn() {
+  SmallModel model;
+  auto& c = model.config;
+  c.num_key_value_heads = *rc::gen::element<int64_t>(1, 2, 4);
+  c.num_attention_heads = c.num_key_value_heads * *rc::gen::inRange<int64_t>(1, 3);
+  c.head_dim = 2 * *rc::gen::inRange<int64_t>(1, 9);
+  c.hidden_size = *rc::gen::inRange<int64_t>(3, 40);
+  c.intermediate_size = *rc::gen::inRange<int64_t>(3, 50);
+  c.num_hidden_layers = *rc::gen::inRange<int64_t>(1, 6);
+  c.vocab_size = *rc::gen::inRange<int64_t>(2, 70);
+  c.tie_word_embeddings = *rc::gen::arbitrary<bool>();
+  auto& batch = model.batch;
+  batch.micro_batch_size = *rc::gen::inRange<int64_t>(1, 4);
+  batch.seq_len = *rc::gen::inRange<int64_t>(1, 20);
+  batch.gradient_groups = *rc::gen::inRange<int32_t>(1, 4);
+  batch.num_microbatches = batch.gradient_groups * *rc::gen::inRange<int32_t>(1, 4);
+  model.dtype = *rc::gen::element(DType::kFloat32, DType::kFloat32, DType::kBFloat16);
+  model.seed = *rc::gen::inRange<uint64_t>(0, 1000);
+  return model;
+}
+
+struct Trace {
+  std::vector<double> losses;
+  std::string gradients;
+  std::string weights;
+};
+
+Trace Train(const SmallModel& model, int num_parts = 1) {
+  StageChain chain(model);
+  Trace trace;
+  for (int step = 1; step <= 2; ++step) {
+    trace.losses.push_back(chain.RunStep(num_parts));
+    trace.gradients += chain.GradientBytes();
+    chain.Update({.lr = 0.01, .grad_factor = 0.01, .step = step});
+  }
+  trace.weights = chain.WeightBytes();
+  return trace;
+}
+
+TEST(StageModel, AnyPartitionComputesWhatOneStageComputes) {
+  EXPECT_TRUE(rc::check("bit-equal losses, gradients and weights", [] {
+    SmallModel model = Drawn();
+    const Trace one = Train(model);
+    model.num_stages =
+        *rc::gen::inRange<int>(1, static_cast<int>(model.config.num_hidden_layers) + 1);
+    model.halves = *rc::gen::arbitrary<bool>();
+    const Trace many = Train(model, *rc::gen::inRange(1, 5));
+    RC_ASSERT(many.losses == one.losses);
+    RC_ASSERT(many.gradients == one.gradients);
+    RC_ASSERT(many.weights == one.weights);
+  }));
+}
+
+TEST(StageModel, LearnsItsTokens) {
+  SmallModel model;
+  model.config.vocab_size = 7;
+  StageChain chain(model);
+  const double before = chain.RunStep();
+  double loss = before;
+  for (int step = 1; step <= 60; ++step) {
+    chain.Update({.lr = 0.02, .weight_decay = 0, .grad_factor = 1.0 / 24, .step = step});
+    loss = chain.RunStep();
+  }
+  EXPECT_NEAR(before / 24, std::log(7.0), 0.8);
+  EXPECT_LT(loss, before / 5);
+}
+
+TEST(StageModel, BFloat16StaysNearFloat32) {
+  SmallModel model;
+  StageChain exact(model);
+  model.dtype = DType::kBFloat16;
+  StageChain rounded(model);
+  const double loss = exact.RunStep();
+  EXPECT_NEAR(rounded.RunStep(), loss, 0.02 * loss);
+}
+
+TEST(StageModel, MemoryIsWhatTheModelPredicts) {
+  for (const bool tied : {false, true}) {
+    for (const int stages : {1, 3}) {
+      SmallModel model;
+      model.config.tie_word_embeddings = tied;
+      model.num_stages = stages;
+      model.batch.gradient_groups = 2;
+      StageChain chain(model);
+      chain.Forward(0);
+      chain.Forward(1);
+      for (size_t i = 0; i < chain.num_stages(); ++i) {
+        const auto predicted = PredictMemory(
+            chain.table(), {.shape = chain.stage(i).options().shape, .peak_microbatches = 2});
+        const auto used = chain.ledger(i).Snapshot().peak_bytes;
+        const auto expect = [&](MemoryKind kind, MemoryTag tag) {
+          EXPECT_EQ(used[static_cast<size_t>(tag)], predicted[static_cast<size_t>(kind)])
+              << MemoryKindName(kind) << " of stage " << i << " of " << stages;
+        };
+        expect(MemoryKind::kParams, MemoryTag::kParams);
+        expect(MemoryKind::kGrads, MemoryTag::kGrads);
+        expect(MemoryKind::kOptimizer, MemoryTag::kOptimizer);
+        expect(MemoryKind::kActivations, MemoryTag::kActivations);
+      }
+    }
+  }
+}
+
+TEST(StageModel, EvaluationHasForwardsLoss) {
+  SmallModel model;
+  model.num_stages = 2;
+  StageChain chain(model);
+  const double evaluated = chain.Evaluate(1);
+  EXPECT_EQ(chain.Forward(1), evaluated);
+}
+
+TEST(StageModel, GeneratesFromTheLastPosition) {
+  SmallModel model;
+  StageChain one(model);
+  model.num_stages = 2;
+  StageChain two(model);
+  const std::vector<int32_t> prompt = {1, 5, 3};
+  const Buffer logits = one.stage(0).GenerateForward({}, prompt);
+  const Buffer hidden = two.stage(0).GenerateForward({}, prompt);
+  const Buffer same = two.stage(1).GenerateForward(hidden.bytes(), prompt);
+  ASSERT_EQ(logits.num_bytes(), model.config.vocab_size * 4);
+  EXPECT_EQ(std::memcmp(logits.data(), same.data(), static_cast<size_t>(logits.num_bytes())), 0);
+  // Other later tokens do not matter, an earlier one does.
+  const std::vector<int32_t> longer = {1, 5, 3, 9};
+  const std::vector<int32_t> other = {2, 5, 3};
+  const Buffer of_longer = one.stage(0).GenerateForward({}, longer);
+  EXPECT_NE(std::memcmp(logits.data(), of_longer.data(), static_cast<size_t>(logits.num_bytes())),
+            0);
+  const Buffer of_other = one.stage(0).GenerateForward({}, other);
+  EXPECT_NE(std::memcmp(logits.data(), of_other.data(), static_cast<size_t>(logits.num_bytes())),
+            0);
+}
+
+TEST(StageModel, DrawsByTemperature) {
+  SmallModel model;
+  model.config.vocab_size = 4;
+  StageChain chain(model);
+  MemoryLedger ledger;
+  Buffer logits(ledger, MemoryTag::kWorkspace, 16);
+  const float values[4] = {0, std::log(3.0f), 0, std::log(5.0f)};
+  std::memcpy(logits.data(), values, sizeof(values));
+  StageModel& stage = chain.stage(0);
+  EXPECT_EQ(stage.DrawToken(logits, 0, 1, 0), 3);
+  int counts[4] = {};
+  for (uint64_t i = 0; i < 10'000; ++i) ++counts[stage.DrawToken(logits, 1.0, 1, i)];
+  EXPECT_NEAR(counts[0], 1000, 150);
+  EXPECT_NEAR(counts[1], 3000, 250);
+  EXPECT_NEAR(counts[3], 5000, 250);
+  EXPECT_EQ(stage.DrawToken(logits, 1.0, 1, 5), stage.DrawToken(logits, 1.0, 1, 5));
+}
+
+}  // namespace
+}  // namespace troupe

@@ -1,0 +1,178 @@
+// Small models for tests: a partition of stages that run after one another in one thread, without
+// actors or messages.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "actors/model/stage_model.h"
+#include "runtime/base/random.h"
+
+namespace troupe::testing {
+
+struct SmallModel {
+  ModelConfig config{.hidden_size = 16,
+                     .intermediate_size = 24,
+                     .num_hidden_layers = 4,
+                     .num_attention_heads = 4,
+                     .num_key_value_heads = 2,
+                     .head_dim = 4,
+                     .vocab_size = 11,
+                     .rms_norm_eps = 1e-5,
+                     .initializer_range = 0.3};
+  BatchArithmetic batch{.micro_batch_size = 2,
+                        .global_batch_size = 4,
+                        .seq_len = 6,
+                        .num_microbatches = 2,
+                        .gradient_groups = 1};
+  DType dtype = DType::kFloat32;
+  int num_stages = 1;
+  bool halves = false;
+  bool specification = false;
+  uint64_t seed = 1;
+};
+
+inline NumberWidths WidthsOf(DType dtype) {
+  const int64_t bytes = DTypeBytes(dtype);
+  return {bytes, dtype == DType::kBFloat16 ? 4 : bytes};
+}
+
+// Tokens of one microbatch, by (seed, microbatch).
+inline std::vector<int32_t> RandomTokens(const SmallModel& m, int32_t microbatch) {
+  std::vector<int32_t> tokens(
+      static_cast<size_t>(m.batch.micro_batch_size * (m.batch.seq_len + 1)));
+  const uint64_t key = RandomKey(m.seed, "tokens");
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    tokens[i] = static_cast<int32_t>(UniformAt(key, microbatch * 100'000 + i) *
+                                     static_cast<double>(m.config.vocab_size));
+  }
+  return tokens;
+}
+
+// All stages of a model, run in turn.
+class StageChain {
+ public:
+  explicit StageChain(const SmallModel& model) : model_(model), table_(model.config) {
+    auto partition = PartitionStages(model.config, model.num_stages, model.batch.seq_len);
+    CHECK(partition.ok(), "{}", partition.error().message);
+    for (const StageLayout& layout : *partition) {
+      StageModelOptions options;
+      options.shape = {.config = model.config,
+                       .layout = layout,
+                       .batch = model.batch,
+                       .widths = WidthsOf(model.dtype),
+                       .halves = model.halves};
+      options.dtype = model.dtype;
+      options.specification = model.specification;
+      ledgers_.push_back(std::make_unique<MemoryLedger>());
+      stages_.push_back(std::make_unique<StageModel>(options, table_, *ledgers_.back()));
+      stages_.back()->parameters().Initialize(model.seed);
+      stages_.back()->WeightsChanged();
+    }
+  }
+
+  // Loss sum of one microbatch; keeps what backward needs.
+  double Forward(int32_t microbatch) {
+    const std::vector<int32_t> tokens = RandomTokens(model_, microbatch);
+    Buffer boundary;
+    double loss = 0;
+    for (auto& stage : stages_) {
+      auto result = stage->Forward(microbatch, std::as_const(boundary).bytes(), tokens);
+      boundary = std::move(result.output);
+      loss += result.loss_sum;
+    }
+    return loss;
+  }
+  double Evaluate(int32_t microbatch) {
+    const std::vector<int32_t> tokens = RandomTokens(model_, microbatch);
+    Buffer boundary;
+    double loss = 0;
+    for (auto& stage : stages_) {
+      auto result = stage->Evaluate(std::as_const(boundary).bytes(), tokens);
+      boundary = std::move(result.output);
+      loss += result.loss_sum;
+    }
+    return loss;
+  }
+  void Backward(int32_t microbatch, int num_parts = 1) {
+    Buffer boundary;
+    for (auto stage = stages_.rbegin(); stage != stages_.rend(); ++stage) {
+      const auto gradient = std::as_const(boundary).bytes();
+      if (!model_.halves) {
+        boundary = (*stage)->Backward(microbatch, gradient);
+        continue;
+      }
+      boundary = (*stage)->BackwardInput(microbatch, gradient);
+      for (int part = 0; part < num_parts; ++part) {
+        (*stage)->BackwardWeight(microbatch, part, num_parts);
+      }
+    }
+  }
+  // Forward and backward of all microbatches, and the tied exchange. Loss sum in order.
+  double RunStep(int num_parts = 1) {
+    double loss = 0;
+    for (int32_t m = 0; m < model_.batch.num_microbatches; ++m) {
+      loss += Forward(m);
+      Backward(m, num_parts);
+    }
+    if (table_.tied() && stages_.size() > 1) {
+      stages_.front()->AddTiedGradient(stages_.back()->TiedGradient());
+      stages_.back()->ReplaceTiedGradient(stages_.front()->TiedGradient());
+    }
+    for (auto& stage : stages_) stage->FinishGradients();
+    return loss;
+  }
+  void Update(const AdamWOptions& options) {
+    for (auto& stage : stages_) stage->ApplyUpdate(options, true);
+  }
+
+  StageModel& stage(size_t index) { return *stages_[index]; }
+  MemoryLedger& ledger(size_t index) { return *ledgers_[index]; }
+  size_t num_stages() const { return stages_.size(); }
+  const ParameterTable& table() const { return table_; }
+
+  // The owning stage's view of a parameter, and its gradient.
+  std::pair<StageModel*, const StageParameter*> Owner(int index) {
+    for (auto& stage : stages_) {
+      for (const StageParameter& p : stage->parameters().all()) {
+        if (p.index == index && p.owned) return {stage.get(), &p};
+      }
+    }
+    CHECK(false, "parameter {} has no owner", index);
+    return {};
+  }
+  // Bytes of all weights and, before Update, of all gradients, in table order.
+  std::string WeightBytes() {
+    std::string bytes;
+    for (int i = 0; i < table_.size(); ++i) {
+      const auto [stage, parameter] = Owner(i);
+      bytes.append(static_cast<const char*>(parameter->weight.data()),
+                   static_cast<size_t>(parameter->weight.num_bytes()));
+    }
+    return bytes;
+  }
+  std::string GradientBytes() {
+    std::string bytes;
+    for (int i = 0; i < table_.size(); ++i) {
+      const auto [stage, parameter] = Owner(i);
+      const ConstTensorView gradient = stage->Gradient(*parameter);
+      bytes.append(static_cast<const char*>(gradient.data()),
+                   static_cast<size_t>(gradient.num_bytes()));
+    }
+    return bytes;
+  }
+
+ private:
+  const SmallModel model_;
+  const ParameterTable table_;
+  std::vector<std::unique_ptr<MemoryLedger>> ledgers_;
+  std::vector<std::unique_ptr<StageModel>> stages_;
+};
+
+}  // namespace troupe::testing
