@@ -42,6 +42,8 @@ class ActorContext {
 
   const std::string& name() const { return cell_->name; }
   Incarnation incarnation() const { return Incarnation(cell_->incarnation.load()); }
+  // Messages that its mailbox has let go to make room for newer ones (Overflow::kDropOldest).
+  int64_t num_dropped() const { return cell_->mailbox.num_dropped(); }
   Scheduler& scheduler() const { return *cell_->scheduler; }
   Clock& clock() const { return scheduler().clock(); }
   int64_t now_ns() const { return scheduler().now_ns(); }

@@ -34,6 +34,18 @@ Error MailboxFull(const ActorCell& cell) {
                    OnOwnThread(cell) ? cell.name : "actor", cell.mailbox.bound());
 }
 
+Room MakeRoom(ActorCell& cell, bool local) {
+  Mailbox& mailbox = cell.mailbox;
+  if (mailbox.overflow() == Overflow::kRefuse) return Room::kNone;
+  if (local) {
+    mailbox.MakeRoom();
+    return Room::kMade;
+  }
+  if (mailbox.TryReserveUnderWay()) return Room::kMade;
+  mailbox.CountDropped();
+  return Room::kDropThis;
+}
+
 Error NoActor() { return MakeError(ErrorCode::kNotFound, "the reference names no actor"); }
 
 Status SendFromOutside(ActorCell* cell, MessageNode* node) {
@@ -69,7 +81,7 @@ ActorCell* Scheduler::NewCell(ActorCell* parent, const SpawnOptions& options) {
   cell->state = CellState::kIdle;
   cell->name = options.name;
   cell->trace_name = options_.trace_handlers ? InternTraceName(options.name) : 0;
-  cell->mailbox.Reset(options.mailbox_bound);
+  cell->mailbox.Reset(options.mailbox_bound, options.overflow);
   cell->restart = options.restart;
   cell->restarts_ns.clear();
   cell->parent = parent;
@@ -317,6 +329,7 @@ void Scheduler::DeliverFromOutside(Runnable* self, Runnable::Fate fate) {
   cell->mailbox.Unreserve();
   const bool alive = cell->incarnation.load(std::memory_order_relaxed) == node->incarnation;
   if (fate == Runnable::Fate::kRun && alive) {
+    if (cell->mailbox.overflow() == Overflow::kDropOldest) cell->mailbox.MakeRoom();
     actor_internal::AppendAndSchedule(cell, node);
     return;
   }

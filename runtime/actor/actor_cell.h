@@ -89,6 +89,14 @@ Error NotAlive(const ActorCell& cell, uint32_t incarnation);
 Error MailboxFull(const ActorCell& cell);
 Error NoActor();
 
+// What a full mailbox offers the sender at its door.
+enum class Room : uint8_t {
+  kNone,      // refused
+  kMade,      // at the cost of the oldest, or under way to make it then
+  kDropThis,  // dropped and counted: as many as may be are under way already
+};
+Room MakeRoom(ActorCell& cell, bool local);
+
 // Another thread: through the inbox, waking the scheduler. Takes the node over if it succeeds.
 Status SendFromOutside(ActorCell* cell, MessageNode* node);
 

@@ -5,7 +5,8 @@
 //   R1. Messages of one thread to one actor arrive in the order of their Sends.
 //   R2. Send never blocks and never runs the receiver.
 //   R3. An ended actor answers kStale, a full mailbox kResourceExhausted; the message is dropped
-//       then, and nothing else drops it while the actor lives.
+//       then, and nothing else drops it while the actor lives. A mailbox that drops its oldest
+//       (telemetry) takes everything and counts what it lost.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,9 @@ class ActorRef {
     }
     const bool local = actor_internal::OnOwnThread(*cell_);
     if (local ? !cell_->mailbox.HasRoom() : !cell_->mailbox.TryReserve()) [[unlikely]] {
-      return actor_internal::MailboxFull(*cell_);
+      const actor_internal::Room room = actor_internal::MakeRoom(*cell_, local);
+      if (room == actor_internal::Room::kNone) return actor_internal::MailboxFull(*cell_);
+      if (room == actor_internal::Room::kDropThis) return {};
     }
     auto* node = new TypedNode<Message>(std::forward<T>(message));
     if (local) [[likely]] {

@@ -5,6 +5,8 @@
 //   M2. Queued and travelling messages never exceed the bound by more than one for each thread
 //       that is sending at that very moment.
 //   M3. System messages (Down) take no place and are never refused.
+//   M4. With Overflow::kDropOldest nothing is refused: the oldest queued message makes room for the
+//       newest, and the dropped ones are counted. As many as the bound may travel besides.
 #pragma once
 
 #include <atomic>
@@ -14,10 +16,38 @@
 
 namespace troupe {
 
+// What a full mailbox does with the next message.
+enum class Overflow : uint8_t {
+  kRefuse,      // control: the sender gets kResourceExhausted and decides
+  kDropOldest,  // telemetry: only the newest matter
+};
+
 class Mailbox {
  public:
   // Owner, between two actors in the same cell.
-  void Reset(int bound) { bound_.store(bound, std::memory_order_relaxed); }
+  void Reset(int bound, Overflow overflow) {
+    bound_.store(bound, std::memory_order_relaxed);
+    overflow_.store(overflow, std::memory_order_relaxed);
+    num_dropped_.store(0, std::memory_order_relaxed);
+  }
+  Overflow overflow() const { return overflow_.load(std::memory_order_relaxed); }
+  int64_t num_dropped() const { return num_dropped_.load(std::memory_order_relaxed); }
+  void CountDropped() { num_dropped_.fetch_add(1, std::memory_order_relaxed); }
+  // Owner, with kDropOldest: room for one more, at the cost of the oldest.
+  void MakeRoom() {
+    while (size() >= bound() && !empty()) {
+      MessageNode* oldest = Pop();
+      CountDropped();
+      oldest->destroy(oldest);
+    }
+  }
+  // Other threads, with kDropOldest: a place under way.
+  bool TryReserveUnderWay() {
+    if (travelling_.fetch_add(1, std::memory_order_relaxed) < bound()) return true;
+    travelling_.fetch_sub(1, std::memory_order_relaxed);
+    return false;
+  }
+
   int bound() const { return bound_.load(std::memory_order_relaxed); }
 
   // Owner thread: a place for a message that is appended at once.
@@ -65,6 +95,8 @@ class Mailbox {
   std::atomic<int32_t> queued_{0};
   std::atomic<int32_t> travelling_{0};
   std::atomic<int32_t> bound_{0};
+  std::atomic<Overflow> overflow_{Overflow::kRefuse};
+  std::atomic<int64_t> num_dropped_{0};
 };
 
 }  // namespace troupe

@@ -104,7 +104,7 @@ void RankRouter::DeliverToSelf(Envelope envelope, std::span<const std::byte> pay
                                std::span<const std::byte> bulk, std::function<void()> done) {
   envelope.payload_bytes = static_cast<uint32_t>(payload.size());
   Delivery delivery{.envelope = envelope, .payload = {}, .bulk = {}};
-  if (done) {
+  if (envelope.num_bulk > 0) {
     delivery.bulk = Bulk({const_cast<std::byte*>(bulk.data()), bulk.size()}, std::move(done));
   }
   scheduler_.Post([this, alive = alive_, delivery = std::move(delivery),

@@ -64,8 +64,9 @@ class Scheduler {
   // The scheduler whose loop runs on this thread, or null.
   static Scheduler* Current() { return actor_internal::current_scheduler; }
 
-  // Creates the actor at once; its first message comes after this returns. With options.restart
-  // the arguments are kept and copied for every incarnation.
+  // Creates the actor at once; its first message comes after this returns. Where OnStart fails, the
+  // reference is stale already. With options.restart the arguments are kept and copied for every
+  // incarnation (std::ref for references).
   template <typename A, typename... Args>
   typename A::SelfRef Spawn(const SpawnOptions& options, Args&&... args) {
     return SpawnChild<A>(nullptr, options, std::forward<Args>(args)...);
@@ -204,10 +205,13 @@ class Scheduler {
 
 template <typename A, typename... Args>
 typename A::SelfRef Scheduler::SpawnChild(ActorCell* parent, const SpawnOptions& options,
-                                      Args&&... args) {
+                                          Args&&... args) {
   ActorCell* cell = NewCell(parent, options);
+  // Taken now: an actor that ends in OnStart leaves its cell to the next one.
+  const Incarnation incarnation(cell->incarnation.load(std::memory_order_relaxed));
   if (options.restart.max_restarts > 0) {
-    if constexpr ((std::is_constructible_v<std::decay_t<Args>, const std::decay_t<Args>&> && ...)) {
+    if constexpr ((std::is_copy_constructible_v<std::decay_t<Args>> && ...) &&
+                  std::is_constructible_v<A, const std::decay_t<Args>&...>) {
       cell->factory = [kept = std::tuple<std::decay_t<Args>...>(std::forward<Args>(args)...)] {
         return std::apply(
             [](const auto&... a) -> std::unique_ptr<ActorBase> {
@@ -217,7 +221,8 @@ typename A::SelfRef Scheduler::SpawnChild(ActorCell* parent, const SpawnOptions&
       };
       Populate(cell, cell->factory);
     } else {
-      CHECK(false, "actor {}: restart needs arguments that can be copied", options.name);
+      CHECK(false, "actor {}: restart needs arguments that can be copied (std::ref for references)",
+            options.name);
     }
   } else {
     // Run at once, so the arguments may be moved although std::function asks for a copyable body.
@@ -225,7 +230,7 @@ typename A::SelfRef Scheduler::SpawnChild(ActorCell* parent, const SpawnOptions&
       return std::make_unique<A>(std::forward<Args>(args)...);
     });
   }
-  return typename A::SelfRef(cell, Incarnation(cell->incarnation.load(std::memory_order_relaxed)));
+  return typename A::SelfRef(cell, incarnation);
 }
 
 template <typename... M>

@@ -11,7 +11,7 @@
 
 #include <condition_variable>
 #include <cstdint>
-#include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -37,12 +37,15 @@ struct StreamJob : Runnable {
 
 class Stream {
  public:
-  virtual ~Stream() = default;
+  Stream() = default;
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  virtual ~Stream() { *open_ = false; }
 
   // work(), then done(const WorkTime&).
   template <typename Work, typename Done>
   void Launch(Work work, Done done) {
-    Enqueue(new Job<Work, Done>(std::move(work), std::move(done)));
+    Enqueue(new Job<Work, Done>(std::move(work), std::move(done), open_));
   }
 
  protected:
@@ -52,17 +55,21 @@ class Stream {
  private:
   template <typename Work, typename Done>
   struct Job : StreamJob, Pooled {
-    Job(Work w, Done d) : work(std::move(w)), done(std::move(d)) {
+    Job(Work w, Done d, std::shared_ptr<const bool> o)
+        : work(std::move(w)), done(std::move(d)), open(std::move(o)) {
       run = [](StreamJob* self) { static_cast<Job*>(self)->work(); };
       act = [](Runnable* self, Fate fate) {
         auto* job = static_cast<Job*>(self);
-        if (fate == Fate::kRun) job->done(std::as_const(job->time));
+        if (fate == Fate::kRun && *job->open) job->done(std::as_const(job->time));
         delete job;
       };
     }
     Work work;
     Done done;
+    std::shared_ptr<const bool> open;  // read on the scheduler's thread only
   };
+
+  std::shared_ptr<bool> open_ = std::make_shared<bool>(true);
 };
 
 // A thread of its own. Sleeps when it has nothing to do, after `spin_us` of looking.

@@ -10,6 +10,7 @@
 
 #include "runtime/actor/actor_cell.h"
 #include "runtime/actor/actor_ref.h"
+#include "runtime/actor/mailbox.h"
 #include "runtime/base/ids.h"
 #include "runtime/base/result.h"
 
@@ -26,6 +27,7 @@ struct Down {
 struct SpawnOptions {
   std::string name;  // unique among the scheduler's living actors; empty: not in the directory
   int mailbox_bound = 1024;
+  Overflow overflow = Overflow::kRefuse;
   ActorRef<Down> supervisor;  // empty: the parent's supervisor, in the end the root
   Restart restart;
 };

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "runtime/base/check.h"
+
 namespace troupe {
 
 TimerWheel::TimerWheel(int64_t now_ns) : origin_ns_(now_ns) {
@@ -31,6 +33,7 @@ void TimerWheel::Splice(TimerNode* from, TimerNode* to) {
 }
 
 void TimerWheel::Arm(TimerNode* timer, int64_t deadline_ns) {
+  CHECK(!timer->armed(), "a timer was armed twice");
   const int64_t offset_ns = std::max<int64_t>(deadline_ns - origin_ns_, 0);
   // 2 years after the wheel's start is the farthest that its levels can tell apart.
   constexpr int64_t kLastTick = (int64_t{1} << (kSlotBits * kLevels)) - 1;
