@@ -36,7 +36,7 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"runtime/sim", {"runtime/base", "runtime/memory", "runtime/transport"}},
     {"kernels", {}},
     {"actors/schedule", {"runtime/base"}},
-    {"actors/plan", {"runtime/base", "proto"}},
+    {"actors/plan", {"runtime/base", "proto", "actors/schedule"}},
     {"actors/model", {"runtime", "kernels", "proto", "actors/plan"}},
     {"actors", {"runtime", "kernels", "proto", "actors/plan", "actors/schedule", "actors/model"}},
     {"coordinator", {"runtime", "proto", "actors/plan", "actors/schedule"}},

@@ -26,6 +26,8 @@ struct InProcessJobOptions {
   bool tied_embedding = false;
   int slots = 0;  // posted per channel; 0: what the schedule asks for
   ScheduleOptions steps{};
+  // Introduces the rank's executor to its stages and loader, once they are there.
+  std::function<void(Rank, ExecutorAnswers)> on_executor{};
 };
 
 class InProcessJob {
@@ -84,6 +86,7 @@ class InProcessJob {
       state.executor = state.scheduler.Spawn<ExecutorActor>({.name = "executor"},
                                                             std::move(executor), std::move(peers));
       RegisterExecutor(*state.router, state.executor);
+      if (options_.on_executor) options_.on_executor(Rank(r), state.executor);
     }
     std::vector<RankRef> executors;
     for (int r = 0; r < options_.num_ranks; ++r) {

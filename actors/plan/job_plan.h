@@ -1,0 +1,50 @@
+// JobPlan: everything that follows from an effective job: what each rank holds, in which order it
+// works, what it needs. The coordinator prints it and every rank builds itself from it, so both
+// mean the same. Pure. The one file of this folder that also knows schedules.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "actors/plan/batch_arithmetic.h"
+#include "actors/plan/learning_rate.h"
+#include "actors/plan/memory_model.h"
+#include "actors/plan/mesh.h"
+#include "actors/plan/model_config.h"
+#include "actors/plan/parameter_table.h"
+#include "actors/plan/stage_partition.h"
+#include "actors/schedule/channels.h"
+#include "actors/schedule/schedule.h"
+#include "actors/schedule/simulator.h"
+#include "proto/job.pb.h"
+
+namespace troupe {
+
+struct JobPlan {
+  Mesh mesh{};
+  ModelConfig config{};
+  ParameterTable table;
+  BatchArithmetic batch{};
+  NumberWidths widths{};
+  std::vector<StageLayout> stages{};  // stage s on rank s
+  Schedule train{};
+  Schedule evaluate{};  // forward only
+  Schedule sample{};    // forward only, one microbatch
+  std::vector<Channel> channels{};
+  std::vector<int> peak_microbatches{};    // per rank
+  std::vector<MemoryPrediction> memory{};  // per rank
+  Simulation simulation{};                 // of a step, by FLOPs (1 ns each)
+  LearningRate learning_rate{};
+
+  StageShape ShapeOf(Rank rank) const;
+};
+
+// Refuses by field name what cannot be laid out.
+Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec);
+
+// The same job on one worker: the reference that parity is measured against. Microbatches and
+// gradient groups stay.
+proto::JobSpec SingleWorkerSpec(const proto::JobSpec& spec);
+
+}  // namespace troupe
