@@ -1,0 +1,152 @@
+#include "runtime/base/file_system.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <cstring>
+
+#include "tests/support/faulty_file_system.h"
+#include "tests/support/temporary_folder.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::FaultyFileSystem;
+using testing::FileFaults;
+using ::testing::HasSubstr;
+using testing::TemporaryFolder;
+
+std::string TextOf(const std::string& path) {
+  auto text = SystemFiles().ReadFile(path, 1 << 20);
+  return text.ok() ? *text : "<" + text.error().message + ">";
+}
+
+TEST(SystemFilesTest, WritesAppendsAndReads) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "a";
+  for (const auto mode : {WriteMode::kTruncate, WriteMode::kAppend}) {
+    auto file = *SystemFiles().OpenForWrite(path, mode);
+    ASSERT_TRUE(file->Append(BytesOf("one ")).ok());
+    ASSERT_TRUE(file->Append(BytesOf("two ")).ok());
+    ASSERT_TRUE(file->Sync().ok());
+    ASSERT_TRUE(file->Close().ok());
+    ASSERT_TRUE(file->Close().ok());
+  }
+  EXPECT_EQ(TextOf(path), "one two one two ");
+  EXPECT_EQ(*SystemFiles().FileBytes(path), 16);
+  ASSERT_TRUE(SystemFiles().OpenForWrite(path, WriteMode::kTruncate).ok());
+  EXPECT_EQ(TextOf(path), "");
+}
+
+TEST(SystemFilesTest, ReadFileKeepsItsBound) {
+  const TemporaryFolder folder;
+  const std::string path = folder.Write("a", "12345");
+  EXPECT_EQ(*SystemFiles().ReadFile(path, 5), "12345");
+  const auto longer = SystemFiles().ReadFile(path, 4);
+  ASSERT_FALSE(longer.ok());
+  EXPECT_EQ(longer.error().code, ErrorCode::kCorrupt);
+  EXPECT_THAT(longer.error().message, HasSubstr(path));
+  // A file that does not say how long it is ends by the same bound.
+  EXPECT_FALSE(SystemFiles().ReadFile("/dev/zero", 1 << 20).ok());
+}
+
+TEST(SystemFilesTest, MapsAndKeepsTheBytes) {
+  const TemporaryFolder folder;
+  const std::string path = folder.Write("a", "mapped");
+  auto mapped = *SystemFiles().MapReadOnly(path);
+  ASSERT_TRUE(SystemFiles().RemoveAll(path).ok());
+  ASSERT_EQ(mapped.bytes().size(), 6u);
+  EXPECT_EQ(std::memcmp(mapped.bytes().data(), "mapped", 6), 0);
+  EXPECT_EQ(SystemFiles().MapReadOnly(folder.Write("empty", ""))->bytes().size(), 0u);
+}
+
+TEST(SystemFilesTest, RefusesToMapWhatIsNoFile) {
+  const TemporaryFolder folder;
+  EXPECT_EQ(SystemFiles().MapReadOnly(folder.path()).error().code, ErrorCode::kIo);
+  const std::string fifo = folder / "fifo";
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  EXPECT_THAT(SystemFiles().MapReadOnly(fifo).error().message, HasSubstr("not a regular file"));
+}
+
+TEST(SystemFilesTest, NamesPathAndKindOfFailure) {
+  const TemporaryFolder folder;
+  const std::string missing = folder / "no/such";
+  for (const Error& error :
+       {SystemFiles().ReadFile(missing, 10).error(), SystemFiles().MapReadOnly(missing).error(),
+        SystemFiles().List(missing).error(), SystemFiles().FileBytes(missing).error(),
+        SystemFiles().OpenForWrite(missing, WriteMode::kTruncate).error(),
+        SystemFiles().Rename(missing, folder / "b").error(),
+        SystemFiles().SyncDirectory(missing).error()}) {
+    EXPECT_EQ(error.code, ErrorCode::kNotFound) << error.message;
+    EXPECT_THAT(error.message, HasSubstr(missing));
+    EXPECT_THAT(error.message, HasSubstr("No such file"));
+  }
+  EXPECT_EQ(SystemFiles().ReadFile(folder.path(), 10).error().code, ErrorCode::kIo);
+}
+
+TEST(SystemFilesTest, AFullDiskIsOutOfSpace) {
+  auto file = *SystemFiles().OpenForWrite("/dev/full", WriteMode::kTruncate);
+  const Status status = file->Append(BytesOf("x"));
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::kOutOfSpace);
+  EXPECT_THAT(status.error().message, HasSubstr("/dev/full"));
+}
+
+TEST(SystemFilesTest, FoldersAreMadeListedAndRemoved) {
+  const TemporaryFolder folder;
+  FileSystem& files = SystemFiles();
+  ASSERT_TRUE(files.CreateDirectories(folder / "x/y").ok());
+  ASSERT_TRUE(files.CreateDirectories(folder / "x/y").ok());
+  folder.Write("x/b", "");
+  folder.Write("x/a", "");
+  EXPECT_THAT(*files.List(folder / "x"), ElementsAre("a", "b", "y"));
+  ASSERT_TRUE(files.SyncDirectory(folder / "x").ok());
+  ASSERT_TRUE(files.Rename(folder / "x/a", folder / "x/b").ok());
+  EXPECT_THAT(*files.List(folder / "x"), ElementsAre("b", "y"));
+  ASSERT_TRUE(files.RemoveAll(folder / "x").ok());
+  EXPECT_FALSE(files.Exists(folder / "x"));
+  EXPECT_TRUE(files.RemoveAll(folder / "x").ok());
+  EXPECT_FALSE(files.CreateDirectories(folder.Write("file", "") + "/under").ok());
+  EXPECT_GT(*files.FreeBytes(folder.path()), 0);
+}
+
+TEST(WriteFileAtomicallyTest, SyncsBeforeItRenames) {
+  const TemporaryFolder folder;
+  FaultyFileSystem files;
+  ASSERT_TRUE(WriteFileAtomically(files, folder / "a", "new").ok());
+  EXPECT_EQ(TextOf(folder / "a"), "new");
+  const std::string name = folder.path().substr(folder.path().rfind('/') + 1);
+  EXPECT_THAT(files.calls(), ElementsAre("write a.partial", "sync a.partial", "rename a.partial a",
+                                         "sync-folder " + name));
+}
+
+TEST(WriteFileAtomicallyTest, LeavesTheOldBytesWhateverFails) {
+  for (const FileFaults& faults : {FileFaults{.full_after_bytes = 2}, FileFaults{.fail_write = 1},
+                                   FileFaults{.fail_sync = 1}, FileFaults{.fail_rename = 1}}) {
+    const TemporaryFolder folder;
+    folder.Write("a", "old");
+    FaultyFileSystem files(faults);
+    const Status status = WriteFileAtomically(files, folder / "a", "new text");
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().code,
+              faults.full_after_bytes == 2 ? ErrorCode::kOutOfSpace : ErrorCode::kIo);
+    EXPECT_EQ(TextOf(folder / "a"), "old");
+    EXPECT_THAT(*SystemFiles().List(folder.path()), ElementsAre("a"));
+  }
+}
+
+TEST(PathTest, JoinsAndSplits) {
+  EXPECT_EQ(JoinPath("a", "b"), "a/b");
+  EXPECT_EQ(JoinPath("a/", "b"), "a/b");
+  EXPECT_EQ(JoinPath("", "b"), "b");
+  EXPECT_EQ(FolderOf("a/b"), "a");
+  EXPECT_EQ(FolderOf("a/b/"), "a");
+  EXPECT_EQ(FolderOf("b"), ".");
+  EXPECT_EQ(FolderOf("/b"), "/");
+  EXPECT_EQ(FolderOf("/"), "/");
+}
+
+}  // namespace
+}  // namespace troupe
