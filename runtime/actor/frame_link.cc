@@ -1,4 +1,4 @@
-#include "actors/control_link.h"
+#include "runtime/actor/frame_link.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 namespace troupe {
@@ -26,76 +25,83 @@ void AppendLength(std::string& out, uint32_t length) {
 
 }  // namespace
 
-ControlLink::ControlLink(Scheduler& scheduler, int fd, Handlers handlers)
+FrameLink::FrameLink(Scheduler& scheduler, int fd, Handlers handlers)
     : scheduler_(scheduler), fd_(fd), handlers_(std::move(handlers)) {
   ::fcntl(fd_, F_SETFL, ::fcntl(fd_, F_GETFL) | O_NONBLOCK);
   ::fcntl(fd_, F_SETFD, FD_CLOEXEC);
   poller_ = scheduler_.AddPoller([this] { return Progress(); }, fd_, [] { return true; });
 }
 
-ControlLink::~ControlLink() {
-  if (!closed_) scheduler_.RemovePoller(poller_);
+FrameLink::~FrameLink() { Close(); }
+
+void FrameLink::Close() {
+  if (std::exchange(closed_, true)) return;
+  scheduler_.Cancel(retry_);
+  scheduler_.RemovePoller(poller_);
   ::close(fd_);
 }
 
-int ControlLink::Progress() {
-  if (closed_) return 0;
+void FrameLink::Fail(Error cause) {
+  if (closed_) return;
+  Close();
+  handlers_.on_closed(std::move(cause));
+}
+
+int FrameLink::Progress() {
   char chunk[16384];
   int events = 0;
-  for (;;) {
+  while (!closed_) {
     const ssize_t got = ::recv(fd_, chunk, sizeof(chunk), 0);
     if (got > 0) {
       incoming_.append(chunk, static_cast<size_t>(got));
       ++events;
-      if (!TakeFrames()) return events;
+      TakeFrames();
       continue;
     }
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return events;
-    Close(MakeError(ErrorCode::kPeerDown, "the host agent has gone"));
-    return events + 1;
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+    Fail(MakeError(ErrorCode::kPeerDown, "the other end of the control socket has gone"));
+    ++events;
   }
+  return events;
 }
 
-bool ControlLink::TakeFrames() {
+bool FrameLink::TakeFrames() {
   size_t used = 0;
   while (!closed_ && incoming_.size() - used >= kLengthBytes) {
     const uint32_t length = ReadLength(incoming_.data() + used);
     if (length > kFrameBytesMax) {  // L1
-      Close(MakeError(ErrorCode::kCorrupt, "an order of {} bytes exceeds {}", length,
-                      kFrameBytesMax));
+      Fail(MakeError(ErrorCode::kCorrupt, "a control frame of {} bytes exceeds {}", length,
+                     kFrameBytesMax));
       return false;
     }
     if (incoming_.size() - used - kLengthBytes < length) break;
-    proto::ToRank order;
-    if (!order.ParseFromArray(incoming_.data() + used + kLengthBytes, static_cast<int>(length))) {
-      Close(MakeError(ErrorCode::kCorrupt, "an order of {} bytes does not parse", length));
-      return false;
-    }
+    Status taken =
+        handlers_.on_frame(std::string_view(incoming_).substr(used + kLengthBytes, length));
+    if (!taken.ok()) Fail(std::move(taken).error());
     used += kLengthBytes + length;
-    handlers_.on_order(std::move(order));
   }
   incoming_.erase(0, used);
   return !closed_;
 }
 
-void ControlLink::Send(const proto::FromRank& news) {
+void FrameLink::Send(std::string_view frame) {
   if (closed_) return;
-  AppendLength(outgoing_, static_cast<uint32_t>(news.ByteSizeLong()));
-  news.AppendToString(&outgoing_);
+  AppendLength(outgoing_, static_cast<uint32_t>(frame.size()));
+  outgoing_.append(frame);
   Write();
 }
 
-void ControlLink::SendTelemetry(const proto::FromRank& news) {
+void FrameLink::SendTelemetry(std::string_view frame) {
   if (outgoing_.size() - written_ > kBacklogBytesMax) {
     ++dropped_;
     return;
   }
-  Send(news);
+  Send(frame);
 }
 
-void ControlLink::Write() {
-  while (written_ < outgoing_.size()) {
+void FrameLink::Write() {
+  while (!closed_ && written_ < outgoing_.size()) {
     const ssize_t put =
         ::send(fd_, outgoing_.data() + written_, outgoing_.size() - written_, MSG_NOSIGNAL);
     if (put >= 0) {
@@ -103,13 +109,10 @@ void ControlLink::Write() {
       continue;
     }
     if (errno == EINTR) continue;
-    // Progress finds out when the agent has gone; until then look again soon.
-    if ((errno == EAGAIN || errno == EWOULDBLOCK) && !retry_armed_) {
-      retry_armed_ = true;
-      scheduler_.After(1, [this] {
-        retry_armed_ = false;
-        Write();
-      });
+    // Progress finds out when the peer has gone; until then look again soon.
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      scheduler_.Cancel(retry_);
+      retry_ = scheduler_.After(1, [this] { Write(); });
     }
     return;
   }
@@ -117,7 +120,7 @@ void ControlLink::Write() {
   written_ = 0;
 }
 
-void ControlLink::Drain(int timeout_ms) {
+void FrameLink::Drain(int timeout_ms) {
   const int64_t end_ns = scheduler_.clock().NowNs() + int64_t{timeout_ms} * 1'000'000;
   Write();
   while (!closed_ && written_ < outgoing_.size() && scheduler_.clock().NowNs() < end_ns) {
@@ -125,12 +128,6 @@ void ControlLink::Drain(int timeout_ms) {
     if (::poll(&waiting, 1, 10) > 0 && (waiting.revents & (POLLERR | POLLHUP)) != 0) return;
     Write();
   }
-}
-
-void ControlLink::Close(Error cause) {
-  closed_ = true;
-  scheduler_.RemovePoller(poller_);
-  handlers_.on_closed(std::move(cause));
 }
 
 }  // namespace troupe

@@ -1,4 +1,4 @@
-#include "actors/control_link.h"
+#include "runtime/actor/frame_link.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,16 +11,22 @@
 namespace troupe {
 namespace {
 
-class ControlLinkTest : public ::testing::Test {
+class FrameLinkTest : public ::testing::Test {
  protected:
   void SetUp() override {
     int fds[2];
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
     agent_ = fds[0];
-    link_ = std::make_unique<ControlLink>(
+    link_ = std::make_unique<FrameLink>(
         scheduler_, fds[1],
-        ControlLink::Handlers{.on_order = [this](proto::ToRank o) { orders_.push_back(o); },
-                              .on_closed = [this](Error e) { closed_ = std::move(e); }});
+        FrameLink::Handlers{.on_frame = [this](std::string_view frame) -> Status {
+                              if (frame == "bad") {
+                                return MakeError(ErrorCode::kCorrupt, "no message");
+                              }
+                              frames_.emplace_back(frame);
+                              return {};
+                            },
+                            .on_closed = [this](Error e) { closed_ = std::move(e); }});
   }
   void TearDown() override {
     link_.reset();
@@ -35,59 +41,49 @@ class ControlLinkTest : public ::testing::Test {
     for (int i = 0; i < 4; ++i) frame.push_back(static_cast<char>(body.size() >> (8 * i) & 0xff));
     return frame + body;
   }
-  static std::string StartOf(int rank) {
-    proto::ToRank order;
-    order.mutable_start()->set_rank(rank);
-    return order.SerializeAsString();
-  }
-
   Scheduler scheduler_;
   int agent_ = -1;
-  std::unique_ptr<ControlLink> link_;
-  std::vector<proto::ToRank> orders_;
+  std::unique_ptr<FrameLink> link_;
+  std::vector<std::string> frames_;
   std::optional<Error> closed_;
 };
 
-TEST_F(ControlLinkTest, TakesOrdersWhereverTheBytesAreCut) {
-  const std::string bytes = Frame(StartOf(3)) + Frame(StartOf(4));
+TEST_F(FrameLinkTest, TakesFramesWhereverTheBytesAreCut) {
+  const std::string bytes = Frame("first") + Frame("") + Frame("third");
   for (const char byte : bytes) {
     Write(std::string(1, byte));
     scheduler_.RunUntilIdle();
   }
-  ASSERT_EQ(orders_.size(), 2u);
-  EXPECT_EQ(orders_[1].start().rank(), 4);
+  EXPECT_THAT(frames_, ::testing::ElementsAre("first", "", "third"));
   EXPECT_FALSE(closed_.has_value());
 }
 
-TEST_F(ControlLinkTest, AHostileLengthClosesTheLink) {
+TEST_F(FrameLinkTest, AHostileLengthClosesTheLink) {
   Write("\xff\xff\xff\xff");
   scheduler_.RunUntilIdle();
   ASSERT_TRUE(closed_.has_value());
   EXPECT_EQ(closed_->code, ErrorCode::kCorrupt);
 }
 
-TEST_F(ControlLinkTest, WhatDoesNotParseClosesTheLink) {
-  Write(Frame("\xff\xff\xff"));
+TEST_F(FrameLinkTest, WhatTheHandlerRefusesClosesTheLink) {
+  Write(Frame("bad") + Frame("after"));
   scheduler_.RunUntilIdle();
   ASSERT_TRUE(closed_.has_value());
   EXPECT_EQ(closed_->code, ErrorCode::kCorrupt);
 }
 
-TEST_F(ControlLinkTest, TheAgentsEndIsReportedOnce) {
+TEST_F(FrameLinkTest, ThePeersEndIsReportedOnce) {
   ::close(std::exchange(agent_, -1));
   scheduler_.RunUntilIdle();
   ASSERT_TRUE(closed_.has_value());
   EXPECT_EQ(closed_->code, ErrorCode::kPeerDown);
 }
 
-TEST_F(ControlLinkTest, TelemetryIsDroppedWhileNobodyReadsTheRestIsKept) {
-  proto::FromRank telemetry;
-  telemetry.mutable_happening()->set_text(std::string(1 << 20, 't'));
+TEST_F(FrameLinkTest, TelemetryIsDroppedWhileNobodyReadsTheRestIsKept) {
+  const std::string telemetry(1 << 20, 't');
   for (int i = 0; i < 20; ++i) link_->SendTelemetry(telemetry);
   EXPECT_GT(link_->dropped(), 0);
-  proto::FromRank last;
-  last.mutable_finished()->set_last_step(7);
-  link_->Send(last);
+  link_->Send("the last word");
   std::string received;
   char chunk[65536];
   for (int idle = 0; idle < 50;) {
@@ -100,7 +96,7 @@ TEST_F(ControlLinkTest, TelemetryIsDroppedWhileNobodyReadsTheRestIsKept) {
       ++idle;
     }
   }
-  const std::string end = Frame(last.SerializeAsString());
+  const std::string end = Frame("the last word");
   ASSERT_GT(received.size(), end.size());
   EXPECT_EQ(received.substr(received.size() - end.size()), end);
 }
