@@ -1,0 +1,147 @@
+#include "coordinator/job/job_checks.h"
+
+#include <cmath>
+
+#include "actors/plan/batch_arithmetic.h"
+#include "actors/plan/data_order.h"
+#include "actors/plan/job_plan.h"
+#include "actors/plan/model_config.h"
+
+namespace troupe {
+namespace {
+
+class Checker {
+ public:
+  Checker(FileSystem& files, const proto::JobSpec& spec) : files_(files), spec_(spec) {}
+
+  std::vector<Error> Run() {
+    for (Error& error : ReadModelConfig(spec_.model()).errors) Add(std::move(error));
+    for (Error& error : ReadBatch(spec_.batch(), spec_.parallelism().dp()).errors) {
+      Add(std::move(error));
+    }
+    Training();
+    Resources();
+    Output();
+    if (errors_.empty()) {
+      if (auto plan = MakeJobPlan(spec_); !plan.ok()) Add(std::move(plan).error());
+    }
+    if (spec_.batch().seq_len() > 0) Data();
+    return std::move(errors_);
+  }
+
+ private:
+  void Add(Error error) { errors_.push_back(std::move(error)); }
+  template <typename... Args>
+  void Refuse(fmt::format_string<Args...> format, Args&&... args) {
+    Add(MakeError(ErrorCode::kInvalidSpec, format, std::forward<Args>(args)...));
+  }
+
+  void Training() {
+    if (spec_.spec_version() != 1) Refuse("spec_version = {}: use 1", spec_.spec_version());
+    if (spec_.kind() != "pretrain") Refuse("kind = {}: use pretrain", spec_.kind());
+    const proto::Train& train = spec_.train();
+    if (!train.has_steps()) {
+      Refuse("train.steps is missing: give the number of optimizer updates");
+    } else if (train.steps() < 1) {
+      Refuse("train.steps = {}: use 1 or more", train.steps());
+    }
+    if (train.stop_after() < 0 || train.stop_after() > train.steps()) {
+      Refuse("train.stop_after = {}: use 1 to train.steps = {}, or 0 to run to the end",
+             train.stop_after(), train.steps());
+    }
+    const proto::Optimizer& optimizer = spec_.optimizer();
+    if (optimizer.name() != "adamw") Refuse("optimizer.name = {}: use adamw", optimizer.name());
+    if (optimizer.betas_size() != 2 || !(optimizer.betas(0) >= 0 && optimizer.betas(0) < 1) ||
+        !(optimizer.betas(1) >= 0 && optimizer.betas(1) < 1)) {
+      Refuse("optimizer.betas needs two numbers from 0 to below 1, as [0.9, 0.95]");
+    }
+    if (!(optimizer.eps() > 0)) Refuse("optimizer.eps = {}: use 1e-8", optimizer.eps());
+    if (!(optimizer.weight_decay() >= 0)) {
+      Refuse("optimizer.weight_decay = {}: use 0 or more", optimizer.weight_decay());
+    }
+    if (!(optimizer.grad_clip() >= 0)) {
+      Refuse("optimizer.grad_clip = {}: use 0 (off) or more", optimizer.grad_clip());
+    }
+  }
+
+  void Resources() {
+    const proto::Parallelism& p = spec_.parallelism();
+    const int64_t product = int64_t{p.dp()} * p.cp() * p.tp() * p.pp();
+    const proto::Resources& resources = spec_.resources();
+    if (product > 0 && resources.workers() != product) {
+      Refuse(
+          "resources.workers = {}, but dp x cp x tp x pp = {} x {} x {} x {} = {}: leave it out, "
+          "or set {}",
+          resources.workers(), p.dp(), p.cp(), p.tp(), p.pp(), product, product);
+    }
+    if (resources.threads_per_worker() < 1 || resources.threads_per_worker() > 1024) {
+      Refuse("resources.threads_per_worker = {}: use 1 to 1024", resources.threads_per_worker());
+    }
+  }
+
+  void Output() {
+    const proto::Eval& eval = spec_.eval();
+    if (eval.every() < 0) Refuse("eval.every = {}: use 0 (never) or more", eval.every());
+    if (eval.batches() < 1) Refuse("eval.batches = {}: use 1 or more", eval.batches());
+    if (eval.every() > 0 && !(spec_.data().val_fraction() > 0)) {
+      Refuse("eval.every = {} needs data to evaluate on: set data.val_fraction, as 0.05",
+             eval.every());
+    }
+    if (eval.has_check_against() && eval.check_against() != "single_worker" &&
+        eval.check_against() != "single-worker") {
+      Refuse("eval.check_against = {}: use single_worker", eval.check_against());
+    }
+    if (eval.has_sample()) {
+      if (eval.sample().prompt().empty()) Refuse("eval.sample.prompt is missing: give some text");
+      if (eval.sample().tokens() < 1) {
+        Refuse("eval.sample.tokens = {}: use 1 or more", eval.sample().tokens());
+      }
+      if (!(eval.sample().temperature() >= 0)) {
+        Refuse("eval.sample.temperature = {}: use 0 (greedy) or more", eval.sample().temperature());
+      }
+    }
+    const proto::Checkpoint& checkpoint = spec_.checkpoint();
+    if (checkpoint.every() < 0) {
+      Refuse("checkpoint.every = {}: use 0 (at the end only) or more", checkpoint.every());
+    }
+    if (checkpoint.keep() < 1) Refuse("checkpoint.keep = {}: use 1 or more", checkpoint.keep());
+  }
+
+  void Data() {
+    const proto::Data& data = spec_.data();
+    if (!data.has_train()) return Refuse("data.train is missing: give a .txt or .bin file");
+    auto num_bytes = files_.FileBytes(data.train());
+    if (!num_bytes.ok()) return Add(Context("data.train", std::move(num_bytes).error()));
+    // .txt: a token a byte. A .bin is opened by the ranks; its size bounds its tokens.
+    const int64_t seq_len = spec_.batch().seq_len();
+    const bool text = !data.train().ends_with(".bin");
+    const int64_t samples = (text ? *num_bytes - 1 : *num_bytes / 2) / seq_len;
+    if (samples < 1) {
+      return Refuse(
+          "data.train: {} has {} bytes, a sample needs batch.seq_len + 1 = {} tokens: use "
+          "a longer file or a shorter seq_len",
+          data.train(), *num_bytes, seq_len + 1);
+    }
+    if (text && spec_.model().vocab_size() > 0 && spec_.model().vocab_size() < 256) {
+      Refuse("model.vocab_size = {}: bytes as tokens (.txt) need 256", spec_.model().vocab_size());
+    }
+    auto order = DataOrder::Make({.num_samples = samples, .val_fraction = data.val_fraction()});
+    if (!order.ok()) return Add(std::move(order).error());
+    if (spec_.eval().every() > 0 && order->num_val_samples() < 1) {
+      Refuse("data.val_fraction = {} of {} samples leaves none to evaluate on: use {} or more",
+             data.val_fraction(), samples, 1.0 / static_cast<double>(samples));
+    }
+  }
+
+  FileSystem& files_;
+  const proto::JobSpec& spec_;
+  std::vector<Error> errors_{};
+};
+
+}  // namespace
+
+std::vector<Error> CheckJob(FileSystem& files, const proto::JobSpec& spec) {
+  return Checker(files, spec).Run();
+}
+
+}  // namespace troupe

@@ -1,0 +1,128 @@
+#include "coordinator/job/job_defaults.h"
+
+#include <algorithm>
+#include <string>
+
+#include "actors/schedule/generators.h"
+
+namespace troupe {
+namespace {
+
+// Sets `field` of `message` where it is not given.
+#define TROUPE_DEFAULT(message, path, field, value)   \
+  do {                                                \
+    if (!(message)->has_##field()) {                  \
+      (message)->set_##field(value);                  \
+      provenance.emplace(path "." #field, "default"); \
+    }                                                 \
+  } while (false)
+
+void ModelDefaults(proto::Model* model, Provenance& provenance) {
+  if (model->has_num_attention_heads()) {
+    TROUPE_DEFAULT(model, "model", num_key_value_heads, model->num_attention_heads());
+    if (model->num_attention_heads() > 0) {
+      TROUPE_DEFAULT(model, "model", head_dim, model->hidden_size() / model->num_attention_heads());
+    }
+  }
+  TROUPE_DEFAULT(model, "model", max_position_embeddings, 2048);
+  TROUPE_DEFAULT(model, "model", rms_norm_eps, 1e-6);
+  TROUPE_DEFAULT(
+      model, "model", rope_theta,
+      model->rope_scaling().has_rope_theta() ? model->rope_scaling().rope_theta() : 10000.0);
+  TROUPE_DEFAULT(model, "model", tie_word_embeddings, false);
+  TROUPE_DEFAULT(model, "model", initializer_range, 0.02);
+  TROUPE_DEFAULT(model, "model", hidden_act, "silu");
+  TROUPE_DEFAULT(model, "model", attention_bias, false);
+  TROUPE_DEFAULT(model, "model", mlp_bias, false);
+}
+
+void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
+  proto::Parallelism* p = spec.mutable_parallelism();
+  TROUPE_DEFAULT(p, "parallelism", dp, 1);
+  TROUPE_DEFAULT(p, "parallelism", cp, 1);
+  TROUPE_DEFAULT(p, "parallelism", tp, 1);
+  TROUPE_DEFAULT(p, "parallelism", pp, 1);
+  TROUPE_DEFAULT(p, "parallelism", ep, 1);
+  TROUPE_DEFAULT(p, "parallelism", schedule, "1f1b");
+  if (auto name = CanonicalScheduleName(p->schedule()); name.ok()) p->set_schedule(*name);
+  proto::Batch* batch = spec.mutable_batch();
+  TROUPE_DEFAULT(batch, "batch", gradient_groups, p->dp());
+  proto::Resources* resources = spec.mutable_resources();
+  TROUPE_DEFAULT(resources, "resources", workers, p->dp() * p->cp() * p->tp() * p->pp());
+  TROUPE_DEFAULT(resources, "resources", threads_per_worker, 1);
+}
+
+void TrainingDefaults(proto::JobSpec& spec, Provenance& provenance) {
+  proto::Train* train = spec.mutable_train();
+  TROUPE_DEFAULT(train, "train", stop_after, 0);
+  TROUPE_DEFAULT(train, "train", dtype, "float32");
+  TROUPE_DEFAULT(train, "train", seed, 1234);
+  proto::Data* data = spec.mutable_data();
+  TROUPE_DEFAULT(data, "data", val_fraction, 0.0);
+  TROUPE_DEFAULT(data, "data", shuffle, true);
+  proto::Optimizer* optimizer = spec.mutable_optimizer();
+  TROUPE_DEFAULT(optimizer, "optimizer", name, "adamw");
+  TROUPE_DEFAULT(optimizer, "optimizer", lr, 3e-4);
+  if (optimizer->betas_size() == 0) {
+    optimizer->add_betas(0.9);
+    optimizer->add_betas(0.95);
+    provenance.emplace("optimizer.betas", "default");
+  }
+  TROUPE_DEFAULT(optimizer, "optimizer", eps, 1e-8);
+  TROUPE_DEFAULT(optimizer, "optimizer", weight_decay, 0.1);
+  TROUPE_DEFAULT(optimizer, "optimizer", grad_clip, 1.0);
+  proto::LrScheduler* scheduler = spec.mutable_lr_scheduler();
+  TROUPE_DEFAULT(scheduler, "lr_scheduler", name, "constant");
+  TROUPE_DEFAULT(scheduler, "lr_scheduler", warmup_steps, 0);
+  TROUPE_DEFAULT(scheduler, "lr_scheduler", decay_steps, train->steps());
+  TROUPE_DEFAULT(scheduler, "lr_scheduler", min_lr, 0.0);
+}
+
+void OutputDefaults(proto::JobSpec& spec, Provenance& provenance) {
+  proto::Eval* eval = spec.mutable_eval();
+  TROUPE_DEFAULT(eval, "eval", every, 0);
+  TROUPE_DEFAULT(eval, "eval", batches, 1);
+  if (eval->has_sample()) {
+    proto::Sample* sample = eval->mutable_sample();
+    TROUPE_DEFAULT(sample, "eval.sample", tokens, 64);
+    TROUPE_DEFAULT(sample, "eval.sample", temperature, 0.0);
+    TROUPE_DEFAULT(sample, "eval.sample", seed, 1);
+  }
+  proto::Checkpoint* checkpoint = spec.mutable_checkpoint();
+  TROUPE_DEFAULT(checkpoint, "checkpoint", every, 0);
+  TROUPE_DEFAULT(checkpoint, "checkpoint", keep, 2);
+  TROUPE_DEFAULT(checkpoint, "checkpoint", save_hf, false);
+  TROUPE_DEFAULT(checkpoint, "checkpoint", resume, "never");
+  proto::Log* log = spec.mutable_log();
+  TROUPE_DEFAULT(log, "log", every, 1);
+  TROUPE_DEFAULT(log, "log", trace, true);
+  TROUPE_DEFAULT(log, "log", tensorboard, true);
+}
+
+#undef TROUPE_DEFAULT
+
+void Hyphenate(std::string* name) { std::ranges::replace(*name, '_', '-'); }
+
+}  // namespace
+
+void ApplyDefaults(proto::JobSpec& spec, Provenance& provenance) {
+  if (!spec.has_spec_version()) {
+    spec.set_spec_version(1);
+    provenance.emplace("spec_version", "default");
+  }
+  if (!spec.has_kind()) {
+    spec.set_kind("pretrain");
+    provenance.emplace("kind", "default");
+  }
+  if (!spec.has_name()) {
+    spec.set_name("job");
+    provenance.emplace("name", "default");
+  }
+  ModelDefaults(spec.mutable_model(), provenance);
+  if (spec.parallelism().has_schedule()) Hyphenate(spec.mutable_parallelism()->mutable_schedule());
+  LayoutDefaults(spec, provenance);
+  TrainingDefaults(spec, provenance);
+  OutputDefaults(spec, provenance);
+}
+
+}  // namespace troupe

@@ -1,0 +1,261 @@
+#include "coordinator/job/yaml_walker.h"
+
+#include <fmt/format.h>
+#include <google/protobuf/descriptor.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <set>
+
+namespace troupe {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+
+constexpr size_t kFileBytesMax = size_t{1} << 20;
+constexpr int kDepthMax = 16;
+constexpr size_t kListLengthMax = 1024;
+
+// What people type elsewhere for the same thing.
+const std::map<std::string, std::string, std::less<>> kAliases = {
+    {"pipeline_parallel_size", "pp"},   {"tensor_parallel_size", "tp"},
+    {"context_parallel_size", "cp"},    {"data_parallel_size", "dp"},
+    {"expert_parallel_size", "ep"},     {"rope_parameters", "rope_scaling"},
+    {"gradient_clipping", "grad_clip"}, {"max_grad_norm", "grad_clip"},
+};
+
+int Distance(std::string_view a, std::string_view b) {
+  std::vector<int> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int>(j);
+  for (size_t i = 1; i <= a.size(); ++i) {
+    int diagonal = row[0];
+    row[0] = static_cast<int>(i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const int replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+std::vector<std::string> KeysOf(const Descriptor& type) {
+  std::vector<std::string> keys;
+  for (int i = 0; i < type.field_count(); ++i) keys.emplace_back(type.field(i)->name());
+  return keys;
+}
+
+std::string_view TypeInWords(const FieldDescriptor& field) {
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_INT32:
+      return "a whole number";
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return "a number";
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return "true or false";
+    case FieldDescriptor::CPPTYPE_STRING:
+      return "text";
+    default:
+      return "a mapping";
+  }
+}
+
+class Walker {
+ public:
+  explicit Walker(const WalkContext& context) : context_(context) {}
+
+  void Map(const YAML::Node& node, const std::string& path, Message& message, int depth) {
+    const Descriptor& type = *message.GetDescriptor();
+    if (!node.IsMap()) {
+      return Fail(node, "{} is not a mapping of keys: {}", path.empty() ? "the job" : path,
+                  fmt::join(KeysOf(type), ", "));
+    }
+    if (depth > kDepthMax) return Fail(node, "{} is nested too deeply", path);
+    std::set<std::string> seen;
+    for (const auto& entry : node) {
+      if (!entry.first.IsScalar()) {
+        Fail(entry.first, "a key of {} is not a word", path);
+        continue;
+      }
+      std::string key = entry.first.Scalar();
+      if (const auto alias = kAliases.find(key);
+          alias != kAliases.end() && type.FindFieldByName(key) == nullptr) {
+        key = alias->second;
+      }
+      const std::string full = path.empty() ? key : path + "." + key;
+      const FieldDescriptor* field = type.FindFieldByName(key);
+      if (field == nullptr) {
+        UnknownKey(entry.first, full, key, type);
+      } else if (!seen.insert(key).second) {
+        Fail(entry.first, "{} is given twice", full);
+      } else {
+        Field(entry.second, full, *field, message, depth);
+      }
+    }
+  }
+
+  void Field(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,
+             Message& message, int depth) {
+    const Reflection& reflection = *message.GetReflection();
+    if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      if (node.IsNull()) return;
+      return Map(node, path, *reflection.MutableMessage(&message, &field), depth + 1);
+    }
+    if (!field.is_repeated()) {
+      if (Scalar(node, path, field, message)) Note(path);
+      return;
+    }
+    // A single value stands for a list of one, as in config.json's eos_token_id.
+    reflection.ClearField(&message, &field);
+    const bool list = node.IsSequence();
+    if (list && node.size() > kListLengthMax) return Fail(node, "{} has too many values", path);
+    bool good = true;
+    for (size_t i = 0; i < (list ? node.size() : 1); ++i) {
+      good = Scalar(list ? node[i] : node, path, field, message) && good;
+    }
+    if (good) Note(path);
+  }
+
+  void UnknownKey(const YAML::Node& at, const std::string& path, const std::string& key,
+                  const Descriptor& type) {
+    const std::vector<std::string> keys = KeysOf(type);
+    const std::string nearest = Nearest(key, keys);
+    if (!nearest.empty()) {
+      return Fail(at, "there is no key {}: did you mean {}?", path, nearest);
+    }
+    Fail(at, "there is no key {}: use one of {}", path, fmt::join(keys, ", "));
+  }
+
+  template <typename... Args>
+  void Fail(const YAML::Node& node, fmt::format_string<Args...> format, Args&&... args) {
+    const YAML::Mark mark = node.Mark();
+    const std::string at =
+        context_.origin == "flag" || mark.is_null()
+            ? context_.place
+            : fmt::format("{}:{}:{}", context_.place, mark.line + 1, mark.column + 1);
+    context_.errors->push_back(at + ": " + fmt::format(format, std::forward<Args>(args)...));
+  }
+
+ private:
+  bool Scalar(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,
+              Message& message) {
+    if (!node.IsScalar()) {
+      Fail(node, "{} needs {}", path, TypeInWords(field));
+      return false;
+    }
+    const std::string text = node.Scalar();
+    const bool set = Set(text, field, message);
+    if (!set) Fail(node, "{} = {}: needs {}", path, text, TypeInWords(field));
+    return set;
+  }
+
+  static bool Set(const std::string& text, const FieldDescriptor& field, Message& message) {
+    const Reflection& r = *message.GetReflection();
+    switch (field.cpp_type()) {
+      case FieldDescriptor::CPPTYPE_INT32: {
+        int32_t value = 0;
+        if (!ParseAll(text, value)) return false;
+        field.is_repeated() ? r.AddInt32(&message, &field, value)
+                            : r.SetInt32(&message, &field, value);
+        return true;
+      }
+      case FieldDescriptor::CPPTYPE_DOUBLE: {
+        double value = 0;
+        if (!ParseAll(text, value)) return false;
+        field.is_repeated() ? r.AddDouble(&message, &field, value)
+                            : r.SetDouble(&message, &field, value);
+        return true;
+      }
+      case FieldDescriptor::CPPTYPE_BOOL:
+        if (text != "true" && text != "false") return false;
+        r.SetBool(&message, &field, text == "true");
+        return true;
+      default:
+        r.SetString(&message, &field, text);
+        return true;
+    }
+  }
+
+  template <typename T>
+  static bool ParseAll(const std::string& text, T& value) {
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    return error == std::errc() && stop == end;
+  }
+
+  void Note(const std::string& path) {
+    if (context_.provenance != nullptr) (*context_.provenance)[path] = context_.origin;
+  }
+
+  const WalkContext& context_;
+};
+
+}  // namespace
+
+std::string Nearest(std::string_view word, const std::vector<std::string>& candidates) {
+  std::string nearest;
+  int best = static_cast<int>(word.size()) / 3 + 1;
+  for (const std::string& candidate : candidates) {
+    const int distance = Distance(word, candidate);
+    if (distance <= best && (nearest.empty() || distance < best)) {
+      best = distance;
+      nearest = candidate;
+    }
+  }
+  return nearest;
+}
+
+void WalkYaml(std::string_view text, const WalkContext& context, Message& message,
+              std::map<std::string, std::string>* extra) {
+  if (text.size() > kFileBytesMax) {
+    context.errors->push_back(fmt::format("{}: a job file of {} bytes: at most {} are read",
+                                          context.place, text.size(), kFileBytesMax));
+    return;
+  }
+  try {
+    YAML::Node root = YAML::Load(std::string(text));
+    if (extra != nullptr && root.IsMap()) {
+      for (auto& [key, value] : *extra) {
+        if (!root[key]) continue;
+        if (root[key].IsScalar()) value = root[key].Scalar();
+        root.remove(key);
+      }
+    }
+    Walker(context).Map(root, "", message, 0);
+  } catch (const YAML::Exception& error) {
+    context.errors->push_back(fmt::format("{}:{}:{}: not YAML: {}", context.place,
+                                          error.mark.line + 1, error.mark.column + 1, error.msg));
+  }
+}
+
+void WalkOverride(std::string_view path, std::string_view value, const WalkContext& context,
+                  Message& message) {
+  Walker walker(context);
+  try {
+    const YAML::Node node = YAML::Load(std::string(value));
+    Message* at = &message;
+    std::string done;
+    for (std::string_view rest = path;;) {
+      const size_t dot = rest.find('.');
+      std::string key(rest.substr(0, dot));
+      if (const auto alias = kAliases.find(key); alias != kAliases.end()) key = alias->second;
+      done += (done.empty() ? "" : ".") + key;
+      const FieldDescriptor* field = at->GetDescriptor()->FindFieldByName(key);
+      if (field == nullptr) return walker.UnknownKey(node, done, key, *at->GetDescriptor());
+      if (dot == std::string_view::npos) return walker.Field(node, done, *field, *at, 0);
+      if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) {
+        return walker.Fail(node, "{} has no keys of its own", done);
+      }
+      at = at->GetReflection()->MutableMessage(at, field);
+      rest.remove_prefix(dot + 1);
+    }
+  } catch (const YAML::Exception& error) {
+    context.errors->push_back(fmt::format("{}: not YAML: {}", context.place, error.msg));
+  }
+}
+
+}  // namespace troupe

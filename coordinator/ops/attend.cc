@@ -1,0 +1,94 @@
+#include "coordinator/ops/attend.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "coordinator/job_life.h"
+
+namespace troupe {
+namespace {
+
+constexpr int kSlotsMax = 4096;
+
+JobLife* FindJob(State& state, uint64_t id) {
+  const auto job = state.jobs.find(id);
+  return job == state.jobs.end() ? nullptr : job->second.get();
+}
+
+}  // namespace
+
+Result<Joined> JoinHost(State& state, Seams seams, const proto::Join& join, AgentPort* port) {
+  if (join.slots() < 1 || join.slots() > kSlotsMax) {
+    return MakeError(ErrorCode::kInvalidSpec, "--slots {}: use 1 to {}", join.slots(), kSlotsMax);
+  }
+  const auto taken = [&](const std::string& name) {
+    return std::ranges::any_of(state.hosts, [&](const auto& h) { return h.second.name == name; });
+  };
+  const std::string wanted = join.host().empty() ? "host" : join.host();
+  std::string name = wanted;
+  for (int i = 2; taken(name); ++i) name = fmt::format("{}-{}", wanted, i);
+  Joined joined{.host = state.next_host++};
+  state.hosts[joined.host] = {.name = name,
+                              .slots = join.slots(),
+                              .cores = join.cores(),
+                              .build = join.build(),
+                              .port = port,
+                              .last_heard_ns = seams.scheduler.clock().NowNs()};
+  auto* welcome = joined.welcome.mutable_welcome();
+  welcome->set_term(state.term);
+  welcome->set_host(name);
+  welcome->set_heartbeat_ms(state.options.heartbeat_ms);
+  welcome->set_dead_after_ms(state.options.dead_after_ms);
+  return joined;
+}
+
+void AgentSaid(State& state, Seams seams, HostId id, const proto::FromAgent& message) {
+  const auto host = state.hosts.find(id);
+  if (host == state.hosts.end()) return;
+  host->second.last_heard_ns = seams.scheduler.clock().NowNs();
+  switch (message.message_case()) {
+    case proto::FromAgent::kHeartbeat: {
+      // Answered, so that the agent too knows that somebody is there.
+      if (host->second.port != nullptr) host->second.port->Send(proto::ToAgent());
+      break;
+    }
+    case proto::FromAgent::kRankSaid: {
+      const auto& said = message.rank_said();
+      if (JobLife* job = FindJob(state, said.job())) {
+        job->RankSaid(said.epoch(), said.rank(), said.message());
+      }
+      break;
+    }
+    case proto::FromAgent::kRankExited:
+      if (JobLife* job = FindJob(state, message.rank_exited().job())) {
+        job->RankExited(message.rank_exited());
+      }
+      break;
+    case proto::FromAgent::kRankLog:
+      if (JobLife* job = FindJob(state, message.rank_log().job())) {
+        job->RankLogged(message.rank_log());
+      }
+      break;
+    default:
+      break;
+  }
+}
+
+void DropSilentHosts(State& state, Seams seams) {
+  const int64_t now_ns = seams.scheduler.clock().NowNs();
+  std::vector<HostId> silent;
+  for (const auto& [id, host] : state.hosts) {
+    if (now_ns - host.last_heard_ns > int64_t{state.options.dead_after_ms} * 1'000'000) {
+      silent.push_back(id);
+    }
+  }
+  for (const HostId id : silent) {
+    HostGone(state, id,
+             fmt::format("host agent {} was silent for {} ms", state.hosts[id].name,
+                         state.options.dead_after_ms));
+  }
+}
+
+}  // namespace troupe

@@ -1,0 +1,30 @@
+// Compares a job with the same job on one worker. Pure.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+// What a run leaves to compare.
+struct RunTrace {
+  struct Step {
+    int64_t step = 0;
+    double loss = 0;
+    double grad_norm = 0;
+  };
+  std::vector<Step> steps{};
+  std::string parameter_digests{};  // 8 bytes a parameter, in table order
+};
+
+struct Parity {
+  bool bit_equal = false;
+  std::string sentence{};  // "200 losses, 200 gradient norms and 75 parameters bit-equal"
+};
+// A difference names the first step, or the number of parameters, that differ.
+Parity Compare(const RunTrace& run, const RunTrace& reference);
+
+}  // namespace troupe
