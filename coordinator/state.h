@@ -69,7 +69,7 @@ struct State {
   uint64_t term = 1;
   std::map<HostId, Host> hosts{};
   HostId next_host = 1;
-  std::map<uint64_t, std::unique_ptr<JobLife>> jobs{};
+  std::map<uint64_t, std::unique_ptr<JobLife>> jobs;
   std::map<std::string, uint64_t> by_submission{};
   uint64_t next_job = 1;
   FollowerId next_follower = 1;
