@@ -60,6 +60,9 @@ TEST(Task, PassesValuesAndErrors) {
 
 // A loop over tasks that finish at once must not grow the stack.
 TEST(Task, LongLoopsKeepTheStackFlat) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "g++ 12 makes no tail calls under a sanitizer, so symmetric transfer nests there";
+#endif
   Task<int> sum = Sum(100'000);
   sum.Start();
   ASSERT_TRUE(sum.done());
