@@ -1,0 +1,260 @@
+#include "coordinator/control_service.h"
+
+#include <fmt/format.h>
+#include <grpcpp/grpcpp.h>
+
+#include <deque>
+#include <mutex>
+#include <utility>
+
+#include "coordinator/job_life.h"
+#include "coordinator/ops/attend.h"
+#include "coordinator/ops/cancel.h"
+#include "coordinator/ops/get_status.h"
+#include "coordinator/ops/list_jobs.h"
+#include "coordinator/rpc_status.h"
+#include "proto/control.grpc.pb.h"
+
+namespace troupe {
+namespace {
+
+constexpr int kMessageBytesMax = 64 << 20;
+
+// Messages wait here for gRPC's one write at a time. Thread-safe.
+template <typename Message>
+class WriteQueue {
+ public:
+  // Adds a message; true: the caller starts writing it.
+  bool Push(const Message& message) {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back(message);
+    return queue_.size() == 1;
+  }
+  const Message* Front() {
+    const std::lock_guard lock(mutex_);
+    return queue_.empty() ? nullptr : &queue_.front();
+  }
+  // The front one is written; the next, if any.
+  const Message* Pop() {
+    const std::lock_guard lock(mutex_);
+    queue_.pop_front();
+    return queue_.empty() ? nullptr : &queue_.front();
+  }
+  bool Empty() {
+    const std::lock_guard lock(mutex_);
+    return queue_.empty();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::deque<Message> queue_;  // references stay valid while others are pushed
+};
+
+// A stream to a follower. Lives until both gRPC and the event loop have let it go.
+class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public FollowerPort {
+ public:
+  FollowStream(State& state, Seams seams, uint64_t job) : seams_(seams) {
+    seams_.scheduler.Post([this, &state, job] {
+      const auto found = state.jobs.find(job);
+      if (found == state.jobs.end()) {
+        FinishOnce(ToRpc(MakeError(ErrorCode::kNotFound, "there is no job {}", job)));
+        return;
+      }
+      state_ = &state;
+      job_ = job;
+      follower_ = found->second->Follow(this);
+    });
+  }
+  void Send(const proto::JobEvent& event) override {
+    if (queue_.Push(event)) StartWrite(queue_.Front());
+  }
+  void Finish() override {
+    follower_ = 0;
+    ending_ = true;
+    if (queue_.Empty()) FinishOnce(grpc::Status::OK);
+  }
+  void OnWriteDone(bool ok) override {
+    if (!ok) return FinishOnce(grpc::Status::CANCELLED);
+    if (const auto* next = queue_.Pop()) {
+      StartWrite(next);
+    } else if (ending_) {
+      FinishOnce(grpc::Status::OK);
+    }
+  }
+  void OnCancel() override { FinishOnce(grpc::Status::CANCELLED); }
+  void OnDone() override {
+    seams_.scheduler.Post([this] {
+      if (follower_ != 0) {
+        const auto job = state_->jobs.find(job_);
+        if (job != state_->jobs.end()) job->second->Unfollow(follower_);
+      }
+      delete this;
+    });
+  }
+
+ private:
+  void FinishOnce(const grpc::Status& status) {
+    if (!finished_.exchange(true)) ServerWriteReactor::Finish(status);
+  }
+
+  Seams seams_;
+  State* state_ = nullptr;
+  uint64_t job_ = 0;
+  FollowerId follower_ = 0;
+  std::atomic<bool> ending_{false};
+  std::atomic<bool> finished_{false};
+  WriteQueue<proto::JobEvent> queue_;
+};
+
+// An agent's stream, both ways.
+class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToAgent>,
+                     public AgentPort {
+ public:
+  AttendStream(State& state, Seams seams, std::string peer)
+      : state_(state), seams_(seams), peer_(std::move(peer)) {
+    StartRead(&incoming_);
+  }
+  void Send(const proto::ToAgent& command) override {
+    if (queue_.Push(command)) StartWrite(queue_.Front());
+  }
+  void OnWriteDone(bool ok) override {
+    if (!ok) return FinishOnce(grpc::Status::CANCELLED);
+    if (const auto* next = queue_.Pop()) StartWrite(next);
+  }
+  void OnReadDone(bool ok) override {
+    if (!ok) return FinishOnce(grpc::Status::OK);
+    seams_.scheduler.Post([this, message = std::move(incoming_)] { Take(message); });
+    incoming_.Clear();
+    StartRead(&incoming_);
+  }
+  void OnCancel() override { FinishOnce(grpc::Status::CANCELLED); }
+  void OnDone() override {
+    seams_.scheduler.Post([this] {
+      if (host_ != 0) HostGone(state_, host_, "its agent's connection ended");
+      delete this;
+    });
+  }
+
+ private:
+  void Take(const proto::FromAgent& message) {
+    if (host_ != 0) return AgentSaid(state_, seams_, host_, message);
+    if (!message.has_join()) {
+      return FinishOnce(ToRpc(MakeError(ErrorCode::kInvalidSpec, "an agent's first word is Join")));
+    }
+    auto joined = JoinHost(state_, seams_, message.join(), this);
+    if (!joined.ok()) return FinishOnce(ToRpc(joined.error()));
+    host_ = joined->host;
+    Send(joined->welcome);
+    StartWhatFits(state_);
+  }
+  void FinishOnce(const grpc::Status& status) {
+    if (!finished_.exchange(true)) Finish(status);
+  }
+
+  State& state_;
+  Seams seams_;
+  const std::string peer_;
+  proto::FromAgent incoming_;
+  HostId host_ = 0;  // event loop only
+  std::atomic<bool> finished_{false};
+  WriteQueue<proto::ToAgent> queue_;
+};
+
+class Service final : public proto::Control::CallbackService {
+ public:
+  Service(State& state, Seams seams, NewRecorder new_recorder)
+      : state_(state), seams_(seams), new_recorder_(std::move(new_recorder)) {}
+
+  grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context,
+                                   const proto::SubmitRequest* request,
+                                   proto::SubmitReply* reply) override {
+    return Answer(context, reply, [this, request] {
+      return troupe::Submit(state_, seams_, new_recorder_, *request);
+    });
+  }
+  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context,
+                                   const proto::CancelRequest* request,
+                                   proto::CancelReply* reply) override {
+    return Answer(context, reply, [this, request] { return troupe::Cancel(state_, *request); });
+  }
+  grpc::ServerUnaryReactor* ListJobs(grpc::CallbackServerContext* context,
+                                     const proto::ListJobsRequest*,
+                                     proto::ListJobsReply* reply) override {
+    return Answer(context, reply,
+                  [this] { return Result<proto::ListJobsReply>(troupe::ListJobs(state_)); });
+  }
+  grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
+                                      const proto::GetStatusRequest* request,
+                                      proto::GetStatusReply* reply) override {
+    return Answer(context, reply, [this, request] { return troupe::GetStatus(state_, *request); });
+  }
+  grpc::ServerWriteReactor<proto::JobEvent>* Follow(grpc::CallbackServerContext*,
+                                                    const proto::FollowRequest* request) override {
+    return new FollowStream(state_, seams_, request->job());
+  }
+  grpc::ServerBidiReactor<proto::FromAgent, proto::ToAgent>* Attend(
+      grpc::CallbackServerContext* context) override {
+    return new AttendStream(state_, seams_, context->peer());
+  }
+
+ private:
+  template <typename Reply, typename Op>
+  grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, Reply* reply, Op op) {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    seams_.scheduler.Post([reactor, reply, op = std::move(op)] {
+      Result<Reply> result = op();
+      if (!result.ok()) return reactor->Finish(ToRpc(result.error()));
+      *reply = *std::move(result);
+      reactor->Finish(grpc::Status::OK);
+    });
+    return reactor;
+  }
+
+  State& state_;
+  const Seams seams_;
+  const NewRecorder new_recorder_;
+};
+
+class Server final : public ControlServer {
+ public:
+  Server(State& state, Seams seams, NewRecorder new_recorder)
+      : service_(state, seams, std::move(new_recorder)) {}
+
+  Status Listen(const std::string& listen) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(&service_);
+    builder.SetMaxReceiveMessageSize(kMessageBytesMax);
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 200);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || port_ == 0) {
+      return MakeError(ErrorCode::kUnavailable,
+                       "--listen {}: the address cannot be bound: is another program on it?",
+                       listen);
+    }
+    return {};
+  }
+  int port() const override { return port_; }
+  void Shutdown() override {
+    server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
+  }
+
+ private:
+  Service service_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<ControlServer>> ControlServer::Start(State& state, Seams seams,
+                                                            NewRecorder new_recorder,
+                                                            const std::string& listen) {
+  auto server = std::make_unique<Server>(state, seams, std::move(new_recorder));
+  RETURN_IF_ERROR(server->Listen(listen));
+  return std::unique_ptr<ControlServer>(std::move(server));
+}
+
+}  // namespace troupe

@@ -1,0 +1,20 @@
+// One JSON object a step: the lines of metrics.jsonl and of `-o jsonl`. Floats have 17 significant
+// digits, so that reading them gives the same bits. Pure.
+#pragma once
+
+#include <string>
+
+#include "proto/control.pb.h"
+
+namespace troupe {
+
+std::string MetricsJson(const proto::StepMetrics& metrics, int num_workers, int64_t wall_us);
+std::string EvalJson(const proto::EvalMetrics& metrics, int64_t wall_us);
+// {"event":"result","state":…,"exit_code":…,"run_dir":…}
+std::string ResultJson(const proto::JobResult& result);
+
+std::string_view JobStateName(proto::JobState state);  // "RUNNING"
+// A JSON string literal; bytes that are no UTF-8 become U+FFFD.
+std::string JsonText(std::string_view text);
+
+}  // namespace troupe

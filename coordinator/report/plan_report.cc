@@ -1,0 +1,100 @@
+#include "coordinator/report/plan_report.h"
+
+#include <fmt/format.h>
+
+#include <numeric>
+
+#include <nlohmann/json.hpp>
+
+#include "actors/schedule/drawing.h"
+
+namespace troupe {
+namespace {
+
+std::string Row(const JobPlan& plan, size_t rank) {
+  std::string row = fmt::format("  {:<5} {:<24}", rank, Describe(plan.stages[rank]));
+  int64_t total = 0;
+  for (const int64_t bytes : plan.memory[rank]) {
+    row += fmt::format(" {:>11}", BytesInWords(static_cast<double>(bytes)));
+    total += bytes;
+  }
+  return row + fmt::format(" {:>11}\n", BytesInWords(static_cast<double>(total)));
+}
+
+}  // namespace
+
+std::string BytesInWords(double num_bytes) {
+  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  int unit = 0;
+  while (num_bytes >= 1024 && unit < 4) {
+    num_bytes /= 1024;
+    ++unit;
+  }
+  return fmt::format("{:.{}f} {}", num_bytes, unit == 0 || num_bytes >= 100 ? 0 : 1, kUnits[unit]);
+}
+
+std::string WithThousands(int64_t value) {
+  std::string digits = fmt::format("{}", value);
+  for (int64_t at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) {
+    digits.insert(static_cast<size_t>(at), ",");
+  }
+  return digits;
+}
+
+std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores, int columns) {
+  const int ranks = plan.train.num_ranks;
+  std::string text =
+      fmt::format("{}: {} parameters in {} layers, {}, seed {}\n", spec.name(),
+                  WithThousands(plan.table.num_elements()), plan.config.num_hidden_layers,
+                  spec.train().dtype(), spec.train().seed());
+  text += fmt::format("  layout    {}: {} worker{}, {} math thread{} each\n", plan.mesh.Name(),
+                      ranks, ranks == 1 ? "" : "s", spec.resources().threads_per_worker(),
+                      spec.resources().threads_per_worker() == 1 ? "" : "s");
+  text += fmt::format("  batch     {}\n", Describe(plan.batch));
+  text += fmt::format("  schedule  {}: {} ranks x {} microbatches, makespan bubble {:.1f} %\n",
+                      plan.train.name, ranks, plan.batch.num_microbatches,
+                      100 * plan.simulation.idle.bubble_makespan);
+  if (cores > 0 && ranks > cores) {
+    text += fmt::format("  cores     {} workers share {} cores: a full run, only slower\n", ranks,
+                        cores);
+  }
+  text += fmt::format("\n  {:<5} {:<24}", "rank", "holds");
+  for (int kind = 0; kind < kNumMemoryKinds; ++kind) {
+    text += fmt::format(" {:>11}", MemoryKindName(static_cast<MemoryKind>(kind)));
+  }
+  text += fmt::format(" {:>11}\n", "predicted");
+  for (size_t rank = 0; rank < plan.stages.size(); ++rank) text += Row(plan, rank);
+  if (ranks > 1) {
+    text += "\n" + DrawText(plan.simulation.timeline, {.columns = columns});
+  }
+  return text;
+}
+
+std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan) {
+  nlohmann::ordered_json json;
+  json["name"] = spec.name();
+  json["parameters"] = plan.table.num_elements();
+  json["layout"] = plan.mesh.Name();
+  json["workers"] = plan.train.num_ranks;
+  json["schedule"] = plan.train.name;
+  json["microbatches"] = plan.batch.num_microbatches;
+  json["tokens_per_step"] = plan.batch.tokens_per_step();
+  json["bubble_makespan"] = plan.simulation.idle.bubble_makespan;
+  for (size_t rank = 0; rank < plan.stages.size(); ++rank) {
+    nlohmann::ordered_json row;
+    row["rank"] = rank;
+    row["first_layer"] = plan.stages[rank].first_layer;
+    row["num_layers"] = plan.stages[rank].num_layers;
+    row["embedding"] = plan.stages[rank].has_embedding();
+    row["head"] = plan.stages[rank].has_head();
+    row["peak_microbatches"] = plan.peak_microbatches[rank];
+    for (int kind = 0; kind < kNumMemoryKinds; ++kind) {
+      row["memory"][std::string(MemoryKindName(static_cast<MemoryKind>(kind)))] =
+          plan.memory[rank][static_cast<size_t>(kind)];
+    }
+    json["ranks"].push_back(std::move(row));
+  }
+  return json.dump(2) + "\n";
+}
+
+}  // namespace troupe

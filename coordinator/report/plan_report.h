@@ -1,0 +1,17 @@
+// What a job will do, before it does it: for people, and as JSON. Pure.
+#pragma once
+
+#include <string>
+
+#include "actors/plan/job_plan.h"
+
+namespace troupe {
+
+// `cores` of this machine; 0: unknown. `columns`: widest line of the schedule's drawing.
+std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores, int columns = 100);
+std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan);
+
+std::string BytesInWords(double num_bytes);  // "1.9 MiB"
+std::string WithThousands(int64_t value);    // "12,345"
+
+}  // namespace troupe
