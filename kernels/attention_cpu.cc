@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "kernels/attention.h"
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/specification.h"
 
 namespace troupe {
@@ -33,12 +34,15 @@ Real ScaleOf(const AttentionShape& shape) {
       shape.scale != 0.0 ? shape.scale : 1.0 / std::sqrt(static_cast<double>(shape.head_dim)));
 }
 
+// Causal: were there keys without end, query i would see those below this; may be negative.
+int64_t NumKeysUpTo(const AttentionShape& shape, int64_t i) {
+  return shape.query_offset + i - shape.key_offset + (shape.mask == AttentionMask::kCausal ? 1 : 0);
+}
+
 // Keys [0, n) are visible to query i.
 int64_t NumVisibleKeys(const AttentionShape& shape, int64_t i) {
   if (shape.mask == AttentionMask::kFull) return shape.key_len;
-  const int64_t past_last =
-      shape.query_offset + i - shape.key_offset + (shape.mask == AttentionMask::kCausal ? 1 : 0);
-  return std::clamp<int64_t>(past_last, 0, shape.key_len);
+  return std::clamp<int64_t>(NumKeysUpTo(shape, i), 0, shape.key_len);
 }
 
 template <typename Real>
@@ -178,6 +182,80 @@ void MergeSpecification(int64_t num_sequences, const MergeAttentionArgs& args) {
   }
 }
 
+// Calls body(memory, sequence, key head) for every key head, split over the exec's threads, each
+// with its own part of the workspace.
+template <typename Body>
+void ForEachKeyHead(const Exec& exec, const AttentionShape& shape, int64_t floats_each,
+                    Body&& body) {
+  const int64_t heads = shape.num_sequences * shape.num_kv_heads;
+  const int64_t num_pieces = std::min<int64_t>(std::max(exec.num_threads, 1), heads);
+  float* memory = Scratch<float>(exec, num_pieces * floats_each);
+  const auto run = [&](int64_t piece) {
+    for (int64_t i = heads * piece / num_pieces; i < heads * (piece + 1) / num_pieces; ++i) {
+      body(memory + piece * floats_each, i / shape.num_kv_heads, i % shape.num_kv_heads);
+    }
+  };
+  if (num_pieces <= 1) {
+    if (num_pieces == 1) run(0);
+    return;
+  }
+#pragma omp parallel for num_threads(static_cast <int>(num_pieces)) schedule(static, 1)
+  for (int64_t piece = 0; piece < num_pieces; ++piece) run(piece);
+}
+
+// One sequence's rows of a view, from the first column of `head`.
+Rows HeadRowsOf(const ConstTensorView& view, int64_t sequence, int64_t len, int64_t head) {
+  const int64_t first = head * view.dim(2);
+  return RowsOf(view.Rows(sequence * len, len).Columns(first, view.row_elements() - first));
+}
+
+// What forward and backward share.
+AttentionHeads HeadsOf(const AttentionShape& shape, const AttentionForwardArgs& args, float* memory,
+                       int64_t b, int64_t kv) {
+  AttentionHeads h{};
+  h.query_len = shape.query_len;
+  h.key_len = shape.key_len;
+  h.head_dim = shape.head_dim;
+  h.group = shape.num_heads / shape.num_kv_heads;
+  h.scale = ScaleOf<float>(shape);
+  h.visible = shape.mask == AttentionMask::kFull ? shape.key_len : NumKeysUpTo(shape, 0);
+  h.q = HeadRowsOf(args.q, b, shape.query_len, kv * h.group);
+  h.k = HeadRowsOf(args.k, b, shape.key_len, kv);
+  h.v = HeadRowsOf(args.v, b, shape.key_len, kv);
+  h.out = HeadRowsOf(args.out, b, shape.query_len, kv * h.group);
+  h.lse = args.lse.as<float>() + (b * shape.num_heads + kv * h.group) * shape.query_len;
+  h.workspace = memory;
+  return h;
+}
+
+void ForwardFast(const Exec& exec, const VectorBodies& bodies, const AttentionShape& shape,
+                 const AttentionForwardArgs& args) {
+  const int64_t floats = bodies.attention_floats(shape.key_len, shape.head_dim);
+  ForEachKeyHead(exec, shape, floats, [&](float* memory, int64_t b, int64_t kv) {
+    bodies.attention(HeadsOf(shape, args, memory, b, kv));
+  });
+}
+
+void BackwardFast(const Exec& exec, const VectorBodies& bodies, const AttentionShape& shape,
+                  const AttentionBackwardArgs& args) {
+  const auto readable = [](const ConstTensorView& view) {
+    return TensorView(const_cast<void*>(view.data()), view.dtype(),
+                      {view.rows(), view.dim(1), view.dim(2)}, view.row_stride());
+  };
+  const AttentionForwardArgs forward{readable(args.out), readable(args.lse), args.q, args.k,
+                                     args.v};
+  const int64_t floats = bodies.attention_floats(shape.key_len, shape.head_dim);
+  ForEachKeyHead(exec, shape, floats, [&](float* memory, int64_t b, int64_t kv) {
+    AttentionHeads h = HeadsOf(shape, forward, memory, b, kv);
+    h.dout = HeadRowsOf(args.dout, b, shape.query_len, kv * h.group);
+    h.dq = HeadRowsOf(args.dq, b, shape.query_len, kv * h.group);
+    h.dk = HeadRowsOf(args.dk, b, shape.key_len, kv);
+    h.dv = HeadRowsOf(args.dv, b, shape.key_len, kv);
+    h.accumulate = args.accumulate;
+    bodies.attention_grad(h);
+  });
+}
+
 void CheckHeads(const AttentionShape& shape, const ConstTensorView& view, int64_t len,
                 int64_t num_heads) {
   KERNEL_CHECK(view.rank() == 3 && view.rows() == shape.num_sequences * len &&
@@ -196,9 +274,14 @@ void CheckShape(const AttentionShape& shape, const ConstTensorView& lse) {
 }  // namespace
 
 int64_t AttentionWorkspaceBytes(const AttentionShape& shape, int num_threads) {
-  (void)num_threads;
-  const int64_t backward = (2 * shape.key_len + 1) * shape.head_dim;
-  return static_cast<int64_t>(sizeof(double)) * std::max(shape.key_len, backward);
+  const int64_t plain =
+      std::max(shape.key_len, (2 * shape.key_len + 1) * shape.head_dim) * int64_t{sizeof(double)};
+  const VectorBodies* fast = BestVectorBodies();
+  if (fast == nullptr) return plain;
+  const int64_t floats = fast->attention_floats(shape.key_len, shape.head_dim);
+  const int64_t pieces =
+      std::min<int64_t>(std::max(num_threads, 1), shape.num_sequences * shape.num_kv_heads);
+  return std::max(plain, pieces * floats * int64_t{sizeof(float)});
 }
 
 void AttentionForward(const Exec& exec, const AttentionShape& shape,
@@ -209,6 +292,10 @@ void AttentionForward(const Exec& exec, const AttentionShape& shape,
   CheckHeads(shape, args.out, shape.query_len, shape.num_heads);
   CheckHeads(shape, args.k, shape.key_len, shape.num_kv_heads);
   CheckHeads(shape, args.v, shape.key_len, shape.num_kv_heads);
+  if (const VectorBodies* fast = FastBodies(exec, args.q.dtype(), args.k.dtype(), args.v.dtype(),
+                                            args.out.dtype(), args.lse.dtype())) {
+    return ForwardFast(exec, *fast, shape, args);
+  }
   WithReal(args.q.dtype(),
            [&](auto real) { ForwardSpecification<decltype(real)>(exec, shape, args); });
 }
@@ -226,6 +313,11 @@ void AttentionBackward(const Exec& exec, const AttentionShape& shape,
   }
   KERNEL_CHECK(!args.accumulate || args.dq.dtype() != DType::kBFloat16,
                "accumulated gradients are float32 (float64)");
+  if (const VectorBodies* fast = FastBodies(exec, args.q.dtype(), args.k.dtype(), args.v.dtype(),
+                                            args.out.dtype(), args.lse.dtype(), args.dout.dtype(),
+                                            args.dq.dtype(), args.dk.dtype(), args.dv.dtype())) {
+    return BackwardFast(exec, *fast, shape, args);
+  }
   WithReal(args.q.dtype(),
            [&](auto real) { BackwardSpecification<decltype(real)>(exec, shape, args); });
 }

@@ -1,3 +1,6 @@
+#include <cstring>
+
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/specification.h"
 #include "kernels/elementwise.h"
 
@@ -19,6 +22,13 @@ void ForEachSpecification(const TensorView& out, Body&& body) {
 void Cast(const Exec& exec, TensorView out, ConstTensorView in) {
   CheckOnCpu(exec);
   KERNEL_CHECK(SameShape(out, in), "in and out differ in shape");
+  if (const VectorBodies* fast = FastBodies(exec, out.dtype(), in.dtype())) {
+    SplitRows(exec, out.rows(), [&](int64_t first, int64_t count) {
+      const Walk walk = WalkOver(count, out.row_elements(), out, in);
+      fast->cast(RowsOf(out, first, count), RowsOf(in, first, count), walk.rows, walk.columns);
+    });
+    return;
+  }
   WithReal(in.dtype(), [&](auto real) {
     using Real = decltype(real);
     ForEachSpecification<Real>(out, [&](int64_t r, int64_t c) { return Read<Real>(in, r, c); });
@@ -28,6 +38,14 @@ void Cast(const Exec& exec, TensorView out, ConstTensorView in) {
 void Add(const Exec& exec, TensorView out, ConstTensorView a, ConstTensorView b) {
   CheckOnCpu(exec);
   KERNEL_CHECK(SameShape(out, a) && SameShape(out, b), "out, a and b differ in shape");
+  if (const VectorBodies* fast = FastBodies(exec, out.dtype(), a.dtype(), b.dtype())) {
+    SplitRows(exec, out.rows(), [&](int64_t first, int64_t count) {
+      const Walk walk = WalkOver(count, out.row_elements(), out, a, b);
+      fast->add(RowsOf(out, first, count), RowsOf(a, first, count), RowsOf(b, first, count),
+                walk.rows, walk.columns);
+    });
+    return;
+  }
   WithReal(out.dtype(), [&](auto real) {
     using Real = decltype(real);
     ForEachSpecification<Real>(
@@ -39,6 +57,7 @@ void Accumulate(const Exec& exec, TensorView sum, ConstTensorView in) {
   CheckOnCpu(exec);
   KERNEL_CHECK(SameShape(sum, in), "sum and in differ in shape");
   KERNEL_CHECK(sum.dtype() != DType::kBFloat16, "sums are float32 (float64)");
+  if (FastBodies(exec, sum.dtype(), in.dtype()) != nullptr) return Add(exec, sum, sum, in);
   WithReal(sum.dtype(), [&](auto real) {
     using Real = decltype(real);
     ForEachSpecification<Real>(
@@ -48,6 +67,13 @@ void Accumulate(const Exec& exec, TensorView sum, ConstTensorView in) {
 
 void Scale(const Exec& exec, TensorView x, double factor) {
   CheckOnCpu(exec);
+  if (const VectorBodies* fast = FastBodies(exec, x.dtype())) {
+    SplitRows(exec, x.rows(), [&](int64_t first, int64_t count) {
+      const Walk walk = WalkOver(count, x.row_elements(), x);
+      fast->scale(RowsOf(x, first, count), static_cast<float>(factor), walk.rows, walk.columns);
+    });
+    return;
+  }
   WithReal(x.dtype(), [&](auto real) {
     using Real = decltype(real);
     ForEachSpecification<Real>(
@@ -57,10 +83,12 @@ void Scale(const Exec& exec, TensorView x, double factor) {
 
 void FillZero(const Exec& exec, TensorView x) {
   CheckOnCpu(exec);
-  WithReal(x.dtype(), [&](auto real) {
-    using Real = decltype(real);
-    ForEachSpecification<Real>(x, [](int64_t, int64_t) { return Real{0}; });
-  });
+  const int64_t item = DTypeBytes(x.dtype());
+  const Walk walk = WalkOver(x.rows(), x.row_elements(), x);
+  for (int64_t row = 0; row < walk.rows; ++row) {
+    std::memset(static_cast<std::byte*>(x.data()) + row * x.row_stride() * item, 0,
+                static_cast<size_t>(walk.columns * item));
+  }
 }
 
 }  // namespace troupe

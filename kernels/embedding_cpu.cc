@@ -1,3 +1,6 @@
+#include <cstring>
+
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/specification.h"
 #include "kernels/embedding.h"
 
@@ -38,8 +41,17 @@ void EmbeddingForward(const Exec& exec, TensorView out, ConstTensorView tokens,
   KERNEL_CHECK(out.rows() == tokens.num_elements(), "one row of out for each token");
   KERNEL_CHECK(out.row_elements() == table.row_elements(), "out and table differ in channels");
   KERNEL_CHECK(out.dtype() == table.dtype(), "out and table differ in dtype");
-  WithReal(table.dtype(),
-           [&](auto real) { ForwardSpecification<decltype(real)>(out, tokens, table); });
+  if (exec.specification) {
+    WithReal(table.dtype(),
+             [&](auto real) { ForwardSpecification<decltype(real)>(out, tokens, table); });
+    return;
+  }
+  const int64_t item = DTypeBytes(table.dtype());
+  for (int64_t t = 0; t < out.rows(); ++t) {
+    const int64_t token = TokenAt(tokens, t, table.rows());
+    std::memcpy(out.Rows(t, 1).data(), table.Rows(token, 1).data(),
+                static_cast<size_t>(table.row_elements() * item));
+  }
 }
 
 void EmbeddingBackward(const Exec& exec, TensorView dtable, ConstTensorView tokens,
@@ -48,6 +60,13 @@ void EmbeddingBackward(const Exec& exec, TensorView dtable, ConstTensorView toke
   KERNEL_CHECK(dout.rows() == tokens.num_elements(), "one row of dout for each token");
   KERNEL_CHECK(dout.row_elements() == dtable.row_elements(), "dout and dtable differ in channels");
   KERNEL_CHECK(dtable.dtype() != DType::kBFloat16, "a gradient table sums in float32");
+  if (const VectorBodies* fast = FastBodies(exec, dtable.dtype(), dout.dtype())) {
+    for (int64_t t = 0; t < dout.rows(); ++t) {
+      const Rows row = RowsOf(dtable, TokenAt(tokens, t, dtable.rows()), 1);
+      fast->add(row, row, RowsOf(dout, t, 1), 1, dout.row_elements());
+    }
+    return;
+  }
   WithReal(dout.dtype(),
            [&](auto real) { BackwardSpecification<decltype(real)>(dtable, tokens, dout); });
 }

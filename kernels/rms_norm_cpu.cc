@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/specification.h"
 #include "kernels/rms_norm.h"
 
@@ -67,6 +68,25 @@ void AddSpecification(const AddRmsNormArgs& args) {
   });
 }
 
+void Fast(const Exec& exec, const VectorBodies& bodies, const AddRmsNormArgs& args) {
+  const ConstTensorView& x = args.x;
+  SplitRows(exec, x.rows(), [&](int64_t first, int64_t count) {
+    bodies.rms_norm(
+        {RowsOf(args.y, first, count), RowsOf(x, first, count), RowsOf(args.delta, first, count),
+         RowsOf(args.sum, first, count), RowsOf(args.weight), args.rstd.as<float>() + first,
+         static_cast<float>(args.eps)},
+        count, x.row_elements());
+  });
+}
+
+// The weight half sums over tokens in order, so that it runs on one thread.
+void FastBackward(const VectorBodies& bodies, const RmsNormBackwardArgs& args) {
+  bodies.rms_norm_grad(
+      {RowsOf(args.dx), RowsOf(args.dy), RowsOf(args.x), RowsOf(args.residual), RowsOf(args.weight),
+       args.dweight.empty() ? nullptr : args.dweight.as<float>(), args.rstd.as<float>()},
+      args.x.rows(), args.x.row_elements());
+}
+
 void CheckForward(const TensorView& y, const TensorView& rstd, const ConstTensorView& x,
                   const ConstTensorView& weight) {
   KERNEL_CHECK(SameShape(y, x), "x and y differ in shape");
@@ -82,6 +102,10 @@ void RmsNormForward(const Exec& exec, TensorView y, TensorView rstd, ConstTensor
                     ConstTensorView weight, double eps) {
   CheckOnCpu(exec);
   CheckForward(y, rstd, x, weight);
+  if (const VectorBodies* fast =
+          FastBodies(exec, x.dtype(), y.dtype(), weight.dtype(), rstd.dtype())) {
+    return Fast(exec, *fast, {y, rstd, {}, x, {}, weight, eps});
+  }
   WithReal(x.dtype(),
            [&](auto real) { ForwardSpecification<decltype(real)>(y, rstd, x, weight, eps); });
 }
@@ -91,6 +115,11 @@ void AddRmsNormForward(const Exec& exec, const AddRmsNormArgs& args) {
   CheckForward(args.y, args.rstd, args.sum, args.weight);
   KERNEL_CHECK(SameShape(args.x, args.delta) && SameShape(args.x, args.sum),
                "x, delta and sum differ in shape");
+  if (const VectorBodies* fast =
+          FastBodies(exec, args.x.dtype(), args.delta.dtype(), args.sum.dtype(), args.y.dtype(),
+                     args.weight.dtype(), args.rstd.dtype())) {
+    return Fast(exec, *fast, args);
+  }
   AddSpecification(args);
   RmsNormForward(exec, args.y, args.rstd, args.sum, args.weight, args.eps);
 }
@@ -99,17 +128,24 @@ void RmsNormBackward(const Exec& exec, const RmsNormBackwardArgs& args) {
   CheckOnCpu(exec);
   KERNEL_CHECK(SameShape(args.dy, args.x), "x and dy differ in shape");
   KERNEL_CHECK(args.rstd.num_elements() == args.x.rows(), "one rstd for each token");
-  // The weight half first: dx may be dy's or the residual's memory.
+  KERNEL_CHECK(args.dweight.empty() || args.dweight.num_elements() == args.x.row_elements(),
+               "dweight is (C)");
+  KERNEL_CHECK(args.dweight.dtype() != DType::kBFloat16, "dweight sums in float32");
+  KERNEL_CHECK(args.dx.empty() || SameShape(args.dx, args.x), "x and dx differ in shape");
+  KERNEL_CHECK(args.dx.empty() || args.weight.num_elements() == args.x.row_elements(),
+               "weight is (C)");
+  KERNEL_CHECK(args.dx.empty() || args.residual.empty() || SameShape(args.residual, args.x),
+               "x and residual differ in shape");
+  if (const VectorBodies* fast =
+          FastBodies(exec, args.x.dtype(), args.dy.dtype(), args.dx.dtype(), args.weight.dtype(),
+                     args.residual.dtype(), args.dweight.dtype(), args.rstd.dtype())) {
+    return FastBackward(*fast, args);
+  }
+  // The weight half first: dx may be dy's memory.
   if (!args.dweight.empty()) {
-    KERNEL_CHECK(args.dweight.num_elements() == args.x.row_elements(), "dweight is (C)");
-    KERNEL_CHECK(args.dweight.dtype() != DType::kBFloat16, "dweight sums in float32");
     WithReal(args.x.dtype(), [&](auto real) { WeightGradSpecification<decltype(real)>(args); });
   }
   if (!args.dx.empty()) {
-    KERNEL_CHECK(SameShape(args.dx, args.x), "x and dx differ in shape");
-    KERNEL_CHECK(args.weight.num_elements() == args.x.row_elements(), "weight is (C)");
-    KERNEL_CHECK(args.residual.empty() || SameShape(args.residual, args.x),
-                 "x and residual differ in shape");
     WithReal(args.x.dtype(), [&](auto real) { InputGradSpecification<decltype(real)>(args); });
   }
 }

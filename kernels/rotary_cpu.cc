@@ -1,11 +1,18 @@
 #include <cmath>
 #include <numbers>
 
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/specification.h"
 #include "kernels/rotary.h"
 
 namespace troupe {
 namespace {
+
+int64_t PositionAt(const ConstTensorView& positions, int64_t token, int64_t table_rows) {
+  const int64_t position = positions.as<int32_t>()[token];
+  KERNEL_CHECK(position >= 0 && position < table_rows, "a position lies outside the table");
+  return position;
+}
 
 // direction 1 turns forward, -1 back.
 template <typename Real>
@@ -14,8 +21,7 @@ void TurnSpecification(TensorView x, ConstTensorView positions, ConstTensorView 
   const int64_t head_dim = table.row_elements();
   const int64_t half = head_dim / 2;
   for (int64_t t = 0; t < x.rows(); ++t) {
-    const int64_t position = positions.as<int32_t>()[t];
-    KERNEL_CHECK(position >= 0 && position < table.rows(), "a position lies outside the table");
+    const int64_t position = PositionAt(positions, t, table.rows());
     for (int64_t head = 0; head < x.dim(1); ++head) {
       for (int64_t i = 0; i < half; ++i) {
         const int64_t column = head * head_dim + i;
@@ -38,6 +44,16 @@ void Turn(const Exec& exec, TensorView x, ConstTensorView positions, ConstTensor
                "the table has another head size");
   KERNEL_CHECK(positions.num_elements() == x.rows(), "one position for each token");
   KERNEL_CHECK(table.dtype() != DType::kBFloat16, "the table is float32 or float64");
+  if (const VectorBodies* fast = FastBodies(exec, x.dtype(), table.dtype())) {
+    SplitRows(exec, x.rows(), [&](int64_t first, int64_t count) {
+      for (int64_t t = first; t < first + count; ++t) {
+        const int64_t position = PositionAt(positions, t, table.rows());
+        fast->rotate(RowsOf(x), t, x.dim(1), x.dim(2), table.row<float>(position),
+                     static_cast<float>(direction));
+      }
+    });
+    return;
+  }
   WithReal(x.dtype(), [&](auto real) {
     TurnSpecification<decltype(real)>(x, positions, table, static_cast<decltype(real)>(direction));
   });

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/specification.h"
 #include "kernels/squared_norm.h"
 
@@ -77,10 +78,13 @@ void SquaredNormLeaves(const Exec& exec, std::span<double> leaves, ConstTensorVi
   KERNEL_CHECK(grad.is_dense(), "the gradient is dense");
   KERNEL_CHECK(static_cast<int64_t>(leaves.size()) == NumNormLeaves(num_elements),
                "one sum for each leaf");
+  const VectorBodies* fast = FastBodies(exec, grad.dtype());
   for (int64_t leaf = 0; leaf < NumNormLeaves(num_elements); ++leaf) {
     const int64_t first = leaf * kNormLeafElements;
-    leaves[static_cast<size_t>(leaf)] =
-        LeafSpecification(grad, first, std::min(kNormLeafElements, num_elements - first));
+    const int64_t count = std::min(kNormLeafElements, num_elements - first);
+    leaves[static_cast<size_t>(leaf)] = fast != nullptr
+                                            ? fast->norm_leaf(RowsOf(grad), first, count)
+                                            : LeafSpecification(grad, first, count);
   }
 }
 

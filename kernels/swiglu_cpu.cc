@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/specification.h"
 #include "kernels/swiglu.h"
 
@@ -41,6 +42,14 @@ void BackwardSpecification(const SwigluBackwardArgs& args) {
 void SwigluForward(const Exec& exec, TensorView out, ConstTensorView gate, ConstTensorView up) {
   CheckOnCpu(exec);
   KERNEL_CHECK(SameShape(out, gate) && SameShape(out, up), "out, gate and up differ in shape");
+  if (const VectorBodies* fast = FastBodies(exec, out.dtype(), gate.dtype(), up.dtype())) {
+    SplitRows(exec, out.rows(), [&](int64_t first, int64_t count) {
+      const Walk walk = WalkOver(count, out.row_elements(), out, gate, up);
+      fast->swiglu(RowsOf(out, first, count), RowsOf(gate, first, count), RowsOf(up, first, count),
+                   walk.rows, walk.columns);
+    });
+    return;
+  }
   WithReal(gate.dtype(), [&](auto real) { ForwardSpecification<decltype(real)>(out, gate, up); });
 }
 
@@ -51,6 +60,19 @@ void SwigluBackward(const Exec& exec, const SwigluBackwardArgs& args) {
   KERNEL_CHECK(SameShape(args.gate, args.dgate) && SameShape(args.gate, args.dup),
                "the gradients differ in shape from gate");
   KERNEL_CHECK(args.out.empty() || SameShape(args.gate, args.out), "gate and out differ in shape");
+  if (const VectorBodies* fast =
+          FastBodies(exec, args.gate.dtype(), args.up.dtype(), args.dout.dtype(),
+                     args.dgate.dtype(), args.dup.dtype(), args.out.dtype())) {
+    SplitRows(exec, args.gate.rows(), [&](int64_t first, int64_t count) {
+      const Walk walk = WalkOver(count, args.gate.row_elements(), args.gate, args.up, args.dout,
+                                 args.dgate, args.dup, args.out);
+      fast->swiglu_grad({RowsOf(args.dgate, first, count), RowsOf(args.dup, first, count),
+                         RowsOf(args.dout, first, count), RowsOf(args.gate, first, count),
+                         RowsOf(args.up, first, count), RowsOf(args.out, first, count)},
+                        walk.rows, walk.columns);
+    });
+    return;
+  }
   WithReal(args.gate.dtype(), [&](auto real) { BackwardSpecification<decltype(real)>(args); });
 }
 

@@ -177,7 +177,6 @@ void PackOperand(const ProductShape& shape, void* packed, const void* b) {
 bool HasBFloat16Products() {
   static const bool has = [] {
     switch (dnnl::get_effective_cpu_isa()) {
-      case dnnl::cpu_isa::all:
       case dnnl::cpu_isa::avx512_core_bf16:
       case dnnl::cpu_isa::avx512_core_amx:
         return HasProduct({.m = 32,
