@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 #include <grpcpp/grpcpp.h>
 
-#include <deque>
-#include <mutex>
+#include <atomic>
+#include <chrono>
 #include <utility>
 
 #include "coordinator/job_life.h"
@@ -13,42 +13,13 @@
 #include "coordinator/ops/get_status.h"
 #include "coordinator/ops/list_jobs.h"
 #include "coordinator/rpc_status.h"
+#include "coordinator/write_queue.h"
 #include "proto/control.grpc.pb.h"
 
 namespace troupe {
 namespace {
 
 constexpr int kMessageBytesMax = 64 << 20;
-
-// Messages wait here for gRPC's one write at a time. Thread-safe.
-template <typename Message>
-class WriteQueue {
- public:
-  // Adds a message; true: the caller starts writing it.
-  bool Push(const Message& message) {
-    const std::lock_guard lock(mutex_);
-    queue_.push_back(message);
-    return queue_.size() == 1;
-  }
-  const Message* Front() {
-    const std::lock_guard lock(mutex_);
-    return queue_.empty() ? nullptr : &queue_.front();
-  }
-  // The front one is written; the next, if any.
-  const Message* Pop() {
-    const std::lock_guard lock(mutex_);
-    queue_.pop_front();
-    return queue_.empty() ? nullptr : &queue_.front();
-  }
-  bool Empty() {
-    const std::lock_guard lock(mutex_);
-    return queue_.empty();
-  }
-
- private:
-  std::mutex mutex_;
-  std::deque<Message> queue_;  // references stay valid while others are pushed
-};
 
 // A stream to a follower. Lives until both gRPC and the event loop have let it go.
 class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public FollowerPort {

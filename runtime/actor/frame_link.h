@@ -40,6 +40,9 @@ class FrameLink {
 
   void Send(std::string_view frame);
   void SendTelemetry(std::string_view frame);
+  // Handles what has arrived; the scheduler calls it, and whoever wants the last words of a peer
+  // that has exited.
+  int Progress();
   // Ends the link from this side; no handler is called.
   void Close();
   // Blocks until everything is written, at most `timeout_ms`: for the last words of a process.
@@ -49,7 +52,6 @@ class FrameLink {
   int64_t dropped() const { return dropped_; }
 
  private:
-  int Progress();
   void Write();
   bool TakeFrames();
   void Fail(Error cause);

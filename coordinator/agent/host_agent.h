@@ -1,0 +1,73 @@
+// HostAgent: the daemon of one host. Starts ranks when told, carries messages between them and the
+// coordinator, captures what they print, and reaps them.
+// Thread: the scheduler's.
+//   A1. A rank lives no longer than the agent: it dies with the agent's thread, and ends at the end
+//       of its control socket.
+//   A2. Without a word from the coordinator for dead_after_ms, or when the connection ends, every
+//       rank is killed: the coordinator has given them up.
+//   A3. RankExited is the last that the coordinator hears of a rank.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+
+#include "coordinator/agent/child_process.h"
+#include "proto/control.pb.h"
+#include "runtime/actor/frame_link.h"
+
+namespace troupe {
+
+struct HostAgentOptions {
+  std::string name{};
+  int slots = 1;
+  std::string rank_program{};  // troupe-rank
+};
+
+class HostAgent {
+ public:
+  HostAgent(HostAgentOptions options, Scheduler& scheduler);
+  ~HostAgent();
+
+  // A connection exists: joins over it.
+  void Connected(std::function<void(const proto::FromAgent&)> send);
+  void Disconnected();
+  void OnCommand(const proto::ToAgent& command);
+
+  int num_ranks() const { return static_cast<int>(ranks_.size()); }
+
+ private:
+  using RankKey = std::tuple<uint64_t, uint64_t, int32_t>;  // job, epoch, rank
+  struct RankProcess {
+    std::unique_ptr<ChildProcess> process{};
+    std::unique_ptr<FrameLink> link{};
+    int log_fd = -1;
+    PollerId log_poller{};
+    std::string unfinished_line{};
+    std::deque<std::string> last_lines{};
+  };
+
+  void Spawn(const proto::SpawnRank& spawn);
+  Status StartRankProcess(const RankKey& key, const proto::SpawnRank& spawn);
+  void RankSpoke(const RankKey& key, const proto::FromRank& message);
+  int ReadLog(const RankKey& key);
+  void RankEnded(const RankKey& key, ExitReport report);
+  void KillAll();
+  void Kill(uint64_t job, uint64_t epoch);
+  void Beat();
+  void Say(const proto::FromAgent& message);
+
+  const HostAgentOptions options_;
+  Scheduler& scheduler_;
+  std::function<void(const proto::FromAgent&)> send_{};
+  std::map<RankKey, RankProcess> ranks_{};
+  int64_t last_heard_ns_ = 0;
+  int heartbeat_ms_ = 500;
+  int dead_after_ms_ = 3000;
+  TimerId beat_{};
+};
+
+}  // namespace troupe

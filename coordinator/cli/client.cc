@@ -1,0 +1,77 @@
+#include "coordinator/cli/client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <utility>
+
+#include "coordinator/rpc_status.h"
+#include "proto/control.grpc.pb.h"
+
+namespace troupe {
+namespace {
+
+constexpr auto kCallDeadline = std::chrono::seconds(10);
+constexpr int kMessageBytesMax = 64 << 20;
+
+class Client final : public ControlClient {
+ public:
+  explicit Client(std::string address) : address_(std::move(address)) {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    stub_ = proto::Control::NewStub(
+        grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments));
+  }
+  Result<proto::SubmitReply> Submit(const proto::SubmitRequest& request) override {
+    return Call<proto::SubmitReply>(
+        [&](auto* context, auto* reply) { return stub_->Submit(context, request, reply); });
+  }
+  Result<proto::CancelReply> Cancel(const proto::CancelRequest& request) override {
+    return Call<proto::CancelReply>(
+        [&](auto* context, auto* reply) { return stub_->Cancel(context, request, reply); });
+  }
+  Result<proto::ListJobsReply> ListJobs() override {
+    return Call<proto::ListJobsReply>([&](auto* context, auto* reply) {
+      return stub_->ListJobs(context, proto::ListJobsRequest(), reply);
+    });
+  }
+  Result<proto::GetStatusReply> GetStatus(const proto::GetStatusRequest& request) override {
+    return Call<proto::GetStatusReply>(
+        [&](auto* context, auto* reply) { return stub_->GetStatus(context, request, reply); });
+  }
+  Status Follow(uint64_t job,
+                const std::function<void(const proto::JobEvent&)>& on_event) override {
+    grpc::ClientContext context;
+    proto::FollowRequest request;
+    request.set_job(job);
+    const auto reader = stub_->Follow(&context, request);
+    proto::JobEvent event;
+    while (reader->Read(&event)) on_event(event);
+    const grpc::Status status = reader->Finish();
+    if (!status.ok()) return FromRpc(status, address_);
+    return {};
+  }
+
+ private:
+  template <typename Reply, typename Stubbed>
+  Result<Reply> Call(Stubbed stubbed) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
+    Reply reply;
+    const grpc::Status status = stubbed(&context, &reply);
+    if (!status.ok()) return FromRpc(status, address_);
+    return reply;
+  }
+
+  const std::string address_;
+  std::unique_ptr<proto::Control::Stub> stub_;
+};
+
+}  // namespace
+
+std::unique_ptr<ControlClient> ConnectControl(const std::string& address) {
+  return std::make_unique<Client>(address);
+}
+
+}  // namespace troupe

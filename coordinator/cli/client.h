@@ -1,0 +1,26 @@
+// The command line's calls to a coordinator. Blocking; any thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "proto/control.pb.h"
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+class ControlClient {
+ public:
+  virtual ~ControlClient() = default;
+  virtual Result<proto::SubmitReply> Submit(const proto::SubmitRequest& request) = 0;
+  virtual Result<proto::CancelReply> Cancel(const proto::CancelRequest& request) = 0;
+  virtual Result<proto::ListJobsReply> ListJobs() = 0;
+  virtual Result<proto::GetStatusReply> GetStatus(const proto::GetStatusRequest& request) = 0;
+  // Calls `on_event` until the job has ended.
+  virtual Status Follow(uint64_t job,
+                        const std::function<void(const proto::JobEvent&)>& on_event) = 0;
+};
+std::unique_ptr<ControlClient> ConnectControl(const std::string& address);
+
+}  // namespace troupe

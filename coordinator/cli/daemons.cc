@@ -1,0 +1,112 @@
+#include "coordinator/cli/daemons.h"
+
+#include <fmt/format.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+
+#include "coordinator/agent/agent_client.h"
+#include "coordinator/control_service.h"
+#include "coordinator/ops/attend.h"
+#include "coordinator/report/run_directory.h"
+
+namespace troupe {
+namespace {
+
+constexpr int kSilenceCheckMs = 250;
+
+// Stops the scheduler at the first SIGINT or SIGTERM. Made before any thread starts.
+class StopSignals {
+ public:
+  explicit StopSignals(Scheduler& scheduler) : scheduler_(scheduler) {
+    sigset_t signals;
+    ::sigemptyset(&signals);
+    ::sigaddset(&signals, SIGINT);
+    ::sigaddset(&signals, SIGTERM);
+    ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+    fd_ = ::signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
+    poller_ = scheduler_.AddPoller(
+        [this] {
+          signalfd_siginfo info;
+          if (::read(fd_, &info, sizeof(info)) != sizeof(info)) return 0;
+          scheduler_.Stop();
+          return 1;
+        },
+        fd_, [] { return true; });
+  }
+  ~StopSignals() {
+    scheduler_.RemovePoller(poller_);
+    ::close(fd_);
+  }
+
+ private:
+  Scheduler& scheduler_;
+  int fd_ = -1;
+  PollerId poller_;
+};
+
+void CheckSilence(State& state, Seams seams) {
+  DropSilentHosts(state, seams);
+  seams.scheduler.After(kSilenceCheckMs, [&state, seams] { CheckSilence(state, seams); });
+}
+
+}  // namespace
+
+int RunCoordinator(const CoordinatorCommand& command) {
+  Scheduler scheduler({.spin_us = 0, .trace_handlers = false});
+  StopSignals stop(scheduler);
+  FileSystem& files = SystemFiles();
+  if (const Status made = files.CreateDirectories(command.state_directory); !made.ok()) {
+    fmt::print(stderr, "--state: {}\n", made.error().message);
+    return ExitCode(made.error().code);
+  }
+  const Seams seams{scheduler, files};
+  State state;
+  state.options.state_directory = command.state_directory;
+  const NewRecorder recorder = [&](const std::string& path) {
+    return std::make_unique<RunDirectory>(files, scheduler.clock(), path);
+  };
+  auto server = ControlServer::Start(state, seams, recorder, command.listen);
+  if (!server.ok()) {
+    fmt::print(stderr, "{}\n", server.error().message);
+    return ExitCode(server.error().code);
+  }
+  const std::string host = command.listen.substr(0, command.listen.rfind(':'));
+  fmt::print("troupe coordinator listening on {}:{}\n", host, (*server)->port());
+  std::fflush(stdout);
+  CheckSilence(state, seams);
+  scheduler.Run();
+  // Agents lose their connection, which ends every rank.
+  (*server)->Shutdown();
+  scheduler.RunUntilIdle();
+  return 0;
+}
+
+int RunWorker(const WorkerCommand& command) {
+  Scheduler scheduler({.spin_us = 0, .trace_handlers = false});
+  StopSignals stop(scheduler);
+  const char* given = std::getenv("TROUPE_RANK");
+  std::error_code ignored;
+  const std::string program =
+      given != nullptr
+          ? given
+          : (std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path() / "troupe-rank")
+                .string();
+  char host[256] = "host";
+  ::gethostname(host, sizeof(host) - 1);
+  HostAgent agent({.name = command.name.empty() ? host : command.name,
+                   .slots = command.slots,
+                   .rank_program = program},
+                  scheduler);
+  {
+    const auto client = AgentClient::Connect(agent, scheduler, command.join);
+    scheduler.Run();
+  }
+  return 0;
+}
+
+}  // namespace troupe

@@ -1,0 +1,183 @@
+#include "coordinator/cli/run_command.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <ctime>
+#include <filesystem>
+#include <thread>
+
+#include "coordinator/cli/client.h"
+#include "coordinator/cli/local_cluster.h"
+#include "coordinator/job/job_file.h"
+#include "coordinator/report/console.h"
+#include "coordinator/report/plan_report.h"
+#include "runtime/base/random.h"
+
+namespace troupe {
+namespace {
+
+int Fail(const Error& error) {
+  fmt::print(stderr, "{}\n", error.message);
+  return ExitCode(error.code);
+}
+
+int Cores() { return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)); }
+
+Result<LoadedJob> Load(const RunCommand& command) {
+  std::vector<Override> overrides;
+  for (const std::string& text : command.sets) {
+    ASSIGN_OR_RETURN(auto one, ParseOverride(text));
+    overrides.push_back(std::move(one));
+  }
+  if (!command.resume.empty()) overrides.push_back({"checkpoint.resume", command.resume});
+  return LoadJob(SystemFiles(), command.job_file, overrides);
+}
+
+std::string NewRunDirectory(const std::string& name) {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  ::localtime_r(&now, &local);
+  char stamp[32];
+  std::strftime(stamp, sizeof(stamp), "%Y%m%d-%H%M%S", &local);
+  return (std::filesystem::current_path() / "runs" / name /
+          fmt::format("{}-{:04x}", stamp, SystemRandom().NextU64() & 0xffff))
+      .string();
+}
+
+// SIGINT and SIGTERM while a job is followed: first a clean stop, then an end at once.
+class CancelOnSignal {
+ public:
+  CancelOnSignal() {
+    ::sigemptyset(&signals_);
+    ::sigaddset(&signals_, SIGINT);
+    ::sigaddset(&signals_, SIGTERM);
+    ::sigaddset(&signals_, SIGUSR1);  // ends the waiting thread
+    ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+  }
+  void Watch(ControlClient& client, uint64_t job) {
+    thread_ = std::thread([this, &client, job] {
+      for (int count = 0;;) {
+        int signal = 0;
+        ::sigwait(&signals_, &signal);
+        if (signal == SIGUSR1) return;
+        proto::CancelRequest request;
+        request.set_job(job);
+        request.set_checkpoint(true);
+        request.set_kill(++count > 1);
+        fmt::print(stderr, "\n{}\n",
+                   count == 1 ? "stopping after this step, with a checkpoint; again: at once"
+                              : "stopping at once");
+        (void)client.Cancel(request);
+      }
+    });
+  }
+  ~CancelOnSignal() {
+    if (!thread_.joinable()) return;
+    ::pthread_kill(thread_.native_handle(), SIGUSR1);
+    thread_.join();
+  }
+
+ private:
+  sigset_t signals_{};
+  std::thread thread_;
+};
+
+Result<proto::SubmitReply> Send(ControlClient& client, const RunCommand& command,
+                                const LoadedJob& job, const std::string& run_directory) {
+  proto::SubmitRequest request;
+  request.set_submission_id(fmt::format("{:016x}", SystemRandom().NextU64()));
+  *request.mutable_spec() = job.spec;
+  request.set_run_directory(run_directory);
+  request.set_job_file(job.text);
+  request.set_effective_file(job.effective_text);
+  request.set_command_line(command.command_line);
+  return client.Submit(request);
+}
+
+int FollowJob(ControlClient& client, const RunCommand& command, const LoadedJob& job, uint64_t id,
+              const std::string& run_directory) {
+  ConsoleOptions options;
+  options.jsonl = command.output == "jsonl";
+  options.log_every = job.spec.log().every();
+  options.num_workers = job.spec.resources().workers();
+  options.steps =
+      job.spec.train().stop_after() > 0 ? job.spec.train().stop_after() : job.spec.train().steps();
+  options.bar = ShowsBar(stderr);
+  options.resume_command =
+      fmt::format("troupe run {} --run-dir {} --resume", command.job_file, run_directory);
+  Console console(options, SystemClock(), stdout, stderr);
+  int exit_code = ExitCode(ErrorCode::kUnavailable);
+  const Status followed = client.Follow(id, [&](const proto::JobEvent& event) {
+    console.Show(event);
+    if (event.has_result()) exit_code = event.result().exit_code();
+  });
+  if (!followed.ok()) return Fail(followed.error());
+  return exit_code;
+}
+
+int PrintPlan(const LoadedJob& job, std::FILE* to) {
+  auto plan = MakeJobPlan(job.spec);
+  if (!plan.ok()) return Fail(plan.error());
+  fmt::print(to, "{}\n", PlanText(job.spec, *plan, Cores()));
+  std::fflush(to);
+  return 0;
+}
+
+}  // namespace
+
+int PlanJob(const RunCommand& command) {
+  auto job = Load(command);
+  if (!job.ok()) return Fail(job.error());
+  if (command.output != "json") return PrintPlan(*job, stdout);
+  auto plan = MakeJobPlan(job->spec);
+  if (!plan.ok()) return Fail(plan.error());
+  fmt::print("{}", PlanJson(job->spec, *plan));
+  return 0;
+}
+
+int SubmitJob(const RunCommand& command) {
+  auto job = Load(command);
+  if (!job.ok()) return Fail(job.error());
+  CancelOnSignal signals;
+  const auto client = ConnectControl(command.coordinator);
+  auto reply = Send(*client, command, *job, command.run_directory);
+  if (!reply.ok()) return Fail(reply.error());
+  if (!command.follow) {
+    fmt::print("{}\n", reply->job());
+    return 0;
+  }
+  fmt::print(stderr, "job {}\n", reply->job());
+  signals.Watch(*client, reply->job());
+  return FollowJob(*client, command, *job, reply->job(), reply->run_directory());
+}
+
+int RunJob(const RunCommand& command) {
+  auto job = Load(command);
+  if (!job.ok()) return Fail(job.error());
+  CancelOnSignal signals;
+  if (const int failed = PrintPlan(*job, stderr); failed != 0) return failed;
+  const std::string run_directory =
+      command.run_directory.empty()
+          ? NewRunDirectory(job->spec.name())
+          : std::filesystem::absolute(command.run_directory).lexically_normal().string();
+  std::unique_ptr<LocalCluster> cluster;
+  std::string address = command.coordinator;
+  if (address.empty()) {
+    auto started = LocalCluster::Start(run_directory, run_directory + "/logs",
+                                       job->spec.resources().workers());
+    if (!started.ok()) return Fail(started.error());
+    cluster = *std::move(started);
+    address = cluster->address();
+  }
+  const auto client = ConnectControl(address);
+  auto reply = Send(*client, command, *job, run_directory);
+  if (!reply.ok()) return Fail(reply.error());
+  signals.Watch(*client, reply->job());
+  return FollowJob(*client, command, *job, reply->job(), run_directory);
+}
+
+}  // namespace troupe

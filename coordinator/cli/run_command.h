@@ -1,0 +1,25 @@
+// `troupe run`, `submit` and `plan`: from a job file to a finished run.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace troupe {
+
+struct RunCommand {
+  std::string job_file{};
+  std::vector<std::string> sets{};
+  std::string coordinator{};    // empty: run starts its own, submit uses TROUPE_COORDINATOR
+  std::string run_directory{};  // empty: runs/NAME/TIME
+  std::string resume{};         // empty: as the job says; "auto" or a path
+  std::string output = "text";  // text | json | jsonl
+  bool follow = true;           // submit --no-wait: false
+  std::string command_line{};
+};
+
+// Each returns the process' exit code.
+int RunJob(const RunCommand& command);
+int SubmitJob(const RunCommand& command);
+int PlanJob(const RunCommand& command);
+
+}  // namespace troupe
