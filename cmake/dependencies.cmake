@@ -26,6 +26,23 @@ target_include_directories(troupe_asio SYSTEM INTERFACE ${BOOST_INCLUDE_DIR})
 target_compile_definitions(troupe_asio INTERFACE BOOST_ASIO_NO_DEPRECATED)
 target_link_libraries(troupe_asio INTERFACE Threads::Threads)
 
+# CUDA bodies are built where the toolkit is; nothing else needs it.
+set(TROUPE_HAS_CUDA OFF)
+if(TROUPE_CUDA)
+  include(CheckLanguage)
+  set(CMAKE_CUDA_ARCHITECTURES 80)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    enable_language(CUDA)
+    # CMake 3.25 does not know how to ask nvcc for C++20.
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    list(APPEND CMAKE_CUDA_COMPILE_FEATURES cuda_std_20)
+    find_package(CUDAToolkit REQUIRED)
+    set(TROUPE_HAS_CUDA ON)
+  endif()
+endif()
+
 if(TROUPE_TESTS)
   find_package(GTest REQUIRED)
   find_path(RAPIDCHECK_INCLUDE_DIR rapidcheck.h REQUIRED)

@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/fast_bodies.h"
 #include "kernels/cpu/specification.h"
+#include "kernels/cuda_bodies.h"
 #include "kernels/matmul.h"
 
 namespace troupe {
@@ -70,13 +71,15 @@ void CheckResult(const TensorView& result, DType inputs) {
 
 void MatmulForward(const Exec& exec, TensorView y, ConstTensorView x, const PackedWeight& weight,
                    bool accumulate) {
-  CheckOnCpu(exec);
   const ConstTensorView& w = weight.weight;
   KERNEL_CHECK(
       y.rows() == x.rows() && y.row_elements() == w.rows() && x.row_elements() == w.row_elements(),
       "y (T, O) = x (T, I) W (O, I)^T");
   KERNEL_CHECK(x.dtype() == w.dtype(), "x and the weight differ in dtype");
   CheckResult(y, x.dtype());
+  if (exec.device == Device::kCuda) {
+    return InstalledCudaBodies().matmul_forward(exec, y, x, weight, accumulate);
+  }
   if (RunsFast(exec, x, w) && MatmulForwardFast(exec, y, x, weight, accumulate)) return;
   WithInputs(x.dtype(), [&](auto t, auto real) {
     using T = decltype(t);
@@ -88,13 +91,15 @@ void MatmulForward(const Exec& exec, TensorView y, ConstTensorView x, const Pack
 
 void MatmulInputGrad(const Exec& exec, TensorView dx, ConstTensorView dy,
                      const PackedWeight& weight, bool accumulate) {
-  CheckOnCpu(exec);
   const ConstTensorView& w = weight.weight;
   KERNEL_CHECK(dx.rows() == dy.rows() && dy.row_elements() == w.rows() &&
                    dx.row_elements() == w.row_elements(),
                "dx (T, I) = dy (T, O) W (O, I)");
   KERNEL_CHECK(dy.dtype() == w.dtype(), "dy and the weight differ in dtype");
   CheckResult(dx, dy.dtype());
+  if (exec.device == Device::kCuda) {
+    return InstalledCudaBodies().matmul_input_grad(exec, dx, dy, weight, accumulate);
+  }
   if (RunsFast(exec, dy, w) && MatmulInputGradFast(exec, dx, dy, weight, accumulate)) return;
   WithInputs(dy.dtype(), [&](auto t, auto real) {
     using T = decltype(t);
@@ -106,13 +111,15 @@ void MatmulInputGrad(const Exec& exec, TensorView dx, ConstTensorView dy,
 
 void MatmulWeightGrad(const Exec& exec, TensorView dw, ConstTensorView dy, ConstTensorView x,
                       bool accumulate) {
-  CheckOnCpu(exec);
   KERNEL_CHECK(dy.rows() == x.rows() && dw.rows() == dy.row_elements() &&
                    dw.row_elements() == x.row_elements(),
                "dw (O, I) = dy (T, O)^T x (T, I)");
   KERNEL_CHECK(dy.dtype() == x.dtype(), "dy and x differ in dtype");
   KERNEL_CHECK(dw.dtype() != DType::kBFloat16, "weight gradients sum in float32 (float64)");
   CheckResult(dw, dy.dtype());
+  if (exec.device == Device::kCuda) {
+    return InstalledCudaBodies().matmul_weight_grad(exec, dw, dy, x, accumulate);
+  }
   if (RunsFast(exec, dy, x) && MatmulWeightGradFast(exec, dw, dy, x, accumulate)) return;
   WithInputs(dy.dtype(), [&](auto t, auto real) {
     using T = decltype(t);

@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/specification.h"
+#include "kernels/cuda_bodies.h"
 #include "kernels/rms_norm.h"
 
 namespace troupe {
@@ -100,8 +101,10 @@ void CheckForward(const TensorView& y, const TensorView& rstd, const ConstTensor
 
 void RmsNormForward(const Exec& exec, TensorView y, TensorView rstd, ConstTensorView x,
                     ConstTensorView weight, double eps) {
-  CheckOnCpu(exec);
   CheckForward(y, rstd, x, weight);
+  if (exec.device == Device::kCuda) {
+    return InstalledCudaBodies().rms_norm_forward(exec, {y, rstd, {}, x, {}, weight, eps});
+  }
   if (const VectorBodies* fast =
           FastBodies(exec, x.dtype(), y.dtype(), weight.dtype(), rstd.dtype())) {
     return Fast(exec, *fast, {y, rstd, {}, x, {}, weight, eps});
@@ -111,10 +114,12 @@ void RmsNormForward(const Exec& exec, TensorView y, TensorView rstd, ConstTensor
 }
 
 void AddRmsNormForward(const Exec& exec, const AddRmsNormArgs& args) {
-  CheckOnCpu(exec);
   CheckForward(args.y, args.rstd, args.sum, args.weight);
   KERNEL_CHECK(SameShape(args.x, args.delta) && SameShape(args.x, args.sum),
                "x, delta and sum differ in shape");
+  if (exec.device == Device::kCuda) {
+    return InstalledCudaBodies().rms_norm_forward(exec, args);
+  }
   if (const VectorBodies* fast =
           FastBodies(exec, args.x.dtype(), args.delta.dtype(), args.sum.dtype(), args.y.dtype(),
                      args.weight.dtype(), args.rstd.dtype())) {
@@ -125,7 +130,6 @@ void AddRmsNormForward(const Exec& exec, const AddRmsNormArgs& args) {
 }
 
 void RmsNormBackward(const Exec& exec, const RmsNormBackwardArgs& args) {
-  CheckOnCpu(exec);
   KERNEL_CHECK(SameShape(args.dy, args.x), "x and dy differ in shape");
   KERNEL_CHECK(args.rstd.num_elements() == args.x.rows(), "one rstd for each token");
   KERNEL_CHECK(args.dweight.empty() || args.dweight.num_elements() == args.x.row_elements(),
@@ -136,6 +140,9 @@ void RmsNormBackward(const Exec& exec, const RmsNormBackwardArgs& args) {
                "weight is (C)");
   KERNEL_CHECK(args.dx.empty() || args.residual.empty() || SameShape(args.residual, args.x),
                "x and residual differ in shape");
+  if (exec.device == Device::kCuda) {
+    return InstalledCudaBodies().rms_norm_backward(exec, args);
+  }
   if (const VectorBodies* fast =
           FastBodies(exec, args.x.dtype(), args.dy.dtype(), args.dx.dtype(), args.weight.dtype(),
                      args.residual.dtype(), args.dweight.dtype(), args.rstd.dtype())) {
