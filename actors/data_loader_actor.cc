@@ -1,0 +1,37 @@
+#include "actors/data_loader_actor.h"
+
+#include <memory>
+#include <vector>
+
+namespace troupe {
+
+DataLoaderActor::DataLoaderActor(DataLoaderOptions options, TokenFile file, DataOrder order)
+    : options_(options), file_(std::move(file)), order_(std::move(order)) {}
+
+Status DataLoaderActor::On(MeetExecutor meet) {
+  executor_ = meet.executor;
+  return {};
+}
+
+Status DataLoaderActor::On(FetchTokens fetch) {
+  for (int32_t m = 0; m < fetch.num_microbatches; ++m) {
+    const int64_t first = fetch.first_sample + m * options_.micro_batch_size;
+    RETURN_IF_ERROR(
+        executor_.Send(TokensReady{fetch.round, MicrobatchId(m), Block(fetch.mode, first)}));
+  }
+  return {};
+}
+
+TokenBlock DataLoaderActor::Block(proto::StepMode mode, int64_t first) {
+  const int64_t row = options_.seq_len + 1;
+  auto block =
+      std::make_shared<std::vector<int32_t>>(static_cast<size_t>(options_.micro_batch_size * row));
+  for (int64_t i = 0; i < options_.micro_batch_size; ++i) {
+    const int64_t sample = mode == proto::STEP_MODE_TRAIN ? order_.TrainSample(first + i)
+                                                          : order_.ValSample(first + i);
+    file_.Read(sample * options_.seq_len, row, block->data() + i * row);
+  }
+  return block;
+}
+
+}  // namespace troupe

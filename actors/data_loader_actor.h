@@ -1,0 +1,41 @@
+// DataLoaderActor: turns sample numbers into token blocks. Ranks with the embedding or the head
+// each have one over the same file, so tokens never travel.
+//   Takes:  MeetExecutor (the root), FetchTokens (executor)
+//   Sends:  TokensReady -> executor, one a microbatch, ascending
+//   Thread: the rank's actor thread; the file is mapped.
+//
+//   I1. Sample numbers alone decide the tokens: no state survives a round.
+#pragma once
+
+#include <utility>
+
+#include "actors/messages.h"
+#include "actors/plan/data_order.h"
+#include "runtime/actor/actor.h"
+#include "runtime/format/token_file.h"
+
+namespace troupe {
+
+struct DataLoaderOptions {
+  int64_t micro_batch_size = 1;  // sequences
+  int64_t seq_len = 0;           // tokens
+};
+
+class DataLoaderActor : public Actor<DataLoaderActor, MeetExecutor, FetchTokens> {
+ public:
+  DataLoaderActor(DataLoaderOptions options, TokenFile file, DataOrder order);
+
+  Status On(MeetExecutor meet);
+  Status On(FetchTokens fetch);
+
+ private:
+  // Tokens of `micro_batch_size` samples from global number `first`: rows of seq_len + 1.
+  TokenBlock Block(proto::StepMode mode, int64_t first);
+
+  const DataLoaderOptions options_;
+  const TokenFile file_;
+  DataOrder order_;
+  ExecutorAnswers executor_{};
+};
+
+}  // namespace troupe

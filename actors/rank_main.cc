@@ -1,0 +1,437 @@
+// troupe-rank: what a device runs. The one file that knows every actor: it is the worker's root,
+// which builds them from the job's plan, introduces them to one another and supervises them.
+//
+//   awaiting start --StartRank--> connecting (Hello sent) --Peers--> ready (Ready sent)
+//     rank 0 --Begin--> training --schedule actor ended--> finished (Finished sent) --ShutDown-->
+//     exit others ----------------------------------------------------------------------> ShutDown:
+//     Finished
+//
+//   R1. The end of the control socket ends the process: no rank outlives its agent.
+//   R2. An actor that ends other than normally, a lost peer, or a dropped message of this job ends
+//       the job: Finished carries the sentence.
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "actors/data_loader_actor.h"
+#include "actors/executor_actor.h"
+#include "actors/plan/job_plan.h"
+#include "actors/rank_reports.h"
+#include "actors/schedule_actor.h"
+#include "actors/stage_actor.h"
+#include "runtime/actor/frame_link.h"
+#include "runtime/transport/inproc/inproc_transport.h"
+#include "runtime/transport/ucx/ucx_transport.h"
+
+namespace troupe {
+namespace {
+
+constexpr int kProgressMs = 20;
+constexpr int kReportMs = 200;
+constexpr int kLastWordsMs = 2000;
+constexpr int kCloseMs = 500;
+
+DType DTypeOfJob(const proto::JobSpec& spec) {
+  return spec.train().dtype() == "bfloat16" ? DType::kBFloat16 : DType::kFloat32;
+}
+
+class RankProgram {
+ public:
+  RankProgram(Scheduler& scheduler, int control_fd)
+      : scheduler_(scheduler),
+        link_(scheduler, control_fd,
+              {.on_frame = [this](std::string_view frame) { return OnFrame(frame); },
+               .on_closed = [this](const Error&) { scheduler_.Stop(); }}) {  // R1
+    scheduler_.SetOnDown([this](const Down& down) { Fail(down.error); });
+    scheduler_.waits().SetOnDeadline(
+        [this](const WaitRecord&, const std::string& sentence) { Happened("warning", sentence); });
+  }
+  ~RankProgram() {
+    stream_.reset();  // waits for the work under way
+    router_.reset();
+    if (transport_) transport_->Close(kCloseMs);
+  }
+
+ private:
+  // ---- orders ----
+  Status OnFrame(std::string_view frame) {
+    proto::ToRank order;
+    if (!order.ParseFromArray(frame.data(), static_cast<int>(frame.size()))) {
+      return MakeError(ErrorCode::kCorrupt, "an order of {} bytes does not parse", frame.size());
+    }
+    Status status;
+    switch (order.message_case()) {
+      case proto::ToRank::kStart:
+        status = OnStart(std::move(*order.mutable_start()));
+        break;
+      case proto::ToRank::kPeers:
+        status = OnPeers(order.peers());
+        break;
+      case proto::ToRank::kBegin:
+        status = schedule_.Send(BeginTraining{.committed_step = 0});
+        break;
+      case proto::ToRank::kCancel:
+        status = schedule_.Send(CancelTraining{.checkpoint = order.cancel().checkpoint()});
+        break;
+      case proto::ToRank::kStatus: {
+        proto::FromRank news;
+        *news.mutable_waits() = ReportWaits(scheduler_.waits(), scheduler_.clock());
+        Say(news);
+        break;
+      }
+      case proto::ToRank::kShutDown:
+        ShutDown();
+        break;
+      default:
+        break;
+    }
+    if (!status.ok()) Fail(std::move(status).error());
+    return {};
+  }
+
+  Status OnStart(proto::StartRank start) {
+    start_ = std::move(start);
+    self_ = Rank(start_.rank());
+    ASSIGN_OR_RETURN(JobPlan plan, MakeJobPlan(start_.spec()));
+    plan_ = std::move(plan);
+    if (plan_->train.num_ranks != start_.world_size()) {
+      return MakeError(ErrorCode::kInvalidSpec, "the plan has {} ranks, the job was given {}",
+                       plan_->train.num_ranks, start_.world_size());
+    }
+    if (start_.world_size() == 1) {
+      transport_ = network_.NewTransport(self_);
+    } else {
+      ASSIGN_OR_RETURN(transport_, UcxTransport::Create({.self = self_}, ledger_));
+    }
+    proto::FromRank news;
+    auto* hello = news.mutable_hello();
+    hello->set_pid(::getpid());
+    hello->set_transport_address(transport_->LocalAddress());
+    hello->set_steady_ns(scheduler_.clock().NowNs());
+    hello->set_wall_us(scheduler_.clock().WallUs());
+    hello->set_cpu(CpuName());
+    hello->set_build(BuildId());
+    Say(news);
+    return {};
+  }
+
+  Status OnPeers(const proto::Peers& peers) {
+    RETURN_IF_ERROR(OpenRouter(peers));
+    RETURN_IF_ERROR(BuildModel());
+    RETURN_IF_ERROR(SpawnActors());
+    proto::FromRank news;
+    auto* ready = news.mutable_ready();
+    for (const auto& peer : peers.peers()) {
+      if (peer.rank() == self_.value) continue;
+      auto* lane = ready->add_lanes();
+      lane->set_peer(peer.rank());
+      lane->set_lane(std::string(LaneName(transport_->LaneTo(Rank(peer.rank())))));
+    }
+    ready->set_num_parameters(model_->parameters().num_elements());
+    Say(news);
+    scheduler_.After(kReportMs, [this] { Report(); });
+    return {};
+  }
+
+  // ---- building ----
+  Status OpenRouter(const proto::Peers& peers) {
+    RankRouter::Options options{
+        .self = self_, .job = JobId(start_.job()), .epoch = Epoch(start_.epoch())};
+    options.on_peer_down = [this](Rank peer, const Error& cause) {
+      Fail(MakeError(ErrorCode::kPeerDown, "rank {} is gone: {}", peer, cause.message));
+    };
+    options.on_credit = [this](Rank peer, uint16_t channel) {
+      if (executor_.alive()) (void)executor_.Send(CreditReturned{peer, channel});
+    };
+    options.on_drop = [this](DropCause cause, const Envelope& envelope, const Error& error) {
+      if (cause == DropCause::kWrongEpoch) return;
+      Fail(MakeError(error.code, "a message of rank {} was dropped ({}): {}", envelope.source_rank,
+                     DropCauseName(cause), error.message));
+    };
+    router_ = std::make_unique<RankRouter>(scheduler_, *transport_, std::move(options));
+    for (const auto& peer : peers.peers()) {
+      if (peer.rank() == self_.value) continue;
+      RETURN_IF_ERROR(transport_->Connect(Rank(peer.rank()), peer.address()));
+    }
+    for (const Channel& channel : plan_->channels) {
+      const uint16_t number =
+          channel.kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
+      if (channel.to == self_) {
+        RETURN_IF_ERROR(transport_->PostSlots(channel.from, number, channel.slots,
+                                              static_cast<int64_t>(Boundary().num_bytes)));
+      }
+      if (channel.from == self_) transport_->SetCredits(channel.to, number, channel.slots);
+    }
+    if (const auto peer = TiedPeer()) {
+      RETURN_IF_ERROR(
+          transport_->PostSlots(*peer, kTiedChannel, 1, static_cast<int64_t>(Tied().num_bytes)));
+      transport_->SetCredits(*peer, kTiedChannel, 1);
+    }
+    return {};
+  }
+
+  Status BuildModel() {
+    StageModelOptions options;
+    options.shape = plan_->ShapeOf(self_);
+    options.dtype = DTypeOfJob(start_.spec());
+    options.num_threads = start_.spec().resources().threads_per_worker();
+    model_ = std::make_unique<StageModel>(options, plan_->table, ledger_);
+    model_->parameters().Initialize(static_cast<uint64_t>(start_.spec().train().seed()));
+    model_->WeightsChanged();
+    return {};
+  }
+
+  Status SpawnActors() {
+    stream_ = std::make_unique<ThreadStream>(scheduler_, "compute");
+    const StageId stage(self_.value);
+    const proto::Optimizer& optimizer = start_.spec().optimizer();
+    const auto stage_actor = scheduler_.Spawn<StageActor>(
+        {.name = fmt::format("stage {}", stage)},
+        StageOptions{.rank = self_,
+                     .stage = stage,
+                     .last = plan_->train.IsLastStage(stage),
+                     .adamw = {.beta1 = optimizer.betas(0),
+                               .beta2 = optimizer.betas(1),
+                               .eps = optimizer.eps(),
+                               .weight_decay = optimizer.weight_decay()}},
+        *model_, *stream_);
+    ExecutorActor::Peers peers;
+    peers.stages[stage] = stage_actor;
+    std::optional<DataLoaderActor::SelfRef> loader;
+    if (plan_->train.IsFirstStage(stage) || plan_->train.IsLastStage(stage)) {
+      ASSIGN_OR_RETURN(loader, SpawnLoader());
+      peers.loader = *loader;
+    }
+    peers.schedule =
+        ScheduleRef(router_->Remote<proto::Vote, proto::StepDone>(Rank(0), kScheduleIndex));
+    for (int other = 0; other < start_.world_size(); ++other) {
+      if (other == self_.value) continue;
+      peers.neighbours[Rank(other)] =
+          router_
+              ->Remote<WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<TiedGradient>>(
+                  Rank(other), kExecutorIndex);
+    }
+    ExecutorOptions executor{.rank = self_,
+                             .train = plan_->train,
+                             .evaluate = plan_->evaluate,
+                             .sample = plan_->sample,
+                             .tied_peer = TiedPeer(),
+                             .first_tied_use = self_.value == 0,
+                             .boundary = Boundary(),
+                             .tied = Tied()};
+    executor.on_progress = [this](int64_t step, const std::string& action) {
+      Progressed(step, action);
+    };
+    executor_ = scheduler_.Spawn<ExecutorActor>({.name = "executor"}, std::move(executor),
+                                                std::move(peers));
+    RETURN_IF_ERROR(stage_actor.Send(MeetExecutor{executor_}));
+    if (loader) RETURN_IF_ERROR(loader->Send(MeetExecutor{executor_}));
+    RegisterExecutor(*router_, executor_);
+    if (self_.value == 0) SpawnSchedule();
+    return {};
+  }
+
+  Result<DataLoaderActor::SelfRef> SpawnLoader() {
+    const proto::Data& data = start_.spec().data();
+    ASSIGN_OR_RETURN(TokenFile file, TokenFile::Open(SystemFiles(), data.train()));
+    RETURN_IF_ERROR(file.CheckVocabulary(static_cast<int32_t>(plan_->config.vocab_size)));
+    ASSIGN_OR_RETURN(const int64_t samples, CountSamples(file, plan_->batch.seq_len));
+    ASSIGN_OR_RETURN(
+        DataOrder order,
+        DataOrder::Make({.num_samples = samples,
+                         .val_fraction = data.val_fraction(),
+                         .shuffle = data.shuffle(),
+                         .seed = static_cast<uint64_t>(start_.spec().train().seed())}));
+    return scheduler_.Spawn<DataLoaderActor>(
+        {.name = "data loader"},
+        DataLoaderOptions{.micro_batch_size = plan_->batch.micro_batch_size,
+                          .seq_len = plan_->batch.seq_len},
+        std::move(file), std::move(order));
+  }
+
+  void SpawnSchedule() {
+    const proto::JobSpec& spec = start_.spec();
+    ScheduleOptions options{
+        .steps = spec.train().stop_after() > 0 ? spec.train().stop_after() : spec.train().steps(),
+        .num_microbatches = plan_->batch.num_microbatches,
+        .evaluate_microbatches = plan_->batch.num_microbatches,
+        .global_batch_size = plan_->batch.global_batch_size,
+        .num_parameters = plan_->table.size(),
+        .grad_clip = spec.optimizer().grad_clip(),
+        .evaluate_every = spec.eval().every(),
+        .evaluate_rounds = spec.eval().batches(),
+        .checkpoint_at_end = false,
+        .seq_len = static_cast<int32_t>(plan_->batch.seq_len),
+        .learning_rate = [rate = plan_->learning_rate](int64_t step) { return rate.At(step); }};
+    if (spec.eval().has_sample()) {
+      // Bytes as tokens.
+      for (const char c : spec.eval().sample().prompt()) {
+        options.prompt.push_back(static_cast<unsigned char>(c));
+      }
+      options.sample_tokens = spec.eval().sample().tokens();
+      options.sample_temperature = spec.eval().sample().temperature();
+      options.sample_seed = spec.eval().sample().seed();
+    }
+    std::vector<RankRef> ranks;
+    for (int rank = 0; rank < start_.world_size(); ++rank) {
+      ranks.push_back(router_->Remote<proto::StepStart, proto::Commit, proto::CheckpointStart>(
+          Rank(rank), kExecutorIndex));
+    }
+    schedule_ = scheduler_.Spawn<ScheduleActor>({.name = "schedule"}, std::move(options),
+                                                std::move(ranks), Reports());
+    router_->Register<proto::Vote, proto::StepDone, proto::CheckpointDone>(kScheduleIndex,
+                                                                           schedule_);
+  }
+
+  JobReports Reports() {
+    JobReports reports;
+    reports.on_step = [this](const proto::StepMetrics& metrics) {
+      proto::FromRank news;
+      *news.mutable_metrics() = metrics;
+      Say(news);
+    };
+    reports.on_eval = [this](const proto::EvalMetrics& metrics) {
+      proto::FromRank news;
+      *news.mutable_eval() = metrics;
+      Say(news);
+    };
+    reports.on_sample = [this](const std::vector<int32_t>& tokens) {
+      proto::FromRank news;
+      news.mutable_sampled()->set_prompt(start_.spec().eval().sample().prompt());
+      std::string bytes;
+      for (const int32_t token : tokens) bytes.push_back(static_cast<char>(token));
+      news.mutable_sampled()->set_continuation(bytes);
+      Say(news);
+    };
+    reports.on_end = [this](Status end, int64_t last_step, bool cancelled) {
+      last_step_ = last_step;
+      if (!end.ok()) return Fail(std::move(end).error());
+      Finish(cancelled);
+    };
+    return reports;
+  }
+
+  TensorDescriptor Boundary() const {
+    const int64_t tokens = plan_->batch.tokens_per_microbatch();
+    const int64_t hidden = plan_->config.hidden_size;
+    const DType dtype = DTypeOfJob(start_.spec());
+    return {.dtype = static_cast<uint8_t>(dtype),
+            .rank = 2,
+            .shape = {tokens, hidden, 0, 0},
+            .num_bytes = static_cast<uint64_t>(tokens * hidden * DTypeBytes(dtype))};
+  }
+  TensorDescriptor Tied() const {
+    const int64_t vocab = plan_->config.vocab_size;
+    const int64_t hidden = plan_->config.hidden_size;
+    return {.dtype = static_cast<uint8_t>(DType::kFloat32),
+            .rank = 2,
+            .shape = {vocab, hidden, 0, 0},
+            .num_bytes = static_cast<uint64_t>(vocab * hidden * DTypeBytes(DType::kFloat32))};
+  }
+  // The rank of the tied weight's other use.
+  std::optional<Rank> TiedPeer() const {
+    const int last = start_.world_size() - 1;
+    if (!plan_->table.tied() || last == 0) return {};
+    if (self_.value != 0 && self_.value != last) return {};
+    return Rank(last - self_.value);
+  }
+
+  // ---- news ----
+  void Say(const proto::FromRank& news) { link_.Send(news.SerializeAsString()); }
+  void Happened(const std::string& level, const std::string& text) {
+    proto::FromRank news;
+    news.mutable_happening()->set_level(level);
+    news.mutable_happening()->set_text(text);
+    Say(news);
+  }
+  // At most one message every kProgressMs; the latest is never more than that old.
+  void Progressed(int64_t step, const std::string& action) {
+    progress_.set_step(step);
+    progress_.set_action(action);
+    step_ = step;
+    if (std::exchange(progress_armed_, true)) return;
+    scheduler_.After(kProgressMs, [this] {
+      progress_armed_ = false;
+      proto::FromRank news;
+      *news.mutable_progress() = progress_;
+      link_.SendTelemetry(news.SerializeAsString());
+    });
+  }
+  void Report() {
+    ReportOnce();
+    scheduler_.After(kReportMs, [this] { Report(); });
+  }
+  void ReportOnce() {
+    proto::FromRank news;
+    *news.mutable_memory() =
+        ReportMemory(ledger_, plan_->memory[static_cast<size_t>(self_.value)], step_);
+    link_.SendTelemetry(news.SerializeAsString());
+    if (!start_.spec().log().trace()) return;
+    *news.mutable_spans() = ReportSpans();
+    if (news.spans().spans_size() > 0) link_.SendTelemetry(news.SerializeAsString());
+  }
+  void Finish(bool cancelled) {
+    if (std::exchange(finished_, true)) return;
+    if (plan_) ReportOnce();
+    proto::FromRank news;
+    auto* finished = news.mutable_finished();
+    finished->set_last_step(last_step_);
+    finished->set_cancelled(cancelled);
+    if (model_) finished->set_parameter_digest(ParameterDigest(model_->parameters()));
+    Say(news);
+  }
+  void Fail(Error error) {
+    if (std::exchange(finished_, true)) return;
+    proto::FromRank news;
+    auto* finished = news.mutable_finished();
+    finished->set_error_code(static_cast<int>(error.code) + 1);
+    finished->set_error(error.message);
+    finished->set_last_step(last_step_);
+    Say(news);
+  }
+  void ShutDown() {
+    Finish(false);
+    link_.Drain(kLastWordsMs);
+    scheduler_.Stop();
+  }
+
+  Scheduler& scheduler_;
+  FrameLink link_;
+  proto::StartRank start_{};
+  Rank self_{};
+  std::optional<JobPlan> plan_{};
+  MemoryLedger ledger_{};
+  InprocNetwork network_{};
+  std::unique_ptr<Transport> transport_{};
+  std::unique_ptr<StageModel> model_{};
+  std::unique_ptr<RankRouter> router_{};
+  std::unique_ptr<Stream> stream_{};
+  ExecutorActor::SelfRef executor_{};
+  ScheduleActor::SelfRef schedule_{};
+  proto::Progress progress_{};
+  bool progress_armed_ = false;
+  int64_t step_ = 0;
+  int64_t last_step_ = 0;
+  bool finished_ = false;
+};
+
+int Main(int argc, char** argv) {
+  if (argc != 3 || std::strcmp(argv[1], "--control-fd") != 0) {
+    fmt::print(stderr, "troupe-rank is started by a host agent: troupe worker --join HOST:PORT\n");
+    return ExitCode(ErrorCode::kInvalidSpec);
+  }
+  Scheduler scheduler;
+  RankProgram program(scheduler, std::atoi(argv[2]));
+  scheduler.Run();
+  return 0;
+}
+
+}  // namespace
+}  // namespace troupe
+
+int main(int argc, char** argv) { return troupe::Main(argc, argv); }

@@ -1,0 +1,113 @@
+#include "actors/rank_reports.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+
+#include "runtime/trace/span.h"
+
+namespace troupe {
+namespace {
+
+int64_t ResidentBytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t total = 0;
+  int64_t resident = 0;
+  file >> total >> resident;
+  return resident * ::sysconf(_SC_PAGESIZE);
+}
+
+}  // namespace
+
+proto::MemoryReport ReportMemory(const MemoryLedger& ledger, const MemoryPrediction& predicted,
+                                 int64_t step) {
+  const MemoryLedger::Usage usage = ledger.Snapshot();
+  proto::MemoryReport report;
+  report.set_step(step);
+  int64_t tagged = 0;
+  for (size_t i = 0; i < kNumMemoryTags; ++i) {
+    auto* tag = report.add_tags();
+    tag->set_tag(std::string(MemoryTagName(static_cast<MemoryTag>(i))));
+    tag->set_predicted_bytes(predicted[i]);
+    tag->set_current_bytes(usage.current_bytes[i]);
+    tag->set_peak_bytes(usage.peak_bytes[i]);
+    tagged += usage.current_bytes[i];
+  }
+  report.set_resident_bytes(ResidentBytes());
+  report.set_other_bytes(report.resident_bytes() - tagged);
+  return report;
+}
+
+proto::SpanBatch ReportSpans() {
+  proto::SpanBatch batch;
+  const DrainResult drained = DrainTrace([&batch](const SpanRecord& record) {
+    if (record.kind != TraceKind::kSpan || record.category == SpanCategory::kHandler) return;
+    auto* span = batch.add_spans();
+    span->set_name(TraceName(record.name));
+    span->set_category(std::string(SpanCategoryName(record.category)));
+    span->set_start_ns(record.start_ns);
+    span->set_end_ns(record.end_ns);
+    span->set_cpu_ns(record.cpu_ns);
+    span->set_stage(record.stage);
+    span->set_microbatch(record.microbatch);
+    span->set_flow_out(record.flow_out);
+    span->set_flow_in(record.flow_in);
+    span->set_step(record.step);
+  });
+  batch.set_dropped(drained.lost);
+  return batch;
+}
+
+proto::Waits ReportWaits(const WaitBoard& waits, const Clock& clock) {
+  proto::Waits report;
+  for (const WaitRecord& record : waits.Snapshot()) {
+    auto* edge = report.add_edges();
+    edge->set_waiter(record.waiter);
+    edge->set_owed(record.owed);
+    edge->set_from(record.from);
+    edge->set_step(record.step);
+    edge->set_microbatch(record.microbatch);
+    edge->set_waited_ms((clock.NowNs() - record.since_ns) / 1'000'000);
+  }
+  return report;
+}
+
+std::string ParameterDigest(const StageParameters& parameters) {
+  std::string digest;
+  for (const StageParameter& p : parameters.all()) {
+    if (!p.owned) continue;
+    const uint64_t hash =
+        XXH64(p.weight.data(), static_cast<size_t>(p.weight.num_bytes()), /*seed=*/0);
+    for (int i = 0; i < 8; ++i) digest.push_back(static_cast<char>(hash >> (8 * i) & 0xff));
+  }
+  return digest;
+}
+
+std::string BuildId() {
+  std::ifstream file("/proc/self/exe", std::ios::binary);
+  XXH64_state_t* state = XXH64_createState();
+  XXH64_reset(state, 0);
+  std::vector<char> chunk(1 << 16);
+  while (file.read(chunk.data(), static_cast<std::streamsize>(chunk.size())) || file.gcount() > 0) {
+    XXH64_update(state, chunk.data(), static_cast<size_t>(file.gcount()));
+  }
+  const uint64_t hash = XXH64_digest(state);
+  XXH64_freeState(state);
+  return fmt::format("{:016x}", hash);
+}
+
+std::string CpuName() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("model name")) continue;
+    const size_t colon = line.find(": ");
+    return colon == std::string::npos ? line : line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+}  // namespace troupe

@@ -1,0 +1,27 @@
+// What a rank says about itself: memory, spans, digests, the machine. Used by rank_main.
+#pragma once
+
+#include <string>
+
+#include "actors/model/stage_parameters.h"
+#include "actors/plan/memory_model.h"
+#include "proto/worker.pb.h"
+#include "runtime/actor/wait_record.h"
+#include "runtime/memory/buffer.h"
+
+namespace troupe {
+
+// Measured beside predicted, by tag; `other` = resident memory minus all tags.
+proto::MemoryReport ReportMemory(const MemoryLedger& ledger, const MemoryPrediction& predicted,
+                                 int64_t step);
+// Everything traced since the last call, but the handlers' own spans. Empty where nothing was.
+proto::SpanBatch ReportSpans();
+proto::Waits ReportWaits(const WaitBoard& waits, const Clock& clock);
+
+// 8 bytes (xxh64, little-endian) of each owned parameter's master, in table order.
+std::string ParameterDigest(const StageParameters& parameters);
+// Of the running program's file: ranks of one job must agree.
+std::string BuildId();
+std::string CpuName();
+
+}  // namespace troupe
