@@ -96,8 +96,8 @@ int RunWorker(const WorkerCommand& command) {
           ? given
           : (std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path() / "troupe-rank")
                 .string();
-  // For the ranks, whose transport reads these as it is loaded: a lost peer is told by a sentence of
-  // ours.
+  // For the ranks, whose transport reads these as it is loaded: a lost peer is told by a sentence
+  // of ours.
   ::setenv("UCX_LOG_LEVEL", "fatal", /*overwrite=*/0);
   ::setenv("UCX_WARN_UNUSED_ENV_VARS", "n", /*overwrite=*/0);
   char host[256] = "host";

@@ -1,7 +1,6 @@
 #include "runtime/transport/ucx/ucx_transport.h"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <cstring>
 #include <deque>
@@ -31,26 +30,6 @@ struct Notice {
   uint16_t reserved = 0;
 };
 
-// UCX ends the process over an address that is none, so ours are sealed: xxh64 of UCX's address,
-// then that address.
-constexpr size_t kSealBytes = sizeof(uint64_t);
-
-std::string Seal(const std::string& address) {
-  const uint64_t hash = XXH64(address.data(), address.size(), 0);
-  std::string sealed(kSealBytes, '\0');
-  std::memcpy(sealed.data(), &hash, kSealBytes);
-  return sealed + address;
-}
-
-// Empty where the seal does not fit.
-std::string_view Unseal(std::string_view sealed) {
-  if (sealed.size() <= kSealBytes) return {};
-  const std::string_view address = sealed.substr(kSealBytes);
-  uint64_t hash = 0;
-  std::memcpy(&hash, sealed.data(), kSealBytes);
-  return hash == XXH64(address.data(), address.size(), 0) ? address : std::string_view();
-}
-
 class Transporter final : public UcxTransport {
  public:
   Transporter(const UcxTransportOptions& options, MemoryLedger& ledger,
@@ -65,10 +44,10 @@ class Transporter final : public UcxTransport {
   }
 
   void SetHandlers(Handlers handlers) override { handlers_ = std::move(handlers); }
-  std::string LocalAddress() const override { return Seal(worker_->address()); }
+  std::string LocalAddress() const override { return SealAddress(worker_->address()); }
 
   Status Connect(Rank to, std::string_view sealed) override {
-    const std::string_view address = Unseal(sealed);
+    const std::string_view address = UnsealAddress(sealed);
     if (address.empty()) {
       return MakeError(ErrorCode::kUnavailable,
                        "rank {}: the {} bytes given for rank {} are no address", options_.self,

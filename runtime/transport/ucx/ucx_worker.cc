@@ -4,14 +4,17 @@
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 namespace troupe {
 namespace {
 
 constexpr int kTickMs = 100;
+constexpr size_t kSealBytes = sizeof(uint64_t);
 
 // Under peer error handling UCX 1.13 drops shared memory unless told otherwise.
 constexpr std::pair<const char*, const char*> kDefaults[] = {
@@ -34,6 +37,21 @@ void WatchForReading(int epoll_fd, int fd) {
 }
 
 }  // namespace
+
+std::string SealAddress(const std::string& address) {
+  const uint64_t hash = XXH64(address.data(), address.size(), 0);
+  std::string sealed(kSealBytes, '\0');
+  std::memcpy(sealed.data(), &hash, kSealBytes);
+  return sealed + address;
+}
+
+std::string_view UnsealAddress(std::string_view sealed) {
+  if (sealed.size() <= kSealBytes) return {};
+  const std::string_view address = sealed.substr(kSealBytes);
+  uint64_t hash = 0;
+  std::memcpy(&hash, sealed.data(), kSealBytes);
+  return hash == XXH64(address.data(), address.size(), 0) ? address : std::string_view();
+}
 
 std::string UcxSentence(std::string_view what, ucs_status_t status) {
   return fmt::format("UCX: {}: {}", what, ucs_status_string(status));

@@ -42,6 +42,11 @@ class UcxWorker {
   int timer_fd_ = -1;
 };
 
+// UCX ends the process over an address that is none, so ours are sealed: xxh64 of UCX's address,
+// then that address. Unsealing gives an empty view where the seal does not fit.
+std::string SealAddress(const std::string& address);
+std::string_view UnsealAddress(std::string_view sealed);
+
 std::string UcxSentence(std::string_view what, ucs_status_t status);
 
 // How the endpoint carries messages, read from what UCX prints about it.
