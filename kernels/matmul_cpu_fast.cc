@@ -82,9 +82,6 @@ MatmulShape Float32Shape(MatmulShape shape) {
   return shape;
 }
 
-// A weight's gradient reads x often enough to be worth packing it, but for very few outputs.
-bool PacksTokens(const ProductShape& product) { return product.m >= 64; }
-
 // Scratch over everything that may differ between calls of one layer: strides, result dtype,
 // accumulation, packed b.
 int64_t LargestScratch(const MatmulShape& shape, int num_threads) {
@@ -96,15 +93,13 @@ int64_t LargestScratch(const MatmulShape& shape, int num_threads) {
       p.num_threads = num_threads;
       p.accumulate = variant % 2 == 1;
       if (variant / 2 % 2 == 1) p.result = DType::kFloat32;
-      if (variant / 4 == 1) p.b_is_packed = true;
+      if (variant / 4 == 1) p.b_is_packed = layer != Layer::kWeightGrad;
       if (variant / 4 == 2) {
         (layer == Layer::kWeightGrad ? p.a_column : p.a_row) *= 2;
         p.c_row *= 2;
       }
       if (!HasProduct(p)) continue;
-      int64_t scratch = ProductScratchBytes(p);
-      if (layer == Layer::kWeightGrad && p.b_is_packed) scratch += Aligned(PackedOperandBytes(p));
-      largest = std::max(largest, scratch);
+      largest = std::max(largest, ProductScratchBytes(p));
     }
   }
   return largest;
@@ -241,17 +236,8 @@ bool MatmulWeightGradFast(const Exec& exec, TensorView dw, ConstTensorView dy, C
                           bool accumulate) {
   const Side a{dy, true}, b{x};
   if (Widens(dy.dtype())) return MultiplyWidened(exec, dw, a, b, nullptr, accumulate);
-  ProductShape p = ProductOf(exec, dw, a, b, accumulate);
-  p.b_is_packed = true;
-  const int64_t packed_bytes = PacksTokens(p) && x.is_dense() ? PackedOperandBytes(p) : 0;
-  if (packed_bytes == 0 || !HasProduct(p)) {
-    return Multiply(exec, dw, a, b, nullptr, accumulate, exec.workspace);
-  }
-  Carver workspace(exec.workspace);
-  void* packed = workspace.Take(packed_bytes);
-  PackOperand(p, packed, x.data());
-  RunProduct(p, dw.data(), dy.data(), packed, workspace.rest());
-  return true;
+  // Packing x first was measured: it costs what it gains.
+  return Multiply(exec, dw, a, b, nullptr, accumulate, exec.workspace);
 }
 
 }  // namespace troupe
