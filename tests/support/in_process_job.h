@@ -26,6 +26,10 @@ struct InProcessJobOptions {
   bool tied_embedding = false;
   int slots = 0;  // posted per channel; 0: what the schedule asks for
   ScheduleOptions steps{};
+  // Where the job runs on another network or clock: one transport a rank, addressed "SCHEME:RANK".
+  std::function<std::unique_ptr<Transport>(Rank)> new_transport{};
+  std::string address_scheme = "inproc";
+  Clock* clock = &SystemClock();
   // Introduces the rank's executor to its stages and loader, once they are there.
   std::function<void(Rank, ExecutorAnswers)> on_executor{};
 };
@@ -54,7 +58,9 @@ class InProcessJob {
     const Schedule evaluate =
         GenerateForwardOnly(options_.num_ranks, options_.num_ranks, options_.num_microbatches);
     const Schedule sample = GenerateForwardOnly(options_.num_ranks, options_.num_ranks, 1);
-    for (int r = 0; r < options_.num_ranks; ++r) ranks_.push_back(std::make_unique<RankState>());
+    for (int r = 0; r < options_.num_ranks; ++r) {
+      ranks_.push_back(std::make_unique<RankState>(*options_.clock));
+    }
     for (int r = 0; r < options_.num_ranks; ++r) OpenRank(Rank(r));
     const int last = options_.num_ranks - 1;
     for (int r = 0; r < options_.num_ranks; ++r) {
@@ -110,9 +116,15 @@ class InProcessJob {
                                                                                      schedule);
   }
 
+  // For those who run the schedulers themselves.
+  void Begin(int64_t committed_step = 0) {
+    CHECK(schedule.Send(BeginTraining{committed_step}).ok());
+  }
+  Scheduler& scheduler(int rank) { return ranks_[rank]->scheduler; }
+
   // Runs every rank in turn until the job has ended, an actor has failed, or nothing moves.
   void Run(int64_t committed_step = 0) {
-    CHECK(schedule.Send(BeginTraining{committed_step}).ok());
+    Begin(committed_step);
     for (int idle = 0; !ended && errors.empty() && idle < 3;) {
       int64_t work = 0;
       for (auto& rank : ranks_) work += rank->scheduler.RunUntilIdle();
@@ -135,19 +147,21 @@ class InProcessJob {
 
  private:
   struct RankState {
+    explicit RankState(Clock& clock) : scheduler({.clock = &clock}) {}
     std::unique_ptr<Transport> transport{};
-    Scheduler scheduler{};
+    Scheduler scheduler;
     std::unique_ptr<RankRouter> router{};
     ExecutorActor::SelfRef executor{};
   };
 
   void OpenRank(Rank rank) {
     RankState& state = *ranks_[rank.value];
-    state.transport = network_.NewTransport(rank);
+    state.transport =
+        options_.new_transport ? options_.new_transport(rank) : network_.NewTransport(rank);
     for (int other = 0; other < options_.num_ranks; ++other) {
       if (other == rank.value) continue;
-      const Status connected =
-          state.transport->Connect(Rank(other), fmt::format("inproc:{}", other));
+      const Status connected = state.transport->Connect(
+          Rank(other), fmt::format("{}:{}", options_.address_scheme, other));
       CHECK(connected.ok());
     }
     for (const Channel& channel : ChannelsOf(train_)) {
@@ -176,6 +190,7 @@ class InProcessJob {
         (void)ranks_[rank.value]->executor.Send(CreditReturned{peer, channel});
       }
     };
+    router.on_peer_down = [this](Rank, const Error& cause) { errors.push_back(cause.message); };
     router.on_drop = [this](DropCause, const Envelope&, const Error& error) {
       errors.push_back(error.message);
     };
