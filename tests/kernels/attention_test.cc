@@ -77,6 +77,8 @@ std::vector<AttentionShape> Shapes() {
   add(1, 70, 70, 2, 1, 16, causal, 0, 30);    // the first 30 queries see nothing
   add(1, 70, 70, 2, 1, 16, causal, 100, 30);  // all see all but a corner
   add(1, 257, 257, 1, 1, 24, causal);
+  add(1, 40, 600, 2, 1, 16, AttentionMask::kFull);  // several blocks of keys
+  add(1, 40, 600, 2, 1, 16, causal, 560, 0);
   return shapes;
 }
 
