@@ -97,6 +97,7 @@ struct TensorView {
 };
 
 // A folder with model.safetensors, or with several files named by model.safetensors.index.json.
+// With both, as in transformers, the single file counts.
 class SafetensorsFolder {
  public:
   static Result<SafetensorsFolder> Open(FileSystem& files, const std::string& folder);
@@ -140,7 +141,8 @@ struct SafetensorsShard {
 std::vector<SafetensorsShard> SplitIntoShards(const std::vector<TensorSpec>& tensors,
                                               int64_t max_bytes);
 
-// Writes a folder as Hugging Face lays it out: one file, or several and their index.
+// Writes a folder as Hugging Face lays it out: one file, or several and their index. The folder is
+// made where it is missing; what an earlier export left in it is not removed.
 class SafetensorsFolderWriter {
  public:
   static Result<SafetensorsFolderWriter> Create(FileSystem& files, const std::string& folder,

@@ -53,10 +53,11 @@ Result<TokenFile> TokenFile::Open(FileSystem& files, const std::string& path) {
                      path, magic, version, kMagicU16, kVersionU16, kMagicU32, kVersionU32);
   }
   file.data_begin_ = kHeaderBytes;
-  if (count < 0 || count > (num_bytes - kHeaderBytes) / file.token_bytes_) {
+  if (count < 0 || num_bytes != kHeaderBytes + count * file.token_bytes_) {
     return MakeError(ErrorCode::kCorrupt,
-                     "{}: the header promises {} tokens, the file has room for {}: it is cut off",
-                     path, count, (num_bytes - kHeaderBytes) / file.token_bytes_);
+                     "{}: the header promises {} tokens of {} bytes, {} bytes follow it: make the "
+                     "file again",
+                     path, count, file.token_bytes_, num_bytes - kHeaderBytes);
   }
   file.num_tokens_ = count;
   return file;

@@ -1,6 +1,7 @@
-// TokenFile: tokens of a training text, mapped. `.txt` is one token per byte; `.bin` is llm.c's
-// format (256 int32 words {magic, version, count}, then uint16 or uint32 tokens). Used by the data
-// loader of every rank that holds the embedding or the head; reading is thread-safe.
+// TokenFile: tokens of a training text, mapped. A name that ends in .bin is llm.c's format (256
+// int32 words {magic, version, count}, then uint16 or uint32 tokens); any other file is text, one
+// token per byte. Used by the data loader of every rank that holds the embedding or the head;
+// reading is thread-safe.
 #pragma once
 
 #include <cstdint>

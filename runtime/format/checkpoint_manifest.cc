@@ -1,0 +1,232 @@
+#include "runtime/format/checkpoint_manifest.h"
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+#include "runtime/format/json_reader.h"
+#include "runtime/format/metrics_file.h"
+
+namespace troupe {
+namespace {
+
+using nlohmann::json;
+using TensorMap = std::map<std::string, CheckpointTensor>;
+
+constexpr std::string_view kManifestName = "manifest.json";
+constexpr std::string_view kLatestName = "latest";
+constexpr std::string_view kPrefix = "step-";
+constexpr int64_t kManifestMaxBytes = 100'000'000;
+constexpr JsonBounds kManifestBounds{.max_depth = 6, .max_values = 8'000'000};
+
+// The name of a file in the folder itself, so that a manifest cannot point outside.
+bool IsTensorFileName(std::string_view name) {
+  return name.ends_with(".safetensors") && !name.starts_with('.') &&
+         name.find_first_of(std::string_view("/\0", 2)) == std::string_view::npos;
+}
+
+// Bytes of all tensors of both maps; nothing where that exceeds 63 bits.
+std::optional<int64_t> SumBytes(const CheckpointManifest& manifest) {
+  int64_t total = 0;
+  for (const TensorMap* tensors : {&manifest.tensors, &manifest.optimizer_tensors}) {
+    for (const auto& [name, tensor] : *tensors) {
+      int64_t num_bytes = TensorDtypeBytes(tensor.dtype);
+      for (const int64_t extent : tensor.shape) {
+        if (__builtin_mul_overflow(num_bytes, extent, &num_bytes)) return std::nullopt;
+      }
+      if (__builtin_add_overflow(total, num_bytes, &total)) return std::nullopt;
+    }
+  }
+  return total;
+}
+
+std::string TensorsText(const TensorMap& tensors) {
+  JsonLine all;
+  for (const auto& [name, tensor] : tensors) {
+    JsonLine one;
+    one.Add("file", tensor.file)
+        .Add("dtype", TensorDtypeName(tensor.dtype))
+        .AddJson("shape", fmt::format("[{}]", fmt::join(tensor.shape, ",")));
+    all.AddJson(name, one.Text());
+  }
+  return all.Text();
+}
+
+Result<CheckpointTensor> ReadTensor(const json& value, const std::string& place) {
+  if (!value.is_object()) return MakeError(ErrorCode::kCorrupt, "{}: not an object", place);
+  const JsonFields fields(value, place);
+  CheckpointTensor tensor;
+  RETURN_IF_ERROR(fields.Require("file", &tensor.file));
+  if (!IsTensorFileName(tensor.file)) {
+    return fields.Wrong("file", "the name of a .safetensors file beside the manifest");
+  }
+  std::string dtype;
+  RETURN_IF_ERROR(fields.Require("dtype", &dtype));
+  const auto known = ParseTensorDtype(dtype);
+  if (!known) return fields.Wrong("dtype", "a safetensors dtype");
+  tensor.dtype = *known;
+  const json* shape = fields.Member("shape");
+  if (shape == nullptr) return fields.Missing("shape");
+  if (!shape->is_array()) return fields.Wrong("shape", "a list");
+  for (const json& extent : *shape) {
+    const auto number = WholeNumber(extent);
+    if (!number || *number < 0) return fields.Wrong("shape", "a list of extents");
+    tensor.shape.push_back(*number);
+  }
+  return tensor;
+}
+
+Result<TensorMap> ReadTensors(const JsonFields& fields, std::string_view key,
+                              const std::string& path) {
+  ASSIGN_OR_RETURN(const json* object, fields.RequireObject(key));
+  TensorMap tensors;
+  for (const auto& [name, value] : object->items()) {
+    ASSIGN_OR_RETURN(tensors[name],
+                     ReadTensor(value, fmt::format("{}: {} {}", path, key, Quoted(name))));
+  }
+  return tensors;
+}
+
+}  // namespace
+
+int64_t CheckpointManifest::total_bytes() const {
+  const auto total = SumBytes(*this);
+  CHECK(total, "a checkpoint beyond 63 bits");
+  return *total;
+}
+
+std::string ManifestJson(const CheckpointManifest& manifest) {
+  JsonLine line;
+  line.Add("format_version", kCheckpointFormatVersion)
+      .Add("step", manifest.step)
+      .Add("next_sample", manifest.next_sample)
+      // A string: readers of JSON keep 53 bits of a number.
+      .Add("seed", fmt::format("{}", manifest.seed))
+      .Add("gradient_groups", manifest.gradient_groups)
+      .Add("total_bytes", manifest.total_bytes())
+      .Add("job", manifest.job_json)
+      .AddJson("tensors", TensorsText(manifest.tensors))
+      .AddJson("optimizer_tensors", TensorsText(manifest.optimizer_tensors));
+  return line.Text() + "\n";
+}
+
+Result<CheckpointManifest> ParseManifestJson(std::string_view text, const std::string& path) {
+  ASSIGN_OR_RETURN(const json document, ParseJson(text, path, kManifestBounds));
+  if (!document.is_object()) return MakeError(ErrorCode::kCorrupt, "{}: not an object", path);
+  const JsonFields fields(document, path);
+  int32_t version = 0;
+  RETURN_IF_ERROR(fields.Require("format_version", &version));
+  if (version != kCheckpointFormatVersion) {
+    return MakeError(ErrorCode::kCorrupt,
+                     "{}: format version {}; this build reads {}, use the build that wrote it",
+                     path, version, kCheckpointFormatVersion);
+  }
+  CheckpointManifest manifest;
+  RETURN_IF_ERROR(fields.Require("step", &manifest.step));
+  RETURN_IF_ERROR(fields.Require("next_sample", &manifest.next_sample));
+  if (manifest.step < 0) return fields.Wrong("step", "0 or more");
+  if (manifest.next_sample < 0) return fields.Wrong("next_sample", "0 or more");
+  std::string seed;
+  RETURN_IF_ERROR(fields.Require("seed", &seed));
+  const char* const seed_end = seed.data() + seed.size();
+  const auto [end, error] = std::from_chars(seed.data(), seed_end, manifest.seed);
+  if (error != std::errc() || end != seed_end) {
+    return fields.Wrong("seed", "a decimal number of at most 64 bits, as a string");
+  }
+  RETURN_IF_ERROR(fields.Require("gradient_groups", &manifest.gradient_groups));
+  if (manifest.gradient_groups < 1) return fields.Wrong("gradient_groups", "1 or more");
+  RETURN_IF_ERROR(fields.Require("job", &manifest.job_json));
+  ASSIGN_OR_RETURN(manifest.tensors, ReadTensors(fields, "tensors", path));
+  ASSIGN_OR_RETURN(manifest.optimizer_tensors, ReadTensors(fields, "optimizer_tensors", path));
+  int64_t total_bytes = 0;
+  RETURN_IF_ERROR(fields.Require("total_bytes", &total_bytes));
+  if (SumBytes(manifest) != total_bytes) {
+    return fields.Wrong("total_bytes", "what the shapes add up to");
+  }
+  return manifest;
+}
+
+Result<CheckpointManifest> ReadManifest(FileSystem& files, const std::string& folder) {
+  const std::string path = JoinPath(folder, kManifestName);
+  ASSIGN_OR_RETURN(const std::string text, files.ReadFile(path, kManifestMaxBytes));
+  return ParseManifestJson(text, path);
+}
+
+std::string CheckpointFolderName(int64_t step) { return fmt::format("{}{:08}", kPrefix, step); }
+
+std::string PartialCheckpointFolderName(int64_t step) {
+  return fmt::format(".{}.partial", CheckpointFolderName(step));
+}
+
+std::optional<int64_t> ParseCheckpointFolderName(std::string_view name) {
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const std::string_view digits = name.substr(kPrefix.size());
+  int64_t step = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), step);
+  // Only the very name that a checkpoint of this step gets: no sign, no other padding.
+  if (error != std::errc() || step < 0 || CheckpointFolderName(step) != name) return std::nullopt;
+  return step;
+}
+
+Result<std::optional<FoundCheckpoint>> FindNewestCheckpoint(FileSystem& files,
+                                                            const std::string& checkpoints_dir) {
+  std::optional<FoundCheckpoint> none;
+  if (!files.Exists(checkpoints_dir)) return none;
+  ASSIGN_OR_RETURN(const auto names, files.List(checkpoints_dir));
+  std::vector<int64_t> steps;
+  for (const std::string& name : names) {
+    if (const auto step = ParseCheckpointFolderName(name)) steps.push_back(*step);
+  }
+  std::ranges::sort(steps, std::greater());
+  for (const int64_t step : steps) {
+    const std::string folder = JoinPath(checkpoints_dir, CheckpointFolderName(step));
+    auto manifest = ReadManifest(files, folder);
+    if (!manifest.ok() || manifest->step != step) continue;
+    return std::optional(FoundCheckpoint{folder, std::move(manifest).value()});
+  }
+  return none;
+}
+
+Result<std::string> BeginCheckpoint(FileSystem& files, const std::string& checkpoints_dir,
+                                    int64_t step) {
+  const std::string folder = JoinPath(checkpoints_dir, PartialCheckpointFolderName(step));
+  RETURN_IF_ERROR(files.RemoveAll(folder));
+  RETURN_IF_ERROR(files.CreateDirectories(folder));
+  return folder;
+}
+
+Result<std::string> CommitCheckpoint(FileSystem& files, const std::string& checkpoints_dir,
+                                     const CheckpointManifest& manifest) {
+  const std::string name = CheckpointFolderName(manifest.step);
+  const std::string partial = JoinPath(checkpoints_dir, PartialCheckpointFolderName(manifest.step));
+  const std::string folder = JoinPath(checkpoints_dir, name);
+  // Syncs the partial folder too, and with it the names of the tensor files.
+  RETURN_IF_ERROR(
+      WriteFileAtomically(files, JoinPath(partial, kManifestName), ManifestJson(manifest)));
+  // A rename does not replace a folder that is not empty.
+  RETURN_IF_ERROR(files.RemoveAll(folder));
+  RETURN_IF_ERROR(files.Rename(partial, folder));
+  RETURN_IF_ERROR(files.SyncDirectory(checkpoints_dir));
+  RETURN_IF_ERROR(WriteFileAtomically(files, JoinPath(checkpoints_dir, kLatestName), name + "\n"));
+  return folder;
+}
+
+Status PruneCheckpoints(FileSystem& files, const std::string& checkpoints_dir, int keep) {
+  if (!files.Exists(checkpoints_dir)) return {};
+  ASSIGN_OR_RETURN(const auto names, files.List(checkpoints_dir));
+  std::vector<int64_t> steps;
+  for (const std::string& name : names) {
+    if (name.starts_with(".step-") && name.ends_with(".partial")) {
+      RETURN_IF_ERROR(files.RemoveAll(JoinPath(checkpoints_dir, name)));
+    }
+    if (const auto step = ParseCheckpointFolderName(name)) steps.push_back(*step);
+  }
+  std::ranges::sort(steps, std::greater());
+  for (size_t i = static_cast<size_t>(keep); keep > 0 && i < steps.size(); ++i) {
+    const std::string folder = JoinPath(checkpoints_dir, CheckpointFolderName(steps[i]));
+    RETURN_IF_ERROR(files.RemoveAll(folder));
+  }
+  return {};
+}
+
+}  // namespace troupe

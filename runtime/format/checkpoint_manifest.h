@@ -1,0 +1,80 @@
+// Checkpoints on disk: checkpoints/step-00000050/ with manifest.json beside the files that it
+// names, and checkpoints/latest, a text file that holds the newest folder's name. Used by the
+// checkpoint actors (writing) and by the job door (resuming). Pure apart from the FileSystem.
+//
+// 1. A checkpoint is written in ".step-00000050.partial" and exists from the one rename that
+//    commits it: at any crash there is all of it or nothing.
+// 2. Tensors are global: any layout resumes from a checkpoint of any other.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/file_system.h"
+#include "runtime/base/result.h"
+#include "runtime/format/safetensors.h"
+
+namespace troupe {
+
+inline constexpr int32_t kCheckpointFormatVersion = 1;
+
+// Where a whole tensor lies: in `file`, a safetensors file of the folder, under its own name.
+struct CheckpointTensor {
+  std::string file;
+  TensorDtype dtype = TensorDtype::kF32;
+  std::vector<int64_t> shape;
+  bool operator==(const CheckpointTensor&) const = default;
+};
+
+struct CheckpointManifest {
+  int64_t step = 0;         // steps done
+  int64_t next_sample = 0;  // global sample number of the next step's first
+  uint64_t seed = 0;
+  int32_t gradient_groups = 1;
+  std::string job_json;                                       // effective JobSpec; opaque here
+  std::map<std::string, CheckpointTensor> tensors;            // by parameter name
+  std::map<std::string, CheckpointTensor> optimizer_tensors;  // "<parameter>.exp_avg", …
+  // Of all tensors, without the files' headers.
+  int64_t total_bytes() const;
+  bool operator==(const CheckpointManifest&) const = default;
+};
+
+std::string ManifestJson(const CheckpointManifest& manifest);
+// Refuses, with one sentence, another format version, a missing key, a file name that leaves the
+// folder and a total that does not agree with the shapes. `path` is for the messages.
+Result<CheckpointManifest> ParseManifestJson(std::string_view json, const std::string& path);
+Result<CheckpointManifest> ReadManifest(FileSystem& files, const std::string& folder);
+
+std::string CheckpointFolderName(int64_t step);         // "step-00000050"
+std::string PartialCheckpointFolderName(int64_t step);  // ".step-00000050.partial"
+// The step of a committed folder's name; nothing for any other name.
+std::optional<int64_t> ParseCheckpointFolderName(std::string_view name);
+
+struct FoundCheckpoint {
+  std::string folder;  // path
+  CheckpointManifest manifest;
+};
+
+// The highest step whose manifest parses; nothing where there is none, also where the folder does
+// not exist. Partial folders never count; `latest` is for people and is not read.
+Result<std::optional<FoundCheckpoint>> FindNewestCheckpoint(FileSystem& files,
+                                                            const std::string& checkpoints_dir);
+
+// Makes an empty partial folder for `step` in `checkpoints_dir` and returns its path.
+Result<std::string> BeginCheckpoint(FileSystem& files, const std::string& checkpoints_dir,
+                                    int64_t step);
+
+// Commits: writes the manifest into the partial folder of its step, syncs it, renames it to its
+// name, syncs the parent, replaces `latest`. The tensor files must be durable before
+// (SafetensorsWriter::Finish). A folder of the same step is replaced. Returns the committed path.
+Result<std::string> CommitCheckpoint(FileSystem& files, const std::string& checkpoints_dir,
+                                     const CheckpointManifest& manifest);
+
+// Removes partial folders, and committed ones beyond the newest `keep` (0: keep all).
+Status PruneCheckpoints(FileSystem& files, const std::string& checkpoints_dir, int keep);
+
+}  // namespace troupe

@@ -1,0 +1,183 @@
+// Folders of safetensors files: one file, or several and an index.
+#include <algorithm>
+#include <utility>
+
+#include "runtime/format/json_reader.h"
+#include "runtime/format/metrics_file.h"
+#include "runtime/format/safetensors.h"
+
+namespace troupe {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kSingleName = "model.safetensors";
+constexpr std::string_view kIndexName = "model.safetensors.index.json";
+constexpr int64_t kIndexMaxBytes = 100'000'000;
+constexpr JsonBounds kIndexBounds{.max_depth = 4, .max_values = 2'000'000};
+
+// The index comes from outside: its files lie in the folder itself.
+bool IsPlainName(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." &&
+         name.find_first_of(std::string_view("/\0", 2)) == std::string_view::npos;
+}
+
+Error BadIndex(const std::string& path, std::string_view problem) {
+  return MakeError(ErrorCode::kCorrupt, "{}: not a usable index: {}", path, problem);
+}
+
+std::string ShapeText(std::span<const int64_t> shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+}  // namespace
+
+Result<SafetensorsFolder> SafetensorsFolder::Open(FileSystem& files, const std::string& path) {
+  SafetensorsFolder folder;
+  folder.folder_ = path;
+  const std::string index_path = JoinPath(path, kIndexName);
+  if (!files.Exists(index_path) || files.Exists(JoinPath(path, kSingleName))) {
+    ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(files, JoinPath(path, kSingleName)));
+    for (const TensorEntry& entry : file.tensors()) folder.file_of_[entry.spec.name] = 0;
+    folder.files_.push_back(std::move(file));
+    return folder;
+  }
+  ASSIGN_OR_RETURN(const std::string text, files.ReadFile(index_path, kIndexMaxBytes));
+  ASSIGN_OR_RETURN(const json index, ParseJson(text, index_path, kIndexBounds));
+  const auto weight_map = index.find("weight_map");
+  if (!index.is_object() || weight_map == index.end() || !weight_map->is_object()) {
+    return BadIndex(index_path, "weight_map is missing or no object");
+  }
+  std::map<std::string, size_t> opened;  // file name -> index into files_
+  for (const auto& [tensor, value] : weight_map->items()) {
+    if (!value.is_string() || !IsPlainName(value.get_ref<const std::string&>())) {
+      return BadIndex(
+          index_path,
+          fmt::format("tensor {}: its file is not the name of one in this folder", Quoted(tensor)));
+    }
+    const auto& name = value.get_ref<const std::string&>();
+    const auto [place, is_new] = opened.try_emplace(name, folder.files_.size());
+    if (is_new) {
+      ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(files, JoinPath(path, name)));
+      folder.files_.push_back(std::move(file));
+    }
+    if (folder.files_[place->second].Find(tensor) == nullptr) {
+      return BadIndex(index_path,
+                      fmt::format("tensor {} is not in {}", Quoted(tensor), Quoted(name)));
+    }
+    folder.file_of_[tensor] = place->second;
+  }
+  return folder;
+}
+
+std::vector<std::string> SafetensorsFolder::Names() const {
+  std::vector<std::string> names;
+  names.reserve(file_of_.size());
+  for (const auto& [name, file] : file_of_) names.push_back(name);
+  return names;
+}
+
+std::optional<TensorView> SafetensorsFolder::Find(std::string_view name) const {
+  const auto found = file_of_.find(name);
+  if (found == file_of_.end()) return std::nullopt;
+  const SafetensorsFile& file = files_[found->second];
+  const TensorEntry* entry = file.Find(name);
+  return TensorView{entry, file.Bytes(*entry)};
+}
+
+Result<TensorView> SafetensorsFolder::Require(std::string_view name,
+                                              std::span<const int64_t> shape) const {
+  const auto view = Find(name);
+  if (!view) {
+    return MakeError(ErrorCode::kNotFound,
+                     "{}: tensor {} is missing; is this the folder of another model?", folder_,
+                     name);
+  }
+  if (!std::ranges::equal(view->entry->spec.shape, shape)) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "{}: tensor {} has shape {}, the model wants {}; compare config.json", folder_,
+                     name, ShapeText(view->entry->spec.shape), ShapeText(shape));
+  }
+  return *view;
+}
+
+std::vector<SafetensorsShard> SplitIntoShards(const std::vector<TensorSpec>& tensors,
+                                              int64_t max_bytes) {
+  std::vector<SafetensorsShard> shards(1);
+  int64_t shard_bytes = 0;
+  for (const TensorSpec& spec : tensors) {
+    const int64_t num_bytes = TensorBytes(spec);
+    if (!shards.back().tensors.empty() && num_bytes > max_bytes - shard_bytes) {
+      shards.emplace_back();
+      shard_bytes = 0;
+    }
+    shards.back().tensors.push_back(spec);
+    shard_bytes += num_bytes;
+  }
+  for (size_t i = 0; i < shards.size(); ++i) {
+    shards[i].file_name =
+        shards.size() == 1 ? std::string(kSingleName)
+                           : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+  }
+  return shards;
+}
+
+Result<SafetensorsFolderWriter> SafetensorsFolderWriter::Create(
+    FileSystem& files, const std::string& folder, const std::vector<TensorSpec>& tensors,
+    int64_t max_shard_bytes) {
+  SafetensorsFolderWriter writer;
+  writer.files_ = &files;
+  writer.folder_ = folder;
+  writer.shards_ = SplitIntoShards(tensors, max_shard_bytes);
+  RETURN_IF_ERROR(files.CreateDirectories(folder));
+  RETURN_IF_ERROR(writer.OpenNextShard());
+  return writer;
+}
+
+Status SafetensorsFolderWriter::OpenNextShard() {
+  const SafetensorsShard& shard = shards_[next_shard_++];
+  left_in_shard_ = 0;
+  for (const TensorSpec& spec : shard.tensors) left_in_shard_ += TensorBytes(spec);
+  ASSIGN_OR_RETURN(writer_, SafetensorsWriter::Create(*files_, JoinPath(folder_, shard.file_name),
+                                                      shard.tensors));
+  return {};
+}
+
+Status SafetensorsFolderWriter::Append(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    if (left_in_shard_ == 0) {
+      CHECK(next_shard_ < shards_.size(), "{}: {} bytes too many", folder_, bytes.size());
+      RETURN_IF_ERROR(writer_->Finish());
+      RETURN_IF_ERROR(OpenNextShard());
+    }
+    const size_t fits = std::min(bytes.size(), static_cast<size_t>(left_in_shard_));
+    RETURN_IF_ERROR(writer_->Append(bytes.first(fits)));
+    left_in_shard_ -= static_cast<int64_t>(fits);
+    bytes = bytes.subspan(fits);
+  }
+  return {};
+}
+
+Status SafetensorsFolderWriter::Finish() {
+  RETURN_IF_ERROR(writer_->Finish());
+  // Trailing shards may hold nothing but empty tensors.
+  while (next_shard_ < shards_.size()) {
+    RETURN_IF_ERROR(OpenNextShard());
+    RETURN_IF_ERROR(writer_->Finish());
+  }
+  if (shards_.size() == 1) return files_->SyncDirectory(folder_);
+  int64_t total_bytes = 0;
+  JsonLine weight_map;
+  for (const SafetensorsShard& shard : shards_) {
+    for (const TensorSpec& spec : shard.tensors) {
+      weight_map.Add(spec.name, shard.file_name);
+      total_bytes += TensorBytes(spec);
+    }
+  }
+  JsonLine index;
+  index.AddJson("metadata", JsonLine().Add("total_size", total_bytes).Text())
+      .AddJson("weight_map", weight_map.Text());
+  return WriteFileAtomically(*files_, JoinPath(folder_, kIndexName), index.Text() + "\n");
+}
+
+}  // namespace troupe
