@@ -70,7 +70,8 @@ Result<std::string> BeginCheckpoint(FileSystem& files, const std::string& checkp
 
 // Commits: writes the manifest into the partial folder of its step, syncs it, renames it to its
 // name, syncs the parent, replaces `latest`. The tensor files must be durable before
-// (SafetensorsWriter::Finish). A folder of the same step is replaced. Returns the committed path.
+// (SafetensorsWriter::Finish). A folder of the same step is removed just before the rename: a crash
+// between the two falls back to the checkpoint before it. Returns the committed path.
 Result<std::string> CommitCheckpoint(FileSystem& files, const std::string& checkpoints_dir,
                                      const CheckpointManifest& manifest);
 

@@ -1,0 +1,177 @@
+#include "runtime/format/checkpoint_manifest.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/support/faulty_file_system.h"
+#include "tests/support/temporary_folder.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::FaultyFileSystem;
+using testing::FileFaults;
+using ::testing::HasSubstr;
+using testing::TemporaryFolder;
+
+CheckpointManifest At(int64_t step) {
+  return {.step = step,
+          .next_sample = step * 32,
+          .seed = ~uint64_t{0},
+          .gradient_groups = 4,
+          .job_json = "{\"name\":\"a\\n\"}",
+          .tensors = {{"model.norm.weight", {"tensors.safetensors", TensorDtype::kF32, {8}}}},
+          .optimizer_tensors = {
+              {"model.norm.weight.exp_avg", {"optim.safetensors", TensorDtype::kF32, {8}}}}};
+}
+
+Result<std::string> Save(FileSystem& files, const std::string& dir, int64_t step) {
+  ASSIGN_OR_RETURN(const std::string partial, BeginCheckpoint(files, dir, step));
+  ASSIGN_OR_RETURN(auto writer,
+                   SafetensorsWriter::Create(files, JoinPath(partial, "tensors.safetensors"),
+                                             {{.name = "model.norm.weight", .shape = {8}}}));
+  RETURN_IF_ERROR(writer.Append(BytesOf(std::string(32, 'x'))));
+  RETURN_IF_ERROR(writer.Finish());
+  return CommitCheckpoint(files, dir, At(step));
+}
+
+int64_t NewestStep(const std::string& dir) {
+  const auto found = FindNewestCheckpoint(SystemFiles(), dir);
+  CHECK(found.ok(), "{}", found.error().message);
+  return *found ? (*found)->manifest.step : -1;
+}
+
+TEST(ManifestTest, ReadsBackWhatWasWritten) {
+  const auto again = ParseManifestJson(ManifestJson(At(50)), "/m");
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_EQ(*again, At(50));
+  EXPECT_EQ(again->total_bytes(), 64);
+}
+
+TEST(ManifestTest, RefusesWhatDoesNotAgree) {
+  const auto problem_of = [](const std::function<void(nlohmann::json&)>& change) {
+    auto json = nlohmann::json::parse(ManifestJson(At(50)));
+    change(json);
+    const auto parsed = ParseManifestJson(json.dump(), "/m");
+    return parsed.ok() ? std::string("none") : parsed.error().message;
+  };
+  using nlohmann::json;
+  EXPECT_EQ(problem_of([](json&) {}), "none");
+  for (const char* key : {"format_version", "step", "next_sample", "seed", "gradient_groups", "job",
+                          "tensors", "optimizer_tensors", "total_bytes"}) {
+    EXPECT_THAT(problem_of([&](json& j) { j.erase(key); }), HasSubstr(key));
+    EXPECT_THAT(problem_of([&](json& j) { j[key] = json::array(); }), HasSubstr(key));
+  }
+  EXPECT_THAT(problem_of([](json& j) { j["format_version"] = 2; }), HasSubstr("version 2"));
+  EXPECT_THAT(problem_of([](json& j) { j["total_bytes"] = 63; }), HasSubstr("total_bytes"));
+  EXPECT_THAT(problem_of([](json& j) { j["step"] = -1; }), HasSubstr("step"));
+  EXPECT_THAT(problem_of([](json& j) { j["seed"] = "12x"; }), HasSubstr("seed"));
+  EXPECT_THAT(problem_of([](json& j) { j["gradient_groups"] = 0; }), HasSubstr("gradient_groups"));
+  const auto with = [&](const char* key, const json& value) {
+    return problem_of([&](json& j) { j["tensors"]["model.norm.weight"][key] = value; });
+  };
+  EXPECT_THAT(with("file", "../x.safetensors"), HasSubstr("file must be the name"));
+  EXPECT_THAT(with("file", "x.json"), HasSubstr("file must be the name"));
+  EXPECT_THAT(with("dtype", "F31"), HasSubstr("dtype"));
+  EXPECT_THAT(with("shape", json::array({-8})), HasSubstr("shape"));
+  const int64_t huge = int64_t{1} << 62;
+  EXPECT_THAT(with("shape", json::array({huge, huge})), HasSubstr("total_bytes"));
+}
+
+TEST(CheckpointFolderTest, NamesAreExact) {
+  EXPECT_EQ(CheckpointFolderName(50), "step-00000050");
+  EXPECT_EQ(PartialCheckpointFolderName(50), ".step-00000050.partial");
+  EXPECT_EQ(ParseCheckpointFolderName("step-00000050"), 50);
+  EXPECT_EQ(ParseCheckpointFolderName("step-123456789"), 123456789);
+  for (const char* name : {"step-50", ".step-00000050.partial", "step-0000005x", "step--0000050",
+                           "step-000000050", "latest", "step-", "step-99999999999999999999"}) {
+    EXPECT_FALSE(ParseCheckpointFolderName(name)) << name;
+  }
+}
+
+TEST(FindNewestCheckpointTest, CountsOnlyWhatWasCommitted) {
+  const TemporaryFolder folder;
+  EXPECT_EQ(NewestStep(folder / "absent"), -1);
+  EXPECT_EQ(NewestStep(folder.path()), -1);
+  ASSERT_TRUE(Save(SystemFiles(), folder.path(), 9).ok());
+  ASSERT_TRUE(Save(SystemFiles(), folder.path(), 10).ok());
+  EXPECT_EQ(NewestStep(folder.path()), 10);
+  EXPECT_EQ(*SystemFiles().ReadFile(folder / "latest", 100), "step-00000010\n");
+  // A whole manifest in a partial folder, one that does not parse, one of another step.
+  ASSERT_TRUE(BeginCheckpoint(SystemFiles(), folder.path(), 11).ok());
+  folder.Write(".step-00000011.partial/manifest.json", ManifestJson(At(11)));
+  ASSERT_TRUE(SystemFiles().CreateDirectories(folder / "step-00000012").ok());
+  folder.Write("step-00000012/manifest.json", ManifestJson(At(12)).substr(0, 100));
+  ASSERT_TRUE(SystemFiles().CreateDirectories(folder / "step-00000013").ok());
+  folder.Write("step-00000013/manifest.json", ManifestJson(At(14)));
+  EXPECT_EQ(NewestStep(folder.path()), 10);
+}
+
+TEST(CommitCheckpointTest, SyncsEverythingBeforeTheRename) {
+  const TemporaryFolder folder;
+  FaultyFileSystem files;
+  const std::string dir = folder / "c";
+  ASSERT_TRUE(Save(files, dir, 5).ok());
+  EXPECT_THAT(
+      files.calls(),
+      ElementsAre(
+          "write tensors.safetensors", "write tensors.safetensors", "sync tensors.safetensors",
+          "write manifest.json.partial", "sync manifest.json.partial",
+          "rename manifest.json.partial manifest.json", "sync-folder .step-00000005.partial",
+          "rename .step-00000005.partial step-00000005", "sync-folder c", "write latest.partial",
+          "sync latest.partial", "rename latest.partial latest", "sync-folder c"));
+  EXPECT_THAT(*SystemFiles().List(dir + "/step-00000005"),
+              ElementsAre("manifest.json", "tensors.safetensors"));
+}
+
+// Whatever call fails, and wherever the disk fills up, the checkpoint before stays the newest or
+// the new one is whole.
+TEST(CommitCheckpointTest, NoFaultLosesTheCheckpointBefore) {
+  std::vector<FileFaults> faults;
+  for (int64_t n = 1; n <= 6; ++n) {
+    faults.push_back({.fail_write = n});
+    faults.push_back({.fail_sync = n});
+    faults.push_back({.fail_rename = n});
+  }
+  for (int64_t bytes = 0; bytes < 900; bytes += 13) faults.push_back({.full_after_bytes = bytes});
+  int num_failed = 0;
+  for (const FileFaults& fault : faults) {
+    const TemporaryFolder folder;
+    ASSERT_TRUE(Save(SystemFiles(), folder.path(), 5).ok());
+    FaultyFileSystem files(fault);
+    const auto saved = Save(files, folder.path(), 6);
+    num_failed += saved.ok() ? 0 : 1;
+    const int64_t newest = NewestStep(folder.path());
+    EXPECT_TRUE(newest == 5 || newest == 6);
+    if (saved.ok()) {
+      EXPECT_EQ(newest, 6);
+    } else if (fault.full_after_bytes != FileFaults::kNever) {
+      EXPECT_EQ(saved.error().code, ErrorCode::kOutOfSpace) << saved.error().message;
+    }
+    // The next try, with the disk in order again, succeeds.
+    ASSERT_TRUE(Save(SystemFiles(), folder.path(), 6).ok());
+    EXPECT_EQ(NewestStep(folder.path()), 6);
+  }
+  EXPECT_GT(num_failed, 20);
+}
+
+TEST(PruneCheckpointsTest, KeepsTheNewest) {
+  const TemporaryFolder folder;
+  for (const int64_t step : {1, 2, 3}) {
+    ASSERT_TRUE(Save(SystemFiles(), folder.path(), step).ok());
+  }
+  ASSERT_TRUE(BeginCheckpoint(SystemFiles(), folder.path(), 4).ok());
+  ASSERT_TRUE(PruneCheckpoints(SystemFiles(), folder.path(), 0).ok());
+  EXPECT_THAT(*SystemFiles().List(folder.path()),
+              ElementsAre("latest", "step-00000001", "step-00000002", "step-00000003"));
+  ASSERT_TRUE(PruneCheckpoints(SystemFiles(), folder.path(), 2).ok());
+  EXPECT_THAT(*SystemFiles().List(folder.path()),
+              ElementsAre("latest", "step-00000002", "step-00000003"));
+  EXPECT_TRUE(PruneCheckpoints(SystemFiles(), folder / "absent", 2).ok());
+}
+
+}  // namespace
+}  // namespace troupe

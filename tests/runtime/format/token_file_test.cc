@@ -1,0 +1,100 @@
+#include "runtime/format/token_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "tests/support/temporary_folder.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::TemporaryFolder;
+
+template <typename Token>
+std::string BinOf(int32_t magic, int32_t version, int32_t count, std::vector<Token> tokens) {
+  std::string file(1024, '\0');
+  const int32_t header[] = {magic, version, count};
+  std::memcpy(file.data(), header, sizeof(header));
+  return file.append(reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(Token));
+}
+
+std::vector<int32_t> TokensOf(const TokenFile& file, int64_t begin, int64_t count) {
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  file.Read(begin, count, tokens.data());
+  return tokens;
+}
+
+TEST(TokenFileTest, TextIsBytes) {
+  const TemporaryFolder folder;
+  const auto file = TokenFile::Open(SystemFiles(), folder.Write("a.txt", "Az\xff"));
+  ASSERT_TRUE(file.ok());
+  EXPECT_EQ(file->num_tokens(), 3);
+  EXPECT_EQ(file->vocab_size(), 256);
+  EXPECT_THAT(TokensOf(*file, 0, 3), ElementsAre(65, 122, 255));
+  EXPECT_DEATH(TokensOf(*file, 2, 2), "tokens");
+}
+
+TEST(TokenFileTest, ReadsBothFormsOfLlmC) {
+  const TemporaryFolder folder;
+  const auto narrow = TokenFile::Open(
+      SystemFiles(), folder.Write("a.bin", BinOf<uint16_t>(20240520, 1, 3, {1, 50256, 7})));
+  ASSERT_TRUE(narrow.ok()) << narrow.error().message;
+  EXPECT_THAT(TokensOf(*narrow, 1, 2), ElementsAre(50256, 7));
+  const auto wide = TokenFile::Open(
+      SystemFiles(), folder.Write("b.bin", BinOf<uint32_t>(20240801, 7, 2, {128000, 5})));
+  ASSERT_TRUE(wide.ok()) << wide.error().message;
+  EXPECT_THAT(TokensOf(*wide, 0, 2), ElementsAre(128000, 5));
+  EXPECT_TRUE(wide->CheckVocabulary(128001).ok());
+  EXPECT_THAT(wide->CheckVocabulary(128000).error().message,
+              HasSubstr("token 0 is 128000, outside the vocabulary of 128000"));
+}
+
+TEST(TokenFileTest, NegativeTokensAreOutsideEveryVocabulary) {
+  const TemporaryFolder folder;
+  const auto file = TokenFile::Open(
+      SystemFiles(), folder.Write("a.bin", BinOf<uint32_t>(20240801, 7, 1, {0xffffffffu})));
+  EXPECT_THAT(file->CheckVocabulary(100).error().message, HasSubstr("4294967295"));
+}
+
+TEST(TokenFileTest, RefusesWhatIsNotOne) {
+  const TemporaryFolder folder;
+  const std::pair<std::string, const char*> cases[] = {
+      {"short", "5 bytes, its header alone has 1024"},
+      {BinOf<uint16_t>(7, 1, 0, {}), "it starts with 7"},
+      {BinOf<uint16_t>(20240520, 2, 0, {}), "version 2 where 1 is known"},
+      {BinOf<uint32_t>(20240801, 1, 0, {}), "version 1 where 7 is known"},
+      {BinOf<uint16_t>(20240520, 1, 3, {1, 2}), "promises 3 tokens of 2 bytes"},
+      {BinOf<uint16_t>(20240520, 1, 1, {1, 2}), "promises 1 tokens of 2 bytes"},
+      {BinOf<uint16_t>(20240520, 1, -1, {}), "promises -1 tokens"},
+  };
+  for (const auto& [bytes, problem] : cases) {
+    const auto file = TokenFile::Open(SystemFiles(), folder.Write("x.bin", bytes));
+    ASSERT_FALSE(file.ok()) << problem;
+    EXPECT_EQ(file.error().code, ErrorCode::kCorrupt);
+    EXPECT_THAT(file.error().message, HasSubstr(problem));
+  }
+  EXPECT_EQ(TokenFile::Open(SystemFiles(), folder / "no.txt").error().code, ErrorCode::kNotFound);
+  EXPECT_THAT(TokenFile::Open(SystemFiles(), folder.Write("a.csv", "x")).error().message,
+              HasSubstr(".txt"));
+}
+
+TEST(CountSamplesTest, LeavesALabelForEveryToken) {
+  const TemporaryFolder folder;
+  const auto file = *TokenFile::Open(SystemFiles(), folder.Write("a.txt", "123456789"));
+  EXPECT_EQ(*CountSamples(file, 4), 2);
+  EXPECT_EQ(*CountSamples(file, 8), 1);
+  const auto none = CountSamples(file, 9);
+  ASSERT_FALSE(none.ok());
+  EXPECT_EQ(none.error().code, ErrorCode::kInvalidSpec);
+  EXPECT_THAT(none.error().message, HasSubstr("9 tokens are too few"));
+  const auto empty = *TokenFile::Open(SystemFiles(), folder.Write("b.txt", ""));
+  EXPECT_FALSE(CountSamples(empty, 1).ok());
+}
+
+}  // namespace
+}  // namespace troupe
