@@ -31,7 +31,7 @@ std::vector<int32_t> TokensOf(const TokenFile& file, int64_t begin, int64_t coun
 
 TEST(TokenFileTest, TextIsBytes) {
   const TemporaryFolder folder;
-  const auto file = TokenFile::Open(SystemFiles(), folder.Write("a.txt", "Az\xff"));
+  const auto file = TokenFile::Open(SystemFiles(), folder.Write("LICENCE", "Az\xff"));
   ASSERT_TRUE(file.ok());
   EXPECT_EQ(file->num_tokens(), 3);
   EXPECT_EQ(file->vocab_size(), 256);
@@ -51,7 +51,7 @@ TEST(TokenFileTest, ReadsBothFormsOfLlmC) {
   EXPECT_THAT(TokensOf(*wide, 0, 2), ElementsAre(128000, 5));
   EXPECT_TRUE(wide->CheckVocabulary(128001).ok());
   EXPECT_THAT(wide->CheckVocabulary(128000).error().message,
-              HasSubstr("token 0 is 128000, outside the vocabulary of 128000"));
+              HasSubstr("token 128000 at position 0 lies outside model.vocab_size = 128000"));
 }
 
 TEST(TokenFileTest, NegativeTokensAreOutsideEveryVocabulary) {
@@ -64,11 +64,11 @@ TEST(TokenFileTest, NegativeTokensAreOutsideEveryVocabulary) {
 TEST(TokenFileTest, RefusesWhatIsNotOne) {
   const TemporaryFolder folder;
   const std::pair<std::string, const char*> cases[] = {
-      {"short", "5 bytes, its header alone has 1024"},
-      {BinOf<uint16_t>(7, 1, 0, {}), "it starts with 7"},
-      {BinOf<uint16_t>(20240520, 2, 0, {}), "version 2 where 1 is known"},
-      {BinOf<uint32_t>(20240801, 1, 0, {}), "version 1 where 7 is known"},
-      {BinOf<uint16_t>(20240520, 1, 3, {1, 2}), "promises 3 tokens of 2 bytes"},
+      {"short", "5 bytes are less than llm.c's header of 1024"},
+      {BinOf<uint16_t>(7, 1, 0, {}), "magic 7 version 1 is no token file"},
+      {BinOf<uint16_t>(20240520, 2, 0, {}), "magic 20240520 version 2 is no token file"},
+      {BinOf<uint32_t>(20240801, 1, 0, {}), "magic 20240801 version 1 is no token file"},
+      {BinOf<uint16_t>(20240520, 1, 3, {1, 2}), "promises 3 tokens of 2 bytes, 4 bytes follow"},
       {BinOf<uint16_t>(20240520, 1, 1, {1, 2}), "promises 1 tokens of 2 bytes"},
       {BinOf<uint16_t>(20240520, 1, -1, {}), "promises -1 tokens"},
   };
@@ -79,8 +79,6 @@ TEST(TokenFileTest, RefusesWhatIsNotOne) {
     EXPECT_THAT(file.error().message, HasSubstr(problem));
   }
   EXPECT_EQ(TokenFile::Open(SystemFiles(), folder / "no.txt").error().code, ErrorCode::kNotFound);
-  EXPECT_THAT(TokenFile::Open(SystemFiles(), folder.Write("a.csv", "x")).error().message,
-              HasSubstr(".txt"));
 }
 
 TEST(CountSamplesTest, LeavesALabelForEveryToken) {
@@ -91,7 +89,8 @@ TEST(CountSamplesTest, LeavesALabelForEveryToken) {
   const auto none = CountSamples(file, 9);
   ASSERT_FALSE(none.ok());
   EXPECT_EQ(none.error().code, ErrorCode::kInvalidSpec);
-  EXPECT_THAT(none.error().message, HasSubstr("9 tokens are too few"));
+  EXPECT_THAT(none.error().message,
+              HasSubstr("has 9 tokens, a sample needs batch.seq_len + 1 = 10"));
   const auto empty = *TokenFile::Open(SystemFiles(), folder.Write("b.txt", ""));
   EXPECT_FALSE(CountSamples(empty, 1).ok());
 }

@@ -1,0 +1,99 @@
+#include "tests/fuzz/entry_points.h"
+
+#include <vector>
+
+#include "runtime/base/check.h"
+#include "runtime/format/checkpoint_manifest.h"
+#include "runtime/format/hf_config.h"
+#include "runtime/format/safetensors.h"
+#include "runtime/format/token_file.h"
+
+namespace troupe::testing {
+namespace {
+
+std::string_view TextOf(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// An error is one line that names the file.
+void CheckSentence(const Error& error) {
+  CHECK(error.message.starts_with("/fuzz"), "{}", error.message);
+  CHECK(error.message.find('\n') == std::string::npos, "{}", error.message);
+  CHECK(error.message.size() < 1000, "{}", error.message);
+}
+
+// One file, whose bytes are the caller's.
+class OneFile : public FileSystem {
+ public:
+  explicit OneFile(std::span<const std::byte> bytes) : bytes_(bytes) {}
+  Result<MappedFile> MapReadOnly(const std::string&) override {
+    return MappedFile(nullptr, bytes_);
+  }
+  Result<std::string> ReadFile(const std::string& path, int64_t) override { return No(path); }
+  Result<std::unique_ptr<WritableFile>> OpenForWrite(const std::string& path, WriteMode) override {
+    return No(path);
+  }
+  Status Rename(const std::string& from, const std::string&) override { return No(from); }
+  Status SyncDirectory(const std::string& path) override { return No(path); }
+  Status CreateDirectories(const std::string& path) override { return No(path); }
+  Status RemoveAll(const std::string& path) override { return No(path); }
+  Result<std::vector<std::string>> List(const std::string& path) override { return No(path); }
+  bool Exists(const std::string&) override { return true; }
+  Result<int64_t> FileBytes(const std::string& path) override { return No(path); }
+  Result<int64_t> FreeBytes(const std::string& path) override { return No(path); }
+
+ private:
+  static Error No(const std::string& path) {
+    return MakeError(ErrorCode::kIo, "{}: can only be mapped", path);
+  }
+  std::span<const std::byte> bytes_;
+};
+
+}  // namespace
+
+void FuzzSafetensors(std::span<const std::byte> bytes) {
+  OneFile files(bytes);
+  const auto file = SafetensorsFile::Open(files, "/fuzz");
+  if (!file.ok()) return CheckSentence(file.error());
+  unsigned sum = 0;
+  for (const TensorEntry& entry : file->tensors()) {
+    const auto tensor = file->Bytes(entry);
+    CHECK(static_cast<int64_t>(tensor.size()) == TensorBytes(entry.spec));
+    CHECK(file->Find(entry.spec.name) == &entry);
+    for (const std::byte byte : tensor) sum += static_cast<unsigned>(byte);
+  }
+  CHECK(sum <= 255 * bytes.size());
+}
+
+void FuzzHfConfig(std::span<const std::byte> bytes) {
+  auto config = ParseHfConfigJson(TextOf(bytes), "/fuzz");
+  if (!config.ok()) return CheckSentence(config.error());
+  if (const Status complete = CompleteHfConfig(*config, "/fuzz"); !complete.ok()) {
+    return CheckSentence(complete.error());
+  }
+  CHECK(config->num_attention_heads % config->num_key_value_heads == 0);
+  // What we write of it reads back as the same.
+  const std::string written = HfConfigJson(*config, "float32");
+  auto again = ParseHfConfigJson(written, "/fuzz");
+  CHECK(again.ok() && CompleteHfConfig(*again, "/fuzz").ok(), "{}", written);
+  CHECK(HfConfigJson(*again, "float32") == written, "{}", written);
+}
+
+void FuzzTokenFile(std::span<const std::byte> bytes) {
+  OneFile files(bytes);
+  const auto file = TokenFile::Open(files, "/fuzz.bin");
+  if (!file.ok()) return CheckSentence(file.error());
+  std::vector<int32_t> tokens(static_cast<size_t>(file->num_tokens()));
+  file->Read(0, file->num_tokens(), tokens.data());
+  if (const Status known = file->CheckVocabulary(50257); !known.ok()) CheckSentence(known.error());
+  if (const auto samples = CountSamples(*file, 16); !samples.ok()) CheckSentence(samples.error());
+}
+
+void FuzzManifest(std::span<const std::byte> bytes) {
+  const auto manifest = ParseManifestJson(TextOf(bytes), "/fuzz");
+  if (!manifest.ok()) return CheckSentence(manifest.error());
+  const auto again = ParseManifestJson(ManifestJson(*manifest), "/fuzz");
+  CHECK(again.ok() && *again == *manifest, "{}", TextOf(bytes));
+}
+
+}  // namespace troupe::testing

@@ -1,0 +1,17 @@
+// What the fuzzers feed: one entry point a parser of bytes from outside. Each reads `bytes` as that
+// format and uses all that it accepted; nothing may crash, and whatever is accepted must hold what
+// the format's header promises.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+namespace troupe::testing {
+
+void FuzzSafetensors(std::span<const std::byte> bytes);
+void FuzzHfConfig(std::span<const std::byte> bytes);
+// The file is a llm.c .bin.
+void FuzzTokenFile(std::span<const std::byte> bytes);
+void FuzzManifest(std::span<const std::byte> bytes);
+
+}  // namespace troupe::testing

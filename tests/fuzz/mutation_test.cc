@@ -1,0 +1,158 @@
+// The fuzzers' entry points without a fuzzer: good seeds, each cut off at every length, and many
+// random mutations of them. Deterministic. A crash, a failed CHECK or a sanitizer's report fails.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "runtime/base/random.h"
+#include "runtime/format/checkpoint_manifest.h"
+#include "runtime/format/hf_config.h"
+#include "tests/fuzz/entry_points.h"
+#include "tests/support/temporary_folder.h"
+
+namespace troupe::testing {
+namespace {
+
+constexpr int kMutationsPerSeed = 20'000;
+
+class Mutator {
+ public:
+  explicit Mutator(uint64_t key) : key_(key) {}
+
+  std::string Mutate(const std::string& seed) {
+    std::string bytes = seed;
+    for (uint64_t n = 1 + Next(4); n > 0; --n) MutateOnce(bytes);
+    return bytes;
+  }
+
+ private:
+  uint64_t Next(uint64_t bound) {
+    return static_cast<uint64_t>(UniformAt(key_, counter_++) * static_cast<double>(bound));
+  }
+  void MutateOnce(std::string& bytes) {
+    static const std::vector<std::string> kTokens = {"{",
+                                                     "}",
+                                                     "[",
+                                                     "]",
+                                                     "\"",
+                                                     ",",
+                                                     ":",
+                                                     "-",
+                                                     "null",
+                                                     "true",
+                                                     "0",
+                                                     "1e400",
+                                                     "-1",
+                                                     "9223372036854775807",
+                                                     "18446744073709551615",
+                                                     "\"a\":",
+                                                     "\\u0000",
+                                                     "\\ud800",
+                                                     "\xff"};
+    const size_t at = Next(bytes.size() + 1);
+    switch (Next(6)) {
+      case 0:
+        if (at < bytes.size()) bytes[at] = static_cast<char>(bytes[at] ^ (1 << Next(8)));
+        break;
+      case 1:
+        if (at < bytes.size()) bytes[at] = static_cast<char>(Next(256));
+        break;
+      case 2:
+        bytes.insert(at, kTokens[Next(kTokens.size())]);
+        break;
+      case 3:
+        bytes.erase(at, 1 + Next(8));
+        break;
+      case 4: {
+        const std::string piece = bytes.substr(at, 1 + Next(32));
+        bytes.insert(Next(bytes.size() + 1), piece);
+        break;
+      }
+      default:
+        bytes.resize(at);
+    }
+  }
+
+  uint64_t key_;
+  uint64_t counter_ = 0;
+};
+
+using EntryPoint = std::function<void(std::span<const std::byte>)>;
+
+void Feed(std::string_view name, const EntryPoint& entry, const std::vector<std::string>& seeds) {
+  for (size_t s = 0; s < seeds.size(); ++s) {
+    for (size_t size = 0; size <= seeds[s].size(); ++size) {
+      entry(BytesOf(std::string_view(seeds[s]).substr(0, size)));
+    }
+    Mutator mutator(RandomKey(s, name));
+    for (int i = 0; i < kMutationsPerSeed; ++i) {
+      // Of its own size, so that a sanitizer sees a read beyond the end.
+      const std::string mutated = mutator.Mutate(seeds[s]);
+      const std::vector<char> exact(mutated.begin(), mutated.end());
+      entry(std::as_bytes(std::span(exact)));
+    }
+  }
+}
+
+std::string WithLength(const std::string& header, size_t data_bytes) {
+  const uint64_t length = header.size();
+  std::string file(8, '\0');
+  std::memcpy(file.data(), &length, 8);
+  return file.append(header).append(data_bytes, 'd');
+}
+
+TEST(MutationTest, Safetensors) {
+  const std::string header =
+      R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+      R"("b":{"dtype":"BF16","shape":[1,3],"data_offsets":[8,14]}} )";
+  // The header alone too, behind a length that always fits: its JSON is reached every time.
+  const EntryPoint framed = [](std::span<const std::byte> bytes) {
+    const std::string file =
+        WithLength(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()), 14);
+    FuzzSafetensors(BytesOf(file));
+  };
+  Feed("safetensors", FuzzSafetensors, {WithLength(header, 14), WithLength("{}", 0)});
+  Feed("safetensors header", framed, {header});
+}
+
+TEST(MutationTest, HfConfig) {
+  HfConfig config;
+  config.hidden_size = 64;
+  config.intermediate_size = 128;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 4;
+  config.vocab_size = 256;
+  ASSERT_TRUE(CompleteHfConfig(config, "model").ok());
+  const std::string plain = HfConfigJson(config, "float32");
+  config.rope_scaling = RopeScalingLlama3{};
+  config.eos_token_id = {1, 2};
+  Feed("hf_config", FuzzHfConfig, {plain, HfConfigJson(config, "bfloat16")});
+}
+
+TEST(MutationTest, TokenFile) {
+  std::string narrow(1024, '\0');
+  const int32_t header[] = {20240520, 1, 4};
+  std::memcpy(narrow.data(), header, sizeof(header));
+  std::string wide = narrow;
+  const int32_t wide_header[] = {20240801, 7, 2};
+  std::memcpy(wide.data(), wide_header, sizeof(wide_header));
+  Feed("token_file", FuzzTokenFile, {narrow + "12345678", wide + "12345678"});
+}
+
+TEST(MutationTest, Manifest) {
+  const CheckpointManifest manifest{
+      .step = 50,
+      .next_sample = 1600,
+      .seed = 7,
+      .gradient_groups = 2,
+      .job_json = "{}",
+      .tensors = {{"a", {"tensors.safetensors", TensorDtype::kF32, {8, 2}}}},
+      .optimizer_tensors = {{"a.exp_avg", {"optim.safetensors", TensorDtype::kF32, {8, 2}}}}};
+  Feed("manifest", FuzzManifest, {ManifestJson(manifest)});
+}
+
+}  // namespace
+}  // namespace troupe::testing
