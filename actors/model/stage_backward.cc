@@ -53,7 +53,8 @@ void StageModel::EnterBackward(Stash& stash, std::span<const std::byte> gradient
 }
 
 // From dy of the layer's output to dx of its input; leaves in `g` what the weight half needs.
-void StageModel::LayerInputHalf(Stash& stash, int index, const LayerGradients& g, TensorView dx) {
+void StageModel::LayerInputHalf(Stash& stash, int index, const LayerGradients& g, TensorView dx,
+                                TensorView product) {
   const ModelConfig& c = options_.shape.config;
   const Layer& layer = layers_[static_cast<size_t>(index)];
   const LayerStash& at = stash_layout_.layers[static_cast<size_t>(index)];
@@ -68,7 +69,7 @@ void StageModel::LayerInputHalf(Stash& stash, int index, const LayerGradients& g
                          .dout = dproduct,
                          .gate = gate_up.Columns(0, f),
                          .up = gate_up.Columns(f, f),
-                         .out = {}});
+                         .out = product});
   const TensorView dn = Hidden(work(), work_layout_.delta);
   MatmulInputGrad(exec_, dn, g.dgate_up, layer.gate_up.input_grad);
   RmsNormBackward(exec_, {.dx = g.dmid,
@@ -125,13 +126,15 @@ void StageModel::AttentionInputHalf(Stash& stash, int index, const LayerGradient
   RotaryBackward(exec_, kv_heads(g.dqkv, q), Positions(), Rotary());
 }
 
-void StageModel::LayerWeightHalf(Stash& stash, int index, int product, const LayerGradients& g) {
+void StageModel::LayerWeightHalf(Stash& stash, int index, int product, const LayerGradients& g,
+                                 ConstTensorView swiglu) {
   const int64_t f = options_.shape.config.intermediate_size;
   const Layer& layer = layers_[static_cast<size_t>(index)];
   const LayerStash& at = stash_layout_.layers[static_cast<size_t>(index)];
   std::byte* base = stash.memory.data();
   switch (product) {
     case 0: {
+      if (!swiglu.empty()) return Weigh(layer.down, stash.microbatch, g.dy, swiglu);
       // SwiGLU's output is not kept: it is one pass over gate and up.
       const TensorView gate_up = Wide(base, at.gate_up, 2 * f);
       const TensorView out = Wide(work(), work_layout_.product, f);
@@ -161,15 +164,17 @@ Buffer StageModel::Backward(int32_t microbatch, std::span<const std::byte> gradi
   Stash& stash = StashOf(microbatch);
   LayerGradients g = GradientsIn(work(), work_layout_.gradients);
   TensorView dx = Hidden(work(), work_layout_.dx);
+  const TensorView swiglu =
+      Wide(work(), work_layout_.product, options_.shape.config.intermediate_size);
   Buffer output;
   const bool first_stage = options_.shape.layout.has_embedding();
   if (!first_stage) output = Buffer(ledger_, MemoryTag::kComm, boundary_bytes());
   EnterBackward(stash, gradient, g.dy);
   for (int layer = static_cast<int>(layers_.size()) - 1; layer >= 0; --layer) {
     const bool leaves = layer == 0 && !first_stage;
-    LayerInputHalf(stash, layer, g, leaves ? Hidden(output.data(), 0) : dx);
+    LayerInputHalf(stash, layer, g, leaves ? Hidden(output.data(), 0) : dx, swiglu);
     for (int product = 0; product < kProductsPerLayer; ++product) {
-      LayerWeightHalf(stash, layer, product, g);
+      LayerWeightHalf(stash, layer, product, g, swiglu);
     }
     std::swap(g.dy, dx);
   }

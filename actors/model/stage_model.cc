@@ -65,10 +65,12 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
   int64_t kernel_bytes = AttentionWorkspaceBytes(AttentionOf(), options.num_threads);
   for (const Layer& layer : layers_) {
     for (const Linear* l : {&layer.qkv, &layer.out, &layer.gate_up, &layer.down}) {
-      kernel_bytes = std::max(kernel_bytes, MatmulWorkspaceBytes(l->shape));
+      kernel_bytes = std::max(kernel_bytes, MatmulWorkspaceBytes(l->shape, options.num_threads));
     }
   }
-  if (layout.has_head()) kernel_bytes = std::max(kernel_bytes, MatmulWorkspaceBytes(head_.shape));
+  if (layout.has_head()) {
+    kernel_bytes = std::max(kernel_bytes, MatmulWorkspaceBytes(head_.shape, options.num_threads));
+  }
   work_layout_ = WorkspaceLayoutOf(options.shape, kernel_bytes);
   workspace_ = Buffer(ledger, MemoryTag::kWorkspace, work_layout_.num_bytes);
   exec_.workspace = workspace_.bytes().subspan(static_cast<size_t>(work_layout_.kernels));

@@ -151,10 +151,14 @@ class StageModel {
   // Backward.
   Stash& StashOf(int32_t microbatch);
   void EnterBackward(Stash& stash, std::span<const std::byte> gradient, TensorView dy);
-  void LayerInputHalf(Stash& stash, int layer, const LayerGradients& g, TensorView dx);
+  // `product`, unless empty, receives SwiGLU's output for the weight half that follows at once.
+  void LayerInputHalf(Stash& stash, int layer, const LayerGradients& g, TensorView dx,
+                      TensorView product = {});
   void AttentionInputHalf(Stash& stash, int layer, const LayerGradients& g);
   // Product `product` of a layer: 0 down, 1 gate and up, 2 attention output, 3 query, key, value.
-  void LayerWeightHalf(Stash& stash, int layer, int product, const LayerGradients& g);
+  // `swiglu` is SwiGLU's output, or empty: computed again.
+  void LayerWeightHalf(Stash& stash, int layer, int product, const LayerGradients& g,
+                       ConstTensorView swiglu = {});
   void EmbeddingWeightHalf(Stash& stash, ConstTensorView dy);
   void Weigh(const Linear& linear, int32_t microbatch, ConstTensorView dy, ConstTensorView x);
 

@@ -116,6 +116,36 @@ TEST(StageModel, MemoryIsWhatTheModelPredicts) {
   }
 }
 
+// Where the CPU packs weights as the plan assumes (AVX-512); others pack less.
+TEST(StageModel, WorkspaceIsWithinFivePercentOfThePrediction) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    SmallModel model{.dtype = dtype, .num_stages = 2};
+    model.config = {.hidden_size = 128,
+                    .intermediate_size = 344,
+                    .num_hidden_layers = 3,
+                    .num_attention_heads = 4,
+                    .num_key_value_heads = 2,
+                    .head_dim = 32,
+                    .vocab_size = 256};
+    model.batch.seq_len = 64;
+    StageChain chain(model);
+    const MatmulShape square{128, 128, 128, dtype};
+    if (PackedWeightBytes(square, WeightUse::kForward) != 128 * 128 * DTypeBytes(dtype)) {
+      GTEST_SKIP() << "this CPU packs weights in another layout";
+    }
+    chain.RunStep();
+    for (size_t i = 0; i < chain.num_stages(); ++i) {
+      const auto predicted =
+          PredictMemory(chain.table(), {.shape = chain.stage(i).options().shape});
+      const auto bytes =
+          static_cast<double>(predicted[static_cast<size_t>(MemoryKind::kWorkspace)]);
+      const int64_t used =
+          chain.ledger(i).Snapshot().peak_bytes[static_cast<size_t>(MemoryTag::kWorkspace)];
+      EXPECT_NEAR(static_cast<double>(used), bytes, 0.05 * bytes) << "stage " << i;
+    }
+  }
+}
+
 TEST(StageModel, EvaluationHasForwardsLoss) {
   SmallModel model;
   model.num_stages = 2;

@@ -1,0 +1,102 @@
+#include "actors/plan/job_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace troupe {
+namespace {
+
+using ::testing::HasSubstr;
+
+proto::JobSpec Spec(int pp) {
+  proto::JobSpec spec;
+  auto& model = *spec.mutable_model();
+  model.set_hidden_size(64);
+  model.set_intermediate_size(96);
+  model.set_num_hidden_layers(6);
+  model.set_num_attention_heads(4);
+  model.set_num_key_value_heads(2);
+  model.set_vocab_size(100);
+  model.set_max_position_embeddings(64);
+  auto& batch = *spec.mutable_batch();
+  batch.set_micro_batch_size(2);
+  batch.set_global_batch_size(16);
+  batch.set_seq_len(32);
+  spec.mutable_parallelism()->set_pp(pp);
+  spec.mutable_optimizer()->set_lr(0.001);
+  spec.mutable_train()->set_steps(20);
+  return spec;
+}
+
+TEST(JobPlan, StagesHoldEveryLayerAndOwnEveryParameterOnce) {
+  for (const int pp : {1, 2, 3, 4, 6}) {
+    const auto plan = MakeJobPlan(Spec(pp));
+    ASSERT_TRUE(plan.ok()) << plan.error().message;
+    ASSERT_EQ(plan->stages.size(), static_cast<size_t>(pp));
+    std::vector<int> owners(static_cast<size_t>(plan->table.size()), 0);
+    int next_layer = 0;
+    for (const StageLayout& stage : plan->stages) {
+      EXPECT_EQ(stage.first_layer, next_layer);
+      next_layer += stage.num_layers;
+      for (const int p : OwnedParametersOf(plan->table, stage)) ++owners[static_cast<size_t>(p)];
+    }
+    EXPECT_EQ(next_layer, 6);
+    EXPECT_THAT(owners, ::testing::Each(1));
+  }
+}
+
+TEST(JobPlan, OneFOneBKeepsFewerMicrobatchesThanGPipe) {
+  auto spec = Spec(4);
+  const auto one_f_one_b = MakeJobPlan(spec);
+  spec.mutable_parallelism()->set_schedule("gpipe");
+  const auto gpipe = MakeJobPlan(spec);
+  ASSERT_TRUE(one_f_one_b.ok() && gpipe.ok());
+  EXPECT_THAT(one_f_one_b->peak_microbatches, ::testing::ElementsAre(4, 3, 2, 1));
+  EXPECT_THAT(gpipe->peak_microbatches, ::testing::Each(8));
+  constexpr auto kActivations = static_cast<size_t>(MemoryKind::kActivations);
+  EXPECT_EQ(gpipe->memory[0][kActivations], 2 * one_f_one_b->memory[0][kActivations]);
+}
+
+TEST(JobPlan, OneWorkerHasNoBubbleAndNoChannel) {
+  const auto one = MakeJobPlan(Spec(1));
+  const auto four = MakeJobPlan(Spec(4));
+  ASSERT_TRUE(one.ok() && four.ok());
+  EXPECT_EQ(one->simulation.idle.bubble_makespan, 0);
+  EXPECT_TRUE(one->channels.empty());
+  EXPECT_GT(four->simulation.idle.bubble_makespan, 0);
+  EXPECT_EQ(one->simulation.idle.makespan_ns, one->simulation.idle.work_ns);
+}
+
+TEST(JobPlan, RefusesByFieldName) {
+  const auto message = [](const proto::JobSpec& spec) {
+    const auto plan = MakeJobPlan(spec);
+    return plan.ok() ? std::string("accepted") : plan.error().message;
+  };
+  EXPECT_THAT(message(Spec(7)), HasSubstr("parallelism.pp"));
+  auto spec = Spec(2);
+  spec.mutable_parallelism()->set_tp(2);
+  EXPECT_THAT(message(spec), HasSubstr("parallelism.tp"));
+  spec = Spec(2);
+  spec.mutable_batch()->set_seq_len(65);
+  EXPECT_THAT(message(spec), HasSubstr("batch.seq_len"));
+  spec = Spec(2);
+  spec.mutable_model()->set_num_attention_heads(5);
+  EXPECT_THAT(message(spec), HasSubstr("model.num_attention_heads"));
+  spec = Spec(2);
+  spec.mutable_parallelism()->set_schedule("2f2b");
+  EXPECT_THAT(message(spec), HasSubstr("2f2b"));
+}
+
+TEST(JobPlan, TheReferenceKeepsMicrobatchesAndGroups) {
+  auto spec = Spec(4);
+  spec.mutable_batch()->set_gradient_groups(2);
+  const auto plan = MakeJobPlan(spec);
+  const auto single = MakeJobPlan(SingleWorkerSpec(spec));
+  ASSERT_TRUE(plan.ok() && single.ok());
+  EXPECT_EQ(single->mesh.num_ranks(), 1);
+  EXPECT_EQ(single->batch.num_microbatches, plan->batch.num_microbatches);
+  EXPECT_EQ(single->batch.gradient_groups, 2);
+}
+
+}  // namespace
+}  // namespace troupe

@@ -1,0 +1,111 @@
+#include "actors/plan/memory_model.h"
+
+#include <gtest/gtest.h>
+
+namespace troupe {
+namespace {
+
+StageShape Shape(int stage, int num_stages, bool tied = false) {
+  StageShape s;
+  s.config = {.hidden_size = 64,
+              .intermediate_size = 96,
+              .num_hidden_layers = 4,
+              .num_attention_heads = 4,
+              .num_key_value_heads = 2,
+              .head_dim = 16,
+              .vocab_size = 100,
+              .tie_word_embeddings = tied};
+  s.layout = {.stage = stage,
+              .num_stages = num_stages,
+              .first_layer = stage * 4 / num_stages,
+              .num_layers = 4 / num_stages};
+  s.batch = {.micro_batch_size = 2, .global_batch_size = 8, .seq_len = 32, .num_microbatches = 4};
+  return s;
+}
+
+int64_t At(const MemoryPrediction& prediction, MemoryKind kind) {
+  return prediction[static_cast<size_t>(kind)];
+}
+
+// Per layer: q and o 64x64, k and v 32x64, three of the MLP 96x64, two norms.
+constexpr int64_t kLayerElements = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64 + 2 * 64;
+
+TEST(MemoryModel, CountsStatesToTheByte) {
+  const StageShape s = Shape(0, 1);
+  const ParameterTable table(s.config);
+  const int64_t elements = 4 * kLayerElements + 2 * 100 * 64 + 64;
+  const MemoryPrediction bytes = PredictMemory(table, {.shape = s});
+  EXPECT_EQ(At(bytes, MemoryKind::kParams), 4 * elements);
+  EXPECT_EQ(At(bytes, MemoryKind::kGrads), 4 * elements);
+  EXPECT_EQ(At(bytes, MemoryKind::kOptimizer), 8 * elements);
+}
+
+TEST(MemoryModel, BFloat16KeepsMastersAndACopy) {
+  StageShape s = Shape(0, 1);
+  const ParameterTable table(s.config);
+  const MemoryPrediction wide = PredictMemory(table, {.shape = s});
+  s.widths = *WidthsOf("bfloat16");
+  const MemoryPrediction narrow = PredictMemory(table, {.shape = s});
+  EXPECT_EQ(2 * At(narrow, MemoryKind::kParams), 3 * At(wide, MemoryKind::kParams));
+  EXPECT_EQ(At(narrow, MemoryKind::kGrads), At(wide, MemoryKind::kGrads));
+  EXPECT_EQ(At(narrow, MemoryKind::kOptimizer), At(wide, MemoryKind::kOptimizer));
+  EXPECT_LT(At(narrow, MemoryKind::kActivations), At(wide, MemoryKind::kActivations));
+}
+
+TEST(MemoryModel, GradientGroupsNeedASecondBuffer) {
+  StageShape s = Shape(0, 1);
+  const ParameterTable table(s.config);
+  const int64_t one = At(PredictMemory(table, {.shape = s}), MemoryKind::kGrads);
+  s.batch.gradient_groups = 2;
+  EXPECT_EQ(At(PredictMemory(table, {.shape = s}), MemoryKind::kGrads), 2 * one);
+}
+
+TEST(MemoryModel, ATiedWeightHasAnAccumulatorPerUse) {
+  const StageShape one = Shape(0, 1, /*tied=*/true);
+  const ParameterTable table(one.config);
+  EXPECT_EQ(GradientElements(table, one.layout), table.num_elements() + 100 * 64);
+  // Apart, each stage holds the weight with one use.
+  const StageShape first = Shape(0, 2, true);
+  EXPECT_EQ(GradientElements(table, first.layout), 2 * kLayerElements + 100 * 64);
+}
+
+TEST(MemoryModel, ActivationsGrowWithMicrobatchesInFlightAndHalves) {
+  StageShape s = Shape(1, 4);
+  const ParameterTable table(s.config);
+  const auto activations = [&](int peak) {
+    return At(PredictMemory(table, {.shape = s, .peak_microbatches = peak}),
+              MemoryKind::kActivations);
+  };
+  const int64_t one = activations(1);
+  // x, n1, mid, n2, out (64 each), qkv 128, gate and up 192 a token; two rstd, four lse.
+  EXPECT_EQ(one, 64 * 4 * (5 * 64 + 128 + 192 + 2 + 4));
+  EXPECT_EQ(activations(3), 3 * one);
+  s.halves = true;
+  EXPECT_EQ(activations(1), one + 64 * 4 * (2 * 64 + 192 + 128));
+}
+
+TEST(MemoryModel, CommunicationIsSlotsOfTheBoundary) {
+  const StageShape s = Shape(1, 4);
+  const ParameterTable table(s.config);
+  const MemoryPrediction bytes = PredictMemory(
+      table, {.shape = s, .receive_slots = 3, .outputs_in_flight = 2, .tied_slots = 1});
+  EXPECT_EQ(At(bytes, MemoryKind::kComm), 5 * 64 * 64 * 4 + 100 * 64 * 4);
+}
+
+TEST(MemoryModel, ChunksOfTheHeadAreBounded) {
+  ModelConfig config{.vocab_size = 128'256};
+  EXPECT_EQ(HeadChunkTokens(config, 4096), 16);
+  config.vocab_size = 32'000;
+  EXPECT_EQ(HeadChunkTokens(config, 4096), 32);
+  config.vocab_size = 256;
+  EXPECT_EQ(HeadChunkTokens(config, 100), 100);
+}
+
+TEST(MemoryModel, RefusesUnknownDtypes) {
+  const auto widths = WidthsOf("float8");
+  ASSERT_FALSE(widths.ok());
+  EXPECT_NE(widths.error().message.find("train.dtype"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace troupe
