@@ -91,7 +91,7 @@ class SafetensorsFile {
 };
 
 // A tensor with its bytes. The bytes need not be aligned to the dtype: copy, do not cast.
-struct TensorView {
+struct StoredTensor {
   const TensorEntry* entry = nullptr;
   std::span<const std::byte> bytes;
 };
@@ -104,9 +104,9 @@ class SafetensorsFolder {
 
   // All names, ascending.
   std::vector<std::string> Names() const;
-  std::optional<TensorView> Find(std::string_view name) const;
+  std::optional<StoredTensor> Find(std::string_view name) const;
   // Find, or one sentence that names folder and tensor when it is absent, or its shape differs.
-  Result<TensorView> Require(std::string_view name, std::span<const int64_t> shape) const;
+  Result<StoredTensor> Require(std::string_view name, std::span<const int64_t> shape) const;
 
  private:
   std::string folder_;

@@ -77,16 +77,16 @@ std::vector<std::string> SafetensorsFolder::Names() const {
   return names;
 }
 
-std::optional<TensorView> SafetensorsFolder::Find(std::string_view name) const {
+std::optional<StoredTensor> SafetensorsFolder::Find(std::string_view name) const {
   const auto found = file_of_.find(name);
   if (found == file_of_.end()) return std::nullopt;
   const SafetensorsFile& file = files_[found->second];
   const TensorEntry* entry = file.Find(name);
-  return TensorView{entry, file.Bytes(*entry)};
+  return StoredTensor{entry, file.Bytes(*entry)};
 }
 
-Result<TensorView> SafetensorsFolder::Require(std::string_view name,
-                                              std::span<const int64_t> shape) const {
+Result<StoredTensor> SafetensorsFolder::Require(std::string_view name,
+                                                std::span<const int64_t> shape) const {
   const auto view = Find(name);
   if (!view) {
     return MakeError(ErrorCode::kNotFound,
