@@ -1,12 +1,10 @@
-// UcxWorker: the part of UCX that a transport owns: context, worker, event descriptor. One a
-// process' rank; single-threaded.
+// One UCX context and worker, with the settings that Troupe's links need. Everything of UCX's C
+// interface that is not an endpoint or a message ends here.
 #pragma once
 
 #include <ucp/api/ucp.h>
 
-#include <memory>
 #include <string>
-#include <string_view>
 
 #include "runtime/base/result.h"
 #include "runtime/transport/transport.h"
@@ -15,41 +13,37 @@ namespace troupe {
 
 class UcxWorker {
  public:
-  // Sets the UCX_… variables that the user has not set: shared memory under peer error handling,
-  // and an explicit rendezvous threshold, since UCX knows loopback's and veth's speeds wrongly.
-  // What UCX reads when it is loaded (UCX_LOG_LEVEL, UCX_WARN_UNUSED_ENV_VARS) its process must be
-  // started with.
-  static Result<std::unique_ptr<UcxWorker>> Create();
-  ~UcxWorker();
-  UcxWorker(const UcxWorker&) = delete;
-  UcxWorker& operator=(const UcxWorker&) = delete;
+  // A UCX_… variable of the environment wins over the setting of the same name here.
+  static Result<UcxWorker> Create();
 
-  ucp_worker_h handle() const { return worker_; }
+  UcxWorker() = default;
+  UcxWorker(UcxWorker&& other) noexcept { *this = std::move(other); }
+  UcxWorker& operator=(UcxWorker&& other) noexcept;
+  ~UcxWorker() { Destroy(); }
+
+  Status Handle(unsigned id, ucp_am_recv_callback_t callback, void* argument);
+  Result<ucp_ep_h> Connect(const std::string& worker_address, ucp_err_handler_cb_t on_error,
+                           void* argument);
+
+  ucp_worker_h get() const { return worker_; }
   const std::string& address() const { return address_; }
-  // Readable when there may be work, and every tick_ms for the transport's own liveness check.
-  int event_fd() const { return epoll_fd_; }
-  // False: there is work already.
-  bool Arm();
+  int event_fd() const { return event_fd_; }
+  size_t max_header_bytes() const { return max_header_bytes_; }
+  // Work that arrives from now on makes event_fd readable; false if some is there already.
+  bool Arm() const { return ucp_worker_arm(worker_) == UCS_OK; }
+  void Destroy();
 
  private:
-  UcxWorker() = default;
-  Status Open();
-
   ucp_context_h context_ = nullptr;
   ucp_worker_h worker_ = nullptr;
   std::string address_{};
-  int epoll_fd_ = -1;
-  int timer_fd_ = -1;
+  int event_fd_ = -1;
+  size_t max_header_bytes_ = 0;
 };
 
-// UCX ends the process over an address that is none, so ours are sealed: xxh64 of UCX's address,
-// then that address. Unsealing gives an empty view where the seal does not fit.
-std::string SealAddress(const std::string& address);
-std::string_view UnsealAddress(std::string_view sealed);
-
-std::string UcxSentence(std::string_view what, ucs_status_t status);
-
-// How the endpoint carries messages, read from what UCX prints about it.
-Lane LaneOf(ucp_ep_h endpoint);
+// UCX's own description of an endpoint, such as "posix/memory" or "tcp/eth0": what carries its
+// active messages. Empty while it has none.
+std::string MessageDevice(ucp_ep_h endpoint);
+Lane LaneOfDevice(std::string_view device);
 
 }  // namespace troupe

@@ -38,6 +38,12 @@ TEST(UcxTransport, AnAddressThatIsNoneIsRefused) {
   EXPECT_FALSE(transport->Connect(Rank(1), "").ok());
 }
 
+TEST(UcxTransport, RanksOfAHostShareMemory) {
+  UcxPair pair;
+  EXPECT_EQ(pair.at(0).LaneTo(Rank(1)), Lane::kSharedMemory)
+      << dynamic_cast<UcxTransport&>(pair.at(0)).DeviceTo(Rank(1));
+}
+
 TEST(UcxTransport, LeavesNoSharedMemoryBehind) {
   const auto segments = [] {
     std::set<std::string> names;

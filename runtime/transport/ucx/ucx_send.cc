@@ -1,0 +1,185 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "runtime/transport/ucx/ucx_link.h"
+
+namespace troupe {
+namespace {
+
+constexpr int64_t kMaxPendingFrames = 65'536;  // to one peer
+
+}  // namespace
+
+Result<UcxPeer*> UcxLink::Reachable(Rank to) {
+  UcxPeer* peer = Find(to);
+  if (peer == nullptr || peer->state == PeerState::kUnconnected) {
+    return MakeError(ErrorCode::kUnavailable, "rank {} is not connected to rank {}", options_.self,
+                     to);
+  }
+  if (peer->state != PeerState::kUp) {
+    return MakeError(ErrorCode::kPeerDown, "rank {} was lost: {}", to, peer->why_lost);
+  }
+  if (peer->num_pending >= kMaxPendingFrames) {
+    return MakeError(ErrorCode::kResourceExhausted,
+                     "rank {} takes nothing: {} messages to it are pending; send less or wait", to,
+                     peer->num_pending);
+  }
+  return peer;
+}
+
+void UcxLink::Address(UcxPeer& peer, SendChannel& channel, std::span<const std::byte> payload,
+                      Envelope* envelope) {
+  envelope->source_rank = options_.self.value;
+  envelope->destination_rank = peer.rank.value;
+  envelope->sequence = ++channel.last_sequence;
+  envelope->payload_bytes = static_cast<uint32_t>(payload.size());
+  envelope->payload_checksum = PayloadChecksum(payload);
+  SetNonce(envelope, nonce_);
+}
+
+Status UcxLink::Send(Rank to, Envelope envelope, std::span<const std::byte> payload) {
+  ASSIGN_OR_RETURN(UcxPeer * peer, Reachable(to));
+  if (payload.size() > kMaxPayloadBytes) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "payload of {} bytes to rank {}: at most {}; use bulk", payload.size(), to,
+                     kMaxPayloadBytes);
+  }
+  envelope.num_bulk = 0;
+  envelope.bulk_bytes = 0;
+  Address(*peer, peer->sending[envelope.channel], payload, &envelope);
+  Frame* frame = NewMessage(*peer, envelope, payload);
+  peer->bytes_sent += static_cast<int64_t>(payload.size());
+  return Launch(frame, FrameId::kMessage, {}, frame->bytes, UCP_AM_SEND_FLAG_EAGER);
+}
+
+Status UcxLink::SendBulk(Rank to, Envelope envelope, std::span<const std::byte> payload,
+                         std::span<const std::byte> bulk, std::function<void()> done) {
+  ASSIGN_OR_RETURN(UcxPeer * peer, Reachable(to));
+  SendChannel& channel = peer->sending[envelope.channel];
+  if (channel.free_slots.empty()) {  // T1
+    return MakeError(ErrorCode::kResourceExhausted, "rank {}: no credit to rank {} on channel {}",
+                     options_.self, to, envelope.channel);
+  }
+  if (sizeof(Envelope) + payload.size() > worker_.max_header_bytes()) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "payload of {} bytes beside bulk to rank {}: at most {}", payload.size(), to,
+                     worker_.max_header_bytes() - sizeof(Envelope));
+  }
+  envelope.num_bulk = 1;
+  envelope.bulk_bytes = bulk.size();
+  const uint32_t slot = channel.TakeSlot();
+  const bool in_place = channel.slots.Fits(slot, bulk.size());
+  SetSlot(&envelope, {in_place ? channel.slots.generation : 0, slot});
+  Address(*peer, channel, payload, &envelope);
+  peer->bytes_sent += static_cast<int64_t>(payload.size() + bulk.size());
+  Frame* frame = NewMessage(*peer, envelope, payload);
+  if (!in_place) {
+    frame->done = std::move(done);
+    return Launch(frame, FrameId::kBulk, frame->bytes, bulk, 0);
+  }
+  if (!bulk.empty()) {
+    std::memcpy(channel.slots.Slot(slot, bulk.size()).data(), bulk.data(), bulk.size());
+  }
+  ++peer->num_in_place;
+  RETURN_IF_ERROR(Launch(frame, FrameId::kMessage, {}, frame->bytes, UCP_AM_SEND_FLAG_EAGER));
+  finished_.push_back(std::move(done));
+  return {};
+}
+
+UcxLink::Frame* UcxLink::NewFrame(UcxPeer& peer) {
+  if (spare_.empty()) spare_.push_back(&frames_.emplace_back());
+  Frame* frame = spare_.back();
+  spare_.pop_back();
+  frame->peer = &peer;
+  return frame;
+}
+
+UcxLink::Frame* UcxLink::NewMessage(UcxPeer& peer, const Envelope& envelope,
+                                    std::span<const std::byte> payload) {
+  Frame* frame = NewFrame(peer);
+  frame->bytes.resize(sizeof(Envelope) + payload.size());
+  std::memcpy(frame->bytes.data(), &envelope, sizeof(Envelope));
+  if (!payload.empty()) {
+    std::memcpy(frame->bytes.data() + sizeof(Envelope), payload.data(), payload.size());
+  }
+  return frame;
+}
+
+// An error means that nothing was sent and that `done` will not be called.
+Status UcxLink::Launch(Frame* frame, FrameId id, std::span<const std::byte> header,
+                       std::span<const std::byte> data, uint32_t flags) {
+  UcxPeer& peer = *frame->peer;
+  ucp_request_param_t param{};
+  param.op_attr_mask =
+      UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
+  param.flags = flags;
+  param.cb.send = &UcxLink::OnSent;
+  param.user_data = frame;
+  const ucs_status_ptr_t request =
+      ucp_am_send_nbx(peer.endpoint, static_cast<unsigned>(id), header.data(), header.size(),
+                      data.data(), data.size(), &param);
+  peer.sent = true;
+  if (UCS_PTR_IS_PTR(request)) {
+    frame->in_flight = true;
+    ++peer.num_pending;
+    return {};
+  }
+  if (UCS_PTR_IS_ERR(request)) {
+    frame->done = nullptr;
+    Retire(frame);
+    BeginLoss(peer, fmt::format("sending failed: {}", ucs_status_string(UCS_PTR_STATUS(request))));
+    return MakeError(ErrorCode::kPeerDown, "rank {} was lost: {}", peer.rank, peer.why_lost);
+  }
+  Retire(frame);
+  return {};
+}
+
+void UcxLink::OnSent(void* request, ucs_status_t status, void* user_data) {
+  auto* frame = static_cast<Frame*>(user_data);
+  UcxPeer& peer = *frame->peer;
+  ucp_request_free(request);
+  frame->in_flight = false;
+  --peer.num_pending;
+  peer.link->Retire(frame);
+  if (status != UCS_OK) {
+    peer.link->BeginLoss(peer, fmt::format("sending failed: {}", ucs_status_string(status)));
+  }
+}
+
+void UcxLink::Retire(Frame* frame) {
+  constexpr size_t kKeptBytes = 64 << 10;
+  if (frame->done) finished_.push_back(std::exchange(frame->done, nullptr));
+  if (frame->bytes.capacity() > kKeptBytes) frame->bytes = {};
+  spare_.push_back(frame);
+}
+
+void UcxLink::SendLink(UcxPeer& peer, LinkFrame link_frame) {
+  if (peer.state != PeerState::kUp || closed_) return;
+  link_frame.source_rank = options_.self.value;
+  link_frame.nonce = nonce_;
+  Frame* frame = NewFrame(peer);
+  frame->bytes.resize(sizeof(LinkFrame));
+  std::memcpy(frame->bytes.data(), &link_frame, sizeof(LinkFrame));
+  // A failure is the loss of the peer, which Progress reports.
+  (void)Launch(frame, FrameId::kLink, {}, frame->bytes, UCP_AM_SEND_FLAG_EAGER);
+}
+
+void UcxLink::Announce(UcxPeer& peer) {
+  for (const auto& [number, channel] : peer.receiving) AnnounceChannel(peer, number, channel);
+}
+
+void UcxLink::AnnounceChannel(UcxPeer& peer, uint16_t number, const ReceiveChannel& channel) {
+  if (!peer.shares_memory || channel.slots.generation == 0) return;
+  SendLink(peer, {.kind = LinkFrameKind::kSlots,
+                  .channel = number,
+                  .generation = channel.slots.generation,
+                  .num_slots = channel.slots.num_slots,
+                  .slot_bytes = channel.slots.slot_bytes,
+                  .stride_bytes = channel.slots.stride_bytes,
+                  .process_id = static_cast<int32_t>(getpid()),
+                  .descriptor = channel.slots.memory.descriptor()});
+}
+
+}  // namespace troupe
