@@ -193,7 +193,7 @@ Status ExecutorActor::Launch(const Action& action) {
   }
   run.temperature = start_.temperature();
   run.sample_seed = start_.sample_seed();
-  run.sample_counter = static_cast<uint64_t>(start_.tokens_size());
+  run.sample_counter = static_cast<uint64_t>(start_.first_sample());
   return peers_.stages.at(action.stage).Send(std::move(run));
 }
 

@@ -85,7 +85,11 @@ class RankProgram {
         break;
       }
       case proto::ToRank::kShutDown:
-        ShutDown();
+        Finish(/*cancelled=*/false);
+        break;
+      case proto::ToRank::kLeave:
+        link_.Drain(kLastWordsMs);
+        scheduler_.Stop();
         break;
       default:
         break;
@@ -393,11 +397,6 @@ class RankProgram {
     finished->set_error(error.message);
     finished->set_last_step(last_step_);
     Say(news);
-  }
-  void ShutDown() {
-    Finish(false);
-    link_.Drain(kLastWordsMs);
-    scheduler_.Stop();
   }
 
   Scheduler& scheduler_;

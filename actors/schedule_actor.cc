@@ -51,6 +51,7 @@ Status ScheduleActor::StartRound(State state, proto::StepMode mode) {
       start.set_num_microbatches(1);
       start.set_temperature(options_.sample_temperature);
       start.set_sample_seed(options_.sample_seed);
+      start.set_first_sample(static_cast<int64_t>(sequence_.size()));
       // The model sees at most seq_len tokens: the newest.
       const auto seen = std::min<size_t>(sequence_.size(), static_cast<size_t>(options_.seq_len));
       start.mutable_tokens()->Assign(sequence_.end() - static_cast<int64_t>(seen), sequence_.end());
@@ -149,7 +150,9 @@ Status ScheduleActor::AfterStep() {
   const bool at_interval = options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0;
   const bool at_end =
       IsLastStep() && (cancelling_ ? checkpoint_on_cancel_ : options_.checkpoint_at_end);
-  if (!checkpointed_ && (at_interval || at_end)) return StartCheckpoint();
+  if (reports_.open_checkpoint && !checkpointed_ && (at_interval || at_end)) {
+    return StartCheckpoint();
+  }
   return NextOrEnd();
 }
 

@@ -237,7 +237,14 @@ void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
     code == ErrorCode::kPeerDown ? FailSoon(code, sentence) : Fail(code, sentence);
     return;
   }
-  if (rank != 0 || killing_) return;
+  if (killing_) return;
+  const auto said = [](const RankState& r) { return r.finished.has_value(); };
+  if (std::ranges::all_of(ranks_, said)) {
+    proto::ToRank order;
+    order.mutable_leave();
+    TellAll(order);
+  }
+  if (rank != 0) return;
   if (!finished.checkpoint().empty()) checkpoint_ = finished.checkpoint();
   if (!reference_run_) SetState(proto::JOB_STATE_DRAINING);
   proto::ToRank order;

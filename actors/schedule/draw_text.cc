@@ -141,8 +141,10 @@ std::string DrawText(const Timeline& timeline, const TextOptions& options) {
         labelled ? LabelledRow(rows[rank], scale, options.color) : DensityRow(rows[rank], scale),
         100 * bubbles[rank]);
   }
-  text += fmt::format("makespan {:.3f} ms, bubble {:.1f} % of it\n",
-                      static_cast<double>(idle.makespan_ns) / 1e6, 100 * idle.bubble_makespan);
+  if (!options.relative_costs) {
+    text += fmt::format("makespan {:.3f} ms, bubble {:.1f} % of it\n",
+                        static_cast<double>(idle.makespan_ns) / 1e6, 100 * idle.bubble_makespan);
+  }
   text += Legend(timeline, options.color && labelled).substr(2);
   return text + (labelled ? "\n" : "  = several in turn\n");
 }

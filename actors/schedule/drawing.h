@@ -10,9 +10,10 @@
 namespace troupe {
 
 struct TextOptions {
-  std::string title{};  // first line; none where empty
-  int columns = 100;    // widest line
-  bool color = false;   // ANSI backgrounds in place of letters
+  std::string title{};          // first line; none where empty
+  int columns = 100;            // widest line
+  bool color = false;           // ANSI backgrounds in place of letters
+  bool relative_costs = false;  // the bars' times are no seconds: no makespan is told
 };
 
 // One row a rank, every character the same stretch of time: "F3" or "B12" at the start of a bar,

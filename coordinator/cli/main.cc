@@ -1,12 +1,12 @@
 // troupe: command line, coordinator and host agent in one program. stdout is data, stderr is talk.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 
 #include "coordinator/cli/client.h"
 #include "coordinator/cli/daemons.h"

@@ -119,6 +119,20 @@ int FollowJob(ControlClient& client, const RunCommand& command, const LoadedJob&
   return exit_code;
 }
 
+// A job submitted before the agent has joined would only be queued.
+void AwaitSlots(ControlClient& client, int slots) {
+  constexpr int kPatienceMs = 5000;
+  constexpr int kPauseMs = 10;
+  for (int waited_ms = 0; waited_ms < kPatienceMs; waited_ms += kPauseMs) {
+    int offered = 0;
+    if (const auto reply = client.ListJobs(); reply.ok()) {
+      for (const auto& host : reply->hosts()) offered += host.slots();
+    }
+    if (offered >= slots) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(kPauseMs));
+  }
+}
+
 int PrintPlan(const LoadedJob& job, std::FILE* to) {
   auto plan = MakeJobPlan(job.spec);
   if (!plan.ok()) return Fail(plan.error());
@@ -174,6 +188,7 @@ int RunJob(const RunCommand& command) {
     address = cluster->address();
   }
   const auto client = ConnectControl(address);
+  if (cluster) AwaitSlots(*client, job->spec.resources().workers());
   auto reply = Send(*client, command, *job, run_directory);
   if (!reply.ok()) return Fail(reply.error());
   signals.Watch(*client, reply->job());

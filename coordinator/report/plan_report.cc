@@ -65,7 +65,7 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores,
   text += fmt::format(" {:>11}\n", "predicted");
   for (size_t rank = 0; rank < plan.stages.size(); ++rank) text += Row(plan, rank);
   if (ranks > 1) {
-    text += "\n" + DrawText(plan.simulation.timeline, {.columns = columns});
+    text += "\n" + DrawText(plan.simulation.timeline, {.columns = columns, .relative_costs = true});
   }
   return text;
 }

@@ -1,0 +1,175 @@
+// Real runs: coordinator, agent and rank processes over shared memory.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/support/shell.h"
+#include "tests/support/temporary_folder.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kJob[] = R"(
+name: small
+model: {hidden_size: 32, intermediate_size: 64, num_hidden_layers: 4, num_attention_heads: 4,
+        num_key_value_heads: 2, vocab_size: 256, max_position_embeddings: 64}
+data: {train: text.txt, val_fraction: 0.2}
+parallelism: {pp: 4}
+batch: {micro_batch_size: 2, global_batch_size: 8, seq_len: 32}
+optimizer: {lr: 1.0e-3}
+train: {steps: 6, seed: 3}
+)";
+
+class RunTest : public ::testing::Test {
+ protected:
+  RunTest() {
+    std::string text;
+    for (int i = 0; i < 400; ++i) text += "a pipeline of worker actors " + std::to_string(i) + "\n";
+    folder_.Write("text.txt", text);
+    folder_.Write("job.yaml", kJob);
+  }
+  testing::ShellResult Troupe(const std::string& arguments) {
+    return testing::Shell("cd " + folder_.path() + " && " TROUPE_BINARY_DIR "/bin/troupe " +
+                          arguments);
+  }
+  // Lines of `-o jsonl` that are steps, up to their time-dependent keys.
+  static std::vector<std::string> Steps(const std::string& output) {
+    std::vector<std::string> steps;
+    std::istringstream stream(output);
+    for (std::string line; std::getline(stream, line);) {
+      const size_t loss = line.find("\"loss\":");
+      const size_t end = line.find(",\"tokens_per_second\"");
+      if (loss == std::string::npos || end == std::string::npos) continue;
+      steps.push_back(line.substr(0, line.find(",\"time\"")) + line.substr(loss, end - loss));
+    }
+    return steps;
+  }
+
+  testing::TemporaryFolder folder_;
+};
+
+TEST_F(RunTest, EveryLayoutPrintsTheSameSteps) {
+  const auto one = Troupe("run job.yaml -o jsonl --set parallelism.pp=1 --run-dir a 2>/dev/null");
+  ASSERT_EQ(one.exit_code, 0) << one.output;
+  const auto expected = Steps(one.output);
+  ASSERT_EQ(expected.size(), 6u) << one.output;
+  EXPECT_THAT(one.output, HasSubstr(R"({"event":"result","state":"SUCCEEDED","exit_code":0)"));
+  for (const std::string layout : {"parallelism.pp=2", "parallelism.pp=3",
+                                   "parallelism.pp=4 --set parallelism.schedule=afab"}) {
+    const auto many = Troupe("run job.yaml -o jsonl --set " + layout + " --run-dir b 2>/dev/null");
+    ASSERT_EQ(many.exit_code, 0) << layout << "\n" << many.output;
+    EXPECT_EQ(Steps(many.output), expected) << layout;
+  }
+}
+
+TEST_F(RunTest, ComparesWithOneWorkerAndSamples) {
+  const auto run = Troupe(
+      "run job.yaml --set eval.check_against=single_worker --set eval.every=3 "
+      "--set eval.sample.prompt=a --set eval.sample.tokens=4 "
+      "--set model.tie_word_embeddings=true --run-dir a 2>&1");
+  EXPECT_EQ(run.exit_code, 0) << run.output;
+  EXPECT_THAT(run.output, HasSubstr("parity with 1 worker: 6 losses, 6 gradient norms and 38 "
+                                    "parameters bit-equal"));
+  EXPECT_THAT(run.output, HasSubstr("val/loss"));
+  EXPECT_THAT(run.output, HasSubstr("sampled:"));
+}
+
+TEST_F(RunTest, BFloat16TrainsBitEqualToo) {
+  const auto run = Troupe(
+      "run job.yaml --set train.dtype=bfloat16 --set eval.check_against=single_worker "
+      "--run-dir a 2>&1");
+  EXPECT_EQ(run.exit_code, 0) << run.output;
+  EXPECT_THAT(run.output, HasSubstr("bit-equal"));
+}
+
+TEST_F(RunTest, TheSameBitsWithoutAvx512) {
+  const std::string limit = "ONEDNN_MAX_CPU_ISA=AVX2 ";
+  for (const std::string dtype : {"float32", "bfloat16"}) {
+    const auto run =
+        testing::Shell("cd " + folder_.path() + " && " + limit +
+                       TROUPE_BINARY_DIR "/bin/troupe run job.yaml --set train.dtype=" + dtype +
+                       " --set eval.check_against=single_worker --run-dir a 2>&1");
+    EXPECT_EQ(run.exit_code, 0) << run.output;
+    EXPECT_THAT(run.output, HasSubstr("bit-equal"));
+  }
+}
+
+TEST_F(RunTest, BadJobsAreRefusedInOneSentence) {
+  const struct {
+    std::string set;
+    std::string sentence;
+  } cases[] = {
+      {"parallelism.pp=5", "parallelism.pp = 5 needs as many layers"},
+      {"model.num_attention_heads=5", "does not divide"},
+      {"batch.global_batch_size=7", "batch.global_batch_size = 7 is not a multiple"},
+      {"data.train=nowhere.txt", "nowhere.txt"},
+      {"batch.seq_len=60000", "needs batch.seq_len + 1"},
+      {"trian.steps=1", "did you mean train?"},
+      {"train.dtype=float16", "train.dtype = float16: use float32 or bfloat16"},
+  };
+  for (const auto& c : cases) {
+    const auto run = Troupe("run job.yaml --run-dir x --set " + c.set + " 2>&1");
+    EXPECT_EQ(run.exit_code, 2) << c.set << "\n" << run.output;
+    EXPECT_THAT(run.output, HasSubstr(c.sentence)) << c.set;
+  }
+}
+
+// Starts a run in the background, waits until it steps, runs `then` with $run and $rank (one of its
+// ranks) set, and returns what the run printed and its exit code.
+std::string Disturbed(const std::string& folder, const std::string& then) {
+  return "cd " + folder +
+         R"( && {
+    )" TROUPE_BINARY_DIR
+         R"(/bin/troupe run job.yaml --set train.steps=100000 --run-dir a >out 2>&1 &
+    run=$!
+    for i in $(seq 200); do grep -q '^step ' out && break; sleep 0.05; done
+    agent=$(pgrep -P $run -f 'troupe worker'); rank=$(pgrep -P $agent | head -1)
+    )" + then +
+         R"(
+    wait $run; echo "code $?"; cat out; pgrep -P $agent; })";
+}
+
+TEST_F(RunTest, AKilledWorkerEndsTheJobWithItsName) {
+  const auto run = testing::Shell(Disturbed(folder_.path(), "kill -9 $rank"));
+  EXPECT_THAT(run.output, HasSubstr("code 5\n")) << run.output;
+  EXPECT_THAT(run.output, HasSubstr("was killed by signal 9 (SIGKILL) at step "));
+  EXPECT_THAT(run.output, HasSubstr(" on stage "));
+}
+
+TEST_F(RunTest, AnInterruptEndsBetweenTwoSteps) {
+  const auto run = testing::Shell(Disturbed(folder_.path(), "kill -INT $run"));
+  EXPECT_THAT(run.output, HasSubstr("code 130\n")) << run.output;
+  EXPECT_THAT(run.output, HasSubstr("cancelled"));
+}
+
+TEST_F(RunTest, ASecondInterruptEndsAtOnce) {
+  const auto run =
+      testing::Shell(Disturbed(folder_.path(), "kill -INT $run; sleep 0.01; kill -INT $run"));
+  EXPECT_THAT(run.output, HasSubstr("code 130\n")) << run.output;
+}
+
+TEST_F(RunTest, NoRankOutlivesItsAgent) {
+  const auto run = testing::Shell(
+      Disturbed(folder_.path(),
+                "ranks=$(pgrep -P $agent); kill -9 $agent; sleep 1; "
+                "for r in $ranks; do kill -0 $r 2>/dev/null && echo alive $r; done"));
+  EXPECT_THAT(run.output, HasSubstr("code 5\n")) << run.output;
+  EXPECT_THAT(run.output, ::testing::Not(HasSubstr("alive")));
+}
+
+TEST_F(RunTest, NothingOutlivesARunThatIsKilled) {
+  const auto run = testing::Shell(
+      Disturbed(folder_.path(),
+                "all=\"$(pgrep -P $run) $(pgrep -P $agent)\"; kill -9 $run; sleep 1.5; "
+                "for p in $all; do kill -0 $p 2>/dev/null && echo alive $p; done"));
+  EXPECT_THAT(run.output, HasSubstr("code 137\n")) << run.output;
+  EXPECT_THAT(run.output, ::testing::Not(HasSubstr("alive")));
+}
+
+}  // namespace
+}  // namespace troupe
