@@ -90,8 +90,9 @@ WorkspaceLayout WorkspaceLayoutOf(const StageShape& shape, int64_t kernel_bytes)
 // What the plan takes for the kernels' scratch without asking them. The model allocates no less, so
 // the prediction is exact where the kernels ask for no more.
 int64_t TypicalKernelBytes(const StageShape& shape);
-// Weights packed for both products that read them, as oneDNN lays them out with AVX-512: columns of
-// the result in blocks of 64. Older CPUs pack less, or not at all.
+// Weights packed for both products that read them, as oneDNN lays them out with AVX-512 (and its
+// bfloat16): columns of the result in blocks of 64. With AVX2 float32 packs for Forward only, and
+// bfloat16 packs a float32 copy.
 int64_t TypicalPackedBytes(const StageShape& shape);
 
 // Tokens of a chunk of the head: logits never exceed 4 MiB, chunks are multiples of 16 tokens.
