@@ -1,37 +1,63 @@
 #include "coordinator/report/metrics_json.h"
 
-#include <fmt/format.h>
+#include <algorithm>
 
-#include <nlohmann/json.hpp>
+#include "runtime/format/metrics_file.h"
 
 namespace troupe {
 
-std::string JsonText(std::string_view text) {
-  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+std::string JsonText(std::string_view text) { return JsonString(text); }
+
+void NotePeak(MemoryPeaks& peaks, int32_t rank, const proto::MemoryReport& report) {
+  int64_t held = 0;
+  for (const auto& tag : report.tags()) held += tag.peak_bytes();
+  int64_t& peak = peaks[rank];
+  peak = std::max(peak, held);
 }
 
-std::string MetricsJson(const proto::StepMetrics& m, int num_workers, int64_t wall_us) {
-  return fmt::format(
-      R"({{"step":{},"time":{:.6f},"loss":{:.17g},"grad_norm":{:.17g},"lr":{:.17g},"tokens":{},)"
-      R"("tokens_per_second":{:.17g},"tokens_per_second_per_worker":{:.17g},"mfu":null,)"
-      R"("step_seconds":{:.17g},"data_seconds":{:.17g},"comm_seconds":{:.17g},)"
-      R"("bubble_fraction":{:.17g}}})",
-      m.step(), static_cast<double>(wall_us) * 1e-6, m.loss(), m.grad_norm(), m.lr(), m.tokens(),
-      m.tokens_per_second(), m.tokens_per_second() / num_workers, m.step_seconds(),
-      m.data_seconds(), m.comm_seconds(), m.bubble_fraction());
+std::string MetricsJson(const proto::StepMetrics& m, int num_workers, int64_t wall_us,
+                        const MemoryPeaks& peaks) {
+  JsonLine line;
+  line.Add("step", m.step())
+      .Add("time", static_cast<double>(wall_us) * 1e-6)
+      .Add("loss", m.loss())
+      .Add("grad_norm", m.grad_norm())
+      .Add("lr", m.lr())
+      .Add("tokens", m.tokens())
+      .Add("tokens_per_second", m.tokens_per_second())
+      .Add("tokens_per_second_per_worker", m.tokens_per_second() / std::max(1, num_workers))
+      .AddJson("mfu", "null")  // needs the device's peak, which a CPU does not tell
+      .Add("step_seconds", m.step_seconds())
+      .Add("data_seconds", m.data_seconds())
+      .Add("comm_seconds", m.comm_seconds())
+      .Add("bubble_fraction", m.bubble_fraction());
+  if (!peaks.empty()) {
+    JsonLine by_rank;
+    for (const auto& [rank, peak] : peaks) by_rank.Add(std::to_string(rank), peak);
+    line.AddJson("memory_peak_bytes", by_rank.Text());
+  }
+  return line.Text();
 }
 
 std::string EvalJson(const proto::EvalMetrics& m, int64_t wall_us) {
-  return fmt::format(R"({{"step":{},"time":{:.6f},"val/loss":{:.17g},"val/tokens":{}}})", m.step(),
-                     static_cast<double>(wall_us) * 1e-6, m.val_loss(), m.tokens());
+  return JsonLine()
+      .Add("step", m.step())
+      .Add("time", static_cast<double>(wall_us) * 1e-6)
+      .Add("val/loss", m.val_loss())
+      .Add("val/tokens", m.tokens())
+      .Text();
 }
 
 std::string ResultJson(const proto::JobResult& r) {
-  return fmt::format(
-      R"({{"event":"result","state":{},"exit_code":{},"run_dir":{},"reason":{},"checkpoint":{},)"
-      R"("parity":{}}})",
-      JsonText(JobStateName(r.state())), r.exit_code(), JsonText(r.run_directory()),
-      JsonText(r.reason()), JsonText(r.checkpoint()), JsonText(r.parity()));
+  return JsonLine()
+      .Add("event", "result")
+      .Add("state", JobStateName(r.state()))
+      .Add("exit_code", int64_t{r.exit_code()})
+      .Add("run_dir", r.run_directory())
+      .Add("reason", r.reason())
+      .Add("checkpoint", r.checkpoint())
+      .Add("parity", r.parity())
+      .Text();
 }
 
 std::string_view JobStateName(proto::JobState state) {

@@ -1,14 +1,21 @@
 // One JSON object a step: the lines of metrics.jsonl and of `-o jsonl`. Floats have 17 significant
-// digits, so that reading them gives the same bits. Pure.
+// digits, so that reading them gives the same bits; those that are not finite become null. Pure.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <string>
 
 #include "proto/control.pb.h"
 
 namespace troupe {
 
-std::string MetricsJson(const proto::StepMetrics& metrics, int num_workers, int64_t wall_us);
+// rank → the peaks of its memory tags, added up, in bytes
+using MemoryPeaks = std::map<int32_t, int64_t>;
+void NotePeak(MemoryPeaks& peaks, int32_t rank, const proto::MemoryReport& report);
+
+std::string MetricsJson(const proto::StepMetrics& metrics, int num_workers, int64_t wall_us,
+                        const MemoryPeaks& peaks = {});
 std::string EvalJson(const proto::EvalMetrics& metrics, int64_t wall_us);
 // {"event":"result","state":…,"exit_code":…,"run_dir":…}
 std::string ResultJson(const proto::JobResult& result);

@@ -36,7 +36,7 @@ std::string BytesInWords(double num_bytes) {
 std::string WithThousands(int64_t value) {
   std::string digits = fmt::format("{}", value);
   for (int64_t at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) {
-    digits.insert(static_cast<size_t>(at), ",");
+    digits.insert(static_cast<size_t>(at), 1, ',');
   }
   return digits;
 }

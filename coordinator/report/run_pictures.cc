@@ -1,0 +1,187 @@
+#include "coordinator/report/run_pictures.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <optional>
+#include <utility>
+
+#include "actors/schedule/drawing.h"
+
+namespace troupe {
+namespace {
+
+int64_t TotalOf(const MemoryPrediction& memory) {
+  return std::accumulate(memory.begin(), memory.end(), int64_t{0});
+}
+
+int32_t FullestRank(const JobPlan& plan) {
+  const auto fullest = std::ranges::max_element(plan.memory, {}, TotalOf);
+  return static_cast<int32_t>(fullest - plan.memory.begin());
+}
+
+std::optional<ActionKind> ComputeKindNamed(std::string_view name) {
+  for (const auto kind : {ActionKind::kForward, ActionKind::kBackwardInput,
+                          ActionKind::kBackwardWeight, ActionKind::kBackward}) {
+    if (KindName(kind) == name) return kind;
+  }
+  return {};
+}
+
+double SumOf(const StackedSample& sample) {
+  return std::accumulate(sample.values.begin(), sample.values.end(), 0.0);
+}
+
+// Half as many samples; of each two the higher stays.
+void Thin(std::vector<StackedSample>& samples) {
+  size_t kept = 0;
+  for (size_t i = 0; i + 1 < samples.size(); i += 2) {
+    samples[kept++] = std::move(samples[SumOf(samples[i]) >= SumOf(samples[i + 1]) ? i : i + 1]);
+  }
+  samples.resize(kept);
+}
+
+}  // namespace
+
+RunPictures::RunPictures(std::string job_name, const JobPlan& plan)
+    : job_name_(std::move(job_name)),
+      schedule_(WithoutCommunication(plan.train)),
+      fullest_rank_(FullestRank(plan)),
+      fullest_predicted_(
+          static_cast<double>(TotalOf(plan.memory[static_cast<size_t>(fullest_rank_)]))) {
+  loss_.name = "train";
+  validation_loss_.name = "validation";
+}
+
+void RunPictures::AddLoss(int64_t step, double loss) {
+  loss_.points.push_back({static_cast<double>(step), loss});
+}
+
+void RunPictures::AddValidationLoss(int64_t step, double loss) {
+  validation_loss_.points.push_back({static_cast<double>(step), loss});
+}
+
+void RunPictures::AddMemory(int32_t rank, double seconds, const proto::MemoryReport& report) {
+  if (rank != fullest_rank_ || report.tags_size() == 0) return;
+  if (memory_.layers.empty()) {
+    for (const auto& tag : report.tags()) memory_.layers.push_back(tag.tag());
+  }
+  StackedSample sample{.x = seconds};
+  for (const auto& tag : report.tags()) {
+    sample.values.push_back(static_cast<double>(tag.current_bytes()));
+  }
+  if (sample.values.size() != memory_.layers.size()) return;
+  memory_.samples.push_back(std::move(sample));
+  if (memory_.samples.size() > kMemorySamplesMax) Thin(memory_.samples);
+}
+
+RunPictures::Gathering& RunPictures::GatheringOf(int64_t step) {
+  const auto [found, fresh] = gathering_.try_emplace(step);
+  Gathering& gathering = found->second;
+  if (!fresh) return gathering;
+  gathering.timeline.num_ranks = schedule_.num_ranks;
+  for (const auto& actions : schedule_.ranks) {
+    gathering.missing.push_back(static_cast<size_t>(
+        std::ranges::count_if(actions, [](const Action& a) { return IsCompute(a.kind); })));
+    gathering.ranks_missing += gathering.missing.back() > 0 ? 1 : 0;
+  }
+  if (gathering_.size() > kStepsGatheredMax && gathering_.begin() != found) {
+    gathering_.erase(gathering_.begin());
+  }
+  return gathering;
+}
+
+void RunPictures::AddSpan(int32_t rank, const proto::Span& span) {
+  const auto kind = ComputeKindNamed(span.name());
+  const bool known = rank >= 0 && rank < schedule_.num_ranks && span.stage() >= 0 &&
+                     span.stage() < schedule_.num_stages && span.step() > whole_step_;
+  if (!kind || !known || schedule_.num_ranks > kRanksDrawnMax) return;
+  Gathering& gathering = GatheringOf(span.step());
+  size_t& missing = gathering.missing[static_cast<size_t>(rank)];
+  // Evaluation after a step carries the step's number, and a rank tells its spans in order: what
+  // comes after the rank's last action is not the step's.
+  if (missing == 0) return;
+  Bar bar{.rank = Rank(rank)};
+  bar.action.stage = StageId(span.stage());
+  bar.action.kind = *kind;
+  bar.action.microbatch = MicrobatchId(span.microbatch());
+  bar.start_ns = span.start_ns();
+  bar.end_ns = span.end_ns();
+  bar.cpu_ns = span.cpu_ns() > 0 ? span.cpu_ns() : span.end_ns() - span.start_ns();
+  gathering.timeline.bars.push_back(bar);
+  if (--missing > 0 || --gathering.ranks_missing > 0) return;
+  whole_ = std::move(gathering.timeline);
+  whole_step_ = span.step();
+  gathering_.erase(gathering_.begin(), gathering_.upper_bound(whole_step_));
+}
+
+std::string RunPictures::LossSvg() const {
+  if (loss_.points.empty()) return "";
+  std::vector<ChartSeries> series = {loss_};
+  if (!validation_loss_.points.empty()) series.push_back(validation_loss_);
+  return LineChart(series,
+                   {.title = job_name_ + " · loss", .x_label = "step", .y_label = "loss (nats)"});
+}
+
+std::string RunPictures::MemorySvg() const {
+  if (memory_.samples.empty()) return "";
+  StackedData data = memory_;
+  data.predicted = {.name = "predicted",
+                    .points = {{data.samples.front().x, fullest_predicted_},
+                               {data.samples.back().x, fullest_predicted_}},
+                    .dashed = true};
+  const std::string whose =
+      schedule_.num_ranks == 1
+          ? "memory of the worker"
+          : fmt::format("memory of rank {}, the fullest of {}", fullest_rank_, schedule_.num_ranks);
+  return StackedAreaChart(data, {.title = fmt::format("{} · {}", job_name_, whose),
+                                 .x_label = "time (s)",
+                                 .y_label = "memory",
+                                 .unit = ChartUnit::kBytes,
+                                 .stepped = true});
+}
+
+std::string RunPictures::ScheduleSvg() const {
+  if (whole_step_ == 0) return "";
+  std::vector<Panel> panels;
+  panels.push_back({fmt::format("measured, step {}", whole_step_), whole_});
+  if (auto planned = Simulate(schedule_, MeasuredCosts(whole_, schedule_.num_stages));
+      planned.ok()) {
+    panels.push_back(
+        {"planned: the same actions, each rank on a core of its own", planned->timeline});
+  }
+  return DrawSvg(panels, {.title = fmt::format("{} · {} · {} ranks × {} microbatches", job_name_,
+                                               schedule_.name, schedule_.num_ranks,
+                                               schedule_.num_microbatches)});
+}
+
+CostModel MeasuredCosts(const Timeline& measured, int num_stages) {
+  struct Sum {
+    int64_t cpu_ns = 0;
+    int64_t count = 0;
+    int64_t Mean() const { return count == 0 ? 0 : cpu_ns / count; }
+  };
+  std::vector<std::array<Sum, kNumActionKinds>> sums(static_cast<size_t>(num_stages));
+  for (const Bar& bar : measured.bars) {
+    Sum& sum =
+        sums[static_cast<size_t>(bar.action.stage.value)][static_cast<size_t>(bar.action.kind)];
+    sum.cpu_ns += bar.cpu_ns;
+    ++sum.count;
+  }
+  CostModel costs;
+  for (const auto& of : sums) {
+    const auto mean = [&of](ActionKind kind) { return of[static_cast<size_t>(kind)].Mean(); };
+    StageCost cost{.forward_ns = mean(ActionKind::kForward),
+                   .backward_input_ns = mean(ActionKind::kBackwardInput),
+                   .backward_weight_ns = mean(ActionKind::kBackwardWeight)};
+    if (of[static_cast<size_t>(ActionKind::kBackward)].count > 0) {
+      cost.backward_ns = mean(ActionKind::kBackward);
+    }
+    costs.stages.push_back(cost);
+  }
+  return costs;
+}
+
+}  // namespace troupe
