@@ -88,6 +88,9 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
   void Send(const proto::ToAgent& command) override {
     if (queue_.Push(command)) StartWrite(queue_.Front());
   }
+  void Close() override {
+    FinishOnce(ToRpc(MakeError(ErrorCode::kStale, "the agent was silent and has been given up")));
+  }
   void OnWriteDone(bool ok) override {
     if (!ok) return FinishOnce(grpc::Status::CANCELLED);
     if (const auto* next = queue_.Pop()) StartWrite(next);

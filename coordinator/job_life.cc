@@ -45,6 +45,8 @@ JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest re
 JobLife::~JobLife() {
   seams_.scheduler.Cancel(suspicion_timer_);
   seams_.scheduler.Cancel(drain_timer_);
+  seams_.scheduler.Cancel(hello_timer_);
+  seams_.scheduler.Cancel(cancel_timer_);
 }
 
 bool JobLife::ended() const {
@@ -138,12 +140,21 @@ void JobLife::Spawn(const proto::JobSpec& spec) {
     start->set_reference_run(reference_run_);
     state_.hosts.at(ranks_[rank].place.host).port->Send(command);
   }
+  hello_timer_ = seams_.scheduler.After(kHelloMs, [this] {
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+      if (ranks_[rank].hello) continue;
+      return Fail(ErrorCode::kDeadlineExceeded,
+                  fmt::format("{} did not say Hello within {} ms of its start",
+                              RankInWords(static_cast<int32_t>(rank)), kHelloMs));
+    }
+  });
 }
 
 void JobLife::OnHello(int32_t rank, const proto::Hello& hello) {
   ranks_[static_cast<size_t>(rank)].hello = hello;
   const auto said = [](const RankState& r) { return r.hello.has_value(); };
   if (!std::ranges::all_of(ranks_, said)) return;
+  seams_.scheduler.Cancel(hello_timer_);
   proto::ToRank order;
   for (size_t r = 0; r < ranks_.size(); ++r) {
     if (ranks_[r].hello->build() != ranks_[0].hello->build()) {
@@ -231,6 +242,8 @@ void JobLife::AskWaits() {
 void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
   ranks_[static_cast<size_t>(rank)].finished = finished;
   if (finished.error_code() != 0) {
+    if (killing_) return;  // what a rank suffers from the others' end
+
     const auto code = static_cast<ErrorCode>(finished.error_code() - 1);
     const std::string sentence = fmt::format("{}: {}", RankInWords(rank), finished.error());
     // A rank that lost its peer is a consequence: wait for the cause.
@@ -264,22 +277,27 @@ void JobLife::RankExited(const proto::RankExited& exited) {
   RankState& rank = ranks_[static_cast<size_t>(exited.rank())];
   if (std::exchange(rank.exited, true)) return;
   const bool as_told = killing_ || (rank.finished && exited.signal() == 0);
-  if (!as_told) {
-    const std::string doing =
-        rank.progress.action().empty()
-            ? (rank.ready ? "before the first step" : "while starting")
-            : fmt::format("at step {} during {}", rank.progress.step(), rank.progress.action());
-    std::string how = exited.signal() != 0
-                          ? fmt::format("was killed by {}", SignalName(exited.signal()))
-                          : fmt::format("exited with {}", exited.exit_code());
-    std::string last;
-    if (exited.signal() != SIGKILL && exited.last_lines_size() > 0) {
-      last = fmt::format(": {}", exited.last_lines(exited.last_lines_size() - 1));
-    }
-    Fail(ErrorCode::kPeerDown,
-         fmt::format("{} {} {}{}", RankInWords(exited.rank()), how, doing, last));
-  }
+  if (!as_told) Fail(ErrorCode::kPeerDown, HowItEnded(exited));
   if (AllExited()) PhaseOver();
+}
+
+std::string JobLife::HowItEnded(const proto::RankExited& exited) const {
+  const RankState& rank = ranks_[static_cast<size_t>(exited.rank())];
+  const std::string doing =
+      rank.progress.action().empty()
+          ? (rank.ready ? "before the first step" : "while starting")
+          : fmt::format("at step {} during {}", rank.progress.step(), rank.progress.action());
+  std::string how = fmt::format("exited with {}", exited.exit_code());
+  if (exited.signal() != 0) how = fmt::format("was killed by {}", SignalName(exited.signal()));
+  std::string why;
+  if (exited.signal() != SIGKILL && exited.last_lines_size() > 0) {
+    why = fmt::format(": {}", exited.last_lines(exited.last_lines_size() - 1));
+  }
+  if (!exited.cause().empty()) {
+    how = "was killed by its host agent";
+    why = fmt::format(": {}", exited.cause());
+  }
+  return fmt::format("{} {} {}{}", RankInWords(exited.rank()), how, doing, why);
 }
 
 void JobLife::HostLost(HostId host, const std::string& why) {
@@ -351,6 +369,10 @@ void JobLife::Cancel(bool checkpoint, bool kill) {
   proto::ToRank order;
   order.mutable_cancel()->set_checkpoint(checkpoint);
   Tell(0, order);
+  seams_.scheduler.Cancel(cancel_timer_);
+  cancel_timer_ = seams_.scheduler.After(kCancelMs, [this] {
+    if (!ended()) KillRanks();
+  });
 }
 
 void JobLife::FreeSlots() {
@@ -362,6 +384,9 @@ void JobLife::FreeSlots() {
 
 void JobLife::PhaseOver() {
   seams_.scheduler.Cancel(drain_timer_);
+  seams_.scheduler.Cancel(hello_timer_);
+  seams_.scheduler.Cancel(cancel_timer_);
+  if (!failure_ && !killing_) failure_ = suspicion_;  // no other cause can come any more
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
   for (const RankState& rank : ranks_) {
     if (rank.finished) trace.parameter_digests += rank.finished->parameter_digest();

@@ -38,6 +38,8 @@ class JobLife {
  public:
   static constexpr int kCauseWaitMs = 1000;
   static constexpr int kDrainMs = 10'000;
+  static constexpr int kHelloMs = 60'000;   // from spawning to the last rank's Hello
+  static constexpr int kCancelMs = 30'000;  // a clean stop that takes longer becomes a kill
 
   JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest request,
           std::unique_ptr<JobRecorder> recorder);
@@ -92,6 +94,7 @@ class JobLife {
   void SetState(proto::JobState state);
   void Emit(proto::JobEvent event, bool keep = true);
   std::string RankInWords(int32_t rank) const;
+  std::string HowItEnded(const proto::RankExited& exited) const;
   bool AllExited() const;
 
   State& state_;
@@ -112,6 +115,8 @@ class JobLife {
   std::optional<Error> suspicion_{};  // J1: waits for its cause
   TimerId suspicion_timer_{};
   TimerId drain_timer_{};
+  TimerId hello_timer_{};
+  TimerId cancel_timer_{};
   RunTrace main_trace_{};
   RunTrace reference_trace_{};
   std::string parity_{};

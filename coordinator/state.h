@@ -26,6 +26,8 @@ class AgentPort {
  public:
   virtual ~AgentPort() = default;
   virtual void Send(const proto::ToAgent& command) = 0;
+  // Ends the stream: the agent has been given up and may join anew.
+  virtual void Close() = 0;
 };
 
 // A client that follows a job.

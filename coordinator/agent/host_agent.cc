@@ -145,7 +145,9 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
           // Its end follows, or its bytes were bad: either way it has no voice any more.
           .on_closed =
               [this, key](const Error& error) {
-                if (error.code == ErrorCode::kCorrupt) ranks_.at(key).process->Signal(SIGKILL);
+                if (error.code != ErrorCode::kCorrupt) return;
+                ranks_.at(key).cause = error.message;
+                ranks_.at(key).process->Signal(SIGKILL);
               }});
   proto::ToRank order;
   *order.mutable_start() = spawn.start();
@@ -206,6 +208,7 @@ void HostAgent::RankEnded(const RankKey& key, ExitReport report) {
   exited->set_exit_code(report.exit_code);
   exited->set_signal(report.signal);
   for (const std::string& line : rank->second.last_lines) exited->add_last_lines(line);
+  exited->set_cause(rank->second.cause);
   scheduler_.RemovePoller(rank->second.log_poller);
   ::close(rank->second.log_fd);
   // The process' own callback runs: it may not be destroyed under itself.

@@ -48,6 +48,7 @@ class HostAgent {
     PollerId log_poller{};
     std::string unfinished_line{};
     std::deque<std::string> last_lines{};
+    std::string cause{};  // why it was killed
   };
 
   void Spawn(const proto::SpawnRank& spawn);

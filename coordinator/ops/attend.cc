@@ -85,9 +85,12 @@ void DropSilentHosts(State& state, Seams seams) {
     }
   }
   for (const HostId id : silent) {
+    AgentPort* port = state.hosts[id].port;
     HostGone(state, id,
              fmt::format("host agent {} was silent for {} ms", state.hosts[id].name,
                          state.options.dead_after_ms));
+    // An agent that was only stopped for a while finds its stream ended, and joins again.
+    port->Close();
   }
 }
 
