@@ -1,0 +1,225 @@
+// The host agent with real processes: fake ranks that speak the socket protocol.
+#include "coordinator/agent/host_agent.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <vector>
+
+namespace troupe {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int kPatienceMs = 8000;
+
+class HostAgentTest : public ::testing::Test {
+ protected:
+  HostAgentTest() { Connect(); }
+  ~HostAgentTest() override { ::unsetenv("FAKE_RANK_FAULT"); }
+
+  void Connect() {
+    agent_.Connected([this](const proto::FromAgent& message) { said_.push_back(message); });
+  }
+  void Spawn(int32_t rank, const std::string& fault = "") {
+    ::setenv("FAKE_RANK_FAULT", fault.c_str(), 1);
+    if (fault.empty()) ::unsetenv("FAKE_RANK_FAULT");
+    proto::ToAgent command;
+    auto* spawn = command.mutable_spawn();
+    spawn->set_job(1);
+    spawn->set_epoch(1);
+    spawn->set_rank(rank);
+    spawn->mutable_start()->set_rank(rank);
+    spawn->mutable_start()->set_world_size(2);
+    spawn->mutable_start()->mutable_spec()->mutable_train()->set_steps(5);
+    agent_.OnCommand(command);
+  }
+  void Tell(int32_t rank, const proto::ToRank& order) {
+    proto::ToAgent command;
+    command.mutable_tell()->set_job(1);
+    command.mutable_tell()->set_epoch(1);
+    command.mutable_tell()->set_rank(rank);
+    *command.mutable_tell()->mutable_message() = order;
+    agent_.OnCommand(command);
+  }
+  void TellPeersAndBegin(int32_t rank) {
+    proto::ToRank order;
+    order.mutable_peers();
+    Tell(rank, order);
+    order.mutable_begin();
+    Tell(rank, order);
+  }
+  // Runs until `done`, or fails.
+  template <typename Done>
+  void RunUntil(Done done) {
+    const int64_t end_ns = scheduler_.clock().NowNs() + int64_t{kPatienceMs} * 1'000'000;
+    while (!done()) {
+      ASSERT_LT(scheduler_.clock().NowNs(), end_ns) << "it never came";
+      scheduler_.RunUntilIdle();
+    }
+  }
+  const proto::FromRank* Last(proto::FromRank::MessageCase kind) const {
+    for (auto it = said_.rbegin(); it != said_.rend(); ++it) {
+      if (it->rank_said().message().message_case() == kind) return &it->rank_said().message();
+    }
+    return nullptr;
+  }
+  const proto::RankExited* Exited() const {
+    for (const auto& message : said_) {
+      if (message.has_rank_exited()) return &message.rank_exited();
+    }
+    return nullptr;
+  }
+  void RunUntilExited() {
+    RunUntil([this] { return Exited() != nullptr; });
+  }
+  static bool IsAlive(pid_t pid) { return ::kill(pid, 0) == 0; }
+
+  std::vector<proto::FromAgent> said_;
+  Scheduler scheduler_{{.spin_us = 0}};
+  HostAgent agent_{{.name = "a", .slots = 2, .rank_program = FAKE_RANK}, scheduler_};
+};
+
+TEST_F(HostAgentTest, JoinsFirst) {
+  ASSERT_EQ(said_.size(), 1u);
+  EXPECT_EQ(said_[0].join().host(), "a");
+  EXPECT_EQ(said_[0].join().slots(), 2);
+  EXPECT_GT(said_[0].join().cores(), 0);
+}
+
+TEST_F(HostAgentTest, CarriesMessagesBothWays) {
+  Spawn(0);
+  RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });
+  EXPECT_TRUE(IsAlive(Last(proto::FromRank::kHello)->hello().pid()));
+  TellPeersAndBegin(0);
+  RunUntil([this] { return Last(proto::FromRank::kFinished) != nullptr; });
+  EXPECT_EQ(Last(proto::FromRank::kMetrics)->metrics().step(), 5);
+  proto::ToRank order;
+  order.mutable_shut_down();
+  Tell(0, order);
+  RunUntilExited();
+  EXPECT_EQ(Exited()->exit_code(), 0);
+  EXPECT_EQ(Exited()->signal(), 0);
+  EXPECT_EQ(agent_.num_ranks(), 0);
+}
+
+TEST_F(HostAgentTest, TheExitIsTheLastWord) {
+  Spawn(0, "0:error:1");
+  RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });
+  TellPeersAndBegin(0);
+  RunUntilExited();
+  EXPECT_NE(Last(proto::FromRank::kFinished), nullptr) << "said just before the exit";
+  EXPECT_TRUE(said_.back().has_rank_exited());
+}
+
+TEST_F(HostAgentTest, TellsTheSignal) {
+  Spawn(0, "0:kill:2");
+  RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });
+  TellPeersAndBegin(0);
+  RunUntilExited();
+  EXPECT_EQ(Exited()->signal(), SIGKILL);
+  EXPECT_EQ(Last(proto::FromRank::kProgress)->progress().step(), 2);
+  EXPECT_EQ(Exited()->cause(), "");
+}
+
+TEST_F(HostAgentTest, CapturesTheLastLines) {
+  Spawn(0, "0:exit:1");
+  RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });
+  TellPeersAndBegin(0);
+  RunUntilExited();
+  EXPECT_EQ(Exited()->exit_code(), 7);
+  ASSERT_EQ(Exited()->last_lines_size(), 1);
+  EXPECT_EQ(Exited()->last_lines(0), "the last words");
+  bool logged = false;
+  for (const auto& message : said_) logged |= message.rank_log().lines() == "the last words\n";
+  EXPECT_TRUE(logged);
+}
+
+TEST_F(HostAgentTest, AHostileLengthEndsTheRank) {
+  Spawn(0, "0:hostile:1");
+  RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });
+  TellPeersAndBegin(0);
+  RunUntilExited();
+  EXPECT_THAT(Exited()->cause(), HasSubstr("a control frame of 4294967295 bytes"));
+}
+
+TEST_F(HostAgentTest, AFrameThatIsNoMessageEndsTheRank) {
+  Spawn(0, "0:garbage:1");
+  RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });
+  TellPeersAndBegin(0);
+  RunUntilExited();
+  EXPECT_THAT(Exited()->cause(), HasSubstr("rank 0 of job 1 sent 3 bytes that are no message"));
+}
+
+TEST_F(HostAgentTest, KillsAJobThatHangs) {
+  Spawn(0);
+  Spawn(1, "1:mute");
+  RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });
+  proto::ToAgent other;
+  other.mutable_kill()->set_job(1);
+  other.mutable_kill()->set_epoch(7);
+  agent_.OnCommand(other);
+  EXPECT_EQ(agent_.num_ranks(), 2);
+  proto::ToAgent kill;
+  kill.mutable_kill()->set_job(1);
+  kill.mutable_kill()->set_epoch(1);
+  agent_.OnCommand(kill);
+  RunUntil([this] { return agent_.num_ranks() == 0; });
+}
+
+TEST_F(HostAgentTest, TheSameRankIsSpawnedOnce) {
+  Spawn(0);
+  Spawn(0);
+  EXPECT_EQ(agent_.num_ranks(), 1);
+}
+
+TEST_F(HostAgentTest, ALostConnectionKillsEveryRank) {
+  Spawn(0, "0:mute");
+  agent_.Disconnected();
+  RunUntil([this] { return agent_.num_ranks() == 0; });
+}
+
+TEST_F(HostAgentTest, ASilentCoordinatorKillsEveryRank) {
+  proto::ToAgent welcome;
+  welcome.mutable_welcome()->set_heartbeat_ms(10);
+  welcome.mutable_welcome()->set_dead_after_ms(100);
+  agent_.OnCommand(welcome);
+  Spawn(0, "0:mute");
+  ASSERT_EQ(agent_.num_ranks(), 1);
+  RunUntil([this] { return agent_.num_ranks() == 0; });
+}
+
+TEST_F(HostAgentTest, AProgramThatCannotBeRunIsAnExit) {
+  HostAgent other({.name = "b", .slots = 1, .rank_program = "/nowhere/troupe-rank"}, scheduler_);
+  std::vector<proto::FromAgent> said;
+  other.Connected([&](const proto::FromAgent& message) { said.push_back(message); });
+  proto::ToAgent command;
+  command.mutable_spawn()->set_job(3);
+  other.OnCommand(command);
+  ASSERT_TRUE(said.back().has_rank_exited());
+  EXPECT_EQ(said.back().rank_exited().exit_code(), 127);
+  EXPECT_THAT(said.back().rank_exited().last_lines(0), HasSubstr("/nowhere/troupe-rank"));
+}
+
+TEST_F(HostAgentTest, NoRankOutlivesTheAgent) {
+  pid_t pid = 0;
+  {
+    HostAgent other({.name = "b", .slots = 1, .rank_program = FAKE_RANK}, scheduler_);
+    other.Connected([&](const proto::FromAgent& message) {
+      if (message.rank_said().message().has_hello()) {
+        pid = message.rank_said().message().hello().pid();
+      }
+    });
+    proto::ToAgent command;
+    command.mutable_spawn()->set_job(1);
+    other.OnCommand(command);
+    RunUntil([&] { return pid != 0; });
+    EXPECT_TRUE(IsAlive(pid));
+  }
+  EXPECT_FALSE(IsAlive(pid));
+}
+
+}  // namespace
+}  // namespace troupe

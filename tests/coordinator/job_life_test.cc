@@ -1,0 +1,378 @@
+#include "coordinator/job_life.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+
+#include "tests/coordinator/harness.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::Harness;
+using ::testing::HasSubstr;
+using testing::RecordingFollower;
+using testing::SmallJob;
+
+class JobLifeTest : public ::testing::Test {
+ protected:
+  Harness h;
+};
+
+TEST_F(JobLifeTest, GoesFromQueueToSuccess) {
+  JobLife& job = h.Submitted(SmallJob(2));
+  EXPECT_THAT(job.summary().reason(), HasSubstr("2 workers need as many slots, 0 of 0 are free"));
+  const HostId host = h.Join("a", 2);
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kSpawn), 2);
+  h.Hello(job, 0);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kPeers), 0) << "before every address is known";
+  h.Hello(job, 1);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kPeers), 2);
+  h.Ready(job, 1);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kBegin), 0) << "before every rank is ready";
+  h.Ready(job, 0);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kBegin), 1);
+  EXPECT_EQ(h.AgentOf(host).commands.back().tell().rank(), 0);
+  h.Step(job, 1, 5.0);
+  h.Finishes(job, 0);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kShutDown), 2);
+  h.Finishes(job, 1);
+  h.Exits(job, 1, 0);
+  EXPECT_FALSE(job.ended()) << "while a rank still lives";
+  h.Exits(job, 0, 0);
+  EXPECT_THAT(
+      h.FollowerOf(job).States(),
+      ElementsAre(proto::JOB_STATE_QUEUED, proto::JOB_STATE_STARTING, proto::JOB_STATE_RUNNING,
+                  proto::JOB_STATE_DRAINING, proto::JOB_STATE_SUCCEEDED));
+  ASSERT_NE(h.FollowerOf(job).Result(), nullptr);
+  EXPECT_EQ(h.FollowerOf(job).Result()->exit_code(), 0);
+  EXPECT_TRUE(h.FollowerOf(job).finished);
+  EXPECT_TRUE(h.state.hosts.at(host).used_slots.empty());
+}
+
+TEST_F(JobLifeTest, PeersCarryAddressesAndHosts) {
+  const HostId a = h.Join("a", 1);
+  h.Join("b", 1);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Hello(job, 1);
+  h.Hello(job, 0);
+  const auto& peers = h.AgentOf(a).commands.back().tell().message().peers();
+  ASSERT_EQ(peers.peers_size(), 2);
+  EXPECT_EQ(peers.peers(0).host(), "a");
+  EXPECT_EQ(peers.peers(1).host(), "b");
+  EXPECT_EQ(peers.peers(1).address(), "1");
+}
+
+TEST_F(JobLifeTest, AKilledRankIsTheHeadlineWithItsPlaceInTheStep) {
+  const HostId host = h.Join("a", 3);
+  JobLife& job = h.Submitted(SmallJob(3));
+  h.Begins(job, 3);
+  proto::FromRank progress;
+  progress.mutable_progress()->set_step(17);
+  progress.mutable_progress()->set_action("forward of microbatch 3 on stage 2");
+  h.Says(job, 2, progress);
+  // Its neighbour notices first: that is a consequence, and waits for the cause.
+  h.FinishesWith(job, 1, ErrorCode::kPeerDown, "rank 2 does not answer");
+  h.AdvanceMs(JobLife::kCauseWaitMs / 2);
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 0);
+  h.Exits(job, 2, 0, SIGKILL);
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
+  h.Exits(job, 0, 0, SIGKILL);
+  h.Exits(job, 1, 0, SIGKILL);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_FAILED);
+  EXPECT_EQ(job.summary().exit_code(), 5);
+  EXPECT_EQ(job.summary().reason(),
+            "rank 2 (host a, pid 4713) was killed by signal 9 (SIGKILL) at step 17 during forward "
+            "of microbatch 3 on stage 2");
+}
+
+TEST_F(JobLifeTest, ALostPeerWithoutACauseIsTheCauseAfterAWhile) {
+  h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Begins(job, 2);
+  h.FinishesWith(job, 1, ErrorCode::kPeerDown, "rank 0 does not answer");
+  h.AdvanceMs(JobLife::kCauseWaitMs + 1);
+  h.Exits(job, 0, 0, SIGKILL);
+  h.Exits(job, 1, 0);
+  EXPECT_EQ(job.summary().exit_code(), 5);
+  EXPECT_THAT(job.summary().reason(), HasSubstr("rank 1 (host a, pid 4712): rank 0 does not"));
+}
+
+TEST_F(JobLifeTest, RanksThatAllLostTheirPeersDoNotSucceed) {
+  h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Begins(job, 2);
+  for (int rank : {0, 1}) h.FinishesWith(job, rank, ErrorCode::kPeerDown, "the link was cut");
+  for (int rank : {0, 1}) h.Exits(job, rank, 0);  // all gone before kCauseWaitMs
+  EXPECT_EQ(job.state(), proto::JOB_STATE_FAILED);
+  EXPECT_EQ(job.summary().exit_code(), 5);
+  EXPECT_THAT(job.summary().reason(), HasSubstr("rank 0 (host a, pid 4711): the link was cut"));
+}
+
+TEST_F(JobLifeTest, ARanksErrorDecidesTheExitCode) {
+  const struct {
+    ErrorCode code;
+    int exit_code;
+  } cases[] = {{ErrorCode::kOutOfSpace, 1},
+               {ErrorCode::kInvalidSpec, 2},
+               {ErrorCode::kInfeasible, 3},
+               {ErrorCode::kDeadlineExceeded, 5},
+               {ErrorCode::kGateFailed, 6}};
+  h.Join("a", 1);
+  for (const auto& c : cases) {
+    JobLife& job = h.Submitted(SmallJob(1));
+    h.Begins(job, 1);
+    h.FinishesWith(job, 0, c.code, "it is so");
+    h.Exits(job, 0, 0, SIGKILL);
+    EXPECT_EQ(job.summary().exit_code(), c.exit_code) << ErrorCodeName(c.code);
+    EXPECT_EQ(job.summary().reason(), "rank 0 (host a, pid 4711): it is so");
+  }
+}
+
+TEST_F(JobLifeTest, ARankThatLeavesByItselfFails) {
+  h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  proto::RankExited exited;
+  exited.set_job(job.id());
+  exited.set_epoch(1);
+  exited.set_exit_code(127);
+  exited.add_last_lines("troupe-rank cannot be run");
+  job.RankExited(exited);
+  EXPECT_EQ(job.summary().exit_code(), 5);
+  EXPECT_EQ(job.summary().reason(),
+            "rank 0 (host a) exited with 127 while starting: troupe-rank cannot be run");
+}
+
+TEST_F(JobLifeTest, AnAgentThatKilledItsRankSaysWhy) {
+  h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  proto::RankExited exited;
+  exited.set_job(job.id());
+  exited.set_epoch(1);
+  exited.set_signal(SIGKILL);
+  exited.set_cause("a control frame of 4294967295 bytes exceeds 16777216");
+  job.RankExited(exited);
+  EXPECT_EQ(job.summary().reason(),
+            "rank 0 (host a, pid 4711) was killed by its host agent before the first step: a "
+            "control frame of 4294967295 bytes exceeds 16777216");
+}
+
+TEST_F(JobLifeTest, ALostHostTakesItsRanksAndTheRestIsKilled) {
+  const HostId a = h.Join("a", 1);
+  const HostId b = h.Join("b", 1);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Begins(job, 2);
+  HostGone(h.state, b, "its agent's connection ended");
+  EXPECT_EQ(h.Commands(a, proto::ToAgent::kKill), 1);
+  EXPECT_FALSE(job.ended()) << "rank 0 has not exited";
+  h.Exits(job, 0, 0, SIGKILL);
+  EXPECT_EQ(job.summary().exit_code(), 5);
+  EXPECT_EQ(job.summary().reason(),
+            "rank 1 (host b, pid 4712) was lost with its host: its agent's connection ended");
+}
+
+TEST_F(JobLifeTest, RanksOfDifferentBuildsDoNotTrain) {
+  const HostId host = h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Hello(job, 0, "one");
+  h.Hello(job, 1, "two");
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kPeers), 0);
+  h.Exits(job, 0, 0, SIGKILL);
+  h.Exits(job, 1, 0, SIGKILL);
+  EXPECT_THAT(job.summary().reason(), HasSubstr("runs another build than rank 0"));
+}
+
+TEST_F(JobLifeTest, ARankThatNeverSaysHelloIsNamed) {
+  const HostId host = h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Hello(job, 0);
+  h.AdvanceMs(JobLife::kHelloMs + 1);
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
+  h.Exits(job, 0, 0, SIGKILL);
+  h.Exits(job, 1, 0, SIGKILL);
+  EXPECT_EQ(job.summary().exit_code(), 5);
+  EXPECT_EQ(job.summary().reason(),
+            "rank 1 (host a) did not say Hello within 60000 ms of its start");
+}
+
+TEST_F(JobLifeTest, RanksThatDoNotEndAreKilled) {
+  h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  h.Finishes(job, 0);
+  h.AdvanceMs(JobLife::kDrainMs + 1);
+  h.Exits(job, 0, 0, SIGKILL);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_FAILED);
+  EXPECT_THAT(job.summary().reason(), HasSubstr("not every rank ended within 10000 ms"));
+}
+
+TEST_F(JobLifeTest, MessagesOfAnotherEpochChangeNothing) {
+  h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  h.Step(job, 9, 1.0, /*epoch=*/2);
+  h.Exits(job, 0, 1, 0, /*epoch=*/2);
+  h.Says(job, 99, proto::FromRank());
+  EXPECT_EQ(job.state(), proto::JOB_STATE_RUNNING);
+  EXPECT_EQ(job.summary().step(), 0);
+}
+
+// ---- cancelling ------------------------------------------------------------------------------
+
+TEST_F(JobLifeTest, CancelInTheQueue) {
+  JobLife& job = h.Submitted(SmallJob(2));
+  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
+  EXPECT_EQ(job.summary().exit_code(), 130);
+  const HostId host = h.Join("a", 2);
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kSpawn), 0);
+}
+
+TEST_F(JobLifeTest, CancelWhileStarting) {
+  const HostId host = h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Hello(job, 0);
+  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
+  h.Exits(job, 0, 0, SIGKILL);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
+}
+
+TEST_F(JobLifeTest, CancelWhileRunningKeepsACheckpoint) {
+  const HostId host = h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Begins(job, 2);
+  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_DRAINING);
+  ASSERT_EQ(h.Orders(host, proto::ToRank::kCancel), 1);
+  EXPECT_TRUE(h.AgentOf(host).commands.back().tell().message().cancel().checkpoint());
+  proto::FromRank committed;
+  committed.mutable_checkpoint()->set_directory("/run/checkpoints/step-00000004");
+  h.Says(job, 0, committed);
+  h.Finishes(job, 0, "", /*cancelled=*/true);
+  h.Finishes(job, 1);
+  h.Exits(job, 0, 0);
+  h.Exits(job, 1, 0);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
+  EXPECT_EQ(h.FollowerOf(job).Result()->checkpoint(), "/run/checkpoints/step-00000004");
+  EXPECT_EQ(h.FollowerOf(job).Result()->exit_code(), 130);
+}
+
+TEST_F(JobLifeTest, ACleanStopThatTakesTooLongBecomesAKill) {
+  const HostId host = h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  h.AdvanceMs(JobLife::kCancelMs + 1);
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
+  h.Exits(job, 0, 0, SIGKILL);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
+}
+
+TEST_F(JobLifeTest, WhatDyingRanksSayAfterAKillIsNoFailure) {
+  h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Begins(job, 2);
+  job.Cancel(/*checkpoint=*/false, /*kill=*/true);
+  h.Exits(job, 0, 0, SIGKILL);
+  h.FinishesWith(job, 1, ErrorCode::kPeerDown, "rank 0 has gone");
+  h.Exits(job, 1, 0);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
+  EXPECT_EQ(job.summary().exit_code(), 130);
+}
+
+// ---- parity ----------------------------------------------------------------------------------
+
+class ParityLifeTest : public JobLifeTest {
+ protected:
+  ParityLifeTest() : host_(h.Join("a", 2)), job_(h.Submitted(Checked())) {
+    h.Begins(job_, 2);
+    h.Step(job_, 1, 4.5);
+    h.Finishes(job_, 0, "digest-0");
+    h.Finishes(job_, 1, "digest-1");
+    h.Exits(job_, 0, 0);
+    h.Exits(job_, 1, 0);
+  }
+  void RunReference(double loss, const std::string& digests) {
+    h.Begins(job_, 1, /*epoch=*/2);
+    h.Step(job_, 1, loss, /*epoch=*/2);
+    h.Finishes(job_, 0, digests, false, /*epoch=*/2);
+    h.Exits(job_, 0, 0, 0, /*epoch=*/2);
+  }
+  static proto::JobSpec Checked() {
+    proto::JobSpec spec = SmallJob(2);
+    spec.mutable_eval()->set_check_against("single_worker");
+    spec.mutable_eval()->set_every(5);
+    spec.mutable_checkpoint()->set_every(5);
+    return spec;
+  }
+  HostId host_;
+  JobLife& job_;
+};
+
+TEST_F(ParityLifeTest, TheReferenceIsTheSameJobOnOneWorker) {
+  const auto& start = h.AgentOf(host_).commands.back().spawn().start();
+  EXPECT_TRUE(start.reference_run());
+  EXPECT_EQ(start.world_size(), 1);
+  EXPECT_EQ(start.spec().parallelism().pp(), 1);
+  EXPECT_EQ(start.spec().batch().gradient_groups(), 1);
+  EXPECT_EQ(start.spec().resources().threads_per_worker(), 1);
+  EXPECT_EQ(start.spec().checkpoint().every(), 0);
+  EXPECT_FALSE(start.spec().has_eval());
+  EXPECT_EQ(h.state.hosts.at(host_).used_slots.size(), 1u);
+}
+
+TEST_F(ParityLifeTest, EqualBitsSucceed) {
+  RunReference(4.5, "digest-0digest-1");
+  EXPECT_EQ(job_.state(), proto::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(h.FollowerOf(job_).Result()->parity(),
+            "1 losses, 1 gradient norms and 2 parameters bit-equal");
+}
+
+TEST_F(ParityLifeTest, AnotherLossFailsTheGate) {
+  RunReference(4.5000000000000009, "digest-0digest-1");
+  EXPECT_EQ(job_.summary().exit_code(), 6);
+  EXPECT_THAT(job_.summary().reason(), HasSubstr("first difference at step 1"));
+}
+
+TEST_F(ParityLifeTest, OtherParametersFailTheGate) {
+  RunReference(4.5, "digest-0digest-X");
+  EXPECT_EQ(job_.summary().exit_code(), 6);
+  EXPECT_THAT(job_.summary().reason(), HasSubstr("1 of 2 parameters"));
+}
+
+TEST_F(ParityLifeTest, AReferenceThatDiesIsNamedAsSuch) {
+  h.Hello(job_, 0, "b", /*epoch=*/2);
+  h.Exits(job_, 0, 0, SIGSEGV, /*epoch=*/2);
+  EXPECT_EQ(job_.summary().exit_code(), 5);
+  EXPECT_THAT(job_.summary().reason(), HasSubstr("reference run's rank 0"));
+  EXPECT_THAT(job_.summary().reason(), HasSubstr("(SIGSEGV)"));
+}
+
+// ---- followers -------------------------------------------------------------------------------
+
+TEST_F(JobLifeTest, WhoFollowsLateHearsTheSame) {
+  h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  h.Step(job, 1, 5.0);
+  RecordingFollower in_time;
+  const FollowerId follower = job.Follow(&in_time);
+  EXPECT_EQ(in_time.events.size(), h.FollowerOf(job).events.size());
+  job.Unfollow(follower);
+  h.Finishes(job, 0);
+  h.Exits(job, 0, 0);
+  EXPECT_FALSE(in_time.finished);
+  RecordingFollower late;
+  EXPECT_EQ(job.Follow(&late), 0);
+  EXPECT_TRUE(late.finished);
+  // Whoever follows from the submission on saw the queue only after it had been left.
+  EXPECT_EQ(late.events.size(), h.FollowerOf(job).events.size());
+  EXPECT_EQ(late.Result()->exit_code(), 0);
+}
+
+}  // namespace
+}  // namespace troupe

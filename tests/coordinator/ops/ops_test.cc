@@ -1,0 +1,172 @@
+// The ops, each by its request and reply.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "tests/coordinator/harness.h"
+
+namespace troupe {
+namespace {
+
+using testing::Harness;
+using ::testing::HasSubstr;
+using testing::SmallJob;
+
+TEST(SubmitTest, ARetryFindsTheSameJob) {
+  Harness h;
+  const auto first = h.TrySubmit(SmallJob(2), "id-1");
+  const auto again = h.TrySubmit(SmallJob(2), "id-1");
+  const auto other = h.TrySubmit(SmallJob(2), "id-2");
+  EXPECT_EQ(first->job(), again->job());
+  EXPECT_TRUE(again->deduplicated());
+  EXPECT_EQ(again->run_directory(), first->run_directory());
+  EXPECT_NE(other->job(), first->job());
+  EXPECT_EQ(h.state.jobs.size(), 2u);
+}
+
+TEST(SubmitTest, MakesARunDirectoryUnderItsState) {
+  Harness h;
+  const auto reply = h.TrySubmit(SmallJob(1));
+  EXPECT_EQ(reply->run_directory(), h.folder / "runs/small-1");
+  EXPECT_TRUE(std::filesystem::is_directory(reply->run_directory()));
+}
+
+TEST(SubmitTest, RefusesWhatCannotBeLaidOut) {
+  Harness h;
+  const auto deep = h.TrySubmit(SmallJob(9));  // of 8 layers
+  ASSERT_FALSE(deep.ok());
+  EXPECT_THAT(deep.error().message, HasSubstr("parallelism.pp"));
+  EXPECT_FALSE(h.TrySubmit(proto::JobSpec()).ok());
+  EXPECT_TRUE(h.state.jobs.empty());
+}
+
+TEST(CancelTest, NamesTheJobThatDoesNotExist) {
+  Harness h;
+  proto::CancelRequest request;
+  request.set_job(7);
+  const auto reply = Cancel(h.state, request);
+  ASSERT_FALSE(reply.ok());
+  EXPECT_EQ(reply.error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(reply.error().message, "there is no job 7: `troupe ps` lists them");
+}
+
+TEST(CancelTest, SaysTheStateThatFollows) {
+  Harness h;
+  JobLife& job = h.Submitted(SmallJob(2));
+  proto::CancelRequest request;
+  request.set_job(job.id());
+  EXPECT_EQ(Cancel(h.state, request)->state(), proto::JOB_STATE_CANCELLED);
+  EXPECT_EQ(Cancel(h.state, request)->state(), proto::JOB_STATE_CANCELLED) << "again";
+}
+
+TEST(ListJobsTest, ListsJobsAndHosts) {
+  Harness h;
+  h.Join("a", 3);
+  h.Submitted(SmallJob(2));
+  h.Submitted(SmallJob(2));
+  const auto reply = ListJobs(h.state);
+  ASSERT_EQ(reply.jobs_size(), 2);
+  EXPECT_EQ(reply.jobs(0).layout(), "pp2");
+  EXPECT_EQ(reply.jobs(0).steps(), 20);
+  EXPECT_EQ(reply.jobs(1).state(), proto::JOB_STATE_QUEUED);
+  ASSERT_EQ(reply.hosts_size(), 1);
+  EXPECT_EQ(reply.hosts(0).slots(), 3);
+  EXPECT_EQ(reply.hosts(0).slots_used(), 2);
+}
+
+TEST(GetStatusTest, AskingWhyAsksTheRanks) {
+  Harness h;
+  const HostId host = h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Begins(job, 2);
+  proto::GetStatusRequest request;
+  request.set_job(job.id());
+  EXPECT_EQ(GetStatus(h.state, request)->waits_size(), 0);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kStatus), 0);
+  request.set_why(true);
+  (void)GetStatus(h.state, request);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kStatus), 2);
+  proto::FromRank waits;
+  waits.mutable_waits()->add_edges()->set_waiter("executor of rank 1");
+  h.Says(job, 1, waits);
+  request.set_why(false);
+  const auto reply = GetStatus(h.state, request);
+  ASSERT_EQ(reply->waits_size(), 1);
+  EXPECT_EQ(reply->waits(0).waiter(), "executor of rank 1");
+  request.set_job(99);
+  EXPECT_EQ(GetStatus(h.state, request).error().code, ErrorCode::kNotFound);
+}
+
+TEST(AttendTest, HostsOfOneNameGetNumbers) {
+  Harness h;
+  h.Join("node", 1);
+  const HostId second = h.Join("node", 1);
+  EXPECT_EQ(h.state.hosts.at(second).name, "node-2");
+}
+
+TEST(AttendTest, RefusesSlotsThatNobodyHas) {
+  Harness h;
+  testing::RecordingAgent port;
+  proto::Join join;
+  for (const int slots : {0, -1, 5000}) {
+    join.set_slots(slots);
+    const auto joined = JoinHost(h.state, h.seams, join, &port);
+    ASSERT_FALSE(joined.ok()) << slots;
+    EXPECT_EQ(joined.error().code, ErrorCode::kInvalidSpec);
+  }
+  EXPECT_TRUE(h.state.hosts.empty());
+}
+
+TEST(AttendTest, AHeartbeatIsAnsweredAndKeepsTheHost) {
+  Harness h;
+  const HostId host = h.Join("a", 1);
+  proto::FromAgent beat;
+  beat.mutable_heartbeat();
+  for (int i = 0; i < 20; ++i) {
+    h.AdvanceMs(500);
+    AgentSaid(h.state, h.seams, host, beat);
+    DropSilentHosts(h.state, h.seams);
+  }
+  EXPECT_TRUE(h.state.hosts.contains(host));
+  EXPECT_EQ(h.AgentOf(host).commands.size(), 20u);
+}
+
+TEST(AttendTest, ASilentHostIsLostAndItsStreamEnded) {
+  Harness h;
+  const HostId host = h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  h.AdvanceMs(h.state.options.dead_after_ms);
+  DropSilentHosts(h.state, h.seams);
+  EXPECT_FALSE(job.ended());
+  h.AdvanceMs(1);
+  DropSilentHosts(h.state, h.seams);
+  EXPECT_EQ(job.summary().exit_code(), 5);
+  EXPECT_THAT(job.summary().reason(), HasSubstr("host agent a was silent for 3000 ms"));
+  EXPECT_TRUE(h.AgentOf(host).closed) << "else an agent that wakes up would never join again";
+  EXPECT_TRUE(h.state.hosts.empty());
+}
+
+TEST(AttendTest, MessagesFindTheirJob) {
+  Harness h;
+  const HostId host = h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  proto::FromAgent message;
+  message.mutable_rank_said()->set_job(job.id());
+  message.mutable_rank_said()->set_epoch(1);
+  message.mutable_rank_said()->mutable_message()->mutable_metrics()->set_step(4);
+  AgentSaid(h.state, h.seams, host, message);
+  EXPECT_EQ(job.summary().step(), 4);
+  message.mutable_rank_said()->set_job(99);
+  AgentSaid(h.state, h.seams, host, message);
+  proto::FromAgent exited;
+  exited.mutable_rank_exited()->set_job(job.id());
+  exited.mutable_rank_exited()->set_epoch(1);
+  exited.mutable_rank_exited()->set_exit_code(1);
+  AgentSaid(h.state, h.seams, host, exited);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_FAILED);
+}
+
+}  // namespace
+}  // namespace troupe
