@@ -1,5 +1,6 @@
 #include "tests/fuzz/entry_points.h"
 
+#include <cstring>
 #include <vector>
 
 #include "runtime/base/check.h"
@@ -7,6 +8,7 @@
 #include "runtime/format/hf_config.h"
 #include "runtime/format/safetensors.h"
 #include "runtime/format/token_file.h"
+#include "runtime/transport/ucx/ucx_frame.h"
 
 namespace troupe::testing {
 namespace {
@@ -94,6 +96,32 @@ void FuzzManifest(std::span<const std::byte> bytes) {
   if (!manifest.ok()) return CheckSentence(manifest.error());
   const auto again = ParseManifestJson(ManifestJson(*manifest), "/fuzz");
   CHECK(again.ok() && *again == *manifest, "{}", TextOf(bytes));
+}
+
+void FuzzUcxFrame(std::span<const std::byte> bytes) {
+  const auto check = [](std::span<const std::byte> frame) {
+    const auto message = ParseMessage(frame);
+    if (!message.ok()) return;
+    CHECK(message->payload.size() == message->envelope.payload_bytes);
+    CHECK(message->payload.data() + message->payload.size() == frame.data() + frame.size());
+    CHECK(message->envelope.num_bulk <= 1 && message->envelope.source_rank >= 0);
+  };
+  check(bytes);
+  if (bytes.size() >= sizeof(Envelope)) {  // with a checksum that fits, to get past it
+    std::vector<std::byte> sealed(bytes.begin(), bytes.end());
+    const uint32_t checksum = PayloadChecksum(bytes.subspan(sizeof(Envelope)));
+    std::memcpy(sealed.data() + offsetof(Envelope, payload_checksum), &checksum, sizeof(checksum));
+    check(sealed);
+  }
+  if (const auto frame = ParseLinkFrame(bytes);
+      frame.ok() && frame->kind == LinkFrameKind::kSlots) {
+    int64_t end = 0;
+    CHECK(!__builtin_mul_overflow(frame->stride_bytes, int64_t{frame->num_slots}, &end));
+    CHECK(frame->slot_bytes >= 0 && frame->slot_bytes <= frame->stride_bytes);
+  }
+  if (const auto address = ParseAddress(TextOf(bytes)); address.ok()) {
+    CHECK(EncodeAddress(*address) == TextOf(bytes));
+  }
 }
 
 }  // namespace troupe::testing

@@ -10,6 +10,7 @@
 #include "runtime/base/random.h"
 #include "runtime/format/checkpoint_manifest.h"
 #include "runtime/format/hf_config.h"
+#include "runtime/transport/ucx/ucx_frame.h"
 #include "tests/fuzz/entry_points.h"
 #include "tests/support/temporary_folder.h"
 
@@ -152,6 +153,23 @@ TEST(MutationTest, Manifest) {
       .tensors = {{"a", {"tensors.safetensors", TensorDtype::kF32, {8, 2}}}},
       .optimizer_tensors = {{"a.exp_avg", {"optim.safetensors", TensorDtype::kF32, {8, 2}}}}};
   Feed("manifest", FuzzManifest, {ManifestJson(manifest)});
+}
+
+TEST(MutationTest, UcxFrame) {
+  const auto bytes = [](const auto& plain) {
+    return std::string(reinterpret_cast<const char*>(&plain), sizeof(plain));
+  };
+  Envelope envelope;
+  envelope.payload_bytes = 7;
+  const LinkFrame slots{.kind = LinkFrameKind::kSlots,
+                        .generation = 1,
+                        .num_slots = 2,
+                        .slot_bytes = 100,
+                        .stride_bytes = 4096,
+                        .process_id = 7};
+  Feed("ucx_frame", FuzzUcxFrame,
+       {bytes(envelope) + "payload", bytes(slots),
+        EncodeAddress({.rank = Rank(1), .worker = "worker"})});
 }
 
 }  // namespace

@@ -1,0 +1,111 @@
+#include "runtime/transport/ucx/ucx_frame.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+#include <vector>
+
+namespace troupe {
+namespace {
+
+std::vector<std::byte> MessageBytes(Envelope envelope, std::string_view payload) {
+  envelope.payload_bytes = static_cast<uint32_t>(payload.size());
+  envelope.payload_checksum = PayloadChecksum(std::as_bytes(std::span(payload)));
+  std::vector<std::byte> bytes(sizeof(Envelope) + payload.size());
+  std::memcpy(bytes.data(), &envelope, sizeof(Envelope));
+  std::memcpy(bytes.data() + sizeof(Envelope), payload.data(), payload.size());
+  return bytes;
+}
+
+LinkFrame Slots() {
+  return {.kind = LinkFrameKind::kSlots,
+          .channel = 3,
+          .generation = 1,
+          .num_slots = 2,
+          .slot_bytes = 100,
+          .stride_bytes = 4096,
+          .process_id = 7,
+          .descriptor = 9};
+}
+
+TEST(UcxFrameTest, AMessageIsReadBack) {
+  Envelope envelope;
+  envelope.source_rank = 3;
+  envelope.sequence = 17;
+  const auto bytes = MessageBytes(envelope, "payload");
+  const auto frame = ParseMessage(bytes);
+  ASSERT_TRUE(frame.ok()) << frame.error().message;
+  EXPECT_EQ(frame->envelope.sequence, 17u);
+  EXPECT_EQ(std::memcmp(frame->payload.data(), "payload", 7), 0);
+  EXPECT_EQ(frame->payload.size(), 7u);
+}
+
+TEST(UcxFrameTest, AMessageWithAnyLieIsRefused) {
+  const std::vector<std::function<void(Envelope&)>> lies = {
+      [](Envelope& e) { e.magic ^= 1; },
+      [](Envelope& e) { e.header_version = 9; },
+      [](Envelope& e) { e.header_bytes = 0; },
+      [](Envelope& e) { e.payload_bytes += 1; },
+      [](Envelope& e) { e.payload_bytes = 0xffffffff; },
+      [](Envelope& e) { e.payload_checksum ^= 1; },
+      [](Envelope& e) { e.source_rank = -1; },
+      [](Envelope& e) { e.source_rank = kMaxRanks; },
+      [](Envelope& e) { e.bulk_bytes = 1; },
+      [](Envelope& e) { e.num_bulk = 2; },
+      [](Envelope& e) { e.num_bulk = 1; },  // on channel 0
+      [](Envelope& e) {
+        e.num_bulk = e.channel = 1;
+        e.bulk_bytes = ~uint64_t{0};
+      }};
+  for (size_t i = 0; i < lies.size(); ++i) {
+    auto bytes = MessageBytes({}, "payload");
+    ASSERT_TRUE(ParseMessage(bytes).ok());
+    Envelope envelope;
+    std::memcpy(&envelope, bytes.data(), sizeof(envelope));
+    lies[i](envelope);
+    std::memcpy(bytes.data(), &envelope, sizeof(envelope));
+    EXPECT_FALSE(ParseMessage(bytes).ok()) << "lie " << i;
+  }
+  EXPECT_FALSE(ParseMessage({}).ok());
+}
+
+TEST(UcxFrameTest, SlotsOutOfBoundsAreRefused) {
+  const std::vector<std::function<void(LinkFrame&)>> lies = {
+      [](LinkFrame& f) { f.magic = 0; },
+      [](LinkFrame& f) { f.version = 2; },
+      [](LinkFrame& f) { f.kind = static_cast<LinkFrameKind>(99); },
+      [](LinkFrame& f) { f.source_rank = -5; },
+      [](LinkFrame& f) { f.num_slots = 0xffffffff; },
+      [](LinkFrame& f) { f.slot_bytes = -1; },
+      [](LinkFrame& f) { f.slot_bytes = 5000; },
+      [](LinkFrame& f) { f.stride_bytes = int64_t{1} << 62; },
+      [](LinkFrame& f) { f.generation = 0; },
+      [](LinkFrame& f) { f.process_id = 0; },
+      [](LinkFrame& f) { f.descriptor = -1; }};
+  for (size_t i = 0; i < lies.size(); ++i) {
+    LinkFrame frame = Slots();
+    ASSERT_TRUE(ParseLinkFrame(std::as_bytes(std::span(&frame, 1))).ok());
+    lies[i](frame);
+    EXPECT_FALSE(ParseLinkFrame(std::as_bytes(std::span(&frame, 1))).ok()) << "lie " << i;
+  }
+}
+
+TEST(UcxFrameTest, AnAddressIsReadBackAndEveryFlippedBitIsNoticed) {
+  const UcxAddress address{
+      .rank = Rank(4), .nonce = 11, .host_key = 12, .process_id = 13, .worker = "where UCX is"};
+  std::string bytes = EncodeAddress(address);
+  const auto parsed = ParseAddress(bytes);
+  ASSERT_TRUE(parsed.ok());
+  EXPECT_EQ(parsed->rank, Rank(4));
+  EXPECT_EQ(parsed->nonce, 11u);
+  EXPECT_EQ(parsed->worker, "where UCX is");
+  for (size_t bit = 0; bit < bytes.size() * 8; ++bit) {
+    bytes[bit / 8] = static_cast<char>(bytes[bit / 8] ^ (1 << (bit % 8)));
+    EXPECT_FALSE(ParseAddress(bytes).ok()) << bit;
+    bytes[bit / 8] = static_cast<char>(bytes[bit / 8] ^ (1 << (bit % 8)));
+  }
+}
+
+}  // namespace
+}  // namespace troupe

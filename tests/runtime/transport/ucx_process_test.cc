@@ -1,0 +1,248 @@
+// Two processes: order, bulk, and every way in which a peer may leave.
+#include <dirent.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <xxhash.h>
+
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "runtime/transport/ucx/ucx_transport.h"
+#include "tests/runtime/transport/ucx_child.h"
+
+namespace troupe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr int kSlots = 4;
+constexpr int64_t kSlotBytes = 4 << 20;
+
+double Since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+struct Answer {
+  Envelope envelope{};
+  std::vector<std::byte> payload{};
+};
+
+// This process is rank 0, the child rank 1. The parameter is the child's UCX_TLS.
+class UcxProcessTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    auto made =
+        UcxTransport::Create({.self = Rank(0), .heartbeat_ms = 20, .silence_ms = 600}, ledger_);
+    ASSERT_TRUE(made.ok()) << made.error().message;
+    transport_ = *std::move(made);
+    transport_->SetHandlers(
+        {.on_message =
+             [this](Delivery d) {
+               answers_.push_back({d.envelope, {d.payload.begin(), d.payload.end()}});
+             },
+         .on_peer_down =
+             [this](Rank, Error cause) {
+               ++downs_;
+               why_ = cause.message;
+             },
+         .on_credit = {}});
+    const std::string address = child_.Exchange(transport_->LocalAddress());
+    ASSERT_TRUE(transport_->Connect(Rank(1), address).ok());
+    for (const uint16_t channel : {1, 2, 3}) transport_->SetCredits(Rank(1), channel, kSlots);
+  }
+
+  Status SendText(const std::string& text, uint16_t channel = 0) {
+    Envelope envelope;
+    envelope.channel = channel;
+    return transport_->Send(Rank(1), envelope, std::as_bytes(std::span(text)));
+  }
+  template <typename Enough>
+  bool Until(Enough enough, double seconds = 10) {
+    const auto start = Clock::now();
+    while (!enough()) {
+      if (Since(start) > seconds) return false;
+      transport_->Progress();
+    }
+    return true;
+  }
+  // As a scheduler that has nothing to do.
+  template <typename Enough>
+  bool SleepUntil(Enough enough, double seconds) {
+    const auto start = Clock::now();
+    pollfd wait{transport_->EventFd(), POLLIN, 0};
+    while (!enough()) {
+      if (Since(start) > seconds) return false;
+      if (transport_->Progress() == 0 && transport_->Arm()) {
+        poll(&wait, 1, 1000);
+        ++sleeps_;
+      }
+    }
+    return true;
+  }
+  void Greet() {
+    ASSERT_TRUE(SendText("hello").ok());
+    ASSERT_TRUE(Until([&] { return !answers_.empty(); }));
+    answers_.clear();
+  }
+
+  MemoryLedger ledger_{};
+  UcxChild child_{TROUPE_ECHO_RANK, GetParam()};
+  std::unique_ptr<Transport> transport_{};
+  std::vector<Answer> answers_{};
+  int downs_ = 0;
+  int sleeps_ = 0;
+  std::string why_{};
+};
+
+TEST_P(UcxProcessTest, TheLaneIsWhatBothHave) {
+  Greet();
+  EXPECT_EQ(transport_->LaneTo(Rank(1)), GetParam() == nullptr ? Lane::kSharedMemory : Lane::kTcp);
+}
+
+TEST_P(UcxProcessTest, EveryChannelKeepsItsOrderAndItsBytes) {
+  Greet();
+  std::mt19937 random(7);
+  std::vector<std::byte> bytes(kSlotBytes);
+  for (auto& byte : bytes) byte = static_cast<std::byte>(random());
+  std::map<uint64_t, uint64_t> owed;  // correlation id -> hash of what was sent
+  std::map<uint16_t, uint64_t> last_asked;
+  for (uint64_t id = 1; id <= 400; ++id) {
+    Envelope envelope;
+    envelope.channel = static_cast<uint16_t>(random() % 4);
+    envelope.correlation_id = id;
+    const size_t size = size_t{1} << (random() % 23);
+    const size_t start = random() % (bytes.size() - size + 1);
+    const auto part = std::span(bytes).subspan(start, size);
+    if (envelope.channel == 0 || random() % 4 == 0) {
+      const auto text = part.first(std::min<size_t>(size, 100'000));
+      ASSERT_TRUE(transport_->Send(Rank(1), envelope, text).ok());
+      owed[id] = XXH64(text.data(), text.size(), 0);
+      continue;
+    }
+    ASSERT_TRUE(Until([&] { return transport_->Credits(Rank(1), envelope.channel) > 0; }));
+    ASSERT_TRUE(transport_->SendBulk(Rank(1), envelope, {}, part, [] {}).ok());
+    owed[id] = XXH64(part.data(), part.size(), 0);
+  }
+  ASSERT_TRUE(Until([&] { return answers_.size() == 400; })) << answers_.size();
+  for (const Answer& answer : answers_) {
+    const uint64_t id = answer.envelope.correlation_id;
+    EXPECT_EQ(answer.envelope.step, 0) << "out of order at rank 1: " << id;
+    EXPECT_GT(id, std::exchange(last_asked[answer.envelope.channel], id));
+    uint64_t got = XXH64(answer.payload.data(), answer.payload.size(), 0);
+    if (answer.payload.size() == sizeof(got) && got != owed[id]) {
+      std::memcpy(&got, answer.payload.data(), sizeof(got));
+    }
+    EXPECT_EQ(got, owed[id]) << id;
+  }
+  auto& ucx = dynamic_cast<UcxTransport&>(*transport_);
+  EXPECT_EQ(ucx.dropped(), 0);
+  EXPECT_EQ(ucx.NumInPlace(Rank(1)) > 0, GetParam() == nullptr);
+}
+
+TEST_P(UcxProcessTest, ASleeperIsWokenByMessages) {
+  Greet();
+  for (size_t i = 1; i <= 20; ++i) {
+    usleep(2000);
+    ASSERT_TRUE(SendText("wake").ok());
+    ASSERT_TRUE(SleepUntil([&] { return answers_.size() == i; }, 5));
+  }
+  EXPECT_EQ(downs_, 0);
+}
+
+TEST_P(UcxProcessTest, AKilledPeerIsNoticedWhileIdle) {
+  Greet();
+  ASSERT_TRUE(SleepUntil([&] { return sleeps_ > 3; }, 2));
+  child_.Signal(SIGKILL);
+  const auto start = Clock::now();
+  ASSERT_TRUE(SleepUntil([&] { return downs_ > 0; }, 5));
+  EXPECT_LT(Since(start), 1.0) << why_;
+  RecordProperty("seconds", std::to_string(Since(start)));
+  EXPECT_EQ(SendText("late").error().code, ErrorCode::kPeerDown);
+}
+
+TEST_P(UcxProcessTest, AKilledPeerIsNoticedWhileSendingSmallMessages) {
+  Greet();
+  child_.Signal(SIGKILL);
+  const auto start = Clock::now();
+  while (downs_ == 0 && Since(start) < 5) {
+    const Status sent = SendText("into the void");
+    if (!sent.ok() && sent.error().code == ErrorCode::kResourceExhausted) usleep(1000);
+    transport_->Progress();
+  }
+  EXPECT_EQ(downs_, 1);
+  EXPECT_LT(Since(start), 1.0) << why_;
+}
+
+TEST_P(UcxProcessTest, AKilledPeerGivesBackTheBulk) {
+  Greet();
+  child_.Signal(SIGSTOP);
+  const std::vector<std::byte> bytes(kSlotBytes);
+  int done = 0;
+  for (int i = 0; i < kSlots; ++i) {
+    Envelope envelope;
+    envelope.channel = 2;
+    ASSERT_TRUE(transport_->SendBulk(Rank(1), envelope, {}, bytes, [&] { ++done; }).ok());
+  }
+  child_.Signal(SIGKILL);
+  ASSERT_TRUE(Until([&] { return downs_ == 1; }, 5));
+  EXPECT_EQ(done, kSlots);  // T2
+}
+
+TEST_P(UcxProcessTest, AStoppedPeerIsNoticedBySilence) {
+  Greet();
+  child_.Signal(SIGSTOP);
+  const auto start = Clock::now();
+  ASSERT_TRUE(SleepUntil([&] { return downs_ > 0; }, 5));
+  EXPECT_GT(Since(start), 0.5) << why_;
+  EXPECT_LT(Since(start), 2.0) << why_;
+  EXPECT_NE(why_.find("silent"), std::string::npos) << why_;
+  child_.Signal(SIGCONT);
+  answers_.clear();
+  usleep(50'000);
+  for (int i = 0; i < 1000; ++i) transport_->Progress();
+  EXPECT_TRUE(answers_.empty());  // T2
+  EXPECT_EQ(downs_, 1);
+}
+
+TEST_P(UcxProcessTest, ARankThatDidNotRunBlamesNobody) {
+  Greet();
+  usleep(1'500'000);  // longer than silence_ms
+  EXPECT_FALSE(Until([&] { return downs_ > 0; }, 0.3)) << why_;
+}
+
+std::set<std::string> Leftovers() {
+  std::set<std::string> names;
+  if (DIR* folder = opendir("/dev/shm")) {
+    while (const dirent* entry = readdir(folder)) names.insert(entry->d_name);
+    closedir(folder);
+  }
+  std::ifstream segments("/proc/sysvipc/shm");
+  for (std::string line; std::getline(segments, line);) names.insert(line.substr(0, 21));
+  return names;
+}
+
+TEST_P(UcxProcessTest, AKilledPeerLeavesNoSharedMemory) {
+  const auto before = Leftovers();
+  {
+    UcxChild other(TROUPE_ECHO_RANK, GetParam());
+    MemoryLedger ledger;
+    auto made = UcxTransport::Create({.self = Rank(0)}, ledger);
+    ASSERT_TRUE(made.ok());
+    ASSERT_TRUE((*made)->Connect(Rank(1), other.Exchange((*made)->LocalAddress())).ok());
+    for (int i = 0; i < 10'000; ++i) (*made)->Progress();
+    other.Signal(SIGKILL);
+  }
+  EXPECT_EQ(Leftovers(), before);
+}
+
+INSTANTIATE_TEST_SUITE_P(Lane, UcxProcessTest, ::testing::Values(nullptr, "tcp,self"),
+                         [](const auto& info) {
+                           return info.param == nullptr ? "SharedMemory" : "Tcp";
+                         });
+
+}  // namespace
+}  // namespace troupe
