@@ -10,6 +10,7 @@
 //   R2. An actor that ends other than normally, a lost peer, or a dropped message of this job ends
 //       the job: Finished carries the sentence.
 #include <fmt/format.h>
+#include <google/protobuf/util/json_util.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -18,6 +19,8 @@
 #include <string>
 #include <utility>
 
+#include "actors/checkpoint_actor.h"
+#include "actors/checkpoint_store.h"
 #include "actors/data_loader_actor.h"
 #include "actors/executor_actor.h"
 #include "actors/plan/job_plan.h"
@@ -73,7 +76,7 @@ class RankProgram {
         status = OnPeers(order.peers());
         break;
       case proto::ToRank::kBegin:
-        status = schedule_.Send(BeginTraining{.committed_step = 0});
+        status = schedule_.Send(BeginTraining{.committed_step = committed_step_});
         break;
       case proto::ToRank::kCancel:
         status = schedule_.Send(CancelTraining{.checkpoint = order.cancel().checkpoint()});
@@ -185,7 +188,17 @@ class RankProgram {
     options.dtype = DTypeOfJob(start_.spec());
     options.num_threads = start_.spec().resources().threads_per_worker();
     model_ = std::make_unique<StageModel>(options, plan_->table, ledger_);
-    model_->parameters().Initialize(static_cast<uint64_t>(start_.spec().train().seed()));
+    StageParameters& parameters = model_->parameters();
+    if (!start_.resume_from().empty()) {
+      RETURN_IF_ERROR(ReadCheckpoint(files_, start_.resume_from(), parameters));
+      ASSIGN_OR_RETURN(const CheckpointManifest manifest,
+                       ReadManifest(files_, start_.resume_from()));
+      committed_step_ = last_step_ = manifest.step;
+    } else if (start_.spec().model().has_init_from()) {
+      RETURN_IF_ERROR(ReadHfFolder(files_, start_.spec().model().init_from(), parameters));
+    } else {
+      parameters.Initialize(static_cast<uint64_t>(start_.spec().train().seed()));
+    }
     model_->WeightsChanged();
     return {};
   }
@@ -211,6 +224,13 @@ class RankProgram {
       ASSIGN_OR_RETURN(loader, SpawnLoader());
       peers.loader = *loader;
     }
+    peers.checkpoint = scheduler_.Spawn<CheckpointActor>(
+        {.name = "checkpoint"},
+        CheckpointOptions{
+            .rank = self_, .num_ranks = start_.world_size(), .dtype = DTypeOfJob(start_.spec())},
+        files_, model_->parameters(), *stream_,
+        Ref<proto::CheckpointDone>(
+            router_->Remote<proto::CheckpointDone>(Rank(0), kScheduleIndex)));
     peers.schedule =
         ScheduleRef(router_->Remote<proto::Vote, proto::StepDone>(Rank(0), kScheduleIndex));
     for (int other = 0; other < start_.world_size(); ++other) {
@@ -242,7 +262,7 @@ class RankProgram {
 
   Result<DataLoaderActor::SelfRef> SpawnLoader() {
     const proto::Data& data = start_.spec().data();
-    ASSIGN_OR_RETURN(TokenFile file, TokenFile::Open(SystemFiles(), data.train()));
+    ASSIGN_OR_RETURN(TokenFile file, TokenFile::Open(files_, data.train()));
     RETURN_IF_ERROR(file.CheckVocabulary(static_cast<int32_t>(plan_->config.vocab_size)));
     ASSIGN_OR_RETURN(const int64_t samples, CountSamples(file, plan_->batch.seq_len));
     ASSIGN_OR_RETURN(
@@ -269,7 +289,8 @@ class RankProgram {
         .grad_clip = spec.optimizer().grad_clip(),
         .evaluate_every = spec.eval().every(),
         .evaluate_rounds = spec.eval().batches(),
-        .checkpoint_at_end = false,
+        .checkpoint_every = spec.checkpoint().every(),
+        .checkpoint_at_end = !start_.reference_run(),
         .seq_len = static_cast<int32_t>(plan_->batch.seq_len),
         .learning_rate = [rate = plan_->learning_rate](int64_t step) { return rate.At(step); }};
     if (spec.eval().has_sample()) {
@@ -312,12 +333,63 @@ class RankProgram {
       news.mutable_sampled()->set_continuation(bytes);
       Say(news);
     };
+    if (!start_.reference_run()) {
+      reports.open_checkpoint = [this](int64_t step) { return OpenCheckpoint(step); };
+      reports.on_shards = [this](int64_t step, const std::vector<proto::CheckpointDone>& shards) {
+        return CommitShards(step, shards);
+      };
+    }
     reports.on_end = [this](Status end, int64_t last_step, bool cancelled) {
       last_step_ = last_step;
       if (!end.ok()) return Fail(std::move(end).error());
       Finish(cancelled);
     };
     return reports;
+  }
+
+  // ---- checkpoints (rank 0) ----
+  std::string CheckpointsFolder() const { return JoinPath(start_.run_directory(), "checkpoints"); }
+  std::string HfFolder() const { return JoinPath(start_.run_directory(), "hf"); }
+  std::string PartialHfFolder() const { return JoinPath(start_.run_directory(), ".hf.partial"); }
+
+  Result<CheckpointFolders> OpenCheckpoint(int64_t step) {
+    CheckpointFolders folders;
+    ASSIGN_OR_RETURN(folders.checkpoint, BeginCheckpoint(files_, CheckpointsFolder(), step));
+    if (!start_.spec().checkpoint().save_hf()) return folders;
+    folders.exported = PartialHfFolder();
+    RETURN_IF_ERROR(files_.RemoveAll(folders.exported));
+    RETURN_IF_ERROR(files_.CreateDirectories(folders.exported));
+    return folders;
+  }
+
+  Status CommitShards(int64_t step, const std::vector<proto::CheckpointDone>& shards) {
+    const proto::JobSpec& spec = start_.spec();
+    CheckpointManifest manifest{.step = step,
+                                .next_sample = step * plan_->batch.global_batch_size,
+                                .seed = static_cast<uint64_t>(spec.train().seed()),
+                                .gradient_groups = plan_->batch.gradient_groups};
+    if (!google::protobuf::util::MessageToJsonString(spec, &manifest.job_json).ok()) {
+      return MakeError(ErrorCode::kFailed, "the job cannot be written as JSON");
+    }
+    for (const auto& shard : shards) {
+      RETURN_IF_ERROR(AddToManifest(plan_->table, shard, manifest));
+    }
+    ASSIGN_OR_RETURN(checkpoint_, CommitCheckpoint(files_, CheckpointsFolder(), manifest));
+    RETURN_IF_ERROR(PruneCheckpoints(files_, CheckpointsFolder(), spec.checkpoint().keep()));
+    proto::FromRank news;
+    auto* committed = news.mutable_checkpoint();
+    committed->set_step(step);
+    committed->set_directory(checkpoint_);
+    if (spec.checkpoint().save_hf()) {
+      RETURN_IF_ERROR(WriteHfFolder(files_, PartialHfFolder(), start_.world_size(),
+                                    DTypeOfJob(spec), plan_->config, plan_->table, shards));
+      RETURN_IF_ERROR(files_.RemoveAll(HfFolder()));
+      RETURN_IF_ERROR(files_.Rename(PartialHfFolder(), HfFolder()));
+      RETURN_IF_ERROR(files_.SyncDirectory(start_.run_directory()));
+      committed->set_hf_directory(HfFolder());
+    }
+    Say(news);
+    return {};
   }
 
   TensorDescriptor Boundary() const {
@@ -386,6 +458,7 @@ class RankProgram {
     auto* finished = news.mutable_finished();
     finished->set_last_step(last_step_);
     finished->set_cancelled(cancelled);
+    finished->set_checkpoint(checkpoint_);
     if (model_) finished->set_parameter_digest(ParameterDigest(model_->parameters()));
     Say(news);
   }
@@ -400,6 +473,7 @@ class RankProgram {
   }
 
   Scheduler& scheduler_;
+  FileSystem& files_ = SystemFiles();
   FrameLink link_;
   proto::StartRank start_{};
   Rank self_{};
@@ -415,7 +489,9 @@ class RankProgram {
   proto::Progress progress_{};
   bool progress_armed_ = false;
   int64_t step_ = 0;
+  int64_t committed_step_ = 0;  // resumed from
   int64_t last_step_ = 0;
+  std::string checkpoint_{};  // the last committed one
   bool finished_ = false;
 };
 

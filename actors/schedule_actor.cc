@@ -182,7 +182,8 @@ Status ScheduleActor::StartCheckpoint() {
   shards_.clear();
   proto::CheckpointStart start;
   start.set_step(step_);
-  start.set_directory(*directory);
+  start.set_directory(directory->checkpoint);
+  start.set_hf_directory(directory->exported);
   return Broadcast(start);
 }
 

@@ -64,6 +64,12 @@ struct ScheduleOptions {
   int64_t vote_deadline_ms = 120'000;
 };
 
+// Where the shards of one checkpoint go, both uncommitted.
+struct CheckpointFolders {
+  std::string checkpoint{};
+  std::string exported{};  // empty: no Hugging Face folder is written
+};
+
 // What the worker's root does with the job's news. Called on the actor thread.
 struct JobReports {
   std::function<void(const proto::StepMetrics&)> on_step{};
@@ -72,7 +78,7 @@ struct JobReports {
   // Writes the manifest and commits the checkpoint whose shards are all on disk.
   std::function<Status(int64_t step, const std::vector<proto::CheckpointDone>& shards)> on_shards{};
   // Where the shards of a step go, created before they are asked for.
-  std::function<Result<std::string>(int64_t step)> open_checkpoint{};
+  std::function<Result<CheckpointFolders>(int64_t step)> open_checkpoint{};
   std::function<void(Status end, int64_t last_step, bool cancelled)> on_end{};
 };
 

@@ -13,6 +13,7 @@
 #include "coordinator/cli/client.h"
 #include "coordinator/cli/local_cluster.h"
 #include "coordinator/job/job_file.h"
+#include "coordinator/job/resume.h"
 #include "coordinator/report/console.h"
 #include "coordinator/report/plan_report.h"
 #include "runtime/base/random.h"
@@ -87,8 +88,10 @@ class CancelOnSignal {
 };
 
 Result<proto::SubmitReply> Send(ControlClient& client, const RunCommand& command,
-                                const LoadedJob& job, const std::string& run_directory) {
+                                const LoadedJob& job, const std::string& run_directory,
+                                const std::string& resume_from) {
   proto::SubmitRequest request;
+  request.set_resume_from(resume_from);
   request.set_submission_id(fmt::format("{:016x}", SystemRandom().NextU64()));
   *request.mutable_spec() = job.spec;
   request.set_run_directory(run_directory);
@@ -158,7 +161,13 @@ int SubmitJob(const RunCommand& command) {
   if (!job.ok()) return Fail(job.error());
   CancelOnSignal signals;
   const auto client = ConnectControl(command.coordinator);
-  auto reply = Send(*client, command, *job, command.run_directory);
+  const std::string run_directory =
+      command.run_directory.empty()
+          ? NewRunDirectory(job->spec.name())
+          : std::filesystem::absolute(command.run_directory).lexically_normal().string();
+  auto resume_from = ResolveResume(SystemFiles(), job->spec, run_directory);
+  if (!resume_from.ok()) return Fail(resume_from.error());
+  auto reply = Send(*client, command, *job, run_directory, *resume_from);
   if (!reply.ok()) return Fail(reply.error());
   if (!command.follow) {
     fmt::print("{}\n", reply->job());
@@ -178,6 +187,9 @@ int RunJob(const RunCommand& command) {
       command.run_directory.empty()
           ? NewRunDirectory(job->spec.name())
           : std::filesystem::absolute(command.run_directory).lexically_normal().string();
+  auto resume_from = ResolveResume(SystemFiles(), job->spec, run_directory);
+  if (!resume_from.ok()) return Fail(resume_from.error());
+  if (!resume_from->empty()) fmt::print(stderr, "going on from {}\n", *resume_from);
   std::unique_ptr<LocalCluster> cluster;
   std::string address = command.coordinator;
   if (address.empty()) {
@@ -189,7 +201,7 @@ int RunJob(const RunCommand& command) {
   }
   const auto client = ConnectControl(address);
   if (cluster) AwaitSlots(*client, job->spec.resources().workers());
-  auto reply = Send(*client, command, *job, run_directory);
+  auto reply = Send(*client, command, *job, run_directory, *resume_from);
   if (!reply.ok()) return Fail(reply.error());
   signals.Watch(*client, reply->job());
   return FollowJob(*client, command, *job, reply->job(), run_directory);

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "coordinator/job/hf_model.h"
 #include "coordinator/job/job_checks.h"
 #include "coordinator/job/job_defaults.h"
 
@@ -166,6 +167,9 @@ Result<LoadedJob> LoadJob(FileSystem& files, const std::string& path,
   ReadWithParents(files, Absolute(fs::current_path().string(), path), 0, job, errors);
   ApplyOverrides(overrides, job, errors);
   if (!errors.empty()) return Joined(errors, ErrorCode::kInvalidSpec);
+  if (Status merged = MergeHfConfig(files, job.spec, job.provenance); !merged.ok()) {
+    return Context(path, std::move(merged).error());
+  }
   ApplyDefaults(job.spec, job.provenance);
   ErrorCode code = ErrorCode::kInfeasible;
   for (const Error& error : CheckJob(files, job.spec)) {

@@ -99,6 +99,39 @@ TEST_F(RunTest, TheSameBitsWithoutAvx512) {
   }
 }
 
+// stop_after, then on under another pipeline: the steps and the exported weights of the run that
+// was never interrupted.
+TEST_F(RunTest, AResumedRunGoesOnBitForBit) {
+  const std::string save = " --set checkpoint.save_hf=true --set train.steps=12 ";
+  const auto whole =
+      Troupe("run job.yaml -o jsonl --set parallelism.pp=1 --run-dir whole" + save + "2>/dev/null");
+  ASSERT_EQ(whole.exit_code, 0) << whole.output;
+  const auto first = Troupe("run job.yaml -o jsonl --set parallelism.pp=2 --run-dir parts" + save +
+                            "--set train.stop_after=5 2>/dev/null");
+  ASSERT_EQ(first.exit_code, 0) << first.output;
+  const auto second = Troupe("run job.yaml -o jsonl --set parallelism.pp=4 --run-dir parts" + save +
+                             "--resume 2>&1");
+  ASSERT_EQ(second.exit_code, 0) << second.output;
+  std::vector<std::string> steps = Steps(first.output);
+  EXPECT_EQ(steps.size(), 5u);
+  for (const std::string& step : Steps(second.output)) steps.push_back(step);
+  EXPECT_EQ(steps, Steps(whole.output));
+  const auto weights =
+      testing::Shell("cd " + folder_.path() +
+                     " && cat whole/checkpoints/step-00000012/tensors-00001-of-00001.* | "
+                     "wc -c; ls parts/checkpoints parts/hf; cat parts/checkpoints/latest");
+  EXPECT_THAT(weights.output, HasSubstr("step-00000012"));
+  EXPECT_THAT(weights.output, HasSubstr("model-00004-of-00004.safetensors"));
+  // The exported model starts another run: its first loss is that of the trained weights.
+  const auto exported = Troupe(
+      "run job.yaml -o jsonl --set model.init_from=parts/hf --set parallelism.pp=3 "
+      "--set train.steps=1 --run-dir again 2>&1");
+  EXPECT_EQ(exported.exit_code, 0) << exported.output;
+  const auto refused = Troupe("run job.yaml --set optimizer.lr=0.5 --run-dir parts --resume 2>&1");
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.output, HasSubstr("optimizer.lr was 0.001, is 0.5"));
+}
+
 TEST_F(RunTest, BadJobsAreRefusedInOneSentence) {
   const struct {
     std::string set;

@@ -1,0 +1,43 @@
+// CheckpointActor: writes its rank's share of a checkpoint when the schedule actor asks for one.
+//   Takes:  CheckpointStart (through the executor)
+//   Sends:  CheckpointDone -> schedule
+//   Thread: the rank's actor thread; the writing on the compute stream, which is idle between
+//   steps.
+//
+//   I1. CheckpointDone without an error means that the rank's files are durable.
+#pragma once
+
+#include "actors/messages.h"
+#include "actors/model/stage_parameters.h"
+#include "runtime/actor/actor.h"
+#include "runtime/actor/remote.h"
+#include "runtime/actor/stream.h"
+#include "runtime/base/file_system.h"
+
+namespace troupe {
+
+struct CheckpointOptions {
+  Rank rank{};
+  int num_ranks = 1;
+  DType dtype = DType::kFloat32;  // of the job: what an exported model is saved in
+};
+
+class CheckpointActor : public Actor<CheckpointActor, proto::CheckpointStart> {
+ public:
+  // Files, parameters and stream outlive the actor.
+  CheckpointActor(CheckpointOptions options, FileSystem& files, const StageParameters& parameters,
+                  Stream& stream, Ref<proto::CheckpointDone> schedule);
+
+  Status On(proto::CheckpointStart start);
+
+ private:
+  proto::CheckpointDone Write(const proto::CheckpointStart& start) const;
+
+  const CheckpointOptions options_;
+  FileSystem& files_;
+  const StageParameters& parameters_;
+  Stream& stream_;
+  const Ref<proto::CheckpointDone> schedule_;
+};
+
+}  // namespace troupe

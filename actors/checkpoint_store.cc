@@ -1,0 +1,244 @@
+#include "actors/checkpoint_store.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <map>
+#include <memory>
+
+#include <nlohmann/json.hpp>
+
+#include "runtime/format/hf_config.h"
+#include "runtime/format/safetensors.h"
+
+namespace troupe {
+namespace {
+
+constexpr std::string_view kFirstMoment = ".exp_avg";
+constexpr std::string_view kSecondMoment = ".exp_avg_sq";
+
+std::span<const std::byte> BytesOf(const TensorView& view) {
+  return {static_cast<const std::byte*>(view.data()), static_cast<size_t>(view.num_bytes())};
+}
+
+struct Named {
+  TensorSpec spec{};
+  TensorView view{};
+};
+
+Status WriteFile(FileSystem& files, const std::string& folder, const std::string& name,
+                 const std::vector<Named>& tensors, std::vector<proto::CheckpointTensor>& written) {
+  std::vector<TensorSpec> specs;
+  for (const Named& tensor : tensors) specs.push_back(tensor.spec);
+  ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(files, JoinPath(folder, name), specs));
+  for (const Named& tensor : tensors) {
+    RETURN_IF_ERROR(writer.Append(BytesOf(tensor.view)));
+    auto& entry = written.emplace_back();
+    entry.set_name(tensor.spec.name);
+    entry.set_file(name);
+    entry.set_num_bytes(tensor.view.num_bytes());
+  }
+  return writer.Finish();
+}
+
+// Copies a stored tensor into a master of the same number of elements, widening bfloat16.
+Status Fill(const StoredTensor& stored, const std::string& place, TensorView to) {
+  if (to.dtype() != DType::kFloat32) {
+    return MakeError(ErrorCode::kFailed, "{}: only float32 masters can be filled", place);
+  }
+  const int64_t elements = to.num_elements();
+  if (stored.entry->spec.dtype == TensorDtype::kF32) {
+    std::memcpy(to.data(), stored.bytes.data(), static_cast<size_t>(elements) * sizeof(float));
+    return {};
+  }
+  if (stored.entry->spec.dtype == TensorDtype::kBf16) {
+    for (int64_t i = 0; i < elements; ++i) {
+      bfloat16 value;
+      std::memcpy(&value, stored.bytes.data() + i * 2, sizeof(value));
+      to.as<float>()[i] = static_cast<float>(value);
+    }
+    return {};
+  }
+  return MakeError(ErrorCode::kInvalidSpec, "{}: {} has dtype {}: save it as F32 or BF16", place,
+                   stored.entry->spec.name, TensorDtypeName(stored.entry->spec.dtype));
+}
+
+// Opens each file of a checkpoint once.
+class CheckpointFiles {
+ public:
+  CheckpointFiles(FileSystem& files, std::string folder)
+      : files_(files), folder_(std::move(folder)) {}
+
+  Status Read(const std::map<std::string, CheckpointTensor>& tensors, const std::string& name,
+              const std::vector<int64_t>& shape, TensorView to) {
+    const auto found = tensors.find(name);
+    if (found == tensors.end() || found->second.shape != shape) {
+      return MakeError(ErrorCode::kCorrupt, "{}: the manifest has no {} of this shape", folder_,
+                       name);
+    }
+    auto file = open_.find(found->second.file);
+    if (file == open_.end()) {
+      ASSIGN_OR_RETURN(auto opened,
+                       SafetensorsFile::Open(files_, JoinPath(folder_, found->second.file)));
+      file = open_.emplace(found->second.file, std::move(opened)).first;
+    }
+    const TensorEntry* entry = file->second.Find(name);
+    if (entry == nullptr || entry->spec.shape != shape) {
+      return MakeError(ErrorCode::kCorrupt, "{}: {} lacks {}", folder_, found->second.file, name);
+    }
+    return Fill({entry, file->second.Bytes(*entry)}, folder_, to);
+  }
+
+ private:
+  FileSystem& files_;
+  const std::string folder_;
+  std::map<std::string, SafetensorsFile> open_{};
+};
+
+std::string HfFileName(int index, int count) {
+  return count == 1 ? "model.safetensors" : ShardFileName("model", index, count);
+}
+
+}  // namespace
+
+std::string ShardFileName(const std::string& stem, int index, int count) {
+  return fmt::format("{}-{:05}-of-{:05}.safetensors", stem, index + 1, count);
+}
+
+Result<std::vector<proto::CheckpointTensor>> WriteCheckpointShard(
+    FileSystem& files, const std::string& folder, int rank, int num_ranks,
+    const StageParameters& parameters) {
+  std::vector<Named> masters;
+  std::vector<Named> moments;
+  for (const StageParameter& p : parameters.all()) {
+    if (!p.owned) continue;
+    const auto spec = [&](std::string_view suffix) {
+      return TensorSpec{p.spec->name + std::string(suffix), TensorDtype::kF32, p.spec->shape()};
+    };
+    masters.push_back({spec(""), p.weight});
+    moments.push_back({spec(kFirstMoment), p.m});
+    moments.push_back({spec(kSecondMoment), p.v});
+  }
+  std::vector<proto::CheckpointTensor> written;
+  RETURN_IF_ERROR(
+      WriteFile(files, folder, ShardFileName("tensors", rank, num_ranks), masters, written));
+  RETURN_IF_ERROR(
+      WriteFile(files, folder, ShardFileName("optim", rank, num_ranks), moments, written));
+  return written;
+}
+
+Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& shard,
+                     CheckpointManifest& manifest) {
+  for (const auto& tensor : shard.tensors()) {
+    std::string name = tensor.name();
+    bool optimizer = false;
+    for (const std::string_view suffix : {kFirstMoment, kSecondMoment}) {
+      if (!name.ends_with(suffix)) continue;
+      name.resize(name.size() - suffix.size());
+      optimizer = true;
+      break;
+    }
+    const int index = table.Find(name);
+    if (index < 0) {
+      return MakeError(ErrorCode::kFailed, "rank {} saved {}, which the model does not have",
+                       shard.rank(), tensor.name());
+    }
+    auto& tensors = optimizer ? manifest.optimizer_tensors : manifest.tensors;
+    tensors[tensor.name()] = {tensor.file(), TensorDtype::kF32, table[index].shape()};
+  }
+  return {};
+}
+
+Status ReadCheckpoint(FileSystem& files, const std::string& folder, StageParameters& parameters) {
+  ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(files, folder));
+  CheckpointFiles from(files, folder);
+  for (const StageParameter& p : parameters.all()) {
+    const std::string& name = p.spec->name;
+    const std::vector<int64_t> shape = p.spec->shape();
+    RETURN_IF_ERROR(from.Read(manifest.tensors, name, shape, p.weight));
+    RETURN_IF_ERROR(
+        from.Read(manifest.optimizer_tensors, name + std::string(kFirstMoment), shape, p.m));
+    RETURN_IF_ERROR(
+        from.Read(manifest.optimizer_tensors, name + std::string(kSecondMoment), shape, p.v));
+  }
+  return {};
+}
+
+Status WriteHfShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
+                    DType dtype, const StageParameters& parameters) {
+  const bool narrow = dtype == DType::kBFloat16;
+  std::vector<TensorSpec> specs;
+  for (const StageParameter& p : parameters.all()) {
+    if (!p.owned) continue;
+    specs.push_back(
+        {p.spec->name, narrow ? TensorDtype::kBf16 : TensorDtype::kF32, p.spec->shape()});
+  }
+  ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(
+                                    files, JoinPath(folder, HfFileName(rank, num_ranks)), specs));
+  std::vector<bfloat16> narrowed;
+  for (const StageParameter& p : parameters.all()) {
+    if (!p.owned) continue;
+    if (!narrow) {
+      RETURN_IF_ERROR(writer.Append(BytesOf(p.weight)));
+      continue;
+    }
+    narrowed.clear();
+    const float* weight = p.weight.Flat().as<float>();
+    for (int64_t i = 0; i < p.weight.num_elements(); ++i) narrowed.emplace_back(weight[i]);
+    RETURN_IF_ERROR(writer.Append(std::as_bytes(std::span(narrowed))));
+  }
+  return writer.Finish();
+}
+
+Status WriteHfFolder(FileSystem& files, const std::string& folder, int num_ranks, DType dtype,
+                     const ModelConfig& c, const ParameterTable& table,
+                     const std::vector<proto::CheckpointDone>& shards) {
+  HfConfig config{.hidden_size = static_cast<int32_t>(c.hidden_size),
+                  .intermediate_size = static_cast<int32_t>(c.intermediate_size),
+                  .num_hidden_layers = static_cast<int32_t>(c.num_hidden_layers),
+                  .num_attention_heads = static_cast<int32_t>(c.num_attention_heads),
+                  .num_key_value_heads = static_cast<int32_t>(c.num_key_value_heads),
+                  .head_dim = static_cast<int32_t>(c.head_dim),
+                  .vocab_size = static_cast<int32_t>(c.vocab_size),
+                  .max_position_embeddings = static_cast<int32_t>(c.max_position_embeddings),
+                  .rms_norm_eps = c.rms_norm_eps,
+                  .rope_theta = c.rope_theta,
+                  .tie_word_embeddings = c.tie_word_embeddings,
+                  .initializer_range = c.initializer_range};
+  if (c.rope_scaling) {
+    config.rope_scaling = RopeScalingLlama3{
+        .factor = c.rope_scaling->factor,
+        .low_freq_factor = c.rope_scaling->low_freq_factor,
+        .high_freq_factor = c.rope_scaling->high_freq_factor,
+        .original_max_position_embeddings = c.rope_scaling->original_max_position_embeddings};
+  }
+  const bool narrow = dtype == DType::kBFloat16;
+  RETURN_IF_ERROR(WriteHfConfig(files, folder, config, narrow ? "bfloat16" : "float32"));
+  if (num_ranks == 1) return {};
+  nlohmann::ordered_json index;
+  int64_t total_bytes = 0;
+  auto& map = index["weight_map"];
+  for (const auto& shard : shards) {
+    for (const auto& tensor : shard.tensors()) {
+      const int at = table.Find(tensor.name());
+      if (at < 0) continue;  // a moment
+      map[tensor.name()] = HfFileName(shard.rank(), num_ranks);
+      total_bytes += table[at].num_elements() * (narrow ? 2 : 4);
+    }
+  }
+  index["metadata"]["total_size"] = total_bytes;
+  return WriteFileAtomically(files, JoinPath(folder, "model.safetensors.index.json"),
+                             index.dump(2) + "\n");
+}
+
+Status ReadHfFolder(FileSystem& files, const std::string& folder, StageParameters& parameters) {
+  ASSIGN_OR_RETURN(const SafetensorsFolder from, SafetensorsFolder::Open(files, folder));
+  for (const StageParameter& p : parameters.all()) {
+    const std::vector<int64_t> shape = p.spec->shape();
+    ASSIGN_OR_RETURN(const StoredTensor stored, from.Require(p.spec->name, shape));
+    RETURN_IF_ERROR(Fill(stored, folder, p.weight));
+  }
+  return {};
+}
+
+}  // namespace troupe

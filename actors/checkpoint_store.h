@@ -1,0 +1,43 @@
+// Where a rank's tensors go and come from: checkpoints and Hugging Face folders, both safetensors
+// with Hugging Face names. Every rank writes the tensors that its stage owns; a reader takes any of
+// them from whichever file the manifest names, so any layout resumes from any other.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "actors/model/stage_parameters.h"
+#include "actors/plan/model_config.h"
+#include "proto/training.pb.h"
+#include "runtime/base/file_system.h"
+#include "runtime/format/checkpoint_manifest.h"
+
+namespace troupe {
+
+// "tensors-00002-of-00004.safetensors"
+std::string ShardFileName(const std::string& stem, int index, int count);
+
+// Masters and both moments of the owned parameters, into two files of `folder`, durable on return.
+Result<std::vector<proto::CheckpointTensor>> WriteCheckpointShard(
+    FileSystem& files, const std::string& folder, int rank, int num_ranks,
+    const StageParameters& parameters);
+
+// What the manifest says of the shards' tensors; shapes come from the table.
+Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& shard,
+                     CheckpointManifest& manifest);
+
+// Fills masters and moments; the caller then tells the model (WeightsChanged).
+Status ReadCheckpoint(FileSystem& files, const std::string& folder, StageParameters& parameters);
+
+// The owned weights as one file of a Hugging Face folder: model.safetensors, or one of several.
+// bfloat16 jobs export bfloat16.
+Status WriteHfShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
+                    DType dtype, const StageParameters& parameters);
+// What goes beside the shards: config.json, generation_config.json, and the index of several files.
+Status WriteHfFolder(FileSystem& files, const std::string& folder, int num_ranks, DType dtype,
+                     const ModelConfig& config, const ParameterTable& table,
+                     const std::vector<proto::CheckpointDone>& shards);
+// Fills masters from float32 or bfloat16 files; moments stay zero.
+Status ReadHfFolder(FileSystem& files, const std::string& folder, StageParameters& parameters);
+
+}  // namespace troupe
