@@ -1,0 +1,96 @@
+// Two hosts on one machine: each a network and an IPC namespace (UCX takes a host for another only
+// where both differ), joined by a veth pair. Coordinator and an agent in one, an agent in the
+// other.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "tests/support/shell.h"
+#include "tests/support/small_job.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kProgram[] = TROUPE_BINARY_DIR "/bin/troupe";
+
+// Names carry the process' number, so that two test runs do not meet.
+struct Hosts {
+  Hosts() {
+    const auto made = testing::Shell(
+        "{ ip netns add " + a + " && ip netns add " + b + " && ip link add " + link_a +
+        " type veth peer name " + link_b + " && ip link set " + link_a + " netns " + a +
+        " && ip link set " + link_b + " netns " + b + " && ip -n " + a +
+        " addr add 10.77.0.1/24 dev " + link_a + " && ip -n " + b + " addr add 10.77.0.2/24 dev " +
+        link_b + " && for n in " + a + " " + b + "; do ip -n $n link set lo up; done && ip -n " +
+        a + " link set " + link_a + " up && ip -n " + b + " link set " + link_b +
+        " up && ip netns exec " + a + " unshare --ipc true; } 2>&1");
+    ready = made.exit_code == 0;
+    why = made.output;
+  }
+  ~Hosts() { testing::Shell("ip netns del " + a + "; ip netns del " + b + " 2>/dev/null"); }
+  int64_t BytesSent(const std::string& host, const std::string& link) const {
+    return std::stoll("0" + testing::Shell("ip netns exec " + host + " cat /sys/class/net/" + link +
+                                           "/statistics/tx_bytes")
+                                .output);
+  }
+
+  const std::string id = std::to_string(::getpid());
+  const std::string a = "troupe-a-" + id;
+  const std::string b = "troupe-b-" + id;
+  const std::string link_a = "ta" + id;
+  const std::string link_b = "tb" + id;
+  bool ready = false;
+  std::string why{};
+};
+
+TEST(TwoHosts, TrainBitEqualToOneOverTheirNetwork) {
+  Hosts hosts;
+  if (!hosts.ready) GTEST_SKIP() << "no network namespaces here: " << hosts.why;
+  testing::TemporaryFolder folder;
+  testing::WriteSmallJob(folder);
+  const auto one = testing::Shell("cd " + folder.path() + " && " + kProgram +
+                                  " run job.yaml -o jsonl --run-dir one 2>/dev/null");
+  ASSERT_EQ(one.exit_code, 0) << one.output;
+  const int64_t sent_before =
+      hosts.BytesSent(hosts.a, hosts.link_a) + hosts.BytesSent(hosts.b, hosts.link_b);
+  // `exec` throughout: the numbers that are killed at the end are the programs' own.
+  const std::string in_a = "UCX_NET_DEVICES=" + hosts.link_a + " ip netns exec " + hosts.a;
+  const std::string in_b = "UCX_NET_DEVICES=" + hosts.link_b + " ip netns exec " + hosts.b;
+  const std::string join = " worker --join 10.77.0.1:7077 --slots 2 --name ";
+  const auto two = testing::Shell(
+      "cd " + folder.path() + " && { " + in_a + " " + kProgram +
+      " coordinator --listen 10.77.0.1:7077 --state state >coordinator.out 2>&1 & c=$!; "
+      "for i in $(seq 100); do grep -q listening coordinator.out && break; sleep 0.05; done; " +
+      in_a + " unshare --ipc " + kProgram + join + "a >a.out 2>&1 & wa=$!; " + in_b +
+      " unshare --ipc " + kProgram + join + "b >b.out 2>&1 & wb=$!; " + in_a + " timeout 60 " +
+      kProgram +
+      " submit job.yaml --coordinator 10.77.0.1:7077 --run-dir two -o jsonl 2>talk.out; "
+      "echo code $?; kill $wa $wb $c; wait; cat talk.out a.out b.out; }");
+  EXPECT_THAT(two.output, HasSubstr("code 0\n")) << two.output;
+  EXPECT_EQ(testing::StepsOf(two.output), testing::StepsOf(one.output)) << two.output;
+  EXPECT_EQ(testing::StepsOf(two.output).size(), 6u);
+
+  // Ranks 0 and 1 fill the host that joined first, 2 and 3 the other.
+  std::ifstream file(folder / "two/events.jsonl");
+  std::stringstream events;
+  events << file.rdbuf();
+  for (const char* lanes : {R"("rank":0,"lanes":{"1":"shared-memory","2":"tcp","3":"tcp"})",
+                            R"("rank":1,"lanes":{"0":"shared-memory","2":"tcp","3":"tcp"})",
+                            R"("rank":2,"lanes":{"0":"tcp","1":"tcp","3":"shared-memory"})",
+                            R"("rank":3,"lanes":{"0":"tcp","1":"tcp","2":"shared-memory"})"}) {
+    EXPECT_THAT(events.str(), HasSubstr(lanes));
+  }
+  // 64 tokens of 32 float32 channels, 4 microbatches, 6 steps, one border, both ways.
+  const int64_t crossing = int64_t{64} * 32 * 4 * 4 * 6 * 2;
+  const int64_t sent =
+      hosts.BytesSent(hosts.a, hosts.link_a) + hosts.BytesSent(hosts.b, hosts.link_b);
+  EXPECT_GE(sent - sent_before, crossing);
+}
+
+}  // namespace
+}  // namespace troupe
