@@ -236,7 +236,8 @@ TEST_P(UcxProcessTest, AKilledPeerLeavesNoSharedMemory) {
     for (int i = 0; i < 10'000; ++i) (*made)->Progress();
     other.Signal(SIGKILL);
   }
-  EXPECT_EQ(Leftovers(), before);
+  // Other programs of the machine may let theirs go meanwhile.
+  for (const std::string& segment : Leftovers()) EXPECT_TRUE(before.contains(segment)) << segment;
 }
 
 INSTANTIATE_TEST_SUITE_P(Lane, UcxProcessTest, ::testing::Values(nullptr, "tcp,self"),
