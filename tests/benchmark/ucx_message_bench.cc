@@ -177,10 +177,11 @@ double OurMbPerSecond(int64_t num_bytes, int count) {
   });
 }
 
-// A column of ucx_perftest's last line, 0 where it did not run.
+// A column of ucx_perftest's last line, 0 where it did not run. Its environment is its own: our
+// settings of UCX would change what it measures.
 double PerftestColumn(const std::string& arguments, int column) {
   const std::string program =
-      fmt::format("UCX_POSIX_ERROR_HANDLING=y UCX_LOG_LEVEL=fatal ucx_perftest -e -p {}", kPort);
+      fmt::format("env -i PATH=\"$PATH\" UCX_POSIX_ERROR_HANDLING=y ucx_perftest -e -p {}", kPort);
   const auto output = bench::OutputOf(
       fmt::format("({} -c 1 >/dev/null 2>&1 &) ; sleep 0.3; {} -c 0 {} 127.0.0.1 2>/dev/null | "
                   "grep Final; sleep 0.2",
