@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <mutex>
 #include <utility>
 
 #include "coordinator/job_life.h"
@@ -37,7 +38,8 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
     });
   }
   void Send(const proto::JobEvent& event) override {
-    if (queue_.Push(event)) StartWrite(queue_.Front());
+    const std::lock_guard lock(mutex_);
+    if (!finished_ && queue_.Push(event)) StartWrite(queue_.Front());
   }
   void Finish() override {
     follower_ = 0;
@@ -65,7 +67,8 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
 
  private:
   void FinishOnce(const grpc::Status& status) {
-    if (!finished_.exchange(true)) ServerWriteReactor::Finish(status);
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(finished_, true)) ServerWriteReactor::Finish(status);
   }
 
   Seams seams_;
@@ -73,7 +76,8 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
   uint64_t job_ = 0;
   FollowerId follower_ = 0;
   std::atomic<bool> ending_{false};
-  std::atomic<bool> finished_{false};
+  std::mutex mutex_;
+  bool finished_ = false;  // then gRPC may let the call go at any time: no new write
   WriteQueue<proto::JobEvent> queue_;
 };
 
@@ -86,7 +90,8 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
     StartRead(&incoming_);
   }
   void Send(const proto::ToAgent& command) override {
-    if (queue_.Push(command)) StartWrite(queue_.Front());
+    const std::lock_guard lock(mutex_);
+    if (!finished_ && queue_.Push(command)) StartWrite(queue_.Front());
   }
   void Close() override {
     FinishOnce(ToRpc(MakeError(ErrorCode::kStale, "the agent was silent and has been given up")));
@@ -122,7 +127,8 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
     StartWhatFits(state_);
   }
   void FinishOnce(const grpc::Status& status) {
-    if (!finished_.exchange(true)) Finish(status);
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(finished_, true)) Finish(status);
   }
 
   State& state_;
@@ -130,7 +136,8 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
   const std::string peer_;
   proto::FromAgent incoming_;
   HostId host_ = 0;  // event loop only
-  std::atomic<bool> finished_{false};
+  std::mutex mutex_;
+  bool finished_ = false;  // then gRPC may let the call go at any time: no new write
   WriteQueue<proto::ToAgent> queue_;
 };
 

@@ -49,18 +49,24 @@ class Client final : public ControlClient {
     proto::JobEvent event;
     while (reader->Read(&event)) on_event(event);
     const grpc::Status status = reader->Finish();
-    if (!status.ok()) return FromRpc(status, address_);
+    if (!status.ok()) return Explain(status);
     return {};
   }
 
  private:
+  Error Explain(const grpc::Status& status) const {
+    if (!address_.empty()) return FromRpc(status, address_);
+    return {ErrorCode::kUnavailable,
+            "no coordinator is named: give --coordinator HOST:PORT, or set TROUPE_COORDINATOR"};
+  }
+
   template <typename Reply, typename Stubbed>
   Result<Reply> Call(Stubbed stubbed) {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
     Reply reply;
     const grpc::Status status = stubbed(&context, &reply);
-    if (!status.ok()) return FromRpc(status, address_);
+    if (!status.ok()) return Explain(status);
     return reply;
   }
 

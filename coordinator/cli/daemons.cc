@@ -81,6 +81,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
   CheckSilence(state, seams);
   scheduler.Run();
   // Agents lose their connection, which ends every rank.
+  for (auto& [id, host] : state.hosts) host.port->Close();
   (*server)->Shutdown();
   scheduler.RunUntilIdle();
   return 0;

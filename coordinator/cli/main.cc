@@ -2,8 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -52,10 +54,17 @@ int ListAll(const std::string& address, bool json) {
 }
 
 int ShowStatus(const std::string& address, uint64_t job, bool why) {
+  constexpr auto kRanksAnswer = std::chrono::milliseconds(300);
+  const auto client = ConnectControl(address);
   proto::GetStatusRequest request;
   request.set_job(job);
   request.set_why(why);
-  auto reply = ConnectControl(address)->GetStatus(request);
+  auto reply = client->GetStatus(request);
+  if (why && reply.ok()) {  // the first one asked the ranks
+    std::this_thread::sleep_for(kRanksAnswer);
+    request.set_why(false);
+    reply = client->GetStatus(request);
+  }
   if (!reply.ok()) {
     fmt::print(stderr, "{}\n", reply.error().message);
     return ExitCode(reply.error().code);
@@ -116,7 +125,9 @@ int Main(int argc, char** argv) {
   WorkerCommand worker;
   verb = app.add_subcommand("worker", "start this host's agent");
   verb->add_option("--join", worker.join, "coordinator's HOST:PORT")->required();
-  verb->add_option("--slots", worker.slots, "workers this host may run")->capture_default_str();
+  verb->add_option("--slots", worker.slots, "workers this host may run")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   verb->add_option("--name", worker.name, "host name to show");
   verb->callback([&] { exit_code = RunWorker(worker); });
 
@@ -125,7 +136,8 @@ int Main(int argc, char** argv) {
   const auto job_options = [&](CLI::App* to) {
     to->add_option("job", run.job_file, "JOB.yaml")->required();
     to->add_option("--set", run.sets, "override, as train.steps=10")->allow_extra_args(false);
-    to->add_option("-o,--output", run.output, "text, json or jsonl");
+    to->add_option("-o,--output", run.output, "text, json or jsonl")
+        ->check(CLI::IsMember({"text", "json", "jsonl"}));
   };
   verb = app.add_subcommand("run", "run a job to its end, starting what is missing");
   job_options(verb);

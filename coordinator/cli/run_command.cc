@@ -8,7 +8,9 @@
 #include <csignal>
 #include <ctime>
 #include <filesystem>
+#include <memory>
 #include <thread>
+#include <utility>
 
 #include "coordinator/cli/client.h"
 #include "coordinator/cli/local_cluster.h"
@@ -49,6 +51,11 @@ std::string NewRunDirectory(const std::string& name) {
       .string();
 }
 
+std::string RunDirectoryOf(const RunCommand& command, const std::string& name) {
+  if (command.run_directory.empty()) return NewRunDirectory(name);
+  return std::filesystem::absolute(command.run_directory).lexically_normal().string();
+}
+
 // SIGINT and SIGTERM while a job is followed: first a clean stop, then an end at once.
 class CancelOnSignal {
  public:
@@ -59,8 +66,8 @@ class CancelOnSignal {
     ::sigaddset(&signals_, SIGUSR1);  // ends the waiting thread
     ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
   }
-  void Watch(ControlClient& client, uint64_t job) {
-    thread_ = std::thread([this, &client, job] {
+  void Watch(std::shared_ptr<ControlClient> client, uint64_t job) {
+    thread_ = std::thread([this, client = std::move(client), job] {
       for (int count = 0;;) {
         int signal = 0;
         ::sigwait(&signals_, &signal);
@@ -72,7 +79,7 @@ class CancelOnSignal {
         fmt::print(stderr, "\n{}\n",
                    count == 1 ? "stopping after this step, with a checkpoint; again: at once"
                               : "stopping at once");
-        (void)client.Cancel(request);
+        (void)client->Cancel(request);
       }
     });
   }
@@ -160,11 +167,8 @@ int SubmitJob(const RunCommand& command) {
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
   CancelOnSignal signals;
-  const auto client = ConnectControl(command.coordinator);
-  const std::string run_directory =
-      command.run_directory.empty()
-          ? NewRunDirectory(job->spec.name())
-          : std::filesystem::absolute(command.run_directory).lexically_normal().string();
+  const std::shared_ptr<ControlClient> client = ConnectControl(command.coordinator);
+  const std::string run_directory = RunDirectoryOf(command, job->spec.name());
   auto resume_from = ResolveResume(SystemFiles(), job->spec, run_directory);
   if (!resume_from.ok()) return Fail(resume_from.error());
   auto reply = Send(*client, command, *job, run_directory, *resume_from);
@@ -174,7 +178,7 @@ int SubmitJob(const RunCommand& command) {
     return 0;
   }
   fmt::print(stderr, "job {}\n", reply->job());
-  signals.Watch(*client, reply->job());
+  signals.Watch(client, reply->job());
   return FollowJob(*client, command, *job, reply->job(), reply->run_directory());
 }
 
@@ -183,10 +187,7 @@ int RunJob(const RunCommand& command) {
   if (!job.ok()) return Fail(job.error());
   CancelOnSignal signals;
   if (const int failed = PrintPlan(*job, stderr); failed != 0) return failed;
-  const std::string run_directory =
-      command.run_directory.empty()
-          ? NewRunDirectory(job->spec.name())
-          : std::filesystem::absolute(command.run_directory).lexically_normal().string();
+  const std::string run_directory = RunDirectoryOf(command, job->spec.name());
   auto resume_from = ResolveResume(SystemFiles(), job->spec, run_directory);
   if (!resume_from.ok()) return Fail(resume_from.error());
   if (!resume_from->empty()) fmt::print(stderr, "going on from {}\n", *resume_from);
@@ -199,11 +200,11 @@ int RunJob(const RunCommand& command) {
     cluster = *std::move(started);
     address = cluster->address();
   }
-  const auto client = ConnectControl(address);
+  const std::shared_ptr<ControlClient> client = ConnectControl(address);
   if (cluster) AwaitSlots(*client, job->spec.resources().workers());
   auto reply = Send(*client, command, *job, run_directory, *resume_from);
   if (!reply.ok()) return Fail(reply.error());
-  signals.Watch(*client, reply->job());
+  signals.Watch(client, reply->job());
   return FollowJob(*client, command, *job, reply->job(), run_directory);
 }
 

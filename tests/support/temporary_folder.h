@@ -14,7 +14,7 @@ namespace troupe::testing {
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() : path_(::testing::TempDir() + "/troupe-XXXXXX") {
+  TemporaryFolder() : path_(std::filesystem::path(::testing::TempDir()) / "troupe-XXXXXX") {
     CHECK(::mkdtemp(path_.data()) != nullptr, "{}", path_);
   }
   TemporaryFolder(const TemporaryFolder&) = delete;

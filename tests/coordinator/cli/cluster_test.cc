@@ -1,0 +1,136 @@
+// A coordinator and agents that a user keeps running: joining, queueing, asking, cancelling.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <optional>
+
+#include "tests/coordinator/cli/program.h"
+
+namespace troupe {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::Eventually;
+using ::testing::HasSubstr;
+using testing::Program;
+
+class ClusterTest : public testing::TroupeTest {
+ protected:
+  ClusterTest()
+      : coordinator_(Troupe({"coordinator", "--listen", "127.0.0.1:0", "--state", "state"})) {
+    CHECK(coordinator_.Says("\n"), "{}", coordinator_.err());
+    const std::string line = coordinator_.out();
+    address_ = line.substr(line.rfind(' ') + 1);
+    address_.pop_back();  // the end of the line
+  }
+  Program Worker(const std::string& name, int slots) {
+    return Troupe({"worker", "--join", address_, "--slots", std::to_string(slots), "--name", name});
+  }
+  // A command to this coordinator, found by the environment.
+  Program Ask(std::vector<std::string> words) {
+    return Troupe(std::move(words), {"TROUPE_COORDINATOR=" + address_});
+  }
+  std::string Answer(std::vector<std::string> words) {
+    Program program = Ask(std::move(words));
+    EXPECT_EQ(program.Wait(), 0) << program.err();
+    return program.out() + program.err();
+  }
+  bool Lists(const std::string& text) {
+    return Eventually([&] { return Answer({"ps"}).find(text) != std::string::npos; });
+  }
+  Program SubmitLong() {
+    return Ask({"submit", "job.yaml", "--no-wait", "--set", "train.steps=100000"});
+  }
+
+  Program coordinator_;
+  std::string address_;
+};
+
+TEST_F(ClusterTest, AJobWaitsForSlotsRunsOverHostsAndIsCancelled) {
+  Program first = Worker("alpha", 3);
+  ASSERT_TRUE(Lists("host alpha: 0 of 3 slots in use"));
+  Program submitted = SubmitLong();
+  ASSERT_EQ(submitted.Wait(), 0) << submitted.err();
+  EXPECT_EQ(submitted.out(), "1\n") << "the number alone";
+  EXPECT_THAT(Answer({"status", "1"}), HasSubstr("4 workers need as many slots, 3 of 3 are free"));
+  Program second = Worker("beta", 2);
+  ASSERT_TRUE(Lists("RUNNING"));
+  EXPECT_TRUE(Lists("host alpha: 3 of 3"));
+  EXPECT_TRUE(Lists("host beta: 1 of 2"));
+  EXPECT_THAT(
+      Answer({"status", "1", "--why"}),
+      HasSubstr("executor of rank 3 waits 0 ms for activation of microbatch 3 from rank 2"));
+  EXPECT_THAT(Answer({"cancel", "1"}), HasSubstr("DRAINING"));
+  EXPECT_TRUE(Lists("CANCELLED"));
+  EXPECT_TRUE(Eventually([&] { return RunningAs("--control-fd").empty(); }));
+}
+
+TEST_F(ClusterTest, OneJobAfterAnother) {
+  Program worker = Worker("alpha", 4);
+  Program run = Ask({"run", "job.yaml", "--run-dir", "a"});
+  Program submit = Ask({"submit", "job.yaml", "--run-dir", "b"});
+  EXPECT_EQ(run.Wait(), 0) << run.err();
+  EXPECT_EQ(submit.Wait(), 0) << submit.err();
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "a/result.json"));
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "b/result.json")) << "relative to the client";
+  EXPECT_EQ(RunningAs("coordinator").size(), 1u) << "run stops only what it started";
+}
+
+TEST_F(ClusterTest, AnAgentThatWasStoppedIsGivenUpAndJoinsAgain) {
+  Program worker = Worker("alpha", 4);
+  ASSERT_TRUE(Lists("host alpha: 0 of 4"));
+  Program run = Ask({"submit", "job.yaml", "--set", "train.steps=100000"});
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  worker.Signal(SIGSTOP);
+  EXPECT_EQ(run.Wait(6s), 5) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("host agent alpha was silent for 3000 ms"));
+  worker.Signal(SIGCONT);
+  EXPECT_TRUE(Lists("host alpha: 0 of 4"));
+  EXPECT_TRUE(Eventually([&] { return RunningAs("--control-fd").empty(); }));
+  Program again = Ask({"submit", "job.yaml"});
+  EXPECT_EQ(again.Wait(), 0) << again.err();
+}
+
+TEST_F(ClusterTest, AgentsFindACoordinatorThatComesBack) {
+  Program worker = Worker("alpha", 4);
+  ASSERT_TRUE(Lists("host alpha"));
+  Program job = SubmitLong();
+  ASSERT_TRUE(Lists("RUNNING"));
+  coordinator_.Signal(SIGKILL);
+  EXPECT_EQ(coordinator_.Wait(), 128 + SIGKILL);
+  EXPECT_TRUE(Eventually([&] { return RunningAs("--control-fd").empty(); }, 5s))
+      << "ranks without a coordinator";
+  Program next = Troupe({"coordinator", "--listen", address_, "--state", "state"});
+  ASSERT_TRUE(next.Says("listening on " + address_)) << "the port is free again" << next.err();
+  EXPECT_TRUE(Lists("host alpha: 0 of 4"));
+}
+
+TEST_F(ClusterTest, ATerminatedCoordinatorTakesTheRanksWithIt) {
+  Program worker = Worker("alpha", 4);
+  ASSERT_TRUE(Lists("host alpha"));
+  Program job = SubmitLong();
+  ASSERT_TRUE(Lists("RUNNING"));
+  coordinator_.Signal(SIGTERM);
+  EXPECT_EQ(coordinator_.Wait(), 0) << coordinator_.err();
+  EXPECT_TRUE(Eventually([&] { return RunningAs("--control-fd").empty(); }, 5s));
+  worker.Signal(SIGTERM);
+  EXPECT_EQ(worker.Wait(), 0) << worker.err();
+}
+
+TEST_F(ClusterTest, ATakenPortAndAnAbsentCoordinatorAreSentences) {
+  Program second = Troupe({"coordinator", "--listen", address_, "--state", "other"});
+  EXPECT_EQ(second.Wait(), 4) << second.err();
+  EXPECT_THAT(second.err(), HasSubstr("--listen " + address_ + ": the address cannot be bound"));
+  Program ps = Troupe({"ps", "--coordinator", "127.0.0.1:1"});
+  EXPECT_EQ(ps.Wait(), 4);
+  EXPECT_THAT(ps.err(), HasSubstr("the coordinator at 127.0.0.1:1 cannot be reached"));
+  Program nobody = Troupe({"ps"});
+  EXPECT_EQ(nobody.Wait(), 4);
+  EXPECT_THAT(nobody.err(), HasSubstr("TROUPE_COORDINATOR"));
+  Program unknown = Ask({"cancel", "9"});
+  EXPECT_EQ(unknown.Wait(), 2);
+  EXPECT_THAT(unknown.err(), HasSubstr("there is no job 9"));
+}
+
+}  // namespace
+}  // namespace troupe

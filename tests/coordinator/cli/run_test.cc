@@ -1,0 +1,204 @@
+// `troupe run` from end to end with real processes and fake ranks: what it prints, how it ends, and
+// that nothing outlives it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <sstream>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/coordinator/cli/program.h"
+
+namespace troupe {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::Eventually;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::Program;
+
+class RunCommandTest : public testing::TroupeTest {};
+
+TEST_F(RunCommandTest, PrintsAnObjectAStepAndTheResult) {
+  Program run = Troupe({"run", "job.yaml", "--run-dir", "run", "-o", "jsonl"});
+  ASSERT_EQ(run.Wait(), 0) << run.err();
+  std::istringstream lines(run.out());
+  std::vector<nlohmann::json> objects;
+  for (std::string line; std::getline(lines, line);) {
+    objects.push_back(nlohmann::json::parse(line));  // stdout holds nothing else
+  }
+  ASSERT_EQ(objects.size(), 7u);
+  for (int i = 0; i < 6; ++i) {
+    EXPECT_EQ(objects[i]["step"], i + 1);
+    EXPECT_EQ(objects[i]["loss"].get<double>(), 5.0 / (i + 1));
+  }
+  EXPECT_EQ(objects[6]["event"], "result");
+  EXPECT_EQ(objects[6]["state"], "SUCCEEDED");
+  EXPECT_EQ(objects[6]["exit_code"], 0);
+  EXPECT_EQ(objects[6]["run_dir"], folder_ / "run");
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "run/result.json"));
+}
+
+TEST_F(RunCommandTest, ComparesWithOneWorker) {
+  Program run = Troupe({"run", "job.yaml", "--set", "eval.check_against=single_worker"});
+  EXPECT_EQ(run.Wait(), 0) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("parity with 1 worker: 6 losses, 6 gradient norms and 12 "
+                                   "parameters bit-equal"));
+}
+
+TEST_F(RunCommandTest, ADifferenceFailsTheGate) {
+  Program run = Troupe({"run", "job.yaml", "--set", "eval.check_against=single_worker"},
+                       {"FAKE_RANK_FAULT=2:digest"});
+  EXPECT_EQ(run.Wait(), 6) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("3 of 12 parameters differ"));
+}
+
+// ---- ranks that fail -------------------------------------------------------------------------
+
+TEST_F(RunCommandTest, AKilledRankIsNamedWithSignalStepAndAction) {
+  Program run = LongRun({"FAKE_RANK_FAULT=2:kill:17"});
+  EXPECT_EQ(run.Wait(5s), 5) << run.err();
+  EXPECT_THAT(run.err(),
+              ::testing::ContainsRegex("failed: rank 2 \\(host .*, pid [0-9]+\\) was killed by "
+                                       "signal 9 \\(SIGKILL\\) at step 17 during forward of "
+                                       "microbatch 3 on stage 2"));
+}
+
+TEST_F(RunCommandTest, ARankKilledFromOutsideEndsTheJobWithinFiveSeconds) {
+  Program run = LongRun();
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  const auto ranks = RunningAs("--control-fd");
+  ASSERT_EQ(ranks.size(), 4u);
+  ::kill(ranks[1], SIGKILL);
+  EXPECT_EQ(run.Wait(5s), 5) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("pid " + std::to_string(ranks[1]) + ") was killed by signal 9"));
+}
+
+TEST_F(RunCommandTest, TheLastLineOfARankThatExitsIsInTheSentence) {
+  Program run = LongRun({"FAKE_RANK_FAULT=1:exit:3"});
+  EXPECT_EQ(run.Wait(5s), 5) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("exited with 7 at step 3 during forward of microbatch 3 on "
+                                   "stage 1: the last words"));
+  EXPECT_THAT(testing::Slurp(folder_ / "run/logs/rank-0001.log"), HasSubstr("the last words"));
+}
+
+TEST_F(RunCommandTest, BytesThatAreNoMessageEndTheJobOnly) {
+  for (const std::string kind : {"hostile", "garbage"}) {
+    Program run = LongRun({"FAKE_RANK_FAULT=1:" + kind + ":3"});
+    EXPECT_EQ(run.Wait(5s), 5) << run.err();
+    EXPECT_THAT(run.err(), HasSubstr("was killed by its host agent at step 3"));
+  }
+}
+
+TEST_F(RunCommandTest, AnErrorOfARankIsThatOfTheJob) {
+  Program run = LongRun({"FAKE_RANK_FAULT=0:error:2"});
+  EXPECT_EQ(run.Wait(5s), 1) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("): checkpoint: no space left on /disk"));
+}
+
+TEST_F(RunCommandTest, AMissingRankProgramIsNamed) {
+  Program run = Troupe({"run", "job.yaml"}, {"X=1"});
+  ASSERT_EQ(run.Wait(), 0) << run.err();
+  std::filesystem::remove(folder_ / "bin/fake_rank");
+  Program without = Troupe({"run", "job.yaml"});
+  EXPECT_EQ(without.Wait(5s), 5) << without.err();
+  EXPECT_THAT(without.err(), HasSubstr("bin/fake_rank cannot be run: No such file"));
+}
+
+// ---- signals ---------------------------------------------------------------------------------
+
+TEST_F(RunCommandTest, AnInterruptIsACleanStopWithTheCommandThatResumes) {
+  Program run = LongRun();
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  run.Signal(SIGINT);
+  EXPECT_EQ(run.Wait(5s), 130) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("cancelled; checkpoint " + (folder_ / "run/checkpoints/step-")));
+  EXPECT_THAT(run.err(),
+              HasSubstr("go on with: troupe run job.yaml --run-dir " + (folder_ / "run")));
+  EXPECT_THAT(testing::Slurp(folder_ / "run/result.json"), HasSubstr("CANCELLED"));
+}
+
+TEST_F(RunCommandTest, ASecondInterruptKills) {
+  Program run = LongRun({"FAKE_RANK_FAULT=0:hang:3"});
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  std::this_thread::sleep_for(50ms);
+  run.Signal(SIGINT);
+  ASSERT_TRUE(run.Says("stopping after this step"));
+  EXPECT_EQ(run.Wait(300ms), -1) << "a hung rank heeds no clean stop";
+  run.Signal(SIGINT);
+  EXPECT_EQ(run.Wait(5s), 130) << run.err();
+}
+
+TEST_F(RunCommandTest, AnInterruptBeforeTheFirstStepEndsItToo) {
+  Program run = LongRun({"FAKE_RANK_FAULT=1:mute"});
+  ASSERT_TRUE(run.Says("starting 4 workers")) << run.err();
+  run.Signal(SIGTERM);
+  EXPECT_EQ(run.Wait(5s), 130) << run.err();
+}
+
+// ---- what dies takes the rest with it ----------------------------------------------------------
+
+TEST_F(RunCommandTest, ADeadAgentEndsTheJob) {
+  Program run = LongRun();
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  ASSERT_EQ(RunningAs("worker").size(), 1u);
+  ::kill(RunningAs("worker")[0], SIGKILL);
+  EXPECT_EQ(run.Wait(5s), 5) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("was lost with its host: its agent's connection ended"));
+}
+
+TEST_F(RunCommandTest, ADeadCoordinatorEndsTheRun) {
+  Program run = LongRun();
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  ASSERT_EQ(RunningAs("coordinator").size(), 1u);
+  ::kill(RunningAs("coordinator")[0], SIGKILL);
+  EXPECT_EQ(run.Wait(8s), 4) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("cannot be reached"));
+}
+
+TEST_F(RunCommandTest, AKilledRunLeavesNothing) {
+  Program run = LongRun();
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  ASSERT_EQ(Running().size(), 7u) << "run, coordinator, agent, four ranks";
+  run.Signal(SIGKILL);
+  EXPECT_EQ(run.Wait(), 128 + SIGKILL);
+  EXPECT_TRUE(Eventually([&] { return Running().empty(); }, 5s));
+}
+
+// ---- usage -----------------------------------------------------------------------------------
+
+TEST_F(RunCommandTest, UsageErrorsAreTwo) {
+  const struct {
+    std::vector<std::string> words;
+    std::string sentence;
+  } cases[] = {
+      {{"sumbit"}, "there is no command sumbit: did you mean submit?"},
+      {{"run"}, "job is required"},
+      {{"run", "job.yaml", "--colour"}, "--colour"},
+      {{"run", "nowhere.yaml"}, "nowhere.yaml"},
+      {{"run", "job.yaml", "--set", "trian.steps=1"}, "did you mean train?"},
+      {{"run", "job.yaml", "--set", "nonsense"}, "nonsense"},
+      {{"plan", "job.yaml", "--set", "parallelism.pp=5"}, "parallelism.pp = 5"},
+      {{"worker", "--join", "127.0.0.1:1", "--slots", "0"}, "--slots"},
+      {{}, "A subcommand is required"},
+  };
+  for (const auto& c : cases) {
+    Program program = Troupe(c.words);
+    EXPECT_EQ(program.Wait(5s), 2) << ::testing::PrintToString(c.words) << program.err();
+    EXPECT_THAT(program.err(), HasSubstr(c.sentence));
+    EXPECT_EQ(program.out(), "") << "talk belongs on stderr";
+  }
+}
+
+TEST_F(RunCommandTest, HelpIsData) {
+  Program help = Troupe({"--help"});
+  EXPECT_EQ(help.Wait(), 0);
+  EXPECT_THAT(help.out(), HasSubstr("troupe run examples/pretrain-tiny.yaml"));
+  Program plan = Troupe({"plan", "job.yaml", "-o", "json"});
+  EXPECT_EQ(plan.Wait(), 0) << plan.err();
+  EXPECT_TRUE(nlohmann::json::accept(plan.out())) << plan.out();
+}
+
+}  // namespace
+}  // namespace troupe
