@@ -66,8 +66,9 @@ class CancelOnSignal {
     ::sigaddset(&signals_, SIGUSR1);  // ends the waiting thread
     ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
   }
-  void Watch(std::shared_ptr<ControlClient> client, uint64_t job) {
-    thread_ = std::thread([this, client = std::move(client), job] {
+  // Until Stop, which `client` must outlive.
+  void Watch(ControlClient& client, uint64_t job) {
+    thread_ = std::thread([this, &client, job] {
       for (int count = 0;;) {
         int signal = 0;
         ::sigwait(&signals_, &signal);
@@ -79,11 +80,12 @@ class CancelOnSignal {
         fmt::print(stderr, "\n{}\n",
                    count == 1 ? "stopping after this step, with a checkpoint; again: at once"
                               : "stopping at once");
-        (void)client->Cancel(request);
+        (void)client.Cancel(request);
       }
     });
   }
-  ~CancelOnSignal() {
+  ~CancelOnSignal() { Stop(); }
+  void Stop() {
     if (!thread_.joinable()) return;
     ::pthread_kill(thread_.native_handle(), SIGUSR1);
     thread_.join();
@@ -167,7 +169,7 @@ int SubmitJob(const RunCommand& command) {
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
   CancelOnSignal signals;
-  const std::shared_ptr<ControlClient> client = ConnectControl(command.coordinator);
+  const auto client = ConnectControl(command.coordinator);
   const std::string run_directory = RunDirectoryOf(command, job->spec.name());
   auto resume_from = ResolveResume(SystemFiles(), job->spec, run_directory);
   if (!resume_from.ok()) return Fail(resume_from.error());
@@ -178,8 +180,10 @@ int SubmitJob(const RunCommand& command) {
     return 0;
   }
   fmt::print(stderr, "job {}\n", reply->job());
-  signals.Watch(client, reply->job());
-  return FollowJob(*client, command, *job, reply->job(), reply->run_directory());
+  signals.Watch(*client, reply->job());
+  const int exit_code = FollowJob(*client, command, *job, reply->job(), reply->run_directory());
+  signals.Stop();
+  return exit_code;
 }
 
 int RunJob(const RunCommand& command) {
@@ -200,12 +204,14 @@ int RunJob(const RunCommand& command) {
     cluster = *std::move(started);
     address = cluster->address();
   }
-  const std::shared_ptr<ControlClient> client = ConnectControl(address);
+  const auto client = ConnectControl(address);
   if (cluster) AwaitSlots(*client, job->spec.resources().workers());
   auto reply = Send(*client, command, *job, run_directory, *resume_from);
   if (!reply.ok()) return Fail(reply.error());
-  signals.Watch(client, reply->job());
-  return FollowJob(*client, command, *job, reply->job(), run_directory);
+  signals.Watch(*client, reply->job());
+  const int exit_code = FollowJob(*client, command, *job, reply->job(), run_directory);
+  signals.Stop();
+  return exit_code;
 }
 
 }  // namespace troupe
