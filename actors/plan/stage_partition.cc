@@ -26,7 +26,7 @@ Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int 
   const int layers = static_cast<int>(config.num_hidden_layers);
   if (num_stages < 1 || layers < num_stages) {
     return MakeError(
-        ErrorCode::kInvalidSpec,
+        ErrorCode::kInfeasible,
         "parallelism.pp = {} needs as many layers, model.num_hidden_layers = {}: every "
         "stage holds at least one; use pp 1 to {}",
         num_stages, layers, layers);

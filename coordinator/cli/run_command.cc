@@ -171,7 +171,7 @@ int SubmitJob(const RunCommand& command) {
   CancelOnSignal signals;
   const auto client = ConnectControl(command.coordinator);
   const std::string run_directory = RunDirectoryOf(command, job->spec.name());
-  auto resume_from = ResolveResume(SystemFiles(), job->spec, run_directory);
+  auto resume_from = ResolveResume(SystemFiles(), run_directory, *job);
   if (!resume_from.ok()) return Fail(resume_from.error());
   auto reply = Send(*client, command, *job, run_directory, *resume_from);
   if (!reply.ok()) return Fail(reply.error());
@@ -192,7 +192,7 @@ int RunJob(const RunCommand& command) {
   CancelOnSignal signals;
   if (const int failed = PrintPlan(*job, stderr); failed != 0) return failed;
   const std::string run_directory = RunDirectoryOf(command, job->spec.name());
-  auto resume_from = ResolveResume(SystemFiles(), job->spec, run_directory);
+  auto resume_from = ResolveResume(SystemFiles(), run_directory, *job);
   if (!resume_from.ok()) return Fail(resume_from.error());
   if (!resume_from->empty()) fmt::print(stderr, "going on from {}\n", *resume_from);
   std::unique_ptr<LocalCluster> cluster;

@@ -3,53 +3,75 @@
 #include "runtime/format/hf_config.h"
 
 namespace troupe {
+namespace {
 
-Status MergeHfConfig(FileSystem& files, proto::JobSpec& spec, Provenance& provenance) {
-  proto::Model* model = spec.mutable_model();
-  std::string path = model->config();
-  if (path.empty() && !model->init_from().empty()) {
-    path = JoinPath(model->init_from(), "config.json");
+constexpr int64_t kConfigBytesMax = int64_t{1} << 20;
+
+void FillRopeScaling(const HfConfig& config, const std::string& origin, proto::Model& model,
+                     Provenance& provenance) {
+  if (model.has_rope_scaling() || !config.rope_scaling) return;
+  proto::RopeScaling* scaling = model.mutable_rope_scaling();
+  scaling->set_rope_type("llama3");
+  scaling->set_factor(config.rope_scaling->factor);
+  scaling->set_low_freq_factor(config.rope_scaling->low_freq_factor);
+  scaling->set_high_freq_factor(config.rope_scaling->high_freq_factor);
+  scaling->set_original_max_position_embeddings(
+      config.rope_scaling->original_max_position_embeddings);
+  for (const char* key : {"rope_type", "factor", "low_freq_factor", "high_freq_factor",
+                          "original_max_position_embeddings"}) {
+    provenance.emplace(std::string("model.rope_scaling.") + key, origin);
   }
-  if (path.empty()) return {};
-  auto read = ReadHfConfig(files, path);
-  if (!read.ok()) {
-    return Context(model->config().empty() ? "model.init_from" : "model.config",
-                   std::move(read).error());
-  }
-  const HfConfig& config = *read;
-#define TROUPE_MERGE(field)                      \
-  do {                                           \
-    if (!model->has_##field()) {                 \
-      model->set_##field(config.field);          \
-      provenance.emplace("model." #field, path); \
-    }                                            \
+}
+
+void Fill(const HfConfig& config, const std::string& origin, proto::Model& model,
+          Provenance& provenance) {
+// Sets `field` where the user did not and the file did.
+#define TROUPE_FILL(field, given)                  \
+  do {                                             \
+    if (!model.has_##field() && (given)) {         \
+      model.set_##field(config.field);             \
+      provenance.emplace("model." #field, origin); \
+    }                                              \
   } while (false)
-  TROUPE_MERGE(hidden_size);
-  TROUPE_MERGE(intermediate_size);
-  TROUPE_MERGE(num_hidden_layers);
-  TROUPE_MERGE(num_attention_heads);
-  TROUPE_MERGE(num_key_value_heads);
-  TROUPE_MERGE(head_dim);
-  TROUPE_MERGE(vocab_size);
-  TROUPE_MERGE(max_position_embeddings);
-  TROUPE_MERGE(rms_norm_eps);
-  TROUPE_MERGE(rope_theta);
-  TROUPE_MERGE(tie_word_embeddings);
-  TROUPE_MERGE(initializer_range);
-  TROUPE_MERGE(hidden_act);
-  TROUPE_MERGE(attention_bias);
-  TROUPE_MERGE(mlp_bias);
-#undef TROUPE_MERGE
-  if (config.rope_scaling && !model->has_rope_scaling()) {
-    proto::RopeScaling* scaling = model->mutable_rope_scaling();
-    scaling->set_rope_type("llama3");
-    scaling->set_factor(config.rope_scaling->factor);
-    scaling->set_low_freq_factor(config.rope_scaling->low_freq_factor);
-    scaling->set_high_freq_factor(config.rope_scaling->high_freq_factor);
-    scaling->set_original_max_position_embeddings(
-        config.rope_scaling->original_max_position_embeddings);
-    provenance.emplace("model.rope_scaling", path);
+  TROUPE_FILL(hidden_size, config.hidden_size != 0);
+  TROUPE_FILL(intermediate_size, config.intermediate_size != 0);
+  TROUPE_FILL(num_hidden_layers, config.num_hidden_layers != 0);
+  TROUPE_FILL(num_attention_heads, config.num_attention_heads != 0);
+  TROUPE_FILL(num_key_value_heads, config.num_key_value_heads != 0);
+  TROUPE_FILL(head_dim, config.head_dim != 0);
+  TROUPE_FILL(vocab_size, config.vocab_size != 0);
+  TROUPE_FILL(max_position_embeddings, true);
+  TROUPE_FILL(rms_norm_eps, true);
+  TROUPE_FILL(rope_theta, !model.rope_scaling().has_rope_theta());
+  TROUPE_FILL(tie_word_embeddings, true);
+  TROUPE_FILL(initializer_range, true);
+  TROUPE_FILL(hidden_act, true);
+  TROUPE_FILL(attention_bias, true);
+  TROUPE_FILL(mlp_bias, true);
+#undef TROUPE_FILL
+  if (!model.has_bos_token_id() && config.bos_token_id) {
+    model.set_bos_token_id(*config.bos_token_id);
+    provenance.emplace("model.bos_token_id", origin);
   }
+  if (model.eos_token_id_size() == 0 && !config.eos_token_id.empty()) {
+    for (const int32_t id : config.eos_token_id) model.add_eos_token_id(id);
+    provenance.emplace("model.eos_token_id", origin);
+  }
+}
+
+}  // namespace
+
+Status MergeHfConfig(FileSystem& files, proto::Model& model, Provenance& provenance) {
+  const bool own_file = model.has_config();
+  if (!own_file && !model.has_init_from()) return {};
+  const std::string origin = own_file ? "model.config" : "model.init_from";
+  const std::string path = own_file ? model.config() : JoinPath(model.init_from(), "config.json");
+  auto text = files.ReadFile(path, kConfigBytesMax);
+  if (!text.ok()) return Context(origin, std::move(text).error());
+  auto config = ParseHfConfigJson(*text, path);
+  if (!config.ok()) return Context(origin, std::move(config).error());
+  Fill(*config, origin, model, provenance);
+  FillRopeScaling(*config, origin, model, provenance);
   return {};
 }
 

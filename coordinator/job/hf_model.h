@@ -1,5 +1,5 @@
-// Merges Hugging Face's config.json into a job's model: of `model.config`, else of the folder
-// `model.init_from`. Keys that the job gives itself win.
+// Fills a job's model keys from Hugging Face's config.json. Called by the job door between the
+// user's keys, which win, and the defaults. Pure apart from the FileSystem.
 #pragma once
 
 #include "coordinator/job/yaml_walker.h"
@@ -9,6 +9,8 @@
 
 namespace troupe {
 
-Status MergeHfConfig(FileSystem& files, proto::JobSpec& spec, Provenance& provenance);
+// From the file `model.config`, else from config.json in the folder `model.init_from`; nothing to
+// do where neither is given. Notes which of the two in the provenance.
+Status MergeHfConfig(FileSystem& files, proto::Model& model, Provenance& provenance);
 
 }  // namespace troupe

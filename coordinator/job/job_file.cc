@@ -166,10 +166,11 @@ Result<LoadedJob> LoadJob(FileSystem& files, const std::string& path,
   std::vector<std::string> errors;
   ReadWithParents(files, Absolute(fs::current_path().string(), path), 0, job, errors);
   ApplyOverrides(overrides, job, errors);
-  if (!errors.empty()) return Joined(errors, ErrorCode::kInvalidSpec);
-  if (Status merged = MergeHfConfig(files, job.spec, job.provenance); !merged.ok()) {
-    return Context(path, std::move(merged).error());
+  if (const Status merged = MergeHfConfig(files, *job.spec.mutable_model(), job.provenance);
+      !merged.ok()) {
+    errors.push_back(fmt::format("{}: {}", path, merged.error().message));
   }
+  if (!errors.empty()) return Joined(errors, ErrorCode::kInvalidSpec);
   ApplyDefaults(job.spec, job.provenance);
   ErrorCode code = ErrorCode::kInfeasible;
   for (const Error& error : CheckJob(files, job.spec)) {

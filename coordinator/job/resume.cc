@@ -1,13 +1,14 @@
 #include "coordinator/job/resume.h"
 
 #include <fmt/format.h>
-#include <google/protobuf/descriptor.h>
+#include <fmt/ranges.h>
 #include <google/protobuf/text_format.h>
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
 #include <array>
-#include <string_view>
+#include <optional>
+#include <utility>
 
 #include "runtime/format/checkpoint_manifest.h"
 
@@ -18,107 +19,134 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::Reflection;
 
-// A key or a whole section.
-constexpr std::array<std::string_view, 12> kMayDiffer = {
-    "name", "parallelism", "train.steps", "train.stop_after", "checkpoint", "log", "eval",
-    "resources.workers",
-    // Where the weights came from at first; the checkpoint has them now.
-    "model.init_from", "model.config",
-    // Follows train.steps where it is not given; compared by itself below.
-    "lr_scheduler.decay_steps", "batch.gradient_groups"};
+constexpr const char* kCheckpointsFolder = "checkpoints";
 
-bool MayDiffer(const std::string& path) {
-  return std::ranges::any_of(kMayDiffer, [&](std::string_view allowed) {
-    return path == allowed || (path.starts_with(allowed) && path.size() > allowed.size() &&
-                               path[allowed.size()] == '.');
-  });
-}
+// A key, or a group of keys, that a resumed run may change.
+constexpr std::array<std::string_view, 10> kMayDiffer = {
+    "name",       "parallelism", "resources.workers", "log",          "eval",
+    "checkpoint", "train.steps", "train.stop_after",  "model.config", "model.init_from"};
 
-std::string Text(const Message& message, const FieldDescriptor& field) {
+std::string Shown(const Message& message, const FieldDescriptor& field) {
+  const Reflection& reflection = *message.GetReflection();
+  if (field.is_repeated()) {
+    std::vector<std::string> values;
+    for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
+      std::string text;
+      google::protobuf::TextFormat::PrintFieldValueToString(message, &field, i, &text);
+      values.push_back(std::move(text));
+    }
+    return fmt::format("[{}]", fmt::join(values, ", "));
+  }
+  if (!reflection.HasField(message, &field)) return "not given";
+  if (field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE) {
+    return fmt::format("{}", reflection.GetDouble(message, &field));
+  }
+  if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
+    return reflection.GetString(message, &field);
+  }
   std::string text;
-  const Reflection& r = *message.GetReflection();
-  if (!field.is_repeated() && !r.HasField(message, &field)) return "not given";
-  google::protobuf::TextFormat::Printer printer;
-  if (!field.is_repeated()) {
-    printer.PrintFieldValueToString(message, &field, -1, &text);
-    return text;
-  }
-  for (int i = 0; i < r.FieldSize(message, &field); ++i) {
-    std::string one;
-    printer.PrintFieldValueToString(message, &field, i, &one);
-    text += (i == 0 ? "" : ", ") + one;
-  }
-  return "[" + text + "]";
+  google::protobuf::TextFormat::PrintFieldValueToString(message, &field, -1, &text);
+  return text;
 }
 
-void Compare(const Message& before, const Message& now, const std::string& path,
+void Compare(const Message& saved, const Message& now, const std::string& path,
              std::vector<std::string>& differences) {
-  const auto& type = *now.GetDescriptor();
+  const auto& type = *saved.GetDescriptor();
   for (int i = 0; i < type.field_count(); ++i) {
     const FieldDescriptor& field = *type.field(i);
     const std::string full = path.empty() ? field.name() : path + "." + field.name();
-    if (MayDiffer(full)) continue;
-    if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-      Compare(before.GetReflection()->GetMessage(before, &field),
+    if (std::ranges::find(kMayDiffer, full) != kMayDiffer.end()) continue;
+    if (!field.is_repeated() && field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      Compare(saved.GetReflection()->GetMessage(saved, &field),
               now.GetReflection()->GetMessage(now, &field), full, differences);
       continue;
     }
-    const std::string was = Text(before, field);
-    const std::string is = Text(now, field);
+    const std::string was = Shown(saved, field);
+    const std::string is = Shown(now, field);
     if (was != is) differences.push_back(fmt::format("{} was {}, is {}", full, was, is));
+  }
+}
+
+Result<std::optional<FoundCheckpoint>> Wanted(FileSystem& files, const std::string& resume,
+                                              const std::string& run_directory) {
+  if (resume == "auto") {
+    if (run_directory.empty()) return std::optional<FoundCheckpoint>();
+    return FindNewestCheckpoint(files, JoinPath(run_directory, kCheckpointsFolder));
+  }
+  if (files.Exists(JoinPath(resume, "manifest.json"))) {
+    ASSIGN_OR_RETURN(auto manifest, ReadManifest(files, resume));
+    return std::optional(FoundCheckpoint{resume, std::move(manifest)});
+  }
+  for (const std::string& folder : {JoinPath(resume, kCheckpointsFolder), resume}) {
+    ASSIGN_OR_RETURN(auto found, FindNewestCheckpoint(files, folder));
+    if (found) return found;
+  }
+  return MakeError(ErrorCode::kNotFound,
+                   "checkpoint.resume = {}: there is no committed checkpoint: give the folder of "
+                   "one (…/checkpoints/step-…), or of a run that has one",
+                   resume);
+}
+
+Status CheckStepsLeft(const proto::Train& train, const FoundCheckpoint& found) {
+  const bool stops = train.stop_after() > 0;
+  const int64_t last = stops ? train.stop_after() : train.steps();
+  if (found.manifest.step < last) return {};
+  return MakeError(ErrorCode::kInvalidSpec,
+                   "{} = {}: the checkpoint {} is already at step {}: raise it, or resume from an "
+                   "earlier one",
+                   stops ? "train.stop_after" : "train.steps", last, found.folder,
+                   found.manifest.step);
+}
+
+// decay_steps follows train.steps unless someone gave it; then it does not count as a difference.
+void FollowSteps(proto::JobSpec& spec) {
+  if (spec.lr_scheduler().decay_steps() == spec.train().steps()) {
+    spec.mutable_lr_scheduler()->clear_decay_steps();
   }
 }
 
 }  // namespace
 
-std::vector<std::string> ForbiddenDifferences(const proto::JobSpec& before,
+std::vector<std::string> ForbiddenDifferences(const proto::JobSpec& saved,
                                               const proto::JobSpec& now) {
+  proto::JobSpec was = saved;
+  proto::JobSpec is = now;
+  FollowSteps(was);
+  FollowSteps(is);
   std::vector<std::string> differences;
-  Compare(before, now, "", differences);
-  // A horizon that was given must stay; one that follows train.steps moves with them.
-  const auto follows = [](const proto::JobSpec& spec) {
-    return spec.lr_scheduler().decay_steps() == spec.train().steps();
-  };
-  if (before.lr_scheduler().decay_steps() != now.lr_scheduler().decay_steps() &&
-      !(follows(before) && follows(now))) {
-    differences.push_back(fmt::format("lr_scheduler.decay_steps was {}, is {}",
-                                      before.lr_scheduler().decay_steps(),
-                                      now.lr_scheduler().decay_steps()));
-  }
+  Compare(was, is, "", differences);
   return differences;
 }
 
-Result<std::string> ResolveResume(FileSystem& files, proto::JobSpec& spec,
-                                  const std::string& run_directory) {
-  const std::string resume = spec.checkpoint().resume();
+Result<std::string> ResolveResume(FileSystem& files, const std::string& run_directory,
+                                  LoadedJob& job) {
+  const std::string& resume = job.spec.checkpoint().resume();
   if (resume.empty() || resume == "never") return std::string();
-  std::string folder = resume;
-  CheckpointManifest manifest;
-  if (resume == "auto") {
-    ASSIGN_OR_RETURN(const auto newest,
-                     FindNewestCheckpoint(files, JoinPath(run_directory, "checkpoints")));
-    if (!newest) return std::string();
-    folder = newest->folder;
-    manifest = newest->manifest;
-  } else {
-    ASSIGN_OR_RETURN(manifest, ReadManifest(files, folder));
-  }
-  proto::JobSpec before;
+  ASSIGN_OR_RETURN(const auto found, Wanted(files, resume, run_directory));
+  if (!found) return std::string();
+  proto::JobSpec saved;
   google::protobuf::util::JsonParseOptions options;
   options.ignore_unknown_fields = true;
-  if (!google::protobuf::util::JsonStringToMessage(manifest.job_json, &before, options).ok()) {
-    return MakeError(ErrorCode::kCorrupt, "{}: the manifest holds no job", folder);
+  if (!google::protobuf::util::JsonStringToMessage(found->manifest.job_json, &saved, options)
+           .ok()) {
+    return MakeError(ErrorCode::kCorrupt, "{}: its manifest holds no job", found->folder);
   }
-  const std::vector<std::string> differences = ForbiddenDifferences(before, spec);
+  const auto origin = job.provenance.find("batch.gradient_groups");
+  if (origin == job.provenance.end() || origin->second == "default") {
+    job.spec.mutable_batch()->set_gradient_groups(found->manifest.gradient_groups);
+    job.provenance["batch.gradient_groups"] = "checkpoint";
+    job.effective_text = EffectiveYaml(job.spec, job.provenance);
+  }
+  RETURN_IF_ERROR(CheckStepsLeft(job.spec.train(), *found));
+  const std::vector<std::string> differences = ForbiddenDifferences(saved, job.spec);
   if (!differences.empty()) {
-    return MakeError(
-        ErrorCode::kInvalidSpec,
-        "checkpoint.resume: {} was written by another job: {}; change it back, or start "
-        "a run directory of its own",
-        folder, fmt::join(differences, "; "));
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "{} cannot be resumed by this job: {}: give the old value{}, or start afresh "
+                     "with checkpoint.resume=never and another --run-dir",
+                     found->folder, fmt::join(differences, "; "),
+                     differences.size() == 1 ? "" : "s");
   }
-  spec.mutable_batch()->set_gradient_groups(manifest.gradient_groups);
-  return folder;
+  return found->folder;
 }
 
 }  // namespace troupe

@@ -1,36 +1,40 @@
 #include "coordinator/report/console.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <string_view>
+#include <utility>
 
-#include "coordinator/report/metrics_json.h"
 #include "coordinator/report/plan_report.h"
 
 namespace troupe {
 namespace {
 
 constexpr int64_t kLineEveryNs = 10'000'000'000;
-constexpr int kBarColumns = 24;
+constexpr int64_t kBarColumns = 24;
+constexpr size_t kColumnsWithoutTerminal = 100;
 
-std::string Seconds(double seconds) {
+std::string Duration(double seconds) {
+  if (!(seconds < 1e9)) return "?";
+  const auto whole = static_cast<int64_t>(seconds);
   if (seconds < 100) return fmt::format("{:.0f}s", seconds);
-  return fmt::format("{}m{:02}s", static_cast<int64_t>(seconds) / 60,
-                     static_cast<int64_t>(seconds) % 60);
+  if (whole < 6000) return fmt::format("{}m{:02}s", whole / 60, whole % 60);
+  return fmt::format("{}h{:02}m", whole / 3600, whole % 3600 / 60);
 }
 
-std::string StepLine(const proto::StepMetrics& m, int64_t steps, int workers) {
+std::string StepLine(const proto::StepMetrics& m, int64_t steps, int workers, double seconds_left) {
+  const auto rate = static_cast<int64_t>(m.tokens_per_second());
+  const std::string per_worker =
+      workers > 1 ? fmt::format(" ({}/worker)", WithThousands(rate / workers)) : "";
   return fmt::format(
-      "step {:>5}/{} | loss {:.4f} | grad_norm {:.3f} | lr {:.2e} | tok/s {} ({}/worker) | bubble "
-      "{:.1f}% | {:.3f} s | eta {}",
-      m.step(), steps, m.loss(), m.grad_norm(), m.lr(),
-      WithThousands(static_cast<int64_t>(m.tokens_per_second())),
-      WithThousands(static_cast<int64_t>(m.tokens_per_second() / workers)),
-      100 * m.bubble_fraction(), m.step_seconds(),
-      Seconds(static_cast<double>(steps - m.step()) * m.step_seconds()));
+      "step {:>5}/{} | loss {:.4f} | grad_norm {:.3f} | lr {:.2e} | tok/s {}{} | bubble {:.1f}% | "
+      "{:.3f} s | eta {}",
+      m.step(), steps, m.loss(), m.grad_norm(), m.lr(), WithThousands(rate), per_worker,
+      100 * m.bubble_fraction(), m.step_seconds(), Duration(seconds_left));
 }
 
 // Sampled bytes as people can read them: what is not printable is shown as its number.
@@ -47,6 +51,12 @@ std::string Readable(std::string_view bytes) {
   return text;
 }
 
+size_t ColumnsOf(std::FILE* file) {
+  winsize size{};
+  const bool known = ::ioctl(::fileno(file), TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return known ? size.ws_col : kColumnsWithoutTerminal;
+}
+
 }  // namespace
 
 bool ShowsBar(std::FILE* file) {
@@ -57,6 +67,8 @@ bool ShowsBar(std::FILE* file) {
 Console::Console(ConsoleOptions options, Clock& clock, std::FILE* data, std::FILE* talk)
     : options_(std::move(options)), clock_(clock), data_(data), talk_(talk) {}
 
+// ---- lines -----------------------------------------------------------------------------------
+
 void Console::ClearBar() {
   if (std::exchange(bar_shown_, false)) fmt::print(talk_, "\r\x1b[K");
 }
@@ -66,6 +78,36 @@ void Console::Say(const std::string& line) {
   fmt::print(talk_, "{}\n", line);
   std::fflush(talk_);
 }
+
+void Console::Data(const std::string& line) {
+  if (!options_.jsonl) return;
+  fmt::print(data_, "{}\n", line);
+  std::fflush(data_);
+}
+
+void Console::DrawBar(int64_t step, const std::string& text) {
+  const int64_t steps = std::max<int64_t>(1, options_.steps);
+  const int64_t done = std::clamp<int64_t>(kBarColumns * step / steps, 0, kBarColumns);
+  std::string line = fmt::format("[{}{}] {}", std::string(static_cast<size_t>(done), '#'),
+                                 std::string(static_cast<size_t>(kBarColumns - done), '.'), text);
+  // A line that wraps could not be drawn over.
+  const size_t columns = ColumnsOf(talk_) - 1;
+  if (line.size() > columns) line.resize(columns);
+  fmt::print(talk_, "\r\x1b[K{}", line);
+  bar_shown_ = true;
+  std::fflush(talk_);
+}
+
+bool Console::IsLineDue(int64_t step) {
+  const int64_t every = std::max<int64_t>({1, options_.log_every, options_.steps / 10});
+  const int64_t now_ns = clock_.NowNs();
+  const bool due = step >= options_.steps || step % every == 0 ||
+                   (any_step_ && step == first_.step()) || now_ns - last_line_ns_ > kLineEveryNs;
+  if (due) last_line_ns_ = now_ns;
+  return due;
+}
+
+// ---- events ----------------------------------------------------------------------------------
 
 void Console::Show(const proto::JobEvent& event) {
   switch (event.event_case()) {
@@ -95,20 +137,23 @@ void Console::ShowState(const proto::JobSummary& summary) {
 
 void Console::ShowRank(const proto::RankMessage& rank) {
   const proto::FromRank& message = rank.message();
+  if (message.has_happening()) return ShowHappening(rank.rank(), message.happening());
+  if (rank.reference_run()) {
+    if (message.has_metrics()) ShowReferenceStep(message.metrics());
+    return;
+  }
   switch (message.message_case()) {
     case proto::FromRank::kMetrics:
-      return ShowStep(message.metrics(), rank.reference_run());
+      return ShowStep(message.metrics());
     case proto::FromRank::kEval:
-      if (options_.jsonl) fmt::print(data_, "{}\n", EvalJson(message.eval(), clock_.WallUs()));
-      return Say(fmt::format("step {:>5} | val/loss {:.4f}", message.eval().step(),
-                             message.eval().val_loss()));
-    case proto::FromRank::kHappening:
-      if (message.happening().level() != "info" || rank.rank() == 0) {
-        Say(fmt::format("[rank {}] {}", rank.rank(), message.happening().text()));
-      }
-      return;
+      return ShowEval(message.eval());
+    case proto::FromRank::kMemory:
+      memory_[rank.rank()] = message.memory();
+      return NotePeak(peaks_, rank.rank(), message.memory());
     case proto::FromRank::kCheckpoint:
-      hf_directory_ = message.checkpoint().hf_directory();
+      if (!message.checkpoint().hf_directory().empty()) {
+        hf_directory_ = message.checkpoint().hf_directory();
+      }
       return;
     case proto::FromRank::kSampled:
       return Say(fmt::format("\nsampled:\n{}{}\n", Readable(message.sampled().prompt()),
@@ -118,42 +163,85 @@ void Console::ShowRank(const proto::RankMessage& rank) {
   }
 }
 
-void Console::ShowStep(const proto::StepMetrics& m, bool reference_run) {
-  const bool last = m.step() >= options_.steps;
-  if (reference_run) {
-    if (!std::exchange(reference_announced_, true)) {
-      Say("running the same steps on one worker, to compare");
-    }
-  } else if (options_.jsonl) {
-    fmt::print(data_, "{}\n", MetricsJson(m, options_.num_workers, clock_.WallUs()));
-    std::fflush(data_);
+// The same words again and again are said once.
+void Console::ShowHappening(int32_t rank, const proto::Happening& happening) {
+  if (happening.level() == "info" && rank != 0) return;
+  std::string line = fmt::format("[rank {}] {}", rank, happening.text());
+  if (line == last_happening_) return;
+  Say(line);
+  last_happening_ = std::move(line);
+}
+
+double Console::SecondsLeft(const proto::StepMetrics& m) const {
+  const int64_t done = m.step() - first_.step();
+  const double each =
+      done > 0 ? static_cast<double>(last_ns_ - first_ns_) * 1e-9 / static_cast<double>(done)
+               : m.step_seconds();
+  return each * static_cast<double>(std::max<int64_t>(0, options_.steps - m.step()));
+}
+
+void Console::ShowStep(const proto::StepMetrics& m) {
+  last_ns_ = clock_.NowNs();
+  last_ = m;
+  if (!std::exchange(any_step_, true)) {
+    first_ = m;
+    first_ns_ = last_ns_;
   }
-  if (!reference_run && !std::exchange(any_step_, true)) first_loss_ = m.loss();
+  Data(MetricsJson(m, options_.num_workers, clock_.WallUs(), peaks_));
+  const std::string line = StepLine(m, options_.steps, options_.num_workers, SecondsLeft(m));
   if (options_.bar) {
-    const auto done =
-        static_cast<int>(kBarColumns * m.step() / std::max<int64_t>(1, options_.steps));
-    fmt::print(talk_, "\r\x1b[K[{}{}] {}", std::string(static_cast<size_t>(done), '#'),
-               std::string(static_cast<size_t>(kBarColumns - done), '.'),
-               reference_run ? fmt::format("one worker: step {}/{}", m.step(), options_.steps)
-                             : StepLine(m, options_.steps, options_.num_workers));
-    bar_shown_ = true;
-    std::fflush(talk_);
-    return;
+    DrawBar(m.step(), line);
+  } else if (IsLineDue(m.step())) {
+    Say(line);
   }
-  // A line every log_every steps, but not more than one every ten seconds beside the first, the
-  // last and every tenth of the way.
-  const int64_t now_ns = clock_.NowNs();
-  const int64_t tenth = std::max<int64_t>(options_.log_every, options_.steps / 10);
-  if (reference_run && !last) return;
-  if (m.step() == 1 || last || m.step() % tenth == 0 || now_ns - last_line_ns_ > kLineEveryNs) {
-    last_line_ns_ = now_ns;
-    Say((reference_run ? "one worker: " : "") +
-        StepLine(m, options_.steps, reference_run ? 1 : options_.num_workers));
+}
+
+void Console::ShowReferenceStep(const proto::StepMetrics& m) {
+  if (!std::exchange(reference_announced_, true)) {
+    Say("running the same steps on one worker, to compare");
+    last_line_ns_ = clock_.NowNs();
   }
+  const std::string line = fmt::format("one worker: step {:>5}/{} | loss {:.4f} | {:.3f} s",
+                                       m.step(), options_.steps, m.loss(), m.step_seconds());
+  if (options_.bar) {
+    DrawBar(m.step(), line);
+  } else if (m.step() >= options_.steps || clock_.NowNs() - last_line_ns_ > kLineEveryNs) {
+    last_line_ns_ = clock_.NowNs();
+    Say(line);
+  }
+}
+
+void Console::ShowEval(const proto::EvalMetrics& m) {
+  Data(EvalJson(m, clock_.WallUs()));
+  Say(fmt::format("step {:>5}/{} | val/loss {:.4f}", m.step(), options_.steps, m.val_loss()));
+}
+
+// ---- the end ---------------------------------------------------------------------------------
+
+void Console::ShowWhatWasTrained() {
+  if (!any_step_) return;
+  Say(fmt::format(
+      "trained steps {} to {}: loss {:.4f} -> {:.4f}, {} tokens in {}", first_.step(), last_.step(),
+      first_.loss(), last_.loss(), WithThousands(last_.tokens()),
+      Duration(static_cast<double>(last_ns_ - first_ns_) * 1e-9 + first_.step_seconds())));
+  if (const std::string table = MemoryText(memory_); !table.empty()) {
+    Say("\nmemory, measured/predicted at the peak");
+    Say(table);
+  }
+}
+
+void Console::ShowWhatWasMade(const std::string& run_directory) {
+  Say(fmt::format("run directory: {}", run_directory));
+  if (!any_step_) return;
+  Say("  pictures   schedule.svg loss.svg memory.svg");
+  Say(fmt::format("  numbers    metrics.jsonl{}", options_.tensorboard ? " tb/" : ""));
+  if (options_.trace) Say("  trace      trace/ (open the file in ui.perfetto.dev)");
+  if (!hf_directory_.empty()) Say(fmt::format("  model      {}", hf_directory_));
 }
 
 void Console::ShowResult(const proto::JobResult& result) {
   ClearBar();
+  ShowWhatWasTrained();
   if (!result.parity().empty()) Say(fmt::format("parity with 1 worker: {}", result.parity()));
   if (result.state() == proto::JOB_STATE_CANCELLED) {
     Say(fmt::format("cancelled{}", result.checkpoint().empty()
@@ -165,11 +253,8 @@ void Console::ShowResult(const proto::JobResult& result) {
   } else if (result.state() == proto::JOB_STATE_FAILED) {
     Say(fmt::format("failed: {}", result.reason()));
   }
-  Say(fmt::format("run directory: {}", result.run_directory()));
-  if (options_.jsonl) {
-    fmt::print(data_, "{}\n", ResultJson(result));
-    std::fflush(data_);
-  }
+  ShowWhatWasMade(result.run_directory());
+  Data(ResultJson(result));
 }
 
 }  // namespace troupe

@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <string>
 
+#include "coordinator/report/memory_report.h"
+#include "coordinator/report/metrics_json.h"
 #include "proto/control.pb.h"
 #include "runtime/base/clock.h"
 
@@ -18,6 +20,8 @@ struct ConsoleOptions {
   int64_t steps = 0;
   std::string resume_command{};  // what continues a cancelled job
   bool bar = false;              // stderr is a terminal that moves its cursor
+  bool trace = true;             // the run leaves one
+  bool tensorboard = true;
 };
 
 class Console {
@@ -28,10 +32,21 @@ class Console {
  private:
   void ShowState(const proto::JobSummary& summary);
   void ShowRank(const proto::RankMessage& message);
-  void ShowStep(const proto::StepMetrics& metrics, bool reference_run);
+  void ShowHappening(int32_t rank, const proto::Happening& happening);
+  void ShowStep(const proto::StepMetrics& metrics);
+  void ShowReferenceStep(const proto::StepMetrics& metrics);
+  void ShowEval(const proto::EvalMetrics& metrics);
   void ShowResult(const proto::JobResult& result);
-  void Say(const std::string& line);
+  void ShowWhatWasTrained();
+  void ShowWhatWasMade(const std::string& run_directory);
+  // A line that may come every few steps only: at the first, the last, every tenth of the way, and
+  // after ten seconds of silence.
+  bool IsLineDue(int64_t step);
+  void DrawBar(int64_t step, const std::string& text);
   void ClearBar();
+  void Say(const std::string& line);
+  void Data(const std::string& line);
+  double SecondsLeft(const proto::StepMetrics& metrics) const;
 
   const ConsoleOptions options_;
   Clock& clock_;
@@ -41,9 +56,16 @@ class Console {
   int64_t last_line_ns_ = 0;
   proto::JobState state_ = proto::JOB_STATE_UNKNOWN;
   std::string reason_{};
+  std::string last_happening_{};
   bool reference_announced_ = false;
-  double first_loss_ = 0;
+  // The steps seen: the first, when, and the last.
   bool any_step_ = false;
+  proto::StepMetrics first_{};
+  proto::StepMetrics last_{};
+  int64_t first_ns_ = 0;
+  int64_t last_ns_ = 0;
+  MemoryReports memory_{};
+  MemoryPeaks peaks_{};
   std::string hf_directory_{};
 };
 

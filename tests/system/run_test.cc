@@ -115,8 +115,9 @@ TEST_F(RunTest, BadJobsAreRefusedInOneSentence) {
   const struct {
     std::string set;
     std::string sentence;
+    int exit_code = 2;
   } cases[] = {
-      {"parallelism.pp=5", "parallelism.pp = 5 needs as many layers"},
+      {"parallelism.pp=5", "parallelism.pp = 5 needs as many layers", 3},
       {"model.num_attention_heads=5", "does not divide"},
       {"batch.global_batch_size=7", "batch.global_batch_size = 7 is not a multiple"},
       {"data.train=nowhere.txt", "nowhere.txt"},
@@ -126,7 +127,7 @@ TEST_F(RunTest, BadJobsAreRefusedInOneSentence) {
   };
   for (const auto& c : cases) {
     const auto run = Troupe("run job.yaml --run-dir x --set " + c.set + " 2>&1");
-    EXPECT_EQ(run.exit_code, 2) << c.set << "\n" << run.output;
+    EXPECT_EQ(run.exit_code, c.exit_code) << c.set << "\n" << run.output;
     EXPECT_THAT(run.output, HasSubstr(c.sentence)) << c.set;
   }
 }

@@ -1,0 +1,68 @@
+#include "coordinator/report/memory_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "coordinator/report/plan_report.h"
+
+namespace troupe {
+namespace {
+
+constexpr size_t kRanksShown = 8;
+
+int64_t PeakOf(const proto::MemoryReport& report) {
+  int64_t sum = 0;
+  for (const auto& tag : report.tags()) sum += tag.peak_bytes();
+  return sum;
+}
+
+// "449/449 KiB": both in the unit of the larger.
+std::string OfPredicted(int64_t measured, int64_t predicted) {
+  const auto larger = static_cast<double>(std::max(measured, predicted));
+  const std::string words = BytesInWords(larger);
+  const size_t space = words.find(' ');
+  const double unit = words.ends_with("GiB")   ? 1 << 30
+                      : words.ends_with("MiB") ? 1 << 20
+                      : words.ends_with("KiB") ? 1 << 10
+                                               : 1;
+  const int decimals = words.find('.') < space ? 1 : 0;
+  return fmt::format("{:.{}f}/{:.{}f}{}", static_cast<double>(measured) / unit, decimals,
+                     static_cast<double>(predicted) / unit, decimals, words.substr(space));
+}
+
+}  // namespace
+
+std::string MemoryText(const MemoryReports& reports) {
+  if (reports.empty() || reports.begin()->second.tags_size() == 0) return "";
+  std::vector<int32_t> ranks;
+  for (const auto& [rank, report] : reports) ranks.push_back(rank);
+  std::ranges::stable_sort(ranks, std::greater(),
+                           [&](int32_t rank) { return PeakOf(reports.at(rank)); });
+  if (ranks.size() > kRanksShown) ranks.resize(kRanksShown);
+  std::ranges::sort(ranks);
+
+  std::string text = fmt::format("{:<6}", "rank");
+  for (const auto& tag : reports.begin()->second.tags()) {
+    text += fmt::format(" {:>14}", tag.tag());
+  }
+  text += fmt::format(" {:>10}\n", "other");
+  for (const int32_t rank : ranks) {
+    const proto::MemoryReport& report = reports.at(rank);
+    text += fmt::format("{:<6}", rank);
+    for (const auto& tag : report.tags()) {
+      text += fmt::format(" {:>14}", OfPredicted(tag.peak_bytes(), tag.predicted_bytes()));
+    }
+    const auto other = static_cast<double>(std::max<int64_t>(0, report.other_bytes()));
+    text += fmt::format(" {:>10}\n", BytesInWords(other));
+  }
+  if (ranks.size() < reports.size()) {
+    text += fmt::format("and {} ranks that need less\n", reports.size() - ranks.size());
+  }
+  return text;
+}
+
+}  // namespace troupe

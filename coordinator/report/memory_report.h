@@ -1,0 +1,18 @@
+// Measured memory beside predicted, by tag and rank, for people. Pure.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "proto/worker.pb.h"
+
+namespace troupe {
+
+// rank → what it last said; its peaks are since its start.
+using MemoryReports = std::map<int32_t, proto::MemoryReport>;
+
+// A table of "measured/predicted" peaks with the rest of the resident memory in the last column.
+// Of many ranks the eight that need most, and how many are left out. Empty for no reports.
+std::string MemoryText(const MemoryReports& reports);
+
+}  // namespace troupe

@@ -1,0 +1,70 @@
+#include "coordinator/job/hf_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/job_folder.h"
+
+namespace troupe::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr std::string_view kConfig = R"({
+  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "float32",
+  "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6, "num_attention_heads": 4,
+  "num_key_value_heads": 2, "vocab_size": 256, "max_position_embeddings": 4096,
+  "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "tie_word_embeddings": true,
+  "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                   "high_freq_factor": 4.0, "original_max_position_embeddings": 1024},
+  "eos_token_id": [7, 8], "someone_elses_key": {"x": 1}})";
+
+constexpr std::string_view kJob = R"(
+data: {train: text.txt}
+batch: {micro_batch_size: 1, global_batch_size: 4, seq_len: 8}
+train: {steps: 20}
+)";
+
+TEST(HfModelTest, TheFileFillsWhatTheJobLeavesOpen) {
+  const JobFolder small(std::string(kJob) +
+                        "model: {config: config.json, num_hidden_layers: 2, rope_theta: 1.0e4}\n");
+  small.folder.Write("config.json", kConfig);
+  const auto job = small.Load();
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  const proto::Model& model = job->spec.model();
+  EXPECT_EQ(model.hidden_size(), 32);
+  EXPECT_EQ(model.num_hidden_layers(), 2) << "the job's own keys win";
+  EXPECT_EQ(model.rope_theta(), 1e4);
+  EXPECT_EQ(model.head_dim(), 8);
+  EXPECT_EQ(model.max_position_embeddings(), 4096);
+  EXPECT_TRUE(model.tie_word_embeddings());
+  EXPECT_EQ(model.rope_scaling().factor(), 8.0);
+  EXPECT_THAT(model.eos_token_id(), ElementsAre(7, 8));
+  EXPECT_EQ(job->provenance.at("model.hidden_size"), "model.config");
+  EXPECT_EQ(job->provenance.at("model.num_hidden_layers"), "file");
+  EXPECT_EQ(job->provenance.at("model.head_dim"), "default");
+}
+
+TEST(HfModelTest, AFolderToStartFromHasItsOwnConfig) {
+  const JobFolder small(std::string(kJob) + "model: {init_from: .}\n");
+  small.folder.Write("config.json", kConfig);
+  const auto job = small.Load();
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  EXPECT_EQ(job->spec.model().num_hidden_layers(), 6);
+  EXPECT_EQ(job->provenance.at("model.num_hidden_layers"), "model.init_from");
+}
+
+TEST(HfModelTest, AMissingOrBrokenFileIsOneSentence) {
+  const JobFolder missing(std::string(kJob) + "model: {config: nowhere.json}\n");
+  EXPECT_THAT(missing.Errors(), HasSubstr("model.config"));
+  EXPECT_THAT(missing.Errors(), HasSubstr("nowhere.json"));
+  const JobFolder broken(std::string(kJob) + "model: {config: config.json}\n");
+  broken.folder.Write("config.json", "{\"hidden_size\": \"many\"}");
+  EXPECT_THAT(broken.Errors(), HasSubstr("hidden_size"));
+  broken.folder.Write("config.json", "not json");
+  EXPECT_THAT(broken.Errors(), HasSubstr("config.json"));
+}
+
+}  // namespace
+}  // namespace troupe::testing

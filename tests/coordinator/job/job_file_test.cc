@@ -1,0 +1,111 @@
+#include "coordinator/job/job_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/job_folder.h"
+
+namespace troupe::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(JobFileTest, DefaultsFillTheEffectiveJob) {
+  const JobFolder small;
+  const auto job = small.Load();
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  const proto::JobSpec& spec = job->spec;
+  EXPECT_EQ(spec.model().head_dim(), 4);
+  EXPECT_EQ(spec.resources().workers(), 2);
+  EXPECT_EQ(spec.batch().gradient_groups(), 1);
+  EXPECT_EQ(spec.lr_scheduler().decay_steps(), 20);
+  EXPECT_EQ(spec.checkpoint().resume(), "never");
+  EXPECT_EQ(spec.data().train(), small.folder / "text.txt") << "relative to the job file";
+  EXPECT_EQ(job->text, kTinyJob);
+  EXPECT_EQ(job->provenance.at("train.steps"), "file");
+  EXPECT_EQ(job->provenance.at("resources.workers"), "default");
+}
+
+TEST(JobFileTest, TheEffectiveTextSaysWhereEachKeyIsFromAndLoadsToTheSameJob) {
+  const JobFolder small;
+  const auto job = small.Load({"train.steps=9"});
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  EXPECT_THAT(job->effective_text, HasSubstr("  steps: 9  # from: flag\n"));
+  EXPECT_THAT(job->effective_text, HasSubstr("  hidden_size: 16  # from: file\n"));
+  EXPECT_THAT(job->effective_text, HasSubstr("  betas: [0.9, 0.95]  # from: default\n"));
+  const JobFolder again(job->effective_text);
+  const auto reloaded = again.Load();
+  ASSERT_TRUE(reloaded.ok()) << reloaded.error().message;
+  EXPECT_EQ(reloaded->spec.SerializeAsString(), job->spec.SerializeAsString());
+}
+
+TEST(JobFileTest, TextWithQuotesAndNewlinesSurvivesTheEffectiveFile) {
+  const JobFolder small(std::string(kTinyJob) +
+                        "eval: {sample: {prompt: \"a \\\"b\\\" \\\\ # : \\n c\"}}\n");
+  const auto job = small.Load();
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  EXPECT_EQ(job->spec.eval().sample().prompt(), "a \"b\" \\ # : \n c");
+  const auto again = JobFolder(job->effective_text).Load();
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_EQ(again->spec.eval().sample().prompt(), job->spec.eval().sample().prompt());
+}
+
+TEST(JobFileTest, AFlagWinsOverTheFileAndTheFileOverItsParents) {
+  const JobFolder small;
+  const std::string child = small.folder.Write(
+      "child.yaml", "extends: job.yaml\ntrain: {steps: 30}\noptimizer: {betas: [0.5, 0.6]}\n");
+  const auto job = LoadJob(SystemFiles(), child, {{"train.seed", "5"}});
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  EXPECT_EQ(job->spec.train().steps(), 30);
+  EXPECT_EQ(job->spec.train().seed(), 5);
+  EXPECT_EQ(job->spec.model().hidden_size(), 16);
+  EXPECT_THAT(job->spec.optimizer().betas(), ElementsAre(0.5, 0.6)) << "a list replaces a list";
+  EXPECT_EQ(job->provenance.at("model.hidden_size"), small.path);
+}
+
+TEST(JobFileTest, ExtendsInACircleIsRefused) {
+  const JobFolder small("extends: job.yaml\n");
+  EXPECT_THAT(small.Errors(), HasSubstr("extends goes through more than"));
+}
+
+TEST(JobFileTest, SchedulesHaveSeveralSpellings) {
+  const JobFolder small;
+  for (const char* name : {"afab", "gpipe"}) {
+    const auto job = small.Load({std::string("parallelism.schedule=") + name});
+    ASSERT_TRUE(job.ok()) << job.error().message;
+    EXPECT_EQ(job->spec.parallelism().schedule(), "gpipe");
+  }
+  EXPECT_THAT(small.Errors({"parallelism.schedule=1f1c"}), HasSubstr("1f1b"));
+}
+
+TEST(JobFileTest, AllErrorsComeInOnePass) {
+  const JobFolder small("train: {stesp: 3, seed: x}\nmodell: {}\n");
+  const auto job = small.Load({"batch.nothing=1"});
+  ASSERT_FALSE(job.ok());
+  EXPECT_EQ(job.error().code, ErrorCode::kInvalidSpec);
+  EXPECT_EQ(ExitCode(job.error().code), 2);
+  EXPECT_THAT(job.error().message, HasSubstr("job.yaml:1:9: there is no key train.stesp"));
+  EXPECT_THAT(job.error().message, HasSubstr("job.yaml:1:25: train.seed = x"));
+  EXPECT_THAT(job.error().message, HasSubstr("job.yaml:2:1: there is no key modell"));
+  EXPECT_THAT(job.error().message, HasSubstr("--set batch.nothing=1: there is no key"));
+}
+
+TEST(JobFileTest, AMissingFileIsNamed) {
+  const auto job = LoadJob(SystemFiles(), "/no/such/job.yaml", {});
+  ASSERT_FALSE(job.ok());
+  EXPECT_THAT(job.error().message, HasSubstr("/no/such/job.yaml"));
+}
+
+TEST(JobFileTest, AnOverrideNeedsAnEqualsSign) {
+  EXPECT_FALSE(ParseOverride("train.steps").ok());
+  EXPECT_FALSE(ParseOverride("=3").ok());
+  const auto override_of_text = ParseOverride("eval.sample.prompt=a=b");
+  ASSERT_TRUE(override_of_text.ok());
+  EXPECT_EQ(override_of_text->path, "eval.sample.prompt");
+  EXPECT_EQ(override_of_text->value, "a=b");
+}
+
+}  // namespace
+}  // namespace troupe::testing

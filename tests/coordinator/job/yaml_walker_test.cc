@@ -1,0 +1,139 @@
+#include "coordinator/job/yaml_walker.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "proto/job.pb.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+struct Walked {
+  proto::JobSpec spec{};
+  std::vector<std::string> errors{};
+  Provenance provenance{};
+};
+
+Walked Walk(std::string_view text) {
+  Walked walked;
+  WalkYaml(text, {"job.yaml", "file", &walked.errors, &walked.provenance}, walked.spec);
+  return walked;
+}
+
+Walked WalkSet(std::string_view path, std::string_view value) {
+  Walked walked;
+  WalkOverride(path, value, {"--set", "flag", &walked.errors, &walked.provenance}, walked.spec);
+  return walked;
+}
+
+TEST(YamlWalkerTest, ReadsEveryTypeOfKey) {
+  const Walked walked = Walk(
+      "name: a job\n"
+      "model: {hidden_size: 64, tie_word_embeddings: true, eos_token_id: [1, 2]}\n"
+      "optimizer: {lr: 3.0e-4, betas: [0.9, 0.95]}\n");
+  EXPECT_THAT(walked.errors, IsEmpty());
+  EXPECT_EQ(walked.spec.name(), "a job");
+  EXPECT_EQ(walked.spec.model().hidden_size(), 64);
+  EXPECT_TRUE(walked.spec.model().tie_word_embeddings());
+  EXPECT_THAT(walked.spec.model().eos_token_id(), ElementsAre(1, 2));
+  EXPECT_EQ(walked.spec.optimizer().lr(), 3e-4);
+  EXPECT_THAT(walked.spec.optimizer().betas(), ElementsAre(0.9, 0.95));
+  EXPECT_EQ(walked.provenance.at("model.hidden_size"), "file");
+  EXPECT_FALSE(walked.provenance.contains("model.head_dim"));
+}
+
+TEST(YamlWalkerTest, OneValueStandsForAListOfOne) {
+  EXPECT_THAT(Walk("model: {eos_token_id: 5}").spec.model().eos_token_id(), ElementsAre(5));
+}
+
+TEST(YamlWalkerTest, AnUnknownKeyIsPlacedAndHelpedWith) {
+  const Walked near = Walk("name: x\nparalelism:\n  pp: 2\n");
+  EXPECT_THAT(near.errors,
+              ElementsAre("job.yaml:2:1: there is no key paralelism: did you mean parallelism?"));
+  const Walked nested = Walk("batch:\n  micro_batch: 4\n  zzz: 1\n");
+  EXPECT_THAT(nested.errors,
+              ElementsAre(HasSubstr("job.yaml:2:3: there is no key batch.micro_batch"),
+                          HasSubstr("job.yaml:3:3: there is no key batch.zzz: use one of "
+                                    "micro_batch_size, global_batch_size, seq_len")));
+}
+
+TEST(YamlWalkerTest, AKeyGivenTwiceIsRefusedAlsoUnderAnAlias) {
+  EXPECT_THAT(Walk("train: {steps: 1, steps: 2}").errors,
+              ElementsAre(HasSubstr("job.yaml:1:19: train.steps is given twice")));
+  EXPECT_THAT(Walk("parallelism: {pp: 1, pipeline_parallel_size: 2}").errors,
+              ElementsAre(HasSubstr("parallelism.pp is given twice")));
+}
+
+TEST(YamlWalkerTest, WhatPeopleTypeElsewhereIsUnderstood) {
+  const Walked walked = Walk("parallelism: {pipeline_parallel_size: 4}");
+  EXPECT_THAT(walked.errors, IsEmpty());
+  EXPECT_EQ(walked.spec.parallelism().pp(), 4);
+  EXPECT_EQ(WalkSet("parallelism.pipeline_parallel_size", "3").spec.parallelism().pp(), 3);
+}
+
+TEST(YamlWalkerTest, AWrongTypeIsPlacedWithWhatIsNeeded) {
+  const Walked walked = Walk(
+      "train: {steps: ten, seed: 1.5}\n"
+      "data: {shuffle: yes}\n"
+      "optimizer: {lr: fast}\n"
+      "model: 7\n"
+      "name: [a]\n"
+      "batch: {seq_len: 99999999999}\n");
+  EXPECT_THAT(
+      walked.errors,
+      ElementsAre("job.yaml:1:16: train.steps = ten: needs a whole number",
+                  "job.yaml:1:27: train.seed = 1.5: needs a whole number",
+                  "job.yaml:2:17: data.shuffle = yes: needs true or false",
+                  "job.yaml:3:17: optimizer.lr = fast: needs a number",
+                  HasSubstr("job.yaml:4:8: model is not a mapping of keys: config, init_from"),
+                  "job.yaml:5:7: name needs text",
+                  "job.yaml:6:18: batch.seq_len = 99999999999: needs a whole number"));
+}
+
+TEST(YamlWalkerTest, WhatIsNoYamlIsOneSentence) {
+  for (const char* text : {"a: [1, 2", "a: b: c", "\t- x", "&a *a", "{", "\"unclosed", "%TAG"}) {
+    EXPECT_EQ(Walk(text).errors.size(), 1u) << text;
+  }
+  EXPECT_THAT(Walk("just words").errors, ElementsAre(HasSubstr("the job is not a mapping")));
+  EXPECT_THAT(Walk("").errors, ElementsAre(HasSubstr("the job is not a mapping")));
+}
+
+TEST(YamlWalkerTest, HostileSizesAreRefused) {
+  EXPECT_THAT(Walk(std::string((1 << 20) + 1, ' ')).errors,
+              ElementsAre(HasSubstr("at most 1048576 are read")));
+  EXPECT_EQ(Walk(std::string(500'000, '[')).errors.size(), 1u);
+  EXPECT_EQ(Walk("model: " + std::string(100'000, '{')).errors.size(), 1u);
+  std::string list = "optimizer: {betas: [";
+  for (int i = 0; i < 2000; ++i) list += "1,";
+  EXPECT_THAT(Walk(list + "1]}").errors, ElementsAre(HasSubstr("too many values")));
+}
+
+TEST(YamlWalkerTest, AnOverrideIsCheckedLikeAFile) {
+  const Walked good = WalkSet("optimizer.betas", "[0.8, 0.9]");
+  EXPECT_THAT(good.errors, IsEmpty());
+  EXPECT_THAT(good.spec.optimizer().betas(), ElementsAre(0.8, 0.9));
+  EXPECT_EQ(good.provenance.at("optimizer.betas"), "flag");
+  EXPECT_THAT(WalkSet("train.stesp", "3").errors,
+              ElementsAre("--set: there is no key train.stesp: did you mean steps?"));
+  EXPECT_THAT(WalkSet("name.first", "x").errors,
+              ElementsAre(HasSubstr("name has no keys of its own")));
+  EXPECT_THAT(WalkSet("train.steps", "many").errors,
+              ElementsAre(HasSubstr("train.steps = many: needs a whole number")));
+  EXPECT_EQ(WalkSet("", "1").errors.size(), 1u);
+  EXPECT_EQ(WalkSet("train.", "1").errors.size(), 1u);
+}
+
+TEST(NearestTest, SuggestsOnlyWhatIsNear) {
+  const std::vector<std::string> words = {"steps", "seed", "dtype"};
+  EXPECT_EQ(Nearest("step", words), "steps");
+  EXPECT_EQ(Nearest("dtpye", words), "dtype");
+  EXPECT_EQ(Nearest("checkpointing", words), "");
+  EXPECT_EQ(Nearest("", {}), "");
+}
+
+}  // namespace
+}  // namespace troupe
