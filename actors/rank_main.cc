@@ -28,6 +28,7 @@
 #include "actors/schedule_actor.h"
 #include "actors/stage_actor.h"
 #include "runtime/actor/frame_link.h"
+#include "runtime/base/talk.h"
 #include "runtime/transport/inproc/inproc_transport.h"
 #include "runtime/transport/ucx/ucx_transport.h"
 
@@ -497,7 +498,7 @@ class RankProgram {
 
 int Main(int argc, char** argv) {
   if (argc != 3 || std::strcmp(argv[1], "--control-fd") != 0) {
-    fmt::print(stderr, "troupe-rank is started by a host agent: troupe worker --join HOST:PORT\n");
+    Talk("troupe-rank is started by a host agent: troupe worker --join HOST:PORT\n");
     return ExitCode(ErrorCode::kInvalidSpec);
   }
   Scheduler scheduler;

@@ -9,6 +9,7 @@
 #include "coordinator/rpc_status.h"
 #include "coordinator/write_queue.h"
 #include "proto/control.grpc.pb.h"
+#include "runtime/base/talk.h"
 
 namespace troupe {
 namespace {
@@ -90,7 +91,7 @@ class Client final : public AgentClient {
     stream_ = nullptr;
     agent_.Disconnected();
     if (!std::exchange(complained_, true)) {
-      fmt::print(stderr, "{}; trying again\n", FromRpc(status, coordinator_).message);
+      Talk("{}; trying again\n", FromRpc(status, coordinator_).message);
     }
     retry_ = scheduler_.After(kRetryMs, [this] { Open(); });
   }

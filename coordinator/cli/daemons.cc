@@ -13,6 +13,7 @@
 #include "coordinator/control_service.h"
 #include "coordinator/ops/attend.h"
 #include "coordinator/report/run_directory.h"
+#include "runtime/base/talk.h"
 
 namespace troupe {
 namespace {
@@ -61,7 +62,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
   StopSignals stop(scheduler);
   FileSystem& files = SystemFiles();
   if (const Status made = files.CreateDirectories(command.state_directory); !made.ok()) {
-    fmt::print(stderr, "--state: {}\n", made.error().message);
+    Talk("--state: {}\n", made.error().message);
     return ExitCode(made.error().code);
   }
   const Seams seams{scheduler, files};
@@ -72,7 +73,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
   };
   auto server = ControlServer::Start(state, seams, recorder, command.listen);
   if (!server.ok()) {
-    fmt::print(stderr, "{}\n", server.error().message);
+    Talk("{}\n", server.error().message);
     return ExitCode(server.error().code);
   }
   const std::string host = command.listen.substr(0, command.listen.rfind(':'));

@@ -16,6 +16,7 @@
 #include "coordinator/job/yaml_walker.h"
 #include "coordinator/report/metrics_json.h"
 #include "runtime/base/result.h"
+#include "runtime/base/talk.h"
 
 namespace troupe {
 namespace {
@@ -25,7 +26,7 @@ constexpr int kUsage = 2;
 int ListAll(const std::string& address, bool json) {
   auto reply = ConnectControl(address)->ListJobs();
   if (!reply.ok()) {
-    fmt::print(stderr, "{}\n", reply.error().message);
+    Talk("{}\n", reply.error().message);
     return ExitCode(reply.error().code);
   }
   if (json) {
@@ -47,8 +48,7 @@ int ListAll(const std::string& address, bool json) {
                job.tokens_per_second(), job.layout());
   }
   for (const auto& host : reply->hosts()) {
-    fmt::print(stderr, "host {}: {} of {} slots in use\n", host.name(), host.slots_used(),
-               host.slots());
+    Talk("host {}: {} of {} slots in use\n", host.name(), host.slots_used(), host.slots());
   }
   return 0;
 }
@@ -66,7 +66,7 @@ int ShowStatus(const std::string& address, uint64_t job, bool why) {
     reply = client->GetStatus(request);
   }
   if (!reply.ok()) {
-    fmt::print(stderr, "{}\n", reply.error().message);
+    Talk("{}\n", reply.error().message);
     return ExitCode(reply.error().code);
   }
   const auto& s = reply->summary();
@@ -87,7 +87,7 @@ int CancelJob(const std::string& address, uint64_t job, bool kill) {
   request.set_kill(kill);
   auto reply = ConnectControl(address)->Cancel(request);
   if (!reply.ok()) {
-    fmt::print(stderr, "{}\n", reply.error().message);
+    Talk("{}\n", reply.error().message);
     return ExitCode(reply.error().code);
   }
   fmt::print("{}\n", JobStateName(reply->state()));

@@ -19,12 +19,13 @@
 #include "coordinator/report/console.h"
 #include "coordinator/report/plan_report.h"
 #include "runtime/base/random.h"
+#include "runtime/base/talk.h"
 
 namespace troupe {
 namespace {
 
 int Fail(const Error& error) {
-  fmt::print(stderr, "{}\n", error.message);
+  Talk("{}\n", error.message);
   return ExitCode(error.code);
 }
 
@@ -77,9 +78,8 @@ class CancelOnSignal {
         request.set_job(job);
         request.set_checkpoint(true);
         request.set_kill(++count > 1);
-        fmt::print(stderr, "\n{}\n",
-                   count == 1 ? "stopping after this step, with a checkpoint; again: at once"
-                              : "stopping at once");
+        Talk("\n{}\n", count == 1 ? "stopping after this step, with a checkpoint; again: at once"
+                                  : "stopping at once");
         (void)client.Cancel(request);
       }
     });
@@ -179,7 +179,7 @@ int SubmitJob(const RunCommand& command) {
     fmt::print("{}\n", reply->job());
     return 0;
   }
-  fmt::print(stderr, "job {}\n", reply->job());
+  Talk("job {}\n", reply->job());
   signals.Watch(*client, reply->job());
   const int exit_code = FollowJob(*client, command, *job, reply->job(), reply->run_directory());
   signals.Stop();
@@ -194,7 +194,7 @@ int RunJob(const RunCommand& command) {
   const std::string run_directory = RunDirectoryOf(command, job->spec.name());
   auto resume_from = ResolveResume(SystemFiles(), run_directory, *job);
   if (!resume_from.ok()) return Fail(resume_from.error());
-  if (!resume_from->empty()) fmt::print(stderr, "going on from {}\n", *resume_from);
+  if (!resume_from->empty()) Talk("going on from {}\n", *resume_from);
   std::unique_ptr<LocalCluster> cluster;
   std::string address = command.coordinator;
   if (address.empty()) {

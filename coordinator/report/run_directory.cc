@@ -11,6 +11,7 @@
 
 #include "actors/plan/job_plan.h"
 #include "coordinator/report/plan_report.h"
+#include "runtime/base/talk.h"
 #include "runtime/format/checkpoint_manifest.h"
 #include "runtime/format/metrics_file.h"
 
@@ -105,7 +106,7 @@ Status RunDirectory::ReadEarlierLosses() {
 
 void RunDirectory::Note(const Status& status) {
   if (status.ok() || std::exchange(complained_, true)) return;
-  fmt::print(stderr, "the run's records are incomplete from now on: {}\n", status.error().message);
+  Talk("the run's records are incomplete from now on: {}\n", status.error().message);
 }
 
 void RunDirectory::Append(const std::string& name, const std::string& text) {

@@ -7,6 +7,7 @@
 
 #include "runtime/actor/actor_base.h"
 #include "runtime/actor/scheduler.h"
+#include "runtime/base/talk.h"
 #include "runtime/trace/span.h"
 
 namespace troupe {
@@ -318,8 +319,7 @@ void Scheduler::DeliverDown(const SupervisorLink& supervisor, Down down) {
   if (on_down_) {
     on_down_(down);
   } else {
-    fmt::print(stderr, "{} (incarnation {}) ended: {}\n", down.name, down.incarnation,
-               down.error.message);
+    Talk("{} (incarnation {}) ended: {}\n", down.name, down.incarnation, down.error.message);
   }
 }
 

@@ -111,6 +111,19 @@ TEST_F(RunTest, AResumedRunGoesOnBitForBit) {
   EXPECT_THAT(refused.output, HasSubstr("optimizer.lr was 0.001, is 0.5"));
 }
 
+TEST_F(RunTest, AFullDiskEndsTheJobWithASentence) {
+  const std::string disk = folder_.path() + "/disk";
+  const auto mounted =
+      testing::Shell("mkdir " + disk + " && mount -t tmpfs -o size=200k tmpfs " + disk + " 2>&1");
+  if (mounted.exit_code != 0) GTEST_SKIP() << "no small disk can be mounted: " << mounted.output;
+  const auto run = Troupe("run job.yaml --set checkpoint.every=3 --run-dir disk/run 2>&1");
+  EXPECT_EQ(run.exit_code, 1) << run.output;
+  EXPECT_THAT(run.output, HasSubstr("No space left on device"));
+  EXPECT_THAT(run.output, HasSubstr("checkpoint"));
+  const auto left = testing::Shell("ls " + disk + "/run/checkpoints; umount " + disk);
+  EXPECT_THAT(left.output, ::testing::Not(HasSubstr("step-")));
+}
+
 TEST_F(RunTest, BadJobsAreRefusedInOneSentence) {
   const struct {
     std::string set;
