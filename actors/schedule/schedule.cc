@@ -216,7 +216,9 @@ std::string ToCsvRow(const std::vector<Action>& actions) {
 std::string ToCsv(const Schedule& schedule) {
   std::string text;
   for (const std::vector<Action>& actions : schedule.ranks) {
-    text += ToCsvRow(actions) + "\r\n";  // as Python's csv writer ends a row
+    // Rows end as Python's csv writer ends them. A rank without actions has two empty cells: a
+    // blank last line would be no rank.
+    text += (actions.empty() ? std::string(",") : ToCsvRow(actions)) + "\r\n";
   }
   return text;
 }
