@@ -44,6 +44,9 @@ MemoryPrediction MemoryOf(const JobPlan& plan, Rank rank) {
   return PredictMemory(plan.table, inputs);
 }
 
+// Forward actions of a step: every rank holds the whole schedule.
+constexpr int64_t kActionsMax = int64_t{1} << 20;
+
 }  // namespace
 
 StageShape JobPlan::ShapeOf(Rank rank) const {
@@ -75,6 +78,12 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
   }
   const int ranks = plan.mesh.extent(Axis::kPp);
   ASSIGN_OR_RETURN(plan.stages, PartitionStages(config, ranks, plan.batch.seq_len));
+  if (plan.batch.num_microbatches * ranks > kActionsMax) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "batch: {} microbatches a step on parallelism.pp = {}: use at most {} "
+                     "microbatches, by a larger batch.micro_batch_size",
+                     plan.batch.num_microbatches, ranks, kActionsMax / ranks);
+  }
   const std::string name =
       spec.parallelism().has_schedule() ? spec.parallelism().schedule() : "1f1b";
   ASSIGN_OR_RETURN(plan.train, Generate({.name = name,

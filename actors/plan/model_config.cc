@@ -9,18 +9,21 @@ namespace troupe {
 namespace {
 
 constexpr int64_t kSizeMax = int64_t{1} << 24;
+// Bounds the table of parameters and the search for the partition.
+constexpr int64_t kLayersMax = 2048;
 
 class Reader {
  public:
   explicit Reader(std::vector<Error>& errors) : errors_(errors) {}
 
-  int64_t Positive(std::string_view field, bool given, int64_t value, int64_t otherwise) {
+  int64_t Positive(std::string_view field, bool given, int64_t value, int64_t otherwise,
+                   int64_t most = kSizeMax) {
     if (!given) {
       if (otherwise <= 0) Refuse("model.{} is missing: give it, or model.config with it", field);
       return otherwise;
     }
-    if (value < 1 || value > kSizeMax) {
-      Refuse("model.{} = {}: use 1 to {}", field, value, kSizeMax);
+    if (value < 1 || value > most) {
+      Refuse("model.{} = {}: use 1 to {}", field, value, most);
       return 0;
     }
     return value;
@@ -116,7 +119,7 @@ ModelConfigReading ReadModelConfig(const proto::Model& model) {
   config.intermediate_size = reader.Positive("intermediate_size", model.has_intermediate_size(),
                                              model.intermediate_size(), 0);
   config.num_hidden_layers = reader.Positive("num_hidden_layers", model.has_num_hidden_layers(),
-                                             model.num_hidden_layers(), 0);
+                                             model.num_hidden_layers(), 0, kLayersMax);
   config.num_attention_heads = reader.Positive(
       "num_attention_heads", model.has_num_attention_heads(), model.num_attention_heads(), 0);
   config.vocab_size = reader.Positive("vocab_size", model.has_vocab_size(), model.vocab_size(), 0);

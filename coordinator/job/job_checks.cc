@@ -1,5 +1,7 @@
 #include "coordinator/job/job_checks.h"
 
+#include <algorithm>
+#include <cctype>
 #include <cmath>
 
 #include "actors/plan/batch_arithmetic.h"
@@ -39,6 +41,14 @@ class Checker {
   void Training() {
     if (spec_.spec_version() != 1) Refuse("spec_version = {}: use 1", spec_.spec_version());
     if (spec_.kind() != "pretrain") Refuse("kind = {}: use pretrain", spec_.kind());
+    // The name becomes a folder.
+    const std::string& name = spec_.name();
+    const bool plain = std::ranges::all_of(name, [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
+    });
+    if (name.empty() || name.size() > 100 || name[0] == '.' || !plain) {
+      Refuse("name: use up to 100 letters, digits, dots, hyphens and underscores, no dot first");
+    }
     const proto::Train& train = spec_.train();
     if (!train.has_steps()) {
       Refuse("train.steps is missing: give the number of optimizer updates");

@@ -48,7 +48,10 @@ void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
   proto::Batch* batch = spec.mutable_batch();
   TROUPE_DEFAULT(batch, "batch", gradient_groups, p->dp());
   proto::Resources* resources = spec.mutable_resources();
-  TROUPE_DEFAULT(resources, "resources", workers, p->dp() * p->cp() * p->tp() * p->pp());
+  // Axes that are out of range are refused later; their product must not overflow here.
+  const double product = double{1} * p->dp() * p->cp() * p->tp() * p->pp();
+  TROUPE_DEFAULT(resources, "resources", workers,
+                 static_cast<int32_t>(std::clamp(product, 0.0, 1e9)));
   TROUPE_DEFAULT(resources, "resources", threads_per_worker, 1);
 }
 

@@ -21,7 +21,10 @@ constexpr int64_t kFileBytesMax = int64_t{1} << 20;
 constexpr int kExtendsMax = 8;
 
 std::string Absolute(const std::string& folder, const std::string& path) {
-  return fs::weakly_canonical(fs::path(folder) / path).string();
+  // By its words alone: asking the disk throws for what can be no path.
+  std::string absolute = (fs::path(folder) / path).lexically_normal().string();
+  if (absolute.size() > 1 && absolute.ends_with('/')) absolute.pop_back();
+  return absolute;
 }
 
 // Parents first, so that a child's keys win.
@@ -101,8 +104,9 @@ std::string ScalarText(const Message& message, const FieldDescriptor& field, int
     default: {
       std::string quoted = "\"";
       for (const char c : r.GetString(message, &field)) {
-        if (c == '\n') {
-          quoted += "\\n";
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte < 0x20 || byte == 0x7f) {
+          quoted += fmt::format("\\x{:02x}", byte);
           continue;
         }
         if (c == '"' || c == '\\') quoted += '\\';

@@ -19,6 +19,8 @@ using google::protobuf::Reflection;
 constexpr size_t kFileBytesMax = size_t{1} << 20;
 constexpr int kDepthMax = 16;
 constexpr size_t kListLengthMax = 1024;
+constexpr size_t kErrorsMax = 100;
+constexpr size_t kShownMax = 60;  // bytes of a value or key in an error
 
 // What people type elsewhere for the same thing.
 const std::map<std::string, std::string, std::less<>> kAliases = {
@@ -47,6 +49,37 @@ std::vector<std::string> KeysOf(const Descriptor& type) {
   std::vector<std::string> keys;
   for (int i = 0; i < type.field_count(); ++i) keys.emplace_back(type.field(i)->name());
   return keys;
+}
+
+// The line, from 1, of the first byte that is not UTF-8 as RFC 3629 has it; 0 where all is.
+int LineOfBadUtf8(std::string_view text) {
+  int line = 1;
+  for (size_t i = 0; i < text.size();) {
+    const auto at = [&](size_t k) { return static_cast<unsigned char>(text[i + k]); };
+    const unsigned char lead = at(0);
+    line += lead == '\n' ? 1 : 0;
+    const size_t length = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    const bool lead_good = lead < 0x80 || (lead >= 0xc2 && lead <= 0xf4);
+    if (!lead_good || i + length > text.size()) return line;
+    for (size_t k = 1; k < length; ++k) {
+      if ((at(k) & 0xc0) != 0x80) return line;
+    }
+    const bool overlong = (lead == 0xe0 && at(1) < 0xa0) || (lead == 0xf0 && at(1) < 0x90);
+    const bool no_character = (lead == 0xed && at(1) >= 0xa0) || (lead == 0xf4 && at(1) >= 0x90);
+    if (overlong || no_character) return line;
+    i += length;
+  }
+  return 0;
+}
+
+// A key or value of the file in one printable, short line.
+std::string Shown(std::string_view text) {
+  std::string shown;
+  for (const char c : text.substr(0, kShownMax)) {
+    const auto byte = static_cast<unsigned char>(c);
+    shown += byte < 0x20 || byte == 0x7f ? '?' : c;
+  }
+  return text.size() > kShownMax ? shown + "..." : shown;
 }
 
 std::string_view TypeInWords(const FieldDescriptor& field) {
@@ -86,7 +119,7 @@ class Walker {
           alias != kAliases.end() && type.FindFieldByName(key) == nullptr) {
         key = alias->second;
       }
-      const std::string full = path.empty() ? key : path + "." + key;
+      const std::string full = path.empty() ? Shown(key) : path + "." + Shown(key);
       const FieldDescriptor* field = type.FindFieldByName(key);
       if (field == nullptr) {
         UnknownKey(entry.first, full, key, type);
@@ -123,7 +156,7 @@ class Walker {
   void UnknownKey(const YAML::Node& at, const std::string& path, const std::string& key,
                   const Descriptor& type) {
     const std::vector<std::string> keys = KeysOf(type);
-    const std::string nearest = Nearest(key, keys);
+    const std::string nearest = key.size() > kShownMax ? "" : Nearest(key, keys);
     if (!nearest.empty()) {
       return Fail(at, "there is no key {}: did you mean {}?", path, nearest);
     }
@@ -132,6 +165,7 @@ class Walker {
 
   template <typename... Args>
   void Fail(const YAML::Node& node, fmt::format_string<Args...> format, Args&&... args) {
+    if (context_.errors->size() >= kErrorsMax) return;
     const YAML::Mark mark = node.Mark();
     const std::string at =
         context_.origin == "flag" || mark.is_null()
@@ -149,7 +183,7 @@ class Walker {
     }
     const std::string text = node.Scalar();
     const bool set = Set(text, field, message);
-    if (!set) Fail(node, "{} = {}: needs {}", path, text, TypeInWords(field));
+    if (!set) Fail(node, "{} = {}: needs {}", path, Shown(text), TypeInWords(field));
     return set;
   }
 
@@ -216,6 +250,11 @@ void WalkYaml(std::string_view text, const WalkContext& context, Message& messag
                                           context.place, text.size(), kFileBytesMax));
     return;
   }
+  if (const int line = LineOfBadUtf8(text); line > 0) {
+    context.errors->push_back(
+        fmt::format("{}:{}: not UTF-8: save the file as UTF-8", context.place, line));
+    return;
+  }
   try {
     YAML::Node root = YAML::Load(std::string(text));
     if (extra != nullptr && root.IsMap()) {
@@ -234,6 +273,10 @@ void WalkYaml(std::string_view text, const WalkContext& context, Message& messag
 
 void WalkOverride(std::string_view path, std::string_view value, const WalkContext& context,
                   Message& message) {
+  if (LineOfBadUtf8(path) > 0 || LineOfBadUtf8(value) > 0) {
+    context.errors->push_back(fmt::format("{}: not UTF-8", context.place));
+    return;
+  }
   Walker walker(context);
   try {
     const YAML::Node node = YAML::Load(std::string(value));

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "coordinator/job/job_file.h"
 #include "runtime/base/check.h"
 #include "runtime/format/checkpoint_manifest.h"
 #include "runtime/format/hf_config.h"
@@ -51,7 +52,40 @@ class OneFile : public FileSystem {
   std::span<const std::byte> bytes_;
 };
 
+// The job file; every other file is missing.
+class OneText : public OneFile {
+ public:
+  explicit OneText(std::string_view text) : OneFile({}), text_(text) {}
+  Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) override {
+    if (path == "/fuzz" && static_cast<int64_t>(text_.size()) <= max_bytes) {
+      return std::string(text_);
+    }
+    return MakeError(ErrorCode::kNotFound, "{}: there is no such file", path);
+  }
+  Result<int64_t> FileBytes(const std::string&) override { return int64_t{100'000}; }
+
+ private:
+  std::string_view text_;
+};
+
 }  // namespace
+
+void FuzzJobFile(std::span<const std::byte> bytes) {
+  OneText files(TextOf(bytes));
+  const auto job = LoadJob(files, "/fuzz", {});
+  if (!job.ok()) {
+    CHECK(!job.error().message.empty());
+    CHECK(ExitCode(job.error().code) == 2 || ExitCode(job.error().code) == 3, "{}",
+          job.error().message);
+    return;
+  }
+  // What was understood, written out and read again, is the same job.
+  OneText again(job->effective_text);
+  const auto reloaded = LoadJob(again, "/fuzz", {});
+  CHECK(reloaded.ok(), "{}\n{}", reloaded.error().message, job->effective_text);
+  CHECK(reloaded->spec.SerializeAsString() == job->spec.SerializeAsString(), "{}",
+        job->effective_text);
+}
 
 void FuzzSafetensors(std::span<const std::byte> bytes) {
   OneFile files(bytes);

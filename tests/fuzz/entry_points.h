@@ -13,6 +13,8 @@ void FuzzHfConfig(std::span<const std::byte> bytes);
 // The file is a llm.c .bin.
 void FuzzTokenFile(std::span<const std::byte> bytes);
 void FuzzManifest(std::span<const std::byte> bytes);
+// A job file, read to the effective job; errors are those of a bad spec.
+void FuzzJobFile(std::span<const std::byte> bytes);
 // A message, a link frame or an address of the UCX transport.
 void FuzzUcxFrame(std::span<const std::byte> bytes);
 

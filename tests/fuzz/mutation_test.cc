@@ -83,13 +83,14 @@ class Mutator {
 
 using EntryPoint = std::function<void(std::span<const std::byte>)>;
 
-void Feed(std::string_view name, const EntryPoint& entry, const std::vector<std::string>& seeds) {
+void Feed(std::string_view name, const EntryPoint& entry, const std::vector<std::string>& seeds,
+          int mutations_per_seed = kMutationsPerSeed) {
   for (size_t s = 0; s < seeds.size(); ++s) {
     for (size_t size = 0; size <= seeds[s].size(); ++size) {
       entry(BytesOf(std::string_view(seeds[s]).substr(0, size)));
     }
     Mutator mutator(RandomKey(s, name));
-    for (int i = 0; i < kMutationsPerSeed; ++i) {
+    for (int i = 0; i < mutations_per_seed; ++i) {
       // Of its own size, so that a sanitizer sees a read beyond the end.
       const std::string mutated = mutator.Mutate(seeds[s]);
       const std::vector<char> exact(mutated.begin(), mutated.end());
@@ -131,6 +132,20 @@ TEST(MutationTest, HfConfig) {
   config.rope_scaling = RopeScalingLlama3{};
   config.eos_token_id = {1, 2};
   Feed("hf_config", FuzzHfConfig, {plain, HfConfigJson(config, "bfloat16")});
+}
+
+TEST(MutationTest, JobFile) {
+  const std::string block =
+      "name: small\n"
+      "model:\n  hidden_size: 16\n  intermediate_size: 32\n  num_hidden_layers: 4\n"
+      "  num_attention_heads: 4\n  num_key_value_heads: 2\n  vocab_size: 256\n"
+      "data: {train: text.txt, shuffle: true}\n"
+      "parallelism: {pp: 2, schedule: 1f1b}\n"
+      "batch: {micro_batch_size: 1, global_batch_size: 4, seq_len: 8}\n"
+      "optimizer: {lr: 1.0e-3, betas: [0.9, 0.95]}\n"
+      "train: {steps: 20, seed: 7}\n"
+      "eval: {sample: {prompt: \"a \\\"b\\\" # c\", tokens: 3}}\n";
+  Feed("job_file", FuzzJobFile, {block, "extends: /fuzz\n" + block}, /*mutations_per_seed=*/5000);
 }
 
 TEST(MutationTest, TokenFile) {

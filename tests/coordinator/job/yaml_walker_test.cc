@@ -102,6 +102,27 @@ TEST(YamlWalkerTest, WhatIsNoYamlIsOneSentence) {
   EXPECT_THAT(Walk("").errors, ElementsAre(HasSubstr("the job is not a mapping")));
 }
 
+TEST(YamlWalkerTest, OnlyUtf8IsRead) {
+  EXPECT_EQ(Walk("name: \"\u00fc \u20ac \U0001F3AD\"").spec.name(), "\u00fc \u20ac \U0001F3AD");
+  for (const char* bad : {"\xff", "\xc0\xaf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+                          "\xe2\x82", "\x80"}) {
+    EXPECT_THAT(Walk("train:\n  {steps: 1}\nname: " + std::string(bad)).errors,
+                ElementsAre("job.yaml:3: not UTF-8: save the file as UTF-8"));
+    EXPECT_THAT(WalkSet("name", bad).errors, ElementsAre("--set: not UTF-8"));
+  }
+}
+
+TEST(YamlWalkerTest, ErrorsAreShortPrintableAndBounded) {
+  const Walked long_value = Walk("train: {steps: \"" + std::string(5000, 'x') + "\\n\"}");
+  ASSERT_EQ(long_value.errors.size(), 1u);
+  EXPECT_LT(long_value.errors[0].size(), 200u);
+  EXPECT_THAT(Walk("train: {steps: \"a\\nb\"}").errors,
+              ElementsAre(HasSubstr("train.steps = a?b: needs")));
+  std::string many;
+  for (int i = 0; i < 1000; ++i) many += "unknown" + std::to_string(i) + ": 1\n";
+  EXPECT_EQ(Walk(many).errors.size(), 100u);
+}
+
 TEST(YamlWalkerTest, HostileSizesAreRefused) {
   EXPECT_THAT(Walk(std::string((1 << 20) + 1, ' ')).errors,
               ElementsAre(HasSubstr("at most 1048576 are read")));
