@@ -2,13 +2,17 @@
 // exchanges addresses with it over a socket pair.
 #pragma once
 
+#include <dirent.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "runtime/base/check.h"
 
@@ -26,6 +30,35 @@ inline std::string ReadAddress(int socket) {
   std::string address(size, '\0');
   CHECK(recv(socket, address.data(), size, MSG_WAITALL) == static_cast<ssize_t>(size));
   return address;
+}
+
+// What is in shared memory machine-wide: POSIX names and System V segments.
+inline std::set<std::string> SharedMemoryNames() {
+  std::set<std::string> names;
+  if (DIR* folder = opendir("/dev/shm")) {
+    while (const dirent* entry = readdir(folder)) names.insert(entry->d_name);
+    closedir(folder);
+  }
+  std::ifstream segments("/proc/sysvipc/shm");
+  for (std::string line; std::getline(segments, line);) names.insert(line.substr(0, 21));
+  return names;
+}
+
+// What was not there `before` and stays. Any process that opens UCX has a name there for a moment,
+// so only what is still there after a while counts.
+inline std::set<std::string> LeftSince(const std::set<std::string>& before) {
+  std::set<std::string> left;
+  for (int look = 0; look < 20; ++look) {
+    if (look > 0) usleep(100'000);
+    const auto now = SharedMemoryNames();
+    std::set<std::string> fresh;
+    for (const auto& name : now) {
+      if (!before.contains(name) && (look == 0 || left.contains(name))) fresh.insert(name);
+    }
+    left = std::move(fresh);
+    if (left.empty()) break;
+  }
+  return left;
 }
 
 class UcxChild {

@@ -1,15 +1,13 @@
 // Two processes: order, bulk, and every way in which a peer may leave.
-#include <dirent.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <xxhash.h>
 
 #include <chrono>
 #include <cstring>
-#include <fstream>
 #include <map>
 #include <random>
-#include <set>
 #include <vector>
 
 #include "runtime/transport/ucx/ucx_transport.h"
@@ -214,19 +212,8 @@ TEST_P(UcxProcessTest, ARankThatDidNotRunBlamesNobody) {
   EXPECT_FALSE(Until([&] { return downs_ > 0; }, 0.3)) << why_;
 }
 
-std::set<std::string> Leftovers() {
-  std::set<std::string> names;
-  if (DIR* folder = opendir("/dev/shm")) {
-    while (const dirent* entry = readdir(folder)) names.insert(entry->d_name);
-    closedir(folder);
-  }
-  std::ifstream segments("/proc/sysvipc/shm");
-  for (std::string line; std::getline(segments, line);) names.insert(line.substr(0, 21));
-  return names;
-}
-
 TEST_P(UcxProcessTest, AKilledPeerLeavesNoSharedMemory) {
-  const auto before = Leftovers();
+  const auto before = SharedMemoryNames();
   {
     UcxChild other(TROUPE_ECHO_RANK, GetParam());
     MemoryLedger ledger;

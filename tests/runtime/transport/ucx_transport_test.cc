@@ -1,17 +1,16 @@
 #include "runtime/transport/ucx/ucx_transport.h"
 
-#include <dirent.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
 #include <random>
-#include <set>
 
 #include "runtime/transport/ucx/shared_region.h"
 #include "runtime/transport/ucx/ucx_frame.h"
 #include "runtime/transport/ucx/ucx_worker.h"
 #include "tests/runtime/transport/conformance.h"
+#include "tests/runtime/transport/ucx_child.h"
 
 namespace troupe {
 namespace {
@@ -52,17 +51,9 @@ TEST(UcxTransport, RanksOfAHostShareMemory) {
 }
 
 TEST(UcxTransport, LeavesNoSharedMemoryBehind) {
-  const auto segments = [] {
-    std::set<std::string> names;
-    DIR* folder = ::opendir("/dev/shm");
-    if (folder == nullptr) return names;
-    while (const dirent* entry = ::readdir(folder)) names.insert(entry->d_name);
-    ::closedir(folder);
-    return names;
-  };
-  const auto before = segments();
+  const auto before = SharedMemoryNames();
   { UcxPair pair; }
-  EXPECT_EQ(segments(), before);
+  EXPECT_THAT(LeftSince(before), ::testing::IsEmpty());
 }
 
 // A foreign process that knows the address and speaks UCX, but not the truth.
