@@ -119,6 +119,8 @@ int FollowJob(ControlClient& client, const RunCommand& command, const LoadedJob&
   options.steps =
       job.spec.train().stop_after() > 0 ? job.spec.train().stop_after() : job.spec.train().steps();
   options.bar = ShowsBar(stderr);
+  options.trace = job.spec.log().trace();
+  options.tensorboard = job.spec.log().tensorboard();
   options.resume_command =
       fmt::format("troupe run {} --run-dir {} --resume", command.job_file, run_directory);
   Console console(options, SystemClock(), stdout, stderr);

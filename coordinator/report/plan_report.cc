@@ -55,8 +55,8 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores,
                       plan.train.name, ranks, plan.batch.num_microbatches,
                       100 * plan.simulation.idle.bubble_makespan);
   if (cores > 0 && ranks > cores) {
-    text += fmt::format("  cores     {} workers share {} cores: a full run, only slower\n", ranks,
-                        cores);
+    text += fmt::format("  cores     {} workers share {} core{}: a full run, only slower\n", ranks,
+                        cores, cores == 1 ? "" : "s");
   }
   text += fmt::format("\n  {:<5} {:<24}", "rank", "holds");
   for (int kind = 0; kind < kNumMemoryKinds; ++kind) {

@@ -38,7 +38,8 @@ double SumOf(const StackedSample& sample) {
 void Thin(std::vector<StackedSample>& samples) {
   size_t kept = 0;
   for (size_t i = 0; i + 1 < samples.size(); i += 2) {
-    samples[kept++] = std::move(samples[SumOf(samples[i]) >= SumOf(samples[i + 1]) ? i : i + 1]);
+    const size_t higher = SumOf(samples[i]) >= SumOf(samples[i + 1]) ? i : i + 1;
+    std::swap(samples[kept++], samples[higher]);
   }
   samples.resize(kept);
 }

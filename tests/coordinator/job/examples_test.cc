@@ -1,0 +1,54 @@
+// The job files in examples/ load, and the annotated one names every key there is.
+#include <gmock/gmock.h>
+#include <google/protobuf/descriptor.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "coordinator/job/job_file.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::string kExamples = std::string(TROUPE_SOURCE_DIR) + "/examples";
+
+// Every example trains on the licence texts that Debian has; elsewhere any file will do.
+std::vector<Override> WithSomeText() {
+  return {{"data.train", std::string(TROUPE_SOURCE_DIR) + "/tests/layering/tidy_test.cc"}};
+}
+
+TEST(ExamplesTest, EveryExampleIsAGoodJob) {
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(kExamples)) {
+    if (entry.path().extension() != ".yaml") continue;
+    ++files;
+    const auto job = LoadJob(SystemFiles(), entry.path(), WithSomeText());
+    EXPECT_TRUE(job.ok()) << job.error().message;
+  }
+  EXPECT_GE(files, 2);
+}
+
+void ExpectNamed(const google::protobuf::Descriptor& type, const std::string& text) {
+  for (int i = 0; i < type.field_count(); ++i) {
+    const auto& field = *type.field(i);
+    // Axes that are not built yet, and ids that only config.json has.
+    if (field.name() == "dp" || field.name() == "cp" || field.name() == "tp" ||
+        field.name() == "ep" || field.name().ends_with("_token_id") ||
+        field.name().ends_with("_bias") || field.name() == "hidden_act") {
+      continue;
+    }
+    EXPECT_THAT(text, HasSubstr(field.name() + ":")) << field.full_name();
+    if (field.message_type() != nullptr) ExpectNamed(*field.message_type(), text);
+  }
+}
+
+TEST(ExamplesTest, TheAnnotatedExampleNamesEveryKey) {
+  const auto text = SystemFiles().ReadFile(kExamples + "/every-key.yaml", 1 << 20);
+  ASSERT_TRUE(text.ok());
+  ExpectNamed(*proto::JobSpec::descriptor(), *text);
+}
+
+}  // namespace
+}  // namespace troupe

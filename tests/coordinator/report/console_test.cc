@@ -1,0 +1,185 @@
+#include "coordinator/report/console.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <sstream>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/runtime/actor/manual_clock.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+
+class ConsoleTest : public ::testing::Test {
+ protected:
+  ~ConsoleTest() override {
+    std::fclose(data_);
+    std::fclose(talk_);
+  }
+  Console& With(ConsoleOptions options) {
+    options.steps = 100;
+    options.num_workers = 4;
+    console_.emplace(options, clock_, data_, talk_);
+    return *console_;
+  }
+  static proto::JobEvent Step(int64_t step, double loss, bool reference_run = false) {
+    proto::JobEvent event;
+    event.mutable_rank()->set_reference_run(reference_run);
+    auto* metrics = event.mutable_rank()->mutable_message()->mutable_metrics();
+    metrics->set_step(step);
+    metrics->set_loss(loss);
+    metrics->set_step_seconds(0.5);
+    metrics->set_tokens_per_second(12345);
+    return event;
+  }
+  static proto::JobEvent Result(proto::JobState state) {
+    proto::JobEvent event;
+    event.mutable_result()->set_state(state);
+    event.mutable_result()->set_run_directory("/runs/a");
+    return event;
+  }
+  static std::string Text(std::FILE* file) {
+    std::fflush(file);
+    std::rewind(file);
+    std::string text;
+    for (int c = 0; (c = std::fgetc(file)) != EOF;) text += static_cast<char>(c);
+    return text;
+  }
+  std::vector<std::string> Lines(std::FILE* file) {
+    std::vector<std::string> lines;
+    std::istringstream stream(Text(file));
+    for (std::string line; std::getline(stream, line);) lines.push_back(line);
+    return lines;
+  }
+
+  ManualClock clock_;
+  std::FILE* data_ = std::tmpfile();
+  std::FILE* talk_ = std::tmpfile();
+  std::optional<Console> console_{};
+};
+
+TEST_F(ConsoleTest, PlainLinesComeEveryTenthAndHaveNoCarriageReturn) {
+  Console& console = With({});
+  for (int64_t step = 1; step <= 100; ++step) console.Show(Step(step, 3.0));
+  const auto lines = Lines(talk_);
+  EXPECT_THAT(lines, SizeIs(11)) << "the first, then every tenth";
+  EXPECT_THAT(lines[0], StartsWith("step     1/100 | loss 3.0000 | grad_norm 0.000 | lr "));
+  EXPECT_THAT(lines[0], HasSubstr("tok/s 12,345 (3,086/worker)"));
+  EXPECT_THAT(lines[0], EndsWith("eta 50s"));
+  EXPECT_THAT(Text(talk_), Not(HasSubstr("\r")));
+  EXPECT_EQ(Text(data_), "");
+}
+
+TEST_F(ConsoleTest, SlowStepsAreToldAfterTenSeconds) {
+  Console& console = With({});
+  console.Show(Step(1, 3.0));
+  console.Show(Step(2, 3.0));
+  clock_.AdvanceMs(10'001);
+  console.Show(Step(3, 3.0));
+  EXPECT_THAT(Lines(talk_), SizeIs(2));
+}
+
+TEST_F(ConsoleTest, TheBarIsDrawnOverAndClearedBeforeALine) {
+  Console& console = With({.bar = true});
+  console.Show(Step(50, 3.0));
+  console.Show(Step(200, 3.0));  // beyond the end: a full bar
+  console.Show(Result(proto::JOB_STATE_SUCCEEDED));
+  const std::string text = Text(talk_);
+  EXPECT_THAT(text, HasSubstr("[############............] step    50/100"));
+  EXPECT_THAT(text, HasSubstr("[########################] step"));
+  EXPECT_THAT(text, HasSubstr("\r\x1b[Ktrained steps 50 to 200"));
+  std::istringstream bars(text);
+  for (std::string bar; std::getline(bars, bar, '\r');) {
+    EXPECT_LE(bar.substr(0, bar.find('\n')).size(), 103u) << bar;
+  }
+}
+
+TEST_F(ConsoleTest, JsonlIsOneObjectAStepAndLastTheResult) {
+  Console& console = With({.jsonl = true});
+  console.Show(Step(1, 3.0));
+  console.Show(Step(2, 0.1));
+  console.Show(Step(1, 3.0, /*reference_run=*/true));
+  console.Show(Result(proto::JOB_STATE_SUCCEEDED));
+  const auto lines = Lines(data_);
+  ASSERT_THAT(lines, SizeIs(3)) << "the reference run is talk";
+  EXPECT_EQ(nlohmann::json::parse(lines[1])["loss"], 0.1);
+  const auto result = nlohmann::json::parse(lines[2]);
+  EXPECT_EQ(result["event"], "result");
+  EXPECT_EQ(result["state"], "SUCCEEDED");
+  EXPECT_EQ(result["run_dir"], "/runs/a");
+}
+
+TEST_F(ConsoleTest, TheEndSaysWhatWasTrainedAndMade) {
+  Console& console = With({.trace = false});
+  console.Show(Step(1, 5.5));
+  proto::JobEvent memory;
+  auto* tag = memory.mutable_rank()->mutable_message()->mutable_memory()->add_tags();
+  tag->set_tag("params");
+  tag->set_peak_bytes(1 << 20);
+  tag->set_predicted_bytes(1 << 20);
+  console.Show(memory);
+  console.Show(Step(2, 2.25));
+  proto::JobEvent result = Result(proto::JOB_STATE_SUCCEEDED);
+  result.mutable_result()->set_parity("2 losses, 2 gradient norms and 9 parameters bit-equal");
+  console.Show(result);
+  const std::string text = Text(talk_);
+  EXPECT_THAT(text, HasSubstr("loss 5.5000 -> 2.2500"));
+  EXPECT_THAT(text, HasSubstr("1.0/1.0 MiB"));
+  EXPECT_THAT(text, HasSubstr("parity with 1 worker: 2 losses, 2 gradient norms and 9 parameters"));
+  EXPECT_THAT(text, HasSubstr("run directory: /runs/a"));
+  EXPECT_THAT(text, HasSubstr("schedule.svg loss.svg memory.svg"));
+  EXPECT_THAT(text, Not(HasSubstr("perfetto")));
+}
+
+TEST_F(ConsoleTest, ACancelledJobSaysHowToGoOn) {
+  Console& console = With({.resume_command = "troupe run a.yaml --resume"});
+  proto::JobEvent result = Result(proto::JOB_STATE_CANCELLED);
+  result.mutable_result()->set_checkpoint("/runs/a/checkpoints/step-00000007");
+  console.Show(result);
+  EXPECT_THAT(Text(talk_), HasSubstr("cancelled; checkpoint /runs/a/checkpoints/step-00000007"));
+  EXPECT_THAT(Text(talk_), HasSubstr("go on with: troupe run a.yaml --resume"));
+}
+
+TEST_F(ConsoleTest, AFailedJobSaysWhyAndPromisesNoPictures) {
+  Console& console = With({});
+  proto::JobEvent result = Result(proto::JOB_STATE_FAILED);
+  result.mutable_result()->set_reason("rank 2 was killed by signal 9 (SIGKILL)");
+  console.Show(result);
+  EXPECT_THAT(Text(talk_), HasSubstr("failed: rank 2 was killed"));
+  EXPECT_THAT(Text(talk_), Not(HasSubstr("schedule.svg")));
+}
+
+TEST_F(ConsoleTest, TheSameWarningIsSaidOnceAndOtherRanksInformQuietly) {
+  Console& console = With({});
+  proto::JobEvent event;
+  event.mutable_rank()->set_rank(3);
+  auto* happening = event.mutable_rank()->mutable_message()->mutable_happening();
+  happening->set_level("info");
+  happening->set_text("hello");
+  console.Show(event);
+  happening->set_level("warning");
+  happening->set_text("slow");
+  for (int i = 0; i < 5; ++i) console.Show(event);
+  EXPECT_EQ(Text(talk_), "[rank 3] slow\n");
+}
+
+TEST_F(ConsoleTest, SampledBytesAreReadable) {
+  Console& console = With({});
+  proto::JobEvent event;
+  event.mutable_rank()->mutable_message()->mutable_sampled()->set_prompt("The ");
+  event.mutable_rank()->mutable_message()->mutable_sampled()->set_continuation("end\x1b[31m\n");
+  console.Show(event);
+  EXPECT_THAT(Text(talk_), HasSubstr("The end\\x1b[31m\n")) << "no escape reaches the terminal";
+}
+
+}  // namespace
+}  // namespace troupe

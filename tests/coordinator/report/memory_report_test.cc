@@ -1,0 +1,51 @@
+#include "coordinator/report/memory_report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace troupe {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+proto::MemoryReport Report(int64_t peak, int64_t predicted) {
+  proto::MemoryReport report;
+  auto* tag = report.add_tags();
+  tag->set_tag("params");
+  tag->set_peak_bytes(peak);
+  tag->set_predicted_bytes(predicted);
+  report.set_other_bytes(3 << 20);
+  return report;
+}
+
+TEST(MemoryReportTest, MeasuredStandsBesidePredictedInOneUnit) {
+  const std::string text =
+      MemoryText({{0, Report(449 << 10, 449 << 10)}, {1, Report(12'687'770, 13'736'346)}});
+  EXPECT_THAT(text, HasSubstr("449/449 KiB"));
+  EXPECT_THAT(text, HasSubstr("12.1/13.1 MiB"));
+  EXPECT_THAT(text, HasSubstr("3.0 MiB\n"));
+  EXPECT_THAT(text, HasSubstr("params"));
+}
+
+TEST(MemoryReportTest, OfManyRanksTheFullestAreShownInOrder) {
+  MemoryReports reports;
+  for (int32_t rank = 0; rank < 20; ++rank) reports[rank] = Report((rank % 10 + 1) << 20, 1 << 20);
+  const std::string text = MemoryText(reports);
+  EXPECT_EQ(std::ranges::count(text, '\n'), 1 + 8 + 1);
+  EXPECT_THAT(text, HasSubstr("\n9 "));
+  EXPECT_THAT(text, HasSubstr("\n19 "));
+  EXPECT_THAT(text, Not(HasSubstr("\n0 ")));
+  EXPECT_LT(text.find("\n9 "), text.find("\n19 "));
+  EXPECT_THAT(text, HasSubstr("and 12 ranks that need less"));
+}
+
+TEST(MemoryReportTest, NothingSaidIsNothingShown) {
+  EXPECT_EQ(MemoryText({}), "");
+  EXPECT_EQ(MemoryText({{0, {}}}), "");
+}
+
+}  // namespace
+}  // namespace troupe

@@ -1,0 +1,67 @@
+#include "coordinator/report/plan_report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <sstream>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/support/job_folder.h"
+
+namespace troupe::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(PlanReportTest, SaysWhatTheJobWillDo) {
+  const auto job = JobFolder().Load();
+  ASSERT_TRUE(job.ok());
+  const auto plan = MakeJobPlan(job->spec);
+  ASSERT_TRUE(plan.ok());
+  const std::string text = PlanText(job->spec, *plan, /*cores=*/1, /*columns=*/80);
+  EXPECT_THAT(text, HasSubstr("small: 17,552 parameters in 4 layers, float32, seed 7"));
+  EXPECT_THAT(text, HasSubstr("pp2: 2 workers"));
+  EXPECT_THAT(text, HasSubstr("1 sequence x 4 microbatches = 4 sequences = 32 tokens a step"));
+  EXPECT_THAT(text, HasSubstr("1f1b: 2 ranks x 4 microbatches, makespan bubble"));
+  EXPECT_THAT(text, HasSubstr("2 workers share 1 core"));
+  EXPECT_THAT(text, HasSubstr("rank 1 |"));
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("rank ")) {
+      EXPECT_LE(line.size(), 120u) << line;
+    }
+  }
+  EXPECT_THAT(PlanText(job->spec, *plan, /*cores=*/2), Not(HasSubstr("share")));
+}
+
+TEST(PlanReportTest, TheJsonAddsUpToTheModel) {
+  const auto job = JobFolder().Load();
+  ASSERT_TRUE(job.ok());
+  const auto plan = MakeJobPlan(job->spec);
+  ASSERT_TRUE(plan.ok());
+  const auto json = nlohmann::json::parse(PlanJson(job->spec, *plan));
+  EXPECT_EQ(json["workers"], 2);
+  EXPECT_EQ(json["tokens_per_step"], 32);
+  int layers = 0;
+  int64_t params = 0;
+  for (const auto& rank : json["ranks"]) {
+    layers += rank["num_layers"].get<int>();
+    params += rank["memory"]["params"].get<int64_t>();
+  }
+  EXPECT_EQ(layers, 4);
+  EXPECT_GE(params, 4 * json["parameters"].get<int64_t>());
+}
+
+TEST(PlanReportTest, NumbersInWords) {
+  EXPECT_EQ(WithThousands(0), "0");
+  EXPECT_EQ(WithThousands(999), "999");
+  EXPECT_EQ(WithThousands(1234567), "1,234,567");
+  EXPECT_EQ(BytesInWords(512), "512 B");
+  EXPECT_EQ(BytesInWords(1536), "1.5 KiB");
+  EXPECT_EQ(BytesInWords(200.0 * (1 << 20)), "200 MiB");
+}
+
+}  // namespace
+}  // namespace troupe::testing

@@ -1,0 +1,148 @@
+#include "coordinator/report/run_pictures.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/job_folder.h"
+
+namespace troupe::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class RunPicturesTest : public ::testing::Test {
+ protected:
+  RunPicturesTest() {
+    const auto job = JobFolder().Load();
+    CHECK(job.ok());
+    auto plan = MakeJobPlan(job->spec);
+    CHECK(plan.ok());
+    plan_.emplace(*std::move(plan));
+    pictures_.emplace("small", *plan_);
+  }
+  // The rank's actions of a step, each a millisecond long and half of it on a core.
+  void TellStep(int32_t rank, int64_t step, size_t count = SIZE_MAX) {
+    int64_t now_ns = step * 1'000'000'000;
+    for (const Action& action : plan_->train.ranks[static_cast<size_t>(rank)]) {
+      if (!IsCompute(action.kind)) continue;
+      if (count-- == 0) return;
+      pictures_->AddSpan(rank, Span(KindName(action.kind), action, step, now_ns));
+      now_ns += 1'000'000;
+    }
+  }
+  static proto::Span Span(std::string_view name, const Action& action, int64_t step,
+                          int64_t start_ns) {
+    proto::Span span;
+    span.set_name(std::string(name));
+    span.set_category("compute");
+    span.set_stage(action.stage.value);
+    span.set_microbatch(action.microbatch.value);
+    span.set_step(step);
+    span.set_start_ns(start_ns);
+    span.set_end_ns(start_ns + 1'000'000);
+    span.set_cpu_ns(500'000);
+    return span;
+  }
+  static proto::MemoryReport Memory(int64_t bytes) {
+    proto::MemoryReport report;
+    for (const char* name : {"params", "activations"}) {
+      auto* tag = report.add_tags();
+      tag->set_tag(name);
+      tag->set_current_bytes(bytes);
+    }
+    return report;
+  }
+
+  std::optional<JobPlan> plan_{};
+  std::optional<RunPictures> pictures_{};
+};
+
+TEST_F(RunPicturesTest, NothingToldIsNothingDrawn) {
+  EXPECT_EQ(pictures_->LossSvg(), "");
+  EXPECT_EQ(pictures_->MemorySvg(), "");
+  EXPECT_EQ(pictures_->ScheduleSvg(), "");
+}
+
+TEST_F(RunPicturesTest, AStepIsDrawnWhenEveryRankHasToldAllOfIt) {
+  TellStep(0, 1);
+  TellStep(1, 1, /*count=*/3);
+  EXPECT_EQ(pictures_->drawn_step(), 0);
+  TellStep(0, 2);
+  TellStep(1, 2);
+  EXPECT_EQ(pictures_->drawn_step(), 2);
+  const std::string svg = pictures_->ScheduleSvg();
+  EXPECT_THAT(svg, HasSubstr("measured, step 2"));
+  EXPECT_THAT(svg, HasSubstr("planned"));
+  EXPECT_THAT(svg, HasSubstr("waiting for a core"));
+  EXPECT_THAT(svg, HasSubstr("</svg>"));
+}
+
+TEST_F(RunPicturesTest, EvaluationUnderAStepsNumberIsNotTheSteps) {
+  TellStep(0, 1);
+  Action forward;
+  forward.stage = StageId(0);
+  for (int i = 0; i < 20; ++i) pictures_->AddSpan(0, Span("Forward", forward, 1, 5'000'000'000));
+  TellStep(1, 1);
+  EXPECT_EQ(pictures_->drawn_step(), 1);
+  EXPECT_THAT(pictures_->ScheduleSvg(), HasSubstr("makespan 8"))
+      << "eight actions of a millisecond, no second-long gap";
+}
+
+TEST_F(RunPicturesTest, SpansOutOfRangeAreIgnored) {
+  Action action;
+  action.stage = StageId(99);
+  pictures_->AddSpan(0, Span("Forward", action, 1, 0));
+  action.stage = StageId(0);
+  pictures_->AddSpan(-1, Span("Forward", action, 1, 0));
+  pictures_->AddSpan(77, Span("Forward", action, 1, 0));
+  pictures_->AddSpan(0, Span("no such action", action, 1, 0));
+  EXPECT_EQ(pictures_->drawn_step(), 0);
+}
+
+TEST_F(RunPicturesTest, StepsThatNeverCompleteAreForgotten) {
+  for (int64_t step = 1; step <= 100; ++step) TellStep(0, step);
+  TellStep(1, 1);
+  EXPECT_EQ(pictures_->drawn_step(), 0) << "step 1 was dropped";
+  TellStep(1, 100);
+  EXPECT_EQ(pictures_->drawn_step(), 100);
+}
+
+TEST_F(RunPicturesTest, LossShowsValidationWhereThereIsOne) {
+  pictures_->AddLoss(1, 5.5);
+  pictures_->AddLoss(2, 4.5);
+  EXPECT_THAT(pictures_->LossSvg(), Not(HasSubstr("validation")));
+  pictures_->AddValidationLoss(2, 4.75);
+  EXPECT_THAT(pictures_->LossSvg(), HasSubstr("validation 4.75"));
+}
+
+TEST_F(RunPicturesTest, MemoryIsTheFullestRanksAndBounded) {
+  pictures_->AddMemory(1, 0.0, Memory(7 << 20));
+  EXPECT_EQ(pictures_->MemorySvg(), "") << "rank 0 holds more microbatches";
+  for (int i = 0; i < 10'000; ++i)
+    pictures_->AddMemory(0, i, Memory(i == 4321 ? 9 << 20 : 1 << 20));
+  const std::string svg = pictures_->MemorySvg();
+  EXPECT_THAT(svg, HasSubstr("memory of rank 0, the fullest of 2"));
+  EXPECT_THAT(svg, HasSubstr("predicted"));
+  EXPECT_THAT(svg, HasSubstr("peak 18")) << "thinning keeps the peak";
+}
+
+TEST(MeasuredCostsTest, AreMeansOfCpuTimeByStageAndKind) {
+  Timeline timeline{.num_ranks = 1};
+  for (const int64_t cpu_ns : {10, 30}) {
+    Bar bar;
+    bar.action.kind = ActionKind::kBackward;
+    bar.cpu_ns = cpu_ns;
+    timeline.bars.push_back(bar);
+    bar.action.kind = ActionKind::kForward;
+    bar.cpu_ns = cpu_ns / 10;
+    timeline.bars.push_back(bar);
+  }
+  const CostModel costs = MeasuredCosts(timeline, 2);
+  EXPECT_EQ(costs.stages[0].backward_ns, 20);
+  EXPECT_EQ(costs.stages[0].forward_ns, 2);
+  EXPECT_EQ(costs.stages[1].backward_ns, -1) << "not measured";
+}
+
+}  // namespace
+}  // namespace troupe::testing
