@@ -106,7 +106,8 @@ TEST_F(RunTest, AResumedRunGoesOnBitForBit) {
       "run job.yaml -o jsonl --set model.init_from=parts/hf --set parallelism.pp=3 "
       "--set train.steps=1 --run-dir again 2>&1");
   EXPECT_EQ(exported.exit_code, 0) << exported.output;
-  const auto refused = Troupe("run job.yaml --set optimizer.lr=0.5 --run-dir parts --resume 2>&1");
+  const auto refused = Troupe(
+      "run job.yaml --set optimizer.lr=0.5 --set train.steps=20 --run-dir parts --resume 2>&1");
   EXPECT_EQ(refused.exit_code, 2);
   EXPECT_THAT(refused.output, HasSubstr("optimizer.lr was 0.001, is 0.5"));
 }

@@ -168,6 +168,12 @@ TEST_F(RunCommandTest, AKilledRunLeavesNothing) {
 
 // ---- usage -----------------------------------------------------------------------------------
 
+TEST_F(RunCommandTest, AnInfeasiblePlanIsThree) {
+  Program program = Troupe({"plan", "job.yaml", "--set", "parallelism.pp=5"});
+  EXPECT_EQ(program.Wait(5s), 3) << program.err();
+  EXPECT_THAT(program.err(), HasSubstr("parallelism.pp = 5"));
+}
+
 TEST_F(RunCommandTest, UsageErrorsAreTwo) {
   const struct {
     std::vector<std::string> words;
@@ -179,7 +185,6 @@ TEST_F(RunCommandTest, UsageErrorsAreTwo) {
       {{"run", "nowhere.yaml"}, "nowhere.yaml"},
       {{"run", "job.yaml", "--set", "trian.steps=1"}, "did you mean train?"},
       {{"run", "job.yaml", "--set", "nonsense"}, "nonsense"},
-      {{"plan", "job.yaml", "--set", "parallelism.pp=5"}, "parallelism.pp = 5"},
       {{"worker", "--join", "127.0.0.1:1", "--slots", "0"}, "--slots"},
       {{}, "A subcommand is required"},
   };
