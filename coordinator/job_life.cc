@@ -223,7 +223,8 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
   event.mutable_rank()->set_rank(rank);
   event.mutable_rank()->set_reference_run(reference_run_);
   *event.mutable_rank()->mutable_message() = message;
-  Emit(std::move(event));
+  // Memory is told several times a second: those who follow late see it from then on.
+  Emit(std::move(event), /*keep=*/message.message_case() != proto::FromRank::kMemory);
 }
 
 void JobLife::RankLogged(const proto::RankLog& log) {
