@@ -2,6 +2,7 @@
 // repository's root. `./run test` itself is left out: it is what runs this.
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -35,6 +36,10 @@ std::vector<Command> ReadmeCommands() {
 TEST(Readme, EveryCommandRunsAndSaysWhatItPromises) {
   const auto commands = ReadmeCommands();
   ASSERT_GE(commands.size(), 2u);
+  // As on a machine that has built nothing: the commands must make what they run.
+  for (const std::string program : {"troupe", "troupe-rank"}) {
+    ASSERT_EQ(std::remove((TROUPE_SOURCE_DIR "/build/bin/" + program).c_str()), 0) << program;
+  }
   for (const Command& command : commands) {
     if (command.text.starts_with("./run test") || command.text.starts_with("./run bench")) continue;
     const auto result =
