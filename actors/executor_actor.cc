@@ -406,8 +406,4 @@ Status ExecutorActor::On(proto::CheckpointStart start) {
   return peers_.checkpoint.Send(std::move(start));
 }
 
-Status ExecutorActor::On(proto::StopRank) {
-  return MakeError(ErrorCode::kCancelled, "{}: stopped", name_);
-}
-
 }  // namespace troupe

@@ -1,5 +1,5 @@
 // ExecutorActor: holds one rank's action list and credits, and alone starts its actions.
-//   Takes:  StepStart, Commit, CheckpointStart, StopRank (schedule actor); Activation,
+//   Takes:  StepStart, Commit, CheckpointStart (schedule actor); Activation,
 //   ActivationGradient,
 //           TiedGradient (executors of neighbouring ranks); ActionDone, StageVote, TiedReady,
 //           TiedMerged, UpdateDone (its stages); TokensReady (data loader)
@@ -52,12 +52,11 @@ using ScheduleRef = Ref<proto::Vote, proto::StepDone>;
 // What other ranks may send to an executor.
 inline void RegisterExecutor(
     RankRouter& router,
-    ActorRef<proto::StepStart, proto::Commit, proto::CheckpointStart, proto::StopRank,
-             WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<TiedGradient>>
+    ActorRef<proto::StepStart, proto::Commit, proto::CheckpointStart, WithBulk<Activation>,
+             WithBulk<ActivationGradient>, WithBulk<TiedGradient>>
         executor) {
-  router.Register<proto::StepStart, proto::Commit, proto::CheckpointStart, proto::StopRank,
-                  WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<TiedGradient>>(
-      kExecutorIndex, executor);
+  router.Register<proto::StepStart, proto::Commit, proto::CheckpointStart, WithBulk<Activation>,
+                  WithBulk<ActivationGradient>, WithBulk<TiedGradient>>(kExecutorIndex, executor);
 }
 
 struct ExecutorOptions {
@@ -76,9 +75,9 @@ struct ExecutorOptions {
 
 class ExecutorActor
     : public Actor<ExecutorActor, proto::StepStart, proto::Commit, proto::CheckpointStart,
-                   proto::StopRank, WithBulk<Activation>, WithBulk<ActivationGradient>,
-                   WithBulk<TiedGradient>, ActionDone, StageVote, TiedReady, TiedMerged, UpdateDone,
-                   TokensReady, CreditReturned> {
+                   WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<TiedGradient>,
+                   ActionDone, StageVote, TiedReady, TiedMerged, UpdateDone, TokensReady,
+                   CreditReturned> {
  public:
   static constexpr std::array kNormalEndings = {ErrorCode::kCancelled};
 
@@ -95,7 +94,6 @@ class ExecutorActor
   Status On(proto::StepStart start);
   Status On(proto::Commit commit);
   Status On(proto::CheckpointStart start);
-  Status On(proto::StopRank stop);
   Status On(WithBulk<Activation> activation);
   Status On(WithBulk<ActivationGradient> gradient);
   Status On(WithBulk<TiedGradient> gradient);

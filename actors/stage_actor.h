@@ -22,9 +22,7 @@ namespace troupe {
 struct StageOptions {
   Rank rank{};
   StageId stage{};
-  bool first = false;  // starts from tokens
-  bool last = false;   // ends in the loss
-  bool tied = false;   // holds one of two uses of a tied weight
+  bool last = false;  // ends in the loss
   // Optimizer settings that do not change from step to step.
   AdamWOptions adamw{};
 };

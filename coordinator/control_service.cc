@@ -85,10 +85,7 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
 class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToAgent>,
                      public AgentPort {
  public:
-  AttendStream(State& state, Seams seams, std::string peer)
-      : state_(state), seams_(seams), peer_(std::move(peer)) {
-    StartRead(&incoming_);
-  }
+  AttendStream(State& state, Seams seams) : state_(state), seams_(seams) { StartRead(&incoming_); }
   void Send(const proto::ToAgent& command) override {
     const std::lock_guard lock(mutex_);
     if (!finished_ && queue_.Push(command)) StartWrite(queue_.Front());
@@ -133,7 +130,6 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
 
   State& state_;
   Seams seams_;
-  const std::string peer_;
   proto::FromAgent incoming_;
   HostId host_ = 0;  // event loop only
   std::mutex mutex_;
@@ -174,8 +170,8 @@ class Service final : public proto::Control::CallbackService {
     return new FollowStream(state_, seams_, request->job());
   }
   grpc::ServerBidiReactor<proto::FromAgent, proto::ToAgent>* Attend(
-      grpc::CallbackServerContext* context) override {
-    return new AttendStream(state_, seams_, context->peer());
+      grpc::CallbackServerContext*) override {
+    return new AttendStream(state_, seams_);
   }
 
  private:

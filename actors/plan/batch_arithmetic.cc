@@ -17,6 +17,8 @@ int64_t Positive(std::string_view field, bool given, int64_t value, std::vector<
   return 0;
 }
 
+}  // namespace
+
 std::string WithThousands(int64_t value) {
   std::string digits = fmt::format("{}", value);
   for (int64_t at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) {
@@ -24,8 +26,6 @@ std::string WithThousands(int64_t value) {
   }
   return digits;
 }
-
-}  // namespace
 
 BatchReading ReadBatch(const proto::Batch& spec, int data_parallel) {
   BatchReading reading;

@@ -32,4 +32,6 @@ Result<BatchArithmetic> BatchOf(const proto::Batch& batch, int data_parallel);
 // "4 sequences x 8 microbatches = 32 sequences = 4,096 tokens a step"
 std::string Describe(const BatchArithmetic& batch);
 
+std::string WithThousands(int64_t value);  // "12,345"
+
 }  // namespace troupe

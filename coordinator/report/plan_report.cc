@@ -33,14 +33,6 @@ std::string BytesInWords(double num_bytes) {
   return fmt::format("{:.{}f} {}", num_bytes, unit == 0 || num_bytes >= 100 ? 0 : 1, kUnits[unit]);
 }
 
-std::string WithThousands(int64_t value) {
-  std::string digits = fmt::format("{}", value);
-  for (int64_t at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) {
-    digits.insert(static_cast<size_t>(at), 1, ',');
-  }
-  return digits;
-}
-
 std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores, int columns) {
   const int ranks = plan.train.num_ranks;
   std::string text =

@@ -12,6 +12,5 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores,
 std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan);
 
 std::string BytesInWords(double num_bytes);  // "1.9 MiB"
-std::string WithThousands(int64_t value);    // "12,345"
 
 }  // namespace troupe

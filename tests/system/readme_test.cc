@@ -38,7 +38,7 @@ TEST(Readme, EveryCommandRunsAndSaysWhatItPromises) {
   ASSERT_GE(commands.size(), 2u);
   // As on a machine that has built nothing: the commands must make what they run.
   for (const std::string program : {"troupe", "troupe-rank"}) {
-    ASSERT_EQ(std::remove((TROUPE_SOURCE_DIR "/build/bin/" + program).c_str()), 0) << program;
+    std::remove((TROUPE_SOURCE_DIR "/build/bin/" + program).c_str());
   }
   for (const Command& command : commands) {
     if (command.text.starts_with("./run test") || command.text.starts_with("./run bench")) continue;

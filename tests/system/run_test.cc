@@ -165,7 +165,9 @@ TEST_F(RunTest, AKilledWorkerEndsTheJobWithItsName) {
   const auto run = testing::Shell(Disturbed(folder_.path(), "kill -9 $rank"));
   EXPECT_THAT(run.output, HasSubstr("code 5\n")) << run.output;
   EXPECT_THAT(run.output, HasSubstr("was killed by signal 9 (SIGKILL) at step "));
-  EXPECT_THAT(run.output, ::testing::ContainsRegex("at step [0-9]+ during [A-Za-z]+"));
+  EXPECT_THAT(run.output, ::testing::ContainsRegex(
+                              "rank [0-3] \\(host .*, pid [0-9]+\\) was killed by signal 9 "
+                              "\\(SIGKILL\\) at step [0-9]+ during [A-Za-z]+"));
 }
 
 TEST_F(RunTest, AnInterruptEndsBetweenTwoSteps) {
