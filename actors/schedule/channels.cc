@@ -4,6 +4,8 @@
 #include <map>
 #include <tuple>
 
+#include "actors/schedule/activations.h"
+
 namespace troupe {
 namespace {
 
@@ -69,9 +71,38 @@ void WalkSender(const Schedule& schedule, const ProducerPositions& producers,
   }
 }
 
+// Most microbatches that a stage holds at one time under the policy.
+int HeldByStage(const Schedule& schedule, const ExecutionPolicy& policy, StageId stage) {
+  const Rank rank = schedule.RankOf(stage);
+  const double cap = policy.mode == ExecutorMode::kFreeRun
+                         ? policy.activation_limit
+                         : PeakActivations(schedule, rank) + policy.activation_slack;
+  constexpr double kRounding = 1e-9;
+  const int held = static_cast<int>(cap / schedule.StageShare(stage) + kRounding);
+  return std::min(held, schedule.MicrobatchesPerDirection());
+}
+
+void BoundByHeldActivations(const Schedule& schedule, const ExecutionPolicy& policy,
+                            std::vector<Channel>& channels) {
+  for (Channel& channel : channels) channel.slots = 0;
+  for (int number = 0; number < schedule.num_stages; ++number) {
+    const StageId stage(number);
+    if (schedule.IsLastStage(stage)) continue;
+    const Rank here = schedule.RankOf(stage);
+    const Rank next = schedule.RankOf(stage.Next());
+    for (Channel& channel : channels) {
+      const bool activations =
+          channel.kind == InputKind::kActivation && channel.from == here && channel.to == next;
+      const bool gradients =
+          channel.kind == InputKind::kGradient && channel.from == next && channel.to == here;
+      if (activations || gradients) channel.slots += HeldByStage(schedule, policy, stage);
+    }
+  }
+}
+
 }  // namespace
 
-std::vector<Channel> ChannelsOf(const Schedule& schedule) {
+std::vector<Channel> ChannelsOf(const Schedule& schedule, const ExecutionPolicy& policy) {
   std::map<ChannelKey, ChannelState> channels;
   for (const std::vector<Action>& actions : schedule.ranks) {
     for (size_t i = 0; i < actions.size(); ++i) {
@@ -93,6 +124,11 @@ std::vector<Channel> ChannelsOf(const Schedule& schedule) {
                     .kind = kind,
                     .num_messages = state.produced,
                     .slots = state.most_in_flight});
+  }
+  const bool only_weights_jump =
+      policy.mode == ExecutorMode::kGuided && policy.activation_slack <= 0;
+  if (policy.mode != ExecutorMode::kStrict && !only_weights_jump) {
+    BoundByHeldActivations(schedule, policy, list);
   }
   return list;
 }

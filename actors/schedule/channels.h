@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "actors/schedule/execution_policy.h"
 #include "actors/schedule/schedule.h"
 
 namespace troupe {
@@ -19,8 +20,10 @@ struct Channel {
   int slots = 0;
 };
 
-// Ordered by (from, to, kind). The schedule's lists must be complete (ValidateStructure).
-std::vector<Channel> ChannelsOf(const Schedule& schedule);
+// Ordered by (from, to, kind). The schedule's lists must be complete (ValidateStructure). Where
+// Forwards or input gradients may jump the queue, the list says nothing of when a message is read;
+// the sender then bounds it: what is on its way for a microbatch is still held by the stage before.
+std::vector<Channel> ChannelsOf(const Schedule& schedule, const ExecutionPolicy& policy = {});
 
 // 0 where no such channel exists.
 int SlotsFor(const std::vector<Channel>& channels, Rank from, Rank to, InputKind kind);

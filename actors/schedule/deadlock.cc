@@ -23,10 +23,6 @@ std::string Clause(const Schedule& schedule, const Blocked& blocked,
   }
   const std::vector<Action>& actions = schedule.ActionsOf(next);
   const size_t head = started[next.value];
-  if (blocked.reason == BlockReason::kSendCredit) {
-    return fmt::format("waits for a slot on rank {}, which stands before {}", next,
-                       ToString(actions[std::min(head, actions.size() - 1)]));
-  }
   const auto producer = std::ranges::find_if(
       actions, [&](const Action& action) { return Produces(schedule, action, blocked); });
   if (producer == actions.end()) {

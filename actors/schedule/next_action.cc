@@ -5,251 +5,196 @@
 namespace troupe {
 namespace {
 
-// Bits of one (stage, microbatch) cell.
-constexpr uint8_t kActivationHere = 1;
-constexpr uint8_t kGradientHere = 2;
-constexpr uint8_t kDataHere = 4;
-constexpr uint8_t kForwardDone = 8;
-constexpr uint8_t kInputGradientDone = 16;
+constexpr double kRounding = 1e-9;  // shares such as 1/3 do not add up to 1
 
-uint8_t ArrivalBit(InputKind kind) {
-  switch (kind) {
-    case InputKind::kActivation:
-      return kActivationHere;
-    case InputKind::kGradient:
-      return kGradientHere;
-    case InputKind::kData:
-      return kDataHere;
-  }
-  return 0;
+const RankList::Entry& EntryOf(const RankProgress& progress, int32_t entry) {
+  return progress.list().entries()[static_cast<size_t>(entry)];
 }
 
-// What keeps `action` from starting apart from its stage's own earlier actions; false: nothing
-// does.
-bool LacksInput(const Schedule& schedule, Rank rank, const RankProgress& progress,
-                const Action& action, Blocked& blocked) {
-  if (const auto input = InputOf(schedule, action);
-      input && !progress.HasArrived(input->kind, action.stage, action.microbatch)) {
-    blocked.reason = BlockReason::kInput;
-    blocked.kind = input->kind;
-    blocked.owed_by = input->from;
-    blocked.owed_stage = input->from_stage;
-    return true;
-  }
-  const bool reads_data =
-      action.kind == ActionKind::kForward &&
-      (schedule.IsFirstStage(action.stage) || schedule.IsLastStage(action.stage));
-  if (reads_data && !progress.HasArrived(InputKind::kData, action.stage, action.microbatch)) {
+Decision StartOf(const RankProgress& progress, int32_t entry) {
+  return Start{entry, EntryOf(progress, entry).action};
+}
+
+// Why `entry`, whose inputs are not all here, cannot start.
+Blocked BlockedAt(const RankProgress& progress, int32_t entry) {
+  const RankList& list = progress.list();
+  const Action& action = EntryOf(progress, entry).action;
+  Blocked blocked{.reason = BlockReason::kOwnStage,
+                  .waiting = action,
+                  .owed_by = list.rank(),
+                  .owed_stage = action.stage,
+                  .microbatch = action.microbatch};
+  // A fused pair waits for whatever one of its actions lacks.
+  for (int32_t i = 0; i <= EntryOf(progress, entry).followers; ++i) {
+    const RankList::Entry& e = EntryOf(progress, entry + i);
+    if (e.cell < 0) return blocked;
+    const uint8_t missing = e.needs & static_cast<uint8_t>(~progress.Bits(e.cell));
+    if (missing == 0) continue;
+    blocked.microbatch = e.action.microbatch;
+    blocked.owed_stage = e.action.stage;
+    constexpr uint8_t kMessages = RankList::kActivationHere | RankList::kGradientHere;
+    if ((missing & (RankList::kForwardDone | RankList::kInputGradientDone)) != 0) {
+      if (i == 0) return blocked;
+      continue;  // an earlier action of the pair does it
+    }
+    if ((missing & kMessages) != 0) {
+      const auto input = InputOf(list.schedule(), e.action);
+      blocked.reason = BlockReason::kInput;
+      blocked.kind = input->kind;
+      blocked.owed_by = input->from;
+      blocked.owed_stage = input->from_stage;
+      return blocked;
+    }
     blocked.reason = BlockReason::kData;
     blocked.kind = InputKind::kData;
-    blocked.owed_by = rank;
-    blocked.owed_stage = action.stage;
-    return true;
+    return blocked;
   }
-  return false;
+  return blocked;
 }
 
-bool OwnStageReady(const RankProgress& progress, const Action& action) {
-  switch (action.kind) {
-    case ActionKind::kBackwardInput:
-    case ActionKind::kBackward:
-      return progress.ForwardDone(action.stage, action.microbatch);
-    case ActionKind::kBackwardWeight:
-      return progress.InputGradientDone(action.stage, action.microbatch);
-    case ActionKind::kReduceGrad:
-      return progress.AllGradientsDone(action.stage);
-    default:
-      return true;
+// A Forward that jumps the queue, or any in free-run, keeps the rank within its cap and leaves
+// room for one microbatch in each deeper chunk and for one of the other direction.
+bool FitsMemory(const RankProgress& progress, const RankList::Entry& forward) {
+  const RankList& list = progress.list();
+  const RankList::Stage& stage = list.stages()[static_cast<size_t>(forward.stage)];
+  double wanted = progress.held() + stage.share;
+  if (list.policy().mode == ExecutorMode::kFreeRun) {
+    wanted += stage.share * stage.deeper_chunks;
+    if (list.schedule().num_directions > 1 && progress.InFlight(1 - stage.direction) == 0) {
+      wanted += stage.share;
+    }
   }
+  return wanted <= list.activation_cap() + kRounding;
+}
+
+// The lowest place in the list among what may jump the queue and can; -1 where there is none.
+int32_t JumpingEntry(const RankProgress& progress) {
+  const RankList& list = progress.list();
+  const bool only_weights = list.policy().activation_slack <= 0;
+  int32_t best = -1;
+  for (size_t lane = 0; lane < list.lanes().size(); ++lane) {
+    const auto kind = static_cast<RankList::Lane>(lane % RankList::kLanesPerStage);
+    if (only_weights && kind != RankList::kWeightLane) continue;
+    const int32_t entry = progress.NextOf(static_cast<int32_t>(lane));
+    if (entry < 0 || (best >= 0 && entry > best) || !progress.HasInputs(entry)) continue;
+    const RankList::Entry& e = EntryOf(progress, entry);
+    const bool fused = list.policy().pairs == PairMode::kFused && e.action.pair != kNotPaired;
+    if (fused || (kind == RankList::kForwardLane && !FitsMemory(progress, e))) continue;
+    best = entry;
+  }
+  return best;
+}
+
+int Column(const RankList& list, const RankList::Entry& e) {
+  return e.cell % list.microbatches_per_stage();
+}
+
+// Input gradients, the oldest microbatch first, of equals the one that more ranks wait for.
+int32_t ReadyInputGradient(const RankProgress& progress) {
+  const RankList& list = progress.list();
+  int32_t best = -1;
+  for (size_t stage = list.stages().size(); stage-- > 0;) {
+    const auto lane = static_cast<int32_t>(stage * RankList::kLanesPerStage + RankList::kInputLane);
+    const int32_t entry = progress.NextOf(lane);
+    if (entry < 0 || !progress.HasInputs(entry)) continue;
+    if (best < 0 ||
+        Column(list, EntryOf(progress, entry)) < Column(list, EntryOf(progress, best))) {
+      best = entry;
+    }
+  }
+  return best;
+}
+
+// Forwards, the deepest chunk first, between directions the older microbatch; `blocked_by_memory`
+// receives one that is ready but has no room.
+int32_t ReadyForward(const RankProgress& progress, int32_t& blocked_by_memory) {
+  const RankList& list = progress.list();
+  int32_t best = -1;
+  for (size_t stage = list.stages().size(); stage-- > 0;) {
+    const auto lane =
+        static_cast<int32_t>(stage * RankList::kLanesPerStage + RankList::kForwardLane);
+    const int32_t entry = progress.NextOf(lane);
+    if (entry < 0 || !progress.HasInputs(entry)) continue;
+    const RankList::Entry& e = EntryOf(progress, entry);
+    if (!FitsMemory(progress, e)) {
+      blocked_by_memory = entry;
+      continue;
+    }
+    if (best < 0) {
+      best = entry;
+      continue;
+    }
+    const RankList::Entry& other = EntryOf(progress, best);
+    const bool same_direction =
+        list.stages()[static_cast<size_t>(other.stage)].direction == list.stages()[stage].direction;
+    if (!same_direction && Column(list, e) < Column(list, other)) best = entry;
+  }
+  return best;
+}
+
+// Why nothing of a free-running rank is ready: the oldest backward that is under way, or else the
+// next Forward.
+Blocked FreeRunBlocked(const RankProgress& progress, int32_t blocked_by_memory) {
+  const RankList& list = progress.list();
+  int32_t waits = -1;
+  for (const RankList::Lane lane : {RankList::kInputLane, RankList::kForwardLane}) {
+    for (size_t stage = 0; stage < list.stages().size() && waits < 0; ++stage) {
+      const int32_t entry =
+          progress.NextOf(static_cast<int32_t>(stage * RankList::kLanesPerStage + lane));
+      if (entry < 0) continue;
+      const bool under_way =
+          (progress.Bits(EntryOf(progress, entry).cell) & RankList::kForwardDone) != 0;
+      if (lane == RankList::kForwardLane || under_way) waits = entry;
+    }
+  }
+  CHECK(waits >= 0, "rank {} has work left but nothing to wait for", list.rank());
+  Blocked blocked = BlockedAt(progress, waits);
+  if (blocked_by_memory >= 0) {
+    blocked.reason = BlockReason::kMemory;
+    blocked.waiting = EntryOf(progress, blocked_by_memory).action;
+  }
+  return blocked;
+}
+
+Decision FreeRun(const RankProgress& progress) {
+  if (const int32_t entry = ReadyInputGradient(progress); entry >= 0) {
+    return StartOf(progress, entry);
+  }
+  int32_t blocked_by_memory = -1;
+  if (const int32_t entry = ReadyForward(progress, blocked_by_memory); entry >= 0) {
+    return StartOf(progress, entry);
+  }
+  if (const int stage = progress.OldestWeight(); stage >= 0) {
+    return StartOf(progress,
+                   progress.NextOf(stage * RankList::kLanesPerStage + RankList::kWeightLane));
+  }
+  // Collectives come when everything before them is done.
+  const int32_t head = progress.head();
+  if (EntryOf(progress, head).lane < 0 && progress.HasInputs(head)) return StartOf(progress, head);
+  return FreeRunBlocked(progress, blocked_by_memory);
 }
 
 }  // namespace
 
-RankProgress::RankProgress(const Schedule& schedule, Rank rank, DataArrival data,
-                           const std::vector<SendLimit>& send_limits)
-    : microbatches_per_stage_(schedule.MicrobatchesPerDirection()) {
-  const std::vector<StageId> held = schedule.StagesOf(rank);
-  stages_.reserve(held.size());
-  for (const StageId stage : held) {
-    stages_.push_back({.stage = stage,
-                       .first_microbatch = schedule.FirstMicrobatch(stage).value,
-                       .is_first = schedule.IsFirstStage(stage),
-                       .is_last = schedule.IsLastStage(stage)});
-  }
-  for (LocalStage& local : stages_) {
-    local.previous_local = local.is_first ? -1 : LocalIndex(StageId(local.stage.value - 1));
-    local.next_local = local.is_last ? -1 : LocalIndex(local.stage.Next());
-  }
-  cells_.assign(stages_.size() * microbatches_per_stage_,
-                data == DataArrival::kAtStart ? kDataHere : 0);
-  limited_.reserve(send_limits.size());
-  for (const SendLimit& limit : send_limits) {
-    limited_.push_back({.limit = limit});
-  }
-}
-
-int RankProgress::LocalIndex(StageId stage) const {
-  for (size_t i = 0; i < stages_.size(); ++i) {
-    if (stages_[i].stage == stage) {
-      return static_cast<int>(i);
-    }
-  }
-  return -1;
-}
-
-int RankProgress::CellIndex(StageId stage, MicrobatchId microbatch) const {
-  const int local = LocalIndex(stage);
-  if (local < 0) {
-    return -1;
-  }
-  const int column = microbatch.value - stages_[local].first_microbatch;
-  return column < 0 || column >= microbatches_per_stage_ ? -1
-                                                         : local * microbatches_per_stage_ + column;
-}
-
-bool RankProgress::Has(StageId stage, MicrobatchId microbatch, uint8_t bit) const {
-  const int cell = CellIndex(stage, microbatch);
-  return cell >= 0 && (cells_[cell] & bit) != 0;
-}
-
-bool RankProgress::MarkArrived(InputKind kind, StageId stage, MicrobatchId microbatch) {
-  const int cell = CellIndex(stage, microbatch);
-  if (cell < 0) {
-    return false;
-  }
-  const LocalStage& local = stages_[cell / microbatches_per_stage_];
-  const bool expected = kind == InputKind::kActivation ? !local.is_first
-                        : kind == InputKind::kGradient ? !local.is_last
-                                                       : local.is_first || local.is_last;
-  const uint8_t bit = ArrivalBit(kind);
-  if (!expected || (cells_[cell] & bit) != 0) {
-    return false;
-  }
-  cells_[cell] |= bit;
-  return true;
-}
-
-void RankProgress::MarkStarted(const Action& action) {
-  CHECK(!running_, "{} starts while another action of its rank runs", ToString(action));
-  running_ = true;
-  ++started_;
-}
-
-void RankProgress::MarkDone(const Action& action) {
-  CHECK(running_, "{} ends without having started", ToString(action));
-  running_ = false;
-  if (!IsCompute(action.kind)) {
-    return;
-  }
-  const int cell = CellIndex(action.stage, action.microbatch);
-  CHECK(cell >= 0, "{} is not of this rank", ToString(action));
-  LocalStage& local = stages_[cell / microbatches_per_stage_];
-  const int column = cell % microbatches_per_stage_;
-  const bool forward = action.kind == ActionKind::kForward;
-  const bool sends_gradient =
-      action.kind == ActionKind::kBackward || action.kind == ActionKind::kBackwardInput;
-  if (forward) {
-    cells_[cell] |= kForwardDone;
-    HandOver(local.next_local, column, kActivationHere, action);
-  } else if (sends_gradient) {
-    cells_[cell] |= kInputGradientDone;
-    HandOver(local.previous_local, column, kGradientHere, action);
-  }
-  const bool last_part = action.part + 1 == action.num_parts;
-  if (action.kind == ActionKind::kBackward ||
-      (action.kind == ActionKind::kBackwardWeight && last_part)) {
-    ++local.weight_gradients_done;
-  }
-}
-
-void RankProgress::HandOver(int to_local, int column, uint8_t bit, const Action& action) {
-  if (to_local >= 0) {
-    uint8_t& cell = cells_[to_local * microbatches_per_stage_ + column];
-    CHECK((cell & bit) == 0, "{} hands over what its neighbour stage already has",
-          ToString(action));
-    cell |= bit;
-  }
-}
-
-void RankProgress::MarkProduced(Rank to, InputKind kind) {
-  for (LimitedChannel& channel : limited_) {
-    if (channel.limit.to == to && channel.limit.kind == kind) {
-      ++channel.outstanding;
-      CHECK(channel.outstanding <= channel.limit.limit, "output to rank {} beyond its limit of {}",
-            to, channel.limit.limit);
-    }
-  }
-}
-
-void RankProgress::MarkConsumed(Rank to, InputKind kind) {
-  for (LimitedChannel& channel : limited_) {
-    if (channel.limit.to == to && channel.limit.kind == kind) {
-      CHECK(channel.outstanding > 0, "rank {} consumed more than was sent to it", to);
-      --channel.outstanding;
-    }
-  }
-}
-
-bool RankProgress::HasArrived(InputKind kind, StageId stage, MicrobatchId microbatch) const {
-  return Has(stage, microbatch, ArrivalBit(kind));
-}
-
-bool RankProgress::ForwardDone(StageId stage, MicrobatchId microbatch) const {
-  return Has(stage, microbatch, kForwardDone);
-}
-
-bool RankProgress::InputGradientDone(StageId stage, MicrobatchId microbatch) const {
-  return Has(stage, microbatch, kInputGradientDone);
-}
-
-bool RankProgress::AllGradientsDone(StageId stage) const {
-  const int local = LocalIndex(stage);
-  return local >= 0 && stages_[local].weight_gradients_done == microbatches_per_stage_;
-}
-
-bool RankProgress::HasSendCredit(Rank to, InputKind kind) const {
-  return std::ranges::all_of(limited_, [&](const LimitedChannel& channel) {
-    return channel.limit.to != to || channel.limit.kind != kind ||
-           channel.outstanding < channel.limit.limit;
-  });
-}
-
-Decision NextAction(const Schedule& schedule, Rank rank, const RankProgress& progress) {
-  const std::vector<Action>& actions = schedule.ActionsOf(rank);
-  const size_t head = progress.started();
-  if (head == actions.size() && !progress.running()) {
-    return Finished{};
-  }
-  const Action& action = actions[std::min(head, actions.size() - 1)];
-  Blocked blocked{.waiting = action,
-                  .owed_by = rank,
-                  .owed_stage = action.stage,
-                  .microbatch = action.microbatch};
+Decision NextAction(const RankProgress& progress) {
+  const RankList& list = progress.list();
+  const auto size = static_cast<int32_t>(list.entries().size());
+  const int32_t head = progress.head();
   if (progress.running()) {
-    blocked.reason = BlockReason::kRunning;
-    return blocked;
+    const Action& waiting = EntryOf(progress, std::min(head, size - 1)).action;
+    return Blocked{.reason = BlockReason::kRunning,
+                   .waiting = waiting,
+                   .owed_by = list.rank(),
+                   .owed_stage = waiting.stage,
+                   .microbatch = waiting.microbatch};
   }
-  CHECK(!IsCommunication(action.kind), "{}: sends and receives follow from the compute actions",
-        ToString(action));
-  if (!OwnStageReady(progress, action)) {
-    blocked.reason = BlockReason::kOwnStage;
-    return blocked;
+  if (head == size) return Finished{};
+  if (list.policy().mode == ExecutorMode::kFreeRun) return FreeRun(progress);
+  if (progress.HasInputs(head)) return StartOf(progress, head);
+  if (list.policy().mode == ExecutorMode::kGuided) {
+    if (const int32_t entry = JumpingEntry(progress); entry >= 0) return StartOf(progress, entry);
   }
-  if (LacksInput(schedule, rank, progress, action, blocked)) {
-    return blocked;
-  }
-  if (!progress.limits_sends()) {
-    return action;
-  }
-  if (const auto output = OutputOf(schedule, action);
-      output && output->crosses_ranks() && !progress.HasSendCredit(output->to, output->kind)) {
-    blocked.reason = BlockReason::kSendCredit;
-    blocked.kind = output->kind;
-    blocked.owed_by = output->to;
-    blocked.owed_stage = output->to_stage;
-    return blocked;
-  }
-  return action;
+  return BlockedAt(progress, head);
 }
 
 std::string Describe(const Blocked& blocked) {
@@ -267,9 +212,10 @@ std::string Describe(const Blocked& blocked) {
     case BlockReason::kOwnStage:
       return fmt::format("{} waits for an earlier action of stage {} that rank {} lists later",
                          waiting, blocked.owed_stage, blocked.owed_by);
-    case BlockReason::kSendCredit:
-      return fmt::format("{} waits until stage {} (rank {}) has consumed an earlier {}", waiting,
-                         blocked.owed_stage, blocked.owed_by, InputKindName(blocked.kind));
+    case BlockReason::kMemory:
+      return fmt::format(
+          "{} waits for memory until the gradient of microbatch {} comes from stage {} (rank {})",
+          waiting, blocked.microbatch, blocked.owed_stage, blocked.owed_by);
   }
   return waiting;
 }

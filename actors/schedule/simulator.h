@@ -1,38 +1,28 @@
 // Event simulation of a schedule: every rank decides by NextAction on virtual time, as the executor
-// does. Called by the planner, the validator's tests and `troupe schedule`. Pure, one thread.
+// does. Called by the planner, the validator, `troupe schedule` and the choice of a schedule.
+// Pure, one thread.
+//
+// Everything that happens at one moment (ends, arrivals) is seen before any rank decides.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "actors/schedule/action_costs.h"
+#include "actors/schedule/execution_policy.h"
 #include "actors/schedule/schedule.h"
 #include "actors/schedule/timeline.h"
 
 namespace troupe {
 
-// Times of one stage for one microbatch. A Backward costs input + weight unless given on its own; a
-// part of a weight gradient costs its share, the parts together exactly the whole.
-struct StageCost {
-  int64_t forward_ns = 0;
-  int64_t backward_input_ns = 0;
-  int64_t backward_weight_ns = 0;
-  int64_t backward_ns = -1;  // -1: the sum of the two halves
-};
-
-struct CostModel {
-  std::vector<StageCost> stages{};
-  int64_t link_latency_ns = 0;  // one hop between ranks; the sender goes on meanwhile
-
-  // The same cost for every stage: f, b, w of a rank's whole share, divided by its model chunks.
-  static CostModel Uniform(const Schedule& schedule, const StageCost& whole_share,
-                           int64_t link_latency_ns = 0);
-  int64_t CostNs(const Action& action) const;
-};
-
 struct SimulateOptions {
-  int slots_per_channel = 0;  // as in ValidateOptions
-  int output_buffers = 0;
-  bool keep_bars = true;  // false saves memory where only the figures count
+  ExecutionPolicy policy{};
+  // Slots a receiver posts for each channel; an output without one is held back by its sender,
+  // which goes on. 0: as many as ChannelsOf computes, so that no output ever waits.
+  int slots_per_channel = 0;
+  double held_for_weight = 1;  // ρ: part of an activation that stays until the weight gradient
+  bool keep_bars = true;       // false saves memory where only the figures count
 };
 
 struct Simulation {
@@ -40,12 +30,28 @@ struct Simulation {
   Idle idle{};
   int64_t bubble_makespan_ns = 0;  // makespan − mean work of a rank
   int64_t bubble_span_ns = 0;
-  std::vector<double> peak_activations{};  // per rank, as in ScheduleReport
+  std::vector<double> peak_activations{};  // per rank, in microbatches of its whole share
   int64_t num_actions = 0;
   int max_parked = 0;  // most outputs of one channel that waited for a slot at one time
 };
 
-// kFailed with the cycle in words where the schedule deadlocks under the options.
+// A schedule under one policy, made ready to run any number of times.
+class Simulator {
+ public:
+  // The schedule outlives it and has passed ValidateStructure.
+  explicit Simulator(const Schedule& schedule, const SimulateOptions& options = {});
+  ~Simulator();
+  Simulator(Simulator&&) noexcept;
+
+  // kInvalidSpec with the cycle in words where the schedule deadlocks under the options.
+  Result<Simulation> Run(const ActionTimes& times) const;
+
+ private:
+  struct Prepared;
+  std::unique_ptr<const Prepared> prepared_;
+};
+
+// One run with the mean times.
 Result<Simulation> Simulate(const Schedule& schedule, const CostModel& costs,
                             const SimulateOptions& options = {});
 

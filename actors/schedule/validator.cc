@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "actors/schedule/activations.h"
 #include "actors/schedule/deadlock.h"
 #include "actors/schedule/simulator.h"
 
@@ -235,8 +236,8 @@ Result<ScheduleReport> Validate(const Schedule& schedule, const ValidateOptions&
       .stages = std::vector<StageCost>(
           schedule.num_stages, {.forward_ns = 1, .backward_input_ns = 1, .backward_weight_ns = 1})};
   auto run = Simulate(schedule, unit,
-                      {.slots_per_channel = options.slots_per_channel,
-                       .output_buffers = options.output_buffers,
+                      {.policy = {.pairs = options.pairs},
+                       .slots_per_channel = options.slots_per_channel,
                        .keep_bars = false});
   if (!run.ok()) {
     return std::move(run).error();
@@ -255,34 +256,6 @@ Result<ScheduleReport> Validate(const Schedule& schedule, const ValidateOptions&
         PeakActivations(schedule, Rank(rank), options.held_for_weight));
   }
   return report;
-}
-
-double PeakActivations(const Schedule& schedule, Rank rank, double held_for_weight) {
-  const std::vector<Action>& actions = schedule.ActionsOf(rank);
-  const double share = actions.empty() ? 0.0 : schedule.StageShare(actions.front().stage);
-  double held = 0;
-  double peak = 0;
-  for (const Action& action : actions) {
-    switch (action.kind) {
-      case ActionKind::kForward:
-        held += share;
-        peak = std::max(peak, held);
-        held -= schedule.forward_only ? share : 0;
-        break;
-      case ActionKind::kBackward:
-        held -= share;
-        break;
-      case ActionKind::kBackwardInput:
-        held -= share * (1 - held_for_weight);
-        break;
-      case ActionKind::kBackwardWeight:
-        held -= share * held_for_weight / action.num_parts;
-        break;
-      default:
-        break;
-    }
-  }
-  return peak;
 }
 
 }  // namespace troupe

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "actors/schedule/channels.h"
+#include "actors/schedule/execution_policy.h"
 #include "actors/schedule/schedule.h"
 
 namespace troupe {
@@ -13,9 +14,7 @@ namespace troupe {
 struct ValidateOptions {
   // Slots a receiver posts for each channel; 0 = as many as ChannelsOf computes.
   int slots_per_channel = 0;
-  // Outputs a sender can hold back while no slot is free; a compute action whose output would have
-  // no place does not start. 0 = one for every output.
-  int output_buffers = 0;
+  PairMode pairs = PairMode::kEager;  // a fused pair waits for all its inputs, so it may deadlock
   // Share of a microbatch's activation that BackwardInput leaves for BackwardWeight; 1 = all of it.
   double held_for_weight = 1.0;
 };
@@ -33,8 +32,5 @@ struct ScheduleReport {
 // Complete and in order on every rank; everything but deadlock.
 Status ValidateStructure(const Schedule& schedule);
 Result<ScheduleReport> Validate(const Schedule& schedule, const ValidateOptions& options = {});
-
-// Peak activations of a rank from its list alone: the list's order fixes it, not the times.
-double PeakActivations(const Schedule& schedule, Rank rank, double held_for_weight = 1.0);
 
 }  // namespace troupe

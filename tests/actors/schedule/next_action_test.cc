@@ -11,23 +11,28 @@ namespace {
 // One rank of a schedule, driven by hand.
 struct Driven {
   Schedule schedule;
-  Rank rank;
+  RankList list;
   RankProgress progress;
 
-  Driven(Schedule s, int r, DataArrival data = DataArrival::kAtStart,
-         const std::vector<SendLimit>& limits = {})
-      : schedule(std::move(s)), rank(r), progress(schedule, rank, data, limits) {}
+  Driven(Schedule s, int rank, DataArrival data = DataArrival::kAtStart,
+         const ExecutionPolicy& policy = {})
+      : schedule(std::move(s)), list(schedule, Rank(rank), policy, data), progress(list) {}
 
-  Decision Next() const { return NextAction(schedule, rank, progress); }
-  // Runs the next action, which must be `text`.
-  void Run(const std::string& text) {
+  Decision Next() const { return NextAction(progress); }
+  // Runs the next action, which must be `text`; tells whether outputs may leave after it.
+  bool Run(const std::string& text) {
     const Decision decision = Next();
-    ASSERT_TRUE(std::holds_alternative<Action>(decision)) << text << " is blocked";
-    const Action action = std::get<Action>(decision);
-    EXPECT_EQ(ToString(action), text);
-    progress.MarkStarted(action);
+    if (!std::holds_alternative<Start>(decision)) {
+      ADD_FAILURE() << text << " is blocked: " << Describe(std::get<Blocked>(decision));
+      return false;
+    }
+    EXPECT_EQ(ToString(std::get<Start>(decision).action), text);
+    progress.MarkStarted(std::get<Start>(decision).entry);
     EXPECT_EQ(std::get<Blocked>(Next()).reason, BlockReason::kRunning);
-    progress.MarkDone(action);
+    return progress.MarkDone();
+  }
+  void Arrive(InputKind kind, int stage, int microbatch) {
+    EXPECT_TRUE(progress.MarkArrived(kind, StageId(stage), MicrobatchId(microbatch)));
   }
 };
 
@@ -111,28 +116,11 @@ TEST(NextAction, KeepsAStagesOwnOrder) {
   EXPECT_EQ(std::get<Blocked>(reduce_first.Next()).reason, BlockReason::kOwnStage);
 }
 
-TEST(NextAction, StopsAtTheSendLimit) {
-  Driven driven(Generated("gpipe", 2, 3), 0, DataArrival::kAtStart,
-                {{.to = Rank(1), .kind = InputKind::kActivation, .limit = 2}});
-  for (const char* text : {"0F0", "0F1"}) {
-    driven.Run(text);
-    driven.progress.MarkProduced(Rank(1), InputKind::kActivation);
-  }
-  const Blocked blocked = std::get<Blocked>(driven.Next());
-  EXPECT_EQ(blocked.reason, BlockReason::kSendCredit);
-  EXPECT_EQ(Describe(blocked),
-            "0F2 waits until stage 1 (rank 1) has consumed an earlier activation");
-  driven.progress.MarkConsumed(Rank(1), InputKind::kGradient);  // another channel: no effect
-  EXPECT_TRUE(std::holds_alternative<Blocked>(driven.Next()));
-  driven.progress.MarkConsumed(Rank(1), InputKind::kActivation);
-  driven.Run("0F2");
-}
-
 TEST(NextActionDeathTest, OneActionAtATime) {
   Driven driven(Generated("gpipe", 1, 2), 0);
-  const Action action = std::get<Action>(driven.Next());
-  driven.progress.MarkStarted(action);
-  EXPECT_DEATH(driven.progress.MarkStarted(action), "0F0 starts while another");
+  const int32_t entry = std::get<Start>(driven.Next()).entry;
+  driven.progress.MarkStarted(entry);
+  EXPECT_DEATH(driven.progress.MarkStarted(entry), "0F0 starts while another");
 }
 
 }  // namespace

@@ -58,19 +58,21 @@ TEST(ScheduleProperty, CsvKeepsTheSchedule) {
 class ToyExecutors {
  public:
   explicit ToyExecutors(const Schedule& schedule) : schedule_(schedule), ran_(schedule.num_ranks) {
+    lists_.reserve(static_cast<size_t>(schedule.num_ranks));
     for (int rank = 0; rank < schedule.num_ranks; ++rank) {
-      progress_.emplace_back(schedule, Rank(rank));
+      lists_.emplace_back(schedule, Rank(rank));
+      progress_.emplace_back(lists_.back());
     }
   }
   // Lets one rank act; false where it is blocked or finished.
   bool Step(int rank) {
-    const Decision decision = NextAction(schedule_, Rank(rank), progress_[rank]);
-    if (!std::holds_alternative<Action>(decision)) {
+    const Decision decision = NextAction(progress_[rank]);
+    if (!std::holds_alternative<Start>(decision)) {
       return false;
     }
-    const Action action = std::get<Action>(decision);
-    progress_[rank].MarkStarted(action);
-    progress_[rank].MarkDone(action);
+    const Action action = std::get<Start>(decision).action;
+    progress_[rank].MarkStarted(std::get<Start>(decision).entry);
+    progress_[rank].MarkDone();
     ran_[rank].push_back(action);
     if (const auto output = OutputOf(schedule_, action); output && output->crosses_ranks()) {
       RC_ASSERT(progress_[output->to.value].MarkArrived(output->kind, output->to_stage,
@@ -92,6 +94,7 @@ class ToyExecutors {
 
  private:
   const Schedule& schedule_;
+  std::vector<RankList> lists_;
   std::vector<RankProgress> progress_;
   std::vector<std::vector<Action>> ran_;
   std::map<std::tuple<Rank, Rank, InputKind>, int> in_flight_;

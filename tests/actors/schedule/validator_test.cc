@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "actors/schedule/activations.h"
 #include "actors/schedule/generators.h"
 
 namespace troupe {
@@ -94,20 +95,6 @@ TEST(Validator, FindsADeadlockOfSlots) {
       "row 2, cell 1 (1F1): deadlock: rank 1 stands before 1F1, which waits for the output of "
       "0F1, which rank 0 holds back because every slot of the channel is taken by what is read "
       "later");
-}
-
-TEST(Validator, FindsADeadlockOfOutputBuffers) {
-  // Rank 0 runs three ahead before it takes the first gradient; rank 1 sends gradients from the
-  // start but may hold only one back and has one slot at rank 0.
-  EXPECT_EQ(Refusal("0F0,0F1,0F2,0F3,0B0,0B1,0B2,0B3\n1F0,1B0,1F1,1B1,1F2,1B2,1F3,1B3\n",
-                    {.slots_per_channel = 1, .output_buffers = 1}),
-            "valid");
-  const std::string words = Refusal(
-      "0F0,0F1,0F2,0F3,0F4,0F5,0B0,0B1,0B2,0B3,0B4,0B5\n"
-      "1F0,1B0,1F1,1B1,1F2,1B2,1F3,1B3,1F4,1B4,1F5,1B5\n",
-      {.slots_per_channel = 1, .output_buffers = 1});
-  EXPECT_THAT(words, HasSubstr("deadlock"));
-  EXPECT_THAT(words, HasSubstr("waits for a slot on rank"));
 }
 
 TEST(Validator, SeesDescendingOrder) {

@@ -1,0 +1,136 @@
+#include "actors/schedule/rank_list.h"
+
+#include <algorithm>
+
+#include "actors/schedule/activations.h"
+
+namespace troupe {
+namespace {
+
+RankList::Lane LaneOf(ActionKind kind) {
+  switch (kind) {
+    case ActionKind::kForward:
+      return RankList::kForwardLane;
+    case ActionKind::kBackwardWeight:
+      return RankList::kWeightLane;
+    default:
+      return RankList::kInputLane;
+  }
+}
+
+}  // namespace
+
+uint8_t RankList::ArrivalBit(InputKind kind) {
+  switch (kind) {
+    case InputKind::kActivation:
+      return kActivationHere;
+    case InputKind::kGradient:
+      return kGradientHere;
+    case InputKind::kData:
+      return kDataHere;
+  }
+  return 0;
+}
+
+RankList::RankList(const Schedule& schedule, Rank rank, const ExecutionPolicy& policy,
+                   DataArrival data, double held_for_weight)
+    : schedule_(&schedule),
+      rank_(rank),
+      policy_(policy),
+      data_(data),
+      held_for_weight_(held_for_weight),
+      microbatches_per_stage_(schedule.MicrobatchesPerDirection()) {
+  AddStages();
+  lanes_.resize(stages_.size() * kLanesPerStage);
+  const std::vector<Action>& actions = schedule.ActionsOf(rank);
+  entries_.reserve(actions.size());
+  for (const Action& action : actions) AddEntry(action);
+  if (policy.pairs == PairMode::kFused) LinkPairs();
+  if (policy.mode == ExecutorMode::kFreeRun) {
+    activation_cap_ = policy.activation_limit;
+  } else if (policy.activation_slack > 0) {
+    activation_cap_ = PeakActivations(schedule, rank, held_for_weight) + policy.activation_slack;
+  }
+}
+
+void RankList::AddStages() {
+  for (const StageId stage : schedule_->StagesOf(rank_)) {
+    stages_.push_back({.stage = stage,
+                       .first_microbatch = schedule_->FirstMicrobatch(stage).value,
+                       .is_first = schedule_->IsFirstStage(stage),
+                       .is_last = schedule_->IsLastStage(stage),
+                       .share = schedule_->StageShare(stage),
+                       .direction = schedule_->DirectionOf(stage)});
+  }
+  for (Stage& stage : stages_) {
+    stage.deeper_chunks = static_cast<int>(std::ranges::count_if(stages_, [&](const Stage& other) {
+      return other.direction == stage.direction && other.stage > stage.stage;
+    }));
+  }
+}
+
+void RankList::AddEntry(const Action& action) {
+  Entry entry{.action = action};
+  const auto index = static_cast<int32_t>(entries_.size());
+  if (IsCompute(action.kind)) {
+    entry.cell = CellIndex(action.stage, action.microbatch);
+    CHECK(entry.cell >= 0, "{} is not of rank {}", ToString(action), rank_);
+    entry.stage = StageIndex(action.stage);
+    const Stage& stage = stages_[static_cast<size_t>(entry.stage)];
+    const Lane lane = LaneOf(action.kind);
+    entry.lane = entry.stage * kLanesPerStage + lane;
+    lanes_[static_cast<size_t>(entry.lane)].push_back(index);
+    switch (lane) {
+      case kForwardLane:
+        entry.needs = (stage.is_first ? 0 : kActivationHere) |
+                      (stage.is_first || stage.is_last ? kDataHere : 0);
+        entry.done = kForwardDone;
+        break;
+      case kInputLane:
+        entry.needs = kForwardDone | (stage.is_last ? 0 : kGradientHere);
+        entry.done = kInputGradientDone;
+        break;
+      case kWeightLane:
+        entry.needs = kInputGradientDone;
+        break;
+    }
+    if (const auto output = OutputOf(*schedule_, action); output && !output->crosses_ranks()) {
+      entry.hand_over_cell = CellIndex(output->to_stage, output->microbatch);
+      entry.hand_over_bit = ArrivalBit(output->kind);
+    }
+  } else {
+    CHECK(!IsCommunication(action.kind), "{}: sends and receives follow from the compute actions",
+          ToString(action));
+    entry.stage = StageIndex(action.stage);
+  }
+  entries_.push_back(entry);
+}
+
+void RankList::LinkPairs() {
+  for (size_t first = 0; first < entries_.size(); ++first) {
+    const int32_t pair = entries_[first].action.pair;
+    if (pair == kNotPaired) continue;
+    size_t last = first;
+    while (last + 1 < entries_.size() && entries_[last + 1].action.pair == pair) ++last;
+    entries_[first].followers = static_cast<int32_t>(last - first);
+    for (size_t i = first; i < last; ++i) entries_[i].holds_output = true;
+    first = last;
+  }
+}
+
+int RankList::StageIndex(StageId stage) const {
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    if (stages_[i].stage == stage) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+int RankList::CellIndex(StageId stage, MicrobatchId microbatch) const {
+  const int index = StageIndex(stage);
+  if (index < 0) return -1;
+  const int column = microbatch.value - stages_[static_cast<size_t>(index)].first_microbatch;
+  return column < 0 || column >= microbatches_per_stage_ ? -1
+                                                         : index * microbatches_per_stage_ + column;
+}
+
+}  // namespace troupe

@@ -1,0 +1,97 @@
+// RankList: one rank's actions with everything that deciding about them needs, worked out once per
+// schedule: inputs, hand-overs on the rank, order within each stage, memory. Immutable.
+// Used by RankProgress and NextAction alone; made by executors and simulators.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "actors/schedule/execution_policy.h"
+#include "actors/schedule/schedule.h"
+
+namespace troupe {
+
+// Whether tokens and labels are there from the start, or come by MarkArrived(kData, …) for the
+// first and the last stage.
+enum class DataArrival : uint8_t { kAtStart, kMarked };
+
+class RankList {
+ public:
+  // Bits of one cell, that is of one (stage, microbatch).
+  static constexpr uint8_t kActivationHere = 1;
+  static constexpr uint8_t kGradientHere = 2;
+  static constexpr uint8_t kDataHere = 4;
+  static constexpr uint8_t kForwardDone = 8;
+  static constexpr uint8_t kInputGradientDone = 16;
+  static uint8_t ArrivalBit(InputKind kind);
+
+  // Actions of one stage and one of: Forward, input gradient (BackwardInput, Backward), weight
+  // gradient. Each lane starts its entries in the list's order.
+  static constexpr int kLanesPerStage = 3;
+  enum Lane : uint8_t { kForwardLane, kInputLane, kWeightLane };
+
+  struct Entry {
+    Action action{};
+    int32_t cell = -1;   // -1 for collectives
+    int32_t stage = -1;  // index in stages()
+    int32_t lane = -1;   // stage · kLanesPerStage + Lane; -1 for collectives
+    uint8_t needs = 0;   // bits of the cell that must be set
+    uint8_t done = 0;    // bit that the action's end sets
+    // Fused pairs: entries first + 1 .. first + followers start right after this one; all their
+    // inputs are needed here, and no output leaves before the last one's end.
+    int32_t followers = 0;
+    bool holds_output = false;
+    int32_t hand_over_cell = -1;  // of the neighbouring stage, where it is on this rank
+    uint8_t hand_over_bit = 0;
+  };
+
+  struct Stage {
+    StageId stage{};
+    int first_microbatch = 0;
+    bool is_first = false;
+    bool is_last = false;
+    double share = 1;  // of a microbatch's activations, in units of the rank's whole share
+    // Free-run's reserve: chunks of this direction that come after the stage and must still be able
+    // to take one microbatch, as `share` each.
+    int deeper_chunks = 0;
+    int direction = 0;
+  };
+
+  // held_for_weight: the part of an activation that stays until the weight gradient (ρ).
+  RankList(const Schedule& schedule, Rank rank, const ExecutionPolicy& policy = {},
+           DataArrival data = DataArrival::kAtStart, double held_for_weight = 1);
+
+  const Schedule& schedule() const { return *schedule_; }  // outlives the list
+  Rank rank() const { return rank_; }
+  const ExecutionPolicy& policy() const { return policy_; }
+  DataArrival data() const { return data_; }
+  double held_for_weight() const { return held_for_weight_; }
+  const std::vector<Entry>& entries() const { return entries_; }
+  const std::vector<Stage>& stages() const { return stages_; }
+  // lane → its entries' indices.
+  const std::vector<std::vector<int32_t>>& lanes() const { return lanes_; }
+  int microbatches_per_stage() const { return microbatches_per_stage_; }
+  // Most activations that the rank may hold when something jumps the queue.
+  double activation_cap() const { return activation_cap_; }
+
+  int StageIndex(StageId stage) const;                          // -1 where the stage is elsewhere
+  int CellIndex(StageId stage, MicrobatchId microbatch) const;  // -1 where it is not of this rank
+
+ private:
+  void AddStages();
+  void AddEntry(const Action& action);
+  void LinkPairs();
+
+  const Schedule* schedule_;
+  Rank rank_;
+  ExecutionPolicy policy_;
+  DataArrival data_;
+  double held_for_weight_;
+  int microbatches_per_stage_;
+  double activation_cap_ = 0;
+  std::vector<Stage> stages_;
+  std::vector<Entry> entries_;
+  std::vector<std::vector<int32_t>> lanes_;
+};
+
+}  // namespace troupe

@@ -1,0 +1,144 @@
+#include "actors/schedule/rank_progress.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace troupe {
+
+RankProgress::RankProgress(const RankList& list)
+    : list_(&list),
+      cells_(list.stages().size() * static_cast<size_t>(list.microbatches_per_stage()),
+             list.data() == DataArrival::kAtStart ? RankList::kDataHere : uint8_t{0}),
+      next_in_lane_(list.lanes().size(), 0),
+      started_(list.entries().size(), 0),
+      gradients_done_(list.stages().size(), 0),
+      in_flight_(list.stages().size(), 0) {
+  if (list.policy().mode == ExecutorMode::kFreeRun) weights_.reserve(cells_.size());
+}
+
+bool RankProgress::MarkArrived(InputKind kind, StageId stage, MicrobatchId microbatch) {
+  const int cell = list_->CellIndex(stage, microbatch);
+  if (cell < 0) return false;
+  const RankList::Stage& local =
+      list_->stages()[static_cast<size_t>(cell / list_->microbatches_per_stage())];
+  const bool expected = kind == InputKind::kActivation ? !local.is_first
+                        : kind == InputKind::kGradient ? !local.is_last
+                                                       : local.is_first || local.is_last;
+  const uint8_t bit = RankList::ArrivalBit(kind);
+  if (!expected || (Bits(cell) & bit) != 0) return false;
+  MarkArrived(cell, bit);
+  return true;
+}
+
+void RankProgress::MarkArrived(int32_t cell, uint8_t bit) {
+  uint8_t& bits = cells_[static_cast<size_t>(cell)];
+  CHECK((bits & bit) == 0, "rank {}: an input came twice", list_->rank());
+  bits |= bit;
+}
+
+void RankProgress::MarkStarted(int32_t entry) {
+  const RankList::Entry& e = list_->entries()[static_cast<size_t>(entry)];
+  CHECK(running_ < 0, "{} starts while another action of its rank runs", ToString(e.action));
+  CHECK(!std::exchange(started_[static_cast<size_t>(entry)], char{1}), "{} starts twice",
+        ToString(e.action));
+  running_ = entry;
+  ++num_started_;
+  while (static_cast<size_t>(head_) < started_.size() && started_[static_cast<size_t>(head_)]) {
+    ++head_;
+  }
+  if (e.lane < 0) return;
+  auto& next = next_in_lane_[static_cast<size_t>(e.lane)];
+  CHECK(NextOf(e.lane) == entry, "{} overtakes its own stage's actions", ToString(e.action));
+  ++next;
+  const bool last_part = e.action.part + 1 == e.action.num_parts;
+  if (e.action.kind == ActionKind::kBackwardWeight && last_part &&
+      list_->policy().mode == ExecutorMode::kFreeRun) {
+    ++weights_taken_;
+  }
+  Hold(e, /*starts=*/true);
+}
+
+// A Forward's activations are held from its start, and let go at the end of what reads them.
+void RankProgress::Hold(const RankList::Entry& e, bool starts) {
+  const double share = list_->stages()[static_cast<size_t>(e.stage)].share;
+  const double rho = list_->held_for_weight();
+  int& in_flight = in_flight_[static_cast<size_t>(e.stage)];
+  if (e.action.kind == ActionKind::kForward) {
+    if (starts) {
+      held_ += share;
+      ++in_flight;
+      peak_held_ = std::max(peak_held_, held_);
+    } else if (list_->schedule().forward_only) {
+      held_ -= share;
+    }
+    return;
+  }
+  if (starts) return;
+  switch (e.action.kind) {
+    case ActionKind::kBackward:
+      held_ -= share;
+      --in_flight;
+      return;
+    case ActionKind::kBackwardInput:
+      held_ -= share * (1 - rho);
+      return;
+    default:
+      held_ -= share * rho / e.action.num_parts;
+      if (e.action.part + 1 == e.action.num_parts) --in_flight;
+  }
+}
+
+bool RankProgress::MarkDone() {
+  CHECK(running_ >= 0, "an action of rank {} ends without having started", list_->rank());
+  const RankList::Entry& e = list_->entries()[static_cast<size_t>(running_)];
+  running_ = -1;
+  if (e.cell < 0) return true;
+  cells_[static_cast<size_t>(e.cell)] |= e.done;
+  if (e.hand_over_cell >= 0) MarkArrived(e.hand_over_cell, e.hand_over_bit);
+  const bool last_part = e.action.part + 1 == e.action.num_parts;
+  const bool weight = e.action.kind == ActionKind::kBackwardWeight;
+  if (e.action.kind == ActionKind::kBackward || (weight && last_part)) {
+    ++gradients_done_[static_cast<size_t>(e.stage)];
+  }
+  if (e.action.kind == ActionKind::kBackwardInput &&
+      list_->policy().mode == ExecutorMode::kFreeRun) {
+    weights_.push_back(static_cast<int16_t>(e.stage));
+  }
+  Hold(e, /*starts=*/false);
+  return !e.holds_output;
+}
+
+bool RankProgress::CellReady(const RankList::Entry& e) const {
+  if (e.cell >= 0) return (Bits(e.cell) & e.needs) == e.needs;
+  return e.action.kind != ActionKind::kReduceGrad ||
+         gradients_done_[static_cast<size_t>(e.stage)] == list_->microbatches_per_stage();
+}
+
+bool RankProgress::HasInputs(int32_t entry) const {
+  const RankList::Entry& e = list_->entries()[static_cast<size_t>(entry)];
+  if (!CellReady(e)) return false;
+  for (int32_t i = 1; i <= e.followers; ++i) {
+    const RankList::Entry& follower = list_->entries()[static_cast<size_t>(entry + i)];
+    // What an earlier action of the pair will have done by then is not waited for.
+    uint8_t missing = follower.needs & static_cast<uint8_t>(~Bits(follower.cell));
+    for (int32_t k = 0; k < i; ++k) {
+      const RankList::Entry& earlier = list_->entries()[static_cast<size_t>(entry + k)];
+      if (earlier.cell == follower.cell) missing &= static_cast<uint8_t>(~earlier.done);
+      if (earlier.hand_over_cell == follower.cell) {
+        missing &= static_cast<uint8_t>(~earlier.hand_over_bit);
+      }
+    }
+    if (missing != 0) return false;
+  }
+  return true;
+}
+
+int RankProgress::InFlight(int direction) const {
+  int sum = 0;
+  for (size_t i = 0; i < in_flight_.size(); ++i) {
+    if (list_->stages()[i].direction == direction) sum += in_flight_[i];
+  }
+  return sum;
+}
+
+}  // namespace troupe

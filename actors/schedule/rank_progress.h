@@ -1,0 +1,73 @@
+// RankProgress: how far one rank has got with a schedule: what has arrived, what has started and
+// ended, how much is held. Read by NextAction; kept by the executor and by the simulator.
+// Thread: its owner's; no lock.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "actors/schedule/rank_list.h"
+
+namespace troupe {
+
+//   I1. One action runs at a time.
+//   I2. An input arrives once, for a stage of this rank and a microbatch of that stage.
+//   I3. Hand-over between two stages of this rank is an arrival at the moment of MarkDone.
+//   I4. Entries of one lane start in the list's order.
+class RankProgress {
+ public:
+  explicit RankProgress(const RankList& list);  // the list outlives it
+
+  // False where the input is a duplicate or not one this rank waits for; nothing changes then.
+  [[nodiscard]] bool MarkArrived(InputKind kind, StageId stage, MicrobatchId microbatch);
+  // The same by cell and bit of the rank's list, for an input that is known to be right.
+  void MarkArrived(int32_t cell, uint8_t bit);
+  void MarkStarted(int32_t entry);
+  // True where outputs may leave now; false inside a fused pair, whose end lets all of them go.
+  bool MarkDone();
+
+  const RankList& list() const { return *list_; }
+  size_t num_started() const { return num_started_; }
+  bool running() const { return running_ >= 0; }
+  int32_t running_entry() const { return running_; }
+  double held() const { return held_; }  // activations, in units of the rank's whole share
+  double peak_held() const { return peak_held_; }
+
+  // ---- what the decision reads ----
+  int32_t head() const { return head_; }  // first entry that has not started
+  // The lane's next entry, or -1.
+  int32_t NextOf(int32_t lane) const {
+    const auto& entries = list_->lanes()[static_cast<size_t>(lane)];
+    const auto at = static_cast<size_t>(next_in_lane_[static_cast<size_t>(lane)]);
+    return at < entries.size() ? entries[at] : -1;
+  }
+  // All of the entry's bits are set; for a fused pair's first, its followers' too.
+  bool HasInputs(int32_t entry) const;
+  uint8_t Bits(int32_t cell) const { return cells_[static_cast<size_t>(cell)]; }
+  int InFlight(int direction) const;  // Forwards started whose backward has not ended
+  // Free-run: the stage index whose input gradient ended first and whose weight gradient has not
+  // started wholly; -1 where there is none.
+  int OldestWeight() const {
+    return weights_taken_ < weights_.size() ? weights_[weights_taken_] : -1;
+  }
+
+ private:
+  bool CellReady(const RankList::Entry& entry) const;
+  void Hold(const RankList::Entry& entry, bool starts);
+
+  const RankList* list_;
+  std::vector<uint8_t> cells_;  // [stage index][microbatch]: bits
+  std::vector<int32_t> next_in_lane_;
+  std::vector<char> started_;        // per entry
+  std::vector<int> gradients_done_;  // per stage index
+  std::vector<int> in_flight_;       // per stage index
+  std::vector<int16_t> weights_;     // stage indices in the order of their input gradients' ends
+  size_t weights_taken_ = 0;
+  size_t num_started_ = 0;
+  int32_t head_ = 0;
+  int32_t running_ = -1;
+  double held_ = 0;
+  double peak_held_ = 0;
+};
+
+}  // namespace troupe
