@@ -8,11 +8,11 @@
 namespace troupe {
 
 CheckpointActor::CheckpointActor(CheckpointOptions options, FileSystem& files,
-                                 const StageParameters& parameters, Stream& stream,
+                                 std::vector<const StageParameters*> stages, Stream& stream,
                                  Ref<proto::CheckpointDone> schedule)
     : options_(options),
       files_(files),
-      parameters_(parameters),
+      stages_(std::move(stages)),
       stream_(stream),
       schedule_(std::move(schedule)) {}
 
@@ -33,12 +33,12 @@ proto::CheckpointDone CheckpointActor::Write(const proto::CheckpointStart& start
     return done;
   };
   auto written = WriteCheckpointShard(files_, start.directory(), options_.rank.value,
-                                      options_.num_ranks, parameters_);
+                                      options_.num_ranks, stages_);
   if (!written.ok()) return fail(written.error());
   for (auto& tensor : *written) *done.add_tensors() = std::move(tensor);
   if (start.hf_directory().empty()) return done;
   const Status exported = WriteHfShard(files_, start.hf_directory(), options_.rank.value,
-                                       options_.num_ranks, options_.dtype, parameters_);
+                                       options_.num_ranks, options_.dtype, stages_);
   return exported.ok() ? done : fail(exported.error());
 }
 

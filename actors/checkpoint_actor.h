@@ -7,6 +7,8 @@
 //   I1. CheckpointDone without an error means that the rank's files are durable.
 #pragma once
 
+#include <vector>
+
 #include "actors/messages.h"
 #include "actors/model/stage_parameters.h"
 #include "runtime/actor/actor.h"
@@ -24,9 +26,10 @@ struct CheckpointOptions {
 
 class CheckpointActor : public Actor<CheckpointActor, proto::CheckpointStart> {
  public:
-  // Files, parameters and stream outlive the actor.
-  CheckpointActor(CheckpointOptions options, FileSystem& files, const StageParameters& parameters,
-                  Stream& stream, Ref<proto::CheckpointDone> schedule);
+  // Files, stream and the parameters of the rank's stages outlive the actor.
+  CheckpointActor(CheckpointOptions options, FileSystem& files,
+                  std::vector<const StageParameters*> stages, Stream& stream,
+                  Ref<proto::CheckpointDone> schedule);
 
   Status On(proto::CheckpointStart start);
 
@@ -35,7 +38,7 @@ class CheckpointActor : public Actor<CheckpointActor, proto::CheckpointStart> {
 
   const CheckpointOptions options_;
   FileSystem& files_;
-  const StageParameters& parameters_;
+  const std::vector<const StageParameters*> stages_;
   Stream& stream_;
   const Ref<proto::CheckpointDone> schedule_;
 };

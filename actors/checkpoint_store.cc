@@ -95,6 +95,16 @@ class CheckpointFiles {
   std::map<std::string, SafetensorsFile> open_{};
 };
 
+std::vector<const StageParameter*> Owned(const std::vector<const StageParameters*>& stages) {
+  std::vector<const StageParameter*> owned;
+  for (const StageParameters* stage : stages) {
+    for (const StageParameter& p : stage->all()) {
+      if (p.owned) owned.push_back(&p);
+    }
+  }
+  return owned;
+}
+
 std::string HfFileName(int index, int count) {
   return count == 1 ? "model.safetensors" : ShardFileName("model", index, count);
 }
@@ -107,17 +117,16 @@ std::string ShardFileName(const std::string& stem, int index, int count) {
 
 Result<std::vector<proto::CheckpointTensor>> WriteCheckpointShard(
     FileSystem& files, const std::string& folder, int rank, int num_ranks,
-    const StageParameters& parameters) {
+    const std::vector<const StageParameters*>& stages) {
   std::vector<Named> masters;
   std::vector<Named> moments;
-  for (const StageParameter& p : parameters.all()) {
-    if (!p.owned) continue;
+  for (const StageParameter* p : Owned(stages)) {
     const auto spec = [&](std::string_view suffix) {
-      return TensorSpec{p.spec->name + std::string(suffix), TensorDtype::kF32, p.spec->shape()};
+      return TensorSpec{p->spec->name + std::string(suffix), TensorDtype::kF32, p->spec->shape()};
     };
-    masters.push_back({spec(""), p.weight});
-    moments.push_back({spec(kFirstMoment), p.m});
-    moments.push_back({spec(kSecondMoment), p.v});
+    masters.push_back({spec(""), p->weight});
+    moments.push_back({spec(kFirstMoment), p->m});
+    moments.push_back({spec(kSecondMoment), p->v});
   }
   std::vector<proto::CheckpointTensor> written;
   RETURN_IF_ERROR(
@@ -165,26 +174,24 @@ Status ReadCheckpoint(FileSystem& files, const std::string& folder, StageParamet
 }
 
 Status WriteHfShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
-                    DType dtype, const StageParameters& parameters) {
+                    DType dtype, const std::vector<const StageParameters*>& stages) {
   const bool narrow = dtype == DType::kBFloat16;
   std::vector<TensorSpec> specs;
-  for (const StageParameter& p : parameters.all()) {
-    if (!p.owned) continue;
+  for (const StageParameter* p : Owned(stages)) {
     specs.push_back(
-        {p.spec->name, narrow ? TensorDtype::kBf16 : TensorDtype::kF32, p.spec->shape()});
+        {p->spec->name, narrow ? TensorDtype::kBf16 : TensorDtype::kF32, p->spec->shape()});
   }
   ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(
                                     files, JoinPath(folder, HfFileName(rank, num_ranks)), specs));
   std::vector<bfloat16> narrowed;
-  for (const StageParameter& p : parameters.all()) {
-    if (!p.owned) continue;
+  for (const StageParameter* p : Owned(stages)) {
     if (!narrow) {
-      RETURN_IF_ERROR(writer.Append(BytesOf(p.weight)));
+      RETURN_IF_ERROR(writer.Append(BytesOf(p->weight)));
       continue;
     }
     narrowed.clear();
-    const float* weight = p.weight.Flat().as<float>();
-    for (int64_t i = 0; i < p.weight.num_elements(); ++i) narrowed.emplace_back(weight[i]);
+    const float* weight = p->weight.Flat().as<float>();
+    for (int64_t i = 0; i < p->weight.num_elements(); ++i) narrowed.emplace_back(weight[i]);
     RETURN_IF_ERROR(writer.Append(std::as_bytes(std::span(narrowed))));
   }
   return writer.Finish();

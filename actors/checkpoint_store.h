@@ -17,10 +17,11 @@ namespace troupe {
 // "tensors-00002-of-00004.safetensors"
 std::string ShardFileName(const std::string& stem, int index, int count);
 
-// Masters and both moments of the owned parameters, into two files of `folder`, durable on return.
+// Masters and both moments of what the rank's stages own, into two files of `folder`, durable on
+// return.
 Result<std::vector<proto::CheckpointTensor>> WriteCheckpointShard(
     FileSystem& files, const std::string& folder, int rank, int num_ranks,
-    const StageParameters& parameters);
+    const std::vector<const StageParameters*>& stages);
 
 // What the manifest says of the shards' tensors; shapes come from the table.
 Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& shard,
@@ -32,7 +33,7 @@ Status ReadCheckpoint(FileSystem& files, const std::string& folder, StageParamet
 // The owned weights as one file of a Hugging Face folder: model.safetensors, or one of several.
 // bfloat16 jobs export bfloat16.
 Status WriteHfShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
-                    DType dtype, const StageParameters& parameters);
+                    DType dtype, const std::vector<const StageParameters*>& stages);
 // What goes beside the shards: config.json, generation_config.json, and the index of several files.
 Status WriteHfFolder(FileSystem& files, const std::string& folder, int num_ranks, DType dtype,
                      const ModelConfig& config, const ParameterTable& table,

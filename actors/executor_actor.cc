@@ -27,13 +27,16 @@ bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b) {
 ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
     : options_(std::move(options)),
       peers_(std::move(peers)),
-      name_(fmt::format("rank {}", options_.rank)) {
+      name_(fmt::format("rank {}", options_.rank)),
+      train_(options_.train, options_.rank, options_.policy, DataArrival::kMarked),
+      evaluate_(options_.evaluate, options_.rank, {}, DataArrival::kMarked),
+      sample_(options_.sample, options_.rank, {}, DataArrival::kMarked) {
   CHECK(!peers_.stages.empty(), "{} holds no stage", name_);
 }
 
 bool ExecutorActor::NeedsTokens() const {
-  return std::ranges::any_of(peers_.stages, [this](const auto& stage) {
-    return schedule_->IsFirstStage(stage.first) || schedule_->IsLastStage(stage.first);
+  return std::ranges::any_of(progress_->list().stages(), [](const RankList::Stage& stage) {
+    return stage.is_first || stage.is_last;
   });
 }
 
@@ -43,22 +46,16 @@ Status ExecutorActor::On(proto::StepStart start) {
                      start.round(), start_.round());
   }
   start_ = std::move(start);
-  switch (start_.mode()) {
-    case proto::STEP_MODE_EVAL:
-      schedule_ = &options_.evaluate;
-      break;
-    case proto::STEP_MODE_SAMPLE:
-      schedule_ = &options_.sample;
-      break;
-    default:
-      schedule_ = &options_.train;
-  }
+  const RankList& list = start_.mode() == proto::STEP_MODE_EVAL     ? evaluate_
+                         : start_.mode() == proto::STEP_MODE_SAMPLE ? sample_
+                                                                    : train_;
+  schedule_ = &list.schedule();
   if (start_.num_microbatches() != schedule_->num_microbatches) {
     return MakeError(ErrorCode::kFailed, "{}: round {} has {} microbatches, the plan {}", name_,
                      start_.round(), start_.num_microbatches(), schedule_->num_microbatches);
   }
   state_ = State::kRunning;
-  progress_.emplace(*schedule_, options_.rank, DataArrival::kMarked);
+  progress_.emplace(list);
   vote_.Clear();
   vote_.set_step(start_.step());
   vote_.set_round(start_.round());
@@ -92,9 +89,10 @@ Status ExecutorActor::On(proto::StepStart start) {
 Status ExecutorActor::On(TokensReady ready) {
   if (ready.round != start_.round() || state_ != State::kRunning) return {};
   tokens_[ready.microbatch.value] = std::move(ready.tokens);
-  for (const auto& [stage, ref] : peers_.stages) {
-    if (!schedule_->IsFirstStage(stage) && !schedule_->IsLastStage(stage)) continue;
-    if (!progress_->MarkArrived(InputKind::kData, stage, ready.microbatch)) {
+  for (const RankList::Stage& stage : progress_->list().stages()) {
+    if (!stage.is_first && !stage.is_last) continue;
+    if (progress_->list().CellIndex(stage.stage, ready.microbatch) < 0) continue;  // not its own
+    if (!progress_->MarkArrived(InputKind::kData, stage.stage, ready.microbatch)) {
       return MakeError(ErrorCode::kFailed, "{}: tokens of microbatch {} came twice", name_,
                        ready.microbatch);
     }
@@ -136,10 +134,11 @@ Status ExecutorActor::Arrive(InputKind kind, int64_t round, int32_t stage, int32
 
 Status ExecutorActor::Advance() {
   if (state_ != State::kRunning) return {};
-  const Decision decision = NextAction(*schedule_, options_.rank, *progress_);
-  if (const auto* action = std::get_if<Action>(&decision)) {
+  const Decision decision = NextAction(*progress_);
+  if (const auto* start = std::get_if<Start>(&decision)) {
     EndWait();
-    return Launch(*action);
+    progress_->MarkStarted(start->entry);
+    return Launch(start->action);
   }
   if (const auto* blocked = std::get_if<Blocked>(&decision)) {
     if (blocked->reason == BlockReason::kOwnStage) {
@@ -179,7 +178,6 @@ void ExecutorActor::EndWait() {
 }
 
 Status ExecutorActor::Launch(const Action& action) {
-  progress_->MarkStarted(action);
   if (options_.on_progress) options_.on_progress(start_.step(), InWords(action));
   RunAction run{
       .action = action, .round = start_.round(), .step = start_.step(), .mode = start_.mode()};
@@ -225,9 +223,13 @@ Status ExecutorActor::On(ActionDone done) {
         InputKey{done.round, output->to_stage.value, output->microbatch.value, output->kind},
         std::move(done.output));
   }
-  progress_->MarkDone(done.action);
+  const bool outputs_leave = progress_->MarkDone();
   if (output && output->crosses_ranks()) {
-    RETURN_IF_ERROR(Deliver(*output, std::move(done.output)));
+    held_back_.emplace_back(*output, std::move(done.output));
+  }
+  if (outputs_leave) {
+    for (auto& [transfer, held] : held_back_) RETURN_IF_ERROR(Deliver(transfer, std::move(held)));
+    held_back_.clear();
   }
   return Advance();
 }
@@ -310,48 +312,97 @@ void ExecutorActor::TraceReceive(const Envelope& envelope, InputKind kind) const
 
 Status ExecutorActor::FinishList() {
   if (start_.mode() != proto::STEP_MODE_TRAIN) return SendVote();
-  if (!options_.tied_peer) return CollectVotes();
   state_ = State::kExchanging;
-  if (options_.first_tied_use) return MergeTiedIfHere();
-  return peers_.stages.at(AnyStage()).Send(TakeTied{start_.round()});
+  exchange_.emplace(options_.exchanges, *schedule_, options_.rank);
+  for (const auto& [key, bulk] : arrived_) {
+    const auto& [round, stage, weights] = key;
+    if (round == start_.round() && !exchange_->MarkArrived(stage, weights)) {
+      return MakeError(ErrorCode::kCorrupt, "{}: a shared gradient for stage {} is not its", name_,
+                       stage);
+    }
+  }
+  return Exchange();
 }
 
-Status ExecutorActor::On(TiedReady ready) {
-  const Postmark postmark{.channel = kTiedChannel,
+Status ExecutorActor::Exchange() {
+  while (const auto step = exchange_->Next()) {
+    switch (step->kind) {
+      case ExchangeProgress::StepKind::kTake:
+        RETURN_IF_ERROR(
+            peers_.stages.at(step->stage).Send(TakeGradient{start_.round(), step->weights}));
+        break;
+      case ExchangeProgress::StepKind::kHandOver:
+        RETURN_IF_ERROR(HandOver(*step));
+        break;
+      default: {
+        const auto bulk = arrived_.find({start_.round(), step->stage, step->weights});
+        const auto gradient = bulk != arrived_.end() ? std::as_const(bulk->second).bytes()
+                                                     : given_.at({step->stage, step->weights});
+        RETURN_IF_ERROR(
+            peers_.stages.at(step->stage)
+                .Send(MergeGradient{start_.round(), step->weights,
+                                    step->kind == ExchangeProgress::StepKind::kReplace, gradient}));
+      }
+    }
+  }
+  return exchange_->Done() ? CollectVotes() : Status{};
+}
+
+// What `from` gave goes to the stage it shares with: over the network, or on this rank by address.
+// The bytes stay as they are until the commit, and no commit comes before the other rank has voted,
+// which it does after letting them go.
+Status ExecutorActor::HandOver(const ExchangeProgress::Step& step) {
+  const auto gradient = given_.at({step.from, step.weights});
+  if (step.to == options_.rank) {
+    given_[{step.stage, step.weights}] = gradient;
+    CHECK(exchange_->MarkArrived(step.stage, step.weights), "stage {} was handed a gradient twice",
+          step.stage);
+    return {};
+  }
+  const Postmark postmark{.channel = kSumChannel,
                           .message_class = MessageClass::kData,
                           .step = start_.step(),
+                          .stage = step.stage.value,
                           .flow_id = NewFlowId(options_.rank)};
-  // The bytes stay as they are until the commit, and no commit comes before the peer has voted,
-  // which it does after letting them go.
-  RETURN_IF_ERROR(
-      peers_.neighbours.at(*options_.tied_peer)
-          .SendBulk(
-              TiedGradient{ready.round, options_.tied}, ready.gradient, [] {}, postmark));
-  return options_.first_tied_use ? CollectVotes() : Status{};
+  return peers_.neighbours.at(step.to).SendBulk(
+      SharedGradient{start_.round(), step.stage.value, step.weights,
+                     options_.shared.at({step.from, step.weights})},
+      gradient, [] {}, postmark);
 }
 
-Status ExecutorActor::On(WithBulk<TiedGradient> gradient) {
-  const int64_t round = gradient.message.round;
-  if (!options_.tied_peer || !SameTensor(gradient.message.tensor, options_.tied) ||
-      gradient.bulk.bytes().size() != options_.tied.num_bytes || tied_.contains(round)) {
-    return MakeError(ErrorCode::kCorrupt, "{}: tied gradient of round {} does not fit the plan",
-                     name_, round);
+Status ExecutorActor::On(GradientReady ready) {
+  given_[{ready.stage, ready.weights}] = ready.gradient;
+  if (state_ != State::kExchanging || !exchange_->MarkReady(ready.stage, ready.weights)) {
+    return MakeError(ErrorCode::kFailed, "{}: stage {} gave a gradient unasked", name_,
+                     ready.stage);
   }
-  tied_.emplace(round, std::move(gradient.bulk));
-  return MergeTiedIfHere();
+  return Exchange();
 }
 
-Status ExecutorActor::MergeTiedIfHere() {
-  const auto other = tied_.find(start_.round());
-  if (state_ != State::kExchanging || other == tied_.end()) return {};
-  return peers_.stages.at(AnyStage())
-      .Send(MergeTied{start_.round(), !options_.first_tied_use, other->second.bytes()});
+Status ExecutorActor::On(WithBulk<SharedGradient> gradient) {
+  const SharedGradient& message = gradient.message;
+  const StageId stage(message.stage);
+  const auto expected = options_.shared.find({stage, message.weights});
+  const SharedKey key{message.round, stage, message.weights};
+  const bool now = state_ == State::kExchanging && message.round == start_.round();
+  if (expected == options_.shared.end() || !SameTensor(message.tensor, expected->second) ||
+      gradient.bulk.bytes().size() != expected->second.num_bytes ||
+      !arrived_.try_emplace(key, std::move(gradient.bulk)).second ||
+      (now && !exchange_->MarkArrived(stage, message.weights))) {
+    return MakeError(ErrorCode::kCorrupt,
+                     "{}: a shared gradient for stage {}, round {} does not fit the plan", name_,
+                     stage, message.round);
+  }
+  return now ? Exchange() : Status{};
 }
 
-Status ExecutorActor::On(TiedMerged merged) {
-  tied_.erase(merged.round);
-  if (!options_.first_tied_use) return CollectVotes();
-  return peers_.stages.at(AnyStage()).Send(TakeTied{start_.round()});
+Status ExecutorActor::On(GradientMerged merged) {
+  arrived_.erase({merged.round, merged.stage, merged.weights});
+  if (state_ != State::kExchanging || !exchange_->MarkMerged(merged.stage, merged.weights)) {
+    return MakeError(ErrorCode::kFailed, "{}: stage {} merged a gradient unasked", name_,
+                     merged.stage);
+  }
+  return Exchange();
 }
 
 Status ExecutorActor::CollectVotes() {

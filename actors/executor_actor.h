@@ -1,15 +1,13 @@
 // ExecutorActor: holds one rank's action list and credits, and alone starts its actions.
-//   Takes:  StepStart, Commit, CheckpointStart (schedule actor); Activation,
-//   ActivationGradient,
-//           TiedGradient (executors of neighbouring ranks); ActionDone, StageVote, TiedReady,
-//           TiedMerged, UpdateDone (its stages); TokensReady (data loader)
-//   Sends:  RunAction, CollectVote, TakeTied, MergeTied, ApplyUpdate -> stages; FetchTokens ->
-//   loader;
-//           CheckpointStart -> checkpoint actor; Activation, ActivationGradient, TiedGradient ->
-//           neighbours; Vote, StepDone -> schedule
+//   Takes:  StepStart, Commit, CheckpointStart (schedule actor); Activation, ActivationGradient,
+//           SharedGradient (executors of other ranks); ActionDone, StageVote, GradientReady,
+//           GradientMerged, UpdateDone (its stages); TokensReady (data loader)
+//   Sends:  RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate -> stages;
+//           FetchTokens -> loader; CheckpointStart -> checkpoint actor; Activation,
+//           ActivationGradient, SharedGradient -> other ranks; Vote, StepDone -> schedule
 //   Thread: the rank's actor thread.
 //
-//     idle --StepStart--> running --list done--> exchanging --tied gradients merged--> voting
+//     idle --StepStart--> running --list done--> exchanging --shared gradients merged--> voting
 //      ^                     (forward only: straight to voting)                          |
 //      |<--forward only: Vote sent-------------------------------------------------------|
 //      '----------------- updating <--Commit-- voted <--train: Vote sent-----------------'
@@ -19,9 +17,8 @@
 //   I3. An output leaves when it is ready and a credit is there; without one it is parked, and the
 //       compute goes on.
 //   I4. A slot is held from arrival until the action that reads it is done.
-//   I5. The tied weight's last use sends its gradient, the first adds it to its own and sends the
-//   sum
-//       back: one order of addition, and neither side holds what the other waits for.
+//   I5. How copies of weights agree on a gradient is ExchangeProgress's word.
+//   I6. The outputs of a fused pair leave together, at its end.
 #pragma once
 
 #include <array>
@@ -34,6 +31,7 @@
 #include <tuple>
 #include <vector>
 
+#include "actors/exchange_progress.h"
 #include "actors/messages.h"
 #include "actors/schedule/next_action.h"
 #include "runtime/actor/actor.h"
@@ -42,10 +40,10 @@
 
 namespace troupe {
 
-using StageRef = ActorRef<RunAction, CollectVote, TakeTied, MergeTied, ApplyUpdate>;
+using StageRef = ActorRef<RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate>;
 using LoaderRef = ActorRef<FetchTokens>;
 using NeighbourRef =
-    RemoteRef<WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<TiedGradient>>;
+    RemoteRef<WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<SharedGradient>>;
 
 using ScheduleRef = Ref<proto::Vote, proto::StepDone>;
 
@@ -53,21 +51,22 @@ using ScheduleRef = Ref<proto::Vote, proto::StepDone>;
 inline void RegisterExecutor(
     RankRouter& router,
     ActorRef<proto::StepStart, proto::Commit, proto::CheckpointStart, WithBulk<Activation>,
-             WithBulk<ActivationGradient>, WithBulk<TiedGradient>>
+             WithBulk<ActivationGradient>, WithBulk<SharedGradient>>
         executor) {
   router.Register<proto::StepStart, proto::Commit, proto::CheckpointStart, WithBulk<Activation>,
-                  WithBulk<ActivationGradient>, WithBulk<TiedGradient>>(kExecutorIndex, executor);
+                  WithBulk<ActivationGradient>, WithBulk<SharedGradient>>(kExecutorIndex, executor);
 }
 
 struct ExecutorOptions {
   Rank rank{};
-  Schedule train{};                 // of one training step
-  Schedule evaluate{};              // forward only, as many microbatches as a validation round
-  Schedule sample{};                // forward only, one microbatch
-  std::optional<Rank> tied_peer{};  // rank of the tied weight's other use, where it is another rank
-  bool first_tied_use = false;      // the embedding's use is here, the head's on tied_peer
-  TensorDescriptor boundary{};      // shape and bytes of an activation between stages
-  TensorDescriptor tied{};
+  Schedule train{};             // of one training step
+  ExecutionPolicy policy{};     // of training; forward-only rounds are strict
+  Schedule evaluate{};          // forward only, as many microbatches as a validation round
+  Schedule sample{};            // forward only, one microbatch
+  TensorDescriptor boundary{};  // shape and bytes of an activation between stages
+  std::vector<GradientExchange> exchanges{};
+  // What a shared gradient looks like, for each of the rank's stages in an exchange.
+  std::map<std::pair<StageId, SharedWeights>, TensorDescriptor> shared{};
   int64_t wait_deadline_ms = 60'000;
   // Told what the rank does now: (step, action in words).
   std::function<void(int64_t step, const std::string& action)> on_progress{};
@@ -75,8 +74,8 @@ struct ExecutorOptions {
 
 class ExecutorActor
     : public Actor<ExecutorActor, proto::StepStart, proto::Commit, proto::CheckpointStart,
-                   WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<TiedGradient>,
-                   ActionDone, StageVote, TiedReady, TiedMerged, UpdateDone, TokensReady,
+                   WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<SharedGradient>,
+                   ActionDone, StageVote, GradientReady, GradientMerged, UpdateDone, TokensReady,
                    CreditReturned> {
  public:
   static constexpr std::array kNormalEndings = {ErrorCode::kCancelled};
@@ -96,11 +95,11 @@ class ExecutorActor
   Status On(proto::CheckpointStart start);
   Status On(WithBulk<Activation> activation);
   Status On(WithBulk<ActivationGradient> gradient);
-  Status On(WithBulk<TiedGradient> gradient);
+  Status On(WithBulk<SharedGradient> gradient);
   Status On(ActionDone done);
   Status On(StageVote vote);
-  Status On(TiedReady ready);
-  Status On(TiedMerged merged);
+  Status On(GradientReady ready);
+  Status On(GradientMerged merged);
   Status On(UpdateDone done);
   Status On(TokensReady tokens);
 
@@ -123,7 +122,8 @@ class ExecutorActor
   Status FlushParked(Rank peer, uint16_t channel);
   Status SendParked(Parked& parked);
   Status FinishList();
-  Status MergeTiedIfHere();
+  Status Exchange();
+  Status HandOver(const ExchangeProgress::Step& step);
   Status CollectVotes();
   Status SendVote();
   void WaitFor(const Blocked& blocked);
@@ -131,7 +131,6 @@ class ExecutorActor
   SpanRecord SendSpan(const Transfer& transfer, const Postmark& postmark) const;
   void TraceReceive(const Envelope& envelope, InputKind kind) const;
   bool NeedsTokens() const;
-  StageId AnyStage() const { return peers_.stages.begin()->first; }
 
   const ExecutorOptions options_;
   const Peers peers_;
@@ -139,13 +138,21 @@ class ExecutorActor
 
   State state_ = State::kIdle;
   proto::StepStart start_{};
-  const Schedule* schedule_ = nullptr;
+  const RankList train_;
+  const RankList evaluate_;
+  const RankList sample_;
+  const Schedule* schedule_ = nullptr;  // of the round
   std::optional<RankProgress> progress_{};
   std::map<InputKey, Bulk> slots_{};    // I2, I4
   std::map<InputKey, Buffer> local_{};  // hand-over between two stages of this rank
   std::map<int32_t, TokenBlock> tokens_{};
   std::map<std::pair<Rank, InputKind>, std::deque<Parked>> parked_{};  // I3
-  std::map<int64_t, Bulk> tied_{};  // by round: the other use's gradient
+  std::vector<std::pair<Transfer, Buffer>> held_back_{};               // I6
+  // X2: what came for a stage, and what a stage gave.
+  using SharedKey = std::tuple<int64_t, StageId, SharedWeights>;  // round
+  std::map<SharedKey, Bulk> arrived_{};
+  std::map<std::pair<StageId, SharedWeights>, std::span<const std::byte>> given_{};
+  std::optional<ExchangeProgress> exchange_{};
   size_t stage_answers_ = 0;
   proto::Vote vote_{};
   WaitHandle wait_{};

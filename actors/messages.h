@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "actors/plan/gradient_exchange.h"
 #include "actors/schedule/action.h"
 #include "proto/training.pb.h"
 #include "runtime/actor/actor_ref.h"
@@ -29,7 +30,7 @@ inline constexpr uint32_t kScheduleIndex = 2;  // rank 0 only
 // Data channels between two ranks.
 inline constexpr uint16_t kActivationChannel = 1;
 inline constexpr uint16_t kGradientChannel = 2;
-inline constexpr uint16_t kTiedChannel = 3;
+inline constexpr uint16_t kSumChannel = 3;
 
 // ---- wire, executor -> executor ---------------------------------------------------------------
 
@@ -51,11 +52,13 @@ struct ActivationGradient {
   TensorDescriptor tensor{};
 };
 
-// The other use's gradient of a tied weight, summed over the step. tensor: (vocab_size,
-// hidden_size).
-struct TiedGradient {
-  static constexpr std::string_view kMessageName = "troupe.TiedGradient";
+// The step's gradient of weights that `stage` shares with the sender's stage (GradientExchange):
+// the follower's own sum, or on the way back the sum of both. tensor: (elements), master dtype.
+struct SharedGradient {
+  static constexpr std::string_view kMessageName = "troupe.SharedGradient";
   int64_t round = 0;
+  int32_t stage = 0;  // the receiver's
+  SharedWeights weights = SharedWeights::kTied;
   TensorDescriptor tensor{};
 };
 
@@ -63,12 +66,12 @@ struct TiedGradient {
 
 struct ActionDone;
 struct StageVote;
-struct TiedReady;
-struct TiedMerged;
+struct GradientReady;
+struct GradientMerged;
 struct UpdateDone;
 struct TokensReady;
 using ExecutorAnswers =
-    ActorRef<ActionDone, StageVote, TiedReady, TiedMerged, UpdateDone, TokensReady>;
+    ActorRef<ActionDone, StageVote, GradientReady, GradientMerged, UpdateDone, TokensReady>;
 
 // The first message to a stage and to the loader: whom they answer. An executor is spawned after
 // the actors that it starts, so it cannot be an argument of theirs.
@@ -111,8 +114,8 @@ struct ActionDone {
   WorkTime time{};
 };
 
-// All gradients of the round are summed: what this stage votes. With a tied weight the other use's
-// gradient comes first (MergeTied).
+// All gradients of the round are summed: what this stage votes. Where weights are shared with other
+// stages, the exchanges come first (MergeGradient).
 struct CollectVote {
   static constexpr std::string_view kMessageName = "troupe.CollectVote";
   int64_t round = 0;
@@ -125,27 +128,33 @@ struct StageVote {
   bool finite = true;
 };
 
-// The tied weight's gradient as this stage holds it now, to be sent to the other use's stage.
-struct TakeTied {
-  static constexpr std::string_view kMessageName = "troupe.TakeTied";
+// The shared weights' gradient as this stage holds it now, to be sent to the stage it shares with.
+struct TakeGradient {
+  static constexpr std::string_view kMessageName = "troupe.TakeGradient";
   int64_t round = 0;
+  SharedWeights weights = SharedWeights::kTied;
 };
-struct TiedReady {
-  static constexpr std::string_view kMessageName = "troupe.TiedReady";
+struct GradientReady {
+  static constexpr std::string_view kMessageName = "troupe.GradientReady";
+  StageId stage{};
   int64_t round = 0;
-  std::span<const std::byte> gradient{};  // valid and unchanged until ApplyUpdate
+  SharedWeights weights = SharedWeights::kTied;
+  std::span<const std::byte> gradient{};  // valid; unchanged until a merge or ApplyUpdate
 };
-// The first use adds the last use's gradient to its own; the last use then takes over that sum, so
-// both copies of the weight see the same bits.
-struct MergeTied {
-  static constexpr std::string_view kMessageName = "troupe.MergeTied";
+// The leader adds the follower's gradient to its own; the follower then takes over that sum, so
+// both copies of the weights see the same bits.
+struct MergeGradient {
+  static constexpr std::string_view kMessageName = "troupe.MergeGradient";
   int64_t round = 0;
+  SharedWeights weights = SharedWeights::kTied;
   bool replace = false;                   // take over instead of add
-  std::span<const std::byte> gradient{};  // valid until TiedMerged
+  std::span<const std::byte> gradient{};  // valid until GradientMerged
 };
-struct TiedMerged {
-  static constexpr std::string_view kMessageName = "troupe.TiedMerged";
+struct GradientMerged {
+  static constexpr std::string_view kMessageName = "troupe.GradientMerged";
+  StageId stage{};
   int64_t round = 0;
+  SharedWeights weights = SharedWeights::kTied;
 };
 
 struct ApplyUpdate {

@@ -10,8 +10,8 @@
 //   R2. An actor that ends other than normally, a lost peer, or a dropped message of this job ends
 //       the job: Finished carries the sentence.
 #include <fmt/format.h>
-#include <google/protobuf/util/json_util.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -20,13 +20,14 @@
 #include <utility>
 
 #include "actors/checkpoint_actor.h"
-#include "actors/checkpoint_store.h"
 #include "actors/data_loader_actor.h"
 #include "actors/executor_actor.h"
+#include "actors/job_checkpoints.h"
 #include "actors/plan/job_plan.h"
 #include "actors/rank_reports.h"
 #include "actors/schedule_actor.h"
 #include "actors/stage_actor.h"
+#include "actors/stage_set.h"
 #include "runtime/actor/frame_link.h"
 #include "runtime/base/talk.h"
 #include "runtime/transport/inproc/inproc_transport.h"
@@ -39,10 +40,6 @@ constexpr int kProgressMs = 20;
 constexpr int kReportMs = 200;
 constexpr int kLastWordsMs = 2000;
 constexpr int kCloseMs = 500;
-
-DType DTypeOfJob(const proto::JobSpec& spec) {
-  return spec.train().dtype() == "bfloat16" ? DType::kBFloat16 : DType::kFloat32;
-}
 
 class RankProgram {
  public:
@@ -130,7 +127,9 @@ class RankProgram {
 
   Status OnPeers(const proto::Peers& peers) {
     RETURN_IF_ERROR(OpenRouter(peers));
-    RETURN_IF_ERROR(BuildModel());
+    models_ = BuildStages(start_.spec(), *plan_, self_, ledger_);
+    ASSIGN_OR_RETURN(committed_step_, FillStages(files_, start_, models_));
+    last_step_ = committed_step_;
     RETURN_IF_ERROR(SpawnActors());
     proto::FromRank news;
     auto* ready = news.mutable_ready();
@@ -140,7 +139,11 @@ class RankProgram {
       lane->set_peer(peer.rank());
       lane->set_lane(std::string(LaneName(transport_->LaneTo(Rank(peer.rank())))));
     }
-    ready->set_num_parameters(model_->parameters().num_elements());
+    int64_t num_parameters = 0;
+    for (const auto& [stage, model] : models_) {
+      num_parameters += model->parameters().num_elements();
+    }
+    ready->set_num_parameters(num_parameters);
     Say(news);
     scheduler_.After(kReportMs, [this] { Report(); });
     return {};
@@ -166,62 +169,40 @@ class RankProgram {
       if (peer.rank() == self_.value) continue;
       RETURN_IF_ERROR(transport_->Connect(Rank(peer.rank()), peer.address()));
     }
+    return PostSlots();
+  }
+
+  // What other ranks send lies in slots that are there before anyone sends.
+  Status PostSlots() {
+    const auto boundary_bytes =
+        static_cast<int64_t>(BoundaryTensor(start_.spec(), *plan_).num_bytes);
     for (const Channel& channel : plan_->channels) {
       const uint16_t number =
           channel.kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
       if (channel.to == self_) {
-        RETURN_IF_ERROR(transport_->PostSlots(channel.from, number, channel.slots,
-                                              static_cast<int64_t>(Boundary().num_bytes)));
+        RETURN_IF_ERROR(transport_->PostSlots(channel.from, number, channel.slots, boundary_bytes));
       }
       if (channel.from == self_) transport_->SetCredits(channel.to, number, channel.slots);
     }
-    if (const auto peer = TiedPeer()) {
-      RETURN_IF_ERROR(
-          transport_->PostSlots(*peer, kTiedChannel, 1, static_cast<int64_t>(Tied().num_bytes)));
-      transport_->SetCredits(*peer, kTiedChannel, 1);
+    for (const SumChannel& channel : plan_->sum_channels) {
+      if (channel.to == self_) {
+        RETURN_IF_ERROR(
+            transport_->PostSlots(channel.from, kSumChannel, channel.slots, channel.slot_bytes));
+      }
+      if (channel.from == self_) transport_->SetCredits(channel.to, kSumChannel, channel.slots);
     }
-    return {};
-  }
-
-  Status BuildModel() {
-    StageModelOptions options;
-    options.shape = plan_->ShapeOf(self_);
-    options.dtype = DTypeOfJob(start_.spec());
-    options.num_threads = start_.spec().resources().threads_per_worker();
-    model_ = std::make_unique<StageModel>(options, plan_->table, ledger_);
-    StageParameters& parameters = model_->parameters();
-    if (!start_.resume_from().empty()) {
-      RETURN_IF_ERROR(ReadCheckpoint(files_, start_.resume_from(), parameters));
-      ASSIGN_OR_RETURN(const CheckpointManifest manifest,
-                       ReadManifest(files_, start_.resume_from()));
-      committed_step_ = last_step_ = manifest.step;
-    } else if (start_.spec().model().has_init_from()) {
-      RETURN_IF_ERROR(ReadHfFolder(files_, start_.spec().model().init_from(), parameters));
-    } else {
-      parameters.Initialize(static_cast<uint64_t>(start_.spec().train().seed()));
-    }
-    model_->WeightsChanged();
     return {};
   }
 
   Status SpawnActors() {
     stream_ = std::make_unique<ThreadStream>(scheduler_, "compute");
-    const StageId stage(self_.value);
-    const proto::Optimizer& optimizer = start_.spec().optimizer();
-    const auto stage_actor = scheduler_.Spawn<StageActor>(
-        {.name = fmt::format("stage {}", stage)},
-        StageOptions{.rank = self_,
-                     .stage = stage,
-                     .last = plan_->train.IsLastStage(stage),
-                     .adamw = {.beta1 = optimizer.betas(0),
-                               .beta2 = optimizer.betas(1),
-                               .eps = optimizer.eps(),
-                               .weight_decay = optimizer.weight_decay()}},
-        *model_, *stream_);
     ExecutorActor::Peers peers;
-    peers.stages[stage] = stage_actor;
+    for (const auto& [stage, model] : models_) peers.stages[stage] = SpawnStage(stage, *model);
     std::optional<DataLoaderActor::SelfRef> loader;
-    if (plan_->train.IsFirstStage(stage) || plan_->train.IsLastStage(stage)) {
+    const bool reads_data = std::ranges::any_of(models_, [this](const auto& entry) {
+      return plan_->train.IsFirstStage(entry.first) || plan_->train.IsLastStage(entry.first);
+    });
+    if (reads_data) {
       ASSIGN_OR_RETURN(loader, SpawnLoader());
       peers.loader = *loader;
     }
@@ -229,7 +210,7 @@ class RankProgram {
         {.name = "checkpoint"},
         CheckpointOptions{
             .rank = self_, .num_ranks = start_.world_size(), .dtype = DTypeOfJob(start_.spec())},
-        files_, model_->parameters(), *stream_,
+        files_, ParametersOf(models_), *stream_,
         Ref<proto::CheckpointDone>(
             router_->Remote<proto::CheckpointDone>(Rank(0), kScheduleIndex)));
     peers.schedule =
@@ -237,28 +218,48 @@ class RankProgram {
     for (int other = 0; other < start_.world_size(); ++other) {
       if (other == self_.value) continue;
       peers.neighbours[Rank(other)] =
-          router_
-              ->Remote<WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<TiedGradient>>(
-                  Rank(other), kExecutorIndex);
+          router_->Remote<WithBulk<Activation>, WithBulk<ActivationGradient>,
+                          WithBulk<SharedGradient>>(Rank(other), kExecutorIndex);
     }
     ExecutorOptions executor{.rank = self_,
                              .train = plan_->train,
+                             .policy = plan_->policy,
                              .evaluate = plan_->evaluate,
                              .sample = plan_->sample,
-                             .tied_peer = TiedPeer(),
-                             .first_tied_use = self_.value == 0,
-                             .boundary = Boundary(),
-                             .tied = Tied()};
+                             .boundary = BoundaryTensor(start_.spec(), *plan_),
+                             .exchanges = plan_->exchanges,
+                             .shared = SharedTensors(*plan_, self_)};
     executor.on_progress = [this](int64_t step, const std::string& action) {
       Progressed(step, action);
     };
     executor_ = scheduler_.Spawn<ExecutorActor>({.name = "executor"}, std::move(executor),
                                                 std::move(peers));
-    RETURN_IF_ERROR(stage_actor.Send(MeetExecutor{executor_}));
+    for (const StageActor::SelfRef& stage : stages_) {
+      RETURN_IF_ERROR(stage.Send(MeetExecutor{executor_}));
+    }
     if (loader) RETURN_IF_ERROR(loader->Send(MeetExecutor{executor_}));
     RegisterExecutor(*router_, executor_);
-    if (self_.value == 0) SpawnSchedule();
+    if (self_.value == 0) {
+      checkpoints_.emplace(files_, start_, *plan_);
+      SpawnSchedule();
+    }
     return {};
+  }
+
+  StageRef SpawnStage(StageId stage, StageModel& model) {
+    const proto::Optimizer& optimizer = start_.spec().optimizer();
+    stages_.push_back(scheduler_.Spawn<StageActor>(
+        {.name = fmt::format("stage {}", stage)},
+        StageOptions{.rank = self_,
+                     .stage = stage,
+                     .last = plan_->train.IsLastStage(stage),
+                     .first_microbatch = plan_->train.FirstMicrobatch(stage).value,
+                     .adamw = {.beta1 = optimizer.betas(0),
+                               .beta2 = optimizer.betas(1),
+                               .eps = optimizer.eps(),
+                               .weight_decay = optimizer.weight_decay()}},
+        model, *stream_));
+    return stages_.back();
   }
 
   Result<DataLoaderActor::SelfRef> SpawnLoader() {
@@ -335,9 +336,13 @@ class RankProgram {
       Say(news);
     };
     if (!start_.reference_run()) {
-      reports.open_checkpoint = [this](int64_t step) { return OpenCheckpoint(step); };
-      reports.on_shards = [this](int64_t step, const std::vector<proto::CheckpointDone>& shards) {
-        return CommitShards(step, shards);
+      reports.open_checkpoint = [this](int64_t step) { return checkpoints_->Open(step); };
+      reports.on_shards = [this](int64_t step,
+                                 const std::vector<proto::CheckpointDone>& shards) -> Status {
+        proto::FromRank news;
+        ASSIGN_OR_RETURN(*news.mutable_checkpoint(), checkpoints_->Commit(step, shards));
+        Say(news);
+        return {};
       };
     }
     reports.on_end = [this](Status end, int64_t last_step, bool cancelled) {
@@ -346,76 +351,6 @@ class RankProgram {
       Finish(cancelled);
     };
     return reports;
-  }
-
-  // ---- checkpoints (rank 0) ----
-  std::string CheckpointsFolder() const { return JoinPath(start_.run_directory(), "checkpoints"); }
-  std::string HfFolder() const { return JoinPath(start_.run_directory(), "hf"); }
-  std::string PartialHfFolder() const { return JoinPath(start_.run_directory(), ".hf.partial"); }
-
-  Result<CheckpointFolders> OpenCheckpoint(int64_t step) {
-    CheckpointFolders folders;
-    ASSIGN_OR_RETURN(folders.checkpoint, BeginCheckpoint(files_, CheckpointsFolder(), step));
-    if (!start_.spec().checkpoint().save_hf()) return folders;
-    folders.exported = PartialHfFolder();
-    RETURN_IF_ERROR(files_.RemoveAll(folders.exported));
-    RETURN_IF_ERROR(files_.CreateDirectories(folders.exported));
-    return folders;
-  }
-
-  Status CommitShards(int64_t step, const std::vector<proto::CheckpointDone>& shards) {
-    const proto::JobSpec& spec = start_.spec();
-    CheckpointManifest manifest{.step = step,
-                                .next_sample = step * plan_->batch.global_batch_size,
-                                .seed = static_cast<uint64_t>(spec.train().seed()),
-                                .gradient_groups = plan_->batch.gradient_groups};
-    if (!google::protobuf::util::MessageToJsonString(spec, &manifest.job_json).ok()) {
-      return MakeError(ErrorCode::kFailed, "the job cannot be written as JSON");
-    }
-    for (const auto& shard : shards) {
-      RETURN_IF_ERROR(AddToManifest(plan_->table, shard, manifest));
-    }
-    ASSIGN_OR_RETURN(checkpoint_, CommitCheckpoint(files_, CheckpointsFolder(), manifest));
-    RETURN_IF_ERROR(PruneCheckpoints(files_, CheckpointsFolder(), spec.checkpoint().keep()));
-    proto::FromRank news;
-    auto* committed = news.mutable_checkpoint();
-    committed->set_step(step);
-    committed->set_directory(checkpoint_);
-    if (spec.checkpoint().save_hf()) {
-      RETURN_IF_ERROR(WriteHfFolder(files_, PartialHfFolder(), start_.world_size(),
-                                    DTypeOfJob(spec), plan_->config, plan_->table, shards));
-      RETURN_IF_ERROR(files_.RemoveAll(HfFolder()));
-      RETURN_IF_ERROR(files_.Rename(PartialHfFolder(), HfFolder()));
-      RETURN_IF_ERROR(files_.SyncDirectory(start_.run_directory()));
-      committed->set_hf_directory(HfFolder());
-    }
-    Say(news);
-    return {};
-  }
-
-  TensorDescriptor Boundary() const {
-    const int64_t tokens = plan_->batch.tokens_per_microbatch();
-    const int64_t hidden = plan_->config.hidden_size;
-    const DType dtype = DTypeOfJob(start_.spec());
-    return {.dtype = static_cast<uint8_t>(dtype),
-            .rank = 2,
-            .shape = {tokens, hidden, 0, 0},
-            .num_bytes = static_cast<uint64_t>(tokens * hidden * DTypeBytes(dtype))};
-  }
-  TensorDescriptor Tied() const {
-    const int64_t vocab = plan_->config.vocab_size;
-    const int64_t hidden = plan_->config.hidden_size;
-    return {.dtype = static_cast<uint8_t>(DType::kFloat32),
-            .rank = 2,
-            .shape = {vocab, hidden, 0, 0},
-            .num_bytes = static_cast<uint64_t>(vocab * hidden * DTypeBytes(DType::kFloat32))};
-  }
-  // The rank of the tied weight's other use.
-  std::optional<Rank> TiedPeer() const {
-    const int last = start_.world_size() - 1;
-    if (!plan_->table.tied() || last == 0) return {};
-    if (self_.value != 0 && self_.value != last) return {};
-    return Rank(last - self_.value);
   }
 
   // ---- news ----
@@ -459,8 +394,8 @@ class RankProgram {
     auto* finished = news.mutable_finished();
     finished->set_last_step(last_step_);
     finished->set_cancelled(cancelled);
-    finished->set_checkpoint(checkpoint_);
-    if (model_) finished->set_parameter_digest(ParameterDigest(model_->parameters()));
+    if (checkpoints_) finished->set_checkpoint(checkpoints_->newest());
+    AddParameterDigests(ParametersOf(models_), *finished);
     Say(news);
   }
   void Fail(Error error) {
@@ -482,9 +417,11 @@ class RankProgram {
   MemoryLedger ledger_{};
   InprocNetwork network_{};
   std::unique_ptr<Transport> transport_{};
-  std::unique_ptr<StageModel> model_{};
+  StageSet models_{};
+  std::optional<JobCheckpoints> checkpoints_{};  // rank 0's
   std::unique_ptr<RankRouter> router_{};
   std::unique_ptr<Stream> stream_{};
+  std::vector<StageActor::SelfRef> stages_{};
   ExecutorActor::SelfRef executor_{};
   ScheduleActor::SelfRef schedule_{};
   proto::Progress progress_{};
@@ -492,7 +429,6 @@ class RankProgram {
   int64_t step_ = 0;
   int64_t committed_step_ = 0;  // resumed from
   int64_t last_step_ = 0;
-  std::string checkpoint_{};  // the last committed one
   bool finished_ = false;
 };
 

@@ -76,15 +76,15 @@ proto::Waits ReportWaits(const WaitBoard& waits, const Clock& clock) {
   return report;
 }
 
-std::string ParameterDigest(const StageParameters& parameters) {
-  std::string digest;
-  for (const StageParameter& p : parameters.all()) {
-    if (!p.owned) continue;
-    const uint64_t hash =
-        XXH64(p.weight.data(), static_cast<size_t>(p.weight.num_bytes()), /*seed=*/0);
-    for (int i = 0; i < 8; ++i) digest.push_back(static_cast<char>(hash >> (8 * i) & 0xff));
+void AddParameterDigests(const std::vector<const StageParameters*>& stages,
+                         proto::Finished& finished) {
+  for (const StageParameters* stage : stages) {
+    for (const StageParameter& p : stage->all()) {
+      if (!p.owned) continue;
+      (*finished.mutable_parameter_digests())[p.index] =
+          XXH64(p.weight.data(), static_cast<size_t>(p.weight.num_bytes()), /*seed=*/0);
+    }
   }
-  return digest;
 }
 
 std::string BuildId() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "actors/model/stage_parameters.h"
 #include "actors/plan/memory_model.h"
@@ -18,8 +19,9 @@ proto::MemoryReport ReportMemory(const MemoryLedger& ledger, const MemoryPredict
 proto::SpanBatch ReportSpans();
 proto::Waits ReportWaits(const WaitBoard& waits, const Clock& clock);
 
-// 8 bytes (xxh64, little-endian) of each owned parameter's master, in table order.
-std::string ParameterDigest(const StageParameters& parameters);
+// xxh64 of the master of each parameter that the rank's stages own, by its index in the table.
+void AddParameterDigests(const std::vector<const StageParameters*>& stages,
+                         proto::Finished& finished);
 // Of the running program's file: ranks of one job must agree.
 std::string BuildId();
 std::string CpuName();

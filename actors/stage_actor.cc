@@ -43,7 +43,7 @@ Status StageActor::On(RunAction run) {
 }
 
 void StageActor::Compute(const RunAction& run, ActionDone& done) {
-  const int32_t microbatch = run.action.microbatch.value;
+  const int32_t microbatch = run.action.microbatch.value - options_.first_microbatch;
   switch (run.action.kind) {
     case ActionKind::kForward:
       ComputeForward(run, done);
@@ -77,7 +77,8 @@ void StageActor::ComputeForward(const RunAction& run, ActionDone& done) {
   }
   auto forward = run.mode == proto::STEP_MODE_EVAL
                      ? model_.Evaluate(run.input, tokens)
-                     : model_.Forward(run.action.microbatch.value, run.input, tokens);
+                     : model_.Forward(run.action.microbatch.value - options_.first_microbatch,
+                                      run.input, tokens);
   done.output = std::move(forward.output);
   done.loss_sum = forward.loss_sum;
   done.num_tokens = forward.num_tokens;
@@ -93,20 +94,22 @@ Status StageActor::On(CollectVote collect) {
       });
 }
 
-Status StageActor::On(TakeTied take) {
-  return Answering(TiedReady{.round = take.round},
-                   [this](TiedReady& ready) { ready.gradient = model_.TiedGradient(); });
+Status StageActor::On(TakeGradient take) {
+  return Answering(
+      GradientReady{.stage = options_.stage, .round = take.round, .weights = take.weights},
+      [this](GradientReady& ready) { ready.gradient = model_.SharedGradient(ready.weights); });
 }
 
-Status StageActor::On(MergeTied merge) {
-  return Answering(TiedMerged{merge.round},
-                   [this, gradient = merge.gradient, replace = merge.replace](TiedMerged&) {
-                     if (replace) {
-                       model_.ReplaceTiedGradient(gradient);
-                     } else {
-                       model_.AddTiedGradient(gradient);
-                     }
-                   });
+Status StageActor::On(MergeGradient merge) {
+  return Answering(
+      GradientMerged{.stage = options_.stage, .round = merge.round, .weights = merge.weights},
+      [this, gradient = merge.gradient, replace = merge.replace](GradientMerged& merged) {
+        if (replace) {
+          model_.ReplaceSharedGradient(merged.weights, gradient);
+        } else {
+          model_.AddSharedGradient(merged.weights, gradient);
+        }
+      });
 }
 
 Status StageActor::On(ApplyUpdate update) {

@@ -1,7 +1,8 @@
 // StageActor: one pipeline stage of a rank. It only computes: the executor says what and when.
-//   Takes:  MeetExecutor (the root), then RunAction, CollectVote, TakeTied, MergeTied, ApplyUpdate
+//   Takes:  MeetExecutor (the root), then RunAction, CollectVote, TakeGradient, MergeGradient,
+//   ApplyUpdate
 //           (executor)
-//   Sends:  ActionDone, StageVote, TiedReady, TiedMerged, UpdateDone -> executor
+//   Sends:  ActionDone, StageVote, GradientReady, GradientMerged, UpdateDone -> executor
 //   Thread: handlers on the rank's actor thread; all arithmetic on the compute stream.
 //
 //     unmet --MeetExecutor--> ready --RunAction, …--> ready (work launched; the answer follows)
@@ -22,13 +23,14 @@ namespace troupe {
 struct StageOptions {
   Rank rank{};
   StageId stage{};
-  bool last = false;  // ends in the loss
+  bool last = false;             // ends in the loss
+  int32_t first_microbatch = 0;  // of those that pass through the stage; the model counts from 0
   // Optimizer settings that do not change from step to step.
   AdamWOptions adamw{};
 };
 
-class StageActor : public Actor<StageActor, MeetExecutor, RunAction, CollectVote, TakeTied,
-                                MergeTied, ApplyUpdate> {
+class StageActor : public Actor<StageActor, MeetExecutor, RunAction, CollectVote, TakeGradient,
+                                MergeGradient, ApplyUpdate> {
  public:
   // The model and the stream outlive the actor.
   StageActor(StageOptions options, StageModel& model, Stream& stream);
@@ -36,8 +38,8 @@ class StageActor : public Actor<StageActor, MeetExecutor, RunAction, CollectVote
   Status On(MeetExecutor meet);
   Status On(RunAction run);
   Status On(CollectVote collect);
-  Status On(TakeTied take);
-  Status On(MergeTied merge);
+  Status On(TakeGradient take);
+  Status On(MergeGradient merge);
   Status On(ApplyUpdate update);
 
  private:

@@ -390,7 +390,9 @@ void JobLife::PhaseOver() {
   if (!failure_ && !killing_) failure_ = suspicion_;  // no other cause can come any more
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
   for (const RankState& rank : ranks_) {
-    if (rank.finished) trace.parameter_digests += rank.finished->parameter_digest();
+    if (!rank.finished) continue;
+    trace.parameter_digests.insert(rank.finished->parameter_digests().begin(),
+                                   rank.finished->parameter_digests().end());
   }
   if (failure_) {
     return End(proto::JOB_STATE_FAILED, ExitCode(failure_->code), failure_->message);

@@ -9,8 +9,6 @@
 namespace troupe {
 namespace {
 
-constexpr size_t kDigestBytes = 8;
-
 bool SameBits(double a, double b) {
   return std::bit_cast<uint64_t>(a) == std::bit_cast<uint64_t>(b);
 }
@@ -32,14 +30,13 @@ Parity Compare(const RunTrace& run, const RunTrace& reference) {
         a.step == b.step && SameBits(a.loss, b.loss) && SameBits(a.grad_norm, b.grad_norm);
     if (!same && first < 0) first = a.step;
   }
-  const size_t parameters = run.parameter_digests.size() / kDigestBytes;
+  const size_t parameters = run.parameter_digests.size();
   size_t differing = 0;
-  for (size_t i = 0; i < parameters; ++i) {
-    differing +=
-        run.parameter_digests.compare(i * kDigestBytes, kDigestBytes, reference.parameter_digests,
-                                      i * kDigestBytes, kDigestBytes) != 0;
+  for (const auto& [parameter, digest] : run.parameter_digests) {
+    const auto other = reference.parameter_digests.find(parameter);
+    differing += other == reference.parameter_digests.end() || other->second != digest;
   }
-  if (run.parameter_digests.size() != reference.parameter_digests.size()) differing = parameters;
+  if (parameters != reference.parameter_digests.size()) differing = parameters;
   if (first < 0 && differing == 0 && parameters > 0) {
     return {true, fmt::format("{} losses, {} gradient norms and {} parameters bit-equal",
                               run.steps.size(), run.steps.size(), parameters)};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,7 @@ struct RunTrace {
     double grad_norm = 0;
   };
   std::vector<Step> steps{};
-  std::string parameter_digests{};  // 8 bytes a parameter, in table order
+  std::map<int32_t, uint64_t> parameter_digests{};  // by index in the parameter table
 };
 
 struct Parity {

@@ -24,6 +24,7 @@
 
 #include "actors/model/gradient_sum.h"
 #include "actors/model/stage_parameters.h"
+#include "actors/plan/gradient_exchange.h"
 #include "actors/plan/memory_model.h"
 #include "kernels/attention.h"
 #include "kernels/cross_entropy.h"
@@ -36,6 +37,7 @@ struct StageModelOptions {
   DType dtype = DType::kFloat32;  // of activations: float32, bfloat16 or float64
   int num_threads = 1;            // math threads
   bool specification = false;     // run the plain loops of the kernels
+  bool owner = true;              // votes, saves and exports; false: a replica's copy
 };
 
 class StageModel {
@@ -76,11 +78,12 @@ class StageModel {
   // ---- the end of a step ----
   // Sums the groups; what follows needs it and calls it.
   void FinishGradients();
-  // The gradient of the tied weight's use on this stage: (vocab_size, hidden_size) master, until
+  // The gradient of weights that another stage holds too: of the tied embedding's use here
+  // (vocab_size, hidden_size), or of all parameters in table order. Master dtype, until
   // ApplyUpdate.
-  std::span<const std::byte> TiedGradient();
-  void AddTiedGradient(std::span<const std::byte> other);
-  void ReplaceTiedGradient(std::span<const std::byte> sum);
+  std::span<const std::byte> SharedGradient(SharedWeights weights);
+  void AddSharedGradient(SharedWeights weights, std::span<const std::byte> other);
+  void ReplaceSharedGradient(SharedWeights weights, std::span<const std::byte> sum);
   // Squared norms of the owned parameters' gradients: one root each, not finite where an element is
   // not.
   std::vector<proto::NormNode> NormNodes();
@@ -131,6 +134,7 @@ class StageModel {
   TensorView Tokens(std::byte* base, int64_t offset) const;  // (T) int32
   std::byte* work() { return workspace_.data(); }
   LayerGradients GradientsIn(std::byte* base, const LayerGradientStash& offsets) const;
+  TensorView SharedSum(SharedWeights weights);
   ConstTensorView Weight(int table_index) const { return parameters_.Compute(table_index); }
   TensorView GradientTarget(int accumulator, int32_t microbatch, int64_t rows, int64_t columns);
   ConstTensorView Positions();

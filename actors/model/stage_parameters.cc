@@ -33,7 +33,7 @@ StageParameters::StageParameters(const Options& options, const ParameterTable& t
     by_index_[index] = parameters_.size();
     parameters_.push_back({.index = index,
                            .spec = &table[index],
-                           .owned = std::ranges::binary_search(owned, index),
+                           .owned = options.owner && std::ranges::binary_search(owned, index),
                            .first_element = num_elements_});
     num_elements_ += table[index].num_elements();
   }

@@ -35,6 +35,7 @@ class StageParameters {
     DType compute = DType::kFloat32;
     DType master = DType::kFloat32;
     double initializer_range = 0.02;
+    bool owner = true;  // false: another stage votes, saves and exports all of them
   };
   // The table outlives this.
   StageParameters(const Options& options, const ParameterTable& table, const StageLayout& layout,

@@ -40,7 +40,7 @@ int32_t Draw(const Real* logits, int64_t vocab, double temperature, double unifo
 void StageModel::FinishGradients() {
   gradients_.Finish(exec_);
   // On one stage both uses of a tied weight are here: the embedding's, then the head's, as across
-  // stages (AddTiedGradient on the first).
+  // stages (AddSharedGradient on the first).
   if (tied_first_element_ < 0 || tied_added_) return;
   tied_added_ = true;
   const int64_t elements = table_[table_.embedding_index()].num_elements();
@@ -54,25 +54,27 @@ ConstTensorView StageModel::Gradient(const StageParameter& parameter) {
   return gradients_.Sum(parameter.first_element, parameter.spec->num_elements());
 }
 
-std::span<const std::byte> StageModel::TiedGradient() {
+TensorView StageModel::SharedSum(SharedWeights weights) {
+  FinishGradients();
+  if (weights == SharedWeights::kReplica) return gradients_.Sum(0, parameters_.num_elements());
   CHECK(table_.tied(), "no weight is tied");
-  const ConstTensorView sum = Gradient(parameters_.Of(table_.embedding_index()));
+  const StageParameter& embedding = parameters_.Of(table_.embedding_index());
+  return gradients_.Sum(embedding.first_element, embedding.spec->num_elements());
+}
+
+std::span<const std::byte> StageModel::SharedGradient(SharedWeights weights) {
+  const ConstTensorView sum = SharedSum(weights);
   return {static_cast<const std::byte*>(sum.data()), static_cast<size_t>(sum.num_bytes())};
 }
 
-void StageModel::AddTiedGradient(std::span<const std::byte> other) {
-  const StageParameter& embedding = parameters_.Of(table_.embedding_index());
-  FinishGradients();
-  const int64_t elements = embedding.spec->num_elements();
-  CHECK(static_cast<int64_t>(other.size()) == elements * DTypeBytes(master_));
-  Accumulate(exec_, gradients_.Sum(embedding.first_element, elements),
-             ConstTensorView(other.data(), master_, {elements}));
+void StageModel::AddSharedGradient(SharedWeights weights, std::span<const std::byte> other) {
+  const TensorView own = SharedSum(weights);
+  CHECK(static_cast<int64_t>(other.size()) == own.num_bytes());
+  Accumulate(exec_, own, ConstTensorView(other.data(), master_, {own.num_elements()}));
 }
 
-void StageModel::ReplaceTiedGradient(std::span<const std::byte> sum) {
-  const StageParameter& embedding = parameters_.Of(table_.embedding_index());
-  FinishGradients();
-  const TensorView own = gradients_.Sum(embedding.first_element, embedding.spec->num_elements());
+void StageModel::ReplaceSharedGradient(SharedWeights weights, std::span<const std::byte> sum) {
+  const TensorView own = SharedSum(weights);
   CHECK(static_cast<int64_t>(sum.size()) == own.num_bytes());
   std::memcpy(own.data(), sum.data(), sum.size());
 }

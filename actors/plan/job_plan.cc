@@ -1,10 +1,11 @@
 #include "actors/plan/job_plan.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "actors/plan/cost_model.h"
+#include "actors/plan/train_schedule.h"
 #include "actors/schedule/generators.h"
-#include "actors/schedule/validator.h"
 
 namespace troupe {
 namespace {
@@ -30,18 +31,74 @@ CostModel CostsOf(const JobPlan& plan) {
   return costs;
 }
 
+// A rank needs what its stages need, and slots for what comes from other ranks.
 MemoryPrediction MemoryOf(const JobPlan& plan, Rank rank) {
-  PredictionInputs inputs{.shape = plan.ShapeOf(rank),
-                          .peak_microbatches = plan.peak_microbatches[rank.value]};
-  for (const Channel& channel : plan.channels) {
-    if (channel.to == rank) inputs.receive_slots += channel.slots;
-    if (channel.from == rank) inputs.outputs_in_flight += 1;
+  MemoryPrediction sum{};
+  const std::vector<StageId> stages = plan.train.StagesOf(rank);
+  for (const StageId stage : stages) {
+    PredictionInputs inputs{.shape = plan.ShapeOf(stage),
+                            .peak_microbatches = plan.peak_microbatches[stage.value]};
+    if (stage == stages.front()) {
+      for (const Channel& channel : plan.channels) {
+        if (channel.to == rank) inputs.receive_slots += channel.slots;
+        if (channel.from == rank) inputs.outputs_in_flight += 1;
+      }
+      for (const SumChannel& channel : plan.sum_channels) {
+        if (channel.to == rank) inputs.shared_bytes += channel.slots * channel.slot_bytes;
+      }
+    }
+    const MemoryPrediction own = PredictMemory(plan.table, inputs);
+    for (size_t kind = 0; kind < sum.size(); ++kind) sum[kind] += own[kind];
   }
-  const int last = plan.train.num_ranks - 1;
-  if (plan.table.tied() && last > 0 && (rank.value == 0 || rank.value == last)) {
-    inputs.tied_slots = 1;
+  return sum;
+}
+
+// Every exchange between two ranks is a gradient to the leader and a sum back.
+std::vector<SumChannel> SumChannelsOf(const JobPlan& plan) {
+  std::vector<SumChannel> channels;
+  const auto add = [&](Rank from, Rank to, int64_t num_bytes) {
+    auto found = std::ranges::find_if(
+        channels, [&](const SumChannel& c) { return c.from == from && c.to == to; });
+    if (found == channels.end()) found = channels.insert(found, {.from = from, .to = to});
+    ++found->slots;
+    found->slot_bytes = std::max(found->slot_bytes, num_bytes);
+  };
+  for (const GradientExchange& exchange : plan.exchanges) {
+    const Rank leader = plan.train.RankOf(exchange.leader);
+    const Rank follower = plan.train.RankOf(exchange.follower);
+    if (leader == follower) continue;
+    const int64_t num_bytes =
+        plan.SharedElements(exchange.leader, exchange.weights) * plan.widths.master_bytes;
+    add(follower, leader, num_bytes);
+    add(leader, follower, num_bytes);
   }
-  return PredictMemory(plan.table, inputs);
+  return channels;
+}
+
+bool HasHalves(const Schedule& schedule) {
+  return std::ranges::any_of(schedule.ranks, [](const std::vector<Action>& actions) {
+    return std::ranges::any_of(
+        actions, [](const Action& action) { return action.kind == ActionKind::kBackwardInput; });
+  });
+}
+
+// What the sums of a step need of its groups (DESIGN: two levels of summation).
+Status CheckGroups(const JobPlan& plan) {
+  const int groups = static_cast<int>(plan.batch.gradient_groups);
+  if (plan.train.num_directions == 2 && groups != 2) {
+    return MakeError(
+        ErrorCode::kInvalidSpec,
+        "batch.gradient_groups = {}: schedule {} sums each direction's microbatches by "
+        "itself; use 2, or leave it out",
+        groups, plan.train.name);
+  }
+  if (!plan.ascending && groups != 1) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "batch.gradient_groups = {}: schedule {} does not run microbatches in "
+                     "ascending order, so it cannot close one group after another; use 1",
+                     groups, plan.train.name);
+  }
+  return {};
 }
 
 // Forward actions of a step: every rank holds the whole schedule.
@@ -49,11 +106,26 @@ constexpr int64_t kActionsMax = int64_t{1} << 20;
 
 }  // namespace
 
-StageShape JobPlan::ShapeOf(Rank rank) const {
-  return {.config = config,
-          .layout = stages[static_cast<size_t>(rank.value)],
-          .batch = batch,
-          .widths = widths};
+StageShape JobPlan::ShapeOf(StageId stage) const {
+  StageShape shape{.config = config,
+                   .layout = stages[static_cast<size_t>(stage.value)],
+                   .batch = batch,
+                   .widths = widths,
+                   .halves = halves};
+  if (train.num_directions == 2) {
+    shape.batch.num_microbatches = train.MicrobatchesPerDirection();
+    shape.batch.gradient_groups = 1;
+  }
+  return shape;
+}
+
+int64_t JobPlan::SharedElements(StageId stage, SharedWeights weights) const {
+  if (weights == SharedWeights::kTied) return table[table.embedding_index()].num_elements();
+  int64_t elements = 0;
+  for (const int index : ParametersOf(table, stages[static_cast<size_t>(stage.value)])) {
+    elements += table[index].num_elements();
+  }
+  return elements;
 }
 
 Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
@@ -77,26 +149,33 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
                      plan.batch.seq_len, config.max_position_embeddings);
   }
   const int ranks = plan.mesh.extent(Axis::kPp);
-  ASSIGN_OR_RETURN(plan.stages, PartitionStages(config, ranks, plan.batch.seq_len));
   if (plan.batch.num_microbatches * ranks > kActionsMax) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "batch: {} microbatches a step on parallelism.pp = {}: use at most {} "
                      "microbatches, by a larger batch.micro_batch_size",
                      plan.batch.num_microbatches, ranks, kActionsMax / ranks);
   }
-  const std::string name =
-      spec.parallelism().has_schedule() ? spec.parallelism().schedule() : "1f1b";
-  ASSIGN_OR_RETURN(plan.train, Generate({.name = name,
-                                         .num_ranks = ranks,
-                                         .num_microbatches = plan.batch.num_microbatches}));
-  plan.evaluate = GenerateForwardOnly(ranks, ranks, plan.batch.num_microbatches);
-  plan.sample = GenerateForwardOnly(ranks, ranks, 1);
-  ASSIGN_OR_RETURN(const ScheduleReport report, Validate(plan.train));
-  plan.channels = report.channels;
-  for (const double peak : report.peak_activations) {
-    plan.peak_microbatches.push_back(static_cast<int>(std::ceil(peak)));
+  ASSIGN_OR_RETURN(TrainSchedule train,
+                   TrainScheduleOf(spec.parallelism(), ranks, plan.batch.num_microbatches));
+  plan.train = std::move(train.schedule);
+  plan.policy = train.policy;
+  plan.ascending = train.ascending;
+  plan.halves = HasHalves(plan.train);
+  RETURN_IF_ERROR(CheckGroups(plan));
+  const int chain = plan.train.StagesPerDirection();
+  ASSIGN_OR_RETURN(plan.stages, PartitionStages(config, chain, plan.batch.seq_len));
+  for (int stage = chain; stage < plan.train.num_stages; ++stage) {
+    plan.stages.push_back(plan.stages[static_cast<size_t>(stage - chain)]);
   }
-  ASSIGN_OR_RETURN(plan.simulation, Simulate(plan.train, CostsOf(plan)));
+  const std::vector<Rank> placement(plan.train.placement.begin(),
+                                    plan.train.placement.begin() + chain);
+  plan.evaluate = GenerateForwardOnly(ranks, placement, plan.batch.num_microbatches);
+  plan.sample = GenerateForwardOnly(ranks, placement, 1);
+  plan.channels = ChannelsOf(plan.train, plan.policy);
+  plan.exchanges = GradientExchangesOf(plan.train, plan.table.tied());
+  plan.sum_channels = SumChannelsOf(plan);
+  ASSIGN_OR_RETURN(plan.simulation, Simulate(plan.train, CostsOf(plan), {.policy = plan.policy}));
+  plan.peak_microbatches = plan.simulation.peak_microbatches;
   ASSIGN_OR_RETURN(plan.learning_rate, LearningRate::FromSpec(spec));
   for (int r = 0; r < ranks; ++r) plan.memory.push_back(MemoryOf(plan, Rank(r)));
   return plan;
@@ -104,13 +183,15 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
 
 proto::JobSpec SingleWorkerSpec(const proto::JobSpec& spec) {
   proto::JobSpec single = spec;
-  single.mutable_parallelism()->set_pp(1);
-  single.mutable_parallelism()->set_dp(1);
-  single.mutable_resources()->set_workers(1);
   const int data_parallel = spec.parallelism().has_dp() ? spec.parallelism().dp() : 1;
   if (!single.batch().has_gradient_groups()) {
     single.mutable_batch()->set_gradient_groups(data_parallel);
   }
+  single.mutable_parallelism()->Clear();
+  single.mutable_parallelism()->set_pp(1);
+  single.mutable_parallelism()->set_dp(1);
+  single.mutable_parallelism()->set_schedule("1f1b");
+  single.mutable_resources()->set_workers(1);
   return single;
 }
 

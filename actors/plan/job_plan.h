@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "actors/plan/batch_arithmetic.h"
+#include "actors/plan/gradient_exchange.h"
 #include "actors/plan/learning_rate.h"
 #include "actors/plan/memory_model.h"
 #include "actors/plan/mesh.h"
@@ -15,11 +16,20 @@
 #include "actors/plan/parameter_table.h"
 #include "actors/plan/stage_partition.h"
 #include "actors/schedule/channels.h"
+#include "actors/schedule/execution_policy.h"
 #include "actors/schedule/schedule.h"
 #include "actors/schedule/simulator.h"
 #include "proto/job.pb.h"
 
 namespace troupe {
+
+// Shared gradients from one rank to another, once a step.
+struct SumChannel {
+  Rank from{};
+  Rank to{};
+  int slots = 0;
+  int64_t slot_bytes = 0;  // the largest of them
+};
 
 struct JobPlan {
   Mesh mesh{};
@@ -27,17 +37,25 @@ struct JobPlan {
   ParameterTable table;
   BatchArithmetic batch{};
   NumberWidths widths{};
-  std::vector<StageLayout> stages{};  // stage s on rank s
+  std::vector<StageLayout> stages{};  // by StageId; the other direction's have their owner's
   Schedule train{};
-  Schedule evaluate{};  // forward only
-  Schedule sample{};    // forward only, one microbatch
+  ExecutionPolicy policy{};  // of training
+  bool ascending = true;     // bit-equal to one worker in float32 (TrainSchedule)
+  bool halves = false;       // some backward comes in halves
+  Schedule evaluate{};       // forward only
+  Schedule sample{};         // forward only, one microbatch
   std::vector<Channel> channels{};
-  std::vector<int> peak_microbatches{};    // per rank
+  std::vector<GradientExchange> exchanges{};
+  std::vector<SumChannel> sum_channels{};  // between ranks
+  std::vector<int> peak_microbatches{};    // per stage: most that are kept at once
   std::vector<MemoryPrediction> memory{};  // per rank
   Simulation simulation{};                 // of a step, by FLOPs (1 ns each)
   LearningRate learning_rate{};
 
-  StageShape ShapeOf(Rank rank) const;
+  // What the stage computes with; its microbatches are those of its direction.
+  StageShape ShapeOf(StageId stage) const;
+  // Elements of the gradient that `stage` shares with another one.
+  int64_t SharedElements(StageId stage, SharedWeights weights) const;
 };
 
 // Refuses by field name what cannot be laid out.

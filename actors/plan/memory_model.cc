@@ -167,8 +167,6 @@ MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInpu
   for (const int index : ParametersOf(table, s.layout)) elements += table[index].num_elements();
   const int64_t boundary =
       s.batch.tokens_per_microbatch() * s.config.hidden_size * s.widths.compute_bytes;
-  const int64_t tied =
-      table[table.embedding_index()].num_elements() * s.widths.master_bytes * in.tied_slots;
   MemoryPrediction bytes{};
   const auto at = [&bytes](MemoryKind kind) -> int64_t& {
     return bytes[static_cast<size_t>(kind)];
@@ -179,7 +177,7 @@ MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInpu
                            (s.batch.gradient_groups > 1 ? 2 : 1);
   at(MemoryKind::kOptimizer) = elements * 2 * s.widths.master_bytes;
   at(MemoryKind::kActivations) = StashLayoutOf(s).num_bytes * in.peak_microbatches;
-  at(MemoryKind::kComm) = boundary * (in.receive_slots + in.outputs_in_flight) + tied;
+  at(MemoryKind::kComm) = boundary * (in.receive_slots + in.outputs_in_flight) + in.shared_bytes;
   at(MemoryKind::kWorkspace) = WorkspaceLayoutOf(s, 0).num_bytes + TypicalPackedBytes(s);
   return bytes;
 }

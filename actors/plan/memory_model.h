@@ -114,7 +114,7 @@ struct PredictionInputs {
   int peak_microbatches = 1;  // most that are kept at once: the schedule's peak activations
   int receive_slots = 0;      // posted for activations and gradients, all channels together
   int outputs_in_flight = 0;  // being sent
-  int tied_slots = 0;         // posted for the tied weight's gradient
+  int64_t shared_bytes = 0;   // slots posted for gradients of shared weights
 };
 MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInputs& inputs);
 

@@ -27,8 +27,8 @@ Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int 
   if (num_stages < 1 || layers < num_stages) {
     return MakeError(
         ErrorCode::kInfeasible,
-        "parallelism.pp = {} needs as many layers, model.num_hidden_layers = {}: every "
-        "stage holds at least one; use pp 1 to {}",
+        "parallelism.pp: {} stages (pp x model chunks of a rank) need as many layers, "
+        "model.num_hidden_layers = {}: every stage holds at least one; use up to {} stages",
         num_stages, layers, layers);
   }
   const double layer = LayerFlops(config, seq_len).total();

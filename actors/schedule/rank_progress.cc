@@ -12,7 +12,8 @@ RankProgress::RankProgress(const RankList& list)
       next_in_lane_(list.lanes().size(), 0),
       started_(list.entries().size(), 0),
       gradients_done_(list.stages().size(), 0),
-      in_flight_(list.stages().size(), 0) {
+      in_flight_(list.stages().size(), 0),
+      peak_in_flight_(list.stages().size(), 0) {
   if (list.policy().mode == ExecutorMode::kFreeRun) weights_.reserve(cells_.size());
 }
 
@@ -67,6 +68,8 @@ void RankProgress::Hold(const RankList::Entry& e, bool starts) {
     if (starts) {
       held_ += share;
       ++in_flight;
+      int& most = peak_in_flight_[static_cast<size_t>(e.stage)];
+      most = std::max(most, in_flight);
       peak_held_ = std::max(peak_held_, held_);
     } else if (list_->schedule().forward_only) {
       held_ -= share;

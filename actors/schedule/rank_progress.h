@@ -32,6 +32,8 @@ class RankProgress {
   int32_t running_entry() const { return running_; }
   double held() const { return held_; }  // activations, in units of the rank's whole share
   double peak_held() const { return peak_held_; }
+  // Most microbatches of the stage (an index) whose Forward had started and backward not ended.
+  int peak_in_flight(size_t stage) const { return peak_in_flight_[stage]; }
 
   // ---- what the decision reads ----
   int32_t head() const { return head_; }  // first entry that has not started
@@ -61,6 +63,7 @@ class RankProgress {
   std::vector<char> started_;        // per entry
   std::vector<int> gradients_done_;  // per stage index
   std::vector<int> in_flight_;       // per stage index
+  std::vector<int> peak_in_flight_;
   std::vector<int16_t> weights_;     // stage indices in the order of their input gradients' ends
   size_t weights_taken_ = 0;
   size_t num_started_ = 0;

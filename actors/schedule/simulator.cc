@@ -272,8 +272,14 @@ class Run {
     int64_t first_start_ns = kNever;
     int64_t last_end_ns = 0;
     Idle& idle = result_.idle;
+    result_.peak_microbatches.resize(static_cast<size_t>(p_.schedule->num_stages));
     for (const RankRun& rank : ranks_) {
       result_.peak_activations.push_back(rank.progress.peak_held());
+      const auto& stages = rank.progress.list().stages();
+      for (size_t i = 0; i < stages.size(); ++i) {
+        result_.peak_microbatches[static_cast<size_t>(stages[i].stage.value)] =
+            rank.progress.peak_in_flight(i);
+      }
       if (rank.first_start_ns > rank.last_end_ns) continue;
       first_start_ns = std::min(first_start_ns, rank.first_start_ns);
       last_end_ns = std::max(last_end_ns, rank.last_end_ns);

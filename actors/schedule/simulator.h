@@ -31,6 +31,7 @@ struct Simulation {
   int64_t bubble_makespan_ns = 0;  // makespan − mean work of a rank
   int64_t bubble_span_ns = 0;
   std::vector<double> peak_activations{};  // per rank, in microbatches of its whole share
+  std::vector<int> peak_microbatches{};    // per stage: most whose backward had not ended
   int64_t num_actions = 0;
   int max_parked = 0;  // most outputs of one channel that waited for a slot at one time
 };

@@ -12,7 +12,11 @@ namespace troupe {
 namespace {
 
 std::string Row(const JobPlan& plan, size_t rank) {
-  std::string row = fmt::format("  {:<5} {:<24}", rank, Describe(plan.stages[rank]));
+  std::string holds;
+  for (const StageId stage : plan.train.StagesOf(Rank(static_cast<int32_t>(rank)))) {
+    holds += (holds.empty() ? "" : "; ") + Describe(plan.stages[static_cast<size_t>(stage.value)]);
+  }
+  std::string row = fmt::format("  {:<5} {:<24}", rank, holds);
   int64_t total = 0;
   for (const int64_t bytes : plan.memory[rank]) {
     row += fmt::format(" {:>11}", BytesInWords(static_cast<double>(bytes)));
@@ -55,7 +59,7 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores,
     text += fmt::format(" {:>11}", MemoryKindName(static_cast<MemoryKind>(kind)));
   }
   text += fmt::format(" {:>11}\n", "predicted");
-  for (size_t rank = 0; rank < plan.stages.size(); ++rank) text += Row(plan, rank);
+  for (size_t rank = 0; rank < plan.memory.size(); ++rank) text += Row(plan, rank);
   if (ranks > 1) {
     text += "\n" + DrawText(plan.simulation.timeline, {.columns = columns, .relative_costs = true});
   }
@@ -72,14 +76,19 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan) {
   json["microbatches"] = plan.batch.num_microbatches;
   json["tokens_per_step"] = plan.batch.tokens_per_step();
   json["bubble_makespan"] = plan.simulation.idle.bubble_makespan;
-  for (size_t rank = 0; rank < plan.stages.size(); ++rank) {
+  for (size_t rank = 0; rank < plan.memory.size(); ++rank) {
     nlohmann::ordered_json row;
     row["rank"] = rank;
-    row["first_layer"] = plan.stages[rank].first_layer;
-    row["num_layers"] = plan.stages[rank].num_layers;
-    row["embedding"] = plan.stages[rank].has_embedding();
-    row["head"] = plan.stages[rank].has_head();
-    row["peak_microbatches"] = plan.peak_microbatches[rank];
+    for (const StageId stage : plan.train.StagesOf(Rank(static_cast<int32_t>(rank)))) {
+      const StageLayout& layout = plan.stages[static_cast<size_t>(stage.value)];
+      row["stages"].push_back(
+          {{"stage", stage.value},
+           {"first_layer", layout.first_layer},
+           {"num_layers", layout.num_layers},
+           {"embedding", layout.has_embedding()},
+           {"head", layout.has_head()},
+           {"peak_microbatches", plan.peak_microbatches[static_cast<size_t>(stage.value)]}});
+    }
     for (int kind = 0; kind < kNumMemoryKinds; ++kind) {
       row["memory"][std::string(MemoryKindName(static_cast<MemoryKind>(kind)))] =
           plan.memory[rank][static_cast<size_t>(kind)];

@@ -21,7 +21,8 @@ struct Seen {
   int updates = 0;
 };
 
-class ToyStage : public Actor<ToyStage, RunAction, CollectVote, TakeTied, MergeTied, ApplyUpdate> {
+class ToyStage
+    : public Actor<ToyStage, RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate> {
  public:
   ToyStage(testing::InProcessJob::RankContext context, MemoryLedger& ledger, Seen& seen)
       : context_(context), ledger_(ledger), seen_(seen) {}
@@ -69,17 +70,20 @@ class ToyStage : public Actor<ToyStage, RunAction, CollectVote, TakeTied, MergeT
     node.set_sum(seen_.gradient * seen_.gradient);
     return context_.executor().Send(std::move(vote));
   }
-  Status On(TakeTied take) {
+  Status On(TakeGradient take) {
     if (!merged_) tied_ = {1.0f + static_cast<float>(context_.stage.value)};
-    return context_.executor().Send(TiedReady{take.round, std::as_bytes(std::span(tied_))});
+    return context_.executor().Send(GradientReady{.stage = context_.stage,
+                                                  .round = take.round,
+                                                  .weights = take.weights,
+                                                  .gradient = std::as_bytes(std::span(tied_))});
   }
-  Status On(MergeTied merge) {
+  Status On(MergeGradient merge) {
     float other = 0;
     std::memcpy(&other, merge.gradient.data(), sizeof(other));
     tied_ = {merge.replace ? other : 1.0f + static_cast<float>(context_.stage.value) + other};
     merged_ = true;
     seen_.gradient += 100 * static_cast<double>(tied_[0]);
-    return context_.executor().Send(TiedMerged{merge.round});
+    return context_.executor().Send(GradientMerged{context_.stage, merge.round, merge.weights});
   }
   Status On(ApplyUpdate update) {
     seen_.gradient = 0;
@@ -134,7 +138,9 @@ struct Toy {
   static testing::InProcessJobOptions Fill(testing::InProcessJobOptions options) {
     options.boundary = {
         .dtype = 0, .rank = 1, .shape = {kElements, 0, 0, 0}, .num_bytes = kElements * 4};
-    options.tied = {.dtype = 0, .rank = 1, .shape = {1, 0, 0, 0}, .num_bytes = 4};
+    options.shared = [](StageId, SharedWeights) {
+      return TensorDescriptor{.dtype = 0, .rank = 1, .shape = {1, 0, 0, 0}, .num_bytes = 4};
+    };
     options.steps.num_microbatches = options.num_microbatches;
     options.steps.evaluate_microbatches = options.num_microbatches;
     options.steps.global_batch_size = options.num_microbatches;
@@ -200,7 +206,7 @@ TEST(PipelineTest, RanksRunTheirListsInOrder) {
 }
 
 TEST(PipelineTest, TiedGradientsAreExchangedOnceAStep) {
-  Toy toy({.num_ranks = 3, .num_microbatches = 2, .tied_embedding = true, .steps = {.steps = 2}});
+  Toy toy({.num_ranks = 3, .num_microbatches = 2, .tied = true, .steps = {.steps = 2}});
   toy.job.Run();
   ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
   ASSERT_EQ(toy.job.metrics.size(), 2u);

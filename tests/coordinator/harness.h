@@ -169,10 +169,11 @@ class Harness {
     message.mutable_metrics()->set_grad_norm(1);
     Says(job, 0, message, epoch);
   }
-  void Finishes(JobLife& job, int32_t rank, const std::string& digest = "", bool cancelled = false,
-                uint64_t epoch = 1) {
+  // digests: parameter → digest.
+  void Finishes(JobLife& job, int32_t rank, const std::map<int32_t, uint64_t>& digests = {},
+                bool cancelled = false, uint64_t epoch = 1) {
     proto::FromRank message;
-    message.mutable_finished()->set_parameter_digest(digest);
+    message.mutable_finished()->mutable_parameter_digests()->insert(digests.begin(), digests.end());
     message.mutable_finished()->set_cancelled(cancelled);
     Says(job, rank, message, epoch);
   }

@@ -291,12 +291,12 @@ class ParityLifeTest : public JobLifeTest {
   ParityLifeTest() : host_(h.Join("a", 2)), job_(h.Submitted(Checked())) {
     h.Begins(job_, 2);
     h.Step(job_, 1, 4.5);
-    h.Finishes(job_, 0, "digest-0");
-    h.Finishes(job_, 1, "digest-1");
+    h.Finishes(job_, 0, {{1, 11}});
+    h.Finishes(job_, 1, {{0, 10}});
     h.Exits(job_, 0, 0);
     h.Exits(job_, 1, 0);
   }
-  void RunReference(double loss, const std::string& digests) {
+  void RunReference(double loss, const std::map<int32_t, uint64_t>& digests) {
     h.Begins(job_, 1, /*epoch=*/2);
     h.Step(job_, 1, loss, /*epoch=*/2);
     h.Finishes(job_, 0, digests, false, /*epoch=*/2);
@@ -326,20 +326,20 @@ TEST_F(ParityLifeTest, TheReferenceIsTheSameJobOnOneWorker) {
 }
 
 TEST_F(ParityLifeTest, EqualBitsSucceed) {
-  RunReference(4.5, "digest-0digest-1");
+  RunReference(4.5, {{0, 10}, {1, 11}});
   EXPECT_EQ(job_.state(), proto::JOB_STATE_SUCCEEDED);
   EXPECT_EQ(h.FollowerOf(job_).Result()->parity(),
             "1 losses, 1 gradient norms and 2 parameters bit-equal");
 }
 
 TEST_F(ParityLifeTest, AnotherLossFailsTheGate) {
-  RunReference(4.5000000000000009, "digest-0digest-1");
+  RunReference(4.5000000000000009, {{0, 10}, {1, 11}});
   EXPECT_EQ(job_.summary().exit_code(), 6);
   EXPECT_THAT(job_.summary().reason(), HasSubstr("first difference at step 1"));
 }
 
 TEST_F(ParityLifeTest, OtherParametersFailTheGate) {
-  RunReference(4.5, "digest-0digest-X");
+  RunReference(4.5, {{0, 10}, {1, 12}});
   EXPECT_EQ(job_.summary().exit_code(), 6);
   EXPECT_THAT(job_.summary().reason(), HasSubstr("1 of 2 parameters"));
 }

@@ -204,8 +204,7 @@ class FakeRank {
     for (int p = kParameters * start_.rank() / world; p < kParameters * (start_.rank() + 1) / world;
          ++p) {
       const uint64_t digest = static_cast<uint64_t>(p) * 2 + (Fails("digest") ? 1 : 0);
-      finished->mutable_parameter_digest()->append(reinterpret_cast<const char*>(&digest),
-                                                   sizeof(digest));
+      (*finished->mutable_parameter_digests())[p] = digest;
     }
     Say(message);
   }

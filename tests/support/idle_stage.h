@@ -13,7 +13,7 @@ namespace troupe::testing {
 inline constexpr int kIdleBytes = 16;
 
 class IdleStage
-    : public Actor<IdleStage, RunAction, CollectVote, TakeTied, MergeTied, ApplyUpdate> {
+    : public Actor<IdleStage, RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate> {
  public:
   IdleStage(InProcessJob::RankContext context, MemoryLedger& ledger)
       : context_(std::move(context)), ledger_(ledger) {}
@@ -39,8 +39,8 @@ class IdleStage
     node.set_sum(1);
     return context_.executor().Send(std::move(vote));
   }
-  Status On(TakeTied) { return {}; }
-  Status On(MergeTied) { return {}; }
+  Status On(TakeGradient) { return {}; }
+  Status On(MergeGradient) { return {}; }
   Status On(ApplyUpdate update) {
     return context_.executor().Send(UpdateDone{.stage = context_.stage, .step = update.step});
   }

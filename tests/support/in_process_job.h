@@ -3,8 +3,11 @@
 // actors.
 #pragma once
 
+#include <algorithm>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,10 +23,13 @@ struct InProcessJobOptions {
   std::string schedule = "1f1b";
   int num_ranks = 1;
   int num_microbatches = 1;
+  std::optional<Schedule> train{};  // in place of the three above
+  ExecutionPolicy policy{};
   int64_t boundary_bytes = 0;
   TensorDescriptor boundary{};
-  TensorDescriptor tied{};
-  bool tied_embedding = false;
+  bool tied = false;
+  // Of the gradient that a stage shares with another.
+  std::function<TensorDescriptor(StageId, SharedWeights)> shared{};
   int slots = 0;  // posted per channel; 0: what the schedule asks for
   ScheduleOptions steps{};
   // Where the job runs on another network or clock: one transport a rank, addressed "SCHEME:RANK".
@@ -50,43 +56,53 @@ class InProcessJob {
 
   InProcessJob(InProcessJobOptions options, const NewStage& new_stage, const NewLoader& new_loader)
       : options_(std::move(options)) {
-    auto train = Generate({.name = options_.schedule,
-                           .num_ranks = options_.num_ranks,
-                           .num_microbatches = options_.num_microbatches});
-    CHECK(train.ok(), "{}", train.error().message);
-    train_ = *train;
-    const Schedule evaluate =
-        GenerateForwardOnly(options_.num_ranks, options_.num_ranks, options_.num_microbatches);
-    const Schedule sample = GenerateForwardOnly(options_.num_ranks, options_.num_ranks, 1);
-    for (int r = 0; r < options_.num_ranks; ++r) {
+    if (options_.train) {
+      train_ = *options_.train;
+    } else {
+      auto train = Generate({.name = options_.schedule,
+                             .num_ranks = options_.num_ranks,
+                             .num_microbatches = options_.num_microbatches});
+      CHECK(train.ok(), "{}", train.error().message);
+      train_ = *train;
+    }
+    exchanges_ = GradientExchangesOf(train_, options_.tied);
+    const std::vector<Rank> chain(train_.placement.begin(),
+                                  train_.placement.begin() + train_.StagesPerDirection());
+    const Schedule evaluate = GenerateForwardOnly(train_.num_ranks, chain, train_.num_microbatches);
+    const Schedule sample = GenerateForwardOnly(train_.num_ranks, chain, 1);
+    for (int r = 0; r < train_.num_ranks; ++r) {
       ranks_.push_back(std::make_unique<RankState>(*options_.clock));
     }
-    for (int r = 0; r < options_.num_ranks; ++r) OpenRank(Rank(r));
-    const int last = options_.num_ranks - 1;
-    for (int r = 0; r < options_.num_ranks; ++r) {
+    for (int r = 0; r < train_.num_ranks; ++r) OpenRank(Rank(r));
+    for (int r = 0; r < train_.num_ranks; ++r) {
       RankState& state = *ranks_[r];
-      const RankContext context{state.scheduler, Rank(r), StageId(r), train_,
-                                [&state] { return state.executor; }};
+      RankContext context{state.scheduler, Rank(r), StageId(r), train_,
+                          [&state] { return state.executor; }};
       ExecutorOptions executor{.rank = Rank(r),
                                .train = train_,
+                               .policy = options_.policy,
                                .evaluate = evaluate,
                                .sample = sample,
                                .boundary = options_.boundary,
-                               .tied = options_.tied};
-      if (options_.tied_embedding && last > 0 && (r == 0 || r == last)) {
-        executor.tied_peer = Rank(last - r);
-        executor.first_tied_use = r == 0;
+                               .exchanges = exchanges_};
+      for (const GradientExchange& exchange : exchanges_) {
+        for (const StageId stage : {exchange.leader, exchange.follower}) {
+          executor.shared[{stage, exchange.weights}] = options_.shared(stage, exchange.weights);
+        }
       }
       ExecutorActor::Peers peers;
-      peers.stages[StageId(r)] = new_stage(context);
+      for (const StageId stage : train_.StagesOf(Rank(r))) {
+        context.stage = stage;
+        peers.stages[stage] = new_stage(context);
+      }
       peers.loader = new_loader(context);
       peers.schedule =
           ScheduleRef(state.router->Remote<proto::Vote, proto::StepDone>(Rank(0), kScheduleIndex));
-      for (int other = 0; other < options_.num_ranks; ++other) {
+      for (int other = 0; other < train_.num_ranks; ++other) {
         if (other != r) {
           peers.neighbours[Rank(other)] =
               state.router->Remote<WithBulk<Activation>, WithBulk<ActivationGradient>,
-                                   WithBulk<TiedGradient>>(Rank(other), kExecutorIndex);
+                                   WithBulk<SharedGradient>>(Rank(other), kExecutorIndex);
         }
       }
       state.executor = state.scheduler.Spawn<ExecutorActor>({.name = "executor"},
@@ -95,7 +111,7 @@ class InProcessJob {
       if (options_.on_executor) options_.on_executor(Rank(r), state.executor);
     }
     std::vector<RankRef> executors;
-    for (int r = 0; r < options_.num_ranks; ++r) {
+    for (int r = 0; r < train_.num_ranks; ++r) {
       executors.push_back(
           ranks_[0]->router->Remote<proto::StepStart, proto::Commit, proto::CheckpointStart>(
               Rank(r), kExecutorIndex));
@@ -158,13 +174,13 @@ class InProcessJob {
     RankState& state = *ranks_[rank.value];
     state.transport =
         options_.new_transport ? options_.new_transport(rank) : network_.NewTransport(rank);
-    for (int other = 0; other < options_.num_ranks; ++other) {
+    for (int other = 0; other < train_.num_ranks; ++other) {
       if (other == rank.value) continue;
       const Status connected = state.transport->Connect(
           Rank(other), fmt::format("{}:{}", options_.address_scheme, other));
       CHECK(connected.ok());
     }
-    for (const Channel& channel : ChannelsOf(train_)) {
+    for (const Channel& channel : ChannelsOf(train_, options_.policy)) {
       const uint16_t number =
           channel.kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
       const int slots = options_.slots > 0 ? options_.slots : channel.slots;
@@ -176,13 +192,20 @@ class InProcessJob {
       }
       if (channel.from == rank) state.transport->SetCredits(channel.to, number, slots);
     }
-    const int last = options_.num_ranks - 1;
-    if (options_.tied_embedding && last > 0 && (rank.value == 0 || rank.value == last)) {
-      const Rank peer(last - rank.value);
-      CHECK(state.transport
-                ->PostSlots(peer, kTiedChannel, 1, static_cast<int64_t>(options_.tied.num_bytes))
-                .ok());
-      state.transport->SetCredits(peer, kTiedChannel, 1);
+    std::map<Rank, std::pair<int, int64_t>> sums;  // peer → slots, bytes of the largest
+    for (const GradientExchange& exchange : exchanges_) {
+      const Rank leader = train_.RankOf(exchange.leader);
+      const Rank follower = train_.RankOf(exchange.follower);
+      if (leader == follower || (leader != rank && follower != rank)) continue;
+      auto& [slots, num_bytes] = sums[leader == rank ? follower : leader];
+      ++slots;
+      num_bytes = std::max(
+          num_bytes,
+          static_cast<int64_t>(options_.shared(exchange.leader, exchange.weights).num_bytes));
+    }
+    for (const auto& [peer, sum] : sums) {
+      CHECK(state.transport->PostSlots(peer, kSumChannel, sum.first, sum.second).ok());
+      state.transport->SetCredits(peer, kSumChannel, sum.first);
     }
     RankRouter::Options router{.self = rank, .job = JobId(1), .epoch = Epoch(1)};
     router.on_credit = [this, rank](Rank peer, uint16_t channel) {
@@ -200,6 +223,7 @@ class InProcessJob {
 
   const InProcessJobOptions options_;
   Schedule train_{};
+  std::vector<GradientExchange> exchanges_{};
   InprocNetwork network_{};
   std::vector<std::unique_ptr<RankState>> ranks_{};
 };

@@ -122,8 +122,9 @@ class StageChain {
       Backward(m, num_parts);
     }
     if (table_.tied() && stages_.size() > 1) {
-      stages_.front()->AddTiedGradient(stages_.back()->TiedGradient());
-      stages_.back()->ReplaceTiedGradient(stages_.front()->TiedGradient());
+      constexpr auto kTied = SharedWeights::kTied;
+      stages_.front()->AddSharedGradient(kTied, stages_.back()->SharedGradient(kTied));
+      stages_.back()->ReplaceSharedGradient(kTied, stages_.front()->SharedGradient(kTied));
     }
     for (auto& stage : stages_) stage->FinishGradients();
     return loss;

@@ -1,0 +1,46 @@
+#include "actors/job_checkpoints.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include "actors/checkpoint_store.h"
+#include "actors/stage_set.h"
+
+namespace troupe {
+
+Result<CheckpointFolders> JobCheckpoints::Open(int64_t step) {
+  CheckpointFolders folders;
+  ASSIGN_OR_RETURN(folders.checkpoint, BeginCheckpoint(files_, Folder(), step));
+  if (!start_.spec().checkpoint().save_hf()) return folders;
+  folders.exported = PartialHfFolder();
+  RETURN_IF_ERROR(files_.RemoveAll(folders.exported));
+  RETURN_IF_ERROR(files_.CreateDirectories(folders.exported));
+  return folders;
+}
+
+Result<proto::CheckpointCommitted> JobCheckpoints::Commit(
+    int64_t step, const std::vector<proto::CheckpointDone>& shards) {
+  const proto::JobSpec& spec = start_.spec();
+  CheckpointManifest manifest{.step = step,
+                              .next_sample = step * plan_.batch.global_batch_size,
+                              .seed = static_cast<uint64_t>(spec.train().seed()),
+                              .gradient_groups = plan_.batch.gradient_groups};
+  if (!google::protobuf::util::MessageToJsonString(spec, &manifest.job_json).ok()) {
+    return MakeError(ErrorCode::kFailed, "the job cannot be written as JSON");
+  }
+  for (const auto& shard : shards) RETURN_IF_ERROR(AddToManifest(plan_.table, shard, manifest));
+  ASSIGN_OR_RETURN(newest_, CommitCheckpoint(files_, Folder(), manifest));
+  RETURN_IF_ERROR(PruneCheckpoints(files_, Folder(), spec.checkpoint().keep()));
+  proto::CheckpointCommitted committed;
+  committed.set_step(step);
+  committed.set_directory(newest_);
+  if (!spec.checkpoint().save_hf()) return committed;
+  RETURN_IF_ERROR(WriteHfFolder(files_, PartialHfFolder(), start_.world_size(), DTypeOfJob(spec),
+                                plan_.config, plan_.table, shards));
+  RETURN_IF_ERROR(files_.RemoveAll(HfFolder()));
+  RETURN_IF_ERROR(files_.Rename(PartialHfFolder(), HfFolder()));
+  RETURN_IF_ERROR(files_.SyncDirectory(start_.run_directory()));
+  committed.set_hf_directory(HfFolder());
+  return committed;
+}
+
+}  // namespace troupe

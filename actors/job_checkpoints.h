@@ -1,0 +1,41 @@
+// JobCheckpoints: the folders of a job's checkpoints and of its exported model, kept by rank 0
+// while every rank writes its shard: opened before, committed by one rename after. Used by the
+// worker's root (rank_main.cc). Thread: the rank's actor thread.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "actors/plan/job_plan.h"
+#include "actors/schedule_actor.h"
+#include "proto/worker.pb.h"
+#include "runtime/base/file_system.h"
+
+namespace troupe {
+
+class JobCheckpoints {
+ public:
+  // All outlive this.
+  JobCheckpoints(FileSystem& files, const proto::StartRank& start, const JobPlan& plan)
+      : files_(files), start_(start), plan_(plan) {}
+
+  // Where the shards of `step` go, created and uncommitted.
+  Result<CheckpointFolders> Open(int64_t step);
+  // Writes the manifest, commits, and drops what checkpoint.keep no longer covers.
+  Result<proto::CheckpointCommitted> Commit(int64_t step,
+                                            const std::vector<proto::CheckpointDone>& shards);
+
+  const std::string& newest() const { return newest_; }  // committed by this run; or empty
+
+ private:
+  std::string Folder() const { return JoinPath(start_.run_directory(), "checkpoints"); }
+  std::string HfFolder() const { return JoinPath(start_.run_directory(), "hf"); }
+  std::string PartialHfFolder() const { return JoinPath(start_.run_directory(), ".hf.partial"); }
+
+  FileSystem& files_;
+  const proto::StartRank& start_;
+  const JobPlan& plan_;
+  std::string newest_{};
+};
+
+}  // namespace troupe

@@ -1,0 +1,23 @@
+// From the `parallelism` keys of a job to the schedule of a training step and how the executors
+// follow it. Pure; the coordinator and every rank call it and get the same lists.
+#pragma once
+
+#include "actors/schedule/execution_policy.h"
+#include "actors/schedule/schedule.h"
+#include "proto/job.pb.h"
+
+namespace troupe {
+
+struct TrainSchedule {
+  Schedule schedule{};
+  ExecutionPolicy policy{};
+  // Every stage runs each kind in ascending microbatch order: sums have the bits of one worker's.
+  bool ascending = true;
+};
+
+// Reads schedule, virtual_stages, schedule_actions, executor, activation_slack, activation_limit,
+// weight_parts, pairs and backward_output. kInvalidSpec, by field name.
+Result<TrainSchedule> TrainScheduleOf(const proto::Parallelism& spec, int num_ranks,
+                                      int num_microbatches);
+
+}  // namespace troupe

@@ -1,0 +1,78 @@
+#include "actors/stage_set.h"
+
+#include "actors/checkpoint_store.h"
+
+namespace troupe {
+
+DType DTypeOfJob(const proto::JobSpec& spec) {
+  return spec.train().dtype() == "bfloat16" ? DType::kBFloat16 : DType::kFloat32;
+}
+
+StageSet BuildStages(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
+                     MemoryLedger& ledger) {
+  StageSet stages;
+  for (const StageId stage : plan.train.StagesOf(rank)) {
+    StageModelOptions options;
+    options.shape = plan.ShapeOf(stage);
+    options.dtype = DTypeOfJob(spec);
+    options.num_threads = spec.resources().threads_per_worker();
+    options.owner = OwnerOf(plan.train, stage) == stage;
+    stages[stage] = std::make_unique<StageModel>(options, plan.table, ledger);
+  }
+  return stages;
+}
+
+Result<int64_t> FillStages(FileSystem& files, const proto::StartRank& start, StageSet& stages) {
+  int64_t committed_step = 0;
+  for (auto& [stage, model] : stages) {
+    StageParameters& parameters = model->parameters();
+    if (!start.resume_from().empty()) {
+      RETURN_IF_ERROR(ReadCheckpoint(files, start.resume_from(), parameters));
+    } else if (start.spec().model().has_init_from()) {
+      RETURN_IF_ERROR(ReadHfFolder(files, start.spec().model().init_from(), parameters));
+    } else {
+      parameters.Initialize(static_cast<uint64_t>(start.spec().train().seed()));
+    }
+    model->WeightsChanged();
+  }
+  if (!start.resume_from().empty()) {
+    ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(files, start.resume_from()));
+    committed_step = manifest.step;
+  }
+  return committed_step;
+}
+
+std::vector<const StageParameters*> ParametersOf(const StageSet& stages) {
+  std::vector<const StageParameters*> parameters;
+  for (const auto& [stage, model] : stages) parameters.push_back(&model->parameters());
+  return parameters;
+}
+
+TensorDescriptor BoundaryTensor(const proto::JobSpec& spec, const JobPlan& plan) {
+  const int64_t tokens = plan.batch.tokens_per_microbatch();
+  const int64_t hidden = plan.config.hidden_size;
+  const DType dtype = DTypeOfJob(spec);
+  return {.dtype = static_cast<uint8_t>(dtype),
+          .rank = 2,
+          .shape = {tokens, hidden, 0, 0},
+          .num_bytes = static_cast<uint64_t>(tokens * hidden * DTypeBytes(dtype))};
+}
+
+std::map<std::pair<StageId, SharedWeights>, TensorDescriptor> SharedTensors(const JobPlan& plan,
+                                                                            Rank rank) {
+  std::map<std::pair<StageId, SharedWeights>, TensorDescriptor> tensors;
+  for (const GradientExchange& exchange : plan.exchanges) {
+    const int64_t elements = plan.SharedElements(exchange.leader, exchange.weights);
+    for (const StageId stage : {exchange.leader, exchange.follower}) {
+      if (plan.train.RankOf(stage) != rank) continue;
+      tensors[{stage, exchange.weights}] = {
+          .dtype = static_cast<uint8_t>(DType::kFloat32),
+          .rank = 1,
+          .shape = {elements, 0, 0, 0},
+          .num_bytes = static_cast<uint64_t>(elements * DTypeBytes(DType::kFloat32))};
+    }
+  }
+  return tensors;
+}
+
+}  // namespace troupe
