@@ -88,7 +88,7 @@ TEST(MemoryModel, CommunicationIsSlotsOfTheBoundary) {
   const StageShape s = Shape(1, 4);
   const ParameterTable table(s.config);
   const MemoryPrediction bytes = PredictMemory(
-      table, {.shape = s, .receive_slots = 3, .outputs_in_flight = 2, .tied_slots = 1});
+      table, {.shape = s, .receive_slots = 3, .outputs_in_flight = 2, .shared_bytes = 100 * 64 * 4});
   EXPECT_EQ(At(bytes, MemoryKind::kComm), 5 * 64 * 64 * 4 + 100 * 64 * 4);
 }
 
