@@ -89,6 +89,12 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
   ASSIGN_OR_RETURN(plan.train, Generate({.name = name,
                                          .num_ranks = ranks,
                                          .num_microbatches = plan.batch.num_microbatches}));
+  if (plan.train.name != "1f1b" && plan.train.name != "gpipe") {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "parallelism.schedule = {}: jobs run only 1f1b and gpipe so far; use one of "
+                     "them",
+                     plan.train.name);
+  }
   plan.evaluate = GenerateForwardOnly(ranks, ranks, plan.batch.num_microbatches);
   plan.sample = GenerateForwardOnly(ranks, ranks, 1);
   ASSIGN_OR_RETURN(const ScheduleReport report, Validate(plan.train));
