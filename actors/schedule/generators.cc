@@ -1,97 +1,245 @@
 #include "actors/schedule/generators.h"
 
 #include <algorithm>
-#include <array>
+
+#include "actors/schedule/dual_pipe_generators.h"
+#include "actors/schedule/loop_generators.h"
+#include "actors/schedule/v_generators.h"
 
 namespace troupe {
 namespace {
 
-constexpr std::array<ScheduleInfo, 2> kKnown = {{
-    {"1f1b", "pipedream-flush", "any p, any m, one chunk a rank", "(p-1)(f+b+w)",
-     "min(m, p-r) on rank r"},
-    {"gpipe", "afab", "any p, any m, one chunk a rank", "(p-1)(f+b+w)", "m"},
+// Both functions get a spec whose name is canonical and whose chunks and group are set.
+struct KnownSchedule {
+  ScheduleInfo info{};
+  void (*fill)(const ScheduleSpec&, Schedule&) = nullptr;
+  std::string (*refuse)(const ScheduleSpec&) = nullptr;  // why the shape cannot be, or ""
+};
+
+constexpr std::string_view kAnyShape = "any p, any m";
+constexpr std::string_view kGroupRule = "p <= N <= m, m mod N = 0 or >= p (or m < p)";
+
+constexpr std::array<KnownSchedule, 10> kKnown = {{
+    {{.name = "1f1b",
+      .aliases = {"pipedream-flush"},
+      .constraint = kAnyShape,
+      .bubble = "(p-1)(f+b+w)",
+      .peak = "min(m, p-r)",
+      .messages = "2(p-1)"},
+     FillOneForwardOneBackward},
+    {{.name = "gpipe",
+      .aliases = {"afab"},
+      .constraint = kAnyShape,
+      .bubble = "(p-1)(f+b+w)",
+      .peak = "m",
+      .messages = "2(p-1)"},
+     FillGpipe},
+    {{.name = "interleaved-1f1b",
+      .aliases = {"interleaved", "1f1b-interleaved"},
+      .chunks_default = 2,
+      .chunks_min = 2,
+      .chunks_max = 0,
+      .has_groups = true,
+      .constraint = kGroupRule,
+      .bubble = "(p-1)(f+b+w)/v",
+      .peak = "((v-1)N+2(p-1)+1)/v",
+      .messages = "2(pv-1)"},
+     FillInterleaved,
+     RefuseInterleaved},
+    {{.name = "looped-bfs",
+      .aliases = {"breadth-first"},
+      .chunks_default = 2,
+      .chunks_max = 0,
+      .constraint = kAnyShape,
+      .bubble = "(p-1)(f+b+w)/v",
+      .peak = "m",
+      .messages = "2(pv-1)"},
+     FillLoopedBreadthFirst},
+    {{.name = "zb-h1",
+      .aliases = {"zb1p"},
+      .constraint = "m >= p",
+      .bubble = "(p-1)(f+b-w)",
+      .peak = "p",
+      .messages = "2(p-1)"},
+     FillZeroBubbleH1,
+     RefuseZeroBubbleH1},
+    {{.name = "zb-h2",
+      .aliases = {"zb2p"},
+      .constraint = "m >= 2p-1",
+      .bubble = "span (p-1)(f+b-2w), makespan (p-1)f more",
+      .peak = "2p-1",
+      .messages = "2(p-1)"},
+     FillZeroBubbleH2,
+     RefuseZeroBubbleH2},
+    {{.name = "interleaved-zb",
+      .aliases = {"interleaved-zero-bubble"},
+      .chunks_default = 2,
+      .chunks_max = 0,
+      .has_groups = true,
+      .constraint = kGroupRule,
+      .bubble = "(p-1)(f+b-w)/v",
+      .peak = "p",
+      .messages = "2(pv-1)"},
+     FillInterleavedZeroBubble,
+     RefuseInterleaved},
+    {{.name = "zb-v",
+      .aliases = {"zbv-zero-bubble"},
+      .placement = PlacementKind::kV,
+      .chunks_default = 2,
+      .chunks_min = 2,
+      .chunks_max = 2,
+      .constraint = "any p, any m; best from m = 2p-1",
+      .bubble = "span 0, makespan (p-1)f/2",
+      .peak = "p",
+      .messages = "4(p-1)"},
+     FillZeroBubbleV},
+    {{.name = "dualpipe",
+      .placement = PlacementKind::kBidirectional,
+      .parameter_replicas = 2,
+      .constraint = "p even, m even, m >= 2p",
+      .bubble = "(p/2-1)f; fused pairs (p/2-1)(F&B+b-2w)",
+      .peak = "p+1",
+      .messages = "2(p-1)"},
+     FillDualPipe,
+     RefuseDualPipe},
+    {{.name = "dualpipe-v",
+      .placement = PlacementKind::kV,
+      .chunks_default = 2,
+      .chunks_min = 2,
+      .chunks_max = 2,
+      .constraint = "m >= 2p",
+      .bubble = "(p-1)f/2; fused pairs (p-1)(F&B+b-2w)/2",
+      .peak = "p+1/2",
+      .messages = "4(p-1)"},
+     FillDualPipeV,
+     RefuseDualPipeV},
 }};
 
-// Lower case, hyphens for underscores.
+// Lower case without hyphens and underscores, so that "ZBV", "zb-v" and "ZB_V" are one name.
 std::string Normalised(std::string_view name) {
-  std::string normal(name);
-  for (char& c : normal) {
-    c = c == '_' ? '-' : (c >= 'A' && c <= 'Z') ? static_cast<char>(c - 'A' + 'a') : c;
+  std::string normal;
+  for (const char c : name) {
+    if (c != '_' && c != '-') {
+      normal += (c >= 'A' && c <= 'Z') ? static_cast<char>(c - 'A' + 'a') : c;
+    }
   }
   return normal;
 }
 
-Action Compute(StageId stage, ActionKind kind, int microbatch) {
-  return Action{.stage = stage, .kind = kind, .microbatch = MicrobatchId(microbatch)};
+bool IsNameOf(std::string_view normal, const ScheduleInfo& info) {
+  return normal == Normalised(info.name) ||
+         std::ranges::any_of(info.aliases, [normal](std::string_view alias) {
+           return !alias.empty() && normal == Normalised(alias);
+         });
 }
 
-std::vector<Action> GpipeList(StageId stage, int num_microbatches) {
-  std::vector<Action> actions;
-  for (const ActionKind kind : {ActionKind::kForward, ActionKind::kBackward}) {
-    for (int microbatch = 0; microbatch < num_microbatches; ++microbatch) {
-      actions.push_back(Compute(stage, kind, microbatch));
-    }
-  }
-  return actions;
-}
-
-// Rank r runs p-1-r Forwards ahead, then one Forward and one Backward in turn.
-std::vector<Action> OneForwardOneBackwardList(StageId stage, int num_ranks, int num_microbatches) {
-  const int warmup = std::min(num_microbatches, num_ranks - 1 - stage.value);
-  std::vector<Action> actions;
-  for (int microbatch = 0; microbatch < warmup; ++microbatch) {
-    actions.push_back(Compute(stage, ActionKind::kForward, microbatch));
-  }
-  for (int microbatch = 0; microbatch < num_microbatches; ++microbatch) {
-    if (warmup + microbatch < num_microbatches) {
-      actions.push_back(Compute(stage, ActionKind::kForward, warmup + microbatch));
-    }
-    actions.push_back(Compute(stage, ActionKind::kBackward, microbatch));
-  }
-  return actions;
-}
-
-}  // namespace
-
-std::span<const ScheduleInfo> KnownSchedules() { return kKnown; }
-
-Result<std::string> CanonicalScheduleName(std::string_view name) {
+Result<const KnownSchedule*> FindSchedule(std::string_view name) {
   const std::string normal = Normalised(name);
   std::string valid;
-  for (const ScheduleInfo& known : kKnown) {
-    if (normal == known.name || (!known.alias.empty() && normal == known.alias)) {
-      return std::string(known.name);
+  for (const KnownSchedule& known : kKnown) {
+    if (IsNameOf(normal, known.info)) {
+      return &known;
     }
-    valid += fmt::format("{}{} (= {})", valid.empty() ? "" : ", ", known.name, known.alias);
+    valid += fmt::format("{}{}", valid.empty() ? "" : ", ", known.info.name);
+    if (!known.info.aliases[0].empty()) {
+      valid += fmt::format(" (= {})", known.info.aliases[0]);
+    }
   }
   return MakeError(ErrorCode::kInvalidSpec, "schedule '{}' is not known; use one of {}", name,
                    valid);
 }
 
-Result<Schedule> Generate(const ScheduleSpec& spec) {
-  ASSIGN_OR_RETURN(const std::string name, CanonicalScheduleName(spec.name));
+// Why `spec` cannot be, by what the table says of the schedule; "" where it may.
+std::string RefuseByTable(const ScheduleInfo& info, const ScheduleSpec& spec) {
   if (spec.num_ranks < 1 || spec.num_microbatches < 1) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "schedule {}: {} ranks and {} microbatches; both must be at least 1", name,
-                     spec.num_ranks, spec.num_microbatches);
+    return fmt::format("{} ranks and {} microbatches; both must be at least 1", spec.num_ranks,
+                       spec.num_microbatches);
   }
-  if (spec.chunks_per_rank != 1) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "schedule {} holds one model chunk a rank, not {}; set virtual_stages to 1",
-                     name, spec.chunks_per_rank);
+  const int chunks = spec.chunks_per_rank;
+  if (info.chunks_max == info.chunks_min && chunks != info.chunks_min) {
+    return fmt::format(
+        "it holds {0} model chunk{1} a rank, not {2}; set virtual_stages to {0} or leave it out",
+        info.chunks_min, info.chunks_min == 1 ? "" : "s", chunks);
   }
-  Schedule schedule{.name = name,
+  if (chunks < info.chunks_min) {
+    return fmt::format(
+        "it holds at least {0} model chunk{1} a rank, not {2}; set virtual_stages "
+        "to {3} or leave it out",
+        info.chunks_min, info.chunks_min == 1 ? "" : "s", chunks, info.chunks_default);
+  }
+  if (spec.group != 0 && !info.has_groups) {
+    return "it takes no groups of microbatches; leave the group out";
+  }
+  return "";
+}
+
+std::vector<Rank> PlacementOf(PlacementKind kind, int num_ranks, int num_chunks) {
+  switch (kind) {
+    case PlacementKind::kLoop:
+      return LoopPlacement(num_ranks, num_ranks * num_chunks);
+    case PlacementKind::kV:
+      return VPlacement(num_ranks, num_ranks * num_chunks);
+    case PlacementKind::kBidirectional:
+      return BidirectionalPlacement(num_ranks);
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string_view PlacementName(PlacementKind kind) {
+  switch (kind) {
+    case PlacementKind::kLoop:
+      return "loop";
+    case PlacementKind::kV:
+      return "v";
+    case PlacementKind::kBidirectional:
+      return "bidirectional";
+  }
+  return "placement";
+}
+
+std::span<const ScheduleInfo> KnownSchedules() {
+  static const std::vector<ScheduleInfo> infos = [] {
+    std::vector<ScheduleInfo> list;
+    for (const KnownSchedule& known : kKnown) {
+      list.push_back(known.info);
+    }
+    return list;
+  }();
+  return infos;
+}
+
+Result<std::string> CanonicalScheduleName(std::string_view name) {
+  ASSIGN_OR_RETURN(const KnownSchedule* known, FindSchedule(name));
+  return std::string(known->info.name);
+}
+
+Result<Schedule> Generate(const ScheduleSpec& given) {
+  ASSIGN_OR_RETURN(const KnownSchedule* known, FindSchedule(given.name));
+  const ScheduleInfo& info = known->info;
+  ScheduleSpec spec = given;
+  spec.name = info.name;
+  spec.chunks_per_rank = given.chunks_per_rank == 0 ? info.chunks_default : given.chunks_per_rank;
+  std::string why = RefuseByTable(info, spec);
+  if (why.empty() && info.has_groups && spec.group == 0) {
+    spec.group = std::min(spec.num_ranks, spec.num_microbatches);
+  }
+  if (why.empty() && known->refuse != nullptr) {
+    why = known->refuse(spec);
+  }
+  if (!why.empty()) {
+    return MakeError(ErrorCode::kInvalidSpec, "schedule {}: {}", info.name, why);
+  }
+  std::vector<Rank> placement = PlacementOf(info.placement, spec.num_ranks, spec.chunks_per_rank);
+  Schedule schedule{.name = spec.name,
                     .num_ranks = spec.num_ranks,
-                    .num_stages = spec.num_ranks,
+                    .num_stages = static_cast<int>(placement.size()),
                     .num_microbatches = spec.num_microbatches,
-                    .placement = LoopPlacement(spec.num_ranks, spec.num_ranks),
-                    .ranks = {}};
-  for (int rank = 0; rank < spec.num_ranks; ++rank) {
-    const StageId stage(rank);
-    schedule.ranks.push_back(
-        name == "gpipe" ? GpipeList(stage, spec.num_microbatches)
-                        : OneForwardOneBackwardList(stage, spec.num_ranks, spec.num_microbatches));
-  }
+                    .num_directions = info.parameter_replicas,
+                    .placement = std::move(placement),
+                    .ranks = std::vector<std::vector<Action>>(spec.num_ranks)};
+  known->fill(spec, schedule);
   return schedule;
 }
 
@@ -107,7 +255,9 @@ Schedule GenerateForwardOnly(int num_ranks, std::vector<Rank> placement, int num
   for (int stage = 0; stage < schedule.num_stages; ++stage) {
     std::vector<Action>& actions = schedule.ranks[schedule.placement[stage].value];
     for (int microbatch = 0; microbatch < num_microbatches; ++microbatch) {
-      actions.push_back(Compute(StageId(stage), ActionKind::kForward, microbatch));
+      actions.push_back({.stage = StageId(stage),
+                         .kind = ActionKind::kForward,
+                         .microbatch = MicrobatchId(microbatch)});
     }
   }
   return schedule;

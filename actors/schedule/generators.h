@@ -1,37 +1,55 @@
 // Schedules by name. Called by the planner (coordinator) and by every rank, which build the same
-// lists from the same spec. Pure.
-// Sources: GPipe (Huang et al. 2019), PipeDream-flush = 1F1B (Narayanan et al. 2021).
+// lists from the same spec. Pure. The papers stand at the heads of the families' files:
+// loop_generators.h, v_generators.h, dual_pipe_generators.h.
 #pragma once
 
+#include <array>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "actors/schedule/schedule.h"
 
 namespace troupe {
 
 struct ScheduleSpec {
-  std::string name = "1f1b";  // hyphens or underscores, any case; aliases accepted
+  std::string name = "1f1b";  // any case, with or without hyphens and underscores; aliases accepted
   int num_ranks = 1;
-  int num_microbatches = 1;
-  int chunks_per_rank = 1;  // model chunks (stages) that each rank holds
+  int num_microbatches = 1;  // a step, of both directions together
+  // Model chunks (stages) that each rank holds per direction; 0: the schedule's own default.
+  int chunks_per_rank = 0;
+  // Interleaved schedules: how many microbatches a chunk takes before the next chunk's turn. More
+  // hide the latency of hops (2p is plenty) and keep more activations. 0: one a rank.
+  int group = 0;
 };
 
-// What `troupe schedule --list` prints. Formulas use p ranks, m microbatches, and f, b, w = time of
-// Forward, BackwardInput, BackwardWeight of a rank's whole share.
+enum class PlacementKind : uint8_t { kLoop, kV, kBidirectional };
+std::string_view PlacementName(PlacementKind kind);  // "loop", "v", "bidirectional"
+
+// What `troupe schedule --list` prints. Formulas use p ranks, rank r, m microbatches, v chunks a
+// rank, groups of N, and f, b, w = time of Forward, BackwardInput, BackwardWeight of a rank's whole
+// share.
 struct ScheduleInfo {
   std::string_view name;
-  std::string_view alias;       // "" where there is none
-  std::string_view constraint;  // on p, m, chunks
-  std::string_view bubble;      // makespan bubble as time
-  std::string_view peak;        // activations per rank, in microbatches
+  std::array<std::string_view, 2> aliases;  // "" where there are fewer
+  PlacementKind placement = PlacementKind::kLoop;
+  int parameter_replicas = 1;
+  int chunks_default = 1;  // per rank and direction
+  int chunks_min = 1;
+  int chunks_max = 1;       // 0: any number
+  bool has_groups = false;  // ScheduleSpec::group has a meaning
+  std::string_view constraint;
+  std::string_view bubble;    // as time; makespan unless it says span
+  std::string_view peak;      // most activations of a rank, in microbatches of its whole share
+  std::string_view messages;  // between ranks, a microbatch, Forward and backward together
 };
 std::span<const ScheduleInfo> KnownSchedules();
 
-// The name as KnownSchedules() spells it: "AFAB" and "afab" give "gpipe".
+// The name as KnownSchedules() spells it: "AFAB" gives "gpipe", "ZBV" and "zb_v" give "zb-v".
 Result<std::string> CanonicalScheduleName(std::string_view name);
 
+// kInvalidSpec with the rule and a way out where the schedule cannot have this shape.
 Result<Schedule> Generate(const ScheduleSpec& spec);
 
 // Every microbatch forward through `placement` (stage → rank), stage by stage; for evaluation and

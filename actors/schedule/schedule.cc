@@ -187,6 +187,20 @@ std::vector<Rank> LoopPlacement(int num_ranks, int num_stages) {
   return placement;
 }
 
+std::vector<Rank> VPlacement(int num_ranks, int num_stages) {
+  std::vector<Rank> placement;
+  for (int stage = 0; stage < num_stages; ++stage) {
+    const int along = stage % num_ranks;
+    const bool back = stage / num_ranks % 2 == 1;
+    placement.emplace_back(back ? num_ranks - 1 - along : along);
+  }
+  return placement;
+}
+
+std::vector<Rank> BidirectionalPlacement(int num_ranks) {
+  return VPlacement(num_ranks, 2 * num_ranks);
+}
+
 Schedule WithoutCommunication(const Schedule& schedule) {
   Schedule compute = schedule;
   for (std::vector<Action>& actions : compute.ranks) {

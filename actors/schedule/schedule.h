@@ -66,8 +66,12 @@ std::optional<Transfer> OutputOf(const Schedule& schedule, const Action& action)
 // What the action waits for from another stage; nullopt for data, weight gradients and the loss.
 std::optional<Transfer> InputOf(const Schedule& schedule, const Action& action);
 
-// stage → rank, stage mod ranks.
+// stage → rank. Loop: stage mod ranks. V: out and back in turn, the same rank at each fold, so that
+// two chunks a rank have their first and last stage on rank 0.
 std::vector<Rank> LoopPlacement(int num_ranks, int num_stages);
+std::vector<Rank> VPlacement(int num_ranks, int num_stages);
+// Two directions of one stage a rank: stages 0..p-1 lie on ranks 0..p-1, stages p..2p-1 on p-1..0.
+std::vector<Rank> BidirectionalPlacement(int num_ranks);
 
 // The list without SEND_*/RECV_*, which the executor derives itself.
 Schedule WithoutCommunication(const Schedule& schedule);

@@ -17,6 +17,7 @@ Schedule WithSplitBackward(const Schedule& schedule) {
       action.kind = ActionKind::kBackwardInput;
       halves.push_back(action);
       action.kind = ActionKind::kBackwardWeight;
+      action.pair = kNotPaired;  // a pair is a Forward and what sends a gradient
       halves.push_back(action);
     }
     actions = std::move(halves);

@@ -1,6 +1,7 @@
 #include "actors/schedule/validator.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "actors/schedule/activations.h"
@@ -30,6 +31,7 @@ class StructureCheck {
   Status Run() {
     for (int rank = 0; rank < schedule_.num_ranks; ++rank) {
       const std::vector<Action>& actions = schedule_.ranks[rank];
+      pairs_.clear();
       for (size_t i = 0; i < actions.size(); ++i) {
         if (const std::string why = Reason(Rank(rank), actions, i); !why.empty()) {
           return MakeError(ErrorCode::kInvalidSpec, "{}: {}", CellName(schedule_, Rank(rank), i),
@@ -65,19 +67,22 @@ class StructureCheck {
     return IsCompute(action.kind) ? ComputeReason(action) : CollectiveReason(action);
   }
 
-  static std::string PairReason(const std::vector<Action>& actions, size_t index) {
+  std::string PairReason(const std::vector<Action>& actions, size_t index) {
+    const auto is_of = [&actions](size_t i, int32_t pair) {
+      return i < actions.size() && actions[i].pair == pair;
+    };
     const int32_t pair = actions[index].pair;
-    if (pair == kNotPaired) {
-      return "";
+    if (pair == kNotPaired || (index > 0 && is_of(index - 1, pair))) {
+      return "";  // judged at its first action
     }
-    if (!IsCompute(actions[index].kind)) {
-      return "an overlapped pair holds compute actions only";
+    if (!pairs_.insert(pair).second || !is_of(index + 1, pair)) {
+      return "its overlapped pair is torn apart; keep a pair together";
     }
-    const bool continues = index > 0 && actions[index - 1].pair == pair;
-    const bool came_before = std::any_of(actions.begin(), actions.begin() + index,
-                                         [pair](const Action& a) { return a.pair == pair; });
-    return came_before && !continues ? "its overlapped pair is torn apart; keep a pair together"
-                                     : "";
+    const ActionKind second = actions[index + 1].kind;
+    const bool backward = second == ActionKind::kBackward || second == ActionKind::kBackwardInput;
+    return actions[index].kind == ActionKind::kForward && backward && !is_of(index + 2, pair)
+               ? ""
+               : "an overlapped pair is one Forward and then one B or I";
   }
 
   std::string ComputeReason(const Action& action) {
@@ -176,6 +181,7 @@ class StructureCheck {
   std::vector<Done> done_;           // [stage][microbatch]
   std::vector<int> gradients_done_;  // per stage
   std::vector<char> reduced_;        // per stage
+  std::set<int32_t> pairs_;          // of the rank at hand, so far
 };
 
 Status CheckShape(const Schedule& s) {
@@ -244,6 +250,7 @@ Result<ScheduleReport> Validate(const Schedule& schedule, const ValidateOptions&
   }
   ScheduleReport report;
   report.ascending = Ascending(schedule);
+  report.parameter_replicas = schedule.num_directions;
   report.channels = ChannelsOf(schedule);
   int num_messages = 0;
   for (Channel& channel : report.channels) {

@@ -24,6 +24,7 @@ struct ScheduleReport {
   std::vector<double> peak_activations{};
   std::vector<Channel> channels{};  // slots: the bound, or slots_per_channel where that was given
   int messages_per_microbatch = 0;  // between ranks, Forward and backward together
+  int parameter_replicas = 1;       // copies of each parameter that the ranks hold together
   // Every stage runs each kind in ascending microbatch order, so its gradient sums have the bits of
   // one worker's.
   bool ascending = false;

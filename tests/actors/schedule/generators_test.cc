@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "actors/schedule/validator.h"
 
 namespace troupe {
@@ -10,44 +12,110 @@ namespace {
 
 using ::testing::HasSubstr;
 
-TEST(Generators, OneForwardOneBackwardAsPublished) {
-  const Schedule schedule = *Generate({.name = "1f1b", .num_ranks = 3, .num_microbatches = 4});
-  EXPECT_EQ(ToCsv(schedule),
-            "0F0,0F1,0F2,0B0,0F3,0B1,0B2,0B3\r\n"
-            "1F0,1F1,1B0,1F2,1B1,1F3,1B2,1B3\r\n"
-            "2F0,2B0,2F1,2B1,2F2,2B2,2F3,2B3\r\n");
-}
-
-TEST(Generators, FewerMicrobatchesThanRanks) {
-  const Schedule schedule = *Generate({.name = "1f1b", .num_ranks = 4, .num_microbatches = 2});
-  EXPECT_EQ(ToCsvRow(schedule.ranks[0]), "0F0,0F1,0B0,0B1");
-  EXPECT_EQ(ToCsvRow(schedule.ranks[3]), "3F0,3B0,3F1,3B1");
-}
-
-TEST(Generators, GpipeRunsAllForwardsFirst) {
-  const Schedule schedule = *Generate({.name = "gpipe", .num_ranks = 2, .num_microbatches = 3});
-  EXPECT_EQ(ToCsvRow(schedule.ranks[1]), "1F0,1F1,1F2,1B0,1B1,1B2");
-}
-
 TEST(Generators, NamesAndAliases) {
-  EXPECT_EQ(*CanonicalScheduleName("AFAB"), "gpipe");
-  EXPECT_EQ(*CanonicalScheduleName("PipeDream_Flush"), "1f1b");
+  const std::pair<const char*, const char*> cases[] = {
+      {"AFAB", "gpipe"},
+      {"GPipe", "gpipe"},
+      {"PipeDream_Flush", "1f1b"},
+      {"interleaved", "interleaved-1f1b"},
+      {"1F1B-Interleaved", "interleaved-1f1b"},
+      {"Interleaved1F1B", "interleaved-1f1b"},
+      {"LoopedBFS", "looped-bfs"},
+      {"breadth_first", "looped-bfs"},
+      {"zb1p", "zb-h1"},
+      {"ZB_H1", "zb-h1"},
+      {"zb2p", "zb-h2"},
+      {"InterleavedZeroBubble", "interleaved-zb"},
+      {"zbv", "zb-v"},
+      {"zbv-zero-bubble", "zb-v"},
+      {"ZBVZeroBubble", "zb-v"},
+      {"DualPipe", "dualpipe"},
+      {"dualpipev", "dualpipe-v"},
+  };
+  for (const auto& [typed, name] : cases) {
+    const auto canonical = CanonicalScheduleName(typed);
+    ASSERT_TRUE(canonical.ok()) << typed;
+    EXPECT_EQ(*canonical, name);
+    EXPECT_EQ(Generate({.name = typed, .num_ranks = 2, .num_microbatches = 4})->name, name);
+  }
   const auto unknown = CanonicalScheduleName("2f2b");
   ASSERT_FALSE(unknown.ok());
-  EXPECT_THAT(unknown.error().message, HasSubstr("use one of 1f1b"));
+  EXPECT_THAT(unknown.error().message, HasSubstr("use one of 1f1b (= pipedream-flush), gpipe"));
+}
+
+TEST(Generators, NoTwoSchedulesShareAName) {
+  std::set<std::string> names;
   for (const ScheduleInfo& known : KnownSchedules()) {
-    EXPECT_TRUE(
-        Generate({.name = std::string(known.name), .num_ranks = 2, .num_microbatches = 4}).ok());
-    EXPECT_EQ(*CanonicalScheduleName(known.alias), known.name);
+    EXPECT_TRUE(names.insert(std::string(known.name)).second) << known.name;
+    EXPECT_EQ(*CanonicalScheduleName(known.name), known.name);
+    for (const std::string_view alias : known.aliases) {
+      if (!alias.empty()) {
+        EXPECT_TRUE(names.insert(std::string(alias)).second) << alias;
+        EXPECT_EQ(*CanonicalScheduleName(alias), known.name);
+      }
+    }
   }
 }
 
-TEST(Generators, RefuseWhatCannotBe) {
-  EXPECT_FALSE(Generate({.num_ranks = 0}).ok());
-  EXPECT_FALSE(Generate({.num_microbatches = 0}).ok());
-  const auto chunks = Generate({.num_ranks = 2, .num_microbatches = 2, .chunks_per_rank = 2});
-  ASSERT_FALSE(chunks.ok());
-  EXPECT_THAT(chunks.error().message, HasSubstr("virtual_stages"));
+TEST(Generators, ShapesAreAsListed) {
+  for (const ScheduleInfo& known : KnownSchedules()) {
+    const auto schedule =
+        Generate({.name = std::string(known.name), .num_ranks = 4, .num_microbatches = 8});
+    ASSERT_TRUE(schedule.ok()) << schedule.error().message;
+    EXPECT_EQ(schedule->num_directions, known.parameter_replicas) << known.name;
+    EXPECT_EQ(schedule->num_stages, 4 * known.chunks_default * known.parameter_replicas);
+    EXPECT_EQ(schedule->RankOf(StageId(schedule->num_stages - 1)),
+              Rank(known.placement == PlacementKind::kLoop ? 3 : 0))
+        << known.name;
+    EXPECT_FALSE(known.constraint.empty() || known.bubble.empty() || known.peak.empty() ||
+                 known.messages.empty())
+        << known.name;
+  }
+  const auto deep =
+      Generate({.name = "looped-bfs", .num_ranks = 2, .num_microbatches = 1, .chunks_per_rank = 3});
+  EXPECT_EQ(ToCsv(*deep), "0F0,2F0,4F0,4B0,2B0,0B0\r\n1F0,3F0,5F0,5B0,3B0,1B0\r\n");
+}
+
+std::string Refusal(const ScheduleSpec& spec) {
+  const auto schedule = Generate(spec);
+  EXPECT_FALSE(schedule.ok()) << spec.name;
+  return schedule.ok() ? "" : schedule.error().message;
+}
+
+TEST(Generators, RefuseWithTheRuleAndAWayOut) {
+  const std::pair<ScheduleSpec, const char*> cases[] = {
+      {{.num_ranks = 0}, "both must be at least 1"},
+      {{.num_microbatches = 0}, "both must be at least 1"},
+      {{.num_ranks = 2, .num_microbatches = 2, .chunks_per_rank = 2},
+       "schedule 1f1b: it holds 1 model chunk a rank, not 2; set virtual_stages to 1"},
+      {{.name = "zbv", .num_ranks = 2, .num_microbatches = 2, .chunks_per_rank = 3},
+       "it holds 2 model chunks a rank, not 3; set virtual_stages to 2 or leave it out"},
+      {{.name = "interleaved", .num_ranks = 2, .num_microbatches = 2, .chunks_per_rank = 1},
+       "at least 2 model chunks a rank, not 1; set virtual_stages to 2"},
+      {{.name = "looped-bfs", .num_ranks = 2, .num_microbatches = 2, .chunks_per_rank = -1},
+       "at least 1 model chunk a rank, not -1"},
+      {{.name = "zb-v", .num_ranks = 2, .num_microbatches = 4, .group = 2},
+       "it takes no groups of microbatches; leave the group out"},
+      {{.name = "interleaved", .num_ranks = 4, .num_microbatches = 10},
+       "10 microbatches in groups of 4 leave 2, which must be 0 or at least the 4 ranks; take 12 "
+       "microbatches, or set the group to 10"},
+      {{.name = "interleaved-zb", .num_ranks = 4, .num_microbatches = 8, .group = 3},
+       "at least the 4 ranks and at most the 8 microbatches"},
+      {{.name = "zb-h1", .num_ranks = 4, .num_microbatches = 3},
+       "4 ranks need at least 4 microbatches, not 3; take more, or use 1f1b"},
+      {{.name = "zb-h2", .num_ranks = 4, .num_microbatches = 6},
+       "at least 2p-1 = 7 microbatches, not 6; take more, or use zb-h1"},
+      {{.name = "dualpipe", .num_ranks = 3, .num_microbatches = 8},
+       "an even number of ranks, not 3; take 4 ranks, or use dualpipe-v"},
+      {{.name = "dualpipe", .num_ranks = 4, .num_microbatches = 9},
+       "an even number of microbatches, at least 2p = 8, not 9; take 10"},
+      {{.name = "dualpipe", .num_ranks = 4, .num_microbatches = 6}, "not 6; take 8"},
+      {{.name = "dualpipe-v", .num_ranks = 4, .num_microbatches = 7},
+       "at least 2p = 8 microbatches, not 7; take more, or use zb-v"},
+  };
+  for (const auto& [spec, reason] : cases) {
+    EXPECT_THAT(Refusal(spec), HasSubstr(reason));
+  }
 }
 
 TEST(Generators, ForwardOnlyCoversAnyPlacement) {

@@ -90,6 +90,20 @@ TEST(ScheduleTopology, InputsAndOutputsMeet) {
   EXPECT_FALSE(OutputOf(schedule, {.stage = StageId(1), .kind = ActionKind::kBackwardWeight}));
 }
 
+TEST(ScheduleTopology, PlacesStagesInLoopsAndFolds) {
+  const auto ranks = [](const std::vector<Rank>& placement) {
+    std::string text;
+    for (const Rank rank : placement) {
+      text += fmt::format("{}", rank);
+    }
+    return text;
+  };
+  EXPECT_EQ(ranks(LoopPlacement(3, 9)), "012012012");
+  EXPECT_EQ(ranks(VPlacement(3, 9)), "012210012");
+  EXPECT_EQ(ranks(BidirectionalPlacement(4)), "01233210");
+  EXPECT_EQ(ranks(VPlacement(1, 2)), "00");
+}
+
 TEST(ScheduleTopology, SeparatesTwoDirections) {
   // Two ranks, direction 0 is stages 0, 1 on ranks 0, 1; direction 1 is stages 2, 3 on ranks 1, 0.
   const Schedule schedule{.name = "both ways",

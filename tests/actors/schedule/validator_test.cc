@@ -58,6 +58,36 @@ TEST(Validator, CountsAPairAsOneCell) {
   EXPECT_THAT(Validate(torn).error().message, HasSubstr("torn apart"));
 }
 
+TEST(Validator, TakesAPairForOneForwardAndOneBackward) {
+  const char kWhy[] = "an overlapped pair is one Forward and then one B or I";
+  EXPECT_EQ(Refusal("0F0,(0F1;0I0)OVERLAP_F_B,0W0,0B1\n"), "valid");
+  EXPECT_THAT(Refusal("0F0,(0B0;0F1)OVERLAP_F_B,0B1\n"), HasSubstr(kWhy));
+  EXPECT_THAT(Refusal("0F0,(0F1;0F2)OVERLAP_F_B,0B0,0B1,0B2\n"), HasSubstr(kWhy));
+  EXPECT_THAT(Refusal("0F0,(0F1;0I0;0W0)OVERLAP_F_B,0B1\n"), HasSubstr(kWhy));
+  EXPECT_THAT(Refusal("(0F0)OVERLAP_F_B,0B0\n"), HasSubstr("torn apart"));
+}
+
+TEST(Validator, CountsBothDirections) {
+  const auto report =
+      Validate(*Generate({.name = "dualpipe", .num_ranks = 4, .num_microbatches = 8}));
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->messages_per_microbatch, 6);  // each passes the ranks in one direction only
+  EXPECT_EQ(report->parameter_replicas, 2);
+  EXPECT_EQ(report->peak_activations, (std::vector<double>{5, 5, 5, 5}));
+  Schedule strayed = *Generate({.name = "dualpipe", .num_ranks = 2, .num_microbatches = 4});
+  strayed.ranks[0][0].microbatch = MicrobatchId(2);
+  EXPECT_THAT(Validate(strayed).error().message, HasSubstr("stage 0 takes microbatches 0 to 1"));
+}
+
+TEST(Validator, CountsSeveralChunksARank) {
+  const auto report = Validate(*Generate(
+      {.name = "interleaved-1f1b", .num_ranks = 4, .num_microbatches = 8, .chunks_per_rank = 2}));
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->messages_per_microbatch, 14);  // also from the last rank to the first
+  EXPECT_EQ(report->parameter_replicas, 1);
+  EXPECT_DOUBLE_EQ(report->peak_activations[0], 5.5);
+}
+
 TEST(Validator, RefusesAShapeThatDoesNotFit) {
   Schedule schedule = *Generate({.num_ranks = 2, .num_microbatches = 2});
   schedule.placement[1] = Rank(5);
