@@ -33,10 +33,9 @@ Result<Schedule> ListsOf(const proto::Parallelism& spec, int num_ranks, int num_
   return read;
 }
 
-Result<ExecutionPolicy> PolicyOf(const proto::Parallelism& spec, int num_ranks) {
+Result<ExecutionPolicy> PolicyOf(const proto::Parallelism& spec, const Schedule& lists) {
   ExecutionPolicy policy;
-  const bool dynamic = spec.schedule() == "dynamic" && !spec.has_schedule_actions();
-  if (dynamic) policy.mode = ExecutorMode::kFreeRun;
+  if (lists.name == "dynamic") policy.mode = ExecutorMode::kFreeRun;
   if (spec.has_executor()) {
     auto mode = ParseExecutorMode(spec.executor());
     if (!mode.ok()) return Context("parallelism", std::move(mode).error());
@@ -61,7 +60,7 @@ Result<ExecutionPolicy> PolicyOf(const proto::Parallelism& spec, int num_ranks) 
   policy.activation_slack = spec.activation_slack();
   if (policy.mode == ExecutorMode::kFreeRun) {
     policy.activation_limit =
-        spec.has_activation_limit() ? spec.activation_limit() : kDynamicLimit * num_ranks;
+        spec.has_activation_limit() ? spec.activation_limit() : kDynamicLimit * lists.num_ranks;
     if (!(policy.activation_limit >= 1) || policy.activation_limit > 1e6) {
       return MakeError(ErrorCode::kInvalidSpec,
                        "parallelism.activation_limit = {}: a rank must hold 1 microbatch or more",
@@ -90,7 +89,7 @@ Result<TrainSchedule> TrainScheduleOf(const proto::Parallelism& spec, int num_ra
                                       int num_microbatches) {
   TrainSchedule train;
   ASSIGN_OR_RETURN(train.schedule, ListsOf(spec, num_ranks, num_microbatches));
-  ASSIGN_OR_RETURN(train.policy, PolicyOf(spec, num_ranks));
+  ASSIGN_OR_RETURN(train.policy, PolicyOf(spec, train.schedule));
   ASSIGN_OR_RETURN(const int parts, WeightPartsOf(spec, train.policy));
   if (spec.has_backward_output() && spec.backward_output() != "end" &&
       spec.backward_output() != "input") {

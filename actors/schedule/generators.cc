@@ -19,7 +19,7 @@ struct KnownSchedule {
 constexpr std::string_view kAnyShape = "any p, any m";
 constexpr std::string_view kGroupRule = "p <= N <= m, m mod N = 0 or >= p (or m < p)";
 
-constexpr std::array<KnownSchedule, 10> kKnown = {{
+constexpr std::array<KnownSchedule, 11> kKnown = {{
     {{.name = "1f1b",
       .aliases = {"pipedream-flush"},
       .constraint = kAnyShape,
@@ -113,6 +113,16 @@ constexpr std::array<KnownSchedule, 10> kKnown = {{
       .messages = "4(p-1)"},
      FillDualPipeV,
      RefuseDualPipeV},
+    {{.name = "dynamic",
+      .placement = PlacementKind::kV,
+      .chunks_default = 2,
+      .chunks_min = 2,
+      .chunks_max = 2,
+      .constraint = "any p, any m; executor: free-run within activation_limit (default 1.5p)",
+      .bubble = "at least (p-1)f/2; what is ready runs, so it depends on the times",
+      .peak = "the limit",
+      .messages = "4(p-1)"},
+     FillZeroBubbleV},
 }};
 
 // Lower case without hyphens and underscores, so that "ZBV", "zb-v" and "ZB_V" are one name.

@@ -78,6 +78,7 @@ int32_t JumpingEntry(const RankProgress& progress) {
     const int32_t entry = progress.NextOf(static_cast<int32_t>(lane));
     if (entry < 0 || (best >= 0 && entry > best) || !progress.HasInputs(entry)) continue;
     const RankList::Entry& e = EntryOf(progress, entry);
+    if (e.lane != static_cast<int32_t>(lane)) continue;  // a Backward in its second lane
     const bool fused = list.policy().pairs == PairMode::kFused && e.action.pair != kNotPaired;
     if (fused || (kind == RankList::kForwardLane && !FitsMemory(progress, e))) continue;
     best = entry;

@@ -80,6 +80,9 @@ void RankList::AddEntry(const Action& action) {
     const Lane lane = LaneOf(action.kind);
     entry.lane = entry.stage * kLanesPerStage + lane;
     lanes_[static_cast<size_t>(entry.lane)].push_back(index);
+    if (action.kind == ActionKind::kBackward) {
+      lanes_[static_cast<size_t>(entry.WeightLane())].push_back(index);
+    }
     switch (lane) {
       case kForwardLane:
         entry.needs = (stage.is_first ? 0 : kActivationHere) |

@@ -26,7 +26,8 @@ class RankList {
   static uint8_t ArrivalBit(InputKind kind);
 
   // Actions of one stage and one of: Forward, input gradient (BackwardInput, Backward), weight
-  // gradient. Each lane starts its entries in the list's order.
+  // gradient (BackwardWeight, Backward). Each lane starts its entries in the list's order; a
+  // Backward stands in two.
   static constexpr int kLanesPerStage = 3;
   enum Lane : uint8_t { kForwardLane, kInputLane, kWeightLane };
 
@@ -43,6 +44,8 @@ class RankList {
     bool holds_output = false;
     int32_t hand_over_cell = -1;  // of the neighbouring stage, where it is on this rank
     uint8_t hand_over_bit = 0;
+
+    int32_t WeightLane() const { return stage * kLanesPerStage + kWeightLane; }
   };
 
   struct Stage {

@@ -48,15 +48,20 @@ void RankProgress::MarkStarted(int32_t entry) {
     ++head_;
   }
   if (e.lane < 0) return;
-  auto& next = next_in_lane_[static_cast<size_t>(e.lane)];
-  CHECK(NextOf(e.lane) == entry, "{} overtakes its own stage's actions", ToString(e.action));
-  ++next;
+  TakeFromLane(e.lane, entry);
+  if (e.action.kind == ActionKind::kBackward) TakeFromLane(e.WeightLane(), entry);
   const bool last_part = e.action.part + 1 == e.action.num_parts;
   if (e.action.kind == ActionKind::kBackwardWeight && last_part &&
       list_->policy().mode == ExecutorMode::kFreeRun) {
     ++weights_taken_;
   }
   Hold(e, /*starts=*/true);
+}
+
+void RankProgress::TakeFromLane(int32_t lane, int32_t entry) {
+  CHECK(NextOf(lane) == entry, "{} overtakes its own stage's actions",
+        ToString(list_->entries()[static_cast<size_t>(entry)].action));
+  ++next_in_lane_[static_cast<size_t>(lane)];
 }
 
 // A Forward's activations are held from its start, and let go at the end of what reads them.
@@ -111,8 +116,17 @@ bool RankProgress::MarkDone() {
   return !e.holds_output;
 }
 
+bool RankProgress::IsNextIn(int32_t lane, const RankList::Entry& e) const {
+  const int32_t next = NextOf(lane);
+  return next >= 0 && &list_->entries()[static_cast<size_t>(next)] == &e;
+}
+
 bool RankProgress::CellReady(const RankList::Entry& e) const {
-  if (e.cell >= 0) return (Bits(e.cell) & e.needs) == e.needs;
+  if (e.cell >= 0) {
+    // Weight gradients add up in order: a whole backward waits for those that were put off.
+    const bool in_turn = e.action.kind != ActionKind::kBackward || IsNextIn(e.WeightLane(), e);
+    return in_turn && (Bits(e.cell) & e.needs) == e.needs;
+  }
   return e.action.kind != ActionKind::kReduceGrad ||
          gradients_done_[static_cast<size_t>(e.stage)] == list_->microbatches_per_stage();
 }

@@ -55,6 +55,8 @@ class RankProgress {
 
  private:
   bool CellReady(const RankList::Entry& entry) const;
+  bool IsNextIn(int32_t lane, const RankList::Entry& entry) const;
+  void TakeFromLane(int32_t lane, int32_t entry);
   void Hold(const RankList::Entry& entry, bool starts);
 
   const RankList* list_;
@@ -64,7 +66,7 @@ class RankProgress {
   std::vector<int> gradients_done_;  // per stage index
   std::vector<int> in_flight_;       // per stage index
   std::vector<int> peak_in_flight_;
-  std::vector<int16_t> weights_;     // stage indices in the order of their input gradients' ends
+  std::vector<int16_t> weights_;  // stage indices in the order of their input gradients' ends
   size_t weights_taken_ = 0;
   size_t num_started_ = 0;
   int32_t head_ = 0;

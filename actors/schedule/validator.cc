@@ -211,17 +211,24 @@ Status CheckShape(const Schedule& s) {
   return {};
 }
 
+// Input and weight gradients each add up over a stage's microbatches; a Backward is both.
 bool Ascending(const Schedule& schedule) {
+  enum Sum : size_t { kForward, kInput, kWeight, kNumSums };
+  std::vector<int> last(static_cast<size_t>(schedule.num_stages) * kNumSums, -1);
+  const auto follows = [&last](const Action& action, Sum sum) {
+    const size_t at = static_cast<size_t>(action.stage.value) * kNumSums + sum;
+    return std::exchange(last[at], action.microbatch.value) <= action.microbatch.value;
+  };
   for (const std::vector<Action>& actions : schedule.ranks) {
-    // Last microbatch per (stage, kind).
-    std::vector<int> last(static_cast<size_t>(schedule.num_stages) * kNumActionKinds, -1);
     for (const Action& action : actions) {
-      const size_t row = static_cast<size_t>(action.stage.value) * kNumActionKinds;
-      int& previous = last[row + static_cast<size_t>(action.kind)];
-      if (HasMicrobatch(action.kind) && action.microbatch.value < previous) {
+      if (!IsCompute(action.kind)) continue;
+      const bool whole = action.kind == ActionKind::kBackward;
+      const bool input = whole || action.kind == ActionKind::kBackwardInput;
+      const bool weight = whole || action.kind == ActionKind::kBackwardWeight;
+      if ((action.kind == ActionKind::kForward && !follows(action, kForward)) ||
+          (input && !follows(action, kInput)) || (weight && !follows(action, kWeight))) {
         return false;
       }
-      previous = action.microbatch.value;
     }
   }
   return true;

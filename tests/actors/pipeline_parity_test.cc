@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <cmath>
+
+#include "actors/schedule/transforms.h"
 #include "tests/support/model_job.h"
 
 namespace troupe {
@@ -40,19 +43,115 @@ SmallModel Drawn() {
   return model;
 }
 
-TEST(PipelineParity, AnyPipelineComputesWhatOneWorkerComputes) {
-  EXPECT_TRUE(rc::check("losses, gradient norms and weights are bit-equal", [] {
-    const SmallModel model = Drawn();
-    const int num_microbatches = static_cast<int>(model.batch.num_microbatches);
-    const Outcome one = ModelJob(model, Lists("1f1b", 1, num_microbatches)).Run();
+// A schedule that runs on real stages, how its executors follow it, and what it needs of the batch.
+struct DrawnRun {
+  Schedule train{};
+  ExecutionPolicy policy{};
+};
+
+const std::vector<std::string> kBitEqual = {
+    "1f1b",           "gpipe", "interleaved-1f1b", "zb-h1",      "zb-h2",
+    "interleaved-zb", "zb-v",  "dualpipe",         "dualpipe-v", "dynamic"};
+
+// At most 4 ranks and 8 stages; sets the model's layers and microbatches so that they fit.
+DrawnRun DrawRun(const std::string& name, SmallModel& model) {
+  DrawnRun run;
+  const int num_ranks = name == "dualpipe" ? 2 * *rc::gen::inRange(1, 3) : *rc::gen::inRange(1, 5);
+  const int chunks = name.starts_with("interleaved") || name == "looped-bfs"
+                         ? *rc::gen::inRange(2, 8 / num_ranks + 1)
+                         : 0;
+  int num_microbatches = *rc::gen::inRange(1, 9);
+  if (name == "zb-h1" || name.starts_with("interleaved")) {
+    num_microbatches = num_ranks * *rc::gen::inRange(1, 4);
+  } else if (name == "zb-h2" || name == "dualpipe-v") {
+    num_microbatches = 2 * num_ranks + *rc::gen::inRange(0, 3);
+  } else if (name == "dualpipe") {
+    num_microbatches = 2 * num_ranks + 2 * *rc::gen::inRange(0, 2);
+  }
+  auto schedule = Generate({.name = name,
+                            .num_ranks = num_ranks,
+                            .num_microbatches = num_microbatches,
+                            .chunks_per_rank = chunks});
+  CHECK(schedule.ok(), "{}", schedule.error().message);
+  run.train = *schedule;
+  if (*rc::gen::inRange(0, 4) == 0) run.train = WithSplitBackward(run.train);
+  run.train = WithWeightParts(run.train, *rc::gen::inRange(1, 5));
+  auto& batch = model.batch;
+  batch.num_microbatches = num_microbatches;
+  batch.gradient_groups =
+      run.train.num_directions == 2 ? 2 : (num_microbatches % 2 == 0 ? *rc::gen::inRange(1, 3) : 1);
+  batch.global_batch_size = batch.micro_batch_size * num_microbatches;
+  model.config.num_hidden_layers = run.train.StagesPerDirection() + *rc::gen::inRange(0, 3);
+  return run;
+}
+
+ExecutionPolicy DrawPolicy(const Schedule& train) {
+  ExecutionPolicy policy;
+  policy.mode =
+      train.name == "dynamic"
+          ? ExecutorMode::kFreeRun
+          : *rc::gen::element(ExecutorMode::kStrict, ExecutorMode::kGuided, ExecutorMode::kFreeRun);
+  switch (policy.mode) {
+    case ExecutorMode::kStrict:
+      policy.pairs = *rc::gen::element(PairMode::kEager, PairMode::kFused);
+      break;
+    case ExecutorMode::kGuided:
+      policy.activation_slack = *rc::gen::element(0.0, 0.5, 1.0, 2.0);
+      break;
+    case ExecutorMode::kFreeRun:
+      policy.activation_limit = *rc::gen::element(1.0, 1.5, 2.0) * train.num_ranks;
+  }
+  return policy;
+}
+
+Outcome OnOneWorker(const SmallModel& model) {
+  return ModelJob(model, Lists("1f1b", 1, static_cast<int>(model.batch.num_microbatches))).Run();
+}
+
+TEST(PipelineParity, AnyScheduleComputesWhatOneWorkerComputes) {
+  std::map<std::string, int> drawn;
+  EXPECT_TRUE(rc::check("losses, gradient norms and weights are bit-equal", [&] {
+    SmallModel model = Drawn();
+    const auto name = *rc::gen::elementOf(kBitEqual);
+    DrawnRun run = DrawRun(name, model);
+    run.policy = DrawPolicy(run.train);
+    ++drawn[name];
+    ++drawn[std::string(ExecutorModeName(run.policy.mode))];
+    const Outcome one = OnOneWorker(model);
     RC_ASSERT(one.losses.size() == static_cast<size_t>(ModelJob::kSteps));
-    const int num_ranks = *rc::gen::inRange<int>(
-        1, static_cast<int>(std::min<int64_t>(4, model.config.num_hidden_layers)) + 1);
-    const auto name = *rc::gen::element<std::string>("1f1b", "gpipe");
-    const Outcome many = ModelJob(model, Lists(name, num_ranks, num_microbatches)).Run();
+    const Outcome many = ModelJob(model, run.train, run.policy).Run();
     RC_ASSERT(many.losses == one.losses);
     RC_ASSERT(many.norms == one.norms);
     RC_ASSERT(many.weights == one.weights);
+  }));
+  for (const std::string& name : kBitEqual) EXPECT_GT(drawn[name], 0) << name;
+  for (const char* mode : {"strict", "guided", "free-run"}) EXPECT_GT(drawn[mode], 0) << mode;
+}
+
+// Backwards run in descending order there, so sums round otherwise.
+TEST(PipelineParity, BreadthFirstComesCloseToOneWorker) {
+  EXPECT_TRUE(rc::check("losses to 1e-6 relative, weights to 1e-3 of a tensor's largest", [] {
+    SmallModel model = Drawn();
+    const DrawnRun run = DrawRun("looped-bfs", model);
+    model.batch.gradient_groups = 1;
+    const Outcome one = OnOneWorker(model);
+    const Outcome many = ModelJob(model, run.train).Run();
+    for (size_t i = 0; i < one.losses.size(); ++i) {
+      RC_ASSERT(std::abs(many.losses[i] - one.losses[i]) <= 1e-6 * std::abs(one.losses[i]));
+    }
+    for (const auto& [name, bytes] : one.weights) {
+      const std::string& other = many.weights.at(name);
+      const size_t elements = bytes.size() / sizeof(float);
+      const auto* a = reinterpret_cast<const float*>(bytes.data());
+      const auto* b = reinterpret_cast<const float*>(other.data());
+      float largest = 0;
+      float difference = 0;
+      for (size_t i = 0; i < elements; ++i) {
+        largest = std::max(largest, std::abs(a[i]));
+        difference = std::max(difference, std::abs(a[i] - b[i]));
+      }
+      RC_ASSERT(difference <= 1e-3F * largest);
+    }
   }));
 }
 

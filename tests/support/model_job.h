@@ -144,7 +144,7 @@ class ModelJob {
     stages_.back()->WeightsChanged();
     streams_.push_back(std::make_unique<InlineStream>(context.scheduler));
     const auto stage = context.scheduler.Spawn<StageActor>(
-        {.name = "stage"},
+        {.name = fmt::format("stage {}", context.stage)},
         StageOptions{.rank = context.rank,
                      .stage = context.stage,
                      .last = train_.IsLastStage(context.stage),
