@@ -44,6 +44,8 @@ class OneFile : public FileSystem {
   bool Exists(const std::string&) override { return true; }
   Result<int64_t> FileBytes(const std::string& path) override { return No(path); }
   Result<int64_t> FreeBytes(const std::string& path) override { return No(path); }
+  Status PointLink(const std::string& path, const std::string&) override { return No(path); }
+  Result<std::string> ReadLink(const std::string& path) override { return No(path); }
 
  private:
   static Error No(const std::string& path) {
