@@ -11,9 +11,10 @@ constexpr int64_t kSequencesMax = int64_t{1} << 24;
 
 int64_t Positive(std::string_view field, bool given, int64_t value, std::vector<Error>& errors) {
   if (given && value >= 1 && value <= kSequencesMax) return value;
-  errors.push_back(given ? MakeError(ErrorCode::kInvalidSpec, "batch.{} = {}: use 1 to {}", field,
-                                     value, kSequencesMax)
-                         : MakeError(ErrorCode::kInvalidSpec, "batch.{} is missing", field));
+  errors.push_back(given
+                       ? MakeError(ErrorCode::kInvalidSpec, "batch.{} = {}: use 1 to {}", field,
+                                   value, kSequencesMax)
+                       : MakeError(ErrorCode::kInvalidSpec, "batch.{} is missing: give it", field));
   return 0;
 }
 

@@ -80,15 +80,17 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
   ASSIGN_OR_RETURN(plan.stages, PartitionStages(config, ranks, plan.batch.seq_len));
   if (plan.batch.num_microbatches * ranks > kActionsMax) {
     return MakeError(ErrorCode::kInvalidSpec,
-                     "batch: {} microbatches a step on parallelism.pp = {}: use at most {} "
-                     "microbatches, by a larger batch.micro_batch_size",
-                     plan.batch.num_microbatches, ranks, kActionsMax / ranks);
+                     "batch.global_batch_size = {} makes {} microbatches a step, too many for "
+                     "parallelism.pp = {}: use at most {}, by a larger batch.micro_batch_size",
+                     plan.batch.global_batch_size, plan.batch.num_microbatches, ranks,
+                     kActionsMax / ranks);
   }
   const std::string name =
       spec.parallelism().has_schedule() ? spec.parallelism().schedule() : "1f1b";
-  ASSIGN_OR_RETURN(plan.train, Generate({.name = name,
-                                         .num_ranks = ranks,
-                                         .num_microbatches = plan.batch.num_microbatches}));
+  auto train =
+      Generate({.name = name, .num_ranks = ranks, .num_microbatches = plan.batch.num_microbatches});
+  if (!train.ok()) return Context("parallelism.schedule", std::move(train).error());
+  plan.train = *std::move(train);
   plan.evaluate = GenerateForwardOnly(ranks, ranks, plan.batch.num_microbatches);
   plan.sample = GenerateForwardOnly(ranks, ranks, 1);
   ASSIGN_OR_RETURN(const ScheduleReport report, Validate(plan.train));
