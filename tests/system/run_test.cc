@@ -146,6 +146,32 @@ TEST_F(RunTest, BadJobsAreRefusedInOneSentence) {
   }
 }
 
+TEST_F(RunTest, EveryErrorOfAJobFileHasItsPlace) {
+  folder_.Write("bad.yaml",
+                "extends: job.yaml\n"
+                "name: .hidden\n"
+                "train:\n"
+                "  steps: 0\n"
+                "  dtype: float16\n");
+  const auto bad = Troupe("validate bad.yaml --set data.train=nowhere.txt 2>&1");
+  EXPECT_EQ(bad.exit_code, 2);
+  EXPECT_THAT(bad.output, HasSubstr("bad.yaml:2:7: name = .hidden: use up to 100 letters"));
+  EXPECT_THAT(bad.output, HasSubstr("bad.yaml:4:10: train.steps = 0: use 1 or more\n"));
+  EXPECT_THAT(bad.output, HasSubstr("bad.yaml:5:10: train.dtype = float16: use float32 or"));
+  EXPECT_THAT(bad.output, HasSubstr("--set data.train=nowhere.txt: data.train = /"));
+  folder_.Write("base.yaml", std::string(testing::kSmallJob) + "checkpoint: {keep: 0}\n");
+  folder_.Write("child.yaml", "extends: base.yaml\n");
+  const auto inherited = Troupe("run child.yaml 2>&1");
+  EXPECT_EQ(inherited.exit_code, 2);
+  EXPECT_EQ(inherited.output, "base.yaml:10:20: checkpoint.keep = 0: use 1 or more\n");
+  const auto unwhole = Troupe("plan job.yaml --set train.steps=1e3 2>&1");
+  EXPECT_EQ(unwhole.exit_code, 2);
+  EXPECT_THAT(unwhole.output, HasSubstr("write 1000"));
+  const auto good = Troupe("validate job.yaml 2>&1");
+  EXPECT_EQ(good.exit_code, 0);
+  EXPECT_EQ(good.output, "job.yaml: ok\n");
+}
+
 // Starts a run in the background, waits until it steps, runs `then` with $run and $rank (one of its
 // ranks) set, and returns what the run printed and its exit code.
 std::string Disturbed(const std::string& folder, const std::string& then) {
