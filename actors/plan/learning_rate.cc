@@ -33,8 +33,8 @@ LearningRate LearningRate::Read(const proto::JobSpec& spec, std::vector<Error>& 
   }
   rate.warmup_steps_ = scheduler.warmup_steps();
   rate.decay_steps_ = scheduler.has_decay_steps() ? scheduler.decay_steps() : spec.train().steps();
-  const bool decays = rate.shape_ != Shape::kConstant &&
-                      (scheduler.has_decay_steps() || spec.train().steps() > 0);
+  const bool decays =
+      rate.shape_ != Shape::kConstant && (scheduler.has_decay_steps() || spec.train().steps() > 0);
   if (rate.warmup_steps_ < 0) {
     refuse("lr_scheduler.warmup_steps = {}: use 0 or more", rate.warmup_steps_);
   } else if (decays && rate.decay_steps_ < rate.warmup_steps_) {

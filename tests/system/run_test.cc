@@ -112,6 +112,20 @@ TEST_F(RunTest, AResumedRunGoesOnBitForBit) {
   EXPECT_THAT(refused.output, HasSubstr("optimizer.lr was 0.001, is 0.5"));
 }
 
+// The run that goes on becomes `latest` itself while it reads the checkpoint of the one before.
+TEST_F(RunTest, ARunGoesOnFromTheLatest) {
+  const auto first = Troupe("run job.yaml 2>&1");
+  ASSERT_EQ(first.exit_code, 0) << first.output;
+  const auto second =
+      Troupe("run job.yaml -o jsonl --set train.steps=8 --resume runs/small/latest 2>/dev/null");
+  ASSERT_EQ(second.exit_code, 0) << second.output;
+  EXPECT_EQ(Steps(second.output).size(), 2u) << second.output;
+  const auto runs = testing::Shell("cd " + folder_.path() +
+                                   "/runs/small && ls -d 2* | wc -l && "
+                                   "grep -c . latest/metrics.jsonl");
+  EXPECT_EQ(runs.output, "2\n2\n") << "the second run is the latest";
+}
+
 TEST_F(RunTest, AFullDiskEndsTheJobWithASentence) {
   const std::string disk = folder_.path() + "/disk";
   const auto mounted =

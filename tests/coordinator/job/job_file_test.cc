@@ -132,6 +132,14 @@ TEST(JobFileTest, AMissingFileIsNamed) {
   EXPECT_THAT(job.error().message, HasSubstr("/no/such/job.yaml"));
 }
 
+TEST(JobFileTest, AnOverrideIsPlacedAsItWasTyped) {
+  const JobFolder small;
+  const auto job = LoadJob(SystemFiles(), small.path,
+                           {{.path = "checkpoint.keep", .value = "0", .flag = "--keep 0"}});
+  ASSERT_FALSE(job.ok());
+  EXPECT_EQ(job.error().message, "--keep 0: checkpoint.keep = 0: use 1 or more");
+}
+
 TEST(JobFileTest, AnOverrideNeedsAnEqualsSign) {
   EXPECT_FALSE(ParseOverride("train.steps").ok());
   EXPECT_FALSE(ParseOverride("=3").ok());
