@@ -113,7 +113,12 @@ void JobLife::TellAll(const proto::ToRank& order) {
 
 void JobLife::Start(std::vector<Placement> places) {
   ranks_.assign(places.size(), {});
-  for (size_t rank = 0; rank < places.size(); ++rank) ranks_[rank].place = places[rank];
+  std::vector<std::string> hosts;
+  for (size_t rank = 0; rank < places.size(); ++rank) {
+    ranks_[rank].place = places[rank];
+    hosts.push_back(state_.hosts.at(places[rank].host).name);
+  }
+  if (recorder_) recorder_->Placed(hosts);
   summary_.clear_reason();
   SetState(proto::JOB_STATE_STARTING);
   Spawn(request_.spec());

@@ -28,6 +28,8 @@ class JobRecorder {
  public:
   virtual ~JobRecorder() = default;
   virtual Status Open(const proto::SubmitRequest& request) = 0;
+  // The host of every rank, before any of them speaks.
+  virtual void Placed(const std::vector<std::string>& hosts) = 0;
   virtual void RankSaid(int32_t rank, bool reference_run, const proto::FromRank& message) = 0;
   virtual void RankLogged(int32_t rank, bool reference_run, const std::string& lines) = 0;
   virtual void StateChanged(const proto::JobSummary& summary) = 0;

@@ -11,9 +11,10 @@ constexpr int64_t kSequencesMax = int64_t{1} << 24;
 
 int64_t Positive(std::string_view field, bool given, int64_t value, std::vector<Error>& errors) {
   if (given && value >= 1 && value <= kSequencesMax) return value;
-  errors.push_back(given ? MakeError(ErrorCode::kInvalidSpec, "batch.{} = {}: use 1 to {}", field,
-                                     value, kSequencesMax)
-                         : MakeError(ErrorCode::kInvalidSpec, "batch.{} is missing", field));
+  errors.push_back(given
+                       ? MakeError(ErrorCode::kInvalidSpec, "batch.{} = {}: use 1 to {}", field,
+                                   value, kSequencesMax)
+                       : MakeError(ErrorCode::kInvalidSpec, "batch.{} is missing: give it", field));
   return 0;
 }
 
@@ -22,7 +23,7 @@ int64_t Positive(std::string_view field, bool given, int64_t value, std::vector<
 std::string WithThousands(int64_t value) {
   std::string digits = fmt::format("{}", value);
   for (int64_t at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) {
-    digits.insert(static_cast<size_t>(at), ",");
+    digits.insert(static_cast<size_t>(at), 1, ',');
   }
   return digits;
 }

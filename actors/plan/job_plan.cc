@@ -151,9 +151,10 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
   const int ranks = plan.mesh.extent(Axis::kPp);
   if (plan.batch.num_microbatches * ranks > kActionsMax) {
     return MakeError(ErrorCode::kInvalidSpec,
-                     "batch: {} microbatches a step on parallelism.pp = {}: use at most {} "
-                     "microbatches, by a larger batch.micro_batch_size",
-                     plan.batch.num_microbatches, ranks, kActionsMax / ranks);
+                     "batch.global_batch_size = {} makes {} microbatches a step, too many for "
+                     "parallelism.pp = {}: use at most {}, by a larger batch.micro_batch_size",
+                     plan.batch.global_batch_size, plan.batch.num_microbatches, ranks,
+                     kActionsMax / ranks);
   }
   ASSIGN_OR_RETURN(TrainSchedule train,
                    TrainScheduleOf(spec.parallelism(), ranks, plan.batch.num_microbatches));

@@ -4,16 +4,18 @@
 #include <cmath>
 #include <numbers>
 #include <string>
+#include <utility>
 
 namespace troupe {
 
-Result<LearningRate> LearningRate::FromSpec(const proto::JobSpec& spec) {
+LearningRate LearningRate::Read(const proto::JobSpec& spec, std::vector<Error>& errors) {
+  const auto refuse = [&]<typename... Args>(fmt::format_string<Args...> format, Args&&... args) {
+    errors.push_back(MakeError(ErrorCode::kInvalidSpec, format, std::forward<Args>(args)...));
+  };
   LearningRate rate;
   rate.lr_ = spec.optimizer().lr();
-  if (!(rate.lr_ > 0) || !std::isfinite(rate.lr_)) {
-    return MakeError(ErrorCode::kInvalidSpec, "optimizer.lr = {}: use a positive number, as 3e-4",
-                     rate.lr_);
-  }
+  const bool lr_good = rate.lr_ > 0 && std::isfinite(rate.lr_);
+  if (!lr_good) refuse("optimizer.lr = {}: use a positive number, as 3e-4", rate.lr_);
   const proto::LrScheduler& scheduler = spec.lr_scheduler();
   const std::string name = scheduler.has_name() ? scheduler.name() : "constant";
   if (name == "constant") {
@@ -23,27 +25,31 @@ Result<LearningRate> LearningRate::FromSpec(const proto::JobSpec& spec) {
   } else if (name == "cosine") {
     rate.shape_ = Shape::kCosine;
   } else {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "lr_scheduler.name = {}: use constant, linear or cosine", name);
+    refuse("lr_scheduler.name = {}: use constant, linear or cosine", name);
   }
   rate.min_lr_ = scheduler.min_lr();
-  if (!(rate.min_lr_ >= 0) || rate.min_lr_ > rate.lr_) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "lr_scheduler.min_lr = {}: use 0 to optimizer.lr = {}", rate.min_lr_,
-                     rate.lr_);
+  if (!(rate.min_lr_ >= 0) || (lr_good && rate.min_lr_ > rate.lr_)) {
+    refuse("lr_scheduler.min_lr = {}: use 0 to optimizer.lr = {}", rate.min_lr_, rate.lr_);
   }
   rate.warmup_steps_ = scheduler.warmup_steps();
   rate.decay_steps_ = scheduler.has_decay_steps() ? scheduler.decay_steps() : spec.train().steps();
+  const bool decays =
+      rate.shape_ != Shape::kConstant && (scheduler.has_decay_steps() || spec.train().steps() > 0);
   if (rate.warmup_steps_ < 0) {
-    return MakeError(ErrorCode::kInvalidSpec, "lr_scheduler.warmup_steps = {}: use 0 or more",
-                     rate.warmup_steps_);
+    refuse("lr_scheduler.warmup_steps = {}: use 0 or more", rate.warmup_steps_);
+  } else if (decays && rate.decay_steps_ < rate.warmup_steps_) {
+    refuse(
+        "lr_scheduler.decay_steps = {} is below lr_scheduler.warmup_steps = {}: the decay begins "
+        "where the warm-up ends; use {} or more",
+        rate.decay_steps_, rate.warmup_steps_, rate.warmup_steps_);
   }
-  if (rate.shape_ != Shape::kConstant && rate.decay_steps_ < rate.warmup_steps_) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "lr_scheduler.decay_steps = {} is below lr_scheduler.warmup_steps = {}: the "
-                     "decay begins where the warm-up ends; use {} or more",
-                     rate.decay_steps_, rate.warmup_steps_, rate.warmup_steps_);
-  }
+  return rate;
+}
+
+Result<LearningRate> LearningRate::FromSpec(const proto::JobSpec& spec) {
+  std::vector<Error> errors;
+  const LearningRate rate = Read(spec, errors);
+  if (!errors.empty()) return std::move(errors.front());
   return rate;
 }
 

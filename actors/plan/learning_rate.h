@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "proto/job.pb.h"
 #include "runtime/base/result.h"
@@ -15,7 +16,9 @@ namespace troupe {
 
 class LearningRate {
  public:
-  // Refuses unknown names and values by field.
+  // Adds every error found to `errors`, naming its field.
+  static LearningRate Read(const proto::JobSpec& spec, std::vector<Error>& errors);
+  // The first error, for those who were given an effective job.
   static Result<LearningRate> FromSpec(const proto::JobSpec& spec);
 
   // `step` counts from 1.

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 namespace troupe {
 namespace {
 
@@ -16,18 +18,26 @@ std::string_view AxisName(Axis axis) {
   return kNames[static_cast<size_t>(axis)];
 }
 
-Result<Mesh> Mesh::FromSpec(const proto::Parallelism& p) {
+Mesh Mesh::Read(const proto::Parallelism& p, std::vector<Error>& errors) {
   Mesh mesh;
   const std::array<int, kNumAxes> given = {p.has_dp() ? p.dp() : 1, p.has_cp() ? p.cp() : 1,
                                            p.has_tp() ? p.tp() : 1, p.has_pp() ? p.pp() : 1,
                                            p.has_ep() ? p.ep() : 1};
   for (int i = 0; i < kNumAxes; ++i) {
     if (given[i] < 1 || given[i] > kExtentMax) {
-      return MakeError(ErrorCode::kInvalidSpec, "parallelism.{} = {}: use 1 to {}",
-                       AxisName(static_cast<Axis>(i)), given[i], kExtentMax);
+      errors.push_back(MakeError(ErrorCode::kInvalidSpec, "parallelism.{} = {}: use 1 to {}",
+                                 AxisName(static_cast<Axis>(i)), given[i], kExtentMax));
+      continue;
     }
     mesh.extents_[i] = given[i];
   }
+  return mesh;
+}
+
+Result<Mesh> Mesh::FromSpec(const proto::Parallelism& p) {
+  std::vector<Error> errors;
+  const Mesh mesh = Read(p, errors);
+  if (!errors.empty()) return std::move(errors.front());
   return mesh;
 }
 

@@ -23,7 +23,10 @@ class Mesh {
  public:
   Mesh() { extents_.fill(1); }
 
-  // Refuses extents below 1 by field name. Which axes may exceed 1 is the job's checks' matter.
+  // Adds an error to `errors` for every extent below 1 or too large, by field name. Which axes may
+  // exceed 1 is the plan's matter.
+  static Mesh Read(const proto::Parallelism& parallelism, std::vector<Error>& errors);
+  // The first error, for those who were given an effective job.
   static Result<Mesh> FromSpec(const proto::Parallelism& parallelism);
 
   int extent(Axis axis) const { return extents_[static_cast<size_t>(axis)]; }

@@ -71,10 +71,15 @@ void ReadHeads(const proto::Model& model, ModelConfig& config, Reader& reader) {
         heads, config.hidden_size, Divisors(config.hidden_size));
     return;
   }
-  if (config.head_dim > 0 && config.head_dim % 2 != 0) {
+  const bool derived = config.head_dim == config.hidden_size / heads;
+  if (config.head_dim > 0 && config.head_dim % 2 != 0 && config.hidden_size > 0) {
     reader.Refuse(
-        "model.head_dim = {} is odd: the rotary embedding turns pairs of channels; use an even one",
-        config.head_dim);
+        "model.head_dim = {} is odd{}: the rotary embedding turns pairs of channels; use an "
+        "even one",
+        config.head_dim,
+        derived ? fmt::format(" (model.hidden_size = {} / model.num_attention_heads = {})",
+                              config.hidden_size, heads)
+                : "");
   }
 }
 
@@ -96,14 +101,17 @@ void ReadRope(const proto::Model& model, ModelConfig& config, Reader& reader) {
   if (scaling.has_original_max_position_embeddings()) {
     llama3.original_max_position_embeddings = scaling.original_max_position_embeddings();
   }
-  if (!(llama3.factor >= 1) || !(llama3.low_freq_factor > 0) ||
-      !(llama3.high_freq_factor > llama3.low_freq_factor) ||
-      llama3.original_max_position_embeddings < 1) {
-    reader.Refuse(
-        "model.rope_scaling: llama3 needs factor >= 1, 0 < low_freq_factor < high_freq_factor and "
-        "original_max_position_embeddings >= 1 (got {}, {}, {}, {})",
-        llama3.factor, llama3.low_freq_factor, llama3.high_freq_factor,
-        llama3.original_max_position_embeddings);
+  const std::string_view scale = "model.rope_scaling";
+  if (!(llama3.factor >= 1)) reader.Refuse("{}.factor = {}: use 1 or more", scale, llama3.factor);
+  if (!(llama3.low_freq_factor > 0)) {
+    reader.Refuse("{}.low_freq_factor = {}: use more than 0", scale, llama3.low_freq_factor);
+  } else if (!(llama3.high_freq_factor > llama3.low_freq_factor)) {
+    reader.Refuse("{0}.high_freq_factor = {1}: use more than {0}.low_freq_factor = {2}", scale,
+                  llama3.high_freq_factor, llama3.low_freq_factor);
+  }
+  if (llama3.original_max_position_embeddings < 1) {
+    reader.Refuse("{}.original_max_position_embeddings = {}: use 1 or more", scale,
+                  llama3.original_max_position_embeddings);
   }
   config.rope_scaling = llama3;
 }

@@ -17,10 +17,12 @@ constexpr int kDynamicParts = 4;
 
 Result<Schedule> ListsOf(const proto::Parallelism& spec, int num_ranks, int num_microbatches) {
   if (!spec.has_schedule_actions()) {
-    return Generate({.name = spec.has_schedule() ? spec.schedule() : "1f1b",
-                     .num_ranks = num_ranks,
-                     .num_microbatches = num_microbatches,
-                     .chunks_per_rank = spec.virtual_stages()});
+    auto lists = Generate({.name = spec.has_schedule() ? spec.schedule() : "1f1b",
+                           .num_ranks = num_ranks,
+                           .num_microbatches = num_microbatches,
+                           .chunks_per_rank = spec.virtual_stages()});
+    if (!lists.ok()) return Context("parallelism.schedule", std::move(lists).error());
+    return lists;
   }
   auto read = ParseCsv(spec.schedule_actions(), "csv");
   if (!read.ok()) return Context("parallelism.schedule_csv", std::move(read).error());

@@ -2,20 +2,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
-#include <cstdlib>
+#include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <CLI/CLI.hpp>
 
-#include "coordinator/cli/client.h"
 #include "coordinator/cli/daemons.h"
+#include "coordinator/cli/job_commands.h"
 #include "coordinator/cli/run_command.h"
 #include "coordinator/job/yaml_walker.h"
-#include "coordinator/report/metrics_json.h"
-#include "runtime/base/result.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
@@ -23,75 +19,165 @@ namespace {
 
 constexpr int kUsage = 2;
 
-int ListAll(const std::string& address, bool json) {
-  auto reply = ConnectControl(address)->ListJobs();
-  if (!reply.ok()) {
-    Talk("{}\n", reply.error().message);
-    return ExitCode(reply.error().code);
+// What the words of the command line are read into.
+struct CommandLine {
+  CoordinatorCommand coordinator{};
+  WorkerCommand worker{};
+  RunCommand run{};
+  bool no_wait = false;
+  JobsCommand jobs{};
+  std::string output = "text";
+  int exit_code = 0;
+
+  OutputFormat format() const {
+    return output == "json"    ? OutputFormat::kJson
+           : output == "jsonl" ? OutputFormat::kJsonl
+                               : OutputFormat::kText;
   }
-  if (json) {
-    for (const auto& job : reply->jobs()) {
-      fmt::print(R"({{"job":{},"name":{},"state":"{}","step":{},"steps":{},"loss":{:.17g},)"
-                 R"("tokens_per_second":{:.17g},"layout":{},"run_dir":{}}})"
-                 "\n",
-                 job.job(), JsonText(job.name()), JobStateName(job.state()), job.step(),
-                 job.steps(), job.loss(), job.tokens_per_second(), JsonText(job.layout()),
-                 JsonText(job.run_directory()));
-    }
-    return 0;
+};
+
+// Help begins with examples, which each command keeps as its footer.
+class ExamplesFirst : public CLI::Formatter {
+ public:
+  std::string make_description(const CLI::App* app) const override {
+    return fmt::format("examples:\n{}\n{}", app->get_footer(),
+                       CLI::Formatter::make_description(app));
   }
-  fmt::print("{:<5} {:<20} {:<10} {:>11} {:>8} {:>9} {}\n", "JOB", "NAME", "STATE", "STEP", "LOSS",
-             "TOK/S", "LAYOUT");
-  for (const auto& job : reply->jobs()) {
-    fmt::print("{:<5} {:<20} {:<10} {:>11} {:>8.4f} {:>9.0f} {}\n", job.job(), job.name(),
-               JobStateName(job.state()), fmt::format("{}/{}", job.step(), job.steps()), job.loss(),
-               job.tokens_per_second(), job.layout());
-  }
-  for (const auto& host : reply->hosts()) {
-    Talk("host {}: {} of {} slots in use\n", host.name(), host.slots_used(), host.slots());
-  }
-  return 0;
+  std::string make_footer(const CLI::App*) const override { return ""; }
+};
+
+// `examples` are what follows "troupe ".
+void SetExamples(CLI::App* command, const std::vector<std::string>& examples) {
+  std::string lines;
+  for (const std::string& example : examples) lines += fmt::format("  troupe {}\n", example);
+  command->footer(lines);
 }
 
-int ShowStatus(const std::string& address, uint64_t job, bool why) {
-  constexpr auto kRanksAnswer = std::chrono::milliseconds(300);
-  const auto client = ConnectControl(address);
-  proto::GetStatusRequest request;
-  request.set_job(job);
-  request.set_why(why);
-  auto reply = client->GetStatus(request);
-  if (why && reply.ok()) {  // the first one asked the ranks
-    std::this_thread::sleep_for(kRanksAnswer);
-    request.set_why(false);
-    reply = client->GetStatus(request);
-  }
-  if (!reply.ok()) {
-    Talk("{}\n", reply.error().message);
-    return ExitCode(reply.error().code);
-  }
-  const auto& s = reply->summary();
-  fmt::print("job {} {}: {}, step {}/{}, loss {:.4f}\n", s.job(), s.name(), JobStateName(s.state()),
-             s.step(), s.steps(), s.loss());
-  if (!s.reason().empty()) fmt::print("  {}\n", s.reason());
-  for (const auto& edge : reply->waits()) {
-    fmt::print("  {} waits {} ms for {} from {}\n", edge.waiter(), edge.waited_ms(), edge.owed(),
-               edge.from());
-  }
-  return 0;
+// ---- options that several verbs have ----------------------------------------------------------
+
+void AddOutput(CLI::App* verb, CommandLine& line) {
+  verb->add_option("-o,--output", line.output, "text, json or jsonl")
+      ->check(CLI::IsMember({"text", "json", "jsonl"}));
 }
 
-int CancelJob(const std::string& address, uint64_t job, bool kill) {
-  proto::CancelRequest request;
-  request.set_job(job);
-  request.set_checkpoint(!kill);
-  request.set_kill(kill);
-  auto reply = ConnectControl(address)->Cancel(request);
-  if (!reply.ok()) {
-    Talk("{}\n", reply.error().message);
-    return ExitCode(reply.error().code);
-  }
-  fmt::print("{}\n", JobStateName(reply->state()));
-  return 0;
+void AddCoordinator(CLI::App* verb, std::string& address) {
+  verb->add_option("--coordinator", address, "HOST:PORT")->envname("TROUPE_COORDINATOR");
+}
+
+void AddJobFile(CLI::App* verb, RunCommand& run) {
+  verb->add_option("job", run.job_file, "JOB.yaml")->required();
+  verb->add_option("--set", run.sets, "override, as train.steps=10")->allow_extra_args(false);
+}
+
+void AddRunDirectory(CLI::App* verb, RunCommand& run) {
+  verb->add_option("--run-dir", run.run_directory, "folder for what the run leaves");
+}
+
+// ---- verbs that take a job file ---------------------------------------------------------------
+
+void AddRun(CLI::App& app, CommandLine& line) {
+  auto* verb = app.add_subcommand("run", "run a job to its end, starting what is missing");
+  SetExamples(verb, {"run examples/pretrain-tiny.yaml",
+                     "run examples/pretrain-tiny.yaml --set train.steps=10 -o jsonl",
+                     "run job.yaml --run-dir runs/first --resume"});
+  AddJobFile(verb, line.run);
+  AddOutput(verb, line);
+  AddCoordinator(verb, line.run.coordinator);
+  AddRunDirectory(verb, line.run);
+  verb->add_option("--resume", line.run.resume, "checkpoint; alone: the newest of the run folder")
+      ->expected(0, 1)
+      ->default_str("auto");
+  verb->callback([&line] {
+    line.run.output = line.format();
+    line.exit_code = RunJob(line.run);
+  });
+}
+
+void AddSubmit(CLI::App& app, CommandLine& line) {
+  auto* verb = app.add_subcommand("submit", "hand a job to a coordinator and follow it");
+  SetExamples(verb,
+              {"submit job.yaml --coordinator 127.0.0.1:7077", "submit job.yaml --no-wait -o json",
+               "submit job.yaml --set parallelism.pp=4 --run-dir runs/deep"});
+  AddJobFile(verb, line.run);
+  AddOutput(verb, line);
+  AddCoordinator(verb, line.run.coordinator);
+  AddRunDirectory(verb, line.run);
+  verb->add_flag("-d,--no-wait", line.no_wait, "print the job's number and return");
+  verb->callback([&line] {
+    line.run.follow = !line.no_wait;
+    line.run.output = line.format();
+    line.exit_code = SubmitJob(line.run);
+  });
+}
+
+void AddPlanAndValidate(CLI::App& app, CommandLine& line) {
+  auto* plan = app.add_subcommand("plan", "show what a job would do");
+  SetExamples(plan,
+              {"plan examples/pretrain-tiny.yaml",
+               "plan examples/pretrain-tiny.yaml --set parallelism.pp=2", "plan job.yaml -o json"});
+  AddJobFile(plan, line.run);
+  AddOutput(plan, line);
+  plan->callback([&line] {
+    line.run.output = line.format();
+    line.exit_code = PlanJob(line.run);
+  });
+
+  auto* validate = app.add_subcommand("validate", "name every error of a job file");
+  SetExamples(validate,
+              {"validate examples/every-key.yaml", "validate job.yaml --set parallelism.pp=8"});
+  AddJobFile(validate, line.run);
+  validate->callback([&line] { line.exit_code = ValidateJob(line.run); });
+}
+
+// ---- verbs that ask about jobs ----------------------------------------------------------------
+
+// A verb that asks a coordinator, by `ask`.
+CLI::App* AddQuestion(CLI::App& app, CommandLine& line, const std::string& name,
+                      const std::string& description, int (*ask)(const JobsCommand&)) {
+  auto* verb = app.add_subcommand(name, description);
+  AddCoordinator(verb, line.jobs.coordinator);
+  AddOutput(verb, line);
+  verb->callback([&line, ask] {
+    line.jobs.output = line.format();
+    line.exit_code = ask(line.jobs);
+  });
+  return verb;
+}
+
+void AddQuestions(CLI::App& app, CommandLine& line) {
+  auto* verb = AddQuestion(app, line, "ps", "list jobs", ShowJobs);
+  SetExamples(verb, {"ps --coordinator 127.0.0.1:7077", "ps -o json"});
+
+  verb = AddQuestion(app, line, "status", "show one job", ShowStatus);
+  SetExamples(verb, {"status 1", "status 1 --why", "status 1 -o json"});
+  verb->add_option("job", line.jobs.job, "number")->required();
+  verb->add_flag("--why", line.jobs.why, "who waits for whom");
+
+  verb = AddQuestion(app, line, "cancel", "stop a job, with a checkpoint", CancelJob);
+  SetExamples(verb, {"cancel 1", "cancel 1 --kill"});
+  verb->add_option("job", line.jobs.job, "number")->required();
+  verb->add_flag("--kill", line.jobs.kill, "at once, without a checkpoint");
+}
+
+// ---- daemons ------------------------------------------------------------------------------------
+
+void AddDaemons(CLI::App& app, CommandLine& line) {
+  auto* verb = app.add_subcommand("coordinator", "start a coordinator");
+  SetExamples(verb, {"coordinator --state state",
+                     "coordinator --listen 10.0.0.1:7077 --state /var/lib/troupe"});
+  verb->add_option("--listen", line.coordinator.listen, "HOST:PORT")->capture_default_str();
+  verb->add_option("--state", line.coordinator.state_directory, "folder")->required();
+  verb->callback([&line] { line.exit_code = RunCoordinator(line.coordinator); });
+
+  verb = app.add_subcommand("worker", "start this host's agent");
+  SetExamples(verb, {"worker --join 10.0.0.1:7077 --slots 4",
+                     "worker --join 10.0.0.1:7077 --slots 4 --name rack1-a"});
+  verb->add_option("--join", line.worker.join, "coordinator's HOST:PORT")->required();
+  verb->add_option("--slots", line.worker.slots, "workers this host may run")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  verb->add_option("--name", line.worker.name, "host name to show");
+  verb->callback([&line] { line.exit_code = RunWorker(line.worker); });
 }
 
 // A verb that does not exist gets a suggestion, which CLI11 does not make.
@@ -99,88 +185,28 @@ int RefuseVerb(const CLI::App& app, const std::string& word) {
   std::vector<std::string> verbs;
   for (const CLI::App* verb : app.get_subcommands({})) verbs.push_back(verb->get_name());
   const std::string nearest = Nearest(word, verbs);
-  fmt::print(
-      stderr, "troupe: there is no command {}{}\n", word,
-      nearest.empty() ? ": troupe --help lists them" : fmt::format(": did you mean {}?", nearest));
+  Talk("troupe: there is no command {}{}\n", word,
+       nearest.empty() ? ": troupe --help lists them" : fmt::format(": did you mean {}?", nearest));
   return kUsage;
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app(
-      "Trains transformers on pipelines of worker actors.\n\nexamples:\n"
-      "  troupe run examples/pretrain-tiny.yaml\n"
-      "  troupe plan examples/pretrain-tiny.yaml --set parallelism.pp=2\n"
-      "  troupe coordinator --listen 127.0.0.1:7077 --state state\n");
+  CommandLine line;
+  for (int i = 0; i < argc; ++i) {
+    line.run.command_line += (i == 0 ? "" : " ") + std::string(argv[i]);
+  }
+  CLI::App app("Trains transformers on pipelines of worker actors.");
+  app.formatter(std::make_shared<ExamplesFirst>());
+  app.set_version_flag("--version", "troupe " TROUPE_VERSION);
+  SetExamples(&app, {"run examples/pretrain-tiny.yaml",
+                     "plan examples/pretrain-tiny.yaml --set parallelism.pp=2",
+                     "coordinator --listen 127.0.0.1:7077 --state state"});
   app.require_subcommand(1);
-  const char* environment = std::getenv("TROUPE_COORDINATOR");
-  const std::string known = environment == nullptr ? "" : environment;
-
-  CoordinatorCommand coordinator;
-  auto* verb = app.add_subcommand("coordinator", "start a coordinator");
-  verb->add_option("--listen", coordinator.listen, "HOST:PORT")->capture_default_str();
-  verb->add_option("--state", coordinator.state_directory, "folder")->required();
-  int exit_code = 0;
-  verb->callback([&] { exit_code = RunCoordinator(coordinator); });
-
-  WorkerCommand worker;
-  verb = app.add_subcommand("worker", "start this host's agent");
-  verb->add_option("--join", worker.join, "coordinator's HOST:PORT")->required();
-  verb->add_option("--slots", worker.slots, "workers this host may run")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
-  verb->add_option("--name", worker.name, "host name to show");
-  verb->callback([&] { exit_code = RunWorker(worker); });
-
-  RunCommand run{.coordinator = known};
-  for (int i = 0; i < argc; ++i) run.command_line += (i == 0 ? "" : " ") + std::string(argv[i]);
-  const auto job_options = [&](CLI::App* to) {
-    to->add_option("job", run.job_file, "JOB.yaml")->required();
-    to->add_option("--set", run.sets, "override, as train.steps=10")->allow_extra_args(false);
-    to->add_option("-o,--output", run.output, "text, json or jsonl")
-        ->check(CLI::IsMember({"text", "json", "jsonl"}));
-  };
-  verb = app.add_subcommand("run", "run a job to its end, starting what is missing");
-  job_options(verb);
-  verb->add_option("--coordinator", run.coordinator, "HOST:PORT of a running one");
-  verb->add_option("--run-dir", run.run_directory, "folder for what the run leaves");
-  verb->add_option("--resume", run.resume, "checkpoint; alone: the newest of the run folder")
-      ->expected(0, 1)
-      ->default_str("auto");
-  verb->callback([&] { exit_code = RunJob(run); });
-  verb = app.add_subcommand("submit", "hand a job to a coordinator and follow it");
-  job_options(verb);
-  verb->add_option("--coordinator", run.coordinator, "HOST:PORT");
-  verb->add_option("--run-dir", run.run_directory, "folder for what the run leaves");
-  bool no_wait = false;
-  verb->add_flag("-d,--no-wait", no_wait, "print the job's number and return");
-  verb->callback([&] {
-    run.follow = !no_wait;
-    exit_code = SubmitJob(run);
-  });
-  verb = app.add_subcommand("plan", "show what a job would do");
-  job_options(verb);
-  verb->callback([&] { exit_code = PlanJob(run); });
-
-  std::string address = known;
-  bool json = false;
-  verb = app.add_subcommand("ps", "list jobs");
-  verb->add_option("--coordinator", address, "HOST:PORT");
-  verb->add_flag("--json", json, "one JSON object a line");
-  verb->callback([&] { exit_code = ListAll(address, json); });
-  uint64_t job = 0;
-  bool why = false;
-  verb = app.add_subcommand("status", "show one job");
-  verb->add_option("job", job, "number")->required();
-  verb->add_option("--coordinator", address, "HOST:PORT");
-  verb->add_flag("--why", why, "who waits for whom");
-  verb->callback([&] { exit_code = ShowStatus(address, job, why); });
-  bool kill = false;
-  verb = app.add_subcommand("cancel", "stop a job, with a checkpoint");
-  verb->add_option("job", job, "number")->required();
-  verb->add_option("--coordinator", address, "HOST:PORT");
-  verb->add_flag("--kill", kill, "at once, without a checkpoint");
-  verb->callback([&] { exit_code = CancelJob(address, job, kill); });
-
+  AddRun(app, line);
+  AddSubmit(app, line);
+  AddPlanAndValidate(app, line);
+  AddQuestions(app, line);
+  AddDaemons(app, line);
   const auto is_verb = [&](const CLI::App* v) { return v->get_name() == argv[1]; };
   if (argc > 1 && argv[1][0] != '-' && std::ranges::none_of(app.get_subcommands({}), is_verb)) {
     return RefuseVerb(app, argv[1]);
@@ -190,7 +216,7 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsage;
   }
-  return exit_code;
+  return line.exit_code;
 }
 
 }  // namespace

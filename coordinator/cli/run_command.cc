@@ -37,7 +37,11 @@ Result<LoadedJob> Load(const RunCommand& command) {
     ASSIGN_OR_RETURN(auto one, ParseOverride(text));
     overrides.push_back(std::move(one));
   }
-  if (!command.resume.empty()) overrides.push_back({"checkpoint.resume", command.resume});
+  if (!command.resume.empty()) {
+    overrides.push_back({.path = "checkpoint.resume",
+                         .value = command.resume,
+                         .flag = "--resume " + command.resume});
+  }
   return LoadJob(SystemFiles(), command.job_file, overrides);
 }
 
@@ -107,13 +111,14 @@ Result<proto::SubmitReply> Send(ControlClient& client, const RunCommand& command
   request.set_job_file(job.text);
   request.set_effective_file(job.effective_text);
   request.set_command_line(command.command_line);
+  request.set_point_latest(command.run_directory.empty());
   return client.Submit(request);
 }
 
 int FollowJob(ControlClient& client, const RunCommand& command, const LoadedJob& job, uint64_t id,
               const std::string& run_directory) {
   ConsoleOptions options;
-  options.jsonl = command.output == "jsonl";
+  options.output = command.output;
   options.log_every = job.spec.log().every();
   options.num_workers = job.spec.resources().workers();
   options.steps =
@@ -160,10 +165,17 @@ int PrintPlan(const LoadedJob& job, std::FILE* to) {
 int PlanJob(const RunCommand& command) {
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
-  if (command.output != "json") return PrintPlan(*job, stdout);
+  if (command.output == OutputFormat::kText) return PrintPlan(*job, stdout);
   auto plan = MakeJobPlan(job->spec);
   if (!plan.ok()) return Fail(plan.error());
-  fmt::print("{}", PlanJson(job->spec, *plan));
+  fmt::print("{}\n", PlanJson(job->spec, *plan, command.output == OutputFormat::kJson ? 2 : -1));
+  return 0;
+}
+
+int ValidateJob(const RunCommand& command) {
+  const auto job = Load(command);
+  if (!job.ok()) return Fail(job.error());
+  Talk("{}: ok\n", command.job_file);
   return 0;
 }
 
@@ -178,7 +190,7 @@ int SubmitJob(const RunCommand& command) {
   auto reply = Send(*client, command, *job, run_directory, *resume_from);
   if (!reply.ok()) return Fail(reply.error());
   if (!command.follow) {
-    fmt::print("{}\n", reply->job());
+    fmt::print("{}", SubmitReport(*reply, command.output));
     return 0;
   }
   Talk("job {}\n", reply->job());

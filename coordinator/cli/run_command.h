@@ -1,8 +1,10 @@
-// `troupe run`, `submit` and `plan`: from a job file to a finished run.
+// `troupe run`, `submit`, `plan` and `validate`: from a job file to a finished run.
 #pragma once
 
 #include <string>
 #include <vector>
+
+#include "coordinator/report/job_report.h"
 
 namespace troupe {
 
@@ -12,8 +14,8 @@ struct RunCommand {
   std::string coordinator{};    // empty: run starts its own, submit uses TROUPE_COORDINATOR
   std::string run_directory{};  // empty: runs/NAME/TIME
   std::string resume{};         // empty: as the job says; "auto" or a path
-  std::string output = "text";  // text | json | jsonl
-  bool follow = true;           // submit --no-wait: false
+  OutputFormat output = OutputFormat::kText;
+  bool follow = true;  // submit --no-wait: false
   std::string command_line{};
 };
 
@@ -21,5 +23,6 @@ struct RunCommand {
 int RunJob(const RunCommand& command);
 int SubmitJob(const RunCommand& command);
 int PlanJob(const RunCommand& command);
+int ValidateJob(const RunCommand& command);
 
 }  // namespace troupe

@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kConfigBytesMax = int64_t{1} << 20;
 
-void FillRopeScaling(const HfConfig& config, const std::string& origin, proto::Model& model,
+void FillRopeScaling(const HfConfig& config, const Origin& origin, proto::Model& model,
                      Provenance& provenance) {
   if (model.has_rope_scaling() || !config.rope_scaling) return;
   proto::RopeScaling* scaling = model.mutable_rope_scaling();
@@ -23,7 +23,7 @@ void FillRopeScaling(const HfConfig& config, const std::string& origin, proto::M
   }
 }
 
-void Fill(const HfConfig& config, const std::string& origin, proto::Model& model,
+void Fill(const HfConfig& config, const Origin& origin, proto::Model& model,
           Provenance& provenance) {
 // Sets `field` where the user did not and the file did.
 #define TROUPE_FILL(field, given)                  \
@@ -64,12 +64,12 @@ void Fill(const HfConfig& config, const std::string& origin, proto::Model& model
 Status MergeHfConfig(FileSystem& files, proto::Model& model, Provenance& provenance) {
   const bool own_file = model.has_config();
   if (!own_file && !model.has_init_from()) return {};
-  const std::string origin = own_file ? "model.config" : "model.init_from";
   const std::string path = own_file ? model.config() : JoinPath(model.init_from(), "config.json");
+  const Origin origin{.source = own_file ? "model.config" : "model.init_from", .place = path};
   auto text = files.ReadFile(path, kConfigBytesMax);
-  if (!text.ok()) return Context(origin, std::move(text).error());
+  if (!text.ok()) return Context(origin.source, std::move(text).error());
   auto config = ParseHfConfigJson(*text, path);
-  if (!config.ok()) return Context(origin, std::move(config).error());
+  if (!config.ok()) return Context(origin.source, std::move(config).error());
   Fill(*config, origin, model, provenance);
   FillRopeScaling(*config, origin, model, provenance);
   return {};

@@ -2,7 +2,7 @@
 // user's keys, which win, and the defaults. Pure apart from the FileSystem.
 #pragma once
 
-#include "coordinator/job/yaml_walker.h"
+#include "coordinator/job/provenance.h"
 #include "proto/job.pb.h"
 #include "runtime/base/file_system.h"
 #include "runtime/base/result.h"

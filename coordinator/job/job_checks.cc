@@ -1,5 +1,7 @@
 #include "coordinator/job/job_checks.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cctype>
 #include <cmath>
@@ -8,6 +10,8 @@
 #include "actors/plan/data_order.h"
 #include "actors/plan/job_plan.h"
 #include "actors/plan/model_config.h"
+#include "actors/schedule/generators.h"
+#include "coordinator/job/yaml_walker.h"
 
 namespace troupe {
 namespace {
@@ -17,17 +21,12 @@ class Checker {
   Checker(FileSystem& files, const proto::JobSpec& spec) : files_(files), spec_(spec) {}
 
   std::vector<Error> Run() {
-    for (Error& error : ReadModelConfig(spec_.model()).errors) Add(std::move(error));
-    for (Error& error : ReadBatch(spec_.batch(), spec_.parallelism().dp()).errors) {
-      Add(std::move(error));
-    }
+    Plan();
+    Identity();
     Training();
     Resources();
     Output();
-    if (errors_.empty()) {
-      if (auto plan = MakeJobPlan(spec_); !plan.ok()) Add(std::move(plan).error());
-    }
-    if (spec_.batch().seq_len() > 0) Data();
+    Data();
     return std::move(errors_);
   }
 
@@ -38,7 +37,29 @@ class Checker {
     Add(MakeError(ErrorCode::kInvalidSpec, format, std::forward<Args>(args)...));
   }
 
-  void Training() {
+  // What a plan is made of, then what does not go together.
+  void Plan() {
+    const proto::Parallelism& p = spec_.parallelism();
+    Mesh::Read(p, errors_);
+    if (errors_.empty()) {
+      for (Error& error : ReadBatch(spec_.batch(), p.dp()).errors) Add(std::move(error));
+    }
+    for (Error& error : ReadModelConfig(spec_.model()).errors) Add(std::move(error));
+    if (!CanonicalScheduleName(p.schedule()).ok()) {
+      std::vector<std::string_view> known;
+      for (const ScheduleInfo& schedule : KnownSchedules()) known.push_back(schedule.name);
+      Refuse("parallelism.schedule = {}: use one of {}", Shown(p.schedule()),
+             fmt::join(known, ", "));
+    }
+    LearningRate::Read(spec_, errors_);
+    if (auto widths = WidthsOf(spec_.train().dtype()); !widths.ok()) {
+      Add(std::move(widths).error());
+    }
+    if (!errors_.empty()) return;
+    if (auto plan = MakeJobPlan(spec_); !plan.ok()) Add(std::move(plan).error());
+  }
+
+  void Identity() {
     if (spec_.spec_version() != 1) Refuse("spec_version = {}: use 1", spec_.spec_version());
     if (spec_.kind() != "pretrain") Refuse("kind = {}: use pretrain", spec_.kind());
     // The name becomes a folder.
@@ -47,15 +68,20 @@ class Checker {
       return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
     });
     if (name.empty() || name.size() > 100 || name[0] == '.' || !plain) {
-      Refuse("name: use up to 100 letters, digits, dots, hyphens and underscores, no dot first");
+      Refuse(
+          "name = {}: use up to 100 letters, digits, dots, hyphens and underscores, no dot first",
+          Shown(name));
     }
+  }
+
+  void Training() {
     const proto::Train& train = spec_.train();
     if (!train.has_steps()) {
       Refuse("train.steps is missing: give the number of optimizer updates");
     } else if (train.steps() < 1) {
       Refuse("train.steps = {}: use 1 or more", train.steps());
     }
-    if (train.stop_after() < 0 || train.stop_after() > train.steps()) {
+    if (train.stop_after() < 0 || (train.steps() > 0 && train.stop_after() > train.steps())) {
       Refuse("train.stop_after = {}: use 1 to train.steps = {}, or 0 to run to the end",
              train.stop_after(), train.steps());
     }
@@ -63,7 +89,8 @@ class Checker {
     if (optimizer.name() != "adamw") Refuse("optimizer.name = {}: use adamw", optimizer.name());
     if (optimizer.betas_size() != 2 || !(optimizer.betas(0) >= 0 && optimizer.betas(0) < 1) ||
         !(optimizer.betas(1) >= 0 && optimizer.betas(1) < 1)) {
-      Refuse("optimizer.betas needs two numbers from 0 to below 1, as [0.9, 0.95]");
+      Refuse("optimizer.betas = [{}]: use two numbers from 0 to below 1, as [0.9, 0.95]",
+             fmt::join(optimizer.betas(), ", "));
     }
     if (!(optimizer.eps() > 0)) Refuse("optimizer.eps = {}: use 1e-8", optimizer.eps());
     if (!(optimizer.weight_decay() >= 0)) {
@@ -76,9 +103,10 @@ class Checker {
 
   void Resources() {
     const proto::Parallelism& p = spec_.parallelism();
-    const int64_t product = int64_t{p.dp()} * p.cp() * p.tp() * p.pp();
     const proto::Resources& resources = spec_.resources();
-    if (product > 0 && resources.workers() != product) {
+    // Axes may be out of range here, and their product with them.
+    const double product = double{1} * p.dp() * p.cp() * p.tp() * p.pp();
+    if (product >= 1 && product < 1e9 && resources.workers() != product) {
       Refuse(
           "resources.workers = {}, but dp x cp x tp x pp = {} x {} x {} x {} = {}: leave it out, "
           "or set {}",
@@ -121,14 +149,18 @@ class Checker {
     const proto::Data& data = spec_.data();
     if (!data.has_train()) return Refuse("data.train is missing: give a .txt or .bin file");
     auto num_bytes = files_.FileBytes(data.train());
-    if (!num_bytes.ok()) return Add(Context("data.train", std::move(num_bytes).error()));
+    if (!num_bytes.ok()) {
+      return Add({num_bytes.error().code, fmt::format("data.train = {}: give a .txt or .bin file",
+                                                      num_bytes.error().message)});
+    }
     // .txt: a token a byte. A .bin is opened by the ranks; its size bounds its tokens.
     const int64_t seq_len = spec_.batch().seq_len();
+    if (seq_len < 1) return;
     const bool text = !data.train().ends_with(".bin");
     const int64_t samples = (text ? *num_bytes - 1 : *num_bytes / 2) / seq_len;
     if (samples < 1) {
       return Refuse(
-          "data.train: {} has {} bytes, a sample needs batch.seq_len + 1 = {} tokens: use "
+          "data.train = {} has {} bytes, a sample needs batch.seq_len + 1 = {} tokens: use "
           "a longer file or a shorter seq_len",
           data.train(), *num_bytes, seq_len + 1);
     }
@@ -137,7 +169,7 @@ class Checker {
     }
     auto order = DataOrder::Make({.num_samples = samples, .val_fraction = data.val_fraction()});
     if (!order.ok()) return Add(std::move(order).error());
-    if (spec_.eval().every() > 0 && order->num_val_samples() < 1) {
+    if (spec_.eval().every() > 0 && data.val_fraction() > 0 && order->num_val_samples() < 1) {
       Refuse("data.val_fraction = {} of {} samples leaves none to evaluate on: use {} or more",
              data.val_fraction(), samples, 1.0 / static_cast<double>(samples));
     }

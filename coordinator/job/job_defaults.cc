@@ -8,20 +8,24 @@
 namespace troupe {
 namespace {
 
+const Origin kDefault{.source = "default"};
+
 // Sets `field` of `message` where it is not given.
-#define TROUPE_DEFAULT(message, path, field, value)   \
-  do {                                                \
-    if (!(message)->has_##field()) {                  \
-      (message)->set_##field(value);                  \
-      provenance.emplace(path "." #field, "default"); \
-    }                                                 \
+#define TROUPE_DEFAULT(message, path, field, value)  \
+  do {                                               \
+    if (!(message)->has_##field()) {                 \
+      (message)->set_##field(value);                 \
+      provenance.emplace(path "." #field, kDefault); \
+    }                                                \
   } while (false)
 
 void ModelDefaults(proto::Model* model, Provenance& provenance) {
   if (model->has_num_attention_heads()) {
     TROUPE_DEFAULT(model, "model", num_key_value_heads, model->num_attention_heads());
-    if (model->num_attention_heads() > 0) {
-      TROUPE_DEFAULT(model, "model", head_dim, model->hidden_size() / model->num_attention_heads());
+    // Where the heads do not divide it, there is no default: that is refused later, by name.
+    const int32_t heads = model->num_attention_heads();
+    if (heads > 0 && model->hidden_size() > 0 && model->hidden_size() % heads == 0) {
+      TROUPE_DEFAULT(model, "model", head_dim, model->hidden_size() / heads);
     }
   }
   TROUPE_DEFAULT(model, "model", max_position_embeddings, 2048);
@@ -69,7 +73,7 @@ void TrainingDefaults(proto::JobSpec& spec, Provenance& provenance) {
   if (optimizer->betas_size() == 0) {
     optimizer->add_betas(0.9);
     optimizer->add_betas(0.95);
-    provenance.emplace("optimizer.betas", "default");
+    provenance.emplace("optimizer.betas", kDefault);
   }
   TROUPE_DEFAULT(optimizer, "optimizer", eps, 1e-8);
   TROUPE_DEFAULT(optimizer, "optimizer", weight_decay, 0.1);
@@ -77,7 +81,9 @@ void TrainingDefaults(proto::JobSpec& spec, Provenance& provenance) {
   proto::LrScheduler* scheduler = spec.mutable_lr_scheduler();
   TROUPE_DEFAULT(scheduler, "lr_scheduler", name, "constant");
   TROUPE_DEFAULT(scheduler, "lr_scheduler", warmup_steps, 0);
-  TROUPE_DEFAULT(scheduler, "lr_scheduler", decay_steps, train->steps());
+  if (train->steps() > 0) {
+    TROUPE_DEFAULT(scheduler, "lr_scheduler", decay_steps, train->steps());
+  }
   TROUPE_DEFAULT(scheduler, "lr_scheduler", min_lr, 0.0);
 }
 
@@ -111,15 +117,15 @@ void Hyphenate(std::string* name) { std::ranges::replace(*name, '_', '-'); }
 void ApplyDefaults(proto::JobSpec& spec, Provenance& provenance) {
   if (!spec.has_spec_version()) {
     spec.set_spec_version(1);
-    provenance.emplace("spec_version", "default");
+    provenance.emplace("spec_version", kDefault);
   }
   if (!spec.has_kind()) {
     spec.set_kind("pretrain");
-    provenance.emplace("kind", "default");
+    provenance.emplace("kind", kDefault);
   }
   if (!spec.has_name()) {
     spec.set_name("job");
-    provenance.emplace("name", "default");
+    provenance.emplace("name", kDefault);
   }
   ModelDefaults(spec.mutable_model(), provenance);
   if (spec.parallelism().has_schedule()) Hyphenate(spec.mutable_parallelism()->mutable_schedule());

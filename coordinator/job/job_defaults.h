@@ -1,7 +1,7 @@
 // What a job gets that it does not say. Pure.
 #pragma once
 
-#include "coordinator/job/yaml_walker.h"
+#include "coordinator/job/provenance.h"
 #include "proto/job.pb.h"
 
 namespace troupe {

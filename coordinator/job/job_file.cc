@@ -8,6 +8,7 @@
 #include "coordinator/job/hf_model.h"
 #include "coordinator/job/job_checks.h"
 #include "coordinator/job/job_defaults.h"
+#include "coordinator/job/yaml_walker.h"
 
 namespace troupe {
 namespace {
@@ -19,6 +20,7 @@ using google::protobuf::Reflection;
 
 constexpr int64_t kFileBytesMax = int64_t{1} << 20;
 constexpr int kExtendsMax = 8;
+constexpr size_t kSentenceBytesMax = 1000;
 
 std::string Absolute(const std::string& folder, const std::string& path) {
   // By its words alone: asking the disk throws for what can be no path.
@@ -27,65 +29,84 @@ std::string Absolute(const std::string& folder, const std::string& path) {
   return absolute;
 }
 
-// Parents first, so that a child's keys win.
-void ReadWithParents(FileSystem& files, const std::string& path, int depth, LoadedJob& job,
+// A run's `latest` moves on when this job starts: what it names is followed now.
+std::string FollowLatest(FileSystem& files, std::string path) {
+  constexpr std::string_view kLatest = "/latest";
+  for (size_t at = path.find(kLatest); at != std::string::npos; at = path.find(kLatest, at + 1)) {
+    const size_t end = at + kLatest.size();
+    if (end < path.size() && path[end] != '/') continue;
+    const auto target = files.ReadLink(path.substr(0, end));
+    if (target.ok()) path = Absolute(path.substr(0, at), *target + path.substr(end));
+  }
+  return path;
+}
+
+// Makes the paths that `spec` gives absolute, from `folder`.
+void ResolvePaths(FileSystem& files, const std::string& folder, proto::JobSpec& spec) {
+  const auto resolve = [&](std::string* path) {
+    if (!path->empty()) *path = FollowLatest(files, Absolute(folder, *path));
+  };
+  if (spec.data().has_train()) resolve(spec.mutable_data()->mutable_train());
+  if (spec.model().has_config()) resolve(spec.mutable_model()->mutable_config());
+  if (spec.model().has_init_from()) resolve(spec.mutable_model()->mutable_init_from());
+  const std::string& resume = spec.checkpoint().resume();
+  if (resume != "" && resume != "never" && resume != "auto") {
+    resolve(spec.mutable_checkpoint()->mutable_resume());
+  }
+}
+
+// A list replaces a list.
+void Merge(const proto::JobSpec& own, proto::JobSpec& spec) {
+  if (own.optimizer().betas_size() > 0) spec.mutable_optimizer()->clear_betas();
+  if (own.model().eos_token_id_size() > 0) spec.mutable_model()->clear_eos_token_id();
+  spec.MergeFrom(own);
+}
+
+// Parents first, so that a child's keys win. `named_at`: where another file names this one, and
+// how.
+void ReadWithParents(FileSystem& files, const std::string& path, int depth,
+                     const std::string& named_at, LoadedJob& job,
                      std::vector<std::string>& errors) {
   if (depth > kExtendsMax) {
-    errors.push_back(fmt::format("{}: extends goes through more than {} files", path, kExtendsMax));
+    errors.push_back(
+        fmt::format("{}: goes through more than {} files: end the chain", named_at, kExtendsMax));
     return;
   }
   auto text = files.ReadFile(path, kFileBytesMax);
   if (!text.ok()) {
-    errors.push_back(text.error().message);
+    const std::string sentence = (depth == 0 ? "" : named_at + ": ") + text.error().message;
+    errors.push_back(Shown(sentence, kSentenceBytesMax));
     return;
   }
   if (depth == 0) job.text = *text;
+  const std::string folder = FolderOf(path);
+  const std::string here = Absolute(fs::current_path().string(), folder);
   proto::JobSpec own;
   Provenance provenance;
-  std::map<std::string, std::string> extra = {{"extends", ""}};
-  WalkYaml(*text, {path, depth == 0 ? "file" : path, &errors, &provenance}, own, &extra);
-  const std::string folder = fs::path(path).parent_path().string();
-  if (!extra["extends"].empty()) {
-    ReadWithParents(files, Absolute(folder, extra["extends"]), depth + 1, job, errors);
+  ExtraKeys extra = {{"extends", ""}};
+  const std::string source = depth == 0 ? "file" : Absolute(here, fs::path(path).filename());
+  WalkYaml(*text, {path, source, &errors, &provenance}, own, &extra);
+  if (const std::string& parent = extra["extends"]; !parent.empty()) {
+    const std::string at =
+        fmt::format("{}: extends = {}", provenance["extends"].place, Shown(parent));
+    ReadWithParents(files, (fs::path(folder) / parent).lexically_normal().string(), depth + 1, at,
+                    job, errors);
   }
-  // Paths are relative to the file that names them.
-  if (own.data().has_train()) {
-    own.mutable_data()->set_train(Absolute(folder, own.data().train()));
-  }
-  for (const auto field : {&proto::Model::config, &proto::Model::init_from}) {
-    if ((own.model().*field)().empty()) continue;
-    const std::string absolute = Absolute(folder, (own.model().*field)());
-    field == &proto::Model::config ? own.mutable_model()->set_config(absolute)
-                                   : own.mutable_model()->set_init_from(absolute);
-  }
-  const std::string resume = own.checkpoint().resume();
-  if (own.checkpoint().has_resume() && resume != "never" && resume != "auto") {
-    own.mutable_checkpoint()->set_resume(Absolute(folder, resume));
-  }
-  // A list replaces a list.
-  if (own.optimizer().betas_size() > 0) job.spec.mutable_optimizer()->clear_betas();
-  if (own.model().eos_token_id_size() > 0) job.spec.mutable_model()->clear_eos_token_id();
-  job.spec.MergeFrom(own);
-  for (auto& [key, origin] : provenance) job.provenance[key] = origin;
+  ResolvePaths(files, here, own);
+  Merge(own, job.spec);
+  for (auto& [key, origin] : provenance) job.provenance[key] = std::move(origin);
 }
 
-void ApplyOverrides(const std::vector<Override>& overrides, LoadedJob& job,
+void ApplyOverrides(FileSystem& files, const std::vector<Override>& overrides, LoadedJob& job,
                     std::vector<std::string>& errors) {
   for (const Override& o : overrides) {
-    const WalkContext context{fmt::format("--set {}={}", o.path, o.value), "flag", &errors,
-                              &job.provenance};
-    WalkOverride(o.path, o.value, context, job.spec);
+    const std::string place =
+        o.flag.empty() ? fmt::format("--set {}={}", Shown(o.path), Shown(o.value)) : o.flag;
+    proto::JobSpec own;
+    WalkOverride(o.path, o.value, {place, "flag", &errors, &job.provenance}, own);
     // Paths on the command line are relative to where it was typed.
-    const std::string here = fs::current_path().string();
-    if (o.path == "data.train") {
-      job.spec.mutable_data()->set_train(Absolute(here, job.spec.data().train()));
-    } else if (o.path == "model.config") {
-      job.spec.mutable_model()->set_config(Absolute(here, job.spec.model().config()));
-    } else if (o.path == "model.init_from") {
-      job.spec.mutable_model()->set_init_from(Absolute(here, job.spec.model().init_from()));
-    } else if (o.path == "checkpoint.resume" && o.value != "never" && o.value != "auto") {
-      job.spec.mutable_checkpoint()->set_resume(Absolute(here, job.spec.checkpoint().resume()));
-    }
+    ResolvePaths(files, fs::current_path().string(), own);
+    Merge(own, job.spec);
   }
 }
 
@@ -134,7 +155,7 @@ void EmitYaml(const Message& message, const std::string& path, int indent,
       }
       const auto from = provenance.find(full);
       out += fmt::format("{} [{}]  # from: {}\n", head, list,
-                         from == provenance.end() ? "default" : from->second);
+                         from == provenance.end() ? "default" : from->second.source);
       continue;
     }
     if (!r.HasField(message, &field)) continue;
@@ -145,7 +166,7 @@ void EmitYaml(const Message& message, const std::string& path, int indent,
     }
     const auto from = provenance.find(full);
     out += fmt::format("{} {}  # from: {}\n", head, ScalarText(message, field, -1),
-                       from == provenance.end() ? "default" : from->second);
+                       from == provenance.end() ? "default" : from->second.source);
   }
 }
 
@@ -166,24 +187,30 @@ Result<Override> ParseOverride(std::string_view text) {
 
 Result<LoadedJob> LoadJob(FileSystem& files, const std::string& path,
                           const std::vector<Override>& overrides) {
-  LoadedJob job;
+  LoadedJob job{.path = path};
   std::vector<std::string> errors;
-  ReadWithParents(files, Absolute(fs::current_path().string(), path), 0, job, errors);
-  ApplyOverrides(overrides, job, errors);
-  if (const Status merged = MergeHfConfig(files, *job.spec.mutable_model(), job.provenance);
+  ReadWithParents(files, path, 0, "", job, errors);
+  ApplyOverrides(files, overrides, job, errors);
+  if (Status merged = MergeHfConfig(files, *job.spec.mutable_model(), job.provenance);
       !merged.ok()) {
-    errors.push_back(fmt::format("{}: {}", path, merged.error().message));
+    errors.push_back(AtPlace(job, std::move(merged).error()).message);
   }
   if (!errors.empty()) return Joined(errors, ErrorCode::kInvalidSpec);
   ApplyDefaults(job.spec, job.provenance);
   ErrorCode code = ErrorCode::kInfeasible;
-  for (const Error& error : CheckJob(files, job.spec)) {
+  for (Error& error : CheckJob(files, job.spec)) {
     if (error.code != ErrorCode::kInfeasible) code = ErrorCode::kInvalidSpec;
-    errors.push_back(fmt::format("{}: {}", path, error.message));
+    errors.push_back(AtPlace(job, std::move(error)).message);
   }
   if (!errors.empty()) return Joined(errors, code);
   job.effective_text = EffectiveYaml(job.spec, job.provenance);
   return job;
+}
+
+Error AtPlace(const LoadedJob& job, Error error) {
+  const std::string_view place = PlaceOf(job.provenance, error.message);
+  error.message = Shown(error.message, kSentenceBytesMax);
+  return Context(place.empty() ? job.path : place, std::move(error));
 }
 
 std::string EffectiveYaml(const proto::JobSpec& spec, const Provenance& provenance) {

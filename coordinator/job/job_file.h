@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "coordinator/job/yaml_walker.h"
+#include "coordinator/job/provenance.h"
 #include "proto/job.pb.h"
 #include "runtime/base/file_system.h"
 #include "runtime/base/result.h"
@@ -17,21 +17,27 @@ namespace troupe {
 struct Override {
   std::string path{};  // "train.steps"
   std::string value{};
+  std::string flag{};  // as it was typed, for errors; empty: "--set path=value"
 };
 // "a.b=v"
 Result<Override> ParseOverride(std::string_view text);
 
 struct LoadedJob {
+  std::string path{};     // of the job file, as given
   proto::JobSpec spec{};  // effective: every key that applies is set, paths are absolute
   Provenance provenance{};
   std::string text{};            // as the user wrote it
   std::string effective_text{};  // YAML with `# from:` comments
 };
 
-// Every error in one pass: joined by newlines, code kInvalidSpec (kInfeasible where the plan cannot
-// be laid out).
+// Every error in one pass: joined by newlines, each with its place, code kInvalidSpec (kInfeasible
+// where the plan cannot be laid out).
 Result<LoadedJob> LoadJob(FileSystem& files, const std::string& path,
                           const std::vector<Override>& overrides);
+
+// An error about a key of the job, which its sentence begins with, with the key's place in front:
+// "job.yaml:7:16: train.steps = 0: …". The file alone where nobody wrote the key.
+Error AtPlace(const LoadedJob& job, Error error);
 
 // The effective job as YAML, each key with where it came from.
 std::string EffectiveYaml(const proto::JobSpec& spec, const Provenance& provenance);

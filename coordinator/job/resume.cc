@@ -82,9 +82,8 @@ Result<std::optional<FoundCheckpoint>> Wanted(FileSystem& files, const std::stri
     if (found) return found;
   }
   return MakeError(ErrorCode::kNotFound,
-                   "checkpoint.resume = {}: there is no committed checkpoint: give the folder of "
-                   "one (…/checkpoints/step-…), or of a run that has one",
-                   resume);
+                   "there is no committed checkpoint: give the folder of one "
+                   "(…/checkpoints/step-…), or of a run that has one");
 }
 
 Status CheckStepsLeft(const proto::Train& train, const FoundCheckpoint& found) {
@@ -122,7 +121,11 @@ Result<std::string> ResolveResume(FileSystem& files, const std::string& run_dire
                                   LoadedJob& job) {
   const std::string& resume = job.spec.checkpoint().resume();
   if (resume.empty() || resume == "never") return std::string();
-  ASSIGN_OR_RETURN(const auto found, Wanted(files, resume, run_directory));
+  auto wanted = Wanted(files, resume, run_directory);
+  if (!wanted.ok()) {
+    return AtPlace(job, Context("checkpoint.resume = " + resume, std::move(wanted).error()));
+  }
+  const std::optional<FoundCheckpoint> found = *std::move(wanted);
   if (!found) return std::string();
   proto::JobSpec saved;
   google::protobuf::util::JsonParseOptions options;
@@ -132,19 +135,24 @@ Result<std::string> ResolveResume(FileSystem& files, const std::string& run_dire
     return MakeError(ErrorCode::kCorrupt, "{}: its manifest holds no job", found->folder);
   }
   const auto origin = job.provenance.find("batch.gradient_groups");
-  if (origin == job.provenance.end() || origin->second == "default") {
+  if (origin == job.provenance.end() || origin->second.source == "default") {
     job.spec.mutable_batch()->set_gradient_groups(found->manifest.gradient_groups);
-    job.provenance["batch.gradient_groups"] = "checkpoint";
+    job.provenance["batch.gradient_groups"] = {.source = "checkpoint"};
     job.effective_text = EffectiveYaml(job.spec, job.provenance);
   }
-  RETURN_IF_ERROR(CheckStepsLeft(job.spec.train(), *found));
-  const std::vector<std::string> differences = ForbiddenDifferences(saved, job.spec);
-  if (!differences.empty()) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "{} cannot be resumed by this job: {}: give the old value{}, or start afresh "
-                     "with checkpoint.resume=never and another --run-dir",
-                     found->folder, fmt::join(differences, "; "),
-                     differences.size() == 1 ? "" : "s");
+  if (Status left = CheckStepsLeft(job.spec.train(), *found); !left.ok()) {
+    return AtPlace(job, std::move(left).error());
+  }
+  std::vector<std::string> sentences;
+  for (const std::string& difference : ForbiddenDifferences(saved, job.spec)) {
+    Error error = MakeError(ErrorCode::kInvalidSpec,
+                            "{}: {} cannot be resumed so: give the old value, or start afresh with "
+                            "checkpoint.resume=never and another --run-dir",
+                            difference, found->folder);
+    sentences.push_back(AtPlace(job, std::move(error)).message);
+  }
+  if (!sentences.empty()) {
+    return MakeError(ErrorCode::kInvalidSpec, "{}", fmt::join(sentences, "\n"));
   }
   return found->folder;
 }

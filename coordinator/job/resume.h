@@ -17,8 +17,8 @@ namespace troupe {
 //   never: empty.  auto: the newest committed one of `run_directory`, empty where it has none.
 //   PATH: that checkpoint, or the newest one of that run directory; kNotFound where there is none.
 // batch.gradient_groups that nobody gave becomes the checkpoint's, so that sums keep their shape.
-// kInvalidSpec names every key that differs though it must not, and a train.steps or stop_after
-// that the checkpoint has already reached.
+// kInvalidSpec names every key that differs though it must not, each with its place, or a
+// train.steps or stop_after that the checkpoint has already reached.
 Result<std::string> ResolveResume(FileSystem& files, const std::string& run_directory,
                                   LoadedJob& job);
 

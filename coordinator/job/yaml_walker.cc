@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <limits>
 #include <set>
 
 namespace troupe {
@@ -20,7 +22,6 @@ constexpr size_t kFileBytesMax = size_t{1} << 20;
 constexpr int kDepthMax = 16;
 constexpr size_t kListLengthMax = 1024;
 constexpr size_t kErrorsMax = 100;
-constexpr size_t kShownMax = 60;  // bytes of a value or key in an error
 
 // What people type elsewhere for the same thing.
 const std::map<std::string, std::string, std::less<>> kAliases = {
@@ -72,14 +73,32 @@ int LineOfBadUtf8(std::string_view text) {
   return 0;
 }
 
-// A key or value of the file in one printable, short line.
-std::string Shown(std::string_view text) {
-  std::string shown;
-  for (const char c : text.substr(0, kShownMax)) {
-    const auto byte = static_cast<unsigned char>(c);
-    shown += byte < 0x20 || byte == 0x7f ? '?' : c;
+template <typename T>
+bool ParseAll(std::string_view text, T& value) {
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc() && stop == end;
+}
+
+bool ParseFinite(std::string_view text, double& value) {
+  return ParseAll(text, value) && std::isfinite(value);
+}
+
+// What is wrong with `text` as a number, and the plain digits for what was probably meant: 1e3 and
+// 2_000 are whole numbers elsewhere.
+std::string NumberNeeded(std::string text, bool whole) {
+  double value = 0;
+  if (ParseAll(text, value) && !std::isfinite(value)) {
+    return whole ? "a whole number" : "a finite number";
   }
-  return text.size() > kShownMax ? shown + "..." : shown;
+  std::erase_if(text, [](char c) { return c == '_'; });
+  if (text.starts_with('+')) text.erase(0, 1);
+  if (!ParseFinite(text, value)) return whole ? "a whole number" : "a number";
+  if (!whole) return fmt::format("a number in plain digits: write {}", text);
+  constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
+  if (value != std::trunc(value)) return "a whole number";
+  if (std::abs(value) > kMost) return fmt::format("a whole number from -{0} to {0}", kMost);
+  return fmt::format("a whole number in plain digits: write {}", static_cast<int32_t>(value));
 }
 
 std::string_view TypeInWords(const FieldDescriptor& field) {
@@ -99,7 +118,8 @@ std::string_view TypeInWords(const FieldDescriptor& field) {
 
 class Walker {
  public:
-  explicit Walker(const WalkContext& context) : context_(context) {}
+  explicit Walker(const WalkContext& context, ExtraKeys* extra = nullptr)
+      : context_(context), extra_(extra) {}
 
   void Map(const YAML::Node& node, const std::string& path, Message& message, int depth) {
     const Descriptor& type = *message.GetDescriptor();
@@ -121,10 +141,13 @@ class Walker {
       }
       const std::string full = path.empty() ? Shown(key) : path + "." + Shown(key);
       const FieldDescriptor* field = type.FindFieldByName(key);
-      if (field == nullptr) {
+      const bool extra = depth == 0 && extra_ != nullptr && extra_->contains(key);
+      if (field == nullptr && !extra) {
         UnknownKey(entry.first, full, key, type);
       } else if (!seen.insert(key).second) {
         Fail(entry.first, "{} is given twice", full);
+      } else if (extra) {
+        Extra(entry.second, key);
       } else {
         Field(entry.second, full, *field, message, depth);
       }
@@ -139,24 +162,34 @@ class Walker {
       return Map(node, path, *reflection.MutableMessage(&message, &field), depth + 1);
     }
     if (!field.is_repeated()) {
-      if (Scalar(node, path, field, message)) Note(path);
+      if (Scalar(node, path, field, message)) Note(node, path);
       return;
     }
     // A single value stands for a list of one, as in config.json's eos_token_id.
     reflection.ClearField(&message, &field);
     const bool list = node.IsSequence();
     if (list && node.size() > kListLengthMax) return Fail(node, "{} has too many values", path);
+    if (list && node.size() == 0) return Fail(node, "{} is empty: leave it out", path);
     bool good = true;
     for (size_t i = 0; i < (list ? node.size() : 1); ++i) {
       good = Scalar(list ? node[i] : node, path, field, message) && good;
     }
-    if (good) Note(path);
+    if (good) Note(node, path);
+  }
+
+  void Extra(const YAML::Node& node, const std::string& key) {
+    if (!node.IsScalar()) return Fail(node, "{} needs text", key);
+    (*extra_)[key] = node.Scalar();
+    Note(node, key);
   }
 
   void UnknownKey(const YAML::Node& at, const std::string& path, const std::string& key,
                   const Descriptor& type) {
-    const std::vector<std::string> keys = KeysOf(type);
-    const std::string nearest = key.size() > kShownMax ? "" : Nearest(key, keys);
+    std::vector<std::string> keys = KeysOf(type);
+    if (extra_ != nullptr && path.find('.') == std::string::npos) {
+      for (const auto& [own, text] : *extra_) keys.push_back(own);
+    }
+    const std::string nearest = key.size() > kShownBytesMax ? "" : Nearest(key, keys);
     if (!nearest.empty()) {
       return Fail(at, "there is no key {}: did you mean {}?", path, nearest);
     }
@@ -166,15 +199,16 @@ class Walker {
   template <typename... Args>
   void Fail(const YAML::Node& node, fmt::format_string<Args...> format, Args&&... args) {
     if (context_.errors->size() >= kErrorsMax) return;
-    const YAML::Mark mark = node.Mark();
-    const std::string at =
-        context_.origin == "flag" || mark.is_null()
-            ? context_.place
-            : fmt::format("{}:{}:{}", context_.place, mark.line + 1, mark.column + 1);
-    context_.errors->push_back(at + ": " + fmt::format(format, std::forward<Args>(args)...));
+    context_.errors->push_back(At(node) + ": " + fmt::format(format, std::forward<Args>(args)...));
   }
 
  private:
+  std::string At(const YAML::Node& node) const {
+    const YAML::Mark mark = node.Mark();
+    if (context_.source == "flag" || mark.is_null()) return context_.place;
+    return fmt::format("{}:{}:{}", context_.place, mark.line + 1, mark.column + 1);
+  }
+
   bool Scalar(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,
               Message& message) {
     if (!node.IsScalar()) {
@@ -182,9 +216,12 @@ class Walker {
       return false;
     }
     const std::string text = node.Scalar();
-    const bool set = Set(text, field, message);
-    if (!set) Fail(node, "{} = {}: needs {}", path, Shown(text), TypeInWords(field));
-    return set;
+    if (Set(text, field, message)) return true;
+    const bool whole = field.cpp_type() == FieldDescriptor::CPPTYPE_INT32;
+    const bool number = whole || field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE;
+    Fail(node, "{} = {}: needs {}", path, Shown(text),
+         number ? NumberNeeded(text, whole) : std::string(TypeInWords(field)));
+    return false;
   }
 
   static bool Set(const std::string& text, const FieldDescriptor& field, Message& message) {
@@ -199,7 +236,7 @@ class Walker {
       }
       case FieldDescriptor::CPPTYPE_DOUBLE: {
         double value = 0;
-        if (!ParseAll(text, value)) return false;
+        if (!ParseFinite(text, value)) return false;
         field.is_repeated() ? r.AddDouble(&message, &field, value)
                             : r.SetDouble(&message, &field, value);
         return true;
@@ -214,21 +251,31 @@ class Walker {
     }
   }
 
-  template <typename T>
-  static bool ParseAll(const std::string& text, T& value) {
-    const char* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, value);
-    return error == std::errc() && stop == end;
-  }
-
-  void Note(const std::string& path) {
-    if (context_.provenance != nullptr) (*context_.provenance)[path] = context_.origin;
+  void Note(const YAML::Node& node, const std::string& path) {
+    if (context_.provenance != nullptr) {
+      (*context_.provenance)[path] = {context_.source, At(node)};
+    }
   }
 
   const WalkContext& context_;
+  ExtraKeys* const extra_;
 };
 
 }  // namespace
+
+std::string Shown(std::string_view text, size_t bytes_max) {
+  std::string shown;
+  size_t end = std::min(text.size(), bytes_max);
+  // Whole characters only.
+  while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) {
+    --end;
+  }
+  for (const char c : text.substr(0, end)) {
+    const auto byte = static_cast<unsigned char>(c);
+    shown += byte < 0x20 || byte == 0x7f ? '?' : c;
+  }
+  return end < text.size() ? shown + "..." : shown;
+}
 
 std::string Nearest(std::string_view word, const std::vector<std::string>& candidates) {
   std::string nearest;
@@ -244,7 +291,7 @@ std::string Nearest(std::string_view word, const std::vector<std::string>& candi
 }
 
 void WalkYaml(std::string_view text, const WalkContext& context, Message& message,
-              std::map<std::string, std::string>* extra) {
+              ExtraKeys* extra) {
   if (text.size() > kFileBytesMax) {
     context.errors->push_back(fmt::format("{}: a job file of {} bytes: at most {} are read",
                                           context.place, text.size(), kFileBytesMax));
@@ -256,15 +303,7 @@ void WalkYaml(std::string_view text, const WalkContext& context, Message& messag
     return;
   }
   try {
-    YAML::Node root = YAML::Load(std::string(text));
-    if (extra != nullptr && root.IsMap()) {
-      for (auto& [key, value] : *extra) {
-        if (!root[key]) continue;
-        if (root[key].IsScalar()) value = root[key].Scalar();
-        root.remove(key);
-      }
-    }
-    Walker(context).Map(root, "", message, 0);
+    Walker(context, extra).Map(YAML::Load(std::string(text)), "", message, 0);
   } catch (const YAML::Exception& error) {
     context.errors->push_back(fmt::format("{}:{}:{}: not YAML: {}", context.place,
                                           error.mark.line + 1, error.mark.column + 1, error.msg));

@@ -10,26 +10,31 @@
 #include <string_view>
 #include <vector>
 
+#include "coordinator/job/provenance.h"
+
 namespace troupe {
 
-// Where a value came from, by dotted path: "file", "flag", "model.config", "default".
-using Provenance = std::map<std::string, std::string>;
-
 struct WalkContext {
-  std::string place{};   // file name, or "--set a.b" for a flag
-  std::string origin{};  // what provenance notes: "file" or "flag"
+  std::string place{};   // file name, or "--set a.b=v" for a flag
+  std::string source{};  // what provenance notes: "file" or "flag"
   std::vector<std::string>* errors = nullptr;
   Provenance* provenance = nullptr;
 };
 
-// Parses `text` (a whole YAML file) into `message`. Keys that only the caller knows are taken out
-// first: `extra` maps such a key to its scalar, where it is there.
+// Keys at the top of a file that only the caller knows, with their text: empty where not given.
+using ExtraKeys = std::map<std::string, std::string, std::less<>>;
+
+// Parses `text` (a whole YAML file) into `message` and `extra`.
 void WalkYaml(std::string_view text, const WalkContext& context, google::protobuf::Message& message,
-              std::map<std::string, std::string>* extra = nullptr);
+              ExtraKeys* extra = nullptr);
 
 // One override "a.b.c" = `value`, a YAML scalar or flow list.
 void WalkOverride(std::string_view path, std::string_view value, const WalkContext& context,
                   google::protobuf::Message& message);
+
+// Bytes that a user wrote, for an error: one printable line, cut after `bytes_max`.
+inline constexpr size_t kShownBytesMax = 60;
+std::string Shown(std::string_view text, size_t bytes_max = kShownBytesMax);
 
 // `candidates` nearest to `word`, or empty where none is near.
 std::string Nearest(std::string_view word, const std::vector<std::string>& candidates);

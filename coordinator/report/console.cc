@@ -80,9 +80,13 @@ void Console::Say(const std::string& line) {
 }
 
 void Console::Data(const std::string& line) {
-  if (!options_.jsonl) return;
+  if (options_.output == OutputFormat::kText) return;
   fmt::print(data_, "{}\n", line);
   std::fflush(data_);
+}
+
+void Console::StepData(const std::string& line) {
+  if (options_.output == OutputFormat::kJsonl) Data(line);
 }
 
 void Console::DrawBar(int64_t step, const std::string& text) {
@@ -187,7 +191,7 @@ void Console::ShowStep(const proto::StepMetrics& m) {
     first_ = m;
     first_ns_ = last_ns_;
   }
-  Data(MetricsJson(m, options_.num_workers, clock_.WallUs(), peaks_));
+  StepData(MetricsJson(m, options_.num_workers, clock_.WallUs(), peaks_));
   const std::string line = StepLine(m, options_.steps, options_.num_workers, SecondsLeft(m));
   if (options_.bar) {
     DrawBar(m.step(), line);
@@ -212,7 +216,7 @@ void Console::ShowReferenceStep(const proto::StepMetrics& m) {
 }
 
 void Console::ShowEval(const proto::EvalMetrics& m) {
-  Data(EvalJson(m, clock_.WallUs()));
+  StepData(EvalJson(m, clock_.WallUs()));
   Say(fmt::format("step {:>5}/{} | val/loss {:.4f}", m.step(), options_.steps, m.val_loss()));
 }
 

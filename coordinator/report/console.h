@@ -1,11 +1,13 @@
 // What a client that follows a job shows. Talk goes to stderr: a bar on a terminal, plain lines
-// elsewhere. With jsonl, stdout gets one object a step and last the result.
+// elsewhere. With jsonl, stdout gets one object a step and last the result; with json the result
+// alone.
 // Thread: one.
 #pragma once
 
 #include <cstdio>
 #include <string>
 
+#include "coordinator/report/job_report.h"
 #include "coordinator/report/memory_report.h"
 #include "coordinator/report/metrics_json.h"
 #include "proto/control.pb.h"
@@ -14,7 +16,7 @@
 namespace troupe {
 
 struct ConsoleOptions {
-  bool jsonl = false;
+  OutputFormat output = OutputFormat::kText;
   int log_every = 1;
   int num_workers = 1;
   int64_t steps = 0;
@@ -46,6 +48,7 @@ class Console {
   void ClearBar();
   void Say(const std::string& line);
   void Data(const std::string& line);
+  void StepData(const std::string& line);
   double SecondsLeft(const proto::StepMetrics& metrics) const;
 
   const ConsoleOptions options_;

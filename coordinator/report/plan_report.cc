@@ -66,7 +66,7 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores,
   return text;
 }
 
-std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan) {
+std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, int indent) {
   nlohmann::ordered_json json;
   json["name"] = spec.name();
   json["parameters"] = plan.table.num_elements();
@@ -95,7 +95,7 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan) {
     }
     json["ranks"].push_back(std::move(row));
   }
-  return json.dump(2) + "\n";
+  return json.dump(indent);
 }
 
 }  // namespace troupe

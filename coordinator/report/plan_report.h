@@ -9,7 +9,8 @@ namespace troupe {
 
 // `cores` of this machine; 0: unknown. `columns`: widest line of the schedule's drawing.
 std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores, int columns = 100);
-std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan);
+// `indent`: spaces a level; -1: all in one line. No newline at the end.
+std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, int indent = 2);
 
 std::string BytesInWords(double num_bytes);  // "1.9 MiB"
 

@@ -23,6 +23,8 @@ constexpr double kGibibyte = 1 << 30;
 
 double Seconds(int64_t wall_us) { return static_cast<double>(wall_us) * 1e-6; }
 
+std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
 std::string HostName() {
   std::array<char, 256> name{};
   return ::gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : "host";
@@ -50,9 +52,16 @@ Status RunDirectory::Open(const proto::SubmitRequest& request) {
   RETURN_IF_ERROR(WriteFileAtomically(files_, In("job.yaml"), request.job_file()));
   RETURN_IF_ERROR(WriteFileAtomically(files_, In("job.effective.yaml"), request.effective_file()));
   ASSIGN_OR_RETURN(const JobPlan plan, MakeJobPlan(request.spec()));
-  RETURN_IF_ERROR(WriteFileAtomically(files_, In("plan.json"), PlanJson(request.spec(), plan)));
+  RETURN_IF_ERROR(
+      WriteFileAtomically(files_, In("plan.json"), PlanJson(request.spec(), plan) + "\n"));
   pictures_.emplace(request.spec().name(), plan);
-  return OpenMetrics(request);
+  WriteEnvironment();
+  RETURN_IF_ERROR(OpenMetrics(request));
+  if (request.point_latest()) {  // D3
+    const Status linked = files_.PointLink(JoinPath(FolderOf(path_), "latest"), BaseName(path_));
+    if (!linked.ok()) Talk("{}\n", linked.error().message);
+  }
+  return {};
 }
 
 Status RunDirectory::OpenMetrics(const proto::SubmitRequest& request) {
@@ -145,12 +154,17 @@ void RunDirectory::Draw() {
 
 void RunDirectory::WriteEnvironment() {
   nlohmann::ordered_json json;
+  json["version"] = TROUPE_VERSION;
   json["command_line"] = command_line_;
   json["coordinator_host"] = HostName();
   json["coordinator_cores"] = ::sysconf(_SC_NPROCESSORS_ONLN);
   for (const auto& [rank, hello] : hellos_) {
-    json["ranks"].push_back(
-        {{"rank", rank}, {"pid", hello.pid()}, {"cpu", hello.cpu()}, {"build", hello.build()}});
+    const auto at = static_cast<size_t>(rank);
+    json["ranks"].push_back({{"rank", rank},
+                             {"host", at < hosts_.size() ? hosts_[at] : ""},
+                             {"pid", hello.pid()},
+                             {"cpu", hello.cpu()},
+                             {"build", hello.build()}});
   }
   const std::string text =
       json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
@@ -158,6 +172,8 @@ void RunDirectory::WriteEnvironment() {
 }
 
 // ---- hearing ---------------------------------------------------------------------------------
+
+void RunDirectory::Placed(const std::vector<std::string>& hosts) { hosts_ = hosts; }
 
 void RunDirectory::RankStarted(int32_t rank, const proto::Hello& hello) {
   clocks_.Add(rank, hello.steady_ns(), hello.wall_us());

@@ -9,12 +9,14 @@
 //   D1. A resumed run keeps the metrics up to the step that it resumes from and drops the rest; a
 //       fresh run in a used directory drops all.
 //   D2. The reference run leaves logs, nothing else.
+//   D3. `latest` beside a run directory that nobody named is a link to the newest one.
 #pragma once
 
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "coordinator/job_life.h"
 #include "coordinator/report/clock_alignment.h"
@@ -33,6 +35,7 @@ class RunDirectory : public JobRecorder {
   RunDirectory(FileSystem& files, Clock& clock, std::string path);
 
   Status Open(const proto::SubmitRequest& request) override;
+  void Placed(const std::vector<std::string>& hosts) override;
   void RankSaid(int32_t rank, bool reference_run, const proto::FromRank& message) override;
   void RankLogged(int32_t rank, bool reference_run, const std::string& lines) override;
   void StateChanged(const proto::JobSummary& summary) override;
@@ -67,6 +70,7 @@ class RunDirectory : public JobRecorder {
   std::unique_ptr<TraceFile> trace_{};
   std::optional<RunPictures> pictures_{};
   ClockAlignment clocks_{};
+  std::vector<std::string> hosts_{};  // of the ranks
   std::map<int32_t, proto::Hello> hellos_{};
   MemoryPeaks peaks_{};
   std::string last_metrics_{};  // JSON

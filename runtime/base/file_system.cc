@@ -102,6 +102,8 @@ class PosixFileSystem : public FileSystem {
   Result<int64_t> FileBytes(const std::string& path) override;
   Result<int64_t> FreeBytes(const std::string& path) override;
   Result<MappedFile> MapReadOnly(const std::string& path) override;
+  Status PointLink(const std::string& path, const std::string& target) override;
+  Result<std::string> ReadLink(const std::string& path) override;
 };
 
 // Opens a regular file. Not blocking, so that a FIFO in its place is refused instead of waited for.
@@ -218,6 +220,28 @@ Result<MappedFile> PosixFileSystem::MapReadOnly(const std::string& path) {
   mapping->num_bytes = static_cast<size_t>(num_bytes);
   const std::span bytes(static_cast<const std::byte*>(address), mapping->num_bytes);
   return MappedFile(std::move(mapping), bytes);
+}
+
+Status PosixFileSystem::PointLink(const std::string& path, const std::string& target) {
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) == 0 && !S_ISLNK(status.st_mode)) {
+    return MakeError(ErrorCode::kIo, "{}: something else than a link is there: move it away", path);
+  }
+  const std::string aside = path + ".partial";
+  (void)::unlink(aside.c_str());  // left by a crash
+  if (::symlink(target.c_str(), aside.c_str()) != 0) return ErrnoError(errno, "link", path);
+  if (Status renamed = Rename(aside, path); !renamed.ok()) {
+    (void)::unlink(aside.c_str());
+    return renamed;
+  }
+  return {};
+}
+
+Result<std::string> PosixFileSystem::ReadLink(const std::string& path) {
+  std::error_code error;
+  std::string target = std::filesystem::read_symlink(path, error).string();
+  if (error) return ErrnoError(error.value(), "read the link", path);
+  return target;
 }
 
 }  // namespace

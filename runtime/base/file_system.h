@@ -65,6 +65,11 @@ class FileSystem {
   // Bytes that an unprivileged writer may still add on the disk that holds `path`.
   virtual Result<int64_t> FreeBytes(const std::string& path) = 0;
   virtual Result<MappedFile> MapReadOnly(const std::string& path) = 0;
+  // Makes `path` a symbolic link to `target` (relative: to the link's folder), atomically in place
+  // of a link that is there; anything else in its place stays, with an error.
+  virtual Status PointLink(const std::string& path, const std::string& target) = 0;
+  // What the symbolic link `path` names, as it was made.
+  virtual Result<std::string> ReadLink(const std::string& path) = 0;
 };
 
 // The machine's files. Thread-safe; lives for the whole process.

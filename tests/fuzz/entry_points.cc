@@ -1,6 +1,7 @@
 #include "tests/fuzz/entry_points.h"
 
 #include <cstring>
+#include <sstream>
 #include <vector>
 
 #include "coordinator/job/job_file.h"
@@ -44,6 +45,8 @@ class OneFile : public FileSystem {
   bool Exists(const std::string&) override { return true; }
   Result<int64_t> FileBytes(const std::string& path) override { return No(path); }
   Result<int64_t> FreeBytes(const std::string& path) override { return No(path); }
+  Status PointLink(const std::string& path, const std::string&) override { return No(path); }
+  Result<std::string> ReadLink(const std::string& path) override { return No(path); }
 
  private:
   static Error No(const std::string& path) {
@@ -77,6 +80,11 @@ void FuzzJobFile(std::span<const std::byte> bytes) {
     CHECK(!job.error().message.empty());
     CHECK(ExitCode(job.error().code) == 2 || ExitCode(job.error().code) == 3, "{}",
           job.error().message);
+    // A line an error, each with its place.
+    std::istringstream lines(job.error().message);
+    for (std::string line; std::getline(lines, line);) {
+      CHECK(line.starts_with("/fuzz:") && line.size() < 1200, "{}", line);
+    }
     return;
   }
   // What was understood, written out and read again, is the same job.

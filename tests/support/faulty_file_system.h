@@ -72,6 +72,10 @@ class FaultyFileSystem : public FileSystem {
   Result<MappedFile> MapReadOnly(const std::string& path) override {
     return under_.MapReadOnly(path);
   }
+  Status PointLink(const std::string& path, const std::string& target) override {
+    return under_.PointLink(path, target);
+  }
+  Result<std::string> ReadLink(const std::string& path) override { return under_.ReadLink(path); }
 
  private:
   class File : public WritableFile {

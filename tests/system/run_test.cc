@@ -112,6 +112,20 @@ TEST_F(RunTest, AResumedRunGoesOnBitForBit) {
   EXPECT_THAT(refused.output, HasSubstr("optimizer.lr was 0.001, is 0.5"));
 }
 
+// The run that goes on becomes `latest` itself while it reads the checkpoint of the one before.
+TEST_F(RunTest, ARunGoesOnFromTheLatest) {
+  const auto first = Troupe("run job.yaml 2>&1");
+  ASSERT_EQ(first.exit_code, 0) << first.output;
+  const auto second =
+      Troupe("run job.yaml -o jsonl --set train.steps=8 --resume runs/small/latest 2>/dev/null");
+  ASSERT_EQ(second.exit_code, 0) << second.output;
+  EXPECT_EQ(Steps(second.output).size(), 2u) << second.output;
+  const auto runs = testing::Shell("cd " + folder_.path() +
+                                   "/runs/small && ls -d 2* | wc -l && "
+                                   "grep -c . latest/metrics.jsonl");
+  EXPECT_EQ(runs.output, "2\n2\n") << "the second run is the latest";
+}
+
 TEST_F(RunTest, AFullDiskEndsTheJobWithASentence) {
   const std::string disk = folder_.path() + "/disk";
   const auto mounted =
@@ -144,6 +158,32 @@ TEST_F(RunTest, BadJobsAreRefusedInOneSentence) {
     EXPECT_EQ(run.exit_code, c.exit_code) << c.set << "\n" << run.output;
     EXPECT_THAT(run.output, HasSubstr(c.sentence)) << c.set;
   }
+}
+
+TEST_F(RunTest, EveryErrorOfAJobFileHasItsPlace) {
+  folder_.Write("bad.yaml",
+                "extends: job.yaml\n"
+                "name: .hidden\n"
+                "train:\n"
+                "  steps: 0\n"
+                "  dtype: float16\n");
+  const auto bad = Troupe("validate bad.yaml --set data.train=nowhere.txt 2>&1");
+  EXPECT_EQ(bad.exit_code, 2);
+  EXPECT_THAT(bad.output, HasSubstr("bad.yaml:2:7: name = .hidden: use up to 100 letters"));
+  EXPECT_THAT(bad.output, HasSubstr("bad.yaml:4:10: train.steps = 0: use 1 or more\n"));
+  EXPECT_THAT(bad.output, HasSubstr("bad.yaml:5:10: train.dtype = float16: use float32 or"));
+  EXPECT_THAT(bad.output, HasSubstr("--set data.train=nowhere.txt: data.train = /"));
+  folder_.Write("base.yaml", std::string(testing::kSmallJob) + "checkpoint: {keep: 0}\n");
+  folder_.Write("child.yaml", "extends: base.yaml\n");
+  const auto inherited = Troupe("run child.yaml 2>&1");
+  EXPECT_EQ(inherited.exit_code, 2);
+  EXPECT_EQ(inherited.output, "base.yaml:10:20: checkpoint.keep = 0: use 1 or more\n");
+  const auto unwhole = Troupe("plan job.yaml --set train.steps=1e3 2>&1");
+  EXPECT_EQ(unwhole.exit_code, 2);
+  EXPECT_THAT(unwhole.output, HasSubstr("write 1000"));
+  const auto good = Troupe("validate job.yaml 2>&1");
+  EXPECT_EQ(good.exit_code, 0);
+  EXPECT_EQ(good.output, "job.yaml: ok\n");
 }
 
 // Starts a run in the background, waits until it steps, runs `then` with $run and $rank (one of its

@@ -59,5 +59,21 @@ TEST(LearningRate, RefusesByField) {
               ::testing::HasSubstr("lr_scheduler.decay_steps = 5"));
 }
 
+TEST(LearningRate, NamesEveryWrongField) {
+  auto spec = Spec("step");
+  spec.mutable_optimizer()->set_lr(0);
+  spec.mutable_lr_scheduler()->set_min_lr(-1);
+  spec.mutable_lr_scheduler()->set_warmup_steps(-1);
+  std::vector<Error> errors;
+  LearningRate::Read(spec, errors);
+  EXPECT_EQ(errors.size(), 4u);
+  // What follows from train.steps is not wrong where that one is.
+  spec = Spec("cosine");
+  spec.mutable_train()->clear_steps();
+  errors.clear();
+  LearningRate::Read(spec, errors);
+  EXPECT_TRUE(errors.empty());
+}
+
 }  // namespace
 }  // namespace troupe

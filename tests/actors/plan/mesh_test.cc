@@ -51,5 +51,17 @@ TEST(Mesh, RefusesAnEmptyAxisByName) {
   EXPECT_THAT(mesh.error().message, ::testing::HasSubstr("parallelism.pp = 0"));
 }
 
+TEST(Mesh, EveryBadExtentIsNamed) {
+  proto::Parallelism spec;
+  spec.set_dp(0);
+  spec.set_tp(2);
+  spec.set_pp(1 << 20);
+  std::vector<Error> errors;
+  EXPECT_EQ(Mesh::Read(spec, errors).extent(Axis::kTp), 2);
+  ASSERT_EQ(errors.size(), 2u);
+  EXPECT_TRUE(errors[0].message.starts_with("parallelism.dp = 0: use 1 to ")) << errors[0].message;
+  EXPECT_TRUE(errors[1].message.starts_with("parallelism.pp = 1048576: ")) << errors[1].message;
+}
+
 }  // namespace
 }  // namespace troupe

@@ -4,6 +4,8 @@
 
 #include <optional>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/coordinator/cli/program.h"
 
 namespace troupe {
@@ -60,7 +62,14 @@ TEST_F(ClusterTest, AJobWaitsForSlotsRunsOverHostsAndIsCancelled) {
   EXPECT_THAT(
       Answer({"status", "1", "--why"}),
       HasSubstr("executor of rank 3 waits 0 ms for activation of microbatch 3 from rank 2"));
-  EXPECT_THAT(Answer({"cancel", "1"}), HasSubstr("DRAINING"));
+  const auto status = nlohmann::json::parse(Answer({"status", "1", "-o", "json"}));
+  EXPECT_EQ(status["state"], "RUNNING");
+  const auto jobs = nlohmann::json::parse(Answer({"ps", "-o", "json"}));
+  EXPECT_EQ(jobs["jobs"][0]["name"], "small");
+  EXPECT_EQ(jobs["hosts"][0]["name"], "alpha");
+  EXPECT_EQ(nlohmann::json::parse(Answer({"ps", "-o", "jsonl"}))["job"], 1) << "one job, one line";
+  const auto cancelled = nlohmann::json::parse(Answer({"cancel", "1", "-o", "json"}));
+  EXPECT_EQ(cancelled["state"], "DRAINING");
   EXPECT_TRUE(Lists("CANCELLED"));
   EXPECT_TRUE(Eventually([&] { return RunningAs("--control-fd").empty(); }));
 }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <sstream>
 
 #include <nlohmann/json.hpp>
@@ -38,6 +39,43 @@ TEST_F(RunCommandTest, PrintsAnObjectAStepAndTheResult) {
   EXPECT_EQ(objects[6]["exit_code"], 0);
   EXPECT_EQ(objects[6]["run_dir"], folder_ / "run");
   EXPECT_TRUE(std::filesystem::exists(folder_ / "run/result.json"));
+}
+
+TEST_F(RunCommandTest, JsonIsTheResultAlone) {
+  Program run = Troupe({"run", "job.yaml", "--run-dir", "run", "-o", "json"});
+  ASSERT_EQ(run.Wait(), 0) << run.err();
+  EXPECT_EQ(nlohmann::json::parse(run.out())["state"], "SUCCEEDED") << run.out();
+}
+
+TEST_F(RunCommandTest, RunsThatNobodyNamesAreFoundByLatest) {
+  for (int i = 0; i < 2; ++i) {
+    Program run = Troupe({"run", "job.yaml", "-o", "json"});
+    ASSERT_EQ(run.Wait(), 0) << run.err();
+    const std::string directory = nlohmann::json::parse(run.out())["run_dir"];
+    EXPECT_TRUE(directory.starts_with(folder_ / "runs/small/")) << directory;
+    EXPECT_EQ(std::filesystem::canonical(folder_ / "runs/small/latest"), directory);
+  }
+  Program named = Troupe({"run", "job.yaml", "--run-dir", "mine/first"});
+  ASSERT_EQ(named.Wait(), 0) << named.err();
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "mine/latest"));
+}
+
+TEST_F(RunCommandTest, TheEnvironmentNamesVersionMachineAndCommand) {
+  Program run = Troupe({"run", "job.yaml", "--run-dir", "run"});
+  ASSERT_EQ(run.Wait(), 0) << run.err();
+  const auto environment = nlohmann::json::parse(testing::Slurp(folder_ / "run/env.json"));
+  Program version = Troupe({"--version"});
+  EXPECT_EQ(version.Wait(), 0);
+  EXPECT_EQ("troupe " + environment["version"].get<std::string>() + "\n", version.out());
+  EXPECT_THAT(environment["command_line"].get<std::string>(),
+              HasSubstr("bin/troupe run job.yaml --run-dir run"));
+  char host[256] = {};
+  ::gethostname(host, sizeof(host) - 1);
+  ASSERT_EQ(environment["ranks"].size(), 4u);
+  for (const auto& rank : environment["ranks"]) {
+    EXPECT_EQ(rank["host"], host);
+    EXPECT_EQ(rank["build"], "fake");
+  }
 }
 
 TEST_F(RunCommandTest, ComparesWithOneWorker) {
@@ -196,13 +234,47 @@ TEST_F(RunCommandTest, UsageErrorsAreTwo) {
   }
 }
 
-TEST_F(RunCommandTest, HelpIsData) {
+TEST_F(RunCommandTest, HelpIsDataAndBeginsWithExamples) {
   Program help = Troupe({"--help"});
   EXPECT_EQ(help.Wait(), 0);
-  EXPECT_THAT(help.out(), HasSubstr("troupe run examples/pretrain-tiny.yaml"));
-  Program plan = Troupe({"plan", "job.yaml", "-o", "json"});
-  EXPECT_EQ(plan.Wait(), 0) << plan.err();
-  EXPECT_TRUE(nlohmann::json::accept(plan.out())) << plan.out();
+  EXPECT_TRUE(help.out().starts_with("examples:\n  troupe run examples/pretrain-tiny.yaml\n"))
+      << help.out();
+  // Every verb that it lists, below "Subcommands:".
+  int verbs = 0;
+  std::istringstream lines(help.out().substr(help.out().find("Subcommands:\n") + 13));
+  std::string verb;
+  for (std::string line; std::getline(lines, line) && (line.empty() || line[0] == ' ');) {
+    if (!(std::istringstream(line) >> verb)) continue;
+    ++verbs;
+    Program about = Troupe({verb, "--help"});
+    EXPECT_EQ(about.Wait(), 0) << about.err();
+    EXPECT_TRUE(about.out().starts_with("examples:\n  troupe " + verb + " ")) << about.out();
+  }
+  EXPECT_EQ(verbs, 9);
+}
+
+TEST_F(RunCommandTest, APlanIsOneDocumentOrOneLine) {
+  Program json = Troupe({"plan", "job.yaml", "-o", "json"});
+  EXPECT_EQ(json.Wait(), 0) << json.err();
+  Program jsonl = Troupe({"plan", "job.yaml", "-o", "jsonl"});
+  EXPECT_EQ(jsonl.Wait(), 0) << jsonl.err();
+  EXPECT_EQ(nlohmann::json::parse(json.out()), nlohmann::json::parse(jsonl.out()));
+  EXPECT_EQ(std::ranges::count(jsonl.out(), '\n'), 1);
+}
+
+TEST_F(RunCommandTest, ValidateNamesEveryErrorOrSaysOk) {
+  Program good = Troupe({"validate", "job.yaml"});
+  EXPECT_EQ(good.Wait(), 0);
+  EXPECT_EQ(good.err(), "job.yaml: ok\n");
+  EXPECT_EQ(good.out(), "");
+  Program bad = Troupe({"validate", "job.yaml", "--set", "kind=x", "--set", "train.steps=0"});
+  EXPECT_EQ(bad.Wait(), 2);
+  EXPECT_EQ(bad.err(),
+            "--set kind=x: kind = x: use pretrain\n"
+            "--set train.steps=0: train.steps = 0: use 1 or more\n");
+  Program infeasible = Troupe({"validate", "job.yaml", "--set", "parallelism.pp=5"});
+  EXPECT_EQ(infeasible.Wait(), 3);
+  EXPECT_THAT(infeasible.err(), HasSubstr("parallelism.pp = 5 needs as many layers"));
 }
 
 }  // namespace

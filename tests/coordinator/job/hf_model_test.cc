@@ -41,9 +41,9 @@ TEST(HfModelTest, TheFileFillsWhatTheJobLeavesOpen) {
   EXPECT_TRUE(model.tie_word_embeddings());
   EXPECT_EQ(model.rope_scaling().factor(), 8.0);
   EXPECT_THAT(model.eos_token_id(), ElementsAre(7, 8));
-  EXPECT_EQ(job->provenance.at("model.hidden_size"), "model.config");
-  EXPECT_EQ(job->provenance.at("model.num_hidden_layers"), "file");
-  EXPECT_EQ(job->provenance.at("model.head_dim"), "default");
+  EXPECT_EQ(job->provenance.at("model.hidden_size").source, "model.config");
+  EXPECT_EQ(job->provenance.at("model.num_hidden_layers").source, "file");
+  EXPECT_EQ(job->provenance.at("model.head_dim").source, "default");
 }
 
 TEST(HfModelTest, AFolderToStartFromHasItsOwnConfig) {
@@ -52,12 +52,23 @@ TEST(HfModelTest, AFolderToStartFromHasItsOwnConfig) {
   const auto job = small.Load();
   ASSERT_TRUE(job.ok()) << job.error().message;
   EXPECT_EQ(job->spec.model().num_hidden_layers(), 6);
-  EXPECT_EQ(job->provenance.at("model.num_hidden_layers"), "model.init_from");
+  EXPECT_EQ(job->provenance.at("model.num_hidden_layers").source, "model.init_from");
+}
+
+TEST(HfModelTest, AKeyOfTheFileIsPlacedThere) {
+  const JobFolder small(std::string(kJob) + "model: {config: config.json, head_dim: 7}\n");
+  const std::string config =
+      small.folder.Write("config.json", R"({"hidden_size": 32, "vocab_size": 256,
+      "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+      "num_key_value_heads": 3})");
+  EXPECT_THAT(small.Errors(),
+              HasSubstr(config + ": model.num_key_value_heads = 3 does not divide"));
+  EXPECT_THAT(small.Errors(), HasSubstr(small.path + ":5:40: model.head_dim = 7 is odd"));
 }
 
 TEST(HfModelTest, AMissingOrBrokenFileIsOneSentence) {
   const JobFolder missing(std::string(kJob) + "model: {config: nowhere.json}\n");
-  EXPECT_THAT(missing.Errors(), HasSubstr("model.config"));
+  EXPECT_THAT(missing.Errors(), HasSubstr(missing.path + ":5:17: model.config: "));
   EXPECT_THAT(missing.Errors(), HasSubstr("nowhere.json"));
   const JobFolder broken(std::string(kJob) + "model: {config: config.json}\n");
   broken.folder.Write("config.json", "{\"hidden_size\": \"many\"}");

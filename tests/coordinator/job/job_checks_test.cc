@@ -3,12 +3,24 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include "tests/support/job_folder.h"
 
 namespace troupe::testing {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+std::vector<std::string> Lines(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
 
 struct Wrong {
   std::vector<std::string> sets;
@@ -20,18 +32,33 @@ void PrintTo(const Wrong& wrong, std::ostream* out) { *out << wrong.said; }
 
 class JobChecksTest : public ::testing::TestWithParam<Wrong> {};
 
-TEST_P(JobChecksTest, NamesTheFieldAndTheRemedy) {
+TEST_P(JobChecksTest, NamesThePlaceTheFieldAndTheRemedy) {
   const JobFolder small;
   const auto job = small.Load(GetParam().sets);
   ASSERT_FALSE(job.ok());
   EXPECT_THAT(job.error().message, HasSubstr(GetParam().said));
   EXPECT_EQ(ExitCode(job.error().code), GetParam().exit_code) << job.error().message;
+  // Every key here is written by somebody, so every error has a place.
+  for (const std::string& line : Lines(job.error().message)) {
+    EXPECT_THAT(line, ContainsRegex("^(--set [^ ]*|.*/job.yaml:[0-9]+:[0-9]+|--set .*[]]): "
+                                    "[a-z_.]+ = [^ ]"));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Fields, JobChecksTest,
     ::testing::Values(
         Wrong{{"model.num_attention_heads=3"}, "model.num_attention_heads", 2},
+        Wrong{{"model.num_attention_heads=6", "model.num_key_value_heads=6"},
+              "model.num_attention_heads = 6 does not divide model.hidden_size = 16",
+              2},
+        Wrong{{"model.hidden_size=12"}, "model.head_dim = 3 is odd", 2},
+        Wrong{{"model.rope_scaling.rope_type=llama3", "model.rope_scaling.factor=0.5"},
+              "model.rope_scaling.factor = 0.5: use 1 or more",
+              2},
+        Wrong{{"model.rope_scaling.rope_type=llama3", "model.rope_scaling.high_freq_factor=0.5"},
+              "model.rope_scaling.high_freq_factor = 0.5: use more than",
+              2},
         Wrong{{"model.num_key_value_heads=3"}, "model.num_key_value_heads", 2},
         Wrong{{"model.hidden_size=0"}, "model.hidden_size", 2},
         Wrong{{"batch.global_batch_size=5", "batch.micro_batch_size=2"},
@@ -49,6 +76,12 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{{"optimizer.grad_clip=-1"}, "optimizer.grad_clip", 2},
         Wrong{{"optimizer.name=sgd"}, "optimizer.name = sgd: use adamw", 2},
         Wrong{{"lr_scheduler.name=step"}, "lr_scheduler.name", 2},
+        Wrong{{"lr_scheduler.min_lr=1"}, "lr_scheduler.min_lr = 1: use 0 to optimizer.lr", 2},
+        Wrong{{"lr_scheduler.name=cosine", "lr_scheduler.warmup_steps=30"},
+              "--set lr_scheduler.warmup_steps=30: lr_scheduler.decay_steps = 20 is below",
+              2},
+        Wrong{{"parallelism.schedule=1f1c"}, "parallelism.schedule = 1f1c: use one of 1f1b", 2},
+        Wrong{{"parallelism.dp=0"}, "parallelism.dp = 0: use 1 to", 2},
         Wrong{{"resources.workers=3"}, "leave it out, or set 2", 2},
         Wrong{{"resources.threads_per_worker=0"}, "resources.threads_per_worker = 0", 2},
         Wrong{{"eval.every=5"}, "set data.val_fraction", 2},
@@ -57,23 +90,79 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{{"eval.check_against=pytorch"}, "eval.check_against = pytorch", 2},
         Wrong{{"checkpoint.keep=0"}, "checkpoint.keep = 0", 2},
         Wrong{{"spec_version=2"}, "spec_version = 2: use 1", 2},
-        Wrong{{"name=../elsewhere"}, "name: use up to 100 letters", 2},
-        Wrong{{"batch.global_batch_size=8388608"}, "microbatches", 2},
+        Wrong{{"name=../elsewhere"}, "name = ../elsewhere: use up to 100 letters", 2},
+        Wrong{{"batch.global_batch_size=8388608"},
+              "batch.global_batch_size = 8388608 makes 8388608 microbatches",
+              2},
         Wrong{{"model.num_hidden_layers=3000"}, "model.num_hidden_layers = 3000: use 1 to 2048", 2},
         Wrong{{"parallelism.dp=65536", "parallelism.cp=65536"}, "parallelism", 2},
         Wrong{{"kind=serve"}, "kind = serve: use pretrain", 2},
-        Wrong{{"data.train=/no/such/text.txt"}, "data.train: /no/such/text.txt", 2},
+        Wrong{{"data.train=/no/such/text.txt"}, "data.train = /no/such/text.txt: ", 2},
         Wrong{{"batch.seq_len=1000"}, "a sample needs batch.seq_len + 1 = 1001 tokens", 2},
         Wrong{{"model.vocab_size=200"}, "model.vocab_size = 200: bytes as tokens", 2},
         Wrong{{"parallelism.pp=5"}, "parallelism.pp = 5", 3},
         Wrong{{"parallelism.tp=2"}, "parallelism.tp", 2},
         Wrong{{"parallelism.dp=2"}, "parallelism.dp", 2}));
 
-TEST(JobChecksTest, SeveralErrorsComeTogetherEachWithTheFile) {
+TEST(JobChecksTest, AllErrorsComeInOnePass) {
   const JobFolder small;
-  const std::string errors = small.Errors({"optimizer.eps=0", "checkpoint.keep=0", "kind=x"});
-  EXPECT_EQ(std::ranges::count(errors, '\n'), 2);
-  EXPECT_THAT(errors, HasSubstr(small.path + ": optimizer.eps"));
+  const std::vector<std::string> wrong = {
+      "optimizer.eps=0",   "checkpoint.keep=0",       "kind=x",
+      "parallelism.tp=0",  "parallelism.cp=-1",       "optimizer.lr=-1",
+      "train.steps=0",     "lr_scheduler.name=step",  "lr_scheduler.warmup_steps=-1",
+      "train.dtype=half",  "parallelism.schedule=zz", "model.hidden_size=0",
+      "data.train=nobody", "data.val_fraction=2"};
+  const auto lines = Lines(small.Errors(wrong));
+  for (const std::string& set : wrong) {
+    if (set == "data.val_fraction=2") continue;  // of a file that there is not
+    const std::string key = set.substr(0, set.find('='));
+    EXPECT_TRUE(std::ranges::any_of(lines, [&](const std::string& line) {
+      return line.starts_with("--set " + set + ": " + key + " = ");
+    })) << set;
+  }
+  EXPECT_EQ(lines.size(), wrong.size() - 1) << small.Errors(wrong);
+}
+
+TEST(JobChecksTest, OneErrorDoesNotMakeAnother) {
+  const JobFolder small;
+  EXPECT_EQ(Lines(small.Errors({"eval.every=5"})).size(), 1u);
+  EXPECT_EQ(Lines(small.Errors({"train.steps=0", "train.stop_after=5"})).size(), 1u);
+  EXPECT_EQ(Lines(small.Errors({"model.hidden_size=-8"})).size(), 1u);
+  EXPECT_EQ(Lines(small.Errors({"parallelism.dp=-2"})).size(), 1u);
+}
+
+TEST(JobChecksTest, APlaceIsTheValueInTheFileThatGaveIt) {
+  const JobFolder small(std::string(kTinyJob) + "optimizer: {eps: 0, betas: [1, 2]}\n");
+  EXPECT_EQ(small.Errors(),
+            small.path +
+                ":13:28: optimizer.betas = [1, 2]: use two numbers from 0 to below 1, as "
+                "[0.9, 0.95]\n" +
+                small.path + ":13:18: optimizer.eps = 0: use 1e-8");
+  const std::string child =
+      small.folder.Write("child.yaml", "extends: job.yaml\ncheckpoint:\n  keep: 0\n");
+  const auto job =
+      LoadJob(SystemFiles(), child, {{"kind", "x"}, {"optimizer.betas", "[0.8, 0.9]"}});
+  ASSERT_FALSE(job.ok());
+  EXPECT_EQ(job.error().message, "--set kind=x: kind = x: use pretrain\n" + small.path +
+                                     ":13:18: optimizer.eps = 0: use 1e-8\n" + child +
+                                     ":3:9: checkpoint.keep = 0: use 1 or more");
+}
+
+TEST(JobChecksTest, AnAbsentKeyIsSaidOfTheFileAlone) {
+  const JobFolder empty("{}\n");
+  const auto lines = Lines(empty.Errors());
+  EXPECT_EQ(lines.size(), 10u) << empty.Errors();
+  for (const std::string& line : lines) {
+    EXPECT_THAT(line, AllOf(StartsWith(empty.path + ": "), HasSubstr(" is missing")));
+  }
+}
+
+TEST(JobChecksTest, WhatAUserWroteIsShownInOneShortLine) {
+  const JobFolder small;
+  const std::string errors = small.Errors({"kind=\"a\\nb" + std::string(100'000, 'x') + "\""});
+  EXPECT_EQ(Lines(errors).size(), 1u);
+  EXPECT_LT(errors.size(), 1200u);
+  EXPECT_THAT(errors, HasSubstr("kind = a?bxxx"));
 }
 
 }  // namespace

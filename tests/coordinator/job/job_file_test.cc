@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "tests/support/job_folder.h"
 
 namespace troupe::testing {
@@ -24,8 +26,8 @@ TEST(JobFileTest, DefaultsFillTheEffectiveJob) {
   EXPECT_EQ(spec.checkpoint().resume(), "never");
   EXPECT_EQ(spec.data().train(), small.folder / "text.txt") << "relative to the job file";
   EXPECT_EQ(job->text, kTinyJob);
-  EXPECT_EQ(job->provenance.at("train.steps"), "file");
-  EXPECT_EQ(job->provenance.at("resources.workers"), "default");
+  EXPECT_EQ(job->provenance.at("train.steps").source, "file");
+  EXPECT_EQ(job->provenance.at("resources.workers").source, "default");
 }
 
 TEST(JobFileTest, TheEffectiveTextSaysWhereEachKeyIsFromAndLoadsToTheSameJob) {
@@ -62,12 +64,44 @@ TEST(JobFileTest, AFlagWinsOverTheFileAndTheFileOverItsParents) {
   EXPECT_EQ(job->spec.train().seed(), 5);
   EXPECT_EQ(job->spec.model().hidden_size(), 16);
   EXPECT_THAT(job->spec.optimizer().betas(), ElementsAre(0.5, 0.6)) << "a list replaces a list";
-  EXPECT_EQ(job->provenance.at("model.hidden_size"), small.path);
+  EXPECT_EQ(job->provenance.at("model.hidden_size").source, small.path);
 }
 
 TEST(JobFileTest, ExtendsInACircleIsRefused) {
   const JobFolder small("extends: job.yaml\n");
-  EXPECT_THAT(small.Errors(), HasSubstr("extends goes through more than"));
+  EXPECT_THAT(small.Errors(), HasSubstr(small.path + ":1:10: extends = job.yaml: goes through"));
+}
+
+TEST(JobFileTest, AParentThatIsMissingIsToldWithTheChildsPlace) {
+  const JobFolder small(std::string(kTinyJob) + "extends: gone.yaml\n");
+  EXPECT_THAT(small.Errors(), HasSubstr(small.path + ":13:10: extends = gone.yaml: "));
+  EXPECT_THAT(small.Errors(), HasSubstr("gone.yaml: cannot open"));
+}
+
+TEST(JobFileTest, PlacesNameTheFileAsItWasTyped) {
+  const JobFolder small(std::string(kTinyJob) + "kind: x\n");
+  small.folder.Write("child.yaml", "extends: job.yaml\nname: .x\n");
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(small.folder.path());
+  const auto job = LoadJob(SystemFiles(), "child.yaml", {});
+  std::filesystem::current_path(before);
+  ASSERT_FALSE(job.ok());
+  EXPECT_THAT(job.error().message, HasSubstr("job.yaml:13:7: kind = x: use pretrain\n"));
+  EXPECT_THAT(job.error().message, HasSubstr("\nchild.yaml:2:7: name = .x: "));
+}
+
+// The run that goes on from runs/small/latest becomes runs/small/latest itself.
+TEST(JobFileTest, LatestIsFollowedWhenTheJobIsRead) {
+  const JobFolder small;
+  const std::string runs = small.folder / "runs/small";
+  ASSERT_TRUE(SystemFiles().CreateDirectories(runs + "/one").ok());
+  ASSERT_TRUE(SystemFiles().PointLink(runs + "/latest", "one").ok());
+  const auto job = small.Load({"checkpoint.resume=" + runs + "/latest"});
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  EXPECT_EQ(job->spec.checkpoint().resume(), runs + "/one");
+  const auto inside = small.Load({"checkpoint.resume=" + runs + "/latest/checkpoints/latest-one"});
+  ASSERT_TRUE(inside.ok()) << inside.error().message;
+  EXPECT_EQ(inside->spec.checkpoint().resume(), runs + "/one/checkpoints/latest-one");
 }
 
 TEST(JobFileTest, SchedulesHaveSeveralSpellings) {
@@ -96,6 +130,14 @@ TEST(JobFileTest, AMissingFileIsNamed) {
   const auto job = LoadJob(SystemFiles(), "/no/such/job.yaml", {});
   ASSERT_FALSE(job.ok());
   EXPECT_THAT(job.error().message, HasSubstr("/no/such/job.yaml"));
+}
+
+TEST(JobFileTest, AnOverrideIsPlacedAsItWasTyped) {
+  const JobFolder small;
+  const auto job = LoadJob(SystemFiles(), small.path,
+                           {{.path = "checkpoint.keep", .value = "0", .flag = "--keep 0"}});
+  ASSERT_FALSE(job.ok());
+  EXPECT_EQ(job.error().message, "--keep 0: checkpoint.keep = 0: use 1 or more");
 }
 
 TEST(JobFileTest, AnOverrideNeedsAnEqualsSign) {

@@ -1,5 +1,6 @@
 #include "coordinator/job/yaml_walker.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -42,7 +43,9 @@ TEST(YamlWalkerTest, ReadsEveryTypeOfKey) {
   EXPECT_THAT(walked.spec.model().eos_token_id(), ElementsAre(1, 2));
   EXPECT_EQ(walked.spec.optimizer().lr(), 3e-4);
   EXPECT_THAT(walked.spec.optimizer().betas(), ElementsAre(0.9, 0.95));
-  EXPECT_EQ(walked.provenance.at("model.hidden_size"), "file");
+  EXPECT_EQ(walked.provenance.at("model.hidden_size").source, "file");
+  EXPECT_EQ(walked.provenance.at("model.hidden_size").place, "job.yaml:2:22");
+  EXPECT_EQ(walked.provenance.at("optimizer.betas").place, "job.yaml:3:32");
   EXPECT_FALSE(walked.provenance.contains("model.head_dim"));
 }
 
@@ -91,7 +94,61 @@ TEST(YamlWalkerTest, AWrongTypeIsPlacedWithWhatIsNeeded) {
                   "job.yaml:3:17: optimizer.lr = fast: needs a number",
                   HasSubstr("job.yaml:4:8: model is not a mapping of keys: config, init_from"),
                   "job.yaml:5:7: name needs text",
-                  "job.yaml:6:18: batch.seq_len = 99999999999: needs a whole number"));
+                  "job.yaml:6:18: batch.seq_len = 99999999999: needs a whole number from "
+                  "-2147483647 to 2147483647"));
+}
+
+TEST(YamlWalkerTest, NumbersAreWrittenInPlainDigits) {
+  const auto error = [](const std::string& key, const std::string& text) {
+    const Walked walked = WalkSet(key, text);
+    return walked.errors.empty() ? "" : walked.errors[0];
+  };
+  EXPECT_EQ(error("train.steps", "1e3"),
+            "--set: train.steps = 1e3: needs a whole number in plain digits: write 1000");
+  EXPECT_EQ(error("train.steps", "2_000"),
+            "--set: train.steps = 2_000: needs a whole number in plain digits: write 2000");
+  EXPECT_EQ(error("train.steps", "+5"),
+            "--set: train.steps = +5: needs a whole number in plain digits: write 5");
+  EXPECT_EQ(error("train.steps", "3.0"),
+            "--set: train.steps = 3.0: needs a whole number in plain digits: write 3");
+  for (const char* none : {"1e-3", "0x10", "1k", "1e", "_", "nan", "--5", "1 000"}) {
+    EXPECT_EQ(error("train.steps", none),
+              fmt::format("--set: train.steps = {}: needs a whole number", none));
+  }
+  EXPECT_EQ(error("optimizer.lr", "1_0.5"),
+            "--set: optimizer.lr = 1_0.5: needs a number in plain digits: write 10.5");
+  for (const char* endless : {"nan", "inf", "-inf"}) {
+    EXPECT_EQ(error("optimizer.lr", endless),
+              fmt::format("--set: optimizer.lr = {}: needs a finite number", endless));
+  }
+  EXPECT_EQ(error("optimizer.lr", "3e-4"), "");
+  EXPECT_EQ(error("train.steps", "-5"), "");
+}
+
+TEST(YamlWalkerTest, KeysThatOnlyTheCallerKnows) {
+  const auto walk = [](std::string_view text, ExtraKeys& extra) {
+    Walked walked;
+    WalkYaml(text, {"job.yaml", "file", &walked.errors, &walked.provenance}, walked.spec, &extra);
+    return walked;
+  };
+  ExtraKeys extra = {{"extends", ""}};
+  const Walked good = walk("name: x\nextends: a.yaml\n", extra);
+  EXPECT_THAT(good.errors, IsEmpty());
+  EXPECT_EQ(extra["extends"], "a.yaml");
+  EXPECT_EQ(good.provenance.at("extends").place, "job.yaml:2:10");
+  EXPECT_THAT(walk("extend: a.yaml", extra).errors,
+              ElementsAre("job.yaml:1:1: there is no key extend: did you mean extends?"));
+  EXPECT_THAT(walk("extends: a\nextends: b", extra).errors,
+              ElementsAre("job.yaml:2:1: extends is given twice"));
+  EXPECT_THAT(walk("extends: [a, b]", extra).errors,
+              ElementsAre("job.yaml:1:10: extends needs text"));
+  EXPECT_THAT(walk("train: {extends: a}", extra).errors,
+              ElementsAre(HasSubstr("there is no key train.extends")));
+}
+
+TEST(YamlWalkerTest, AnEmptyListIsRefused) {
+  EXPECT_THAT(Walk("optimizer: {betas: []}").errors,
+              ElementsAre("job.yaml:1:20: optimizer.betas is empty: leave it out"));
 }
 
 TEST(YamlWalkerTest, WhatIsNoYamlIsOneSentence) {
@@ -137,7 +194,8 @@ TEST(YamlWalkerTest, AnOverrideIsCheckedLikeAFile) {
   const Walked good = WalkSet("optimizer.betas", "[0.8, 0.9]");
   EXPECT_THAT(good.errors, IsEmpty());
   EXPECT_THAT(good.spec.optimizer().betas(), ElementsAre(0.8, 0.9));
-  EXPECT_EQ(good.provenance.at("optimizer.betas"), "flag");
+  EXPECT_EQ(good.provenance.at("optimizer.betas").source, "flag");
+  EXPECT_EQ(good.provenance.at("optimizer.betas").place, "--set");
   EXPECT_THAT(WalkSet("train.stesp", "3").errors,
               ElementsAre("--set: there is no key train.stesp: did you mean steps?"));
   EXPECT_THAT(WalkSet("name.first", "x").errors,
@@ -146,6 +204,13 @@ TEST(YamlWalkerTest, AnOverrideIsCheckedLikeAFile) {
               ElementsAre(HasSubstr("train.steps = many: needs a whole number")));
   EXPECT_EQ(WalkSet("", "1").errors.size(), 1u);
   EXPECT_EQ(WalkSet("train.", "1").errors.size(), 1u);
+}
+
+TEST(ShownTest, CutsBetweenCharactersAndHidesControls) {
+  EXPECT_EQ(Shown("a\tb\x7f"), "a?b?");
+  EXPECT_EQ(Shown("abcdef", 6), "abcdef");
+  EXPECT_EQ(Shown("abcdef", 4), "abcd...");
+  EXPECT_EQ(Shown("ab\u20acd", 4), "ab...");
 }
 
 TEST(NearestTest, SuggestsOnlyWhatIsNear) {

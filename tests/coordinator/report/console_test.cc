@@ -104,7 +104,7 @@ TEST_F(ConsoleTest, TheBarIsDrawnOverAndClearedBeforeALine) {
 }
 
 TEST_F(ConsoleTest, JsonlIsOneObjectAStepAndLastTheResult) {
-  Console& console = With({.jsonl = true});
+  Console& console = With({.output = OutputFormat::kJsonl});
   console.Show(Step(1, 3.0));
   console.Show(Step(2, 0.1));
   console.Show(Step(1, 3.0, /*reference_run=*/true));
@@ -116,6 +116,13 @@ TEST_F(ConsoleTest, JsonlIsOneObjectAStepAndLastTheResult) {
   EXPECT_EQ(result["event"], "result");
   EXPECT_EQ(result["state"], "SUCCEEDED");
   EXPECT_EQ(result["run_dir"], "/runs/a");
+}
+
+TEST_F(ConsoleTest, JsonIsTheResultAlone) {
+  Console& console = With({.output = OutputFormat::kJson});
+  console.Show(Step(1, 3.0));
+  console.Show(Result(proto::JOB_STATE_SUCCEEDED));
+  EXPECT_EQ(nlohmann::json::parse(Text(data_))["state"], "SUCCEEDED");
 }
 
 TEST_F(ConsoleTest, TheEndSaysWhatWasTrainedAndMade) {

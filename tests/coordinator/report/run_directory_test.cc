@@ -38,9 +38,12 @@ class RunDirectoryTest : public ::testing::Test {
   }
   // A run of so many steps that says and leaves all there is.
   void Run(RunDirectory& directory, int64_t first, int64_t last) {
+    directory.Placed({"alpha", "beta"});
     for (int32_t rank = 0; rank < 2; ++rank) {
       proto::FromRank hello;
       hello.mutable_hello()->set_pid(40 + rank);
+      hello.mutable_hello()->set_cpu("a CPU");
+      hello.mutable_hello()->set_build("b");
       directory.RankSaid(rank, false, hello);
       proto::FromRank ready;
       auto* lane = ready.mutable_ready()->add_lanes();
@@ -93,7 +96,11 @@ TEST_F(RunDirectoryTest, LeavesWhatTheReadmePromises) {
   EXPECT_EQ(nlohmann::json::parse(Read("plan.json"))["workers"], 2);
   const auto environment = nlohmann::json::parse(Read("env.json"));
   EXPECT_EQ(environment["command_line"], "troupe run job.yaml");
+  EXPECT_EQ(environment["version"], TROUPE_VERSION);
   EXPECT_EQ(environment["ranks"][1]["pid"], 41);
+  EXPECT_EQ(environment["ranks"][1]["host"], "beta");
+  EXPECT_EQ(environment["ranks"][1]["cpu"], "a CPU");
+  EXPECT_EQ(environment["ranks"][1]["build"], "b");
   EXPECT_THAT(Steps(), ElementsAre(1, 2, 3));
   EXPECT_THAT(Read("events.jsonl"), HasSubstr(R"("lanes":{"1":"shared memory"})"));
   EXPECT_EQ(Read("logs/rank-0001.log"), "a line\n");
@@ -106,6 +113,39 @@ TEST_F(RunDirectoryTest, LeavesWhatTheReadmePromises) {
   const auto events = SystemFiles().List(JoinPath(path_, "tb"));
   ASSERT_TRUE(events.ok());
   EXPECT_THAT(*events, SizeIs(1));
+}
+
+TEST_F(RunDirectoryTest, ARunThatNeverStartsLeavesItsEnvironmentToo) {
+  RunDirectory directory(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(directory.Open(request_).ok());
+  const auto environment = nlohmann::json::parse(Read("env.json"));
+  EXPECT_EQ(environment["command_line"], "troupe run job.yaml");
+  EXPECT_FALSE(environment["coordinator_host"].get<std::string>().empty());
+}
+
+TEST_F(RunDirectoryTest, LatestNamesTheNewestRunThatNobodyNamed) {
+  const std::string latest = job_.folder / "runs/latest";
+  for (const std::string run : {"one", "two", "named"}) {
+    request_.set_point_latest(run != "named");
+    RunDirectory directory(SystemFiles(), clock_, job_.folder / ("runs/" + run));
+    ASSERT_TRUE(directory.Open(request_).ok());
+    const auto target = SystemFiles().ReadLink(latest);
+    ASSERT_TRUE(target.ok()) << target.error().message;
+    EXPECT_EQ(*target, run == "named" ? "two" : run) << "beside it, so that runs/ can be moved";
+  }
+  EXPECT_TRUE(SystemFiles().Exists(latest + "/plan.json"));
+}
+
+TEST_F(RunDirectoryTest, AFolderInThePlaceOfLatestStays) {
+  const std::string latest = job_.folder / "runs/latest";
+  ASSERT_TRUE(SystemFiles().CreateDirectories(latest).ok());
+  request_.set_point_latest(true);
+  RunDirectory directory(SystemFiles(), clock_, job_.folder / "runs/one");
+  ::testing::internal::CaptureStderr();
+  EXPECT_TRUE(directory.Open(request_).ok()) << "the job runs all the same";
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              HasSubstr(latest + ": something else than a link is there"));
+  EXPECT_FALSE(SystemFiles().ReadLink(latest).ok());
 }
 
 TEST_F(RunDirectoryTest, EveryEventIsAJsonObject) {

@@ -112,6 +112,25 @@ TEST(SystemFilesTest, FoldersAreMadeListedAndRemoved) {
   EXPECT_GT(*files.FreeBytes(folder.path()), 0);
 }
 
+TEST(SystemFilesTest, ALinkIsPointedAndPointedAgain) {
+  const TemporaryFolder folder;
+  folder.Write("one", "1");
+  folder.Write("two", "2");
+  for (const std::string target : {"one", "two"}) {
+    ASSERT_TRUE(SystemFiles().PointLink(folder / "latest", target).ok());
+    EXPECT_EQ(*SystemFiles().ReadLink(folder / "latest"), target);
+  }
+  EXPECT_EQ(*SystemFiles().ReadFile(folder / "latest", 10), "2");
+  EXPECT_EQ(SystemFiles().List(folder.path())->size(), 3u) << "nothing is left beside it";
+  const Status in_the_way = SystemFiles().PointLink(folder / "one", "two");
+  ASSERT_FALSE(in_the_way.ok());
+  EXPECT_THAT(in_the_way.error().message, HasSubstr(folder / "one: something else than a link"));
+  EXPECT_EQ(*SystemFiles().ReadFile(folder / "one", 10), "1");
+  EXPECT_FALSE(SystemFiles().ReadLink(folder / "one").ok());
+  EXPECT_EQ(SystemFiles().ReadLink(folder / "none").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(SystemFiles().PointLink(folder / "no/link", "two").error().code, ErrorCode::kNotFound);
+}
+
 TEST(WriteFileAtomicallyTest, SyncsBeforeItRenames) {
   const TemporaryFolder folder;
   FaultyFileSystem files;
