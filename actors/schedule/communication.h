@@ -1,0 +1,33 @@
+// Sends and receives as actions of their own, as files of other runtimes list them. Ours derives
+// them from the compute actions; this is for writing and reading such files. Pure.
+//   0SEND_F3 on the row of stage 0 meets 1RECV_F3 on the row of stage 1, and 1SEND_B3 meets
+//   0RECV_B3: a send carries the sender's stage, a receive the receiver's. Two stages of one rank
+//   hand over without either.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "actors/schedule/schedule.h"
+
+namespace troupe {
+
+// The lists with every send right after what it sends and every receive where its send happens, in
+// one order of all ranks: rank by rank in turn, whatever is ready. So they run without deadlock
+// even where each send waits for its receive. An overlapped pair waits here for both its inputs and
+// sends at its end, as in PyTorch. kInvalidSpec where the schedule is not valid or cannot run so.
+Result<std::vector<std::vector<Action>>> WithCommunication(const Schedule& schedule);
+
+// What is wrong with an action of a list that has sends and receives.
+struct Misplaced {
+  Rank rank{};
+  size_t index = 0;  // in the rank's list
+  std::string why{};
+};
+// Whether the sends and receives in `lists` are exactly those that the compute actions need, sends
+// after and receives before theirs. `schedule` gives the stages' ranks and directions only.
+std::optional<Misplaced> FindMisplacedCommunication(const Schedule& schedule,
+                                                    const std::vector<std::vector<Action>>& lists);
+
+}  // namespace troupe
