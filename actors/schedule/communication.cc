@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "actors/schedule/deadlock.h"
@@ -24,10 +25,27 @@ Action ReceiveOf(const Transfer& input) {
           .microbatch = input.microbatch};
 }
 
+// What the wait belongs to: a send or a reduction of the same stage and microbatch.
+ActionKind WaitsFor(ActionKind wait) {
+  return wait == ActionKind::kWaitSendForward    ? ActionKind::kSendForward
+         : wait == ActionKind::kWaitSendBackward ? ActionKind::kSendBackward
+                                                 : ActionKind::kReduceGrad;
+}
+
+bool IsWait(ActionKind kind) {
+  return kind == ActionKind::kWaitSendForward || kind == ActionKind::kWaitSendBackward ||
+         kind == ActionKind::kWaitReduceGrad;
+}
+
+Action WaitAfter(const Action& action, ActionKind wait) {
+  return {.stage = action.stage, .kind = wait, .microbatch = action.microbatch};
+}
+
 class Lowering {
  public:
-  explicit Lowering(const Schedule& schedule)
+  Lowering(const Schedule& schedule, Waits waits)
       : schedule_(schedule),
+        waits_(waits),
         next_(schedule.num_ranks, 0),
         produced_(size_t{2} * schedule.num_stages * schedule.num_microbatches, false),
         lists_(schedule.num_ranks) {}
@@ -46,6 +64,7 @@ class Lowering {
                          "waits there for both its inputs; write the file without them",
                          CellName(schedule_, Rank(rank), next_[rank]));
       }
+      ListGradientWaits(Rank(rank));
     }
     return std::move(lists_);
   }
@@ -76,20 +95,51 @@ class Lowering {
     std::vector<Action>& list = lists_[rank.value];
     list.insert(list.end(), actions.begin() + first, actions.begin() + end);
     for (size_t i = first; i < end; ++i) {
-      const auto output = OutputOf(schedule_, actions[i]);
-      if (!output) {
-        continue;
-      }
-      produced_[Index(*output)] = true;
-      if (output->crosses_ranks()) {
-        list.push_back(SendOf(*output));
-        lists_[output->to.value].push_back(ReceiveOf(*output));
-      }
+      SendOutput(actions[i]);
+    }
+    for (size_t i = first; waits_ == Waits::kListed && i < end; ++i) {
+      ListWait(rank, actions[i]);
     }
     return true;
   }
 
+  void SendOutput(const Action& action) {
+    const auto output = OutputOf(schedule_, action);
+    if (!output) {
+      return;
+    }
+    produced_[Index(*output)] = true;
+    if (output->crosses_ranks()) {
+      lists_[output->from.value].push_back(SendOf(*output));
+      lists_[output->to.value].push_back(ReceiveOf(*output));
+    }
+  }
+
+  // A backward proves that its Forward's output was read; a reduction ends at once.
+  void ListWait(Rank rank, const Action& action) {
+    const bool backward =
+        action.kind == ActionKind::kBackward || action.kind == ActionKind::kBackwardInput;
+    const bool sent = backward && !schedule_.IsLastStage(action.stage) &&
+                      schedule_.RankOf(action.stage.Next()) != rank;
+    if (sent) {
+      lists_[rank.value].push_back(WaitAfter(action, ActionKind::kWaitSendForward));
+    } else if (action.kind == ActionKind::kReduceGrad) {
+      lists_[rank.value].push_back(WaitAfter(action, ActionKind::kWaitReduceGrad));
+    }
+  }
+
+  void ListGradientWaits(Rank rank) {
+    std::vector<Action>& list = lists_[rank.value];
+    const size_t end = waits_ == Waits::kListed ? list.size() : 0;
+    for (size_t i = 0; i < end; ++i) {
+      if (list[i].kind == ActionKind::kSendBackward) {
+        list.push_back(WaitAfter(list[i], ActionKind::kWaitSendBackward));
+      }
+    }
+  }
+
   const Schedule& schedule_;
+  Waits waits_;
   std::vector<size_t> next_;    // per rank, into its list
   std::vector<bool> produced_;  // [stage, kind][microbatch]
   std::vector<std::vector<Action>> lists_;
@@ -102,8 +152,12 @@ class CommunicationOfRank {
       : schedule_(schedule), rank_(rank), list_(list) {}
 
   std::optional<Misplaced> FindMisplaced() {
+    if (auto misplaced = FindMisplacedWait()) {
+      return misplaced;
+    }
     for (size_t i = 0; i < list_.size(); ++i) {
-      if (IsCommunication(list_[i].kind) && !positions_.emplace(KeyOf(list_[i]), i).second) {
+      if (IsCommunication(list_[i].kind) && !IsWait(list_[i].kind) &&
+          !positions_.emplace(KeyOf(list_[i]), i).second) {
         return At(i, "it stands here a second time; leave one out");
       }
     }
@@ -126,6 +180,24 @@ class CommunicationOfRank {
 
   Misplaced At(size_t index, std::string why) const {
     return {.rank = rank_, .index = index, .why = std::move(why)};
+  }
+
+  std::optional<Misplaced> FindMisplacedWait() const {
+    std::set<Key> pending;  // sends and reductions without their wait so far
+    for (size_t i = 0; i < list_.size(); ++i) {
+      const Action& action = list_[i];
+      if (IsWait(action.kind)) {
+        const Key key{WaitsFor(action.kind), action.stage, action.microbatch};
+        if (pending.erase(key) == 0) {
+          return At(i, fmt::format("no {} of its stage and microbatch stands before it; leave it "
+                                   "out",
+                                   KindLetters(WaitsFor(action.kind))));
+        }
+      } else {
+        pending.insert(KeyOf(action));
+      }
+    }
+    return std::nullopt;
   }
 
   // The send and the receive that belong to a compute action; takes them off `positions_`.
@@ -161,9 +233,9 @@ class CommunicationOfRank {
 
 }  // namespace
 
-Result<std::vector<std::vector<Action>>> WithCommunication(const Schedule& schedule) {
+Result<std::vector<std::vector<Action>>> WithCommunication(const Schedule& schedule, Waits waits) {
   RETURN_IF_ERROR(ValidateStructure(schedule));
-  return Lowering(schedule).Run();
+  return Lowering(schedule, waits).Run();
 }
 
 std::optional<Misplaced> FindMisplacedCommunication(const Schedule& schedule,

@@ -35,7 +35,9 @@ std::string ToCsvRow(const std::vector<Action>& actions);
 std::string ToCsv(const Schedule& schedule);
 // kInvalidSpec, naming the cell, where the dialect lacks something that the schedule has.
 Result<std::string> ToCsv(const Schedule& schedule, Dialect dialect);
-// With sends and receives, for runtimes that do not derive them (see communication.h).
+// With sends and receives, for runtimes that do not derive them (communication.h). PyTorch's
+// dialect lists waits as well, as its recent versions ask; older ones do not know them and take
+// Troupe's.
 Result<std::string> ToCsvWithCommunication(const Schedule& schedule,
                                            Dialect dialect = Dialect::kTroupe);
 

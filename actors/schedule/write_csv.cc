@@ -77,7 +77,8 @@ Result<std::string> ToCsvWithCommunication(const Schedule& schedule, Dialect dia
   if (dialect == Dialect::kPyTorch) {
     RETURN_IF_ERROR(CheckPyTorchHas(schedule, /*with_communication=*/true));
   }
-  ASSIGN_OR_RETURN(const auto lists, WithCommunication(schedule));
+  const Waits waits = dialect == Dialect::kPyTorch ? Waits::kListed : Waits::kImplied;
+  ASSIGN_OR_RETURN(const auto lists, WithCommunication(schedule, waits));
   return ToCsvLists(lists);
 }
 

@@ -18,6 +18,14 @@ TEST(Communication, StandsRightAfterWhatItSends) {
             "1RECV_F0,1F0,1RECV_F1,1B0,1SEND_B0,1F1,1B1,1SEND_B1\r\n");
 }
 
+TEST(Communication, ListsWhereSendsEnd) {
+  const Schedule schedule = *ParseCsv("0F0,0F1,0B0,0B1,0REDUCE_GRAD\n1F0,1B0,1F1,1B1\n", "waits");
+  EXPECT_EQ(*ToCsvWithCommunication(schedule, Dialect::kPyTorch),
+            "0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0B0,0WAIT_SEND_F0,0RECV_B1,0B1,0WAIT_SEND_F1,"
+            "0REDUCE_GRAD,0WAIT_REDUCE_GRAD\r\n"
+            "1RECV_F0,1F0,1RECV_F1,1B0,1SEND_B0,1F1,1B1,1SEND_B1,1WAIT_SEND_B0,1WAIT_SEND_B1\r\n");
+}
+
 TEST(Communication, StagesOfOneRankHandOver) {
   const Schedule schedule = *Generate({.name = "zb-v", .num_ranks = 2, .num_microbatches = 1});
   EXPECT_EQ(*ToCsvWithCommunication(schedule),
@@ -36,13 +44,15 @@ TEST(Communication, EveryScheduleReadsBackWithIt) {
   for (const ScheduleInfo& known : KnownSchedules()) {
     const Schedule schedule =
         *Generate({.name = std::string(known.name), .num_ranks = 4, .num_microbatches = 12});
-    const auto text = ToCsvWithCommunication(schedule);
-    ASSERT_TRUE(text.ok()) << text.error().message;
-    CsvNotes notes;
-    const auto read = ParseCsv(*text, known.name, &notes);
-    ASSERT_TRUE(read.ok()) << read.error().message;
-    EXPECT_TRUE(notes.with_communication);
-    EXPECT_EQ(read->ranks, schedule.ranks) << known.name;
+    for (const Waits waits : {Waits::kImplied, Waits::kListed}) {
+      Schedule sent = schedule;
+      sent.ranks = *WithCommunication(schedule, waits);
+      CsvNotes notes;
+      const auto read = ParseCsv(ToCsv(sent), known.name, &notes);
+      ASSERT_TRUE(read.ok()) << read.error().message;
+      EXPECT_TRUE(notes.with_communication);
+      EXPECT_EQ(read->ranks, schedule.ranks) << known.name;
+    }
   }
 }
 

@@ -147,6 +147,9 @@ TEST(ScheduleCsv, RefusesCommunicationThatDoesNotMatch) {
       {"0F0,0SEND_F0,0RECV_B0,0B0\n,1RECV_F0,1F0,1B0,1SEND_B0\n",
        "row 2, cell 1: an empty cell, but the file has sends and receives"},
       {"0F0,0SEND_F0,1RECV_F0,1F0,1B0,0B0\n", "row 1, cell 2 (0SEND_F0): no compute action"},
+      {"0F0,0WAIT_SEND_F0,0SEND_F0,0RECV_B0,0B0\n1RECV_F0,1F0,1B0,1SEND_B0\n",
+       "row 1, cell 2 (0WAIT_SEND_F0): no SEND_F of its stage and microbatch stands before it"},
+      {"0F0,0B0,0WAIT_REDUCE_GRAD\n", "row 1, cell 3 (0WAIT_REDUCE_GRAD): no REDUCE_GRAD of its"},
   };
   for (const auto& [text, reason] : cases) {
     const auto read = ParseCsv(text, "bad");
