@@ -21,9 +21,12 @@ constexpr std::array<KindSpelling, kNumActionKinds> kSpellings = {{
     {ActionKind::kRecvForward, "RECV_F", "RecvForward"},
     {ActionKind::kSendBackward, "SEND_B", "SendBackward"},
     {ActionKind::kRecvBackward, "RECV_B", "RecvBackward"},
+    {ActionKind::kWaitSendForward, "WAIT_SEND_F", "WaitSendForward"},
+    {ActionKind::kWaitSendBackward, "WAIT_SEND_B", "WaitSendBackward"},
     {ActionKind::kUnshard, "UNSHARD", "Unshard"},
     {ActionKind::kReshard, "RESHARD", "Reshard"},
     {ActionKind::kReduceGrad, "REDUCE_GRAD", "ReduceGrad"},
+    {ActionKind::kWaitReduceGrad, "WAIT_REDUCE_GRAD", "WaitReduceGrad"},
 }};
 
 // Takes a decimal number off the front of `text`; false without a digit or beyond `limit`.
@@ -61,7 +64,8 @@ bool TakePart(std::string_view& text, Action& action) {
 bool IsCompute(ActionKind kind) { return kind <= ActionKind::kBackward; }
 
 bool IsCommunication(ActionKind kind) {
-  return kind >= ActionKind::kSendForward && kind <= ActionKind::kRecvBackward;
+  return (kind >= ActionKind::kSendForward && kind <= ActionKind::kWaitSendBackward) ||
+         kind == ActionKind::kWaitReduceGrad;
 }
 
 bool HasMicrobatch(ActionKind kind) { return kind < ActionKind::kUnshard; }

@@ -4,8 +4,9 @@
 //
 // Text is PyTorch's textual schedule grammar, with one addition for parts of a weight gradient:
 //   action := STAGE TYPE [MICROBATCH] ["/" PART "of" PARTS]      PART counts from 1
-//   TYPE   := F | I | W | B | SEND_F | RECV_F | SEND_B | RECV_B | UNSHARD | RESHARD | REDUCE_GRAD
-// The microbatch is left out exactly for UNSHARD, RESHARD and REDUCE_GRAD.
+//   TYPE   := F | I | W | B | SEND_F | RECV_F | SEND_B | RECV_B | WAIT_SEND_F | WAIT_SEND_B
+//           | UNSHARD | RESHARD | REDUCE_GRAD | WAIT_REDUCE_GRAD
+// The microbatch is left out exactly for the last four.
 #pragma once
 
 #include <cstdint>
@@ -18,19 +19,22 @@
 namespace troupe {
 
 enum class ActionKind : uint8_t {
-  kForward,         // F
-  kBackwardInput,   // I: gradient of the stage's input
-  kBackwardWeight,  // W: gradient of the stage's weights, after I of the same microbatch
-  kBackward,        // B: I and W as one; sends the input gradient at its end
-  kSendForward,     // carries the sender's stage
-  kRecvForward,     // carries the receiver's stage
-  kSendBackward,    // carries the sender's stage
-  kRecvBackward,    // carries the receiver's stage
+  kForward,          // F
+  kBackwardInput,    // I: gradient of the stage's input
+  kBackwardWeight,   // W: gradient of the stage's weights, after I of the same microbatch
+  kBackward,         // B: I and W as one; sends the input gradient at its end
+  kSendForward,      // carries the sender's stage
+  kRecvForward,      // carries the receiver's stage
+  kSendBackward,     // carries the sender's stage
+  kRecvBackward,     // carries the receiver's stage
+  kWaitSendForward,  // until the send of the same stage and microbatch is over
+  kWaitSendBackward,
   kUnshard,         // gathers the stage's parameters
   kReshard,         // drops the gathered parameters again
   kReduceGrad,      // reduces the stage's gradients over the data-parallel group
+  kWaitReduceGrad,  // until the stage's reduction is over
 };
-inline constexpr int kNumActionKinds = 11;
+inline constexpr int kNumActionKinds = 14;
 
 inline constexpr int32_t kNotPaired = -1;
 
@@ -51,7 +55,7 @@ struct Action {
 
 // Forward, BackwardInput, BackwardWeight or Backward.
 bool IsCompute(ActionKind kind);
-// Send or receive.
+// Send, receive or wait: what follows from the other actions.
 bool IsCommunication(ActionKind kind);
 bool HasMicrobatch(ActionKind kind);
 // "F", "I", "W", "B", "SEND_F", …: the spelling in files and drawings.

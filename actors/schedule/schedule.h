@@ -1,5 +1,5 @@
 // A schedule: per rank an ordered list of actions, and which rank holds which stage. Also the
-// topology questions that follow from it (who feeds whom) and its CSV form.
+// topology questions that follow from it (who feeds whom). Its file form: csv.h.
 // Pure values: any thread.
 #pragma once
 
@@ -30,7 +30,8 @@ struct Schedule {
   int num_directions = 1;
   bool forward_only = false;      // evaluation and sampling: no backward, nothing is kept
   std::vector<Rank> placement{};  // stage → rank
-  std::vector<std::vector<Action>> ranks{};  // rank → its actions in order
+  // Rank → its actions in order; sends and receives follow from them and are not listed.
+  std::vector<std::vector<Action>> ranks{};
 
   Rank RankOf(StageId stage) const { return placement[stage.value]; }
   const std::vector<Action>& ActionsOf(Rank rank) const { return ranks[rank.value]; }
@@ -72,15 +73,5 @@ std::vector<Rank> LoopPlacement(int num_ranks, int num_stages);
 std::vector<Rank> VPlacement(int num_ranks, int num_stages);
 // Two directions of one stage a rank: stages 0..p-1 lie on ranks 0..p-1, stages p..2p-1 on p-1..0.
 std::vector<Rank> BidirectionalPlacement(int num_ranks);
-
-// The list without SEND_*/RECV_*, which the executor derives itself.
-Schedule WithoutCommunication(const Schedule& schedule);
-
-// One row of a CSV file: "0F0,0F1,0B0,(0F2;0B1)OVERLAP_F_B".
-std::string ToCsvRow(const std::vector<Action>& actions);
-std::string ToCsv(const Schedule& schedule);
-// Reads one row a rank; stages, microbatches and placement come from the actions, in one direction.
-// Empty cells are skipped. An error names row and cell, both from 1.
-Result<Schedule> ParseCsv(std::string_view text, std::string_view name);
 
 }  // namespace troupe

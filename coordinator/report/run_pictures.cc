@@ -48,7 +48,7 @@ void Thin(std::vector<StackedSample>& samples) {
 
 RunPictures::RunPictures(std::string job_name, const JobPlan& plan)
     : job_name_(std::move(job_name)),
-      schedule_(WithoutCommunication(plan.train)),
+      schedule_(plan.train),
       fullest_rank_(FullestRank(plan)),
       fullest_predicted_(
           static_cast<double>(TotalOf(plan.memory[static_cast<size_t>(fullest_rank_)]))) {

@@ -4,6 +4,8 @@
 #include <sstream>
 #include <vector>
 
+#include "actors/schedule/csv.h"
+#include "actors/schedule/validator.h"
 #include "coordinator/job/job_file.h"
 #include "runtime/base/check.h"
 #include "runtime/format/checkpoint_manifest.h"
@@ -138,6 +140,33 @@ void FuzzManifest(std::span<const std::byte> bytes) {
   if (!manifest.ok()) return CheckSentence(manifest.error());
   const auto again = ParseManifestJson(ManifestJson(*manifest), "/fuzz");
   CHECK(again.ok() && *again == *manifest, "{}", TextOf(bytes));
+}
+
+void FuzzScheduleCsv(std::span<const std::byte> bytes) {
+  const auto schedule = ParseCsv(TextOf(bytes), "fuzz");
+  if (!schedule.ok()) {
+    const std::string& words = schedule.error().message;
+    CHECK(schedule.error().code == ErrorCode::kInvalidSpec);
+    CHECK(words.starts_with("row ") && words.find(", cell ") != std::string::npos, "{}", words);
+    CHECK(words.size() < 500, "{}", words);
+    for (const char c : words) CHECK(c >= ' ' && c <= '~', "{}", words);
+    return;
+  }
+  const std::string written = ToCsv(*schedule);
+  const bool valid = Validate(*schedule).ok();
+  CsvNotes notes;
+  const auto again = ParseCsv(written, "fuzz", &notes);
+  CHECK(again.ok() && again->num_directions == schedule->num_directions, "{}", written);
+  // A list that cannot be, with W but no I, may look like the older dialect.
+  CHECK(again->ranks == schedule->ranks || (notes.older_dialect && !valid), "{}", written);
+  if (const auto plain = ToCsv(*schedule, Dialect::kPyTorch); plain.ok()) {
+    CHECK(*plain == written, "{}", *plain);
+  }
+  if (const auto sent = ToCsvWithCommunication(*schedule); sent.ok()) {
+    CHECK(valid, "{}", written);
+    const auto read = ParseCsv(*sent, "fuzz");
+    CHECK(read.ok() && read->ranks == schedule->ranks, "{}", *sent);
+  }
 }
 
 void FuzzUcxFrame(std::span<const std::byte> bytes) {

@@ -15,6 +15,8 @@ void FuzzTokenFile(std::span<const std::byte> bytes);
 void FuzzManifest(std::span<const std::byte> bytes);
 // A job file, read to the effective job; errors are those of a bad spec.
 void FuzzJobFile(std::span<const std::byte> bytes);
+// A schedule that a user wrote, in either dialect, with or without sends and receives.
+void FuzzScheduleCsv(std::span<const std::byte> bytes);
 // A message, a link frame or an address of the UCX transport.
 void FuzzUcxFrame(std::span<const std::byte> bytes);
 

@@ -148,6 +148,14 @@ TEST(MutationTest, JobFile) {
   Feed("job_file", FuzzJobFile, {block, "extends: /fuzz\n" + block}, /*mutations_per_seed=*/5000);
 }
 
+TEST(MutationTest, ScheduleCsv) {
+  Feed("schedule_csv", FuzzScheduleCsv,
+       {"0F0,0F1,(0F2;0B0)OVERLAP_F_B,0B1,0B2\r\n1F0,1I0,1F1,1W0/1of2,1W0/2of2,1B1,1F2,1B2\r\n",
+        "0F0,0SEND_F0,0RECV_B0,0B0,0WAIT_SEND_F0,0REDUCE_GRAD\n1UNSHARD,1RECV_F0,1F0,1I0,1SEND_B0,"
+        "1W0\n",
+        "0F0,3F1,3B1,0B0\n1F0,2F1,2B1,1B0\n", "0F0,,0BW0\n1F0,1B0,1W0\n"});
+}
+
 TEST(MutationTest, TokenFile) {
   std::string narrow(1024, '\0');
   const int32_t header[] = {20240520, 1, 4};

@@ -71,6 +71,9 @@ TEST(ActionKinds, AreClassed) {
   EXPECT_TRUE(IsCompute(ActionKind::kBackward));
   EXPECT_FALSE(IsCompute(ActionKind::kSendForward));
   EXPECT_TRUE(IsCommunication(ActionKind::kRecvBackward));
+  EXPECT_TRUE(IsCommunication(ActionKind::kWaitSendForward));
+  EXPECT_TRUE(IsCommunication(ActionKind::kWaitReduceGrad));
+  EXPECT_FALSE(HasMicrobatch(ActionKind::kWaitReduceGrad));
   EXPECT_FALSE(IsCommunication(ActionKind::kUnshard));
   EXPECT_EQ(KindName(ActionKind::kBackwardInput), "BackwardInput");
   EXPECT_EQ(KindLetters(ActionKind::kBackwardInput), "I");

@@ -5,6 +5,7 @@
 
 #include <set>
 
+#include "actors/schedule/csv.h"
 #include "actors/schedule/validator.h"
 
 namespace troupe {

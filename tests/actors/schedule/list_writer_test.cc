@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "actors/schedule/csv.h"
+
 namespace troupe {
 namespace {
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "actors/schedule/csv.h"
 #include "actors/schedule/generators.h"
 
 namespace troupe {

@@ -1,6 +1,5 @@
 #include "actors/schedule/schedule.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "actors/schedule/generators.h"
@@ -8,67 +7,7 @@
 namespace troupe {
 namespace {
 
-using ::testing::HasSubstr;
-
 Schedule TwoByTwo() { return *Generate({.name = "1f1b", .num_ranks = 2, .num_microbatches = 2}); }
-
-TEST(ScheduleCsv, WritesOneRowARank) {
-  EXPECT_EQ(ToCsv(TwoByTwo()), "0F0,0F1,0B0,0B1\r\n1F0,1B0,1F1,1B1\r\n");
-}
-
-TEST(ScheduleCsv, ReadsBackWhatItWrites) {
-  const Schedule written = *Generate({.name = "gpipe", .num_ranks = 3, .num_microbatches = 5});
-  const auto read = ParseCsv(ToCsv(written), "mine");
-  ASSERT_TRUE(read.ok()) << read.error().message;
-  EXPECT_EQ(read->name, "mine");
-  EXPECT_EQ(read->num_stages, 3);
-  EXPECT_EQ(read->num_microbatches, 5);
-  EXPECT_EQ(read->placement, written.placement);
-  EXPECT_EQ(read->ranks, written.ranks);
-}
-
-TEST(ScheduleCsv, KeepsOverlappedPairs) {
-  const std::string text = "0F0,(0F1;0B0)OVERLAP_F_B,0B1\r\n";
-  const auto read = ParseCsv(text, "pairs");
-  ASSERT_TRUE(read.ok()) << read.error().message;
-  ASSERT_EQ(read->ranks[0].size(), 4U);
-  EXPECT_EQ(read->ranks[0][0].pair, kNotPaired);
-  EXPECT_EQ(read->ranks[0][1].pair, read->ranks[0][2].pair);
-  EXPECT_NE(read->ranks[0][1].pair, kNotPaired);
-  EXPECT_EQ(ToCsv(*read), text);
-}
-
-TEST(ScheduleCsv, SkipsBlankCellsAndBlankLastLine) {
-  const auto read = ParseCsv("0F0, ,0B0\n,1F0,1B0\n\n", "blanks");
-  ASSERT_TRUE(read.ok()) << read.error().message;
-  EXPECT_EQ(read->num_ranks, 2);
-  EXPECT_EQ(ToCsv(*read), "0F0,0B0\r\n1F0,1B0\r\n");
-}
-
-TEST(ScheduleCsv, RefusesWithRowAndCell) {
-  const std::pair<const char*, const char*> cases[] = {
-      {"0F0,0B0\n1F0,,1Z0\n", "row 2, cell 3: action '1Z0'"},
-      {"(0F0;0B0,0B1\n", "row 1, cell 1: pair '(0F0;0B0' does not end"},
-      {"(0F0;0B0)OVERLAP\n", "does not end in )OVERLAP_F_B"},
-      {"()OVERLAP_F_B\n", "no stage number"},
-      {"0F0,0B0\n0F1,0B1\n", "row 2: 0F1 runs stage 0, which row 1 runs too"},
-      {"0F0,0B0\n2F0,2B0\n", "no row runs stage 1"},
-      {"0F0,0B1000000\n", "microbatches up to 1000000 need more than the 2 compute actions"},
-      {"0UNSHARD\n", "no compute action"},
-      {"", "no compute action"},
-  };
-  for (const auto& [text, reason] : cases) {
-    const auto read = ParseCsv(text, "bad");
-    ASSERT_FALSE(read.ok()) << text;
-    EXPECT_THAT(read.error().message, HasSubstr(reason));
-  }
-}
-
-TEST(ScheduleCsv, DropsCommunication) {
-  const auto read = ParseCsv("0F0,0SEND_F0,0RECV_B0,0B0\n1RECV_F0,1F0,1B0,1SEND_B0\n", "comms");
-  ASSERT_TRUE(read.ok());
-  EXPECT_EQ(ToCsv(WithoutCommunication(*read)), "0F0,0B0\r\n1F0,1B0\r\n");
-}
 
 TEST(ScheduleTopology, InputsAndOutputsMeet) {
   const Schedule schedule = TwoByTwo();

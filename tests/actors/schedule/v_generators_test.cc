@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "actors/schedule/csv.h"
 #include "actors/schedule/validator.h"
 
 namespace troupe {

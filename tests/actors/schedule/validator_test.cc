@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "actors/schedule/activations.h"
+#include "actors/schedule/csv.h"
 #include "actors/schedule/generators.h"
 
 namespace troupe {
@@ -33,7 +34,7 @@ TEST(Validator, NamesRowCellAndReason) {
       {"0B0,0F0\n", "row 1, cell 1 (0B0): it stands before 0F0"},
       {"0F0,0W0,0I0\n", "row 1, cell 2 (0W0): it stands before 0I0"},
       {"0F0,0B0,0B0\n", "row 1, cell 3 (0B0): this microbatch's input gradient"},
-      {"0F0,0B0,0W0\n", "row 1, cell 3 (0W0): this microbatch's weight gradient"},
+      {"0F0,0B0,0W0,0F1,0I1,0W1\n", "row 1, cell 3 (0W0): this microbatch's weight gradient"},
       {"0F0,0I0,0W0/2of2\n", "part 1 comes next"},
       {"0F0,0I0,0W0/1of2,0W0/2of3\n", "was cut into 2 parts, not 3"},
       {"0F0,0F1,0B0\n", "row 1: stage 0 lacks B (or I and W) of microbatch 1"},
@@ -43,11 +44,16 @@ TEST(Validator, NamesRowCellAndReason) {
       {"0F0,0REDUCE_GRAD,0B0\n", "row 1, cell 2 (0REDUCE_GRAD): stage 0 still has"},
       {"0F0,0B0,0REDUCE_GRAD,0REDUCE_GRAD\n", "reduced a second time"},
       {"0F0,1UNSHARD,0B0\n1F0,1B0\n", "row 1, cell 2 (1UNSHARD): stage 1 is placed on rank 1"},
-      {"0F0,0SEND_F0,0B0\n", "sends and receives follow"},
   };
   for (const auto& [csv, reason] : cases) {
     EXPECT_THAT(Refusal(csv), HasSubstr(reason)) << csv;
   }
+}
+
+TEST(Validator, RefusesSendsAndReceives) {
+  Schedule schedule = *ParseCsv("0F0,0B0\n", "sends");
+  schedule.ranks[0].push_back({.stage = StageId(0), .kind = ActionKind::kSendForward});
+  EXPECT_THAT(Validate(schedule).error().message, HasSubstr("sends and receives follow"));
 }
 
 TEST(Validator, CountsAPairAsOneCell) {

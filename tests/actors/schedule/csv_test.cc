@@ -1,0 +1,183 @@
+#include "actors/schedule/csv.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "actors/schedule/generators.h"
+#include "actors/schedule/validator.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::HasSubstr;
+
+Schedule TwoByTwo() { return *Generate({.name = "1f1b", .num_ranks = 2, .num_microbatches = 2}); }
+
+TEST(ScheduleCsv, WritesOneRowARank) {
+  EXPECT_EQ(ToCsv(TwoByTwo()), "0F0,0F1,0B0,0B1\r\n1F0,1B0,1F1,1B1\r\n");
+}
+
+TEST(ScheduleCsv, ReadsBackWhatItWrites) {
+  const Schedule written = *Generate({.name = "gpipe", .num_ranks = 3, .num_microbatches = 5});
+  CsvNotes notes{.older_dialect = true, .with_communication = true};
+  const auto read = ParseCsv(ToCsv(written), "mine", &notes);
+  ASSERT_TRUE(read.ok()) << read.error().message;
+  EXPECT_EQ(read->name, "mine");
+  EXPECT_EQ(read->num_stages, 3);
+  EXPECT_EQ(read->num_microbatches, 5);
+  EXPECT_EQ(read->placement, written.placement);
+  EXPECT_EQ(read->ranks, written.ranks);
+  EXPECT_FALSE(notes.older_dialect);
+  EXPECT_FALSE(notes.with_communication);
+}
+
+TEST(ScheduleCsv, KeepsOverlappedPairs) {
+  const std::string text = "0F0,(0F1;0B0)OVERLAP_F_B,0B1\r\n";
+  const auto read = ParseCsv(text, "pairs");
+  ASSERT_TRUE(read.ok()) << read.error().message;
+  ASSERT_EQ(read->ranks[0].size(), 4U);
+  EXPECT_EQ(read->ranks[0][0].pair, kNotPaired);
+  EXPECT_EQ(read->ranks[0][1].pair, read->ranks[0][2].pair);
+  EXPECT_NE(read->ranks[0][1].pair, kNotPaired);
+  EXPECT_EQ(ToCsv(*read), text);
+}
+
+TEST(ScheduleCsv, SkipsBlankCellsAndBlankLastLine) {
+  const auto read = ParseCsv("0F0, ,0B0\n,1F0,1B0\n\n", "blanks");
+  ASSERT_TRUE(read.ok()) << read.error().message;
+  EXPECT_EQ(read->num_ranks, 2);
+  EXPECT_EQ(ToCsv(*read), "0F0,0B0\r\n1F0,1B0\r\n");
+}
+
+TEST(ScheduleCsv, RefusesWithRowAndCell) {
+  const std::pair<std::string, const char*> cases[] = {
+      {"0F0,0B0\n1F0,,1Z0\n", "row 2, cell 3: action '1Z0'"},
+      {"0F0junk,0B0\n", "row 1, cell 1: action '0F0junk': 'junk' follows the action"},
+      {"(0F0;0B0,0B1\n", "row 1, cell 1: pair '(0F0;0B0' does not end"},
+      {"(0F0;0B0)OVERLAP\n", "does not end in )OVERLAP_F_B"},
+      {"(0F1;0UNSHARD)OVERLAP_F_B\n", "row 1, cell 1: pair '(0F1;0UNSHARD)OVERLAP_F_B' holds more"},
+      {"()OVERLAP_F_B\n", "no stage number"},
+      {"0F0," + std::string(101, '0') + "\n", "row 1, cell 2: 101 bytes that are no action"},
+      {"0F0,0B0\xc3\n", "row 1, cell 2: 4 bytes that are no action"},
+      {"0F0,0B0\n0F1,0B1\n", "row 2, cell 1 (0F1): row 1 runs stage 0 too"},
+      {"0F0,0B0\n2F0,2B0\n", "row 2, cell 1 (2F0): no row runs stage 1"},
+      {"0F0,0B1000000\n",
+       "row 1, cell 2 (0B1000000): 1 stages and microbatches 0 to 1000000 are more than 2 compute "
+       "actions can serve"},
+      {"0UNSHARD\n", "row 1, cell 1: the schedule has no compute action"},
+      {"", "row 1, cell 1: the schedule has no compute action"},
+  };
+  for (const auto& [text, reason] : cases) {
+    const auto read = ParseCsv(text, "bad");
+    ASSERT_FALSE(read.ok()) << text;
+    EXPECT_EQ(read.error().code, ErrorCode::kInvalidSpec);
+    EXPECT_THAT(read.error().message, HasSubstr(reason));
+  }
+}
+
+TEST(ScheduleCsv, TranslatesTheOlderDialect) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"0F0,0BW0\n1F0,1B0,1W0\n", "0F0,0B0\r\n1F0,1I0,1W0\r\n"},
+      {"0F0,0B0,0W0\n", "0F0,0I0,0W0\r\n"},  // W without I: no BW is needed to see it
+  };
+  for (const auto& [older, today] : cases) {
+    CsvNotes notes;
+    const auto read = ParseCsv(older, "older", &notes);
+    ASSERT_TRUE(read.ok()) << read.error().message;
+    EXPECT_TRUE(notes.older_dialect);
+    EXPECT_EQ(ToCsv(*read), today);
+    EXPECT_TRUE(Validate(*read).ok());
+  }
+  const auto mixed = ParseCsv("0F0,0BW0,0F1,0I1,0W1\n", "mixed");
+  ASSERT_FALSE(mixed.ok());
+  EXPECT_THAT(mixed.error().message, HasSubstr("row 1, cell 4: action '0I1': a file with BW"));
+  EXPECT_THAT(ParseCsv("0F0,0BW0junk\n", "junk").error().message, HasSubstr("'junk' follows"));
+}
+
+TEST(ScheduleCsv, TakesTheTwoDirectionsFromTheMicrobatches) {
+  const Schedule written = *Generate({.name = "dualpipe", .num_ranks = 4, .num_microbatches = 8});
+  const auto read = ParseCsv(ToCsv(written), "dualpipe");
+  ASSERT_TRUE(read.ok()) << read.error().message;
+  EXPECT_EQ(read->num_directions, 2);
+  EXPECT_EQ(read->num_microbatches, 8);
+  EXPECT_EQ(read->placement, written.placement);
+  EXPECT_EQ(read->ranks, written.ranks);
+  EXPECT_TRUE(Validate(*read).ok());
+  // Forward only is half as many actions.
+  const auto forwards = ParseCsv("0F0,2F1\n1F0,3F1\n", "forwards");
+  ASSERT_TRUE(forwards.ok()) << forwards.error().message;
+  EXPECT_EQ(forwards->num_directions, 2);
+  EXPECT_TRUE(forwards->forward_only);
+}
+
+TEST(ScheduleCsv, TakesIncompleteFilesForOneDirection) {
+  const char* one_direction[] = {"0F0,0B0\n1F1,1B1\n",         // every rank runs one half only
+                                 "0F0,0B0,1F0,1B0\n",          // no second half
+                                 "0F0,0F1,0B0,0B1,1F1,1B1\n",  // stage 0 runs both
+                                 "0F0,0B0,1F1,1B1,2F2,2B2\n",  // three stages
+                                 "0F0,0B0,1F1,1B1,0F2,0B2,1F2,1B2\n"};  // three microbatches
+  for (const char* text : one_direction) {
+    const auto read = ParseCsv(text, "one");
+    ASSERT_TRUE(read.ok()) << read.error().message;
+    EXPECT_EQ(read->num_directions, 1) << text;
+  }
+  EXPECT_EQ(ParseCsv("0F0,0B0,1F1,1B1\n", "two")->num_directions, 2);
+}
+
+TEST(ScheduleCsv, DropsCommunicationThatMatches) {
+  CsvNotes notes;
+  const auto read = ParseCsv("0F0,0SEND_F0,0RECV_B0,0B0\n1RECV_F0,1F0,1B0,1SEND_B0\n", "c", &notes);
+  ASSERT_TRUE(read.ok()) << read.error().message;
+  EXPECT_TRUE(notes.with_communication);
+  EXPECT_EQ(ToCsv(*read), "0F0,0B0\r\n1F0,1B0\r\n");
+}
+
+TEST(ScheduleCsv, RefusesCommunicationThatDoesNotMatch) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"0F0,0RECV_B0,0B0\n1RECV_F0,1F0,1B0,1SEND_B0\n",
+       "row 1, cell 1 (0F0): its output goes to rank 1, but 0SEND_F0 does not stand after it"},
+      {"0SEND_F0,0F0,0RECV_B0,0B0\n1RECV_F0,1F0,1B0,1SEND_B0\n",
+       "row 1, cell 2 (0F0): its output goes to rank 1, but 0SEND_F0 does not stand after it"},
+      {"0F0,0SEND_F0,0B0,0RECV_B0\n1RECV_F0,1F0,1B0,1SEND_B0\n",
+       "row 1, cell 3 (0B0): its input comes from rank 1, but 0RECV_B0 does not stand before it"},
+      {"0F0,0SEND_F0,0RECV_B0,0B0,0SEND_F0\n1RECV_F0,1F0,1B0,1SEND_B0\n",
+       "row 1, cell 5 (0SEND_F0): it stands here a second time"},
+      {"0F0,0SEND_F0,0RECV_B0,0B0\n1RECV_F0,1F0,1SEND_F0,1B0,1SEND_B0\n",
+       "row 2, cell 3 (1SEND_F0): no compute action of this row needs it"},
+      {"0F0,0SEND_F0,0RECV_B0,0B0\n,1RECV_F0,1F0,1B0,1SEND_B0\n",
+       "row 2, cell 1: an empty cell, but the file has sends and receives"},
+      {"0F0,0SEND_F0,1RECV_F0,1F0,1B0,0B0\n", "row 1, cell 2 (0SEND_F0): no compute action"},
+      {"0F0,0WAIT_SEND_F0,0SEND_F0,0RECV_B0,0B0\n1RECV_F0,1F0,1B0,1SEND_B0\n",
+       "row 1, cell 2 (0WAIT_SEND_F0): no SEND_F of its stage and microbatch stands before it"},
+      {"0F0,0B0,0WAIT_REDUCE_GRAD\n", "row 1, cell 3 (0WAIT_REDUCE_GRAD): no REDUCE_GRAD of its"},
+  };
+  for (const auto& [text, reason] : cases) {
+    const auto read = ParseCsv(text, "bad");
+    ASSERT_FALSE(read.ok()) << text;
+    EXPECT_THAT(read.error().message, HasSubstr(reason));
+  }
+}
+
+TEST(ScheduleCsv, PyTorchsDialectRefusesWhatItLacks) {
+  EXPECT_EQ(*ToCsv(TwoByTwo(), Dialect::kPyTorch), ToCsv(TwoByTwo()));
+  const std::pair<Schedule, const char*> cases[] = {
+      {*Generate({.name = "dualpipe", .num_ranks = 2, .num_microbatches = 4}),
+       "schedule dualpipe: PyTorch's files have no two directions"},
+      {*ParseCsv("0F0,0I0,0W0/1of2,0W0/2of2\n", "parts"),
+       "row 1, cell 3 (0W0/1of2): PyTorch's files have no parts of a weight gradient"},
+      {*ParseCsv("0F0,0B0,0REDUCE_GRAD\n", "reduce"),
+       "row 1, cell 3 (0REDUCE_GRAD): PyTorch's files have no collectives without sends"},
+      {GenerateForwardOnly(2, 2, 2), "PyTorch's files have no schedules without backward"},
+  };
+  for (const auto& [schedule, reason] : cases) {
+    const auto text = ToCsv(schedule, Dialect::kPyTorch);
+    ASSERT_FALSE(text.ok());
+    EXPECT_THAT(text.error().message, HasSubstr(reason));
+    EXPECT_TRUE(ToCsv(schedule, Dialect::kTroupe).ok());
+  }
+  EXPECT_FALSE(ToCsvWithCommunication(cases[0].first, Dialect::kPyTorch).ok());
+  EXPECT_TRUE(ToCsvWithCommunication(cases[2].first, Dialect::kPyTorch).ok());
+}
+
+}  // namespace
+}  // namespace troupe
