@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "actors/schedule/csv.h"
 #include "actors/schedule/generators.h"
 #include "actors/schedule/transforms.h"
 #include "actors/schedule/validator.h"

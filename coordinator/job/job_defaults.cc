@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "actors/plan/batch_arithmetic.h"
+#include "actors/plan/train_schedule.h"
 #include "actors/schedule/generators.h"
 
 namespace troupe {
@@ -40,6 +42,16 @@ void ModelDefaults(proto::Model* model, Provenance& provenance) {
   TROUPE_DEFAULT(model, "model", mlp_bias, false);
 }
 
+// A bidirectional schedule sums each direction's microbatches by itself. What cannot be laid out is
+// refused later.
+int Directions(const proto::Parallelism& parallelism, const proto::Batch& batch) {
+  const auto arithmetic = BatchOf(batch, parallelism.dp());
+  if (!arithmetic.ok()) return 1;
+  const auto train = TrainScheduleOf(parallelism, parallelism.pp(),
+                                     static_cast<int>(arithmetic->num_microbatches));
+  return train.ok() ? train->schedule.num_directions : 1;
+}
+
 void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
   proto::Parallelism* p = spec.mutable_parallelism();
   TROUPE_DEFAULT(p, "parallelism", dp, 1);
@@ -50,7 +62,7 @@ void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
   TROUPE_DEFAULT(p, "parallelism", schedule, "1f1b");
   if (auto name = CanonicalScheduleName(p->schedule()); name.ok()) p->set_schedule(*name);
   proto::Batch* batch = spec.mutable_batch();
-  TROUPE_DEFAULT(batch, "batch", gradient_groups, p->dp());
+  TROUPE_DEFAULT(batch, "batch", gradient_groups, p->dp() * Directions(*p, *batch));
   proto::Resources* resources = spec.mutable_resources();
   // Axes that are out of range are refused later; their product must not overflow here.
   const double product = double{1} * p->dp() * p->cp() * p->tp() * p->pp();

@@ -19,6 +19,7 @@ using google::protobuf::Message;
 using google::protobuf::Reflection;
 
 constexpr int64_t kFileBytesMax = int64_t{1} << 20;
+constexpr int64_t kScheduleBytesMax = int64_t{64} << 20;
 constexpr int kExtendsMax = 8;
 constexpr size_t kSentenceBytesMax = 1000;
 
@@ -49,10 +50,26 @@ void ResolvePaths(FileSystem& files, const std::string& folder, proto::JobSpec& 
   if (spec.data().has_train()) resolve(spec.mutable_data()->mutable_train());
   if (spec.model().has_config()) resolve(spec.mutable_model()->mutable_config());
   if (spec.model().has_init_from()) resolve(spec.mutable_model()->mutable_init_from());
+  if (spec.parallelism().has_schedule_csv()) {
+    resolve(spec.mutable_parallelism()->mutable_schedule_csv());
+  }
   const std::string& resume = spec.checkpoint().resume();
   if (resume != "" && resume != "never" && resume != "auto") {
     resolve(spec.mutable_checkpoint()->mutable_resume());
   }
+}
+
+// The job carries the schedule's text: no other host needs the file.
+Status ReadSchedule(FileSystem& files, LoadedJob& job) {
+  proto::Parallelism& parallelism = *job.spec.mutable_parallelism();
+  if (parallelism.has_schedule_csv()) {
+    auto text = files.ReadFile(parallelism.schedule_csv(), kScheduleBytesMax);
+    if (!text.ok()) return Context("parallelism.schedule_csv", std::move(text).error());
+    parallelism.set_schedule_actions(*std::move(text));
+    job.provenance["parallelism.schedule_actions"] = {.source = parallelism.schedule_csv()};
+  }
+  if (parallelism.has_schedule_actions()) parallelism.set_schedule("csv");
+  return {};
 }
 
 // A list replaces a list.
@@ -194,6 +211,9 @@ Result<LoadedJob> LoadJob(FileSystem& files, const std::string& path,
   if (Status merged = MergeHfConfig(files, *job.spec.mutable_model(), job.provenance);
       !merged.ok()) {
     errors.push_back(AtPlace(job, std::move(merged).error()).message);
+  }
+  if (Status read = ReadSchedule(files, job); !read.ok()) {
+    errors.push_back(AtPlace(job, std::move(read).error()).message);
   }
   if (!errors.empty()) return Joined(errors, ErrorCode::kInvalidSpec);
   ApplyDefaults(job.spec, job.provenance);
