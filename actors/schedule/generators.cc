@@ -4,6 +4,7 @@
 
 #include "actors/schedule/dual_pipe_generators.h"
 #include "actors/schedule/loop_generators.h"
+#include "actors/schedule/stable_pattern.h"
 #include "actors/schedule/v_generators.h"
 
 namespace troupe {
@@ -19,7 +20,7 @@ struct KnownSchedule {
 constexpr std::string_view kAnyShape = "any p, any m";
 constexpr std::string_view kGroupRule = "p <= N <= m, m mod N = 0 or >= p (or m < p)";
 
-constexpr std::array<KnownSchedule, 11> kKnown = {{
+constexpr std::array<KnownSchedule, 13> kKnown = {{
     {{.name = "1f1b",
       .aliases = {"pipedream-flush"},
       .constraint = kAnyShape,
@@ -93,6 +94,26 @@ constexpr std::array<KnownSchedule, 11> kKnown = {{
       .peak = "p",
       .messages = "4(p-1)"},
      FillZeroBubbleV},
+    {{.name = "v-half",
+      .placement = PlacementKind::kV,
+      .chunks_default = 2,
+      .chunks_min = 2,
+      .chunks_max = 2,
+      .constraint = kAnyShape,
+      .bubble = "(1.5p-3.5)f for p even, (1.5p-2)f for p odd",
+      .peak = "floor((p+2)/2)",
+      .messages = "4(p-1)"},
+     FillVHalf},
+    {{.name = "v-min",
+      .placement = PlacementKind::kV,
+      .chunks_default = 2,
+      .chunks_min = 2,
+      .chunks_max = 2,
+      .constraint = "any p, any m; meant for f=b=w",
+      .bubble = "(2p-2.5)f; (2p-3.5)f where p mod 3 = 0",
+      .peak = "floor((p+4)/3)",
+      .messages = "4(p-1)"},
+     FillVMin},
     {{.name = "dualpipe",
       .placement = PlacementKind::kBidirectional,
       .parameter_replicas = 2,

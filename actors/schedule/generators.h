@@ -1,6 +1,6 @@
 // Schedules by name. Called by the planner (coordinator) and by every rank, which build the same
 // lists from the same spec. Pure. The papers stand at the heads of the families' files:
-// loop_generators.h, v_generators.h, dual_pipe_generators.h.
+// loop_generators.h, v_generators.h, stable_pattern.h, dual_pipe_generators.h.
 #pragma once
 
 #include <array>
@@ -29,7 +29,7 @@ std::string_view PlacementName(PlacementKind kind);  // "loop", "v", "bidirectio
 
 // What `troupe schedule --list` prints. Formulas use p ranks, rank r, m microbatches, v chunks a
 // rank, groups of N, and f, b, w = time of Forward, BackwardInput, BackwardWeight of a rank's whole
-// share.
+// share. Where f alone stands for all times the formula is for f=b=w; free hops throughout.
 struct ScheduleInfo {
   std::string_view name;
   std::array<std::string_view, 2> aliases;  // "" where there are fewer

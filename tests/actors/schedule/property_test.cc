@@ -8,6 +8,7 @@
 
 #include "actors/schedule/csv.h"
 #include "actors/schedule/generators.h"
+#include "actors/schedule/lower_bound.h"
 #include "actors/schedule/next_action.h"
 #include "actors/schedule/simulator.h"
 #include "actors/schedule/validator.h"
@@ -258,6 +259,20 @@ TEST(ScheduleProperty, SlotBoundIsReached) {
     const auto key = std::make_tuple(Rank(0), Rank(1), InputKind::kActivation);
     RC_ASSERT(executors.most_in_flight().at(key) ==
               SlotsFor(ChannelsOf(schedule), Rank(0), Rank(1), InputKind::kActivation));
+  }));
+}
+
+TEST(ScheduleProperty, NoScheduleBeatsTheLowerBound) {
+  EXPECT_TRUE(rc::check([] {
+    const Schedule schedule = RandomSchedule();
+    const CostModel costs = RandomCosts(schedule);
+    const Simulation simulation = *Simulate(schedule, costs);
+    const double peak = *std::ranges::max_element(simulation.peak_activations);
+    const LowerBound bound = LowerBoundOf(schedule, costs, peak);
+    RC_ASSERT(simulation.idle.makespan_ns >= bound.makespan_ns);
+    RC_ASSERT(simulation.idle.span_ns >= bound.span_ns);
+    RC_ASSERT(bound.makespan_ns >= bound.span_ns);
+    RC_ASSERT(bound.makespan_ns >= LowerBoundOf(schedule, costs).makespan_ns);
   }));
 }
 

@@ -1,0 +1,113 @@
+#include "actors/schedule/lower_bound.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace troupe {
+namespace {
+
+constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+
+// When one microbatch alone passes each stage, from the start of its direction.
+struct Passage {
+  std::vector<int64_t> forward_ns{};   // start of its Forward
+  std::vector<int64_t> backward_ns{};  // start of its backward
+};
+
+Passage PassageOf(const Schedule& shape, const CostModel& costs) {
+  Passage passage{.forward_ns = std::vector<int64_t>(shape.num_stages, 0),
+                  .backward_ns = std::vector<int64_t>(shape.num_stages, 0)};
+  const auto hop_ns = [&](int stage) {  // from `stage` to the next
+    return shape.placement[stage] == shape.placement[stage + 1] ? 0 : costs.link_latency_ns;
+  };
+  for (int stage = 0; stage < shape.num_stages; ++stage) {
+    if (!shape.IsFirstStage(StageId(stage))) {
+      passage.forward_ns[stage] =
+          passage.forward_ns[stage - 1] + costs.stages[stage - 1].forward_ns + hop_ns(stage - 1);
+    }
+  }
+  for (int stage = shape.num_stages - 1; stage >= 0; --stage) {
+    passage.backward_ns[stage] = shape.IsLastStage(StageId(stage))
+                                     ? passage.forward_ns[stage] + costs.stages[stage].forward_ns
+                                     : passage.backward_ns[stage + 1] +
+                                           costs.stages[stage + 1].backward_input_ns +
+                                           hop_ns(stage);
+  }
+  return passage;
+}
+
+int64_t WorkNs(const StageCost& cost, bool forward_only) {
+  const int64_t halves_ns = cost.backward_input_ns + cost.backward_weight_ns;
+  const int64_t whole_ns = cost.backward_ns < 0 ? halves_ns : cost.backward_ns;
+  return cost.forward_ns + (forward_only ? 0 : std::min(halves_ns, whole_ns));
+}
+
+// The longest that the rank can run Forwards before its first backward: the costliest ones, as many
+// as the limit keeps.
+int64_t ForwardsThatFitNs(const Schedule& shape, const CostModel& costs,
+                          const std::vector<StageId>& stages, double activations_max) {
+  std::vector<int64_t> forward_ns;
+  for (const StageId stage : stages) {
+    forward_ns.push_back(costs.stages[stage.value].forward_ns);
+  }
+  std::ranges::sort(forward_ns, std::greater<>());
+  const int64_t per_stage = shape.MicrobatchesPerDirection();
+  const double fit = activations_max / shape.StageShare(stages.front());
+  int64_t left = static_cast<int64_t>(
+      std::min(std::floor(fit + 1e-9), static_cast<double>(per_stage * std::ssize(stages))));
+  int64_t sum_ns = 0;
+  for (const int64_t one_ns : forward_ns) {
+    const int64_t count = std::min(left, per_stage);
+    sum_ns += count * one_ns;
+    left -= count;
+  }
+  return sum_ns;
+}
+
+RankLowerBound BoundOf(const Schedule& shape, const CostModel& costs, const Passage& passage,
+                       const std::vector<StageId>& stages, double activations_max) {
+  RankLowerBound bound{.head_ns = kNever, .first_backward_ns = kNever};
+  std::vector<int64_t> head_ns(shape.num_directions, kNever);
+  for (const StageId stage : stages) {
+    int64_t& head = head_ns[shape.DirectionOf(stage)];
+    head = std::min(head, passage.forward_ns[stage.value]);
+    bound.head_ns = std::min(bound.head_ns, head);
+    bound.work_ns +=
+        shape.MicrobatchesPerDirection() * WorkNs(costs.stages[stage.value], shape.forward_only);
+  }
+  bound.makespan_ns = bound.head_ns + bound.work_ns;
+  bound.span_ns = bound.work_ns;
+  if (shape.forward_only) {
+    bound.first_backward_ns = 0;
+    return bound;
+  }
+  int64_t own_way_ns = kNever;  // from the rank's own first Forward to its own first backward
+  for (const StageId stage : stages) {
+    const int64_t backward_ns = passage.backward_ns[stage.value];
+    bound.first_backward_ns = std::min(bound.first_backward_ns, backward_ns);
+    own_way_ns = std::min(own_way_ns, backward_ns - head_ns[shape.DirectionOf(stage)]);
+  }
+  const int64_t fit_ns = ForwardsThatFitNs(shape, costs, stages, activations_max);
+  bound.makespan_ns += std::max<int64_t>(0, bound.first_backward_ns - bound.head_ns - fit_ns);
+  bound.span_ns += std::max<int64_t>(0, own_way_ns - fit_ns);
+  return bound;
+}
+
+}  // namespace
+
+LowerBound LowerBoundOf(const Schedule& shape, const CostModel& costs, double activations_max) {
+  CHECK(static_cast<int>(costs.stages.size()) == shape.num_stages, "{} stage costs for {} stages",
+        costs.stages.size(), shape.num_stages);
+  const Passage passage = PassageOf(shape, costs);
+  LowerBound bound;
+  for (int rank = 0; rank < shape.num_ranks; ++rank) {
+    const std::vector<StageId> stages = shape.StagesOf(Rank(rank));
+    bound.ranks.push_back(stages.empty() ? RankLowerBound{}
+                                         : BoundOf(shape, costs, passage, stages, activations_max));
+    bound.makespan_ns = std::max(bound.makespan_ns, bound.ranks.back().makespan_ns);
+    bound.span_ns = std::max(bound.span_ns, bound.ranks.back().span_ns);
+  }
+  return bound;
+}
+
+}  // namespace troupe
