@@ -187,7 +187,6 @@ class RankProgram {
     StageModelOptions options;
     options.shape = plan_->ShapeOf(self_);
     options.dtype = DTypeOfJob(start_.spec());
-    options.num_threads = start_.spec().resources().threads_per_worker();
     model_ = std::make_unique<StageModel>(options, plan_->table, ledger_);
     StageParameters& parameters = model_->parameters();
     if (!start_.resume_from().empty()) {
@@ -445,8 +444,7 @@ class RankProgram {
   }
   void ReportOnce() {
     proto::FromRank news;
-    *news.mutable_memory() =
-        ReportMemory(ledger_, plan_->memory[static_cast<size_t>(self_.value)], step_);
+    *news.mutable_memory() = ReportMemory(ledger_, plan_->MemoryOf(self_, ThisVectorIsa()), step_);
     link_.SendTelemetry(news.SerializeAsString());
     if (!start_.spec().log().trace()) return;
     *news.mutable_spans() = ReportSpans();

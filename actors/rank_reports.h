@@ -22,6 +22,6 @@ proto::Waits ReportWaits(const WaitBoard& waits, const Clock& clock);
 std::string ParameterDigest(const StageParameters& parameters);
 // Of the running program's file: ranks of one job must agree.
 std::string BuildId();
-std::string CpuName();
+std::string CpuName();  // model and vector instructions
 
 }  // namespace troupe

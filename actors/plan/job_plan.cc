@@ -30,20 +30,6 @@ CostModel CostsOf(const JobPlan& plan) {
   return costs;
 }
 
-MemoryPrediction MemoryOf(const JobPlan& plan, Rank rank) {
-  PredictionInputs inputs{.shape = plan.ShapeOf(rank),
-                          .peak_microbatches = plan.peak_microbatches[rank.value]};
-  for (const Channel& channel : plan.channels) {
-    if (channel.to == rank) inputs.receive_slots += channel.slots;
-    if (channel.from == rank) inputs.outputs_in_flight += 1;
-  }
-  const int last = plan.train.num_ranks - 1;
-  if (plan.table.tied() && last > 0 && (rank.value == 0 || rank.value == last)) {
-    inputs.tied_slots = 1;
-  }
-  return PredictMemory(plan.table, inputs);
-}
-
 // Forward actions of a step: every rank holds the whole schedule.
 constexpr int64_t kActionsMax = int64_t{1} << 20;
 
@@ -53,7 +39,21 @@ StageShape JobPlan::ShapeOf(Rank rank) const {
   return {.config = config,
           .layout = stages[static_cast<size_t>(rank.value)],
           .batch = batch,
-          .widths = widths};
+          .widths = widths,
+          .num_threads = num_threads};
+}
+
+MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
+  PredictionInputs inputs{.shape = ShapeOf(rank),
+                          .peak_microbatches = peak_microbatches[static_cast<size_t>(rank.value)],
+                          .isa = isa};
+  for (const Channel& channel : channels) {
+    if (channel.to == rank) inputs.receive_slots += channel.slots;
+    if (channel.from == rank) inputs.outputs_in_flight += kOutputBuffers;
+  }
+  const int last = train.num_ranks - 1;
+  if (table.tied() && last > 0 && (rank.value == 0 || rank.value == last)) inputs.tied_slots = 1;
+  return PredictMemory(table, inputs);
 }
 
 Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
@@ -70,6 +70,9 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
   ASSIGN_OR_RETURN(plan.batch, BatchOf(spec.batch(), plan.mesh.extent(Axis::kDp)));
   ASSIGN_OR_RETURN(plan.widths,
                    WidthsOf(spec.train().has_dtype() ? spec.train().dtype() : "float32"));
+  if (spec.resources().threads_per_worker() > 0) {
+    plan.num_threads = spec.resources().threads_per_worker();
+  }
   if (plan.batch.seq_len > config.max_position_embeddings) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "batch.seq_len = {} exceeds model.max_position_embeddings = {}: shorten the "
@@ -98,7 +101,6 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
   }
   ASSIGN_OR_RETURN(plan.simulation, Simulate(plan.train, CostsOf(plan)));
   ASSIGN_OR_RETURN(plan.learning_rate, LearningRate::FromSpec(spec));
-  for (int r = 0; r < ranks; ++r) plan.memory.push_back(MemoryOf(plan, Rank(r)));
   return plan;
 }
 

@@ -27,17 +27,19 @@ struct JobPlan {
   ParameterTable table;
   BatchArithmetic batch{};
   NumberWidths widths{};
+  int num_threads = 1;                // math threads of a worker
   std::vector<StageLayout> stages{};  // stage s on rank s
   Schedule train{};
   Schedule evaluate{};  // forward only
   Schedule sample{};    // forward only, one microbatch
   std::vector<Channel> channels{};
-  std::vector<int> peak_microbatches{};    // per rank
-  std::vector<MemoryPrediction> memory{};  // per rank
-  Simulation simulation{};                 // of a step, by FLOPs (1 ns each)
+  std::vector<int> peak_microbatches{};  // per rank
+  Simulation simulation{};               // of a step, by FLOPs (1 ns each)
   LearningRate learning_rate{};
 
   StageShape ShapeOf(Rank rank) const;
+  // By tag, on a CPU with these vector instructions: all but the workspace is the same on any.
+  MemoryPrediction MemoryOf(Rank rank, VectorIsa isa) const;
 };
 
 // Refuses by field name what cannot be laid out.

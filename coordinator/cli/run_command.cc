@@ -150,7 +150,7 @@ void AwaitSlots(ControlClient& client, int slots) {
 int PrintPlan(const LoadedJob& job, std::FILE* to) {
   auto plan = MakeJobPlan(job.spec);
   if (!plan.ok()) return Fail(plan.error());
-  fmt::print(to, "{}\n", PlanText(job.spec, *plan, Cores()));
+  fmt::print(to, "{}\n", PlanText(job.spec, *plan, {Cores(), ThisVectorIsa()}));
   std::fflush(to);
   return 0;
 }
@@ -163,7 +163,7 @@ int PlanJob(const RunCommand& command) {
   if (command.output != "json") return PrintPlan(*job, stdout);
   auto plan = MakeJobPlan(job->spec);
   if (!plan.ok()) return Fail(plan.error());
-  fmt::print("{}", PlanJson(job->spec, *plan));
+  fmt::print("{}", PlanJson(job->spec, *plan, ThisVectorIsa()));
   return 0;
 }
 

@@ -6,15 +6,16 @@
 
 #include <nlohmann/json.hpp>
 
+#include "actors/plan/kernel_memory.h"
 #include "actors/schedule/drawing.h"
 
 namespace troupe {
 namespace {
 
-std::string Row(const JobPlan& plan, size_t rank) {
+std::string Row(const JobPlan& plan, size_t rank, VectorIsa isa) {
   std::string row = fmt::format("  {:<5} {:<24}", rank, Describe(plan.stages[rank]));
   int64_t total = 0;
-  for (const int64_t bytes : plan.memory[rank]) {
+  for (const int64_t bytes : plan.MemoryOf(Rank(static_cast<int32_t>(rank)), isa)) {
     row += fmt::format(" {:>11}", BytesInWords(static_cast<double>(bytes)));
     total += bytes;
   }
@@ -33,7 +34,9 @@ std::string BytesInWords(double num_bytes) {
   return fmt::format("{:.{}f} {}", num_bytes, unit == 0 || num_bytes >= 100 ? 0 : 1, kUnits[unit]);
 }
 
-std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores, int columns) {
+std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const PlanMachine& machine,
+                     int columns) {
+  const int cores = machine.cores;
   const int ranks = plan.train.num_ranks;
   std::string text =
       fmt::format("{}: {} parameters in {} layers, {}, seed {}\n", spec.name(),
@@ -50,19 +53,22 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores,
     text += fmt::format("  cores     {} workers share {} core{}: a full run, only slower\n", ranks,
                         cores, cores == 1 ? "" : "s");
   }
+  text += fmt::format(
+      "  memory    on CPUs with {}, as here{}\n", VectorIsaName(machine.isa),
+      WidensBFloat16(plan.widths, machine.isa) ? ": bfloat16 is multiplied in float32" : "");
   text += fmt::format("\n  {:<5} {:<24}", "rank", "holds");
   for (int kind = 0; kind < kNumMemoryKinds; ++kind) {
     text += fmt::format(" {:>11}", MemoryKindName(static_cast<MemoryKind>(kind)));
   }
   text += fmt::format(" {:>11}\n", "predicted");
-  for (size_t rank = 0; rank < plan.stages.size(); ++rank) text += Row(plan, rank);
+  for (size_t rank = 0; rank < plan.stages.size(); ++rank) text += Row(plan, rank, machine.isa);
   if (ranks > 1) {
     text += "\n" + DrawText(plan.simulation.timeline, {.columns = columns, .relative_costs = true});
   }
   return text;
 }
 
-std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan) {
+std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa) {
   nlohmann::ordered_json json;
   json["name"] = spec.name();
   json["parameters"] = plan.table.num_elements();
@@ -72,7 +78,9 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan) {
   json["microbatches"] = plan.batch.num_microbatches;
   json["tokens_per_step"] = plan.batch.tokens_per_step();
   json["bubble_makespan"] = plan.simulation.idle.bubble_makespan;
+  json["vector_isa"] = VectorIsaName(isa);
   for (size_t rank = 0; rank < plan.stages.size(); ++rank) {
+    const MemoryPrediction memory = plan.MemoryOf(Rank(static_cast<int32_t>(rank)), isa);
     nlohmann::ordered_json row;
     row["rank"] = rank;
     row["first_layer"] = plan.stages[rank].first_layer;
@@ -82,7 +90,7 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan) {
     row["peak_microbatches"] = plan.peak_microbatches[rank];
     for (int kind = 0; kind < kNumMemoryKinds; ++kind) {
       row["memory"][std::string(MemoryKindName(static_cast<MemoryKind>(kind)))] =
-          plan.memory[rank][static_cast<size_t>(kind)];
+          memory[static_cast<size_t>(kind)];
     }
     json["ranks"].push_back(std::move(row));
   }

@@ -50,8 +50,9 @@ Status RunDirectory::Open(const proto::SubmitRequest& request) {
   RETURN_IF_ERROR(WriteFileAtomically(files_, In("job.yaml"), request.job_file()));
   RETURN_IF_ERROR(WriteFileAtomically(files_, In("job.effective.yaml"), request.effective_file()));
   ASSIGN_OR_RETURN(const JobPlan plan, MakeJobPlan(request.spec()));
-  RETURN_IF_ERROR(WriteFileAtomically(files_, In("plan.json"), PlanJson(request.spec(), plan)));
-  pictures_.emplace(request.spec().name(), plan);
+  RETURN_IF_ERROR(WriteFileAtomically(files_, In("plan.json"),
+                                      PlanJson(request.spec(), plan, ThisVectorIsa())));
+  pictures_.emplace(request.spec().name(), plan, ThisVectorIsa());
   return OpenMetrics(request);
 }
 
