@@ -22,12 +22,29 @@ bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b) {
          a.num_bytes == b.num_bytes;
 }
 
+// Every channel on which the rank sends in one of the schedules.
+std::vector<SendLimit> LimitsOf(const ExecutorOptions& options) {
+  std::vector<SendLimit> limits;
+  for (const Schedule* schedule : {&options.train, &options.evaluate, &options.sample}) {
+    for (const Action& action : schedule->ActionsOf(options.rank)) {
+      const auto output = OutputOf(*schedule, action);
+      if (!output || !output->crosses_ranks()) continue;
+      const bool known = std::ranges::any_of(limits, [&](const SendLimit& limit) {
+        return limit.to == output->to && limit.kind == output->kind;
+      });
+      if (!known) limits.push_back({output->to, output->kind, options.output_buffers});
+    }
+  }
+  return limits;
+}
+
 }  // namespace
 
 ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
     : options_(std::move(options)),
       peers_(std::move(peers)),
-      name_(fmt::format("rank {}", options_.rank)) {
+      name_(fmt::format("rank {}", options_.rank)),
+      send_limits_(LimitsOf(options_)) {
   CHECK(!peers_.stages.empty(), "{} holds no stage", name_);
 }
 
@@ -58,7 +75,7 @@ Status ExecutorActor::On(proto::StepStart start) {
                      start_.round(), start_.num_microbatches(), schedule_->num_microbatches);
   }
   state_ = State::kRunning;
-  progress_.emplace(*schedule_, options_.rank, DataArrival::kMarked);
+  BeginList();
   vote_.Clear();
   vote_.set_step(start_.step());
   vote_.set_round(start_.round());
@@ -87,6 +104,14 @@ Status ExecutorActor::On(proto::StepStart start) {
         start_.round(), start_.mode(), start_.first_sample(), start_.num_microbatches()}));
   }
   return Advance();
+}
+
+// Outputs of the round before may still be on their way.
+void ExecutorActor::BeginList() {
+  progress_.emplace(*schedule_, options_.rank, DataArrival::kMarked, send_limits_);
+  for (const auto& [channel, count] : outputs_) {
+    for (int i = 0; i < count; ++i) progress_->MarkProduced(channel.first, channel.second);
+  }
 }
 
 Status ExecutorActor::On(TokensReady ready) {
@@ -158,13 +183,15 @@ void ExecutorActor::WaitFor(const Blocked& blocked) {
   if (wait_since_ns_ == 0) wait_since_ns_ = context().clock().NowNs();
   waits_for_data_ = blocked.kind == InputKind::kData;
   waits_from_ = fmt::format("stage {} (rank {})", blocked.owed_stage, blocked.owed_by);
-  wait_ = context().BeginWait({.waiter = name_,
-                               .activity = KindName(blocked.waiting.kind),
-                               .owed = InputKindName(blocked.kind),
-                               .from = waits_from_,
-                               .step = start_.step(),
-                               .microbatch = blocked.microbatch.value,
-                               .deadline_ms = options_.wait_deadline_ms});
+  const bool for_room = blocked.reason == BlockReason::kSendCredit;
+  wait_ =
+      context().BeginWait({.waiter = name_,
+                           .activity = KindName(blocked.waiting.kind),
+                           .owed = for_room ? "room for its output" : InputKindName(blocked.kind),
+                           .from = waits_from_,
+                           .step = start_.step(),
+                           .microbatch = blocked.microbatch.value,
+                           .deadline_ms = options_.wait_deadline_ms});
 }
 
 void ExecutorActor::EndWait() {
@@ -233,6 +260,8 @@ Status ExecutorActor::On(ActionDone done) {
 }
 
 Status ExecutorActor::Deliver(const Transfer& transfer, Buffer output) {
+  progress_->MarkProduced(transfer.to, transfer.kind);
+  ++outputs_[{transfer.to, transfer.kind}];
   auto& queue = parked_[{transfer.to, transfer.kind}];
   queue.push_back({transfer, start_.round(), std::make_shared<Buffer>(std::move(output))});
   return FlushParked(transfer.to, ChannelOf(transfer.kind));
@@ -261,10 +290,12 @@ Status ExecutorActor::SendParked(Parked& parked) {
                           .flow_id = NewFlowId(options_.rank)};
   const NeighbourRef& to = peers_.neighbours.at(t.to);
   // The buffer lives in `done` until the transport has let go of its bytes.
-  auto done = [&clock = context().clock(), output = parked.output,
-               span = SendSpan(t, postmark)]() mutable {
+  auto done = [&clock = context().clock(), output = parked.output, span = SendSpan(t, postmark),
+               executor = ActorRef<OutputSent>(self()), sent = OutputSent{t.to, t.kind}]() mutable {
     span.end_ns = clock.NowNs();
     ThreadTraceRing().Write(span);
+    output.reset();
+    (void)executor.Send(sent);  // an executor that has ended counts no buffers
   };
   const auto bytes = std::as_const(*parked.output).bytes();
   if (t.kind == InputKind::kActivation) {
@@ -363,6 +394,12 @@ Status ExecutorActor::CollectVotes() {
 }
 
 Status ExecutorActor::On(CreditReturned credit) { return FlushParked(credit.peer, credit.channel); }
+
+Status ExecutorActor::On(OutputSent sent) {
+  --outputs_.at({sent.to, sent.kind});
+  progress_->MarkConsumed(sent.to, sent.kind);
+  return Advance();
+}
 
 Status ExecutorActor::On(StageVote vote) {
   for (auto& node : vote.norm_nodes) *vote_.add_norm_nodes() = std::move(node);

@@ -17,7 +17,8 @@
 //   I1. Which action is next is NextAction's word (actors/schedule), never decided here.
 //   I2. An input that arrives before its round starts is kept; the posted slots bound how many.
 //   I3. An output leaves when it is ready and a credit is there; without one it is parked, and the
-//       compute goes on.
+//       compute goes on until its next output on that channel would need one buffer more than
+//       output_buffers.
 //   I4. A slot is held from arrival until the action that reads it is done.
 //   I5. The tied weight's last use sends its gradient, the first adds it to its own and sends the
 //   sum
@@ -35,6 +36,7 @@
 #include <vector>
 
 #include "actors/messages.h"
+#include "actors/plan/memory_model.h"
 #include "actors/schedule/next_action.h"
 #include "runtime/actor/actor.h"
 #include "runtime/actor/remote.h"
@@ -68,6 +70,7 @@ struct ExecutorOptions {
   bool first_tied_use = false;      // the embedding's use is here, the head's on tied_peer
   TensorDescriptor boundary{};      // shape and bytes of an activation between stages
   TensorDescriptor tied{};
+  int output_buffers = kOutputBuffers;  // of each channel to another rank
   int64_t wait_deadline_ms = 60'000;
   // Told what the rank does now: (step, action in words).
   std::function<void(int64_t step, const std::string& action)> on_progress{};
@@ -77,7 +80,7 @@ class ExecutorActor
     : public Actor<ExecutorActor, proto::StepStart, proto::Commit, proto::CheckpointStart,
                    WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<TiedGradient>,
                    ActionDone, StageVote, TiedReady, TiedMerged, UpdateDone, TokensReady,
-                   CreditReturned> {
+                   OutputSent, CreditReturned> {
  public:
   static constexpr std::array kNormalEndings = {ErrorCode::kCancelled};
 
@@ -103,7 +106,7 @@ class ExecutorActor
   Status On(TiedMerged merged);
   Status On(UpdateDone done);
   Status On(TokensReady tokens);
-
+  Status On(OutputSent sent);
   Status On(CreditReturned credit);
 
  private:
@@ -115,6 +118,7 @@ class ExecutorActor
     std::shared_ptr<Buffer> output{};
   };
 
+  void BeginList();
   Status Arrive(InputKind kind, int64_t round, int32_t stage, int32_t microbatch,
                 const TensorDescriptor& tensor, Bulk bulk);
   Status Advance();
@@ -145,6 +149,8 @@ class ExecutorActor
   std::map<InputKey, Buffer> local_{};  // hand-over between two stages of this rank
   std::map<int32_t, TokenBlock> tokens_{};
   std::map<std::pair<Rank, InputKind>, std::deque<Parked>> parked_{};  // I3
+  std::map<std::pair<Rank, InputKind>, int> outputs_{};  // buffers in use, of any round
+  std::vector<SendLimit> send_limits_{};
   std::map<int64_t, Bulk> tied_{};  // by round: the other use's gradient
   size_t stage_answers_ = 0;
   proto::Vote vote_{};

@@ -24,8 +24,9 @@ namespace troupe {
 // first and the last stage.
 enum class DataArrival : uint8_t { kAtStart, kMarked };
 
-// At most `limit` outputs of one kind to one rank may be produced and not yet consumed there: the
-// receiver's slots plus the sender's own output buffers.
+// At most `limit` outputs of one kind to one rank may be outstanding. In the simulator an output is
+// until the receiver has consumed it, and the limit its slots plus the sender's own buffers; in the
+// executor until the transport has let go of its buffer, and the limit those buffers.
 struct SendLimit {
   Rank to{};
   InputKind kind = InputKind::kActivation;
@@ -45,7 +46,7 @@ class RankProgress {
   [[nodiscard]] bool MarkArrived(InputKind kind, StageId stage, MicrobatchId microbatch);
   void MarkStarted(const Action& action);
   void MarkDone(const Action& action);
-  // One output went onto this channel, and the receiver has consumed one. Needed, and counted, for
+  // One output went onto this channel, and one is outstanding no more. Needed, and counted, for
   // channels with a limit only.
   void MarkProduced(Rank to, InputKind kind);
   void MarkConsumed(Rank to, InputKind kind);
@@ -94,7 +95,7 @@ enum class BlockReason : uint8_t {
   kInput,       // an activation or gradient of another stage is owed
   kData,        // tokens or labels are owed
   kOwnStage,    // an earlier action of the same stage must come first (a list that is out of order)
-  kSendCredit,  // the receiver has not consumed enough of this rank's outputs
+  kSendCredit,  // too many of this rank's outputs are outstanding
 };
 
 // A blocked edge: who waits, for what, owed by whom. The executor adds step and since-when.

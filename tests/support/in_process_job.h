@@ -3,6 +3,7 @@
 // actors.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -24,7 +25,8 @@ struct InProcessJobOptions {
   TensorDescriptor boundary{};
   TensorDescriptor tied{};
   bool tied_embedding = false;
-  int slots = 0;  // posted per channel; 0: what the schedule asks for
+  int slots = 0;           // posted per channel; 0: what the schedule asks for
+  int output_buffers = 0;  // of an executor's channel; 0: as many as the network needs
   ScheduleOptions steps{};
   // Where the job runs on another network or clock: one transport a rank, addressed "SCHEME:RANK".
   std::function<std::unique_ptr<Transport>(Rank)> new_transport{};
@@ -73,6 +75,9 @@ class InProcessJob {
                                .sample = sample,
                                .boundary = options_.boundary,
                                .tied = options_.tied};
+      // Handed over by pointer, an output's buffer is the receiver's slot until it is read.
+      if (!options_.new_transport) executor.output_buffers += MostSlots();
+      if (options_.output_buffers > 0) executor.output_buffers = options_.output_buffers;
       if (options_.tied_embedding && last > 0 && (r == 0 || r == last)) {
         executor.tied_peer = Rank(last - r);
         executor.first_tied_use = r == 0;
@@ -154,6 +159,11 @@ class InProcessJob {
     ExecutorActor::SelfRef executor{};
   };
 
+  int MostSlots() const {
+    int most = options_.slots;
+    for (const Channel& channel : ChannelsOf(train_)) most = std::max(most, channel.slots);
+    return most;
+  }
   void OpenRank(Rank rank) {
     RankState& state = *ranks_[rank.value];
     state.transport =
