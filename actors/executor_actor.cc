@@ -136,6 +136,10 @@ Status ExecutorActor::Advance() {
   if (state_ != State::kRunning) return {};
   const Decision decision = NextAction(*progress_);
   if (const auto* start = std::get_if<Start>(&decision)) {
+    if (const auto output = OutputOf(*schedule_, start->action); output && !HasRoom(*output)) {
+      WaitForRoom(*output);
+      return {};
+    }
     EndWait();
     progress_->MarkStarted(start->entry);
     return Launch(start->action);
@@ -157,12 +161,31 @@ void ExecutorActor::WaitFor(const Blocked& blocked) {
   if (wait_since_ns_ == 0) wait_since_ns_ = context().clock().NowNs();
   waits_for_data_ = blocked.kind == InputKind::kData;
   waits_from_ = fmt::format("stage {} (rank {})", blocked.owed_stage, blocked.owed_by);
+  BeginWait(blocked.waiting.kind, InputKindName(blocked.kind), blocked.microbatch);
+}
+
+// I3: transient, for a transport that carries on lets buffers go.
+bool ExecutorActor::HasRoom(const Transfer& output) const {
+  const auto used = outputs_.find({output.to, output.kind});
+  return !output.crosses_ranks() || used == outputs_.end() ||
+         used->second < options_.output_buffers;
+}
+
+void ExecutorActor::WaitForRoom(const Transfer& output) {
+  if (wait_since_ns_ == 0) wait_since_ns_ = context().clock().NowNs();
+  waits_for_data_ = false;
+  waits_from_ = fmt::format("stage {} (rank {})", output.to_stage, output.to);
+  BeginWait(output.kind == InputKind::kActivation ? ActionKind::kForward : ActionKind::kBackward,
+            "room for its output", output.microbatch);
+}
+
+void ExecutorActor::BeginWait(ActionKind activity, std::string_view owed, MicrobatchId microbatch) {
   wait_ = context().BeginWait({.waiter = name_,
-                               .activity = KindName(blocked.waiting.kind),
-                               .owed = InputKindName(blocked.kind),
+                               .activity = KindName(activity),
+                               .owed = owed,
                                .from = waits_from_,
                                .step = start_.step(),
-                               .microbatch = blocked.microbatch.value,
+                               .microbatch = microbatch.value,
                                .deadline_ms = options_.wait_deadline_ms});
 }
 
@@ -225,6 +248,7 @@ Status ExecutorActor::On(ActionDone done) {
   }
   const bool outputs_leave = progress_->MarkDone();
   if (output && output->crosses_ranks()) {
+    ++outputs_[{output->to, output->kind}];
     held_back_.emplace_back(*output, std::move(done.output));
   }
   if (outputs_leave) {
@@ -263,10 +287,12 @@ Status ExecutorActor::SendParked(Parked& parked) {
                           .flow_id = NewFlowId(options_.rank)};
   const NeighbourRef& to = peers_.neighbours.at(t.to);
   // The buffer lives in `done` until the transport has let go of its bytes.
-  auto done = [&clock = context().clock(), output = parked.output,
-               span = SendSpan(t, postmark)]() mutable {
+  auto done = [&clock = context().clock(), output = parked.output, span = SendSpan(t, postmark),
+               executor = ActorRef<OutputSent>(self()), sent = OutputSent{t.to, t.kind}]() mutable {
     span.end_ns = clock.NowNs();
     ThreadTraceRing().Write(span);
+    output.reset();
+    (void)executor.Send(sent);  // an executor that has ended counts no buffers
   };
   const auto bytes = std::as_const(*parked.output).bytes();
   if (t.kind == InputKind::kActivation) {
@@ -414,6 +440,11 @@ Status ExecutorActor::CollectVotes() {
 }
 
 Status ExecutorActor::On(CreditReturned credit) { return FlushParked(credit.peer, credit.channel); }
+
+Status ExecutorActor::On(OutputSent sent) {
+  --outputs_.at({sent.to, sent.kind});
+  return Advance();
+}
 
 Status ExecutorActor::On(StageVote vote) {
   for (auto& node : vote.norm_nodes) *vote_.add_norm_nodes() = std::move(node);

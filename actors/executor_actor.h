@@ -15,7 +15,8 @@
 //   I1. Which action is next is NextAction's word (actors/schedule), never decided here.
 //   I2. An input that arrives before its round starts is kept; the posted slots bound how many.
 //   I3. An output leaves when it is ready and a credit is there; without one it is parked, and the
-//       compute goes on.
+//       compute goes on until its next output on that channel would need one buffer more than
+//       output_buffers.
 //   I4. A slot is held from arrival until the action that reads it is done.
 //   I5. How copies of weights agree on a gradient is ExchangeProgress's word.
 //   I6. The outputs of a fused pair leave together, at its end.
@@ -33,6 +34,7 @@
 
 #include "actors/exchange_progress.h"
 #include "actors/messages.h"
+#include "actors/plan/memory_model.h"
 #include "actors/schedule/next_action.h"
 #include "runtime/actor/actor.h"
 #include "runtime/actor/remote.h"
@@ -59,11 +61,12 @@ inline void RegisterExecutor(
 
 struct ExecutorOptions {
   Rank rank{};
-  Schedule train{};             // of one training step
-  ExecutionPolicy policy{};     // of training; forward-only rounds are strict
-  Schedule evaluate{};          // forward only, as many microbatches as a validation round
-  Schedule sample{};            // forward only, one microbatch
-  TensorDescriptor boundary{};  // shape and bytes of an activation between stages
+  Schedule train{};                     // of one training step
+  ExecutionPolicy policy{};             // of training; forward-only rounds are strict
+  Schedule evaluate{};                  // forward only, as many microbatches as a validation round
+  Schedule sample{};                    // forward only, one microbatch
+  TensorDescriptor boundary{};          // shape and bytes of an activation between stages
+  int output_buffers = kOutputBuffers;  // of each channel to another rank
   std::vector<GradientExchange> exchanges{};
   // What a shared gradient looks like, for each of the rank's stages in an exchange.
   std::map<std::pair<StageId, SharedWeights>, TensorDescriptor> shared{};
@@ -76,7 +79,7 @@ class ExecutorActor
     : public Actor<ExecutorActor, proto::StepStart, proto::Commit, proto::CheckpointStart,
                    WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<SharedGradient>,
                    ActionDone, StageVote, GradientReady, GradientMerged, UpdateDone, TokensReady,
-                   CreditReturned> {
+                   OutputSent, CreditReturned> {
  public:
   static constexpr std::array kNormalEndings = {ErrorCode::kCancelled};
 
@@ -102,7 +105,7 @@ class ExecutorActor
   Status On(GradientMerged merged);
   Status On(UpdateDone done);
   Status On(TokensReady tokens);
-
+  Status On(OutputSent sent);
   Status On(CreditReturned credit);
 
  private:
@@ -127,6 +130,9 @@ class ExecutorActor
   Status CollectVotes();
   Status SendVote();
   void WaitFor(const Blocked& blocked);
+  bool HasRoom(const Transfer& output) const;
+  void WaitForRoom(const Transfer& output);
+  void BeginWait(ActionKind activity, std::string_view owed, MicrobatchId microbatch);
   void EndWait();
   SpanRecord SendSpan(const Transfer& transfer, const Postmark& postmark) const;
   void TraceReceive(const Envelope& envelope, InputKind kind) const;
@@ -147,7 +153,8 @@ class ExecutorActor
   std::map<InputKey, Buffer> local_{};  // hand-over between two stages of this rank
   std::map<int32_t, TokenBlock> tokens_{};
   std::map<std::pair<Rank, InputKind>, std::deque<Parked>> parked_{};  // I3
-  std::vector<std::pair<Transfer, Buffer>> held_back_{};               // I6
+  std::map<std::pair<Rank, InputKind>, int> outputs_{};   // buffers in use, of any round
+  std::vector<std::pair<Transfer, Buffer>> held_back_{};  // I6
   // X2: what came for a stage, and what a stage gave.
   using SharedKey = std::tuple<int64_t, StageId, SharedWeights>;  // round
   std::map<SharedKey, Bulk> arrived_{};

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "actors/plan/gradient_exchange.h"
-#include "actors/schedule/action.h"
+#include "actors/schedule/schedule.h"
 #include "proto/training.pb.h"
 #include "runtime/actor/actor_ref.h"
 #include "runtime/actor/stream.h"
@@ -173,6 +173,12 @@ struct UpdateDone {
 
 // ---- local, transport -> executor ------------------------------------------------------------
 
+// The transport has let go of an output: its buffer is free again.
+struct OutputSent {
+  static constexpr std::string_view kMessageName = "troupe.OutputSent";
+  Rank to{};
+  InputKind kind = InputKind::kActivation;
+};
 // A credit came back: parked outputs to `peer` may leave.
 struct CreditReturned {
   static constexpr std::string_view kMessageName = "troupe.CreditReturned";

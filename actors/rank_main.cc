@@ -380,8 +380,7 @@ class RankProgram {
   }
   void ReportOnce() {
     proto::FromRank news;
-    *news.mutable_memory() =
-        ReportMemory(ledger_, plan_->memory[static_cast<size_t>(self_.value)], step_);
+    *news.mutable_memory() = ReportMemory(ledger_, plan_->MemoryOf(self_, ThisVectorIsa()), step_);
     link_.SendTelemetry(news.SerializeAsString());
     if (!start_.spec().log().trace()) return;
     *news.mutable_spans() = ReportSpans();

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "runtime/base/vector_isa.h"
 #include "runtime/trace/span.h"
 
 namespace troupe {
@@ -19,6 +20,16 @@ int64_t ResidentBytes() {
   int64_t resident = 0;
   file >> total >> resident;
   return resident * ::sysconf(_SC_PAGESIZE);
+}
+
+std::string CpuModel() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("model name")) continue;
+    const size_t colon = line.find(": ");
+    if (colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown CPU";
 }
 
 }  // namespace
@@ -100,14 +111,6 @@ std::string BuildId() {
   return fmt::format("{:016x}", hash);
 }
 
-std::string CpuName() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (!line.starts_with("model name")) continue;
-    const size_t colon = line.find(": ");
-    return colon == std::string::npos ? line : line.substr(colon + 2);
-  }
-  return "unknown";
-}
+std::string CpuName() { return fmt::format("{} ({})", CpuModel(), VectorIsaName(ThisVectorIsa())); }
 
 }  // namespace troupe

@@ -24,6 +24,6 @@ void AddParameterDigests(const std::vector<const StageParameters*>& stages,
                          proto::Finished& finished);
 // Of the running program's file: ranks of one job must agree.
 std::string BuildId();
-std::string CpuName();
+std::string CpuName();  // model and vector instructions
 
 }  // namespace troupe

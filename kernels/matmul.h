@@ -36,7 +36,8 @@ struct MatmulShape {
   DType dtype = DType::kFloat32;
 };
 
-// Workspace that any of the three products needs, at any result dtype and row stride.
+// Workspace that any of the three products of dense operands needs, at any result dtype. Strided
+// bfloat16 operands may take more, from memory that the thread keeps.
 int64_t MatmulWorkspaceBytes(const MatmulShape& shape, int num_threads = 1);
 
 // Bytes of the packed copy for `use`; 0 where packing does not pay (then PackWeight copies

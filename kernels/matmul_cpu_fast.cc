@@ -82,22 +82,18 @@ MatmulShape Float32Shape(MatmulShape shape) {
   return shape;
 }
 
-// Scratch over everything that may differ between calls of one layer: strides, result dtype,
-// accumulation, packed b.
+// Scratch over everything that may differ between calls of one layer with dense operands: result
+// dtype, accumulation, packed b.
 int64_t LargestScratch(const MatmulShape& shape, int num_threads) {
   int64_t largest = 0;
   for (const Layer layer : {Layer::kForward, Layer::kInputGrad, Layer::kWeightGrad}) {
     const ProductShape dense = DenseProduct(shape, layer);
-    for (const int variant : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}) {
+    for (const int variant : {0, 1, 2, 3, 4, 5, 6, 7}) {
       ProductShape p = dense;
       p.num_threads = num_threads;
       p.accumulate = variant % 2 == 1;
       if (variant / 2 % 2 == 1) p.result = DType::kFloat32;
       if (variant / 4 == 1) p.b_is_packed = layer != Layer::kWeightGrad;
-      if (variant / 4 == 2) {
-        (layer == Layer::kWeightGrad ? p.a_column : p.a_row) *= 2;
-        p.c_row *= 2;
-      }
       if (!HasProduct(p)) continue;
       largest = std::max(largest, ProductScratchBytes(p));
     }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "actors/plan/kernel_memory.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/rms_norm.h"
@@ -39,7 +40,7 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
                  ledger) {
   CHECK(options.shape.widths.compute_bytes == DTypeBytes(options.dtype));
   exec_.specification = options.specification;
-  exec_.num_threads = options.num_threads;
+  exec_.num_threads = options.shape.num_threads;
   const StageLayout& layout = options.shape.layout;
   if (layout.has_embedding()) embedding_accumulator_ = NewAccumulator(table.embedding_index());
   for (int i = 0; i < layout.num_layers; ++i) {
@@ -63,14 +64,16 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
     head_ = NewLinear(table.head_index(), 1);
     head_.shape.tokens = HeadChunkTokens(options.shape.config, num_tokens_);
   }
-  int64_t kernel_bytes = AttentionWorkspaceBytes(AttentionOf(), options.num_threads);
+  const int threads = exec_.num_threads;
+  int64_t kernel_bytes = std::max(KernelScratchBytes(options.shape, ThisVectorIsa()),
+                                  AttentionWorkspaceBytes(AttentionOf(), threads));
   for (const Layer& layer : layers_) {
     for (const Linear* l : {&layer.qkv, &layer.out, &layer.gate_up, &layer.down}) {
-      kernel_bytes = std::max(kernel_bytes, MatmulWorkspaceBytes(l->shape, options.num_threads));
+      kernel_bytes = std::max(kernel_bytes, MatmulWorkspaceBytes(l->shape, threads));
     }
   }
   if (layout.has_head()) {
-    kernel_bytes = std::max(kernel_bytes, MatmulWorkspaceBytes(head_.shape, options.num_threads));
+    kernel_bytes = std::max(kernel_bytes, MatmulWorkspaceBytes(head_.shape, threads));
   }
   work_layout_ = WorkspaceLayoutOf(options.shape, kernel_bytes);
   workspace_ = Buffer(ledger, MemoryTag::kWorkspace, work_layout_.num_bytes);

@@ -35,7 +35,6 @@ namespace troupe {
 struct StageModelOptions {
   StageShape shape{};
   DType dtype = DType::kFloat32;  // of activations: float32, bfloat16 or float64
-  int num_threads = 1;            // math threads
   bool specification = false;     // run the plain loops of the kernels
   bool owner = true;              // votes, saves and exports; false: a replica's copy
 };

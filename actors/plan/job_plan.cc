@@ -31,28 +31,6 @@ CostModel CostsOf(const JobPlan& plan) {
   return costs;
 }
 
-// A rank needs what its stages need, and slots for what comes from other ranks.
-MemoryPrediction MemoryOf(const JobPlan& plan, Rank rank) {
-  MemoryPrediction sum{};
-  const std::vector<StageId> stages = plan.train.StagesOf(rank);
-  for (const StageId stage : stages) {
-    PredictionInputs inputs{.shape = plan.ShapeOf(stage),
-                            .peak_microbatches = plan.peak_microbatches[stage.value]};
-    if (stage == stages.front()) {
-      for (const Channel& channel : plan.channels) {
-        if (channel.to == rank) inputs.receive_slots += channel.slots;
-        if (channel.from == rank) inputs.outputs_in_flight += 1;
-      }
-      for (const SumChannel& channel : plan.sum_channels) {
-        if (channel.to == rank) inputs.shared_bytes += channel.slots * channel.slot_bytes;
-      }
-    }
-    const MemoryPrediction own = PredictMemory(plan.table, inputs);
-    for (size_t kind = 0; kind < sum.size(); ++kind) sum[kind] += own[kind];
-  }
-  return sum;
-}
-
 // Every exchange between two ranks is a gradient to the leader and a sum back.
 std::vector<SumChannel> SumChannelsOf(const JobPlan& plan) {
   std::vector<SumChannel> channels;
@@ -111,6 +89,7 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
                    .layout = stages[static_cast<size_t>(stage.value)],
                    .batch = batch,
                    .widths = widths,
+                   .num_threads = num_threads,
                    .halves = halves};
   if (train.num_directions == 2) {
     shape.batch.num_microbatches = train.MicrobatchesPerDirection();
@@ -128,6 +107,31 @@ int64_t JobPlan::SharedElements(StageId stage, SharedWeights weights) const {
   return elements;
 }
 
+// A rank needs what its stages need, and slots for what comes from other ranks.
+MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
+  MemoryPrediction sum{};
+  const std::vector<StageId> held = train.StagesOf(rank);
+  for (const StageId stage : held) {
+    PredictionInputs inputs{
+        .shape = ShapeOf(stage),
+        .peak_microbatches = peak_microbatches[static_cast<size_t>(stage.value)],
+        .isa = isa};
+    if (stage == held.front()) {
+      for (const Channel& channel : channels) {
+        if (channel.to == rank) inputs.receive_slots += channel.slots;
+        if (channel.from == rank) inputs.outputs_in_flight += kOutputBuffers;
+      }
+      for (const SumChannel& channel : sum_channels) {
+        if (channel.to != rank) continue;
+        inputs.shared_bytes += channel.slots * SlotStrideBytes(channel.slot_bytes);
+      }
+    }
+    const MemoryPrediction own = PredictMemory(table, inputs);
+    for (size_t kind = 0; kind < sum.size(); ++kind) sum[kind] += own[kind];
+  }
+  return sum;
+}
+
 Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
   ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigOf(spec.model()));
   JobPlan plan{.config = config, .table = ParameterTable(config)};
@@ -142,6 +146,9 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
   ASSIGN_OR_RETURN(plan.batch, BatchOf(spec.batch(), plan.mesh.extent(Axis::kDp)));
   ASSIGN_OR_RETURN(plan.widths,
                    WidthsOf(spec.train().has_dtype() ? spec.train().dtype() : "float32"));
+  if (spec.resources().threads_per_worker() > 0) {
+    plan.num_threads = spec.resources().threads_per_worker();
+  }
   if (plan.batch.seq_len > config.max_position_embeddings) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "batch.seq_len = {} exceeds model.max_position_embeddings = {}: shorten the "
@@ -178,7 +185,6 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
   ASSIGN_OR_RETURN(plan.simulation, Simulate(plan.train, CostsOf(plan), {.policy = plan.policy}));
   plan.peak_microbatches = plan.simulation.peak_microbatches;
   ASSIGN_OR_RETURN(plan.learning_rate, LearningRate::FromSpec(spec));
-  for (int r = 0; r < ranks; ++r) plan.memory.push_back(MemoryOf(plan, Rank(r)));
   return plan;
 }
 

@@ -37,6 +37,7 @@ struct JobPlan {
   ParameterTable table;
   BatchArithmetic batch{};
   NumberWidths widths{};
+  int num_threads = 1;                // math threads of a worker
   std::vector<StageLayout> stages{};  // by StageId; the other direction's have their owner's
   Schedule train{};
   ExecutionPolicy policy{};  // of training
@@ -48,7 +49,6 @@ struct JobPlan {
   std::vector<GradientExchange> exchanges{};
   std::vector<SumChannel> sum_channels{};  // between ranks
   std::vector<int> peak_microbatches{};    // per stage: most that are kept at once
-  std::vector<MemoryPrediction> memory{};  // per rank
   Simulation simulation{};                 // of a step, by FLOPs (1 ns each)
   LearningRate learning_rate{};
 
@@ -56,6 +56,8 @@ struct JobPlan {
   StageShape ShapeOf(StageId stage) const;
   // Elements of the gradient that `stage` shares with another one.
   int64_t SharedElements(StageId stage, SharedWeights weights) const;
+  // By tag, on a CPU with these vector instructions: all but the workspace is the same on any.
+  MemoryPrediction MemoryOf(Rank rank, VectorIsa isa) const;
 };
 
 // Refuses by field name what cannot be laid out.

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <string>
 
+#include "actors/plan/kernel_memory.h"
+#include "runtime/base/slot_stride.h"
+
 namespace troupe {
 namespace {
 
@@ -114,36 +117,9 @@ WorkspaceLayout WorkspaceLayoutOf(const StageShape& s, int64_t kernel_bytes) {
     work.logits = cursor.Place(logits * s.widths.master_bytes);
     if (s.widths.has_compute_copy()) work.dlogits = cursor.Place(logits * w);
   }
-  work.kernels = cursor.Place(std::max(kernel_bytes, TypicalKernelBytes(s)));
+  work.kernels = cursor.Place(kernel_bytes);
   work.num_bytes = cursor.end;
   return work;
-}
-
-int64_t TypicalKernelBytes(const StageShape& s) {
-  constexpr int64_t kFloor = int64_t{2} << 20;
-  if (!s.widths.has_compute_copy()) return kFloor;
-  // Products of narrow numbers sum a whole result in the master's width.
-  const ModelConfig& c = s.config;
-  const int64_t widest =
-      std::max({c.hidden_size, c.query_size() + 2 * c.key_value_size(), 2 * c.intermediate_size});
-  constexpr int64_t kBookkeeping = 4096;
-  return std::max(kFloor,
-                  s.batch.tokens_per_microbatch() * widest * s.widths.master_bytes + kBookkeeping);
-}
-
-int64_t TypicalPackedBytes(const StageShape& s) {
-  constexpr int64_t kColumnBlock = 64;
-  const auto blocks = [](int64_t columns) {
-    return (columns + kColumnBlock - 1) / kColumnBlock * kColumnBlock;
-  };
-  const auto packed = [&](int64_t in, int64_t out) { return blocks(out) * in + blocks(in) * out; };
-  const ModelConfig& c = s.config;
-  const int64_t layer = packed(c.hidden_size, c.query_size() + 2 * c.key_value_size()) +
-                        packed(c.query_size(), c.hidden_size) +
-                        packed(c.hidden_size, 2 * c.intermediate_size) +
-                        packed(c.intermediate_size, c.hidden_size);
-  const int64_t head = s.layout.has_head() ? packed(c.hidden_size, c.vocab_size) : 0;
-  return (s.layout.num_layers * layer + head) * s.widths.compute_bytes;
 }
 
 int64_t GradientElements(const ParameterTable& table, const StageLayout& layout) {
@@ -177,8 +153,10 @@ MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInpu
                            (s.batch.gradient_groups > 1 ? 2 : 1);
   at(MemoryKind::kOptimizer) = elements * 2 * s.widths.master_bytes;
   at(MemoryKind::kActivations) = StashLayoutOf(s).num_bytes * in.peak_microbatches;
-  at(MemoryKind::kComm) = boundary * (in.receive_slots + in.outputs_in_flight) + in.shared_bytes;
-  at(MemoryKind::kWorkspace) = WorkspaceLayoutOf(s, 0).num_bytes + TypicalPackedBytes(s);
+  at(MemoryKind::kComm) = SlotStrideBytes(boundary) * in.receive_slots +
+                          boundary * in.outputs_in_flight + in.shared_bytes;
+  at(MemoryKind::kWorkspace) =
+      WorkspaceLayoutOf(s, KernelScratchBytes(s, in.isa)).num_bytes + PackedWeightsBytes(s, in.isa);
   return bytes;
 }
 

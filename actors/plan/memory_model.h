@@ -13,6 +13,7 @@
 #include "actors/plan/batch_arithmetic.h"
 #include "actors/plan/model_config.h"
 #include "actors/plan/stage_partition.h"
+#include "runtime/base/vector_isa.h"
 
 namespace troupe {
 
@@ -82,18 +83,12 @@ struct StageShape {
   BatchArithmetic batch{};
   NumberWidths widths{};
   bool halves = false;  // the schedule runs BackwardInput and BackwardWeight apart
+  int num_threads = 1;  // math threads of the worker
 };
 
 StashLayout StashLayoutOf(const StageShape& shape);
-// `kernel_bytes`: what the kernels ask for at most.
+// `kernel_bytes`: scratch of the kernels (KernelScratchBytes).
 WorkspaceLayout WorkspaceLayoutOf(const StageShape& shape, int64_t kernel_bytes);
-// What the plan takes for the kernels' scratch without asking them. The model allocates no less, so
-// the prediction is exact where the kernels ask for no more.
-int64_t TypicalKernelBytes(const StageShape& shape);
-// Weights packed for both products that read them, as oneDNN lays them out with AVX-512 (and its
-// bfloat16): columns of the result in blocks of 64. With AVX2 float32 packs for Forward only, and
-// bfloat16 packs a float32 copy.
-int64_t TypicalPackedBytes(const StageShape& shape);
 
 // Tokens of a chunk of the head: logits never exceed 4 MiB, chunks are multiples of 16 tokens.
 int64_t HeadChunkTokens(const ModelConfig& config, int64_t num_tokens);
@@ -106,15 +101,22 @@ inline constexpr int kNumMemoryKinds = 6;
 enum class MemoryKind : uint8_t { kParams, kGrads, kOptimizer, kActivations, kComm, kWorkspace };
 std::string_view MemoryKindName(MemoryKind kind);
 
-// Predicted peak by tag, in bytes.
+// Output buffers of a channel: one on its way while the next is computed. The executor starts no
+// action whose output would need a third.
+inline constexpr int kOutputBuffers = 2;
+
+// Predicted peak by tag, in bytes. Parameters, gradients, optimizer and activations are exact, the
+// workspace as far as kernel_memory.h is, comm is the most: an output buffer lives only from its
+// action to the end of its sending.
 using MemoryPrediction = std::array<int64_t, kNumMemoryKinds>;
 
 struct PredictionInputs {
   StageShape shape{};
-  int peak_microbatches = 1;  // most that are kept at once: the schedule's peak activations
-  int receive_slots = 0;      // posted for activations and gradients, all channels together
-  int outputs_in_flight = 0;  // being sent
-  int64_t shared_bytes = 0;   // slots posted for gradients of shared weights
+  int peak_microbatches = 1;         // most that are kept at once: the schedule's peak activations
+  int receive_slots = 0;             // posted for activations and gradients, all channels together
+  int outputs_in_flight = 0;         // computed or being sent
+  int64_t shared_bytes = 0;          // slots posted for gradients of shared weights, whole pages
+  VectorIsa isa = VectorIsa::kAvx2;  // of the rank's CPU
 };
 MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInputs& inputs);
 

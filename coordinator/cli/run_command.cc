@@ -155,7 +155,7 @@ void AwaitSlots(ControlClient& client, int slots) {
 int PrintPlan(const LoadedJob& job, std::FILE* to) {
   auto plan = MakeJobPlan(job.spec);
   if (!plan.ok()) return Fail(plan.error());
-  fmt::print(to, "{}\n", PlanText(job.spec, *plan, Cores()));
+  fmt::print(to, "{}\n", PlanText(job.spec, *plan, {Cores(), ThisVectorIsa()}));
   std::fflush(to);
   return 0;
 }
@@ -168,7 +168,8 @@ int PlanJob(const RunCommand& command) {
   if (command.output == OutputFormat::kText) return PrintPlan(*job, stdout);
   auto plan = MakeJobPlan(job->spec);
   if (!plan.ok()) return Fail(plan.error());
-  fmt::print("{}\n", PlanJson(job->spec, *plan, command.output == OutputFormat::kJson ? 2 : -1));
+  fmt::print("{}\n", PlanJson(job->spec, *plan, ThisVectorIsa(),
+                              command.output == OutputFormat::kJson ? 2 : -1));
   return 0;
 }
 

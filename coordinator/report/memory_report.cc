@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include "coordinator/report/plan_report.h"
 
 namespace troupe {
@@ -63,6 +65,25 @@ std::string MemoryText(const MemoryReports& reports) {
     text += fmt::format("and {} ranks that need less\n", reports.size() - ranks.size());
   }
   return text;
+}
+
+std::string MemoryJson(const MemoryReports& reports) {
+  if (reports.empty()) return "";
+  nlohmann::ordered_json json;
+  for (const auto& [rank, report] : reports) {
+    nlohmann::ordered_json row;
+    row["rank"] = rank;
+    row["step"] = report.step();
+    for (const auto& tag : report.tags()) {
+      row["tags"][tag.tag()] = {{"predicted_bytes", tag.predicted_bytes()},
+                                {"peak_bytes", tag.peak_bytes()},
+                                {"current_bytes", tag.current_bytes()}};
+    }
+    row["resident_bytes"] = report.resident_bytes();
+    row["other_bytes"] = report.other_bytes();
+    json["ranks"].push_back(std::move(row));
+  }
+  return json.dump(2) + "\n";
 }
 
 }  // namespace troupe

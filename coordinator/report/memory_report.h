@@ -1,4 +1,4 @@
-// Measured memory beside predicted, by tag and rank, for people. Pure.
+// Measured memory beside predicted, by tag and rank, for people and as JSON. Pure.
 #pragma once
 
 #include <map>
@@ -14,5 +14,9 @@ using MemoryReports = std::map<int32_t, proto::MemoryReport>;
 // A table of "measured/predicted" peaks with the rest of the resident memory in the last column.
 // Of many ranks the eight that need most, and how many are left out. Empty for no reports.
 std::string MemoryText(const MemoryReports& reports);
+
+// memory.json: per rank every tag's predicted, peak and current bytes, and resident and other bytes
+// at the last report. Empty for no reports.
+std::string MemoryJson(const MemoryReports& reports);
 
 }  // namespace troupe

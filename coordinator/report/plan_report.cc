@@ -6,19 +6,20 @@
 
 #include <nlohmann/json.hpp>
 
+#include "actors/plan/kernel_memory.h"
 #include "actors/schedule/drawing.h"
 
 namespace troupe {
 namespace {
 
-std::string Row(const JobPlan& plan, size_t rank) {
+std::string Row(const JobPlan& plan, size_t rank, VectorIsa isa) {
   std::string holds;
   for (const StageId stage : plan.train.StagesOf(Rank(static_cast<int32_t>(rank)))) {
     holds += (holds.empty() ? "" : "; ") + Describe(plan.stages[static_cast<size_t>(stage.value)]);
   }
   std::string row = fmt::format("  {:<5} {:<24}", rank, holds);
   int64_t total = 0;
-  for (const int64_t bytes : plan.memory[rank]) {
+  for (const int64_t bytes : plan.MemoryOf(Rank(static_cast<int32_t>(rank)), isa)) {
     row += fmt::format(" {:>11}", BytesInWords(static_cast<double>(bytes)));
     total += bytes;
   }
@@ -37,7 +38,9 @@ std::string BytesInWords(double num_bytes) {
   return fmt::format("{:.{}f} {}", num_bytes, unit == 0 || num_bytes >= 100 ? 0 : 1, kUnits[unit]);
 }
 
-std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores, int columns) {
+std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const PlanMachine& machine,
+                     int columns) {
+  const int cores = machine.cores;
   const int ranks = plan.train.num_ranks;
   std::string text =
       fmt::format("{}: {} parameters in {} layers, {}, seed {}\n", spec.name(),
@@ -54,19 +57,24 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores,
     text += fmt::format("  cores     {} workers share {} core{}: a full run, only slower\n", ranks,
                         cores, cores == 1 ? "" : "s");
   }
+  text += fmt::format(
+      "  memory    on CPUs with {}, as here{}\n", VectorIsaName(machine.isa),
+      WidensBFloat16(plan.widths, machine.isa) ? ": bfloat16 is multiplied in float32" : "");
   text += fmt::format("\n  {:<5} {:<24}", "rank", "holds");
   for (int kind = 0; kind < kNumMemoryKinds; ++kind) {
     text += fmt::format(" {:>11}", MemoryKindName(static_cast<MemoryKind>(kind)));
   }
   text += fmt::format(" {:>11}\n", "predicted");
-  for (size_t rank = 0; rank < plan.memory.size(); ++rank) text += Row(plan, rank);
+  for (int rank = 0; rank < ranks; ++rank) {
+    text += Row(plan, static_cast<size_t>(rank), machine.isa);
+  }
   if (ranks > 1) {
     text += "\n" + DrawText(plan.simulation.timeline, {.columns = columns, .relative_costs = true});
   }
   return text;
 }
 
-std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, int indent) {
+std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa, int indent) {
   nlohmann::ordered_json json;
   json["name"] = spec.name();
   json["parameters"] = plan.table.num_elements();
@@ -76,10 +84,12 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, int indent
   json["microbatches"] = plan.batch.num_microbatches;
   json["tokens_per_step"] = plan.batch.tokens_per_step();
   json["bubble_makespan"] = plan.simulation.idle.bubble_makespan;
-  for (size_t rank = 0; rank < plan.memory.size(); ++rank) {
+  json["vector_isa"] = VectorIsaName(isa);
+  for (int32_t rank = 0; rank < plan.train.num_ranks; ++rank) {
+    const MemoryPrediction memory = plan.MemoryOf(Rank(rank), isa);
     nlohmann::ordered_json row;
     row["rank"] = rank;
-    for (const StageId stage : plan.train.StagesOf(Rank(static_cast<int32_t>(rank)))) {
+    for (const StageId stage : plan.train.StagesOf(Rank(rank))) {
       const StageLayout& layout = plan.stages[static_cast<size_t>(stage.value)];
       row["stages"].push_back(
           {{"stage", stage.value},
@@ -91,7 +101,7 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, int indent
     }
     for (int kind = 0; kind < kNumMemoryKinds; ++kind) {
       row["memory"][std::string(MemoryKindName(static_cast<MemoryKind>(kind)))] =
-          plan.memory[rank][static_cast<size_t>(kind)];
+          memory[static_cast<size_t>(kind)];
     }
     json["ranks"].push_back(std::move(row));
   }

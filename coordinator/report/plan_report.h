@@ -7,10 +7,18 @@
 
 namespace troupe {
 
-// `cores` of this machine; 0: unknown. `columns`: widest line of the schedule's drawing.
-std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, int cores, int columns = 100);
+// The machine that the plan is made for: where the printer runs.
+struct PlanMachine {
+  int cores = 0;  // 0: unknown
+  VectorIsa isa = VectorIsa::kAvx2;
+};
+
+// `columns`: widest line of the schedule's drawing.
+std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const PlanMachine& machine,
+                     int columns = 100);
 // `indent`: spaces a level; -1: all in one line. No newline at the end.
-std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, int indent = 2);
+std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa,
+                     int indent = 2);
 
 std::string BytesInWords(double num_bytes);  // "1.9 MiB"
 

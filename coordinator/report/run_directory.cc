@@ -52,9 +52,9 @@ Status RunDirectory::Open(const proto::SubmitRequest& request) {
   RETURN_IF_ERROR(WriteFileAtomically(files_, In("job.yaml"), request.job_file()));
   RETURN_IF_ERROR(WriteFileAtomically(files_, In("job.effective.yaml"), request.effective_file()));
   ASSIGN_OR_RETURN(const JobPlan plan, MakeJobPlan(request.spec()));
-  RETURN_IF_ERROR(
-      WriteFileAtomically(files_, In("plan.json"), PlanJson(request.spec(), plan) + "\n"));
-  pictures_.emplace(request.spec().name(), plan);
+  RETURN_IF_ERROR(WriteFileAtomically(files_, In("plan.json"),
+                                      PlanJson(request.spec(), plan, ThisVectorIsa()) + "\n"));
+  pictures_.emplace(request.spec().name(), plan, ThisVectorIsa());
   WriteEnvironment();
   RETURN_IF_ERROR(OpenMetrics(request));
   if (request.point_latest()) {  // D3
@@ -146,9 +146,10 @@ void RunDirectory::Draw() {
   const std::pair<const char*, std::string> pictures[] = {
       {"schedule.svg", pictures_->ScheduleSvg()},
       {"loss.svg", pictures_->LossSvg()},
-      {"memory.svg", pictures_->MemorySvg()}};
-  for (const auto& [name, svg] : pictures) {
-    if (!svg.empty()) Note(WriteFileAtomically(files_, In(name), svg));
+      {"memory.svg", pictures_->MemorySvg()},
+      {"memory.json", MemoryJson(memory_)}};
+  for (const auto& [name, text] : pictures) {
+    if (!text.empty()) Note(WriteFileAtomically(files_, In(name), text));
   }
 }
 
@@ -239,6 +240,7 @@ void RunDirectory::RankSaid(int32_t rank, bool reference_run, const proto::FromR
       return Traced(rank, message.spans());
     case proto::FromRank::kMemory:
       NotePeak(peaks_, rank, message.memory());
+      memory_[rank] = message.memory();
       if (pictures_) {
         pictures_->AddMemory(rank, static_cast<double>(clock_.NowNs() - opened_ns_) * 1e-9,
                              message.memory());

@@ -4,7 +4,7 @@
 //
 //   job.yaml job.effective.yaml plan.json env.json result.json   written whole
 //   metrics.jsonl events.jsonl logs/ tb/ trace/                   appended to as the run goes
-//   schedule.svg loss.svg memory.svg                              redrawn every kDrawEveryMs
+//   schedule.svg loss.svg memory.svg memory.json                  redrawn every kDrawEveryMs
 //
 //   D1. A resumed run keeps the metrics up to the step that it resumes from and drops the rest; a
 //       fresh run in a used directory drops all.
@@ -20,6 +20,7 @@
 
 #include "coordinator/job_life.h"
 #include "coordinator/report/clock_alignment.h"
+#include "coordinator/report/memory_report.h"
 #include "coordinator/report/metrics_json.h"
 #include "coordinator/report/run_pictures.h"
 #include "coordinator/report/trace_file.h"
@@ -73,6 +74,7 @@ class RunDirectory : public JobRecorder {
   std::vector<std::string> hosts_{};  // of the ranks
   std::map<int32_t, proto::Hello> hellos_{};
   MemoryPeaks peaks_{};
+  MemoryReports memory_{};
   std::string last_metrics_{};  // JSON
   int64_t opened_ns_ = 0;
   int64_t drawn_ns_ = 0;

@@ -13,13 +13,17 @@
 namespace troupe {
 namespace {
 
-int64_t TotalOf(const MemoryPrediction& memory) {
-  return std::accumulate(memory.begin(), memory.end(), int64_t{0});
-}
-
-int32_t FullestRank(const JobPlan& plan) {
-  const auto fullest = std::ranges::max_element(plan.memory, {}, TotalOf);
-  return static_cast<int32_t>(fullest - plan.memory.begin());
+int32_t FullestRank(const JobPlan& plan, VectorIsa isa) {
+  int32_t fullest = 0;
+  int64_t most = 0;
+  for (int32_t rank = 0; rank < plan.train.num_ranks; ++rank) {
+    const MemoryPrediction memory = plan.MemoryOf(Rank(rank), isa);
+    const int64_t total = std::accumulate(memory.begin(), memory.end(), int64_t{0});
+    if (total <= most) continue;
+    fullest = rank;
+    most = total;
+  }
+  return fullest;
 }
 
 std::optional<ActionKind> ComputeKindNamed(std::string_view name) {
@@ -46,12 +50,8 @@ void Thin(std::vector<StackedSample>& samples) {
 
 }  // namespace
 
-RunPictures::RunPictures(std::string job_name, const JobPlan& plan)
-    : job_name_(std::move(job_name)),
-      schedule_(plan.train),
-      fullest_rank_(FullestRank(plan)),
-      fullest_predicted_(
-          static_cast<double>(TotalOf(plan.memory[static_cast<size_t>(fullest_rank_)]))) {
+RunPictures::RunPictures(std::string job_name, const JobPlan& plan, VectorIsa isa)
+    : job_name_(std::move(job_name)), schedule_(plan.train), fullest_rank_(FullestRank(plan, isa)) {
   loss_.name = "train";
   validation_loss_.name = "validation";
 }
@@ -70,8 +70,10 @@ void RunPictures::AddMemory(int32_t rank, double seconds, const proto::MemoryRep
     for (const auto& tag : report.tags()) memory_.layers.push_back(tag.tag());
   }
   StackedSample sample{.x = seconds};
+  memory_predicted_ = 0;
   for (const auto& tag : report.tags()) {
     sample.values.push_back(static_cast<double>(tag.current_bytes()));
+    memory_predicted_ += static_cast<double>(tag.predicted_bytes());
   }
   if (sample.values.size() != memory_.layers.size()) return;
   memory_.samples.push_back(std::move(sample));
@@ -130,8 +132,8 @@ std::string RunPictures::MemorySvg() const {
   if (memory_.samples.empty()) return "";
   StackedData data = memory_;
   data.predicted = {.name = "predicted",
-                    .points = {{data.samples.front().x, fullest_predicted_},
-                               {data.samples.back().x, fullest_predicted_}},
+                    .points = {{data.samples.front().x, memory_predicted_},
+                               {data.samples.back().x, memory_predicted_}},
                     .dashed = true};
   const std::string whose =
       schedule_.num_ranks == 1

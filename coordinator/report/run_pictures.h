@@ -20,7 +20,8 @@ class RunPictures {
   static constexpr size_t kStepsGatheredMax = 8;
   static constexpr int kRanksDrawnMax = 512;
 
-  RunPictures(std::string job_name, const JobPlan& plan);
+  // `isa` tells which rank needs most; what each needs is in its own reports.
+  RunPictures(std::string job_name, const JobPlan& plan, VectorIsa isa);
 
   void AddLoss(int64_t step, double loss);
   void AddValidationLoss(int64_t step, double loss);
@@ -46,11 +47,11 @@ class RunPictures {
 
   const std::string job_name_;
   const Schedule schedule_;
-  const int32_t fullest_rank_;      // by prediction; its memory is the one drawn
-  const double fullest_predicted_;  // bytes, all tags
+  const int32_t fullest_rank_;  // by prediction; its memory is the one drawn
   ChartSeries loss_{};
   ChartSeries validation_loss_{};
   StackedData memory_{};
+  double memory_predicted_ = 0;               // bytes, all tags
   std::map<int64_t, Gathering> gathering_{};  // step → bars, the newest few
   Timeline whole_{};
   int64_t whole_step_ = 0;

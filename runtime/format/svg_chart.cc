@@ -268,7 +268,21 @@ std::vector<ChartPoint> Outline(const std::vector<StackedSample>& samples, size_
   return outline;
 }
 
-void AddPeak(Frame& frame, const std::vector<StackedSample>& samples, ChartUnit unit) {
+// Baseline of the peak's label: just above the peak, and where the predicted line would cross the
+// text, above that line.
+double PeakBaseline(const Frame& frame, double peak, const std::vector<ChartPoint>& predicted) {
+  constexpr double kAscent = 12;  // of the 12 px text, with air
+  constexpr double kDescent = 5;
+  double baseline = frame.Y(peak) - 7;
+  for (const ChartPoint& point : predicted) {
+    const double line = frame.Y(point.y);
+    if (line > baseline - kAscent && line < baseline + kDescent) baseline = line - kDescent;
+  }
+  return std::max(baseline, kTop);
+}
+
+void AddPeak(Frame& frame, const std::vector<StackedSample>& samples,
+             const std::vector<ChartPoint>& predicted, ChartUnit unit) {
   const StackedSample& peak = *std::ranges::max_element(samples, {}, Sum);
   const double x = frame.X(peak.x);
   const bool at_right_edge = x > kLeft + frame.plot_width() * 0.8;
@@ -276,7 +290,7 @@ void AddPeak(Frame& frame, const std::vector<StackedSample>& samples, ChartUnit 
       fmt::format("<circle cx=\"{0:.1f}\" cy=\"{1:.1f}\" r=\"3\" fill=\"#2b3440\"/>"
                   "<text class=\"k{2}\" x=\"{3:.1f}\" y=\"{4:.1f}\">peak {5}</text>\n",
                   x, frame.Y(Sum(peak)), at_right_edge ? " r" : "", x + (at_right_edge ? -8 : 8),
-                  frame.Y(Sum(peak)) - 7, ValueText(Sum(peak), unit)));
+                  PeakBaseline(frame, Sum(peak), predicted), ValueText(Sum(peak), unit)));
 }
 
 }  // namespace
@@ -340,11 +354,13 @@ std::string StackedAreaChart(const StackedData& data, const ChartOptions& option
     frame.AddLegend(AreaSwatch(ColourOf(layer)), data.layers[layer]);
   }
   if (!samples.empty()) {
-    AddPeak(frame, samples, options.unit);
+    AddPeak(frame, samples, data.predicted.points, options.unit);
   }
   if (!data.predicted.points.empty()) {
     AddLine(frame, data.predicted.points, kPredictedColour, true);
-    frame.AddLegend(LineSwatch(kPredictedColour, true), data.predicted.name);
+    frame.AddLegend(LineSwatch(kPredictedColour, true),
+                    fmt::format("{} {}", data.predicted.name,
+                                ValueText(data.predicted.points.back().y, options.unit)));
   }
   return frame.Finish();
 }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 #include <numeric>
 
@@ -129,8 +130,9 @@ struct Toy {
         job(
             Fill(std::move(options)),
             [this](const testing::InProcessJob::RankContext& c) -> StageRef {
-              return c.scheduler.Spawn<ToyStage>({.name = "stage"}, c, ledger,
-                                                 seen[static_cast<size_t>(c.rank.value)]);
+              const auto rank = static_cast<size_t>(c.rank.value);
+              return c.scheduler.Spawn<ToyStage>({.name = "stage"}, c, ledgers.at(rank),
+                                                 seen[rank]);
             },
             [](const testing::InProcessJob::RankContext& c) -> LoaderRef {
               return c.scheduler.Spawn<ToyLoader>({.name = "loader"}, c);
@@ -150,7 +152,8 @@ struct Toy {
     if (!options.steps.learning_rate) options.steps.learning_rate = [](int64_t) { return 0.5; };
     return options;
   }
-  MemoryLedger ledger{};
+  static constexpr auto kOutputs = static_cast<size_t>(MemoryTag::kActivations);
+  std::array<MemoryLedger, 4> ledgers{};  // by rank
   std::vector<Seen> seen;
   testing::InProcessJob job;
 };
@@ -187,7 +190,9 @@ TEST_P(PipelineTest, EveryStepCommitsTheSumOfAllMicrobatches) {
     }
   }
   // Every output buffer was let go.
-  EXPECT_EQ(toy.ledger.Snapshot().current_bytes[static_cast<size_t>(MemoryTag::kActivations)], 0);
+  for (const MemoryLedger& ledger : toy.ledgers) {
+    EXPECT_EQ(ledger.Snapshot().current_bytes[Toy::kOutputs], 0);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, PipelineTest,
@@ -232,6 +237,24 @@ TEST(PipelineTest, EvaluatesWithoutTouchingTheStep) {
   // Samples 0..3: their mean is 1.5.
   EXPECT_DOUBLE_EQ(toy.job.evaluations[0].val_loss(), 1.5 + 6);
   EXPECT_EQ(toy.seen[0].updates, 2);
+}
+
+// A forward-only round has no gradient that holds the first rank back: its outputs do, where the
+// second has one slot and does not run.
+TEST(PipelineTest, OutputsBeyondTheBuffersWait) {
+  for (const int buffers : {1, 2, 3}) {
+    Toy toy({.num_ranks = 2,
+             .num_microbatches = 8,
+             .slots = 1,
+             .output_buffers = buffers,
+             .steps = {.steps = 1, .evaluate_every = 1, .evaluate_rounds = 1}});
+    toy.job.Run();
+    ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
+    ASSERT_EQ(toy.job.evaluations.size(), 1u);
+    const auto usage = toy.ledgers[0].Snapshot();
+    EXPECT_EQ(usage.peak_bytes[Toy::kOutputs], buffers * kElements * 4);
+    EXPECT_EQ(usage.current_bytes[Toy::kOutputs], 0);
+  }
 }
 
 TEST(PipelineTest, SamplesTokenByTokenThroughTheStages) {

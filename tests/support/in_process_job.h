@@ -30,7 +30,8 @@ struct InProcessJobOptions {
   bool tied = false;
   // Of the gradient that a stage shares with another.
   std::function<TensorDescriptor(StageId, SharedWeights)> shared{};
-  int slots = 0;  // posted per channel; 0: what the schedule asks for
+  int slots = 0;           // posted per channel; 0: what the schedule asks for
+  int output_buffers = 0;  // of an executor's channel; 0: as many as the network needs
   ScheduleOptions steps{};
   // Where the job runs on another network or clock: one transport a rank, addressed "SCHEME:RANK".
   std::function<std::unique_ptr<Transport>(Rank)> new_transport{};
@@ -85,6 +86,9 @@ class InProcessJob {
                                .sample = sample,
                                .boundary = options_.boundary,
                                .exchanges = exchanges_};
+      // Handed over by pointer, an output's buffer is the receiver's slot until it is read.
+      if (!options_.new_transport) executor.output_buffers += MostSlots();
+      if (options_.output_buffers > 0) executor.output_buffers = options_.output_buffers;
       for (const GradientExchange& exchange : exchanges_) {
         for (const StageId stage : {exchange.leader, exchange.follower}) {
           executor.shared[{stage, exchange.weights}] = options_.shared(stage, exchange.weights);
@@ -170,6 +174,12 @@ class InProcessJob {
     ExecutorActor::SelfRef executor{};
   };
 
+  int MostSlots() const {
+    int most = options_.slots;
+    for (const Channel& channel : ChannelsOf(train_, options_.policy))
+      most = std::max(most, channel.slots);
+    return most;
+  }
   void OpenRank(Rank rank) {
     RankState& state = *ranks_[rank.value];
     state.transport =

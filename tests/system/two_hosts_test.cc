@@ -8,6 +8,8 @@
 #include <fstream>
 #include <sstream>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/support/shell.h"
 #include "tests/support/small_job.h"
 
@@ -84,6 +86,15 @@ TEST(TwoHosts, TrainBitEqualToOneOverTheirNetwork) {
                             R"("rank":2,"lanes":{"0":"tcp","1":"tcp","3":"shared-memory"})",
                             R"("rank":3,"lanes":{"0":"tcp","1":"tcp","2":"shared-memory"})"}) {
     EXPECT_THAT(events.str(), HasSubstr(lanes));
+  }
+  // Over TCP an output keeps its buffer until it is sent, and no rank has more than were predicted.
+  std::ifstream memory_file(folder / "two/memory.json");
+  const auto memory = nlohmann::json::parse(memory_file);
+  ASSERT_EQ(memory["ranks"].size(), 4u);
+  for (const auto& rank : memory["ranks"]) {
+    const auto& comm = rank["tags"]["comm"];
+    EXPECT_GT(comm["peak_bytes"], 0);
+    EXPECT_LE(comm["peak_bytes"], comm["predicted_bytes"]) << rank.dump();
   }
   // 64 tokens of 32 float32 channels, 4 microbatches, 6 steps, one border, both ways.
   const int64_t crossing = int64_t{64} * 32 * 4 * 4 * 6 * 2;

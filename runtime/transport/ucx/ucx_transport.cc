@@ -8,6 +8,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
+#include "runtime/base/slot_stride.h"
 #include "runtime/transport/ucx/ucx_link.h"
 
 namespace troupe {
@@ -18,7 +19,6 @@ constexpr int kPassesPerCheck = 32;
 constexpr int64_t kMsNs = 1'000'000;
 constexpr int64_t kCheckNs = 5 * kMsNs;
 constexpr int64_t kLossNs = 500 * kMsNs;  // for a lost peer's requests to come back
-constexpr int64_t kSlotAlignment = 4096;
 
 }  // namespace
 
@@ -110,8 +110,7 @@ Status UcxLink::PostSlots(Rank from, uint16_t number, int num_slots, int64_t slo
                      "rank {}: channel {} from rank {} has bulk in use; let it go before new slots",
                      options_.self, number, from);
   }
-  const int64_t stride_bytes =
-      std::max<int64_t>((slot_bytes + kSlotAlignment - 1) / kSlotAlignment, 1) * kSlotAlignment;
+  const int64_t stride_bytes = SlotStrideBytes(slot_bytes);
   SlotRegion slots{.memory = {},
                    .generation = channel.slots.generation + 1,
                    .num_slots = static_cast<uint32_t>(num_slots),

@@ -54,7 +54,30 @@ TEST(JobPlan, OneFOneBKeepsFewerMicrobatchesThanGPipe) {
   EXPECT_THAT(one_f_one_b->peak_microbatches, ::testing::ElementsAre(4, 3, 2, 1));
   EXPECT_THAT(gpipe->peak_microbatches, ::testing::Each(8));
   constexpr auto kActivations = static_cast<size_t>(MemoryKind::kActivations);
-  EXPECT_EQ(gpipe->memory[0][kActivations], 2 * one_f_one_b->memory[0][kActivations]);
+  EXPECT_EQ(gpipe->MemoryOf(Rank(0), VectorIsa::kAvx2)[kActivations],
+            2 * one_f_one_b->MemoryOf(Rank(0), VectorIsa::kAvx2)[kActivations]);
+}
+
+TEST(JobPlan, CommunicationIsSlotsAndTwoOutputBuffersAChannel) {
+  auto spec = Spec(3);
+  spec.mutable_model()->set_tie_word_embeddings(true);
+  const auto plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok());
+  const auto comm = [&](int rank) {
+    return plan->MemoryOf(Rank(rank), VectorIsa::kAvx2)[static_cast<size_t>(MemoryKind::kComm)];
+  };
+  constexpr int64_t kBoundary = 2 * 32 * 64 * 4;  // whole pages
+  constexpr int64_t kTied = (100 * 64 * 4 + 4095) / 4096 * 4096;
+  const auto slots = [&](int from, int to, InputKind kind) {
+    return SlotsFor(plan->channels, Rank(from), Rank(to), kind);
+  };
+  EXPECT_EQ(comm(0), kBoundary * (slots(1, 0, InputKind::kGradient) + 2) + kTied);
+  EXPECT_EQ(comm(1), kBoundary * (slots(0, 1, InputKind::kActivation) +
+                                  slots(2, 1, InputKind::kGradient) + 4));
+  EXPECT_EQ(comm(2), kBoundary * (slots(1, 2, InputKind::kActivation) + 2) + kTied);
+  const auto alone = MakeJobPlan(Spec(1));
+  ASSERT_TRUE(alone.ok());
+  EXPECT_EQ(alone->MemoryOf(Rank(0), VectorIsa::kAvx2)[static_cast<size_t>(MemoryKind::kComm)], 0);
 }
 
 TEST(JobPlan, OneWorkerHasNoBubbleAndNoChannel) {

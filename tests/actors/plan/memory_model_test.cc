@@ -84,12 +84,16 @@ TEST(MemoryModel, ActivationsGrowWithMicrobatchesInFlightAndHalves) {
   EXPECT_EQ(activations(1), one + 64 * 4 * (2 * 64 + 192 + 128));
 }
 
-TEST(MemoryModel, CommunicationIsSlotsOfTheBoundary) {
-  const StageShape s = Shape(1, 4);
+TEST(MemoryModel, CommunicationIsSlotsInWholePagesAndOutputs) {
+  StageShape s = Shape(1, 4);
   const ParameterTable table(s.config);
   const MemoryPrediction bytes = PredictMemory(
-      table, {.shape = s, .receive_slots = 3, .outputs_in_flight = 2, .shared_bytes = 100 * 64 * 4});
-  EXPECT_EQ(At(bytes, MemoryKind::kComm), 5 * 64 * 64 * 4 + 100 * 64 * 4);
+      table, {.shape = s, .receive_slots = 3, .outputs_in_flight = 2, .shared_bytes = 7 * 4096});
+  EXPECT_EQ(At(bytes, MemoryKind::kComm), 5 * 64 * 64 * 4 + 7 * 4096);
+  s.batch.seq_len = 10;  // 5,120 bytes: 2 pages
+  EXPECT_EQ(At(PredictMemory(table, {.shape = s, .receive_slots = 3, .outputs_in_flight = 2}),
+               MemoryKind::kComm),
+            3 * 2 * 4096 + 2 * 5120);
 }
 
 TEST(MemoryModel, ChunksOfTheHeadAreBounded) {

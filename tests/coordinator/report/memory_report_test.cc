@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include <nlohmann/json.hpp>
+
 namespace troupe {
 namespace {
 
@@ -40,6 +42,19 @@ TEST(MemoryReportTest, OfManyRanksTheFullestAreShownInOrder) {
   EXPECT_THAT(text, Not(HasSubstr("\n0 ")));
   EXPECT_LT(text.find("\n9 "), text.find("\n19 "));
   EXPECT_THAT(text, HasSubstr("and 12 ranks that need less"));
+}
+
+TEST(MemoryReportTest, TheJsonHoldsEveryTagOfEveryRank) {
+  proto::MemoryReport report = Report(7, 9);
+  report.mutable_tags(0)->set_current_bytes(5);
+  report.set_step(3);
+  report.set_resident_bytes(11);
+  const auto json = nlohmann::json::parse(MemoryJson({{0, {}}, {2, report}}));
+  ASSERT_EQ(json["ranks"].size(), 2u);
+  EXPECT_EQ(json["ranks"][1].dump(),
+            R"({"other_bytes":3145728,"rank":2,"resident_bytes":11,"step":3,"tags":{"params":)"
+            R"({"current_bytes":5,"peak_bytes":7,"predicted_bytes":9}}})");
+  EXPECT_EQ(MemoryJson({}), "");
 }
 
 TEST(MemoryReportTest, NothingSaidIsNothingShown) {

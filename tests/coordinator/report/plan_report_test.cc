@@ -20,7 +20,7 @@ TEST(PlanReportTest, SaysWhatTheJobWillDo) {
   ASSERT_TRUE(job.ok());
   const auto plan = MakeJobPlan(job->spec);
   ASSERT_TRUE(plan.ok());
-  const std::string text = PlanText(job->spec, *plan, /*cores=*/1, /*columns=*/80);
+  const std::string text = PlanText(job->spec, *plan, {.cores = 1}, /*columns=*/80);
   EXPECT_THAT(text, HasSubstr("small: 17,552 parameters in 4 layers, float32, seed 7"));
   EXPECT_THAT(text, HasSubstr("pp2: 2 workers"));
   EXPECT_THAT(text, HasSubstr("1 sequence x 4 microbatches = 4 sequences = 32 tokens a step"));
@@ -33,7 +33,22 @@ TEST(PlanReportTest, SaysWhatTheJobWillDo) {
       EXPECT_LE(line.size(), 120u) << line;
     }
   }
-  EXPECT_THAT(PlanText(job->spec, *plan, /*cores=*/2), Not(HasSubstr("share")));
+  EXPECT_THAT(PlanText(job->spec, *plan, {.cores = 2}), Not(HasSubstr("share")));
+}
+
+TEST(PlanReportTest, SaysForWhichCpuItIs) {
+  auto job = JobFolder().Load();
+  ASSERT_TRUE(job.ok());
+  const auto said = [&](VectorIsa isa) {
+    const auto plan = MakeJobPlan(job->spec);
+    CHECK(plan.ok());
+    return PlanText(job->spec, *plan, {.isa = isa});
+  };
+  EXPECT_THAT(said(VectorIsa::kAvx512), HasSubstr("memory    on CPUs with AVX-512, as here\n"));
+  job->spec.mutable_train()->set_dtype("bfloat16");
+  EXPECT_THAT(said(VectorIsa::kAvx2),
+              HasSubstr("on CPUs with AVX2, as here: bfloat16 is multiplied in float32\n"));
+  EXPECT_THAT(said(VectorIsa::kAvx512Bf16), Not(HasSubstr("multiplied in float32")));
 }
 
 TEST(PlanReportTest, TheJsonAddsUpToTheModel) {
@@ -41,8 +56,9 @@ TEST(PlanReportTest, TheJsonAddsUpToTheModel) {
   ASSERT_TRUE(job.ok());
   const auto plan = MakeJobPlan(job->spec);
   ASSERT_TRUE(plan.ok());
-  const auto json = nlohmann::json::parse(PlanJson(job->spec, *plan));
+  const auto json = nlohmann::json::parse(PlanJson(job->spec, *plan, VectorIsa::kAvx2));
   EXPECT_EQ(json["workers"], 2);
+  EXPECT_EQ(json["vector_isa"], "AVX2");
   EXPECT_EQ(json["tokens_per_step"], 32);
   int layers = 0;
   int64_t params = 0;

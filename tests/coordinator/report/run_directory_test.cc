@@ -106,6 +106,8 @@ TEST_F(RunDirectoryTest, LeavesWhatTheReadmePromises) {
   EXPECT_EQ(Read("logs/rank-0001.log"), "a line\n");
   EXPECT_THAT(Read("loss.svg"), HasSubstr("</svg>"));
   EXPECT_THAT(Read("memory.svg"), HasSubstr("</svg>"));
+  EXPECT_EQ(nlohmann::json::parse(Read("memory.json"))["ranks"][0]["tags"]["params"]["peak_bytes"],
+            1 << 20);
   EXPECT_TRUE(nlohmann::json::parse(Read("trace/step-00000001.json")).is_object());
   const auto result = nlohmann::json::parse(Read("result.json"));
   EXPECT_EQ(result["state"], "SUCCEEDED");

@@ -19,7 +19,7 @@ class RunPicturesTest : public ::testing::Test {
     auto plan = MakeJobPlan(job->spec);
     CHECK(plan.ok());
     plan_.emplace(*std::move(plan));
-    pictures_.emplace("small", *plan_);
+    pictures_.emplace("small", *plan_, VectorIsa::kAvx2);
   }
   // The rank's actions of a step, each a millisecond long and half of it on a core.
   void TellStep(int32_t rank, int64_t step, size_t count = SIZE_MAX) {
@@ -50,6 +50,7 @@ class RunPicturesTest : public ::testing::Test {
       auto* tag = report.add_tags();
       tag->set_tag(name);
       tag->set_current_bytes(bytes);
+      tag->set_predicted_bytes(10 << 20);
     }
     return report;
   }
@@ -123,7 +124,7 @@ TEST_F(RunPicturesTest, MemoryIsTheFullestRanksAndBounded) {
     pictures_->AddMemory(0, i, Memory(i == 4321 ? 9 << 20 : 1 << 20));
   const std::string svg = pictures_->MemorySvg();
   EXPECT_THAT(svg, HasSubstr("memory of rank 0, the fullest of 2"));
-  EXPECT_THAT(svg, HasSubstr("predicted"));
+  EXPECT_THAT(svg, HasSubstr("predicted 20 MiB")) << "by the rank itself";
   EXPECT_THAT(svg, HasSubstr("peak 18")) << "thinning keeps the peak";
 }
 

@@ -100,7 +100,7 @@ TEST(StackedAreaChart, StacksLayersFromZero) {
   EXPECT_THAT(PointsOf(svg, 1), HasSubstr("72.0,198.7 504.0,198.7 936.0,198.7 "));
   EXPECT_THAT(svg, HasSubstr("peak 16 MiB"));
   EXPECT_THAT(svg, HasSubstr(">8 MiB</text>"));
-  EXPECT_THAT(svg, HasSubstr("predicted peak"));
+  EXPECT_THAT(svg, HasSubstr("predicted peak 15 MiB"));
   EXPECT_EQ(Count(svg, "stroke-dasharray"), 2U);
 }
 
@@ -117,6 +117,27 @@ TEST(StackedAreaChart, NeverLosesThePeak) {
   const std::string svg = StackedAreaChart(data, {});
   EXPECT_THAT(svg, HasSubstr("peak 777"));
   EXPECT_LT(Count(PointsOf(svg, 0), ","), 2U * 900);
+}
+
+// Heights of the peak's label and of the predicted line, pixels.
+std::pair<double, double> LabelAndLine(double peak, double predicted) {
+  const StackedData data{
+      .layers = {"params"},
+      .samples = {{0, {peak}}, {1, {peak / 2}}},
+      .predicted = {.name = "predicted", .points = {{0, predicted}, {1, predicted}}}};
+  const std::string svg = StackedAreaChart(data, {});
+  const size_t text = svg.rfind(" y=\"", svg.find(">peak "));
+  const size_t line = svg.find(',', svg.find("<polyline"));
+  return {std::stod(svg.substr(text + 4)), std::stod(svg.substr(line + 1))};
+}
+
+TEST(StackedAreaChart, ThePeaksLabelKeepsOffThePredictedLine) {
+  for (const double predicted : {80.0, 97.0, 98.0, 100.0, 102.0, 104.0, 106.0, 110.0, 130.0}) {
+    const auto [label, line] = LabelAndLine(100, predicted);
+    EXPECT_TRUE(line >= label + 4 || line <= label - 11)
+        << predicted << ": " << label << " " << line;
+    EXPECT_GE(label, 74) << "inside the plot";
+  }
 }
 
 TEST(StackedAreaChart, SurvivesNoSamples) {

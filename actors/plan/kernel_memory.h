@@ -1,0 +1,33 @@
+// What the kernels of a stage hold beside its tensors, by the vector instructions of its CPU:
+// copies of the weights in the layout that the products read fastest, and scratch. The kernels
+// decide (PackedWeightBytes, MatmulWorkspaceBytes and AttentionWorkspaceBytes of kernels/); these
+// formulas say what they decide with oneDNN 2.6, so that a plan can be made where no kernel is
+// linked, and a test holds the two against each other. Pure.
+#pragma once
+
+#include <cstdint>
+
+#include "actors/plan/memory_model.h"
+#include "runtime/base/vector_isa.h"
+
+namespace troupe {
+
+// bfloat16 products exist in oneDNN 2.6 from AVX-512 with bfloat16 on; elsewhere operands are
+// widened to float32.
+bool WidensBFloat16(const NumberWidths& widths, VectorIsa isa);
+
+// All packed weights of the stage, exactly. Of one weight (O, I):
+//   float32, AVX2          Forward's copy alone, W^T: I * O
+//   float32, AVX-512       a copy for each product, columns of its result in blocks of 64, depth in
+//                          blocks of 16
+//   bfloat16               the same with a depth in blocks of 32; where it is widened two float32
+//                          copies of O * I
+int64_t PackedWeightsBytes(const StageShape& shape, VectorIsa isa);
+
+// Scratch for whichever kernel needs most: attention, or products: none with AVX2, at most 2 MiB a
+// math thread with AVX-512, and a product's operands where bfloat16 is widened. The model allocates
+// no less, so the prediction is exact where the kernels ask for no more; they ask for more only
+// where four math threads or more share a weight gradient of few input channels.
+int64_t KernelScratchBytes(const StageShape& shape, VectorIsa isa);
+
+}  // namespace troupe
