@@ -15,7 +15,6 @@ StageSet BuildStages(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
     StageModelOptions options;
     options.shape = plan.ShapeOf(stage);
     options.dtype = DTypeOfJob(spec);
-    options.num_threads = spec.resources().threads_per_worker();
     options.owner = OwnerOf(plan.train, stage) == stage;
     stages[stage] = std::make_unique<StageModel>(options, plan.table, ledger);
   }

@@ -6,6 +6,7 @@
 #include "actors/plan/cost_model.h"
 #include "actors/plan/train_schedule.h"
 #include "actors/schedule/generators.h"
+#include "runtime/base/slot_stride.h"
 
 namespace troupe {
 namespace {
@@ -89,8 +90,8 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
                    .layout = stages[static_cast<size_t>(stage.value)],
                    .batch = batch,
                    .widths = widths,
-                   .num_threads = num_threads,
-                   .halves = halves};
+                   .halves = halves,
+                   .num_threads = num_threads};
   if (train.num_directions == 2) {
     shape.batch.num_microbatches = train.MicrobatchesPerDirection();
     shape.batch.gradient_groups = 1;
@@ -179,7 +180,7 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
                                     plan.train.placement.begin() + chain);
   plan.evaluate = GenerateForwardOnly(ranks, placement, plan.batch.num_microbatches);
   plan.sample = GenerateForwardOnly(ranks, placement, 1);
-  plan.channels = ChannelsOf(plan.train, plan.policy);
+  plan.channels = WithMoreSlots(ChannelsOf(plan.train, plan.policy), ChannelsOf(plan.evaluate));
   plan.exchanges = GradientExchangesOf(plan.train, plan.table.tied());
   plan.sum_channels = SumChannelsOf(plan);
   ASSIGN_OR_RETURN(plan.simulation, Simulate(plan.train, CostsOf(plan), {.policy = plan.policy}));

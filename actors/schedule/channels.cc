@@ -133,6 +133,21 @@ std::vector<Channel> ChannelsOf(const Schedule& schedule, const ExecutionPolicy&
   return list;
 }
 
+std::vector<Channel> WithMoreSlots(std::vector<Channel> channels,
+                                   const std::vector<Channel>& others) {
+  for (const Channel& other : others) {
+    const auto like = std::ranges::find_if(channels, [&](const Channel& channel) {
+      return channel.from == other.from && channel.to == other.to && channel.kind == other.kind;
+    });
+    if (like == channels.end()) {
+      channels.push_back(other);
+    } else {
+      like->slots = std::max(like->slots, other.slots);
+    }
+  }
+  return channels;
+}
+
 int SlotsFor(const std::vector<Channel>& channels, Rank from, Rank to, InputKind kind) {
   for (const Channel& channel : channels) {
     if (channel.from == from && channel.to == to && channel.kind == kind) {

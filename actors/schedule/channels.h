@@ -25,6 +25,11 @@ struct Channel {
 // the sender then bounds it: what is on its way for a microbatch is still held by the stage before.
 std::vector<Channel> ChannelsOf(const Schedule& schedule, const ExecutionPolicy& policy = {});
 
+// `channels` with as many slots as the fuller of each and of its like in `others`, and the channels
+// that only `others` have: enough for either schedule.
+std::vector<Channel> WithMoreSlots(std::vector<Channel> channels,
+                                   const std::vector<Channel>& others);
+
 // 0 where no such channel exists.
 int SlotsFor(const std::vector<Channel>& channels, Rank from, Rank to, InputKind kind);
 

@@ -283,12 +283,16 @@ Schedule GenerateForwardOnly(int num_ranks, std::vector<Rank> placement, int num
                     .forward_only = true,
                     .placement = std::move(placement),
                     .ranks = std::vector<std::vector<Action>>(num_ranks)};
-  for (int stage = 0; stage < schedule.num_stages; ++stage) {
-    std::vector<Action>& actions = schedule.ranks[schedule.placement[stage].value];
-    for (int microbatch = 0; microbatch < num_microbatches; ++microbatch) {
-      actions.push_back({.stage = StageId(stage),
-                         .kind = ActionKind::kForward,
-                         .microbatch = MicrobatchId(microbatch)});
+  // A group of microbatches goes through a rank's chunks before the next group starts, so that
+  // outputs for later chunks do not pile up.
+  for (int first = 0; first < num_microbatches; first += num_ranks) {
+    for (int stage = 0; stage < schedule.num_stages; ++stage) {
+      std::vector<Action>& actions =
+          schedule.ranks[static_cast<size_t>(schedule.placement[static_cast<size_t>(stage)].value)];
+      for (int m = first; m < std::min(num_microbatches, first + num_ranks); ++m) {
+        actions.push_back(
+            {.stage = StageId(stage), .kind = ActionKind::kForward, .microbatch = MicrobatchId(m)});
+      }
     }
   }
   return schedule;

@@ -70,6 +70,7 @@ class InProcessJob {
     const std::vector<Rank> chain(train_.placement.begin(),
                                   train_.placement.begin() + train_.StagesPerDirection());
     const Schedule evaluate = GenerateForwardOnly(train_.num_ranks, chain, train_.num_microbatches);
+    channels_ = WithMoreSlots(ChannelsOf(train_, options_.policy), ChannelsOf(evaluate));
     const Schedule sample = GenerateForwardOnly(train_.num_ranks, chain, 1);
     for (int r = 0; r < train_.num_ranks; ++r) {
       ranks_.push_back(std::make_unique<RankState>(*options_.clock));
@@ -176,8 +177,7 @@ class InProcessJob {
 
   int MostSlots() const {
     int most = options_.slots;
-    for (const Channel& channel : ChannelsOf(train_, options_.policy))
-      most = std::max(most, channel.slots);
+    for (const Channel& channel : channels_) most = std::max(most, channel.slots);
     return most;
   }
   void OpenRank(Rank rank) {
@@ -190,7 +190,7 @@ class InProcessJob {
           Rank(other), fmt::format("{}:{}", options_.address_scheme, other));
       CHECK(connected.ok());
     }
-    for (const Channel& channel : ChannelsOf(train_, options_.policy)) {
+    for (const Channel& channel : channels_) {
       const uint16_t number =
           channel.kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
       const int slots = options_.slots > 0 ? options_.slots : channel.slots;
@@ -234,6 +234,7 @@ class InProcessJob {
   const InProcessJobOptions options_;
   Schedule train_{};
   std::vector<GradientExchange> exchanges_{};
+  std::vector<Channel> channels_{};
   InprocNetwork network_{};
   std::vector<std::unique_ptr<RankState>> ranks_{};
 };
