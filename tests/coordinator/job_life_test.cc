@@ -252,7 +252,7 @@ TEST_F(JobLifeTest, CancelWhileRunningKeepsACheckpoint) {
   proto::FromRank committed;
   committed.mutable_checkpoint()->set_directory("/run/checkpoints/step-00000004");
   h.Says(job, 0, committed);
-  h.Finishes(job, 0, "", /*cancelled=*/true);
+  h.Finishes(job, 0, {}, /*cancelled=*/true);
   h.Finishes(job, 1);
   h.Exits(job, 0, 0);
   h.Exits(job, 1, 0);
