@@ -44,9 +44,10 @@ struct Action {
   // Which slice of a weight gradient this is: `part` in 0 .. num_parts-1. 0 of 1 for all others.
   uint8_t part = 0;
   uint8_t num_parts = 1;
-  // Actions of one overlapped pair (PyTorch's OVERLAP_F_B) stand next to each other in their rank's
-  // list and share this number, unique in that list; kNotPaired for all others. A pair is *eager*:
-  // ordinary actions in this order, neither waiting for the other's input.
+  // The two actions of an overlapped pair (PyTorch's OVERLAP_F_B), one Forward and then one
+  // backward, stand next to each other in their rank's list and share this number, unique in that
+  // list; kNotPaired for all others. A pair is *eager*: ordinary actions in this order, neither
+  // waiting for the other's input.
   int32_t pair = kNotPaired;
   MicrobatchId microbatch{};
 

@@ -64,7 +64,7 @@ class Lowering {
                          "waits there for both its inputs; write the file without them",
                          CellName(schedule_, Rank(rank), next_[rank]));
       }
-      ListGradientWaits(Rank(rank));
+      ListLastWaits(Rank(rank));
     }
     return std::move(lists_);
   }
@@ -128,12 +128,15 @@ class Lowering {
     }
   }
 
-  void ListGradientWaits(Rank rank) {
+  // For the sends that no backward of this rank proves to be over.
+  void ListLastWaits(Rank rank) {
     std::vector<Action>& list = lists_[rank.value];
     const size_t end = waits_ == Waits::kListed ? list.size() : 0;
     for (size_t i = 0; i < end; ++i) {
       if (list[i].kind == ActionKind::kSendBackward) {
         list.push_back(WaitAfter(list[i], ActionKind::kWaitSendBackward));
+      } else if (list[i].kind == ActionKind::kSendForward && schedule_.forward_only) {
+        list.push_back(WaitAfter(list[i], ActionKind::kWaitSendForward));
       }
     }
   }

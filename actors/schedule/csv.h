@@ -5,12 +5,12 @@
 //   cell := "" | action | "(" action ";" action ")OVERLAP_F_B"      action: see action.h
 //   parts of a weight gradient                                      3W5/1of4
 //   two directions
-// Empty cells are bubbles; they mean nothing, and only files of compute actions alone have them.
-// Stages, microbatches and the stages' ranks follow from the actions. A file runs in *two
-// directions* where stages and microbatches are even in number, the lower half of the stages runs
-// none of the upper half of the microbatches and the other way round, and every rank that runs
-// stages runs some of each half. No complete file in one direction looks so, for there every stage
-// runs every microbatch.
+// Empty cells are bubbles: they mean nothing, and only files of compute actions alone have them. A
+// row with nothing else is a rank without actions. Stages, microbatches and the stages' ranks
+// follow from the actions. A file runs in *two directions* where stages and microbatches are even
+// in number, the lower half of the stages runs none of the upper half of the microbatches and the
+// other way round, and every rank that runs stages runs some of each half. No complete file in one
+// direction looks so, for there every stage runs every microbatch.
 //
 // PyTorch's older dialect wrote BW for the whole backward and B for the input gradient. A file is
 // read so where it has a BW, or W and B but no I: today W only ever follows I.

@@ -26,6 +26,14 @@ TEST(Communication, ListsWhereSendsEnd) {
             "1RECV_F0,1F0,1RECV_F1,1B0,1SEND_B0,1F1,1B1,1SEND_B1,1WAIT_SEND_B0,1WAIT_SEND_B1\r\n");
 }
 
+TEST(Communication, WithoutBackwardSendsEndLast) {
+  Schedule schedule = GenerateForwardOnly(2, 2, 2);
+  schedule.ranks = *WithCommunication(schedule, Waits::kListed);
+  EXPECT_EQ(
+      ToCsv(schedule),
+      "0F0,0SEND_F0,0F1,0SEND_F1,0WAIT_SEND_F0,0WAIT_SEND_F1\r\n1RECV_F0,1F0,1RECV_F1,1F1\r\n");
+}
+
 TEST(Communication, StagesOfOneRankHandOver) {
   const Schedule schedule = *Generate({.name = "zb-v", .num_ranks = 2, .num_microbatches = 1});
   EXPECT_EQ(*ToCsvWithCommunication(schedule),
