@@ -122,6 +122,7 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
         if (channel.to == rank) inputs.receive_slots += channel.slots;
         if (channel.from == rank) inputs.outputs_in_flight += kOutputBuffers;
       }
+      inputs.outputs_in_flight += HandOversOn(train, policy, rank);
       for (const SumChannel& channel : sum_channels) {
         if (channel.to != rank) continue;
         inputs.shared_bytes += channel.slots * SlotStrideBytes(channel.slot_bytes);
@@ -172,7 +173,7 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
   plan.halves = HasHalves(plan.train);
   RETURN_IF_ERROR(CheckGroups(plan));
   const int chain = plan.train.StagesPerDirection();
-  ASSIGN_OR_RETURN(plan.stages, PartitionStages(config, chain, plan.batch.seq_len));
+  ASSIGN_OR_RETURN(plan.stages, PartitionStages(config, chain, plan.batch.seq_len, chain / ranks));
   for (int stage = chain; stage < plan.train.num_stages; ++stage) {
     plan.stages.push_back(plan.stages[static_cast<size_t>(stage - chain)]);
   }
@@ -185,6 +186,13 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
   plan.sum_channels = SumChannelsOf(plan);
   ASSIGN_OR_RETURN(plan.simulation, Simulate(plan.train, CostsOf(plan), {.policy = plan.policy}));
   plan.peak_microbatches = plan.simulation.peak_microbatches;
+  // Where the order follows the times, the prediction is a bound.
+  if (ForwardsJump(plan.policy)) {
+    for (int stage = 0; stage < plan.train.num_stages; ++stage) {
+      plan.peak_microbatches[static_cast<size_t>(stage)] =
+          HeldByStage(plan.train, plan.policy, StageId(stage));
+    }
+  }
   ASSIGN_OR_RETURN(plan.learning_rate, LearningRate::FromSpec(spec));
   return plan;
 }

@@ -22,14 +22,19 @@ struct Best {
 }  // namespace
 
 Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int num_stages,
-                                                 int64_t seq_len) {
+                                                 int64_t seq_len, int chunks_per_rank) {
   const int layers = static_cast<int>(config.num_hidden_layers);
   if (num_stages < 1 || layers < num_stages) {
+    const std::string needs =
+        chunks_per_rank == 1
+            ? std::string("as many layers")
+            : fmt::format("{} layers for {} model chunks a rank", num_stages, chunks_per_rank);
     return MakeError(
         ErrorCode::kInfeasible,
-        "parallelism.pp: {} stages (pp x model chunks of a rank) need as many layers, "
-        "model.num_hidden_layers = {}: every stage holds at least one; use up to {} stages",
-        num_stages, layers, layers);
+        "parallelism.pp = {} needs {}, model.num_hidden_layers = {}: every stage holds at least "
+        "one; use pp 1 to {}",
+        num_stages / std::max(1, chunks_per_rank), needs, layers,
+        layers / std::max(1, chunks_per_rank));
   }
   const double layer = LayerFlops(config, seq_len).total();
   const auto cost = [&](int stage, int count) {

@@ -23,9 +23,9 @@ struct StageLayout {
 
 // The split whose dearest stage is cheapest, by LayerFlops, HeadFlops and EmbeddingFlops; among
 // equals the one whose stages differ least. num_hidden_layers < num_stages is refused
-// (parallelism.pp).
+// (parallelism.pp). `chunks_per_rank` of the stages lie on each rank.
 Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int num_stages,
-                                                 int64_t seq_len);
+                                                 int64_t seq_len, int chunks_per_rank = 1);
 
 // Table indices of the parameters that the stage holds, ascending. A tied embedding is held by the
 // first and by the last stage.

@@ -71,17 +71,6 @@ void WalkSender(const Schedule& schedule, const ProducerPositions& producers,
   }
 }
 
-// Most microbatches that a stage holds at one time under the policy.
-int HeldByStage(const Schedule& schedule, const ExecutionPolicy& policy, StageId stage) {
-  const Rank rank = schedule.RankOf(stage);
-  const double cap = policy.mode == ExecutorMode::kFreeRun
-                         ? policy.activation_limit
-                         : PeakActivations(schedule, rank) + policy.activation_slack;
-  constexpr double kRounding = 1e-9;
-  const int held = static_cast<int>(cap / schedule.StageShare(stage) + kRounding);
-  return std::min(held, schedule.MicrobatchesPerDirection());
-}
-
 void BoundByHeldActivations(const Schedule& schedule, const ExecutionPolicy& policy,
                             std::vector<Channel>& channels) {
   for (Channel& channel : channels) channel.slots = 0;
@@ -101,6 +90,41 @@ void BoundByHeldActivations(const Schedule& schedule, const ExecutionPolicy& pol
 }
 
 }  // namespace
+
+int HeldByStage(const Schedule& schedule, const ExecutionPolicy& policy, StageId stage) {
+  const Rank rank = schedule.RankOf(stage);
+  const double cap = policy.mode == ExecutorMode::kFreeRun
+                         ? policy.activation_limit
+                         : PeakActivations(schedule, rank) + policy.activation_slack;
+  constexpr double kRounding = 1e-9;
+  const int held = static_cast<int>(cap / schedule.StageShare(stage) + kRounding);
+  return std::min(held, schedule.MicrobatchesPerDirection());
+}
+
+bool ForwardsJump(const ExecutionPolicy& policy) {
+  return policy.mode == ExecutorMode::kFreeRun ||
+         (policy.mode == ExecutorMode::kGuided && policy.activation_slack > 0);
+}
+
+int HandOversOn(const Schedule& schedule, const ExecutionPolicy& policy, Rank rank) {
+  int bound = 0;
+  for (const StageId stage : schedule.StagesOf(rank)) {
+    const bool folds = !schedule.IsLastStage(stage) && schedule.RankOf(stage.Next()) == rank;
+    if (folds) bound += 2 * HeldByStage(schedule, policy, stage);  // activations and gradients
+  }
+  if (ForwardsJump(policy)) return bound;
+  int lying = 0;
+  int most = 0;
+  for (const Action& action : schedule.ActionsOf(rank)) {
+    // An action makes its output before it lets its input go.
+    const auto output = OutputOf(schedule, action);
+    lying += output && !output->crosses_ranks() ? 1 : 0;
+    most = std::max(most, lying);
+    const auto input = InputOf(schedule, action);
+    lying -= input && !input->crosses_ranks() ? 1 : 0;
+  }
+  return most;
+}
 
 std::vector<Channel> ChannelsOf(const Schedule& schedule, const ExecutionPolicy& policy) {
   std::map<ChannelKey, ChannelState> channels;
@@ -125,11 +149,7 @@ std::vector<Channel> ChannelsOf(const Schedule& schedule, const ExecutionPolicy&
                     .num_messages = state.produced,
                     .slots = state.most_in_flight});
   }
-  const bool only_weights_jump =
-      policy.mode == ExecutorMode::kGuided && policy.activation_slack <= 0;
-  if (policy.mode != ExecutorMode::kStrict && !only_weights_jump) {
-    BoundByHeldActivations(schedule, policy, list);
-  }
+  if (ForwardsJump(policy)) BoundByHeldActivations(schedule, policy, list);
   return list;
 }
 

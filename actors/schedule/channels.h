@@ -30,6 +30,14 @@ std::vector<Channel> ChannelsOf(const Schedule& schedule, const ExecutionPolicy&
 std::vector<Channel> WithMoreSlots(std::vector<Channel> channels,
                                    const std::vector<Channel>& others);
 
+// Most microbatches that a stage holds at one time where Forwards may jump the queue.
+int HeldByStage(const Schedule& schedule, const ExecutionPolicy& policy, StageId stage);
+// Whether the policy lets Forwards leave the list's order.
+bool ForwardsJump(const ExecutionPolicy& policy);
+
+// Most outputs that lie between two stages of this rank at one time.
+int HandOversOn(const Schedule& schedule, const ExecutionPolicy& policy, Rank rank);
+
 // 0 where no such channel exists.
 int SlotsFor(const std::vector<Channel>& channels, Rank from, Rank to, InputKind kind);
 

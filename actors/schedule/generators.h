@@ -52,8 +52,8 @@ Result<std::string> CanonicalScheduleName(std::string_view name);
 // kInvalidSpec with the rule and a way out where the schedule cannot have this shape.
 Result<Schedule> Generate(const ScheduleSpec& spec);
 
-// Every microbatch forward through `placement` (stage → rank), for evaluation and sampling: groups of
-// as many as there are ranks, each stage by stage. Works for any placement, since that is a
+// Every microbatch forward through `placement` (stage → rank), for evaluation and sampling: groups
+// of as many as there are ranks, each stage by stage. Works for any placement, since that is a
 // topological order.
 Schedule GenerateForwardOnly(int num_ranks, std::vector<Rank> placement, int num_microbatches);
 // The same for the loop placement of `num_stages` over `num_ranks`.

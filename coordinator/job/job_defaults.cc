@@ -45,6 +45,7 @@ void ModelDefaults(proto::Model* model, Provenance& provenance) {
 // A bidirectional schedule sums each direction's microbatches by itself. What cannot be laid out is
 // refused later.
 int Directions(const proto::Parallelism& parallelism, const proto::Batch& batch) {
+  if (parallelism.dp() < 1 || parallelism.pp() < 1) return 1;
   const auto arithmetic = BatchOf(batch, parallelism.dp());
   if (!arithmetic.ok()) return 1;
   const auto train = TrainScheduleOf(parallelism, parallelism.pp(),

@@ -121,7 +121,7 @@ TEST(Generators, RefuseWithTheRuleAndAWayOut) {
 
 TEST(Generators, ForwardOnlyCoversAnyPlacement) {
   const Schedule loop = GenerateForwardOnly(2, 4, 3);
-  EXPECT_EQ(ToCsv(loop), "0F0,0F1,0F2,2F0,2F1,2F2\r\n1F0,1F1,1F2,3F0,3F1,3F2\r\n");
+  EXPECT_EQ(ToCsv(loop), "0F0,0F1,2F0,2F1,0F2,2F2\r\n1F0,1F1,3F0,3F1,1F2,3F2\r\n");
   const Schedule fold = GenerateForwardOnly(2, {Rank(0), Rank(1), Rank(1), Rank(0)}, 2);
   EXPECT_EQ(ToCsv(fold), "0F0,0F1,3F0,3F1\r\n1F0,1F1,2F0,2F1\r\n");
   for (const Schedule& schedule : {loop, fold}) {

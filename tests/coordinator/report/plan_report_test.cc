@@ -63,7 +63,7 @@ TEST(PlanReportTest, TheJsonAddsUpToTheModel) {
   int layers = 0;
   int64_t params = 0;
   for (const auto& rank : json["ranks"]) {
-    layers += rank["num_layers"].get<int>();
+    for (const auto& stage : rank["stages"]) layers += stage["num_layers"].get<int>();
     params += rank["memory"]["params"].get<int64_t>();
   }
   EXPECT_EQ(layers, 4);
