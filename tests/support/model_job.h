@@ -50,8 +50,9 @@ class ModelJob {
 
   // The schedule's stages of one direction are the model's; batch.num_microbatches its
   // microbatches.
-  ModelJob(const SmallModel& model, Schedule train, const ExecutionPolicy& policy = {})
-      : model_(model), train_(std::move(train)), table_(model.config) {
+  ModelJob(const SmallModel& model, Schedule train, const ExecutionPolicy& policy = {},
+           const AdamWOptions& adamw = {})
+      : model_(model), train_(std::move(train)), adamw_(adamw), table_(model.config) {
     auto partition =
         PartitionStages(model.config, train_.StagesPerDirection(), model.batch.seq_len);
     CHECK(partition.ok(), "{}", partition.error().message);
@@ -148,7 +149,8 @@ class ModelJob {
         StageOptions{.rank = context.rank,
                      .stage = context.stage,
                      .last = train_.IsLastStage(context.stage),
-                     .first_microbatch = train_.FirstMicrobatch(context.stage).value},
+                     .first_microbatch = train_.FirstMicrobatch(context.stage).value,
+                     .adamw = adamw_},
         *stages_.back(), *streams_.back());
     meet_[context.rank].push_back(
         [stage](const ExecutorAnswers& e) { return stage.Send(MeetExecutor{e}); });
@@ -163,6 +165,7 @@ class ModelJob {
 
   const SmallModel model_;
   const Schedule train_;
+  const AdamWOptions adamw_;
   const ParameterTable table_;
   std::vector<StageLayout> partition_;
   bool halves_ = false;
