@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <set>
 
+#include "actors/schedule/draw_chunks.h"
 #include "actors/schedule/drawing.h"
 
 namespace troupe {
@@ -16,33 +18,15 @@ constexpr double kPanelTitleHeight = 26;
 constexpr double kPanelGap = 18;
 constexpr double kAxisHeight = 30;
 constexpr double kLegendHeight = 30;
-constexpr double kPhaseLine = 2;
+constexpr double kPhaseLine = 3;
+constexpr double kTableRow = 20;
 constexpr double kDigitWidth = 0.62;  // of the font size
-
-// Blue forward, cyan input gradient, green weight gradient as in the zero-bubble papers; the full
-// backward is their mixture.
-struct Look {
-  std::string_view css_class;
-  std::string_view fill;
-  std::string_view text;
-  std::string_view legend;
-};
-constexpr std::array<Look, 5> kLooks = {{
-    {"f", "#5b8def", "#ffffff", "Forward"},
-    {"i", "#55c5dc", "#0b3a45", "input gradient"},
-    {"w", "#83cf8a", "#123d18", "weight gradient"},
-    {"b", "#2f9e8f", "#ffffff", "full backward"},
-    {"c", "#eda63a", "#4a2f00", "communication"},
-}};
-const Look& LookOf(ActionKind kind) {
-  return kLooks[IsCompute(kind) ? static_cast<size_t>(kind) : kLooks.size() - 1];
-}
 
 constexpr std::string_view kStyle =
     "text{font-family:Inter,'Helvetica Neue',Helvetica,Arial,'Liberation Sans','DejaVu Sans',"
     "sans-serif;fill:#2b3440}"
     ".t{font-size:17px;font-weight:600}.p{font-size:13px;font-weight:600}"
-    ".s{font-size:12px;fill:#5c6773}.n{text-anchor:middle}.r{text-anchor:end}"
+    ".s{font-size:12px;fill:#5c6773}.d{font-size:13px}.n{text-anchor:middle}.r{text-anchor:end}"
     ".g{stroke:#e3e7ec;stroke-width:1}.a{stroke:#9aa5b1;stroke-width:1}"
     ".z{fill:url(#idle)}.q{fill:#e8705f;fill-opacity:.82}"
     ".u{fill:#f3c969}.v{fill:#b4bdc8}.x{fill:#b79ad9}";
@@ -55,8 +39,6 @@ std::string Escaped(std::string_view text) {
   }
   return safe;
 }
-
-double Milliseconds(int64_t time_ns) { return static_cast<double>(time_ns) / 1e6; }
 
 // 1, 2 or 5 times a power of ten, so that about `wanted` steps cover `length`.
 double NiceStep(double length, int wanted) {
@@ -103,6 +85,8 @@ class SvgDrawing {
     int64_t longest_ns = 1;
     for (const Panel& panel : panels) {
       idles_.push_back(IdleOf(panel.timeline));
+      chunks_.push_back(ChunksOf(panel.timeline));
+      most_chunks_ = std::max(most_chunks_, chunks_.back().num_chunks);
       longest_ns = std::max(longest_ns, LengthNs(panel.timeline));
       most_ranks = std::max(most_ranks, panel.timeline.num_ranks);
       for (const Bar& bar : panel.timeline.bars) {
@@ -115,7 +99,7 @@ class SvgDrawing {
     left_ = kMargin + kRankLabelWidth;
     right_ = width_ - kMargin - kPercentWidth;
     row_height_ = std::clamp(460.0 / most_ranks, 15.0, 34.0);
-    length_ms_ = Milliseconds(longest_ns);
+    length_ = Units(longest_ns);
     px_per_ns_ = (right_ - left_) / static_cast<double>(longest_ns);
   }
 
@@ -126,11 +110,12 @@ class SvgDrawing {
       y += kTitleHeight;
     }
     for (size_t i = 0; i < panels_.size(); ++i) {
-      y = DrawPanel(panels_[i], idles_[i], y);
+      y = DrawPanel(i, y);
     }
     DrawAxis(y);
     DrawLegend(y + kAxisHeight);
-    return Frame(y + kAxisHeight + kLegendHeight + kMargin / 2);
+    y = DrawTable(y + kAxisHeight + kLegendHeight);
+    return Frame(y + kMargin / 2);
   }
 
  private:
@@ -142,28 +127,46 @@ class SvgDrawing {
            std::ranges::min(timeline.bars, {}, &Bar::start_ns).start_ns;
   }
 
-  // Wide enough for a number in a Forward of middling length, within what a page can take.
+  double Units(int64_t time_ns) const { return static_cast<double>(time_ns) / options_.unit.ns; }
+  // "3 ms", or "3" where the times are plain numbers.
+  std::string Time(int64_t time_ns) const {
+    return fmt::format("{:.4g}{}{}", Units(time_ns), options_.unit.name.empty() ? "" : " ",
+                       Escaped(options_.unit.name));
+  }
+
+  // Wide enough for a number in every panel's Forwards of middling length, within what a page can
+  // take.
   double LegibleWidth(int64_t longest_ns) const {
     constexpr double kNarrowest = 1120;
-    constexpr double kWidest = 2600;
-    std::vector<int64_t> lengths_ns;
+    constexpr double kWidest = 6000;
+    const double wanted_px = digits_ * kDigitWidth * 8 + 2;
+    double width = kNarrowest;
     for (const Panel& panel : panels_) {
+      std::vector<int64_t> lengths_ns;
       for (const Bar& bar : panel.timeline.bars) {
         if (bar.action.kind == ActionKind::kForward) {
           lengths_ns.push_back(bar.end_ns - bar.start_ns);
         }
       }
+      if (lengths_ns.empty()) continue;
+      const auto middle = lengths_ns.begin() + static_cast<int64_t>(lengths_ns.size() / 2);
+      std::ranges::nth_element(lengths_ns, middle);
+      const double bars =
+          static_cast<double>(longest_ns) / std::max(1.0, static_cast<double>(*middle));
+      width = std::max(width, bars * wanted_px + 2 * kMargin + kRankLabelWidth + kPercentWidth);
     }
-    if (lengths_ns.empty()) {
-      return kNarrowest;
+    return std::min(width, kWidest);
+  }
+
+  static std::string ChunkStyle(int chunk, int num_chunks) {
+    std::string style;
+    for (int i = 0; i < kNumLooks; ++i) {
+      style += fmt::format(".{0}{{fill:{1}}}text.{0}m{{fill:{2};text-anchor:middle}}",
+                           CssClassOf(LookAt(i), chunk, num_chunks),
+                           FillOf(LookAt(i), chunk, num_chunks),
+                           TextColorOf(LookAt(i), chunk, num_chunks));
     }
-    const auto middle = lengths_ns.begin() + static_cast<int64_t>(lengths_ns.size() / 2);
-    std::ranges::nth_element(lengths_ns, middle);
-    const double wanted_px = digits_ * kDigitWidth * 8 + 2;
-    const double bars =
-        static_cast<double>(longest_ns) / std::max(1.0, static_cast<double>(*middle));
-    return std::clamp(bars * wanted_px + 2 * kMargin + kRankLabelWidth + kPercentWidth, kNarrowest,
-                      kWidest);
+    return style;
   }
 
   std::string Frame(double height) const {
@@ -171,9 +174,12 @@ class SvgDrawing {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" "
         "viewBox=\"0 0 {0:.0f} {1:.0f}\">\n<style>{2}",
         width_, height, kStyle);
-    for (const Look& look : kLooks) {
-      svg += fmt::format(".{0}{{fill:{1}}}text.{0}m{{fill:{2};text-anchor:middle}}", look.css_class,
-                         look.fill, look.text);
+    std::set<int> numbers = {1};
+    for (const DrawnChunks& chunks : chunks_) numbers.insert(chunks.num_chunks);
+    for (const int num_chunks : numbers) {
+      for (int chunk = num_chunks == 1 ? 0 : 1; chunk < num_chunks; ++chunk) {
+        svg += ChunkStyle(chunk, num_chunks);
+      }
     }
     svg +=
         "</style>\n<defs><pattern id=\"idle\" width=\"6\" height=\"6\" "
@@ -200,7 +206,10 @@ class SvgDrawing {
         tooltip.empty() ? std::string("/>\n") : fmt::format("><title>{}</title></rect>\n", tooltip);
   }
 
-  double DrawPanel(const Panel& panel, const Idle& idle, double y) {
+  double DrawPanel(size_t index, double y) {
+    const Panel& panel = panels_[index];
+    const Idle& idle = idles_[index];
+    panel_chunks_ = &chunks_[index];
     std::vector<std::vector<Bar>> rows(panel.timeline.num_ranks);
     int64_t origin_ns = panel.timeline.bars.empty() ? 0 : panel.timeline.bars.front().start_ns;
     int64_t waited_ns = 0;
@@ -209,8 +218,8 @@ class SvgDrawing {
       origin_ns = std::min(origin_ns, bar.start_ns);
       waited_ns += IsCompute(bar.action.kind) ? WaitedNs(bar) : 0;
     }
-    std::string figures = fmt::format("makespan {:.4g} ms · bubble {:.1f} % of it",
-                                      Milliseconds(idle.makespan_ns), 100 * idle.bubble_makespan);
+    std::string figures = fmt::format("makespan {} · bubble {:.1f} % of it", Time(idle.makespan_ns),
+                                      100 * idle.bubble_makespan);
     // Clocks of wall and CPU time differ by microseconds; below a per mille there was no waiting.
     if (waited_ns * 1000 > idle.work_ns) {
       figures += fmt::format(
@@ -270,45 +279,47 @@ class SvgDrawing {
 
   void DrawBar(const Bar& bar, double x, double y, double height) {
     const Look& look = LookOf(bar.action.kind);
-    kinds_seen_[&look - kLooks.data()] = true;
+    kinds_seen_[static_cast<size_t>(&look - &LookAt(0))] = true;
+    const std::string css_class =
+        CssClassOf(look, panel_chunks_->Of(bar.action), panel_chunks_->num_chunks);
     const int64_t length_ns = bar.end_ns - bar.start_ns;
     // A hair of white between neighbours, where they are wide enough to afford it.
     const double whole_width = static_cast<double>(length_ns) * px_per_ns_;
     const double width = whole_width > 3 ? whole_width - 0.7 : std::max(whole_width, 0.3);
     if (!IsCompute(bar.action.kind)) {
-      Rect(look.css_class, x, y + height * 0.7, width, height * 0.3);  // may overlap compute
+      Rect(css_class, x, y + height * 0.7, width, height * 0.3);  // may overlap compute
       return;
     }
     const double waited =
         length_ns > 0 ? static_cast<double>(WaitedNs(bar)) / static_cast<double>(length_ns) : 0;
     std::string tooltip =
-        fmt::format("{} · {} of microbatch {} · {:.4g} ms", ToString(bar.action),
-                    KindName(bar.action.kind), bar.action.microbatch, Milliseconds(length_ns));
+        fmt::format("{} · {} of microbatch {} · {}", ToString(bar.action),
+                    KindName(bar.action.kind), bar.action.microbatch, Time(length_ns));
     if (waited > 0.01) {
-      tooltip += fmt::format(" · {:.4g} ms waiting for a core", Milliseconds(WaitedNs(bar)));
+      tooltip += fmt::format(" · {} waiting for a core", Time(WaitedNs(bar)));
     }
-    Rect(look.css_class, x, y, width, height, width > 3 ? 1 : 0, tooltip);
+    Rect(css_class, x, y, width, height, width > 3 ? 1 : 0, tooltip);
     if (waited > 0.01) {
       Rect("q", x, y + height * (1 - waited), width, height * waited, width > 3 ? 1 : 0);
     }
-    DrawNumber(bar.action, look, x + width / 2, y + height / 2, width, height);
+    DrawNumber(bar.action, css_class, x + width / 2, y + height / 2, width, height);
   }
 
-  void DrawNumber(const Action& action, const Look& look, double x, double y, double width,
-                  double height) {
+  void DrawNumber(const Action& action, const std::string& css_class, double x, double y,
+                  double width, double height) {
     // Sized for the longest number, so that a row does not lose its numbers half way.
     const double size = std::min({12.0, height * 0.62, (width - 1) / (digits_ * kDigitWidth)});
     if (size >= 6.5) {
       body_ += fmt::format(
           "<text class=\"{}m\" font-size=\"{:.1f}\" x=\"{:.2f}\" y=\"{:.2f}\">{}</text>\n",
-          look.css_class, size, x, y + size * 0.36, action.microbatch);
+          css_class, size, x, y + size * 0.36, action.microbatch);
     }
   }
 
   void DrawGrid(double y, double height) {
-    const double step_ms = NiceStep(length_ms_, 10);
-    for (int i = 0; i * step_ms <= length_ms_ * 1.0001; ++i) {
-      const double x = left_ + i * step_ms * 1e6 * px_per_ns_;
+    const double step = NiceStep(length_, 10);
+    for (int i = 0; i * step <= length_ * 1.0001; ++i) {
+      const double x = left_ + i * step * options_.unit.ns * px_per_ns_;
       body_ += fmt::format(
           "<line class=\"g\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1:.1f}\" y2=\"{2:.1f}\"/>\n", x, y,
           y + height);
@@ -320,15 +331,15 @@ class SvgDrawing {
     body_ += fmt::format(
         "<line class=\"a\" x1=\"{0:.1f}\" x2=\"{1:.1f}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/>\n", left_,
         right_, y);
-    const double step_ms = NiceStep(length_ms_, 10);
-    for (int i = 0; i * step_ms <= length_ms_ * 1.0001; ++i) {
-      const double x = left_ + i * step_ms * 1e6 * px_per_ns_;
+    const double step = NiceStep(length_, 10);
+    for (int i = 0; i * step <= length_ * 1.0001; ++i) {
+      const double x = left_ + i * step * options_.unit.ns * px_per_ns_;
       body_ += fmt::format(
           "<line class=\"a\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1:.1f}\" y2=\"{2:.1f}\"/>\n", x, y,
           y + 4);
-      Text("s n", x, y + 18, fmt::format("{:.6g}", i * step_ms));
+      Text("s n", x, y + 18, fmt::format("{:.6g}", i * step));
     }
-    Text("s r", right_ + kPercentWidth, y + 18, "ms");
+    Text("s r", right_ + kPercentWidth, y + 18, Escaped(options_.unit.name));
   }
 
   void DrawLegend(double y) {
@@ -339,10 +350,19 @@ class SvgDrawing {
       Text("s", x + 22, y + 10, text);
       x += 22 + 6.9 * static_cast<double>(text.size()) + 20;
     };
-    for (size_t i = 0; i < kLooks.size(); ++i) {
-      if (kinds_seen_[i]) {
-        entry(kLooks[i].css_class, 12, kLooks[i].legend);
+    for (int i = 0; i < kNumLooks; ++i) {
+      if (kinds_seen_[static_cast<size_t>(i)]) {
+        entry(LookAt(i).css_class, 12, LookAt(i).legend);
       }
+    }
+    if (most_chunks_ > 1) {
+      const std::string text = ChunksLegend();
+      for (int chunk = 0; chunk < most_chunks_; chunk += (most_chunks_ + 7) / 8) {
+        Rect(CssClassOf(LookOf(ActionKind::kForward), chunk, most_chunks_), x, y - 1, 16, 12);
+        x += 16;
+      }
+      Text("s", x + 6, y + 10, text);
+      x += 6 + 6.9 * static_cast<double>(text.size()) + 20;
     }
     entry("z", 12, "bubble");
     if (any_waiting_) {
@@ -353,11 +373,50 @@ class SvgDrawing {
     entry("x", 3, "cool-down");
   }
 
+  // "chunks 0 and 1", "chunks or directions 0 and 1", "chunks 0 to 3".
+  std::string ChunksLegend() const {
+    bool directions = false;
+    bool chunks = false;
+    for (const DrawnChunks& drawn : chunks_) {
+      directions = directions || drawn.directions;
+      chunks = chunks || (drawn.num_chunks > 1 && !drawn.directions);
+    }
+    return fmt::format("{}{}{} 0 {} {}", chunks ? "chunks" : "", chunks && directions ? " or " : "",
+                       directions ? "directions" : "", most_chunks_ > 2 ? "to" : "and",
+                       most_chunks_ - 1);
+  }
+
+  // Returns where it ends.
+  double DrawTable(double y) {
+    if (options_.table.empty()) return y;
+    std::vector<double> widths;
+    for (const auto& row : options_.table) {
+      widths.resize(std::max(widths.size(), row.size()), 0);
+      for (size_t i = 0; i < row.size(); ++i) {
+        widths[i] = std::max(widths[i], 7.0 * static_cast<double>(row[i].size()) + 28);
+      }
+    }
+    for (size_t i = 0; i < options_.table.size(); ++i) {
+      y += kTableRow;
+      double x = kMargin;
+      for (size_t column = 0; column < options_.table[i].size(); ++column) {
+        const bool left = column == 0;
+        Text(i == 0 ? (left ? "s" : "s r") : (left ? "d" : "d r"), left ? x : x + widths[column], y,
+             Escaped(options_.table[i][column]));
+        x += widths[column];
+      }
+    }
+    return y + kTableRow / 2;
+  }
+
   const std::vector<Panel>& panels_;
   const SvgOptions& options_;
   std::vector<Idle> idles_;
+  std::vector<DrawnChunks> chunks_;
+  const DrawnChunks* panel_chunks_ = nullptr;  // of the panel being drawn
+  int most_chunks_ = 1;
   std::string body_;
-  std::array<bool, kLooks.size()> kinds_seen_{};
+  std::array<bool, kNumLooks> kinds_seen_{};
   bool any_waiting_ = false;
   int last_microbatch_ = 0;
   double digits_ = 1;  // of the largest microbatch number
@@ -365,7 +424,7 @@ class SvgDrawing {
   double left_ = 0;
   double right_ = 0;
   double row_height_ = 0;
-  double length_ms_ = 0;
+  double length_ = 0;
   double px_per_ns_ = 0;
 };
 
