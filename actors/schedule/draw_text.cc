@@ -4,8 +4,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "actors/schedule/draw_chunks.h"
 #include "actors/schedule/drawing.h"
+#include "actors/schedule/drawn_bars.h"
 
 namespace troupe {
 namespace {
@@ -48,24 +48,6 @@ std::string LettersOf(ActionKind kind, bool lower) {
   return letters;
 }
 
-// Parts of a weight gradient that run one behind the other are one bar: they are too short alone.
-std::vector<Bar> WithPartsJoined(std::vector<Bar> bars) {
-  std::vector<Bar> joined;
-  for (const Bar& bar : bars) {
-    if (!joined.empty() && bar.action.num_parts > 1) {
-      Bar& last = joined.back();
-      if (last.end_ns == bar.start_ns && last.action.num_parts > 1 &&
-          last.action.stage == bar.action.stage &&
-          last.action.microbatch == bar.action.microbatch) {
-        last.end_ns = bar.end_ns;
-        continue;
-      }
-    }
-    joined.push_back(bar);
-  }
-  return joined;
-}
-
 // One panel's rows, ready to draw.
 class PanelRows {
  public:
@@ -84,7 +66,7 @@ class PanelRows {
     }
     for (auto& row : rows_) {
       std::ranges::sort(row, {}, &Bar::start_ns);
-      row = WithPartsJoined(std::move(row));
+      row = WithPartsJoined(row);
     }
   }
 

@@ -12,6 +12,7 @@
 #include "coordinator/cli/job_commands.h"
 #include "coordinator/cli/run_command.h"
 #include "coordinator/cli/schedule_command.h"
+#include "coordinator/cli/schedule_flags.h"
 #include "coordinator/job/yaml_walker.h"
 #include "runtime/base/talk.h"
 
@@ -163,82 +164,12 @@ void AddQuestions(CLI::App& app, CommandLine& line) {
 
 // ---- schedules ----------------------------------------------------------------------------------
 
-void AddScheduleCosts(CLI::App* verb, ScheduleOptions& options) {
-  CostOptions& costs = options.costs;
-  constexpr const char* kGroup = "Times, in a unit of your own";
-  verb->add_option("--cost-forward", costs.forward, "Forward of a rank's whole share; 1")
-      ->group(kGroup);
-  verb->add_option("--cost-backward-input", costs.backward_input, "its input gradient; 1")
-      ->group(kGroup);
-  verb->add_option("--cost-backward-weight", costs.backward_weight, "its weight gradient; 1")
-      ->group(kGroup);
-  verb->add_option("--cost-pair", costs.pair,
-                   "an overlapped Forward and Backward of a whole share; the sum of the three")
-      ->group(kGroup);
-  verb->add_option("--comm", costs.hop, "latency of one hop between ranks; 0")->group(kGroup);
-  verb->add_option(
-          "--costs", costs.file,
-          "every stage's times: a run's directory, or a file of JSON\n"
-          "{\"unit\": \"ms\", \"link_latency\": 0.1, \"stages\": [{\"forward\": 1,\n"
-          "\"backward_input\": 1, \"backward_weight\": 1}, …]}, \"backward\" in place of the\n"
-          "two halves where it is known as a whole; or CSV under the head\n"
-          "forward,backward_input,backward_weight")
-      ->group(kGroup);
-  constexpr const char* kNoise = "Noise";
-  verb->add_option("--jitter", options.jitter, "deviation of the logarithm of every time")
-      ->group(kNoise);
-  verb->add_option("--hiccup", options.hiccup, "RATE,SIZE: so many actions take SIZE Forwards more")
-      ->group(kNoise);
-  verb->add_option("--straggler", options.straggler, "RANK,FACTOR: a rank that is slower")
-      ->group(kNoise);
-  verb->add_option("--seed", options.seed, "of the noise; 0")->group(kNoise);
-  verb->add_option("--samples", options.samples, "steps to simulate; figures are their means")
-      ->group(kNoise);
-}
-
-void AddScheduleExecution(CLI::App* verb, ScheduleOptions& options) {
-  ExecutionSettings& execution = options.execution;
-  constexpr const char* kGroup = "How ranks follow the lists";
-  verb->add_option("--executor", execution.executor,
-                   "strict, guided (weight gradients fill gaps) or free-run")
-      ->group(kGroup);
-  verb->add_option("--activation-slack", execution.activation_slack,
-                   "guided: microbatches above the list's own peak; 0")
-      ->group(kGroup);
-  verb->add_option("--memory-limit", options.memory_limit,
-                   "microbatches' activations a rank: of free-run (1.5 P) and the lower bound")
-      ->group(kGroup);
-  verb->add_option("--weight-parts", execution.weight_parts,
-                   "parts of a weight gradient; 1, free-run 4")
-      ->group(kGroup);
-  verb->add_option("--pairs", execution.pairs, "overlapped pairs: eager or fused")->group(kGroup);
-  verb->add_option("--backward-output", execution.backward_output,
-                   "when a whole backward sends its gradient: at its end, or after its input half")
-      ->group(kGroup);
-  verb->add_option("--rho", options.rho,
-                   "part of an activation that stays for the weight gradient, 0 to 1")
-      ->capture_default_str()
-      ->group(kGroup);
-}
-
 void AddSchedule(CLI::App& app, CommandLine& line) {
   auto* verb = app.add_subcommand("schedule", "simulate, judge and draw pipeline schedules");
   SetExamples(verb, {"schedule zb-v --stages 4 --microbatches 8",
                      "schedule compare 1f1b zb-h1 zb-v --stages 4 --microbatches 8 -o svg",
                      "schedule mine.csv -o json", "schedule --list"});
-  ScheduleOptions& options = line.schedule;
-  verb->add_option("name", options.names, "NAME, FILE.csv, or: compare NAME NAME …");
-  verb->add_flag("--list", options.list, "the names, with constraint, placement and formulas");
-  verb->add_option("--stages", options.ranks, "ranks of the pipeline");
-  verb->add_option("--microbatches", options.microbatches, "a step, of both directions together");
-  verb->add_option("--chunks", options.chunks, "model chunks a rank");
-  verb->add_option("--group", options.group,
-                   "interleaved: microbatches that a chunk takes before the next chunk's turn");
-  AddScheduleCosts(verb, options);
-  AddScheduleExecution(verb, options);
-  verb->add_option("-o,--output", options.output, "text, json, csv or svg");
-  verb->add_option("--dialect", options.dialect, "of csv: troupe or pytorch");
-  verb->add_flag("--with-communication", options.with_communication, "csv with sends and receives");
+  AddScheduleFlags(verb, line.schedule);
   verb->callback([&line] { line.exit_code = ShowSchedule(line.schedule); });
 }
 

@@ -162,6 +162,12 @@ std::vector<Panel> PanelsOf(const ScheduleRequest& request, const Figures& figur
   return panels;
 }
 
+bool HasParts(const Schedule& schedule) {
+  return std::ranges::any_of(schedule.ranks, [](const std::vector<Action>& actions) {
+    return std::ranges::any_of(actions, [](const Action& a) { return a.num_parts > 1; });
+  });
+}
+
 // ---- JSON ------------------------------------------------------------------------------------
 
 void Add(ordered_json& json, const std::string& key, double mean, double error, bool several) {
@@ -214,7 +220,8 @@ std::string ChunksText(const ScheduleInfo& info) {
   if (info.chunks_max == info.chunks_min) {
     return fmt::format("{} chunk{}", info.chunks_min, info.chunks_min == 1 ? "" : "s");
   }
-  return fmt::format("{} chunks or more ({} unless given)", info.chunks_min, info.chunks_default);
+  return fmt::format("{} chunk{} or more ({} unless given)", info.chunks_min,
+                     info.chunks_min == 1 ? "" : "s", info.chunks_default);
 }
 
 std::string ListText() {
@@ -285,8 +292,18 @@ std::string ScheduleJson(const ScheduleRequest& request, const Figures& figures)
 }
 
 Result<std::string> ScheduleCsv(const ScheduleRequest& request, const ScheduleFigures& figures) {
-  return request.with_communication ? ToCsvWithCommunication(figures.executed, request.dialect)
-                                    : ToCsv(figures.executed, request.dialect);
+  const bool pytorch = request.dialect == Dialect::kPyTorch;
+  if (pytorch && HasParts(figures.executed)) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "--dialect pytorch: PyTorch's files have no parts of a weight gradient; give "
+                     "--weight-parts 1");
+  }
+  auto csv = request.with_communication ? ToCsvWithCommunication(figures.executed, request.dialect)
+                                        : ToCsv(figures.executed, request.dialect);
+  if (!csv.ok()) {
+    return Context(pytorch ? "--dialect pytorch" : "--with-communication", std::move(csv).error());
+  }
+  return csv;
 }
 
 std::string ScheduleSvg(const ScheduleRequest& request, const Figures& figures) {

@@ -23,6 +23,10 @@ struct DrawnChunks {
 };
 DrawnChunks ChunksOf(const Timeline& timeline);
 
+// A rank's bars by start; parts of a weight gradient that run one right behind the other as one
+// bar, which has the first one's action, without the part where it is all of them.
+std::vector<Bar> WithPartsJoined(const std::vector<Bar>& bars);
+
 // Colours as in the zero-bubble papers: blue Forward, cyan input gradient, green weight gradient;
 // the full backward is their mixture, communication amber.
 struct Look {

@@ -1,4 +1,4 @@
-#include "actors/schedule/draw_chunks.h"
+#include "actors/schedule/drawn_bars.h"
 
 #include <algorithm>
 #include <array>
@@ -20,7 +20,7 @@ constexpr std::array<Look, kNumLooks> kLooks = {{
 
 // How far from the colour (0) towards white (1).
 double Paleness(int chunk, int num_chunks) {
-  constexpr double kPalest = 0.62;
+  constexpr double kPalest = 0.56;
   return num_chunks < 2 ? 0 : kPalest * chunk / (num_chunks - 1);
 }
 
@@ -49,6 +49,28 @@ DrawnChunks ChunksOf(const Timeline& timeline) {
   }
   chunks.directions = apart && chunks.num_chunks > 1;
   return chunks;
+}
+
+std::vector<Bar> WithPartsJoined(const std::vector<Bar>& bars) {
+  std::vector<Bar> joined;
+  for (const Bar& bar : bars) {
+    const auto continues = [&bar](const Bar& last) {
+      Action next = last.action;
+      next.part = bar.action.part;
+      return bar.action.num_parts > 1 && last.end_ns == bar.start_ns && next == bar.action;
+    };
+    if (joined.empty() || !continues(joined.back())) {
+      joined.push_back(bar);
+      continue;
+    }
+    Bar& last = joined.back();
+    last.end_ns = bar.end_ns;
+    last.cpu_ns += bar.cpu_ns;
+    if (last.action.part == 0 && bar.action.part + 1 == bar.action.num_parts) {
+      last.action.num_parts = 1;
+    }
+  }
+  return joined;
 }
 
 const Look& LookAt(int index) { return kLooks[static_cast<size_t>(index)]; }
