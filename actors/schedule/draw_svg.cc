@@ -1,8 +1,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <set>
+#include <utility>
 
 #include "actors/schedule/drawing.h"
+#include "actors/schedule/drawn_bars.h"
+#include "actors/schedule/svg_page.h"
 
 namespace troupe {
 namespace {
@@ -16,59 +20,9 @@ constexpr double kPanelTitleHeight = 26;
 constexpr double kPanelGap = 18;
 constexpr double kAxisHeight = 30;
 constexpr double kLegendHeight = 30;
-constexpr double kPhaseLine = 2;
+constexpr double kPhaseLine = 3;
+constexpr double kTableRow = 20;
 constexpr double kDigitWidth = 0.62;  // of the font size
-
-// Blue forward, cyan input gradient, green weight gradient as in the zero-bubble papers; the full
-// backward is their mixture.
-struct Look {
-  std::string_view css_class;
-  std::string_view fill;
-  std::string_view text;
-  std::string_view legend;
-};
-constexpr std::array<Look, 5> kLooks = {{
-    {"f", "#5b8def", "#ffffff", "Forward"},
-    {"i", "#55c5dc", "#0b3a45", "input gradient"},
-    {"w", "#83cf8a", "#123d18", "weight gradient"},
-    {"b", "#2f9e8f", "#ffffff", "full backward"},
-    {"c", "#eda63a", "#4a2f00", "communication"},
-}};
-const Look& LookOf(ActionKind kind) {
-  return kLooks[IsCompute(kind) ? static_cast<size_t>(kind) : kLooks.size() - 1];
-}
-
-constexpr std::string_view kStyle =
-    "text{font-family:Inter,'Helvetica Neue',Helvetica,Arial,'Liberation Sans','DejaVu Sans',"
-    "sans-serif;fill:#2b3440}"
-    ".t{font-size:17px;font-weight:600}.p{font-size:13px;font-weight:600}"
-    ".s{font-size:12px;fill:#5c6773}.n{text-anchor:middle}.r{text-anchor:end}"
-    ".g{stroke:#e3e7ec;stroke-width:1}.a{stroke:#9aa5b1;stroke-width:1}"
-    ".z{fill:url(#idle)}.q{fill:#e8705f;fill-opacity:.82}"
-    ".u{fill:#f3c969}.v{fill:#b4bdc8}.x{fill:#b79ad9}";
-
-// Quotes stay: every use is text content, never an attribute.
-std::string Escaped(std::string_view text) {
-  std::string safe;
-  for (const char c : text) {
-    safe += c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : std::string(1, c);
-  }
-  return safe;
-}
-
-double Milliseconds(int64_t time_ns) { return static_cast<double>(time_ns) / 1e6; }
-
-// 1, 2 or 5 times a power of ten, so that about `wanted` steps cover `length`.
-double NiceStep(double length, int wanted) {
-  const double raw = length / wanted;
-  const double power = std::pow(10.0, std::floor(std::log10(raw)));
-  for (const double factor : {1.0, 2.0, 5.0}) {
-    if (factor * power >= raw * 0.999) {
-      return factor * power;
-    }
-  }
-  return 10 * power;
-}
 
 struct Phases {
   int64_t first_start_ns = 0;
@@ -103,6 +57,8 @@ class SvgDrawing {
     int64_t longest_ns = 1;
     for (const Panel& panel : panels) {
       idles_.push_back(IdleOf(panel.timeline));
+      chunks_.push_back(ChunksOf(panel.timeline));
+      most_chunks_ = std::max(most_chunks_, chunks_.back().num_chunks);
       longest_ns = std::max(longest_ns, LengthNs(panel.timeline));
       most_ranks = std::max(most_ranks, panel.timeline.num_ranks);
       for (const Bar& bar : panel.timeline.bars) {
@@ -112,25 +68,27 @@ class SvgDrawing {
     digits_ = static_cast<double>(fmt::format("{}", last_microbatch_).size());
     width_ =
         options.width_px > 0 ? std::max<double>(options.width_px, 480) : LegibleWidth(longest_ns);
+    width_ = std::max(width_, SvgPage::TableWidth(options.table) + 2 * kMargin);
     left_ = kMargin + kRankLabelWidth;
     right_ = width_ - kMargin - kPercentWidth;
     row_height_ = std::clamp(460.0 / most_ranks, 15.0, 34.0);
-    length_ms_ = Milliseconds(longest_ns);
+    length_ = Units(longest_ns);
     px_per_ns_ = (right_ - left_) / static_cast<double>(longest_ns);
   }
 
   std::string Draw() {
     double y = kMargin;
     if (!options_.title.empty()) {
-      Text("t", kMargin, y + 15, Escaped(options_.title));
+      page_.Text("t", kMargin, y + 15, SvgEscaped(options_.title));
       y += kTitleHeight;
     }
     for (size_t i = 0; i < panels_.size(); ++i) {
-      y = DrawPanel(panels_[i], idles_[i], y);
+      y = DrawPanel(i, y);
     }
     DrawAxis(y);
-    DrawLegend(y + kAxisHeight);
-    return Frame(y + kAxisHeight + kLegendHeight + kMargin / 2);
+    y = DrawLegend(y + kAxisHeight);
+    y = page_.Table(options_.table, kMargin, y);
+    return page_.Finished(width_, y + kMargin / 2, LooksStyle());
   }
 
  private:
@@ -142,65 +100,61 @@ class SvgDrawing {
            std::ranges::min(timeline.bars, {}, &Bar::start_ns).start_ns;
   }
 
-  // Wide enough for a number in a Forward of middling length, within what a page can take.
+  double Units(int64_t time_ns) const { return static_cast<double>(time_ns) / options_.unit.ns; }
+  // "3 ms", or "3" where the times are plain numbers.
+  std::string Time(int64_t time_ns) const {
+    return fmt::format("{:.4g}{}{}", Units(time_ns), options_.unit.name.empty() ? "" : " ",
+                       SvgEscaped(options_.unit.name));
+  }
+
+  // Wide enough for a number in every panel's Forwards of middling length, within what a page can
+  // take.
   double LegibleWidth(int64_t longest_ns) const {
     constexpr double kNarrowest = 1120;
-    constexpr double kWidest = 2600;
-    std::vector<int64_t> lengths_ns;
+    constexpr double kWidest = 6000;
+    const double wanted_px = digits_ * kDigitWidth * 8 + 2;
+    double width = kNarrowest;
     for (const Panel& panel : panels_) {
+      std::vector<int64_t> lengths_ns;
       for (const Bar& bar : panel.timeline.bars) {
         if (bar.action.kind == ActionKind::kForward) {
           lengths_ns.push_back(bar.end_ns - bar.start_ns);
         }
       }
+      if (lengths_ns.empty()) continue;
+      const auto middle = lengths_ns.begin() + static_cast<int64_t>(lengths_ns.size() / 2);
+      std::ranges::nth_element(lengths_ns, middle);
+      const double bars =
+          static_cast<double>(longest_ns) / std::max(1.0, static_cast<double>(*middle));
+      width = std::max(width, bars * wanted_px + 2 * kMargin + kRankLabelWidth + kPercentWidth);
     }
-    if (lengths_ns.empty()) {
-      return kNarrowest;
-    }
-    const auto middle = lengths_ns.begin() + static_cast<int64_t>(lengths_ns.size() / 2);
-    std::ranges::nth_element(lengths_ns, middle);
-    const double wanted_px = digits_ * kDigitWidth * 8 + 2;
-    const double bars =
-        static_cast<double>(longest_ns) / std::max(1.0, static_cast<double>(*middle));
-    return std::clamp(bars * wanted_px + 2 * kMargin + kRankLabelWidth + kPercentWidth, kNarrowest,
-                      kWidest);
+    return std::min(width, kWidest);
   }
 
-  std::string Frame(double height) const {
-    std::string svg = fmt::format(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" "
-        "viewBox=\"0 0 {0:.0f} {1:.0f}\">\n<style>{2}",
-        width_, height, kStyle);
-    for (const Look& look : kLooks) {
-      svg += fmt::format(".{0}{{fill:{1}}}text.{0}m{{fill:{2};text-anchor:middle}}", look.css_class,
-                         look.fill, look.text);
+  std::string LooksStyle() const {
+    std::set<int> numbers = {1};
+    for (const DrawnChunks& chunks : chunks_) numbers.insert(chunks.num_chunks);
+    std::string style;
+    for (const int num_chunks : numbers) {
+      for (int chunk = num_chunks == 1 ? 0 : 1; chunk < num_chunks; ++chunk) {
+        for (int i = 0; i < kNumLooks; ++i) {
+          style += fmt::format(".{0}{{fill:{1}}}text.{0}m{{fill:{2};text-anchor:middle}}",
+                               CssClassOf(LookAt(i), chunk, num_chunks),
+                               FillOf(LookAt(i), chunk, num_chunks),
+                               TextColorOf(LookAt(i), chunk, num_chunks));
+        }
+      }
     }
-    svg +=
-        "</style>\n<defs><pattern id=\"idle\" width=\"6\" height=\"6\" "
-        "patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\"><rect width=\"6\" "
-        "height=\"6\" fill=\"#f3f5f8\"/><rect width=\"1.4\" height=\"6\" fill=\"#dde2e9\"/>"
-        "</pattern></defs>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n";
-    return svg + body_ + "</svg>\n";
+    return style;
   }
 
-  void Text(std::string_view css_class, double x, double y, std::string_view safe_text) {
-    body_ += fmt::format("<text class=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", css_class, x,
-                         y, safe_text);
-  }
-  // rounding: corner radius; the tooltip, where there is one, is safe text.
-  void Rect(std::string_view css_class, double x, double y, double width, double height,
-            double rounding = 0, std::string_view tooltip = {}) {
-    body_ += fmt::format(
-        "<rect class=\"{}\" x=\"{:.2f}\" y=\"{:.2f}\" width=\"{:.2f}\" height=\"{:.2f}\"",
-        css_class, x, y, width, height);
-    if (rounding > 0) {
-      body_ += fmt::format(" rx=\"{}\"", rounding);
-    }
-    body_ +=
-        tooltip.empty() ? std::string("/>\n") : fmt::format("><title>{}</title></rect>\n", tooltip);
-  }
+  double PxOf(int64_t time_ns) const { return static_cast<double>(time_ns) * px_per_ns_; }
+  double XOf(int64_t since_origin_ns) const { return left_ + PxOf(since_origin_ns); }
 
-  double DrawPanel(const Panel& panel, const Idle& idle, double y) {
+  double DrawPanel(size_t index, double y) {
+    const Panel& panel = panels_[index];
+    const Idle& idle = idles_[index];
+    panel_chunks_ = &chunks_[index];
     std::vector<std::vector<Bar>> rows(panel.timeline.num_ranks);
     int64_t origin_ns = panel.timeline.bars.empty() ? 0 : panel.timeline.bars.front().start_ns;
     int64_t waited_ns = 0;
@@ -209,8 +163,8 @@ class SvgDrawing {
       origin_ns = std::min(origin_ns, bar.start_ns);
       waited_ns += IsCompute(bar.action.kind) ? WaitedNs(bar) : 0;
     }
-    std::string figures = fmt::format("makespan {:.4g} ms · bubble {:.1f} % of it",
-                                      Milliseconds(idle.makespan_ns), 100 * idle.bubble_makespan);
+    std::string figures = fmt::format("makespan {} · bubble {:.1f} % of it", Time(idle.makespan_ns),
+                                      100 * idle.bubble_makespan);
     // Clocks of wall and CPU time differ by microseconds; below a per mille there was no waiting.
     if (waited_ns * 1000 > idle.work_ns) {
       figures += fmt::format(
@@ -219,11 +173,11 @@ class SvgDrawing {
               std::max(1.0, static_cast<double>(idle.makespan_ns) * panel.timeline.num_ranks));
       any_waiting_ = true;
     }
-    body_ += fmt::format(
+    page_.Add(fmt::format(
         "<text class=\"p\" x=\"{:.1f}\" y=\"{:.1f}\">{}<tspan class=\"s\" font-weight=\"400\" "
         "dx=\"{}\">{}</tspan></text>\n",
-        kMargin, y + 13, Escaped(panel.title), panel.title.empty() ? 0 : 10, figures);
-    Text("s r", right_ + kPercentWidth, y + 13, "bubble");
+        kMargin, y + 13, SvgEscaped(panel.title), panel.title.empty() ? 0 : 10, figures));
+    page_.Text("s r", right_ + kPercentWidth, y + 13, "bubble");
     y += kPanelTitleHeight;
     const double height = row_height_ * panel.timeline.num_ranks;
     DrawGrid(y - 4, height + 4);
@@ -239,12 +193,12 @@ class SvgDrawing {
     std::ranges::stable_sort(bars, {}, &Bar::start_ns);
     const double height = row_height_ - 3 - kPhaseLine;  // of a bar
     const double baseline = y + height / 2 + 4;
-    Text("s r", left_ - 10, baseline, fmt::format("rank {}", rank));
-    Text("s r", right_ + kPercentWidth, baseline, fmt::format("{:.1f} %", 100 * bubble));
-    Rect("z", left_, y, static_cast<double>(idle.makespan_ns) * px_per_ns_, height);
+    page_.Text("s r", left_ - 10, baseline, fmt::format("rank {}", rank));
+    page_.Text("s r", right_ + kPercentWidth, baseline, fmt::format("{:.1f} %", 100 * bubble));
+    page_.Rect("z", left_, y, PxOf(idle.makespan_ns), height);
     std::vector<Bar> compute;
     for (const Bar& bar : bars) {
-      DrawBar(bar, left_ + static_cast<double>(bar.start_ns - origin_ns) * px_per_ns_, y, height);
+      DrawBar(bar, XOf(bar.start_ns - origin_ns), y, height);
       if (IsCompute(bar.action.kind)) {
         compute.push_back(bar);
       }
@@ -252,11 +206,13 @@ class SvgDrawing {
     if (compute.empty()) {
       return;
     }
+    DrawNumbers(compute, origin_ns, y, height);
+    DrawPairs(compute, origin_ns, y, height);
     const Phases phases = PhasesOf(compute);
     const auto line = [&](std::string_view css_class, int64_t start_ns, int64_t end_ns) {
       if (end_ns > start_ns) {
-        Rect(css_class, left_ + static_cast<double>(start_ns - origin_ns) * px_per_ns_,
-             y + height + 1, static_cast<double>(end_ns - start_ns) * px_per_ns_, kPhaseLine);
+        page_.Rect(css_class, XOf(start_ns - origin_ns), y + height + 1, PxOf(end_ns - start_ns),
+                   kPhaseLine);
       }
     };
     line("u", phases.first_start_ns, phases.first_backward_ns);
@@ -270,102 +226,150 @@ class SvgDrawing {
 
   void DrawBar(const Bar& bar, double x, double y, double height) {
     const Look& look = LookOf(bar.action.kind);
-    kinds_seen_[&look - kLooks.data()] = true;
+    kinds_seen_[static_cast<size_t>(&look - &LookAt(0))] = true;
+    const std::string css_class =
+        CssClassOf(look, panel_chunks_->Of(bar.action), panel_chunks_->num_chunks);
     const int64_t length_ns = bar.end_ns - bar.start_ns;
     // A hair of white between neighbours, where they are wide enough to afford it.
-    const double whole_width = static_cast<double>(length_ns) * px_per_ns_;
-    const double width = whole_width > 3 ? whole_width - 0.7 : std::max(whole_width, 0.3);
+    const double whole_width = PxOf(length_ns);
+    const double gap = bar.action.num_parts > 1 ? 0.3 : 0.7;
+    const double width = whole_width > 3 ? whole_width - gap : std::max(whole_width, 0.3);
     if (!IsCompute(bar.action.kind)) {
-      Rect(look.css_class, x, y + height * 0.7, width, height * 0.3);  // may overlap compute
+      page_.Rect(css_class, x, y + height * 0.7, width, height * 0.3);  // may overlap compute
       return;
     }
     const double waited =
         length_ns > 0 ? static_cast<double>(WaitedNs(bar)) / static_cast<double>(length_ns) : 0;
     std::string tooltip =
-        fmt::format("{} · {} of microbatch {} · {:.4g} ms", ToString(bar.action),
-                    KindName(bar.action.kind), bar.action.microbatch, Milliseconds(length_ns));
+        fmt::format("{} · {} of microbatch {} · {}", ToString(bar.action),
+                    KindName(bar.action.kind), bar.action.microbatch, Time(length_ns));
     if (waited > 0.01) {
-      tooltip += fmt::format(" · {:.4g} ms waiting for a core", Milliseconds(WaitedNs(bar)));
+      tooltip += fmt::format(" · {} waiting for a core", Time(WaitedNs(bar)));
     }
-    Rect(look.css_class, x, y, width, height, width > 3 ? 1 : 0, tooltip);
+    page_.Rect(css_class, x, y, width, height, width > 3 ? 1 : 0, tooltip);
     if (waited > 0.01) {
-      Rect("q", x, y + height * (1 - waited), width, height * waited, width > 3 ? 1 : 0);
+      page_.Rect("q", x, y + height * (1 - waited), width, height * waited, width > 3 ? 1 : 0);
     }
-    DrawNumber(bar.action, look, x + width / 2, y + height / 2, width, height);
   }
 
-  void DrawNumber(const Action& action, const Look& look, double x, double y, double width,
-                  double height) {
-    // Sized for the longest number, so that a row does not lose its numbers half way.
-    const double size = std::min({12.0, height * 0.62, (width - 1) / (digits_ * kDigitWidth)});
-    if (size >= 6.5) {
-      body_ += fmt::format(
+  // bars: one rank's compute bars by start.
+  void DrawNumbers(const std::vector<Bar>& bars, int64_t origin_ns, double y, double height) {
+    for (const Bar& bar : WithPartsJoined(bars)) {
+      const double width = PxOf(bar.end_ns - bar.start_ns);
+      // Sized for the longest number, so that a row does not lose its numbers half way.
+      const double size = std::min({12.0, height * 0.62, (width - 1.7) / (digits_ * kDigitWidth)});
+      if (size < 6.5) continue;
+      page_.Add(fmt::format(
           "<text class=\"{}m\" font-size=\"{:.1f}\" x=\"{:.2f}\" y=\"{:.2f}\">{}</text>\n",
-          look.css_class, size, x, y + size * 0.36, action.microbatch);
+          CssClassOf(LookOf(bar.action.kind), panel_chunks_->Of(bar.action),
+                     panel_chunks_->num_chunks),
+          size, XOf(bar.start_ns - origin_ns) + (width - 0.7) / 2, y + height / 2 + size * 0.36,
+          bar.action.microbatch));
+    }
+  }
+
+  // A frame around an overlapped pair that ran together.
+  void DrawPairs(const std::vector<Bar>& bars, int64_t origin_ns, double y, double height) {
+    for (size_t i = 0; i + 1 < bars.size(); ++i) {
+      const Bar& bar = bars[i];
+      if (bar.action.pair == kNotPaired || bars[i + 1].action.pair != bar.action.pair ||
+          bars[i + 1].start_ns != bar.end_ns) {
+        continue;
+      }
+      const double width = PxOf(bars[i + 1].end_ns - bar.start_ns);
+      if (width > 6) page_.Rect("o", XOf(bar.start_ns - origin_ns), y, width - 0.7, height, 1);
+      any_pair_ = any_pair_ || width > 6;
     }
   }
 
   void DrawGrid(double y, double height) {
-    const double step_ms = NiceStep(length_ms_, 10);
-    for (int i = 0; i * step_ms <= length_ms_ * 1.0001; ++i) {
-      const double x = left_ + i * step_ms * 1e6 * px_per_ns_;
-      body_ += fmt::format(
-          "<line class=\"g\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1:.1f}\" y2=\"{2:.1f}\"/>\n", x, y,
-          y + height);
+    const double step = NiceStep(length_, 10);
+    for (int i = 0; i * step <= length_ * 1.0001; ++i) {
+      const double x = left_ + i * step * options_.unit.ns * px_per_ns_;
+      page_.Line("g", x, y, x, y + height);
     }
   }
 
   void DrawAxis(double y) {
     y -= kPanelGap - 4;
-    body_ += fmt::format(
-        "<line class=\"a\" x1=\"{0:.1f}\" x2=\"{1:.1f}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/>\n", left_,
-        right_, y);
-    const double step_ms = NiceStep(length_ms_, 10);
-    for (int i = 0; i * step_ms <= length_ms_ * 1.0001; ++i) {
-      const double x = left_ + i * step_ms * 1e6 * px_per_ns_;
-      body_ += fmt::format(
-          "<line class=\"a\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1:.1f}\" y2=\"{2:.1f}\"/>\n", x, y,
-          y + 4);
-      Text("s n", x, y + 18, fmt::format("{:.6g}", i * step_ms));
+    page_.Line("a", left_, y, right_, y);
+    const double step = NiceStep(length_, 10);
+    for (int i = 0; i * step <= length_ * 1.0001; ++i) {
+      const double x = left_ + i * step * options_.unit.ns * px_per_ns_;
+      page_.Line("a", x, y, x, y + 4);
+      page_.Text("s n", x, y + 18, fmt::format("{:.6g}", i * step));
     }
-    Text("s r", right_ + kPercentWidth, y + 18, "ms");
+    page_.Text("s r", right_ + kPercentWidth, y + 18, SvgEscaped(options_.unit.name));
   }
 
-  void DrawLegend(double y) {
-    double x = left_;
-    const auto entry = [&](std::string_view css_class, double swatch_height,
-                           std::string_view text) {
-      Rect(css_class, x, y + 11 - swatch_height, 16, swatch_height, swatch_height > 4 ? 1 : 0);
-      Text("s", x + 22, y + 10, text);
-      x += 22 + 6.9 * static_cast<double>(text.size()) + 20;
+  // Returns where it ends.
+  double DrawLegend(double y) {
+    double x = kMargin;
+    // Room for swatches and text; in a new line where this one is full.
+    const auto place = [&](double swatches_width, std::string_view text) {
+      const double width = swatches_width + 6 + 6.8 * static_cast<double>(text.size());
+      if (x > kMargin && x + width > width_ - kMargin) {
+        x = kMargin;
+        y += kTableRow;
+      }
+      page_.Text("s", x + swatches_width + 6, y + 10, text);
+      return std::exchange(x, x + width + 16);
     };
-    for (size_t i = 0; i < kLooks.size(); ++i) {
-      if (kinds_seen_[i]) {
-        entry(kLooks[i].css_class, 12, kLooks[i].legend);
+    const auto entry = [&](std::string_view css_class, double height, std::string_view text) {
+      const double at = place(16, text);
+      page_.Rect(css_class, at, y + 11 - height, 16, height, height > 4 ? 1 : 0);
+    };
+    for (int i = 0; i < kNumLooks; ++i) {
+      if (kinds_seen_[static_cast<size_t>(i)]) entry(LookAt(i).css_class, 12, LookAt(i).legend);
+    }
+    if (most_chunks_ > 1) {
+      const int stride = (most_chunks_ + 7) / 8;
+      const int swatches = (most_chunks_ + stride - 1) / stride;
+      double at = place(16.0 * swatches, ChunksLegend());
+      for (int chunk = 0; chunk < most_chunks_; chunk += stride, at += 16) {
+        page_.Rect(CssClassOf(LookOf(ActionKind::kForward), chunk, most_chunks_), at, y - 1, 16,
+                   12);
       }
     }
+    if (any_pair_) entry("o", 12, "overlapped pair");
     entry("z", 12, "bubble");
-    if (any_waiting_) {
-      entry("q", 12, "waiting for a core");
-    }
+    if (any_waiting_) entry("q", 12, "waiting for a core");
     entry("u", 3, "warm-up");
     entry("v", 3, "steady");
     entry("x", 3, "cool-down");
+    return y + kLegendHeight;
+  }
+
+  // "chunks 0 and 1", "chunks or directions 0 and 1", "chunks 0 to 3".
+  std::string ChunksLegend() const {
+    bool directions = false;
+    bool chunks = false;
+    for (const DrawnChunks& drawn : chunks_) {
+      directions = directions || drawn.directions;
+      chunks = chunks || (drawn.num_chunks > 1 && !drawn.directions);
+    }
+    return fmt::format("{}{}{} 0 {} {}", chunks ? "chunks" : "", chunks && directions ? " or " : "",
+                       directions ? "directions" : "", most_chunks_ > 2 ? "to" : "and",
+                       most_chunks_ - 1);
   }
 
   const std::vector<Panel>& panels_;
   const SvgOptions& options_;
   std::vector<Idle> idles_;
-  std::string body_;
-  std::array<bool, kLooks.size()> kinds_seen_{};
+  std::vector<DrawnChunks> chunks_;
+  const DrawnChunks* panel_chunks_ = nullptr;  // of the panel being drawn
+  int most_chunks_ = 1;
+  SvgPage page_;
+  std::array<bool, kNumLooks> kinds_seen_{};
   bool any_waiting_ = false;
+  bool any_pair_ = false;
   int last_microbatch_ = 0;
   double digits_ = 1;  // of the largest microbatch number
   double width_ = 0;
   double left_ = 0;
   double right_ = 0;
   double row_height_ = 0;
-  double length_ms_ = 0;
+  double length_ = 0;
   double px_per_ns_ = 0;
 };
 

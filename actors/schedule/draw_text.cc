@@ -1,24 +1,29 @@
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <numeric>
 
 #include "actors/schedule/drawing.h"
+#include "actors/schedule/drawn_bars.h"
 
 namespace troupe {
 namespace {
 
-// Colours of the 256-colour palette, readable under black text.
-int AnsiBackground(ActionKind kind) {
+constexpr int kFewestColumns = 40;
+constexpr int kPercentWidth = 8;  // "|  12.3%"
+
+// Colours of the 256-colour palette, readable under black text; the paler for every second chunk.
+int AnsiBackground(ActionKind kind, bool pale) {
   switch (kind) {
     case ActionKind::kForward:
-      return 111;  // blue
+      return pale ? 153 : 111;  // blue
     case ActionKind::kBackwardInput:
-      return 80;  // cyan
+      return pale ? 159 : 80;  // cyan
     case ActionKind::kBackwardWeight:
-      return 114;  // green
+      return pale ? 157 : 114;  // green
     case ActionKind::kBackward:
-      return 72;  // teal
+      return pale ? 115 : 72;  // teal
     default:
       return 179;  // communication: amber
   }
@@ -29,124 +34,206 @@ struct Scale {
   int64_t length_ns = 0;
   int columns = 0;
 
+  double ColumnsOf(int64_t time_ns) const {
+    return static_cast<double>(time_ns) / static_cast<double>(length_ns) * columns;
+  }
   int ColumnOf(int64_t at_ns) const {
-    const double share = static_cast<double>(at_ns - origin_ns) / static_cast<double>(length_ns);
-    return std::clamp(static_cast<int>(std::lround(share * columns)), 0, columns);
+    return std::clamp(static_cast<int>(std::lround(ColumnsOf(at_ns - origin_ns))), 0, columns);
   }
 };
 
-// The bar's label cut or filled to its width: "F3---", "F", or in colour " 3   ".
-std::string BarText(const Action& action, int width, bool color) {
-  const std::string number =
-      HasMicrobatch(action.kind) ? fmt::format("{}", action.microbatch) : std::string();
-  std::string label = color ? number : fmt::format("{}{}", KindLetters(action.kind), number);
-  if (static_cast<int>(label.size()) > width) {
-    // A cut number would be a wrong one.
-    label = color ? std::string() : std::string(KindLetters(action.kind).substr(0, 1));
-  }
-  label.resize(width, color ? ' ' : '-');
-  return color ? fmt::format("\x1b[48;5;{};38;5;16m{}\x1b[0m", AnsiBackground(action.kind), label)
-               : label;
+std::string LettersOf(ActionKind kind, bool lower) {
+  std::string letters(KindLetters(kind));
+  if (lower) std::ranges::transform(letters, letters.begin(), ::tolower);
+  return letters;
 }
 
-std::string LabelledRow(const std::vector<Bar>& bars, const Scale& scale, bool color) {
-  std::string row;
-  int column = 0;
-  for (const Bar& bar : bars) {
-    const int start = std::max(column, scale.ColumnOf(bar.start_ns));
-    const int end = scale.ColumnOf(bar.end_ns);
-    if (end > start) {
-      row.append(start - column, '.');
-      row += BarText(bar.action, end - start, color);
-      column = end;
+// One panel's rows, ready to draw.
+class PanelRows {
+ public:
+  PanelRows(const Timeline& timeline, int64_t length_ns, int columns)
+      : num_ranks_(timeline.num_ranks),
+        chunks_(ChunksOf(timeline)),
+        rows_(static_cast<size_t>(timeline.num_ranks)) {
+    scale_ = {.length_ns = length_ns, .columns = columns};
+    if (!timeline.bars.empty()) {
+      scale_.origin_ns = std::ranges::min(timeline.bars, {}, &Bar::start_ns).start_ns;
+    }
+    for (const Bar& bar : timeline.bars) {
+      if (!IsCompute(bar.action.kind)) continue;
+      rows_[static_cast<size_t>(bar.rank.value)].push_back(bar);
+      kinds_[static_cast<size_t>(bar.action.kind)] = true;
+    }
+    for (auto& row : rows_) {
+      std::ranges::sort(row, {}, &Bar::start_ns);
+      row = WithPartsJoined(row);
     }
   }
-  return row.append(scale.columns - column, '.');
-}
 
-// For bars shorter than two characters: what fills each character's stretch of time.
-std::string DensityRow(const std::vector<Bar>& bars, const Scale& scale) {
-  constexpr double kDominant = 0.8;
-  // Busy nanoseconds per character and compute kind.
-  std::vector<std::array<double, 4>> busy(scale.columns, std::array<double, 4>{});
-  const double column_ns = static_cast<double>(scale.length_ns) / scale.columns;
-  for (const Bar& bar : bars) {
-    const auto start = static_cast<double>(bar.start_ns - scale.origin_ns);
-    const auto end = static_cast<double>(bar.end_ns - scale.origin_ns);
-    const int last = std::min(scale.columns - 1, static_cast<int>(end / column_ns));
-    for (int column = static_cast<int>(start / column_ns); column <= last; ++column) {
-      busy[column][static_cast<size_t>(bar.action.kind)] +=
-          std::min(end, (column + 1) * column_ns) - std::max(start, column * column_ns);
+  bool has(ActionKind kind) const { return kinds_[static_cast<size_t>(kind)]; }
+  const DrawnChunks& chunks() const { return chunks_; }
+
+  // Nearly every bar has a character of its own.
+  bool Labelled() const {
+    size_t num_bars = 0;
+    size_t num_short = 0;
+    for (const auto& row : rows_) {
+      for (const Bar& bar : row) {
+        ++num_bars;
+        num_short += scale_.ColumnsOf(bar.end_ns - bar.start_ns) < 1 ? 1 : 0;
+      }
     }
+    return num_short * 20 <= num_bars;
   }
-  std::string row;
-  for (const auto& kinds : busy) {
-    const double sum = std::accumulate(kinds.begin(), kinds.end(), 0.0);
-    const auto most = std::ranges::max_element(kinds);
-    const auto kind = static_cast<ActionKind>(most - kinds.begin());
-    row += sum < column_ns / 2 ? '.' : *most >= kDominant * sum ? KindLetters(kind).front() : '=';
-  }
-  return row;
-}
 
-std::string Legend(const Timeline& timeline, bool color) {
+  std::string Row(int rank, bool labelled, bool color) const {
+    const auto& bars = rows_[static_cast<size_t>(rank)];
+    return labelled ? LabelledRow(bars, color) : DensityRow(bars);
+  }
+  int num_ranks() const { return num_ranks_; }
+
+ private:
+  bool IsOdd(const Action& action) const { return chunks_.Of(action) % 2 == 1; }
+
+  // The bar's label cut or filled to its width: "F3---", "F", or in colour " 3   ".
+  std::string BarText(const Action& action, int width, bool color) const {
+    const std::string number =
+        HasMicrobatch(action.kind) ? fmt::format("{}", action.microbatch) : std::string();
+    const std::string letters = LettersOf(action.kind, IsOdd(action));
+    std::string label = color ? number : letters + number;
+    if (static_cast<int>(label.size()) > width) {
+      label = color ? std::string() : letters.substr(0, 1);  // a cut number would be a wrong one
+    }
+    label.resize(static_cast<size_t>(width), color ? ' ' : '-');
+    return color ? fmt::format("\x1b[48;5;{};38;5;16m{}\x1b[0m",
+                               AnsiBackground(action.kind, IsOdd(action)), label)
+                 : label;
+  }
+
+  std::string LabelledRow(const std::vector<Bar>& bars, bool color) const {
+    std::string row;
+    int column = 0;
+    for (const Bar& bar : bars) {
+      const int start = std::max(column, scale_.ColumnOf(bar.start_ns));
+      const int end = scale_.ColumnOf(bar.end_ns);
+      if (end > start) {
+        row.append(static_cast<size_t>(start - column), '.');
+        row += BarText(bar.action, end - start, color);
+        column = end;
+      }
+    }
+    return row.append(static_cast<size_t>(scale_.columns - column), '.');
+  }
+
+  // What fills each character's stretch of time.
+  std::string DensityRow(const std::vector<Bar>& bars) const {
+    constexpr double kDominant = 0.8;
+    struct Busy {  // nanoseconds by compute kind: of all chunks, and of every second one
+      std::array<double, 4> all{};
+      std::array<double, 4> odd{};
+    };
+    std::vector<Busy> busy(static_cast<size_t>(scale_.columns));
+    const double column_ns = static_cast<double>(scale_.length_ns) / scale_.columns;
+    for (const Bar& bar : bars) {
+      const auto start = static_cast<double>(bar.start_ns - scale_.origin_ns);
+      const auto end = static_cast<double>(bar.end_ns - scale_.origin_ns);
+      const int last = std::min(scale_.columns - 1, static_cast<int>(end / column_ns));
+      for (int column = static_cast<int>(start / column_ns); column <= last; ++column) {
+        const double ns =
+            std::min(end, (column + 1) * column_ns) - std::max(start, column * column_ns);
+        Busy& cell = busy[static_cast<size_t>(column)];
+        cell.all[static_cast<size_t>(bar.action.kind)] += ns;
+        if (IsOdd(bar.action)) cell.odd[static_cast<size_t>(bar.action.kind)] += ns;
+      }
+    }
+    std::string row;
+    for (const auto& [all, odd] : busy) {
+      const double sum = std::accumulate(all.begin(), all.end(), 0.0);
+      const auto most = std::ranges::max_element(all);
+      const auto kind = static_cast<size_t>(most - all.begin());
+      row += sum < column_ns / 2 ? '.'
+             : *most >= kDominant * sum
+                 ? LettersOf(static_cast<ActionKind>(kind), odd[kind] >= kDominant * *most)[0]
+                 : '=';
+    }
+    return row;
+  }
+
+  int num_ranks_;
+  DrawnChunks chunks_;
+  std::vector<std::vector<Bar>> rows_;
+  std::array<bool, kNumActionKinds> kinds_{};
+  Scale scale_{};
+};
+
+std::string Legend(const std::vector<PanelRows>& panels, bool color, bool labelled) {
   std::string legend;
-  for (int kind = 0; kind < kNumActionKinds; ++kind) {
-    const auto action_kind = static_cast<ActionKind>(kind);
-    const bool present = std::ranges::any_of(
-        timeline.bars, [&](const Bar& bar) { return bar.action.kind == action_kind; });
-    if (present && IsCompute(action_kind)) {
-      legend += color ? fmt::format("  \x1b[48;5;{}m  \x1b[0m {}", AnsiBackground(action_kind),
-                                    KindName(action_kind))
-                      : fmt::format("  {} {}", KindLetters(action_kind), KindName(action_kind));
-    }
+  for (int i = 0; i < kNumActionKinds; ++i) {
+    const auto kind = static_cast<ActionKind>(i);
+    if (std::ranges::none_of(panels, [kind](const PanelRows& p) { return p.has(kind); })) continue;
+    legend += color ? fmt::format("  \x1b[48;5;{}m  \x1b[0m {}", AnsiBackground(kind, false),
+                                  KindName(kind))
+                    : fmt::format("  {} {}", KindLetters(kind), KindName(kind));
   }
-  return legend + "  . idle";
+  legend += "  . idle";
+  if (!labelled) legend += "  = several in turn";
+  int num_chunks = 1;
+  bool directions = false;
+  bool chunks = false;
+  for (const PanelRows& panel : panels) {
+    const bool several = panel.chunks().num_chunks > 1;
+    num_chunks = std::max(num_chunks, panel.chunks().num_chunks);
+    directions = directions || (several && panel.chunks().directions);
+    chunks = chunks || (several && !panel.chunks().directions);
+  }
+  if (directions || chunks) {
+    legend += fmt::format("  {}: {}{}{}", color ? "paler" : "lower case",
+                          !chunks          ? ""
+                          : num_chunks > 2 ? "odd chunks"
+                                           : "chunk 1",
+                          directions && chunks ? " or " : "", directions ? "direction 1" : "");
+  }
+  return legend.substr(2) + "\n";
 }
 
 }  // namespace
 
-std::string DrawText(const Timeline& timeline, const TextOptions& options) {
-  constexpr int kFewestColumns = 40;
-  constexpr int kPercentWidth = 8;  // "|  12.3%"
-  const std::string last_label = fmt::format("rank {} |", timeline.num_ranks - 1);
-  const Idle idle = IdleOf(timeline);
-  std::string text = options.title.empty() ? "" : options.title + "\n";
-  if (timeline.bars.empty() || idle.makespan_ns == 0) {
-    return text + "nothing ran\n";
+std::string DrawText(const std::vector<Panel>& panels, const TextOptions& options) {
+  int most_ranks = 1;
+  int64_t length_ns = 0;
+  for (const Panel& panel : panels) {
+    most_ranks = std::max(most_ranks, panel.timeline.num_ranks);
+    length_ns = std::max(length_ns, IdleOf(panel.timeline).makespan_ns);
   }
-  const auto label_width = static_cast<int>(last_label.size());
-  const Scale scale{
-      .origin_ns = std::ranges::min(timeline.bars, {}, &Bar::start_ns).start_ns,
-      .length_ns = idle.makespan_ns,
-      .columns = std::max(options.columns, kFewestColumns) - label_width - kPercentWidth};
-  std::vector<std::vector<Bar>> rows(timeline.num_ranks);
-  size_t num_bars = 0;
-  for (const Bar& bar : timeline.bars) {
-    if (IsCompute(bar.action.kind)) {
-      rows[bar.rank.value].push_back(bar);
-      ++num_bars;
+  if (length_ns == 0) return "nothing ran\n";
+  const auto label_width = static_cast<int>(fmt::format("rank {} |", most_ranks - 1).size());
+  const int columns = std::max(options.columns, kFewestColumns) - label_width - kPercentWidth;
+  std::vector<PanelRows> drawn;
+  bool labelled = true;
+  for (const Panel& panel : panels) {
+    drawn.emplace_back(panel.timeline, length_ns, columns);
+    labelled = labelled && drawn.back().Labelled();
+  }
+  std::string text;
+  for (size_t i = 0; i < panels.size(); ++i) {
+    if (!panels[i].title.empty()) text += panels[i].title + "\n";
+    const std::vector<double> bubbles = BubbleByRank(panels[i].timeline);
+    for (int rank = 0; rank < drawn[i].num_ranks(); ++rank) {
+      text += fmt::format("{:>{}}{}| {:5.1f}%\n", fmt::format("rank {} |", rank), label_width,
+                          drawn[i].Row(rank, labelled, options.color),
+                          100 * bubbles[static_cast<size_t>(rank)]);
     }
   }
-  // Mean length of a bar in characters.
-  const double bar_columns = static_cast<double>(idle.work_ns) /
-                             static_cast<double>(idle.makespan_ns) * scale.columns /
-                             static_cast<double>(num_bars);
-  const bool labelled = bar_columns >= 2;
-  const std::vector<double> bubbles = BubbleByRank(timeline);
-  for (int rank = 0; rank < timeline.num_ranks; ++rank) {
-    std::ranges::sort(rows[rank], {}, &Bar::start_ns);
-    text += fmt::format(
-        "{:>{}}{}| {:5.1f}%\n", fmt::format("rank {} |", rank), label_width,
-        labelled ? LabelledRow(rows[rank], scale, options.color) : DensityRow(rows[rank], scale),
-        100 * bubbles[rank]);
-  }
-  if (!options.relative_costs) {
+  if (!options.relative_costs && panels.size() == 1) {
+    const Idle idle = IdleOf(panels.front().timeline);
     text += fmt::format("makespan {:.3f} ms, bubble {:.1f} % of it\n",
                         static_cast<double>(idle.makespan_ns) / 1e6, 100 * idle.bubble_makespan);
   }
-  text += Legend(timeline, options.color && labelled).substr(2);
-  return text + (labelled ? "\n" : "  = several in turn\n");
+  return text + Legend(drawn, options.color && labelled, labelled);
+}
+
+std::string DrawText(const Timeline& timeline, const TextOptions& options) {
+  return DrawText({{.timeline = timeline}}, options);
 }
 
 }  // namespace troupe

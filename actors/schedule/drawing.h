@@ -9,34 +9,45 @@
 
 namespace troupe {
 
+struct Panel {
+  std::string title{};  // "measured", "planned"; none where empty
+  Timeline timeline{};
+};
+
+// What the timelines' nanoseconds stand for, in figures and on the axis.
+struct TimeUnit {
+  double ns = 1e6;
+  std::string name = "ms";  // empty: plain numbers
+};
+
 struct TextOptions {
-  std::string title{};          // first line; none where empty
   int columns = 100;            // widest line
   bool color = false;           // ANSI backgrounds in place of letters
   bool relative_costs = false;  // the bars' times are no seconds: no makespan is told
 };
 
-// One row a rank, every character the same stretch of time: "F3" or "B12" at the start of a bar,
-// '-' to its end, '.' idle; where bars are too short for that, each character is what fills most of
-// its stretch, '=' being several kinds in turn. Right: the rank's bubble. Last: makespan and
-// legend.
+// Panels above one another to one time scale. One row a rank, every character the same stretch of
+// time: "F3" or "B12" at the start of a bar, '-' to its end, '.' idle; in lower case for every
+// second model chunk of a rank, or for the second direction. Where bars are too short for that,
+// each character is what fills most of its stretch, '=' being several kinds in turn. Right: the
+// rank's bubble. Last: the makespan of a lone panel, and the legend.
+std::string DrawText(const std::vector<Panel>& panels, const TextOptions& options = {});
 std::string DrawText(const Timeline& timeline, const TextOptions& options = {});
-
-struct Panel {
-  std::string title{};  // "measured", "planned"
-  Timeline timeline{};
-};
 
 struct SvgOptions {
   std::string title{};  // "1f1b · 4 ranks × 8 microbatches"
-  int width_px = 0;     // 0: wide enough for the microbatch numbers, 1120 to 2600
+  int width_px = 0;     // 0: wide enough for the microbatch numbers, 1120 to 6000
+  TimeUnit unit{};
+  // Below the panels: rows of cells, the first the head; the first column to the left.
+  std::vector<std::vector<std::string>> table{};
 };
 
 // Panels above one another to one time scale, each starting at its own first bar. Forward, input
-// gradient, weight gradient and full backward by colour, microbatch numbers where they are legible,
-// idle time within the makespan hatched with its per cent in the panel's title. The lower part of a
-// bar is shaded by the share of its time that was spent waiting for a core. A line under each row
-// marks warm-up (until the rank's first backward), steady and cool-down (after its last Forward).
+// gradient, weight gradient and full backward by colour, paler for a rank's later chunks or the
+// second direction, microbatch numbers where they are legible, idle time within the makespan
+// hatched with its per cent in the panel's title. The lower part of a bar is shaded by the share of
+// its time that was spent waiting for a core. A line under each row marks warm-up (until the rank's
+// first backward), steady and cool-down (after its last Forward).
 std::string DrawSvg(const std::vector<Panel>& panels, const SvgOptions& options = {});
 
 }  // namespace troupe

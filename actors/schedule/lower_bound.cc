@@ -64,8 +64,27 @@ int64_t ForwardsThatFitNs(const Schedule& shape, const CostModel& costs,
   return sum_ns;
 }
 
-RankLowerBound BoundOf(const Schedule& shape, const CostModel& costs, const Passage& passage,
-                       const std::vector<StageId>& stages, double activations_max) {
+// What every action takes at least, overlapped with another or not.
+CostModel AtLeast(const CostModel& costs) {
+  CostModel least = costs;
+  if (costs.pair_factor >= 1) return least;
+  const auto shorten = [&costs](int64_t& time_ns) {
+    // Down: a rounded-up time would be no bound.
+    time_ns = static_cast<int64_t>(std::floor(static_cast<double>(time_ns) * costs.pair_factor));
+  };
+  for (StageCost& cost : least.stages) {
+    shorten(cost.forward_ns);
+    shorten(cost.backward_input_ns);
+    shorten(cost.backward_weight_ns);
+    if (cost.backward_ns >= 0) shorten(cost.backward_ns);
+  }
+  return least;
+}
+
+// `least`: the costs as AtLeast has them.
+RankLowerBound BoundOf(const Schedule& shape, const CostModel& costs, const CostModel& least,
+                       const Passage& passage, const std::vector<StageId>& stages,
+                       double activations_max) {
   RankLowerBound bound{.head_ns = kNever, .first_backward_ns = kNever};
   std::vector<int64_t> head_ns(shape.num_directions, kNever);
   for (const StageId stage : stages) {
@@ -73,7 +92,7 @@ RankLowerBound BoundOf(const Schedule& shape, const CostModel& costs, const Pass
     head = std::min(head, passage.forward_ns[stage.value]);
     bound.head_ns = std::min(bound.head_ns, head);
     bound.work_ns +=
-        shape.MicrobatchesPerDirection() * WorkNs(costs.stages[stage.value], shape.forward_only);
+        shape.MicrobatchesPerDirection() * WorkNs(least.stages[stage.value], shape.forward_only);
   }
   bound.makespan_ns = bound.head_ns + bound.work_ns;
   bound.span_ns = bound.work_ns;
@@ -98,12 +117,14 @@ RankLowerBound BoundOf(const Schedule& shape, const CostModel& costs, const Pass
 LowerBound LowerBoundOf(const Schedule& shape, const CostModel& costs, double activations_max) {
   CHECK(static_cast<int>(costs.stages.size()) == shape.num_stages, "{} stage costs for {} stages",
         costs.stages.size(), shape.num_stages);
-  const Passage passage = PassageOf(shape, costs);
+  const CostModel least = AtLeast(costs);
+  const Passage passage = PassageOf(shape, least);
   LowerBound bound;
   for (int rank = 0; rank < shape.num_ranks; ++rank) {
     const std::vector<StageId> stages = shape.StagesOf(Rank(rank));
-    bound.ranks.push_back(stages.empty() ? RankLowerBound{}
-                                         : BoundOf(shape, costs, passage, stages, activations_max));
+    bound.ranks.push_back(stages.empty()
+                              ? RankLowerBound{}
+                              : BoundOf(shape, costs, least, passage, stages, activations_max));
     bound.makespan_ns = std::max(bound.makespan_ns, bound.ranks.back().makespan_ns);
     bound.span_ns = std::max(bound.span_ns, bound.ranks.back().span_ns);
   }

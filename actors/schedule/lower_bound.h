@@ -12,6 +12,8 @@
 //   v              head r(f/2+c)              first backward pf+2(p-1)c+r(b/2+c)
 //   bidirectional  head min(r,p-1-r)(f+c)     first backward pf+(p-1)c+min(r,p-1-r)(b+c)
 //   Forwards that fit: min(k,m)f
+// Where overlapped pairs take less than their actions one after the other (CostModel::pair_factor
+// below 1) every action may take as little as that part of its time, but for the Forwards that fit.
 #pragma once
 
 #include <cstdint>

@@ -11,6 +11,8 @@
 #include "coordinator/cli/daemons.h"
 #include "coordinator/cli/job_commands.h"
 #include "coordinator/cli/run_command.h"
+#include "coordinator/cli/schedule_command.h"
+#include "coordinator/cli/schedule_flags.h"
 #include "coordinator/job/yaml_walker.h"
 #include "runtime/base/talk.h"
 
@@ -26,6 +28,7 @@ struct CommandLine {
   RunCommand run{};
   bool no_wait = false;
   JobsCommand jobs{};
+  ScheduleOptions schedule{};
   std::string output = "text";
   int exit_code = 0;
 
@@ -159,6 +162,17 @@ void AddQuestions(CLI::App& app, CommandLine& line) {
   verb->add_flag("--kill", line.jobs.kill, "at once, without a checkpoint");
 }
 
+// ---- schedules ----------------------------------------------------------------------------------
+
+void AddSchedule(CLI::App& app, CommandLine& line) {
+  auto* verb = app.add_subcommand("schedule", "simulate, judge and draw pipeline schedules");
+  SetExamples(verb, {"schedule zb-v --stages 4 --microbatches 8",
+                     "schedule compare 1f1b zb-h1 zb-v --stages 4 --microbatches 8 -o svg",
+                     "schedule mine.csv -o json", "schedule --list"});
+  AddScheduleFlags(verb, line.schedule);
+  verb->callback([&line] { line.exit_code = ShowSchedule(line.schedule); });
+}
+
 // ---- daemons ------------------------------------------------------------------------------------
 
 void AddDaemons(CLI::App& app, CommandLine& line) {
@@ -206,6 +220,7 @@ int Main(int argc, char** argv) {
   AddSubmit(app, line);
   AddPlanAndValidate(app, line);
   AddQuestions(app, line);
+  AddSchedule(app, line);
   AddDaemons(app, line);
   const auto is_verb = [&](const CLI::App* v) { return v->get_name() == argv[1]; };
   if (argc > 1 && argv[1][0] != '-' && std::ranges::none_of(app.get_subcommands({}), is_verb)) {

@@ -145,6 +145,7 @@ void RunDirectory::Draw() {
   if (!pictures_) return;
   const std::pair<const char*, std::string> pictures[] = {
       {"schedule.svg", pictures_->ScheduleSvg()},
+      {"costs.json", pictures_->CostsJson()},
       {"loss.svg", pictures_->LossSvg()},
       {"memory.svg", pictures_->MemorySvg()},
       {"memory.json", MemoryJson(memory_)}};

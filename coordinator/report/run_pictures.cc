@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "actors/schedule/drawing.h"
+#include "runtime/format/costs_file.h"
 
 namespace troupe {
 namespace {
@@ -51,7 +52,10 @@ void Thin(std::vector<StackedSample>& samples) {
 }  // namespace
 
 RunPictures::RunPictures(std::string job_name, const JobPlan& plan, VectorIsa isa)
-    : job_name_(std::move(job_name)), schedule_(plan.train), fullest_rank_(FullestRank(plan, isa)) {
+    : job_name_(std::move(job_name)),
+      schedule_(plan.train),
+      policy_(plan.policy),
+      fullest_rank_(FullestRank(plan, isa)) {
   loss_.name = "train";
   validation_loss_.name = "validation";
 }
@@ -150,7 +154,8 @@ std::string RunPictures::ScheduleSvg() const {
   if (whole_step_ == 0) return "";
   std::vector<Panel> panels;
   panels.push_back({fmt::format("measured, step {}", whole_step_), whole_});
-  if (auto planned = Simulate(schedule_, MeasuredCosts(whole_, schedule_.num_stages));
+  if (auto planned =
+          Simulate(schedule_, MeasuredCosts(whole_, schedule_.num_stages), {.policy = policy_});
       planned.ok()) {
     panels.push_back(
         {"planned: the same actions, each rank on a core of its own", planned->timeline});
@@ -158,6 +163,35 @@ std::string RunPictures::ScheduleSvg() const {
   return DrawSvg(panels, {.title = fmt::format("{} · {} · {} ranks × {} microbatches", job_name_,
                                                schedule_.name, schedule_.num_ranks,
                                                schedule_.num_microbatches)});
+}
+
+std::string RunPictures::CostsJson() const {
+  if (whole_step_ == 0) return "";
+  constexpr double kNsPerMs = 1e6;
+  const CostModel measured = MeasuredCosts(whole_, schedule_.num_stages);
+  CostsFile file{.unit = "ms", .step = whole_step_};
+  const int chain = schedule_.StagesPerDirection();
+  for (int stage = 0; stage < chain; ++stage) {
+    // Both directions run the same layers.
+    const auto ms = [&](int64_t StageCost::*time_ns) {
+      double sum_ns = 0;
+      for (int s = stage; s < schedule_.num_stages; s += chain) {
+        sum_ns += static_cast<double>(measured.stages[static_cast<size_t>(s)].*time_ns);
+      }
+      return sum_ns / schedule_.num_directions / kNsPerMs;
+    };
+    StageTimes& times = file.stages.emplace_back();
+    times.forward = ms(&StageCost::forward_ns);
+    const double backward = ms(&StageCost::backward_ns);
+    const double input = ms(&StageCost::backward_input_ns);
+    if (backward > 0) times.backward = backward;
+    // A schedule of whole backwards never shows the halves.
+    if (backward <= 0 || input > 0) {
+      times.backward_input = input;
+      times.backward_weight = ms(&StageCost::backward_weight_ns);
+    }
+  }
+  return CostsFileJson(file);
 }
 
 CostModel MeasuredCosts(const Timeline& measured, int num_stages) {
@@ -179,6 +213,12 @@ CostModel MeasuredCosts(const Timeline& measured, int num_stages) {
     StageCost cost{.forward_ns = mean(ActionKind::kForward),
                    .backward_input_ns = mean(ActionKind::kBackwardInput),
                    .backward_weight_ns = mean(ActionKind::kBackwardWeight)};
+    // Its parts tell a span each; there are as many whole ones as input gradients.
+    const int64_t num_weights = of[static_cast<size_t>(ActionKind::kBackwardInput)].count;
+    if (num_weights > 0) {
+      cost.backward_weight_ns =
+          of[static_cast<size_t>(ActionKind::kBackwardWeight)].cpu_ns / num_weights;
+    }
     if (of[static_cast<size_t>(ActionKind::kBackward)].count > 0) {
       cost.backward_ns = mean(ActionKind::kBackward);
     }

@@ -33,6 +33,8 @@ class RunPictures {
   std::string LossSvg() const;
   std::string MemorySvg() const;
   std::string ScheduleSvg() const;
+  // The newest whole step's costs in milliseconds, as runtime/format/costs_file.h has them.
+  std::string CostsJson() const;
 
   int64_t drawn_step() const { return whole_step_; }
 
@@ -47,6 +49,7 @@ class RunPictures {
 
   const std::string job_name_;
   const Schedule schedule_;
+  const ExecutionPolicy policy_;
   const int32_t fullest_rank_;  // by prediction; its memory is the one drawn
   ChartSeries loss_{};
   ChartSeries validation_loss_{};
@@ -57,8 +60,8 @@ class RunPictures {
   int64_t whole_step_ = 0;
 };
 
-// Mean CPU time of every stage's actions in a measured step: what the plan's panel is simulated
-// from.
+// Mean CPU time of every stage's actions in a measured step, of a weight gradient's parts together:
+// what the plan's panel is simulated from.
 CostModel MeasuredCosts(const Timeline& measured, int num_stages);
 
 }  // namespace troupe

@@ -9,6 +9,7 @@
 #include "coordinator/job/job_file.h"
 #include "runtime/base/check.h"
 #include "runtime/format/checkpoint_manifest.h"
+#include "runtime/format/costs_file.h"
 #include "runtime/format/hf_config.h"
 #include "runtime/format/safetensors.h"
 #include "runtime/format/token_file.h"
@@ -167,6 +168,19 @@ void FuzzScheduleCsv(std::span<const std::byte> bytes) {
     const auto read = ParseCsv(*sent, "fuzz");
     CHECK(read.ok() && read->ranks == schedule->ranks, "{}", *sent);
   }
+}
+
+void FuzzCostsFile(std::span<const std::byte> bytes) {
+  const auto costs = ParseCostsFile(TextOf(bytes), "/fuzz");
+  if (!costs.ok()) return CheckSentence(costs.error());
+  CHECK(!costs->stages.empty() && costs->unit.size() <= 16);
+  for (const StageTimes& stage : costs->stages) {
+    CHECK(stage.forward >= 0 && stage.forward <= kCostMax);
+    CHECK(stage.backward || (stage.backward_input && stage.backward_weight));
+  }
+  const std::string written = CostsFileJson(*costs);
+  const auto again = ParseCostsFile(written, "/fuzz");
+  CHECK(again.ok() && *again == *costs, "{}", written);
 }
 
 void FuzzUcxFrame(std::span<const std::byte> bytes) {

@@ -17,6 +17,8 @@ void FuzzManifest(std::span<const std::byte> bytes);
 void FuzzJobFile(std::span<const std::byte> bytes);
 // A schedule that a user wrote, in either dialect, with or without sends and receives.
 void FuzzScheduleCsv(std::span<const std::byte> bytes);
+// Times of a pipeline's stages, as JSON or as comma-separated values.
+void FuzzCostsFile(std::span<const std::byte> bytes);
 // A message, a link frame or an address of the UCX transport.
 void FuzzUcxFrame(std::span<const std::byte> bytes);
 

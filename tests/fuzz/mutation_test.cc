@@ -156,6 +156,14 @@ TEST(MutationTest, ScheduleCsv) {
         "0F0,3F1,3B1,0B0\n1F0,2F1,2B1,1B0\n", "0F0,,0BW0\n1F0,1B0,1W0\n"});
 }
 
+TEST(MutationTest, CostsFile) {
+  Feed(
+      "costs_file", FuzzCostsFile,
+      {R"({"unit":"ms","step":3,"link_latency":0.5,"stages":[{"forward":1.5,"backward_input":1e-3,)"
+       R"("backward_weight":2},{"forward":1,"backward":2}]})",
+       "forward,backward_input,backward_weight\r\n1.5,1e-3,2\r\n1,1,1\r\n"});
+}
+
 TEST(MutationTest, TokenFile) {
   std::string narrow(1024, '\0');
   const int32_t header[] = {20240520, 1, 4};

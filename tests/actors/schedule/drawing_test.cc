@@ -7,6 +7,7 @@
 
 #include "actors/schedule/generators.h"
 #include "actors/schedule/simulator.h"
+#include "actors/schedule/transforms.h"
 
 namespace troupe {
 namespace {
@@ -14,12 +15,15 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-Timeline Planned(const char* name, int p, int m) {
-  const Schedule schedule = *Generate({.name = name, .num_ranks = p, .num_microbatches = m});
-  const CostModel costs = CostModel::Uniform(
+CostModel UnitCosts(const Schedule& schedule) {
+  return CostModel::Uniform(
       schedule,
       {.forward_ns = 1'000'000, .backward_input_ns = 1'000'000, .backward_weight_ns = 1'000'000});
-  return Simulate(schedule, costs)->timeline;
+}
+
+Timeline Planned(const char* name, int p, int m) {
+  const Schedule schedule = *Generate({.name = name, .num_ranks = p, .num_microbatches = m});
+  return Simulate(schedule, UnitCosts(schedule))->timeline;
 }
 
 size_t Count(std::string_view text, std::string_view word) {
@@ -32,7 +36,7 @@ size_t Count(std::string_view text, std::string_view word) {
 
 TEST(DrawText, ShowsBarsToScale) {
   // Makespan 9 ms over 54 columns: 6 a millisecond.
-  std::istringstream lines(DrawText(Planned("1f1b", 2, 2), {.title = "two", .columns = 70}));
+  std::istringstream lines(DrawText({{"two", Planned("1f1b", 2, 2)}}, {.columns = 70}));
   std::string line;
   std::getline(lines, line);
   EXPECT_EQ(line, "two");
@@ -67,7 +71,31 @@ TEST(DrawText, ColoursInPlaceOfLetters) {
   EXPECT_THAT(text, Not(HasSubstr("F0")));
 }
 
-TEST(DrawText, NothingRan) { EXPECT_EQ(DrawText({.num_ranks = 2}), "nothing ran\n"); }
+// Lower case for a rank's second chunk; parts of a weight gradient in a row are one bar.
+TEST(DrawText, TellsChunksAndDirectionsApart) {
+  // 12.5 ms over 75 columns: 3 a half.
+  const std::string chunks = DrawText(Planned("zb-v", 2, 4), {.columns = 91});
+  EXPECT_THAT(chunks, HasSubstr("rank 1 |...F0-f0-F1-f1-i0-w0-F2-I0-W0-"));
+  EXPECT_THAT(chunks, HasSubstr("lower case: chunk 1\n"));
+  EXPECT_THAT(DrawText(Planned("dualpipe", 2, 4)), HasSubstr("lower case: direction 1\n"));
+  EXPECT_THAT(DrawText(Planned("1f1b", 2, 4)), Not(HasSubstr("lower case")));
+  const Schedule parts =
+      WithWeightParts(*Generate({.name = "zb-v", .num_ranks = 2, .num_microbatches = 4}), 4);
+  const Timeline timeline = Simulate(parts, UnitCosts(parts))->timeline;
+  EXPECT_EQ(DrawText(timeline, {.columns = 91}), chunks);
+}
+
+TEST(DrawText, PanelsShareOneScale) {
+  const std::string text = DrawText(
+      {{"short", Planned("zb-h1", 2, 4)}, {"long", Planned("1f1b", 2, 4)}}, {.columns = 76});
+  // 15 ms over 60 columns.
+  EXPECT_THAT(text, HasSubstr("short\nrank 0 |F0--F1--....I0--W0--"));
+  EXPECT_THAT(text, HasSubstr("long\nrank 0 |F0--F1--........B0------"));
+  EXPECT_EQ(Count(text, "idle"), 1U) << "one legend";
+  EXPECT_THAT(text, Not(HasSubstr("makespan"))) << "there are two";
+}
+
+TEST(DrawText, NothingRan) { EXPECT_EQ(DrawText(Timeline{.num_ranks = 2}), "nothing ran\n"); }
 
 TEST(DrawSvg, HasOneBarAnAction) {
   const std::string svg =
@@ -100,16 +128,62 @@ TEST(DrawSvg, ShadesWaitingForACore) {
   EXPECT_THAT(svg, HasSubstr("waiting for a core 4.2 %"));
   EXPECT_THAT(svg, HasSubstr("0.75 ms waiting for a core"));
   // Both panels start at the same x and share the scale: each first bar stands twice.
-  EXPECT_EQ(Count(svg, "<rect class=\"f\" x=\"80.00\""), 2U + 1U);
+  EXPECT_EQ(Count(svg, "<rect class=\"f\" x=\"80.00\""), 2U);
 }
 
 TEST(DrawSvg, WidensForNumbersAndDropsThemWhereTheyDoNotFit) {
   const std::string wide = DrawSvg({{.timeline = Planned("1f1b", 16, 64)}});
   EXPECT_EQ(Count(wide, "class=\"fm\""), 1024U);
-  EXPECT_THAT(wide, HasSubstr("width=\"2600\""));
+  EXPECT_THAT(wide, HasSubstr("width=\"2981\""));
+  // Chunks are half as long; the second one's class is its own.
+  const std::string chunks = DrawSvg({{.timeline = Planned("zb-v", 16, 64)}});
+  EXPECT_EQ(Count(chunks, "class=\"fm\"") + Count(chunks, "class=\"f1-2m\""), 2048U);
   const std::string narrow = DrawSvg({{.timeline = Planned("1f1b", 16, 64)}}, {.width_px = 900});
   EXPECT_EQ(Count(narrow, "class=\"fm\""), 0U);
   EXPECT_THAT(DrawSvg({{.timeline = Planned("1f1b", 2, 4)}}), HasSubstr("width=\"1120\""));
+}
+
+TEST(DrawSvg, ShadesChunksAndDirections) {
+  const std::string two = DrawSvg({{.timeline = Planned("zb-v", 4, 8)}});
+  EXPECT_EQ(Count(two, "<rect class=\"f\""), 32U + 2U) << "legend: the kind and its two shades";
+  EXPECT_EQ(Count(two, "<rect class=\"f1-2\""), 32U + 1U);
+  EXPECT_THAT(two, HasSubstr(">chunks 0 and 1<"));
+  const std::string directions = DrawSvg({{.timeline = Planned("dualpipe", 4, 8)}});
+  EXPECT_THAT(directions, HasSubstr(">directions 0 and 1<"));
+  EXPECT_THAT(directions, HasSubstr(">overlapped pair<"));
+  EXPECT_GT(Count(directions, "<rect class=\"o\""), 4U);
+  const std::string both = DrawSvg(
+      {{.timeline = Planned("dualpipe", 4, 8)}, {.timeline = Planned("interleaved-1f1b", 4, 8)}});
+  EXPECT_THAT(both, HasSubstr(">chunks or directions 0 and 1<"));
+  EXPECT_THAT(DrawSvg({{.timeline = Planned("1f1b", 4, 8)}}), Not(HasSubstr("chunks")));
+}
+
+TEST(DrawSvg, SpeaksInTheUnitThatIsAskedFor) {
+  const std::string plain =
+      DrawSvg({{.timeline = Planned("1f1b", 4, 8)}}, {.unit = {.ns = 2e6, .name = ""}});
+  EXPECT_THAT(plain, HasSubstr("makespan 16.5 · bubble"));
+  EXPECT_THAT(plain, HasSubstr("<title>0F7 · Forward of microbatch 7 · 0.5</title>"));
+  EXPECT_THAT(plain, Not(HasSubstr("ms")));
+  EXPECT_THAT(DrawSvg({{.timeline = Planned("1f1b", 4, 8)}}, {.unit = {.ns = 1e3, .name = "<us"}}),
+              HasSubstr("makespan 3.3e+04 &lt;us"));
+}
+
+TEST(DrawSvg, SetsATableBelow) {
+  const std::string svg = DrawSvg({{.timeline = Planned("1f1b", 2, 2)}},
+                                  {.table = {{"schedule", "makespan"}, {"a<b", "9"}}});
+  EXPECT_THAT(svg, HasSubstr(">a&lt;b</text>"));
+  EXPECT_THAT(svg, HasSubstr("<text class=\"d r\""));
+  const std::string wide =
+      DrawSvg({{.timeline = Planned("1f1b", 2, 2)}}, {.table = {{std::string(400, 'x')}}});
+  EXPECT_THAT(wide, HasSubstr("width=\"3088\"")) << "as wide as its table";
+}
+
+TEST(DrawSvg, NumbersPartsOfAWeightGradientOnce) {
+  const Schedule parts =
+      WithWeightParts(*Generate({.name = "zb-h1", .num_ranks = 2, .num_microbatches = 4}), 4);
+  const std::string svg = DrawSvg({{.timeline = Simulate(parts, UnitCosts(parts))->timeline}});
+  EXPECT_EQ(Count(svg, "<rect class=\"w\"") - 1, 2U * 4 * 4);
+  EXPECT_EQ(Count(svg, "class=\"wm\""), 2U * 4);
 }
 
 TEST(DrawSvg, DrawsCollectivesAndAnEmptyTimeline) {

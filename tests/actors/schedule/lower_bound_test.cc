@@ -148,5 +148,20 @@ TEST(LowerBound, ForwardOnlyIsHeadAndWork) {
   EXPECT_EQ(bound.span_ns, 5 * kF);
 }
 
+// Overlapped pairs may take a part of their actions' times, and no schedule of pairs beats that.
+TEST(LowerBound, AllowsForOverlappedPairs) {
+  const Schedule shape = *Generate({.name = "dualpipe", .num_ranks = 4, .num_microbatches = 8});
+  CostModel costs = CostModel::Uniform(shape, kCost, kHop);
+  const LowerBound apart = LowerBoundOf(shape, costs, 5);
+  costs.pair_factor = 0.5;
+  const LowerBound together = LowerBoundOf(shape, costs, 5);
+  for (int r = 0; r < 4; ++r) {
+    EXPECT_EQ(together.ranks[r].work_ns * 2, apart.ranks[r].work_ns);
+    EXPECT_LE(together.ranks[r].head_ns, apart.ranks[r].head_ns);
+  }
+  costs.pair_factor = 1.5;  // a pair that costs more is for no schedule to take
+  EXPECT_EQ(LowerBoundOf(shape, costs, 5).makespan_ns, apart.makespan_ns);
+}
+
 }  // namespace
 }  // namespace troupe

@@ -1,0 +1,140 @@
+#include "actors/schedule/execution_settings.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "actors/schedule/transforms.h"
+
+namespace troupe {
+namespace {
+
+constexpr int kPartsMax = 64;
+constexpr double kDynamicLimit = 1.5;  // a rank
+constexpr int kDynamicParts = 4;       // a filler blocks at most a quarter of a weight gradient
+constexpr double kMicrobatchesMax = 1e6;
+
+class Reading {
+ public:
+  Reading(const Schedule& lists, const ExecutionSettings& settings)
+      : lists_(lists), settings_(settings) {}
+
+  Result<ExecutorMode> Mode() const {
+    if (!settings_.executor) {
+      return lists_.name == "dynamic" ? ExecutorMode::kFreeRun : ExecutorMode::kStrict;
+    }
+    auto mode = ParseExecutorMode(*settings_.executor);
+    if (!mode.ok())
+      return Refuse("executor", *settings_.executor, "use strict, guided or free-run");
+    return mode;
+  }
+
+  Result<ExecutionPolicy> Policy() const {
+    ExecutionPolicy policy;
+    ASSIGN_OR_RETURN(policy.mode, Mode());
+    ASSIGN_OR_RETURN(policy.pairs, Pairs());
+    ASSIGN_OR_RETURN(policy.activation_slack, Slack(policy.mode));
+    ASSIGN_OR_RETURN(policy.activation_limit, Limit(policy.mode));
+    return policy;
+  }
+
+  Result<int> WeightParts(ExecutorMode mode) const {
+    const int parts =
+        settings_.weight_parts.value_or(mode == ExecutorMode::kFreeRun ? kDynamicParts : 1);
+    if (parts >= 1 && parts <= kPartsMax) return parts;
+    return Refuse("weight_parts", parts, fmt::format("use 1 to {}", kPartsMax));
+  }
+
+  Result<bool> SplitsBackwards() const {
+    const std::string output = settings_.backward_output.value_or("end");
+    if (output == "end" || output == "input") return output == "input";
+    return Refuse("backward_output", output,
+                  "use end (with the whole backward) or input (after its input half)");
+  }
+
+  // "parallelism.executor = strict" or "--executor strict".
+  template <typename T>
+  std::string Spelled(std::string_view key, const T& value) const {
+    if (settings_.style == SettingStyle::kJobKey) {
+      return fmt::format("parallelism.{} = {}", key, value);
+    }
+    std::string flag(key == "activation_limit" ? "memory_limit" : key);
+    for (char& c : flag) c = c == '_' ? '-' : c;
+    return fmt::format("--{} {}", flag, value);
+  }
+
+  template <typename T>
+  Error Refuse(std::string_view key, const T& value, std::string_view why) const {
+    return MakeError(ErrorCode::kInvalidSpec, "{}: {}", Spelled(key, value), why);
+  }
+
+ private:
+  Result<PairMode> Pairs() const {
+    if (!settings_.pairs) return PairMode::kEager;
+    auto pairs = ParsePairMode(*settings_.pairs);
+    if (!pairs.ok()) return Refuse("pairs", *settings_.pairs, "use eager or fused");
+    return pairs;
+  }
+
+  Result<double> Slack(ExecutorMode mode) const {
+    const double slack = settings_.activation_slack.value_or(0);
+    if (!(slack >= 0) || slack > kMicrobatchesMax) {
+      return Refuse("activation_slack", slack,
+                    "use 0 (only weight gradients jump the queue) or more microbatches");
+    }
+    if (slack > 0 && mode != ExecutorMode::kGuided) {
+      return RefuseInMode("activation_slack", slack, ExecutorMode::kGuided, mode);
+    }
+    return slack;
+  }
+
+  Result<double> Limit(ExecutorMode mode) const {
+    if (mode != ExecutorMode::kFreeRun) {
+      if (!settings_.activation_limit) return 0.0;
+      return RefuseInMode("activation_limit", *settings_.activation_limit, ExecutorMode::kFreeRun,
+                          mode);
+    }
+    const double limit = settings_.activation_limit.value_or(kDynamicLimit * lists_.num_ranks);
+    if (limit >= 1 && limit <= kMicrobatchesMax) return limit;
+    return Refuse("activation_limit", limit, "a rank must hold 1 microbatch or more");
+  }
+
+  Error RefuseInMode(std::string_view key, double value, ExecutorMode its,
+                     ExecutorMode mode) const {
+    return Refuse(key, value,
+                  fmt::format("it is for {}, not {}", Spelled("executor", ExecutorModeName(its)),
+                              ExecutorModeName(mode)));
+  }
+
+  const Schedule& lists_;
+  const ExecutionSettings& settings_;
+};
+
+}  // namespace
+
+Result<ExecutorMode> ExecutorModeOf(const Schedule& lists, const ExecutionSettings& settings) {
+  return Reading(lists, settings).Mode();
+}
+
+Result<ExecutableSchedule> MakeExecutable(Schedule lists, const ExecutionSettings& settings) {
+  const Reading reading(lists, settings);
+  ExecutableSchedule executable;
+  ASSIGN_OR_RETURN(executable.policy, reading.Policy());
+  ASSIGN_OR_RETURN(const int parts, reading.WeightParts(executable.policy.mode));
+  ASSIGN_OR_RETURN(const bool split, reading.SplitsBackwards());
+  executable.schedule = split ? WithSplitBackward(lists) : lists;
+  if (parts > 1) executable.schedule = WithWeightParts(executable.schedule, parts);
+  auto report = Validate(executable.schedule, {.pairs = executable.policy.pairs});
+  if (!report.ok()) return Context(settings.lists_name, std::move(report).error());
+  executable.report = *std::move(report);
+  if (!executable.report.ascending && executable.policy.mode != ExecutorMode::kStrict) {
+    return reading.Refuse(
+        "executor", ExecutorModeName(executable.policy.mode),
+        fmt::format(
+            "schedule {} does not run every stage's microbatches in ascending order; use {}",
+            lists.name, reading.Spelled("executor", "strict")));
+  }
+  return executable;
+}
+
+}  // namespace troupe

@@ -1,0 +1,73 @@
+#include "coordinator/cli/schedule_command.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <string_view>
+#include <vector>
+
+#include "coordinator/cli/schedule_report.h"
+#include "runtime/base/talk.h"
+
+namespace troupe {
+namespace {
+
+constexpr int kUsage = 2;
+
+int TerminalColumns() {
+  constexpr int kOtherwise = 100;
+  constexpr int kMost = 1000;
+  const char* given = std::getenv("COLUMNS");
+  if (given == nullptr) return kOtherwise;
+  const std::string_view text(given);
+  int columns = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), columns);
+  const bool whole = code == std::errc() && end == text.data() + text.size();
+  return whole && columns > 0 && columns <= kMost ? columns : kOtherwise;
+}
+
+Result<std::string> Report(const ScheduleRequest& request,
+                           const std::vector<ScheduleFigures>& figures) {
+  switch (request.output) {
+    case ScheduleOutput::kText:
+      return ScheduleText(request, figures, TerminalColumns());
+    case ScheduleOutput::kJson:
+      return ScheduleJson(request, figures);
+    case ScheduleOutput::kCsv:
+      return ScheduleCsv(request, figures.front());
+    case ScheduleOutput::kSvg:
+      return ScheduleSvg(request, figures);
+  }
+  return std::string();
+}
+
+Result<std::string> Show(const ScheduleOptions& options) {
+  if (options.list) {
+    ASSIGN_OR_RETURN(const ScheduleOutput output, ParseScheduleOutput(options.output));
+    return ScheduleList(output);
+  }
+  ASSIGN_OR_RETURN(const ScheduleRequest request, MakeScheduleRequest(options, SystemFiles()));
+  std::vector<ScheduleFigures> figures;
+  for (const RequestedSchedule& requested : request.schedules) {
+    auto one = FiguresOf(requested.executable, requested.costs, request.figures);
+    if (!one.ok()) return Context(requested.name, std::move(one).error());
+    figures.push_back(*std::move(one));
+  }
+  for (const std::string& remark : ScheduleRemarks(request, figures)) Talk("{}\n", remark);
+  return Report(request, figures);
+}
+
+}  // namespace
+
+int ShowSchedule(const ScheduleOptions& options) {
+  const auto text = Show(options);
+  if (!text.ok()) {
+    Talk("{}\n", text.error().message);
+    return kUsage;  // nothing here can fail but what the user gave
+  }
+  fmt::print("{}", *text);
+  return 0;
+}
+
+}  // namespace troupe

@@ -1,0 +1,340 @@
+#include "coordinator/cli/schedule_request.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <utility>
+
+#include "actors/schedule/generators.h"
+
+namespace troupe {
+namespace {
+
+constexpr int64_t kCsvBytesMax = int64_t{64} << 20;
+constexpr int kRanksMax = 16384;
+constexpr int kMicrobatchesMax = 1 << 20;
+constexpr int64_t kActionsMax = 20'000'000;
+constexpr int kSamplesMax = 1'000'000;
+constexpr std::string_view kCompare = "compare";
+
+template <typename... Args>
+Error Refuse(fmt::format_string<Args...> format, Args&&... args) {
+  return MakeError(ErrorCode::kInvalidSpec, format, std::forward<Args>(args)...);
+}
+
+const ScheduleInfo& InfoOf(const std::string& canonical) {
+  const auto known = KnownSchedules();
+  const auto info =
+      std::ranges::find_if(known, [&](const ScheduleInfo& i) { return i.name == canonical; });
+  CHECK(info != known.end(), "{}", canonical);
+  return *info;
+}
+
+bool TakesChunks(const ScheduleInfo& info) { return info.chunks_max != info.chunks_min; }
+
+bool IsFile(const std::string& name) {
+  return name.ends_with(".csv") || name.find('/') != std::string::npos;
+}
+
+// ---- what is to be drawn ---------------------------------------------------------------------
+
+struct Named {
+  std::string placement{};
+  Schedule lists{};
+};
+
+std::string PlacementNameOf(const Schedule& schedule) {
+  if (schedule.num_directions == 2) {
+    return std::string(schedule.placement == BidirectionalPlacement(schedule.num_ranks)
+                           ? PlacementName(PlacementKind::kBidirectional)
+                           : "custom");
+  }
+  if (schedule.placement == LoopPlacement(schedule.num_ranks, schedule.num_stages)) {
+    return std::string(PlacementName(PlacementKind::kLoop));
+  }
+  return std::string(schedule.placement == VPlacement(schedule.num_ranks, schedule.num_stages)
+                         ? PlacementName(PlacementKind::kV)
+                         : "custom");
+}
+
+class ListsReader {
+ public:
+  ListsReader(const ScheduleOptions& options, FileSystem& files, std::vector<std::string>& remarks)
+      : options_(options), files_(files), remarks_(remarks) {}
+
+  Result<Named> Read(const std::string& name, bool compare) const {
+    return IsFile(name) ? FromFile(name) : Generated(name, compare);
+  }
+
+ private:
+  Result<Named> Generated(const std::string& name, bool compare) const {
+    ASSIGN_OR_RETURN(const std::string canonical, CanonicalScheduleName(name));
+    const ScheduleInfo& info = InfoOf(canonical);
+    if (!options_.ranks || !options_.microbatches) {
+      return Refuse("schedule {}: give --stages P (ranks of the pipeline) and --microbatches M",
+                    canonical);
+    }
+    ScheduleSpec spec{.name = canonical,
+                      .num_ranks = *options_.ranks,
+                      .num_microbatches = *options_.microbatches};
+    // Beside schedules that take chunks or groups, those that do not stay as they are.
+    if (options_.chunks && !(compare && !TakesChunks(info))) {
+      const bool fixed = !TakesChunks(info) && *options_.chunks != info.chunks_min;
+      if (fixed || *options_.chunks < info.chunks_min) {
+        return Refuse("--chunks {}: schedule {} holds {}{} a rank; leave --chunks out",
+                      *options_.chunks, canonical, info.chunks_min, fixed ? "" : " or more");
+      }
+      spec.chunks_per_rank = *options_.chunks;
+    }
+    if (options_.group && !(compare && !info.has_groups)) {
+      if (!info.has_groups) {
+        return Refuse("--group {}: schedule {} takes no groups of microbatches; leave --group out",
+                      *options_.group, canonical);
+      }
+      spec.group = *options_.group;
+    }
+    const int64_t chunks = std::max(spec.chunks_per_rank, info.chunks_default);
+    const int64_t actions = 3 * chunks * spec.num_ranks * spec.num_microbatches;
+    if (actions > kActionsMax) {
+      return Refuse(
+          "schedule {}: {} ranks × {} microbatches make up to {} actions, more than {}; "
+          "take fewer",
+          canonical, spec.num_ranks, spec.num_microbatches, actions, kActionsMax);
+    }
+    ASSIGN_OR_RETURN(Schedule lists, Generate(spec));
+    return Named{.placement = std::string(PlacementName(info.placement)),
+                 .lists = std::move(lists)};
+  }
+
+  Result<Named> FromFile(const std::string& path) const {
+    ASSIGN_OR_RETURN(const std::string text, files_.ReadFile(path, kCsvBytesMax));
+    CsvNotes notes;
+    auto read = ParseCsv(text, path, &notes);
+    if (!read.ok()) return Context(path, std::move(read).error());
+    if (options_.ranks.value_or(read->num_ranks) != read->num_ranks) {
+      return Refuse("--stages {}: {} is for {} ranks; leave --stages out", *options_.ranks, path,
+                    read->num_ranks);
+    }
+    if (options_.microbatches.value_or(read->num_microbatches) != read->num_microbatches) {
+      return Refuse("--microbatches {}: {} is for {} microbatches; leave --microbatches out",
+                    *options_.microbatches, path, read->num_microbatches);
+    }
+    if (notes.older_dialect) {
+      remarks_.push_back(
+          fmt::format("{} is in PyTorch's older dialect: BW is read as B, and its B as I", path));
+    }
+    if (notes.with_communication) {
+      remarks_.push_back(fmt::format(
+          "{} has sends and receives: they are those that the compute actions need", path));
+    }
+    return Named{.placement = PlacementNameOf(*read), .lists = *std::move(read)};
+  }
+
+  const ScheduleOptions& options_;
+  FileSystem& files_;
+  std::vector<std::string>& remarks_;
+};
+
+// ---- numbers ---------------------------------------------------------------------------------
+
+// "0.03,5" for --hiccup RATE,SIZE.
+Result<std::array<double, 2>> TwoNumbers(const std::string& text, std::string_view flag,
+                                         std::string_view form) {
+  std::array<double, 2> numbers{};
+  const char* at = text.data();
+  const char* const end = text.data() + text.size();
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const auto [read, code] = std::from_chars(at, end, numbers[i]);
+    const bool last = i + 1 == numbers.size();
+    if (code != std::errc() || (last ? read != end : read == end || *read != ',')) {
+      return Refuse("--{} {}: give two numbers, {}", flag, text, form);
+    }
+    at = read + 1;
+  }
+  return numbers;
+}
+
+Result<Noise> NoiseOf(const ScheduleOptions& options) {
+  Noise noise{.sigma = options.jitter, .seed = options.seed};
+  if (!(noise.sigma >= 0 && noise.sigma <= 2)) {
+    return Refuse("--jitter {}: use 0 to 2 (deviation of the logarithm of every time)",
+                  options.jitter);
+  }
+  if (!options.hiccup.empty()) {
+    ASSIGN_OR_RETURN(const auto numbers, TwoNumbers(options.hiccup, "hiccup", "RATE,SIZE"));
+    if (!(numbers[0] >= 0 && numbers[0] <= 1 && numbers[1] >= 0 && numbers[1] <= 1000)) {
+      return Refuse("--hiccup {}: use a rate from 0 to 1 and a size from 0 to 1000 Forwards",
+                    options.hiccup);
+    }
+    noise.hiccup_rate = numbers[0];
+    noise.hiccup_size = numbers[1];
+  }
+  if (!options.straggler.empty()) {
+    ASSIGN_OR_RETURN(const auto numbers, TwoNumbers(options.straggler, "straggler", "RANK,FACTOR"));
+    if (!(numbers[0] >= 0 && numbers[0] < kRanksMax && std::floor(numbers[0]) == numbers[0] &&
+          numbers[1] > 0 && numbers[1] <= 1000)) {
+      return Refuse("--straggler {}: use a rank and a factor above 0 and up to 1000",
+                    options.straggler);
+    }
+    noise.straggler_rank = static_cast<int>(numbers[0]);
+    noise.straggler_factor = numbers[1];
+  }
+  return noise;
+}
+
+// How much longer than its mean a step may be, with plenty to spare.
+double LongestBy(const Noise& noise) {
+  return std::exp(4 * noise.sigma) * (1 + noise.hiccup_size) *
+         std::max(1.0, noise.straggler_factor);
+}
+
+Status CheckRange(const std::optional<int>& given, std::string_view flag, int max) {
+  if (!given || (*given >= 1 && *given <= max)) return {};
+  return Refuse("--{} {}: use 1 to {}", flag, *given, max);
+}
+
+Status CheckNumbers(const ScheduleOptions& options) {
+  RETURN_IF_ERROR(CheckRange(options.ranks, "stages", kRanksMax));
+  RETURN_IF_ERROR(CheckRange(options.microbatches, "microbatches", kMicrobatchesMax));
+  RETURN_IF_ERROR(CheckRange(options.chunks, "chunks", kRanksMax));
+  RETURN_IF_ERROR(CheckRange(options.group, "group", kMicrobatchesMax));
+  RETURN_IF_ERROR(CheckRange(options.samples, "samples", kSamplesMax));
+  if (!(options.rho >= 0 && options.rho <= 1)) {
+    return Refuse("--rho {}: use 0 to 1, the part of an activation that the weight gradient needs",
+                  options.rho);
+  }
+  if (options.memory_limit && !(*options.memory_limit >= 1 && *options.memory_limit <= 1e6)) {
+    return Refuse("--memory-limit {}: a rank must hold 1 microbatch or more",
+                  *options.memory_limit);
+  }
+  return {};
+}
+
+// ---- the whole -------------------------------------------------------------------------------
+
+// The words after the verb, without "compare".
+Result<std::vector<std::string>> NamesOf(const ScheduleOptions& options, bool compare) {
+  std::vector<std::string> names(options.names.begin() + (compare ? 1 : 0), options.names.end());
+  if (compare && names.size() < 2) {
+    return Refuse(
+        "schedule compare: name two schedules or more, as in: "
+        "troupe schedule compare 1f1b zb-v --stages 4 --microbatches 8");
+  }
+  if (names.empty()) {
+    return Refuse("name a schedule, or a FILE.csv; troupe schedule --list shows the names");
+  }
+  if (!compare && names.size() > 1) {
+    return Refuse("schedule draws one; to see several together: troupe schedule compare {}",
+                  fmt::join(names, " "));
+  }
+  return names;
+}
+
+Status CheckCompare(const ScheduleOptions& options, const std::vector<std::string>& names) {
+  const auto some = [&names](const auto& takes) {
+    return std::ranges::any_of(names, [&](const std::string& name) {
+      const auto canonical = CanonicalScheduleName(name);
+      return canonical.ok() && takes(InfoOf(*canonical));
+    });
+  };
+  if (options.chunks && !some(TakesChunks)) {
+    return Refuse(
+        "--chunks {}: none of the schedules takes another number of chunks; leave "
+        "--chunks out",
+        *options.chunks);
+  }
+  if (options.group && !some([](const ScheduleInfo& info) { return info.has_groups; })) {
+    return Refuse(
+        "--group {}: none of the schedules takes groups of microbatches; leave --group "
+        "out",
+        *options.group);
+  }
+  return {};
+}
+
+Status ReadOutput(const ScheduleOptions& options, ScheduleRequest& request) {
+  ASSIGN_OR_RETURN(request.output, ParseScheduleOutput(options.output));
+  if (options.dialect != "troupe" && options.dialect != "pytorch") {
+    return Refuse("--dialect {}: use troupe or pytorch", options.dialect);
+  }
+  request.dialect = options.dialect == "pytorch" ? Dialect::kPyTorch : Dialect::kTroupe;
+  request.with_communication = options.with_communication;
+  const bool csv = request.output == ScheduleOutput::kCsv;
+  if (csv && request.compare) {
+    return Refuse("--output csv: a file holds one schedule; with compare use text, json or svg");
+  }
+  if (!csv && (options.with_communication || request.dialect != Dialect::kTroupe)) {
+    return Refuse("--{} is for -o csv, not {}",
+                  options.with_communication ? "with-communication" : "dialect pytorch",
+                  options.output);
+  }
+  return {};
+}
+
+Result<ExecutableSchedule> Executable(const ScheduleOptions& options, Schedule lists) {
+  ExecutionSettings settings = options.execution;
+  settings.style = SettingStyle::kFlag;
+  settings.lists_name = lists.name;
+  ASSIGN_OR_RETURN(const ExecutorMode mode, ExecutorModeOf(lists, settings));
+  // Elsewhere the limit is the lower bound's alone.
+  if (mode == ExecutorMode::kFreeRun) settings.activation_limit = options.memory_limit;
+  return MakeExecutable(std::move(lists), settings);
+}
+
+Status ReadCosts(const ScheduleOptions& options, FileSystem& files, ScheduleRequest& request) {
+  ASSIGN_OR_RETURN(const UserCosts costs, ReadUserCosts(options.costs, files));
+  std::vector<std::vector<StageTimes>> stages;
+  double most = 0;
+  for (const RequestedSchedule& requested : request.schedules) {
+    const Schedule& schedule = requested.executable.schedule;
+    ASSIGN_OR_RETURN(auto times, StageTimesOf(costs, schedule, request.remarks));
+    stages.push_back(std::move(times));
+    most = std::max(most, TotalTime(stages.back(), costs, schedule));
+  }
+  ASSIGN_OR_RETURN(const double ticks, TicksPerUnit(most * LongestBy(request.figures.noise)));
+  for (size_t i = 0; i < stages.size(); ++i) {
+    request.schedules[i].costs = InTicks(stages[i], costs, ticks);
+  }
+  request.unit = {.ns = ticks, .name = costs.unit};
+  return {};
+}
+
+}  // namespace
+
+Result<ScheduleOutput> ParseScheduleOutput(const std::string& name) {
+  constexpr std::array<std::string_view, 4> kNames = {"text", "json", "csv", "svg"};
+  const auto found = std::ranges::find(kNames, name);
+  if (found == kNames.end()) return Refuse("--output {}: use text, json, csv or svg", name);
+  return static_cast<ScheduleOutput>(found - kNames.begin());
+}
+
+Result<ScheduleRequest> MakeScheduleRequest(const ScheduleOptions& options, FileSystem& files) {
+  ScheduleRequest request;
+  request.compare = !options.names.empty() && options.names.front() == kCompare;
+  RETURN_IF_ERROR(ReadOutput(options, request));
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesOf(options, request.compare));
+  RETURN_IF_ERROR(CheckNumbers(options));
+  if (request.compare) RETURN_IF_ERROR(CheckCompare(options, names));
+  ASSIGN_OR_RETURN(request.figures.noise, NoiseOf(options));
+  request.figures.num_samples = options.samples;
+  request.figures.held_for_weight = options.rho;
+  request.figures.activations_max = options.memory_limit;
+  const ListsReader reader(options, files, request.remarks);
+  for (const std::string& name : names) {
+    ASSIGN_OR_RETURN(Named named, reader.Read(name, request.compare));
+    RequestedSchedule requested{.name = named.lists.name, .placement = named.placement};
+    if (request.figures.noise.straggler_rank >= named.lists.num_ranks) {
+      return Refuse("--straggler {}: schedule {} has ranks 0 to {}", options.straggler,
+                    requested.name, named.lists.num_ranks - 1);
+    }
+    ASSIGN_OR_RETURN(requested.executable, Executable(options, std::move(named.lists)));
+    request.schedules.push_back(std::move(requested));
+  }
+  RETURN_IF_ERROR(ReadCosts(options, files, request));
+  return request;
+}
+
+}  // namespace troupe
