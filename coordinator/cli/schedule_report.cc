@@ -132,8 +132,7 @@ std::string FiguresText(const ScheduleRequest& request, const ScheduleFigures& f
   text += fmt::format("span         {}{}, bubble {} ({})\n", shown.Time(f.span_ns), shown.unit(),
                       shown.Percent(f.bubble_span), shown.Time(f.bubble_span_ns));
   text += fmt::format(
-      "lower bound  {}{} on this placement with {:g} microbatches' activations a rank; the "
-      "makespan is {} above\n",
+      "lower bound  {}{} with {:g} microbatches' activations a rank; the makespan is {} above\n",
       shown.Time(static_cast<double>(f.lower_bound.makespan_ns)), shown.unit(),
       Rounded(f.lower_bound_activations), Shown::Percent(AboveBound(f)));
   if (shown.several()) {

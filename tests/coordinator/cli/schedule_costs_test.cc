@@ -74,7 +74,8 @@ TEST(ScheduleCosts, AFilesStagesAreCutEvenly) {
   TemporaryFolder folder;
   const std::string path = folder.Write(
       "c.json",
-      R"({"unit":"ms","link_latency":0.5,"stages":[{"forward":2,"backward":3},{"forward":4,"backward":5}]})");
+      R"({"unit":"ms","link_latency":0.5,"stages":[{"forward":2,"backward":3},)"
+      R"({"forward":4,"backward":5}]})");
   const auto costs = ReadUserCosts({.file = path}, SystemFiles());
   ASSERT_TRUE(costs.ok()) << costs.error().message;
   EXPECT_EQ(costs->unit, "ms");

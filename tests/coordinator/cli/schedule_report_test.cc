@@ -129,7 +129,7 @@ TEST(ScheduleReport, TextDrawsWithinItsColumnsAndTellsTheFigures) {
     EXPECT_EQ(line.size(), 80U) << line;
   }
   EXPECT_THAT(text, HasSubstr("\nmakespan     27, bubble 11.11 % (3)\n"));
-  EXPECT_THAT(text, HasSubstr("\nlower bound  27 on this placement with 4 microbatches'"));
+  EXPECT_THAT(text, HasSubstr("\nlower bound  27 with 4 microbatches' activations"));
   EXPECT_THAT(text, HasSubstr("\nactivations  4 microbatches on every rank\n"));
   EXPECT_THAT(text, HasSubstr("\nparameters   held once; 6 messages a microbatch"));
   EXPECT_THAT(text, Not(HasSubstr("ms")));

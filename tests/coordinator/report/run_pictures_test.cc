@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "runtime/format/costs_file.h"
 #include "tests/support/job_folder.h"
 
 namespace troupe::testing {
@@ -126,6 +127,32 @@ TEST_F(RunPicturesTest, MemoryIsTheFullestRanksAndBounded) {
   EXPECT_THAT(svg, HasSubstr("memory of rank 0, the fullest of 2"));
   EXPECT_THAT(svg, HasSubstr("predicted 20 MiB")) << "by the rank itself";
   EXPECT_THAT(svg, HasSubstr("peak 18")) << "thinning keeps the peak";
+}
+
+TEST_F(RunPicturesTest, CostsAreTheNewestWholeSteps) {
+  EXPECT_EQ(pictures_->CostsJson(), "");
+  TellStep(0, 1);
+  TellStep(1, 1);
+  const auto costs = ParseCostsFile(pictures_->CostsJson(), "costs.json");
+  ASSERT_TRUE(costs.ok()) << costs.error().message;
+  EXPECT_EQ(costs->unit, "ms");
+  EXPECT_EQ(costs->step, 1);
+  ASSERT_EQ(costs->stages.size(), 2U);
+  EXPECT_EQ(costs->stages[1], (StageTimes{.forward = 0.5, .backward = 0.5})) << "of CPU";
+}
+
+TEST(MeasuredCostsTest, APartsTimesAddUpToTheWhole) {
+  Timeline timeline{.num_ranks = 1};
+  for (int microbatch = 0; microbatch < 2; ++microbatch) {
+    timeline.bars.push_back({.action = {.kind = ActionKind::kBackwardInput}, .cpu_ns = 50});
+    for (int part = 0; part < 4; ++part) {
+      timeline.bars.push_back({.action = {.kind = ActionKind::kBackwardWeight}, .cpu_ns = 10});
+    }
+  }
+  const CostModel costs = MeasuredCosts(timeline, 1);
+  EXPECT_EQ(costs.stages[0].backward_weight_ns, 40);
+  EXPECT_EQ(costs.stages[0].backward_input_ns, 50);
+  EXPECT_EQ(costs.stages[0].backward_ns, -1);
 }
 
 TEST(MeasuredCostsTest, AreMeansOfCpuTimeByStageAndKind) {
