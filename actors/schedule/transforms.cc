@@ -56,10 +56,12 @@ Schedule Frozen(const Schedule& schedule, const Timeline& timeline) {
     std::erase_if(actions, [](const Action& action) { return IsCompute(action.kind); });
     std::vector<Action> order;
     for (const Bar& bar : own) order.push_back(bar.action);
-    for (size_t i = 0; i < order.size(); ++i) {  // a pair that was torn apart is none any more
-      const int32_t pair = order[i].pair;
-      const bool together = (i > 0 && own[i - 1].action.pair == pair) ||
-                            (i + 1 < order.size() && order[i + 1].pair == pair);
+    // A pair that was torn apart, or ran the other way round, is none any more.
+    for (size_t i = 0; i < order.size(); ++i) {
+      const size_t first = order[i].kind == ActionKind::kForward ? i : i - 1;
+      const bool together = first < own.size() && first + 1 < own.size() &&
+                            own[first].action.kind == ActionKind::kForward &&
+                            own[first].action.pair == own[first + 1].action.pair;
       if (!together) order[i].pair = kNotPaired;
     }
     actions.insert(actions.begin(), order.begin(), order.end());

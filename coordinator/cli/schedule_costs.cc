@@ -91,6 +91,9 @@ Result<UserCosts> ReadUserCosts(const CostOptions& options, FileSystem& files) {
   }
   if (options.pair) {
     ASSIGN_OR_RETURN(const double pair, TimeOr(options.pair, "cost-pair", whole));
+    if (pair == 0) {
+      return MakeError(ErrorCode::kInvalidSpec, "--cost-pair 0: use a time above 0");
+    }
     costs.pair_factor = pair / whole;
   }
   return costs;

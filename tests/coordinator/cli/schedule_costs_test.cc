@@ -73,9 +73,8 @@ TEST(ScheduleCosts, TicksFollowTheSizeOfTheNumbers) {
 TEST(ScheduleCosts, AFilesStagesAreCutEvenly) {
   TemporaryFolder folder;
   const std::string path = folder.Write(
-      "c.json",
-      R"({"unit":"ms","link_latency":0.5,"stages":[{"forward":2,"backward":3},)"
-      R"({"forward":4,"backward":5}]})");
+      "c.json", R"({"unit":"ms","link_latency":0.5,"stages":[{"forward":2,"backward":3},)"
+                R"({"forward":4,"backward":5}]})");
   const auto costs = ReadUserCosts({.file = path}, SystemFiles());
   ASSERT_TRUE(costs.ok()) << costs.error().message;
   EXPECT_EQ(costs->unit, "ms");
@@ -118,6 +117,7 @@ TEST(ScheduleCosts, RefuseWhatCannotBe) {
   EXPECT_THAT(Refusal({.hop = 1e13}), HasSubstr("--comm 10000000000000: use a time"));
   EXPECT_THAT(Refusal({.forward = 0, .backward_input = 0, .backward_weight = 0}),
               HasSubstr("are all 0"));
+  EXPECT_EQ(Refusal({.pair = 0}), "--cost-pair 0: use a time above 0");
   EXPECT_THAT(Refusal({.forward = 1, .file = "c.json"}), HasSubstr("leave out --cost-forward"));
   EXPECT_THAT(Refusal({.file = "/nowhere.json"}), HasSubstr("/nowhere.json"));
 }
