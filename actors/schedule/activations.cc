@@ -4,16 +4,17 @@
 
 namespace troupe {
 
-double PeakActivations(const Schedule& schedule, Rank rank, double held_for_weight) {
+std::vector<double> ActivationsAlong(const Schedule& schedule, Rank rank, double held_for_weight) {
   const std::vector<Action>& actions = schedule.ActionsOf(rank);
   const double share = actions.empty() ? 0.0 : schedule.StageShare(actions.front().stage);
+  std::vector<double> along;
+  along.reserve(actions.size());
   double held = 0;
-  double peak = 0;
   for (const Action& action : actions) {
+    held += action.kind == ActionKind::kForward ? share : 0;
+    along.push_back(held);
     switch (action.kind) {
       case ActionKind::kForward:
-        held += share;
-        peak = std::max(peak, held);
         held -= schedule.forward_only ? share : 0;
         break;
       case ActionKind::kBackward:
@@ -29,7 +30,12 @@ double PeakActivations(const Schedule& schedule, Rank rank, double held_for_weig
         break;
     }
   }
-  return peak;
+  return along;
+}
+
+double PeakActivations(const Schedule& schedule, Rank rank, double held_for_weight) {
+  const std::vector<double> along = ActivationsAlong(schedule, rank, held_for_weight);
+  return along.empty() ? 0 : *std::ranges::max_element(along);
 }
 
 }  // namespace troupe

@@ -52,14 +52,18 @@ Blocked BlockedAt(const RankProgress& progress, int32_t entry) {
   return blocked;
 }
 
-// A Forward that jumps the queue, or any in free-run, keeps the rank within its cap and leaves
-// room for one microbatch in each deeper chunk and for one of the other direction.
+// Whether a Forward keeps the rank within its cap.
+// Guided: it jumps the queue, and the list behind it goes on whatever is held, so what jumped must
+// fit on top of the most that the list will hold from here on.
+// Free-run: room stays for one microbatch in each deeper chunk and one of the other direction.
 bool FitsMemory(const RankProgress& progress, const RankList::Entry& forward) {
   const RankList& list = progress.list();
   const RankList::Stage& stage = list.stages()[static_cast<size_t>(forward.stage)];
-  double wanted = progress.held() + stage.share;
-  if (list.policy().mode == ExecutorMode::kFreeRun) {
-    wanted += stage.share * stage.deeper_chunks;
+  double wanted = stage.share;
+  if (list.policy().mode == ExecutorMode::kGuided) {
+    wanted += list.PeakFrom(progress.head()) + progress.held_ahead();
+  } else {
+    wanted += progress.held() + stage.share * stage.deeper_chunks;
     if (list.schedule().num_directions > 1 && progress.InFlight(1 - stage.direction) == 0) {
       wanted += stage.share;
     }

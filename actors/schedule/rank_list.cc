@@ -49,7 +49,11 @@ RankList::RankList(const Schedule& schedule, Rank rank, const ExecutionPolicy& p
   if (policy.mode == ExecutorMode::kFreeRun) {
     activation_cap_ = policy.activation_limit;
   } else if (policy.activation_slack > 0) {
-    activation_cap_ = PeakActivations(schedule, rank, held_for_weight) + policy.activation_slack;
+    peak_from_ = ActivationsAlong(schedule, rank, held_for_weight);
+    for (size_t i = peak_from_.size(); i-- > 1;) {
+      peak_from_[i - 1] = std::max(peak_from_[i - 1], peak_from_[i]);
+    }
+    activation_cap_ = (peak_from_.empty() ? 0 : peak_from_[0]) + policy.activation_slack;
   }
 }
 

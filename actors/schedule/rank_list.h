@@ -74,8 +74,10 @@ class RankList {
   // lane → its entries' indices.
   const std::vector<std::vector<int32_t>>& lanes() const { return lanes_; }
   int microbatches_per_stage() const { return microbatches_per_stage_; }
-  // Most activations that the rank may hold when something jumps the queue.
+  // Most activations that the rank holds at any time; only where Forwards may jump the queue.
   double activation_cap() const { return activation_cap_; }
+  // Guided with slack: the most that the list itself holds from `entry` on.
+  double PeakFrom(int32_t entry) const { return peak_from_[static_cast<size_t>(entry)]; }
 
   int StageIndex(StageId stage) const;                          // -1 where the stage is elsewhere
   int CellIndex(StageId stage, MicrobatchId microbatch) const;  // -1 where it is not of this rank
@@ -92,6 +94,7 @@ class RankList {
   double held_for_weight_;
   int microbatches_per_stage_;
   double activation_cap_ = 0;
+  std::vector<double> peak_from_{};
   std::vector<Stage> stages_;
   std::vector<Entry> entries_;
   std::vector<std::vector<int32_t>> lanes_;

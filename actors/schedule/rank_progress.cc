@@ -44,9 +44,7 @@ void RankProgress::MarkStarted(int32_t entry) {
         ToString(e.action));
   running_ = entry;
   ++num_started_;
-  while (static_cast<size_t>(head_) < started_.size() && started_[static_cast<size_t>(head_)]) {
-    ++head_;
-  }
+  MoveHead(entry);
   if (e.lane < 0) return;
   TakeFromLane(e.lane, entry);
   if (e.action.kind == ActionKind::kBackward) TakeFromLane(e.WeightLane(), entry);
@@ -56,6 +54,21 @@ void RankProgress::MarkStarted(int32_t entry) {
     ++weights_taken_;
   }
   Hold(e, /*starts=*/true);
+}
+
+// `entry` has just started: in its turn, or ahead of it.
+void RankProgress::MoveHead(int32_t entry) {
+  const auto share = [this](int32_t index) {
+    const RankList::Entry& e = list_->entries()[static_cast<size_t>(index)];
+    return e.action.kind == ActionKind::kForward
+               ? list_->stages()[static_cast<size_t>(e.stage)].share
+               : 0.0;
+  };
+  if (entry != head_) held_ahead_ += share(entry);
+  for (; static_cast<size_t>(head_) < started_.size() && started_[static_cast<size_t>(head_)];
+       ++head_) {
+    if (head_ != entry) held_ahead_ -= share(head_);
+  }
 }
 
 void RankProgress::TakeFromLane(int32_t lane, int32_t entry) {

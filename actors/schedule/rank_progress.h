@@ -32,6 +32,8 @@ class RankProgress {
   int32_t running_entry() const { return running_; }
   double held() const { return held_; }  // activations, in units of the rank's whole share
   double peak_held() const { return peak_held_; }
+  // Shares of the Forwards that started before their turn and whose turn has not come.
+  double held_ahead() const { return held_ahead_; }
   // Most microbatches of the stage (an index) whose Forward had started and backward not ended.
   int peak_in_flight(size_t stage) const { return peak_in_flight_[stage]; }
 
@@ -56,6 +58,7 @@ class RankProgress {
  private:
   bool CellReady(const RankList::Entry& entry) const;
   bool IsNextIn(int32_t lane, const RankList::Entry& entry) const;
+  void MoveHead(int32_t entry);
   void TakeFromLane(int32_t lane, int32_t entry);
   void Hold(const RankList::Entry& entry, bool starts);
 
@@ -73,6 +76,7 @@ class RankProgress {
   int32_t running_ = -1;
   double held_ = 0;
   double peak_held_ = 0;
+  double held_ahead_ = 0;
 };
 
 }  // namespace troupe

@@ -117,6 +117,79 @@ TEST(NextAction, KeepsAStagesOwnOrder) {
   EXPECT_EQ(std::get<Blocked>(reduce_first.Next()).reason, BlockReason::kOwnStage);
 }
 
+TEST(NextAction, GuidedFillsAGapWithWeightGradientsAlone) {
+  Driven driven(*ParseCsv("0F0,0F1,0F2,0I0,0I1,0W0,0I2,0W1,0W2\n1F0,1B0,1F1,1B1,1F2,1B2\n", "g"), 0,
+                DataArrival::kAtStart, {.mode = ExecutorMode::kGuided});
+  for (const char* text : {"0F0", "0F1", "0F2"}) driven.Run(text);
+  driven.Arrive(InputKind::kGradient, 0, 0);
+  driven.Run("0I0");
+  driven.Run("0W0");  // 0I1 has no gradient yet
+  EXPECT_EQ(std::get<Blocked>(driven.Next()).waiting.microbatch, MicrobatchId(1));
+  driven.Arrive(InputKind::kGradient, 0, 2);  // a later input gradient does not jump without slack
+  EXPECT_TRUE(std::holds_alternative<Blocked>(driven.Next()));
+  driven.Arrive(InputKind::kGradient, 0, 1);
+  for (const char* text : {"0I1", "0I2", "0W1", "0W2"}) driven.Run(text);
+  EXPECT_TRUE(std::holds_alternative<Finished>(driven.Next()));
+}
+
+TEST(NextAction, SlackLetsForwardsJumpOnTopOfWhatTheListWillHold) {
+  Driven driven(
+      *ParseCsv("0F0,0B0,0F1,0F2,0B1,0B2,0F3,0B3\n1F0,1B0,1F1,1B1,1F2,1B2,1F3,1B3\n", "s"), 0,
+      DataArrival::kAtStart, {.mode = ExecutorMode::kGuided, .activation_slack = 1});
+  EXPECT_EQ(driven.list.activation_cap(), 3);  // the list holds two at most
+  driven.Run("0F0");
+  driven.Run("0F1");
+  // Two are held, but the list will hold two beside what jumped: another would make four.
+  EXPECT_TRUE(std::holds_alternative<Blocked>(driven.Next()));
+  driven.Arrive(InputKind::kGradient, 0, 0);
+  for (const char* text : {"0B0", "0F2", "0F3"}) driven.Run(text);
+  EXPECT_EQ(driven.progress.held(), 3);
+  for (const int microbatch : {1, 2, 3}) driven.Arrive(InputKind::kGradient, 0, microbatch);
+  for (const char* text : {"0B1", "0B2", "0B3"}) driven.Run(text);
+  EXPECT_EQ(driven.progress.peak_held(), 3);
+  EXPECT_EQ(driven.progress.held_ahead(), 0);
+}
+
+TEST(NextAction, FreeRunTakesGradientsFirstAndForwardsWithinItsLimit) {
+  // Rank 0 holds the first and the last stage, each half a share.
+  Driven driven(Generated("dynamic", 2, 4), 0, DataArrival::kAtStart,
+                {.mode = ExecutorMode::kFreeRun, .activation_limit = 1.5});
+  driven.Run("0F0");
+  driven.Run("0F1");
+  // A third would leave no room for the last stage.
+  const Blocked blocked = std::get<Blocked>(driven.Next());
+  EXPECT_EQ(blocked.reason, BlockReason::kMemory);
+  EXPECT_THAT(Describe(blocked), ::testing::HasSubstr("0F2 waits for memory"));
+  driven.Arrive(InputKind::kActivation, 3, 0);
+  driven.Run("3F0");
+  driven.Run("3I0");  // before the Forward that still lacks memory
+  driven.Run("3W0");
+  EXPECT_EQ(std::get<Blocked>(driven.Next()).reason, BlockReason::kMemory);  // two are held still
+  driven.Arrive(InputKind::kGradient, 0, 0);
+  for (const char* text : {"0I0", "0W0", "0F2"}) driven.Run(text);
+}
+
+TEST(NextAction, AFusedPairStartsWithAllItsInputsAndSendsAtItsEnd) {
+  Driven driven(*ParseCsv("0F0,(0F1;0B0)OVERLAP_F_B,0B1\n1F0,1B0,1F1,1B1\n", "pair"), 0,
+                DataArrival::kAtStart, {.pairs = PairMode::kFused});
+  EXPECT_TRUE(driven.Run("0F0"));
+  EXPECT_EQ(std::get<Blocked>(driven.Next()).kind, InputKind::kGradient);  // of its second action
+  driven.Arrive(InputKind::kGradient, 0, 0);
+  EXPECT_FALSE(driven.Run("0F1"));
+  EXPECT_TRUE(driven.Run("0B0"));
+}
+
+TEST(NextAction, AWholeBackwardWaitsForWeightGradientsThatWerePutOff) {
+  Driven driven(*ParseCsv("0F0,0F1,0I0,0W0,0B1\n1F0,1B0,1F1,1B1\n", "order"), 0,
+                DataArrival::kAtStart, {.mode = ExecutorMode::kFreeRun, .activation_limit = 2});
+  for (const char* text : {"0F0", "0F1"}) driven.Run(text);
+  driven.Arrive(InputKind::kGradient, 0, 0);
+  driven.Run("0I0");
+  driven.Arrive(InputKind::kGradient, 0, 1);
+  driven.Run("0W0");  // the input gradient of microbatch 1 is here, but sums go in order
+  driven.Run("0B1");
+}
+
 TEST(NextActionDeathTest, OneActionAtATime) {
   Driven driven(Generated("gpipe", 1, 2), 0);
   const int32_t entry = std::get<Start>(driven.Next()).entry;

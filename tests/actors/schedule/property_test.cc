@@ -302,5 +302,25 @@ TEST(ScheduleProperty, TimesRespectEveryDependency) {
   }));
 }
 
+TEST(ScheduleProperty, NoRankHoldsMoreThanItsPolicyAllows) {
+  EXPECT_TRUE(rc::check([] {
+    const Schedule schedule = RandomSchedule();
+    RC_PRE(Validate(schedule)->ascending);
+    ExecutionPolicy policy;
+    const bool free_run = *rc::gen::arbitrary<bool>();
+    policy.mode = free_run ? ExecutorMode::kFreeRun : ExecutorMode::kGuided;
+    policy.activation_slack = free_run ? 0 : *rc::gen::element(0.5, 1.0, 3.0);
+    policy.activation_limit = free_run ? *rc::gen::element(1.0, 1.5, 4.0) * schedule.num_ranks : 0;
+    const ActionTimes times(schedule, RandomCosts(schedule), {.sigma = 0.5},
+                            *rc::gen::inRange<uint64_t>(0, 1000));
+    const auto run = Simulator(schedule, {.policy = policy}).Run(times);
+    RC_ASSERT(run.ok());
+    for (int rank = 0; rank < schedule.num_ranks; ++rank) {
+      const double most = RankList(schedule, Rank(rank), policy).activation_cap();
+      RC_ASSERT(run->peak_activations[static_cast<size_t>(rank)] <= most + 1e-6);
+    }
+  }));
+}
+
 }  // namespace
 }  // namespace troupe
