@@ -130,40 +130,44 @@ bool Multiply(const Exec& exec, const TensorView& c, const Side& a, const Side& 
               const void* packed, bool accumulate, std::span<std::byte> scratch) {
   ProductShape p = ProductOf(exec, c, a, b, accumulate);
   p.b_is_packed = packed != nullptr;
-  if (!HasProduct(p) && p.b_is_packed) {
-    p.b_is_packed = false;
-    packed = nullptr;
+  if (p.b_is_packed && HasProduct(p)) {
+    RunProduct(p, c.data(), a.view.data(), packed, scratch);
+    return true;
   }
-  if (!HasProduct(p)) return false;
-  RunProduct(p, c.data(), a.view.data(), p.b_is_packed ? packed : b.view.data(), scratch);
+  p.b_is_packed = false;
+  if (b.view.dtype() != p.inputs || !HasProduct(p)) return false;
+  RunProduct(p, c.data(), a.view.data(), b.view.data(), scratch);
   return true;
 }
 
-ConstTensorView Widen(const Exec& exec, Carver& workspace, const ConstTensorView& in) {
-  const TensorView wide(workspace.Take(in.num_elements() * 4), DType::kFloat32,
-                        {in.rows(), in.row_elements()});
-  Cast(exec, wide, in);
-  return wide;
+int64_t SpreadBytes(int64_t rows, int64_t columns) {
+  return Aligned(rows * SpreadStride(columns) * DTypeBytes(DType::kFloat32));
+}
+
+// `in` as float32 in rows that lie well: itself, or a copy.
+ConstTensorView Spread(const Exec& exec, Carver& workspace, const ConstTensorView& in) {
+  if (in.dtype() == DType::kFloat32 && SpreadStride(in.row_stride()) == in.row_stride()) return in;
+  const int64_t rows = in.rows(), columns = in.row_elements();
+  const TensorView spread(workspace.Take(SpreadBytes(rows, columns)), DType::kFloat32,
+                          {rows, columns}, SpreadStride(columns));
+  Cast(exec, spread, in);
+  return spread;
 }
 
 // bfloat16 operands on a CPU without bfloat16 products: widened, multiplied in float32, and the
 // result rounded once.
-bool MultiplyWidened(const Exec& exec, const TensorView& c, Side a, Side b, const void* wide_b,
+bool MultiplyWidened(const Exec& exec, const TensorView& c, Side a, Side b, const void* packed,
                      bool accumulate) {
   Carver workspace(exec.workspace);
-  a.view = Widen(exec, workspace, a.view);
-  if (wide_b == nullptr) {
-    b.view = Widen(exec, workspace, b.view);
-  } else {
-    b.view = ConstTensorView(wide_b, DType::kFloat32, {b.view.rows(), b.view.row_elements()});
-  }
+  a.view = Spread(exec, workspace, a.view);
+  if (packed == nullptr) b.view = Spread(exec, workspace, b.view);
   if (c.dtype() == DType::kFloat32) {
-    return Multiply(exec, c, a, b, nullptr, accumulate, workspace.rest());
+    return Multiply(exec, c, a, b, packed, accumulate, workspace.rest());
   }
   const TensorView wide_c(workspace.Take(c.num_elements() * 4), DType::kFloat32,
                           {c.rows(), c.row_elements()});
   if (accumulate) Cast(exec, wide_c, c);
-  if (!Multiply(exec, wide_c, a, b, nullptr, accumulate, workspace.rest())) return false;
+  if (!Multiply(exec, wide_c, a, b, packed, accumulate, workspace.rest())) return false;
   Cast(exec, c, wide_c);
   return true;
 }
@@ -184,16 +188,18 @@ bool MultiplyByWeight(const Exec& exec, const TensorView& result, const ConstTen
 
 int64_t MatmulWorkspaceBytes(const MatmulShape& shape, int num_threads) {
   if (shape.dtype == DType::kFloat64 || shape.tokens * shape.in * shape.out == 0) return 0;
-  if (!Widens(shape.dtype)) return Aligned(LargestScratch(shape, num_threads));
-  return Aligned(shape.tokens * shape.in * 4) + Aligned(shape.tokens * shape.out * 4) +
-         Aligned(shape.out * shape.in * 4) +
-         Aligned(LargestScratch(Float32Shape(shape), num_threads));
+  const int64_t scratch =
+      Aligned(LargestScratch(Widens(shape.dtype) ? Float32Shape(shape) : shape, num_threads));
+  if (!SpreadsRows()) return scratch;
+  const int64_t copies = SpreadBytes(shape.tokens, shape.in) + SpreadBytes(shape.tokens, shape.out);
+  return scratch + copies + (Widens(shape.dtype) ? SpreadBytes(shape.out, shape.in) : 0);
 }
 
 int64_t PackedWeightBytes(const MatmulShape& shape, WeightUse use) {
   if (shape.dtype == DType::kFloat64 || shape.tokens * shape.in * shape.out == 0) return 0;
-  if (Widens(shape.dtype)) return Aligned(shape.out * shape.in * 4);
-  return Aligned(PackedOperandBytes(DenseProduct(shape, LayerOf(use))));
+  if (!Widens(shape.dtype)) return Aligned(PackedOperandBytes(DenseProduct(shape, LayerOf(use))));
+  return use == WeightUse::kForward ? SpreadBytes(shape.in, shape.out)
+                                    : SpreadBytes(shape.out, shape.in);
 }
 
 PackedWeight PackWeight(const Exec& exec, const MatmulShape& shape, WeightUse use,
@@ -209,10 +215,18 @@ PackedWeight PackWeight(const Exec& exec, const MatmulShape& shape, WeightUse us
   if (num_bytes == 0 || exec.specification || !weight.is_dense()) return packed;
   KERNEL_CHECK(static_cast<int64_t>(memory.size()) >= num_bytes,
                "the memory is smaller than PackedWeightBytes");
-  if (Widens(shape.dtype)) {
-    Cast(exec, TensorView(memory.data(), DType::kFloat32, {shape.out, shape.in}), weight);
-  } else {
+  if (!Widens(shape.dtype)) {
     PackOperand(DenseProduct(shape, LayerOf(use)), memory.data(), weight.data());
+  } else if (use == WeightUse::kInputGrad) {
+    Cast(exec,
+         TensorView(memory.data(), DType::kFloat32, {shape.out, shape.in}, SpreadStride(shape.in)),
+         weight);
+  } else {
+    Carver workspace(exec.workspace);
+    const TensorView wide(workspace.Take(shape.out * shape.in * 4), DType::kFloat32,
+                          {shape.out, shape.in});
+    Cast(exec, wide, weight);
+    PackOperand(DenseProduct(Float32Shape(shape), Layer::kForward), memory.data(), wide.data());
   }
   packed.packed = memory.data();
   return packed;
@@ -230,10 +244,16 @@ bool MatmulInputGradFast(const Exec& exec, TensorView dx, ConstTensorView dy,
 
 bool MatmulWeightGradFast(const Exec& exec, TensorView dw, ConstTensorView dy, ConstTensorView x,
                           bool accumulate) {
-  const Side a{dy, true}, b{x};
+  Side a{dy, true}, b{x};
   if (Widens(dy.dtype())) return MultiplyWidened(exec, dw, a, b, nullptr, accumulate);
-  // Packing x first was measured: it costs what it gains.
-  return Multiply(exec, dw, a, b, nullptr, accumulate, exec.workspace);
+  if (!SpreadsRows()) {
+    // Packing x first was measured: it costs what it gains.
+    return Multiply(exec, dw, a, b, nullptr, accumulate, exec.workspace);
+  }
+  Carver workspace(exec.workspace);
+  a.view = Spread(exec, workspace, a.view);
+  b.view = Spread(exec, workspace, b.view);
+  return Multiply(exec, dw, a, b, nullptr, accumulate, workspace.rest());
 }
 
 }  // namespace troupe

@@ -35,9 +35,12 @@ void UseThreads(int num_threads) {
   if (omp_get_max_threads() != num_threads) omp_set_num_threads(num_threads);
 }
 
-// b of a product in the layout that oneDNN prefers for dense operands. Planned for one thread:
-// the bytes must not depend on who reads them.
+// b of a product in the layout that oneDNN prefers for dense operands, or in spread rows where it
+// prefers none. Planned for one thread: the bytes must not depend on who reads them.
 Desc PackedDesc(const ProductShape& shape) {
+  if (SpreadsRows()) {
+    return {{shape.k, shape.n}, TypeOf(shape.inputs), {SpreadStride(shape.n), 1}};
+  }
   UseThreads(1);
   const Desc a({shape.m, shape.k}, TypeOf(shape.inputs), dnnl::memory::format_tag::ab);
   const Desc b({shape.k, shape.n}, TypeOf(shape.inputs), dnnl::memory::format_tag::any);
@@ -172,6 +175,23 @@ void PackOperand(const ProductShape& shape, void* packed, const void* b) {
   const dnnl_status_t status =
       dnnl_primitive_execute(packing.reorder.get(), Stream().get(), 2, args);
   KERNEL_CHECK(status == dnnl_success, "oneDNN failed to reorder an operand");
+}
+
+bool SpreadsRows() {
+  static const bool spreads = [] {
+    constexpr int64_t kSize = 64;
+    const Desc dense({kSize, kSize}, dnnl::memory::data_type::f32, dnnl::memory::format_tag::ab);
+    UseThreads(1);
+    const dnnl::matmul::primitive_desc desc({dense, dense, dense}, Engine());
+    return std::string_view(desc.impl_info_str()).starts_with("gemm");
+  }();
+  return spreads;
+}
+
+int64_t SpreadStride(int64_t columns) {
+  constexpr int64_t kLine = 16;  // elements
+  const int64_t lines = (columns + kLine - 1) / kLine;
+  return lines % 8 == 0 ? (lines + 1) * kLine : columns;
 }
 
 bool HasBFloat16Products() {

@@ -43,6 +43,14 @@ int64_t ProductScratchBytes(const ProductShape& shape);
 void RunProduct(const ProductShape& shape, void* c, const void* a, const void* b,
                 std::span<std::byte> scratch);
 
+// Products of float32 before AVX-512 read their operands as they lie, a few columns of many rows at
+// a time. Rows a multiple of 512 bytes apart then share few sets of the first-level cache
+// (measured: 10 to 40 % of the product's time), so that operands are worth copying to rows
+// SpreadStride apart.
+bool SpreadsRows();
+// Elements between rows of `columns` float32: one cache line more where they would lie badly.
+int64_t SpreadStride(int64_t columns);
+
 // Bytes of b in the layout that the product of dense operands reads fastest; 0 where that is the
 // plain one. `shape` gives m, n, k, inputs and b's strides.
 int64_t PackedOperandBytes(const ProductShape& shape);
