@@ -77,8 +77,9 @@ Layer LayerOf(WeightUse use) {
   return use == WeightUse::kForward ? Layer::kForward : Layer::kInputGrad;
 }
 
-MatmulShape Float32Shape(MatmulShape shape) {
-  shape.dtype = DType::kFloat32;
+// The shape that oneDNN is given.
+MatmulShape MultipliedShape(MatmulShape shape) {
+  if (Widens(shape.dtype)) shape.dtype = DType::kFloat32;
   return shape;
 }
 
@@ -174,13 +175,11 @@ bool MultiplyWidened(const Exec& exec, const TensorView& c, Side a, Side b, cons
 
 bool MultiplyByWeight(const Exec& exec, const TensorView& result, const ConstTensorView& left,
                       const PackedWeight& weight, WeightUse use, bool accumulate) {
-  const bool fits = weight.packed != nullptr && weight.use == use;
+  const bool fits = weight.use == use && weight.rows == left.rows();
   const Side a{left};
   const Side b{weight.weight, use == WeightUse::kForward};
-  if (Widens(left.dtype())) {
-    return MultiplyWidened(exec, result, a, b, fits ? weight.packed : nullptr, accumulate);
-  }
-  const void* packed = fits && weight.rows == left.rows() ? weight.packed : nullptr;
+  const void* packed = fits ? weight.packed : nullptr;
+  if (Widens(left.dtype())) return MultiplyWidened(exec, result, a, b, packed, accumulate);
   return Multiply(exec, result, a, b, packed, accumulate, exec.workspace);
 }
 
@@ -188,18 +187,16 @@ bool MultiplyByWeight(const Exec& exec, const TensorView& result, const ConstTen
 
 int64_t MatmulWorkspaceBytes(const MatmulShape& shape, int num_threads) {
   if (shape.dtype == DType::kFloat64 || shape.tokens * shape.in * shape.out == 0) return 0;
-  const int64_t scratch =
-      Aligned(LargestScratch(Widens(shape.dtype) ? Float32Shape(shape) : shape, num_threads));
-  if (!SpreadsRows()) return scratch;
+  const int64_t scratch = Aligned(LargestScratch(MultipliedShape(shape), num_threads));
+  if (!Widens(shape.dtype) && !SpreadsRows()) return scratch;
   const int64_t copies = SpreadBytes(shape.tokens, shape.in) + SpreadBytes(shape.tokens, shape.out);
   return scratch + copies + (Widens(shape.dtype) ? SpreadBytes(shape.out, shape.in) : 0);
 }
 
 int64_t PackedWeightBytes(const MatmulShape& shape, WeightUse use) {
   if (shape.dtype == DType::kFloat64 || shape.tokens * shape.in * shape.out == 0) return 0;
-  if (!Widens(shape.dtype)) return Aligned(PackedOperandBytes(DenseProduct(shape, LayerOf(use))));
-  return use == WeightUse::kForward ? SpreadBytes(shape.in, shape.out)
-                                    : SpreadBytes(shape.out, shape.in);
+  const int64_t packed = PackedOperandBytes(DenseProduct(MultipliedShape(shape), LayerOf(use)));
+  return Aligned(packed == 0 && Widens(shape.dtype) ? shape.out * shape.in * 4 : packed);
 }
 
 PackedWeight PackWeight(const Exec& exec, const MatmulShape& shape, WeightUse use,
@@ -215,20 +212,16 @@ PackedWeight PackWeight(const Exec& exec, const MatmulShape& shape, WeightUse us
   if (num_bytes == 0 || exec.specification || !weight.is_dense()) return packed;
   KERNEL_CHECK(static_cast<int64_t>(memory.size()) >= num_bytes,
                "the memory is smaller than PackedWeightBytes");
-  if (!Widens(shape.dtype)) {
-    PackOperand(DenseProduct(shape, LayerOf(use)), memory.data(), weight.data());
-  } else if (use == WeightUse::kInputGrad) {
-    Cast(exec,
-         TensorView(memory.data(), DType::kFloat32, {shape.out, shape.in}, SpreadStride(shape.in)),
-         weight);
-  } else {
-    Carver workspace(exec.workspace);
-    const TensorView wide(workspace.Take(shape.out * shape.in * 4), DType::kFloat32,
-                          {shape.out, shape.in});
-    Cast(exec, wide, weight);
-    PackOperand(DenseProduct(Float32Shape(shape), Layer::kForward), memory.data(), wide.data());
-  }
   packed.packed = memory.data();
+  const ProductShape product = DenseProduct(MultipliedShape(shape), LayerOf(use));
+  const bool moves = PackedOperandBytes(product) > 0;
+  if (Widens(shape.dtype)) {
+    void* to = moves ? Carver(exec.workspace).Take(shape.out * shape.in * 4) : memory.data();
+    const TensorView wide(to, DType::kFloat32, {shape.out, shape.in});
+    Cast(exec, wide, weight);
+    weight = wide;
+  }
+  if (moves) PackOperand(product, memory.data(), weight.data());
   return packed;
 }
 
@@ -246,10 +239,7 @@ bool MatmulWeightGradFast(const Exec& exec, TensorView dw, ConstTensorView dy, C
                           bool accumulate) {
   Side a{dy, true}, b{x};
   if (Widens(dy.dtype())) return MultiplyWidened(exec, dw, a, b, nullptr, accumulate);
-  if (!SpreadsRows()) {
-    // Packing x first was measured: it costs what it gains.
-    return Multiply(exec, dw, a, b, nullptr, accumulate, exec.workspace);
-  }
+  // Packing x first was measured with AVX-512: it costs what it gains.
   Carver workspace(exec.workspace);
   a.view = Spread(exec, workspace, a.view);
   b.view = Spread(exec, workspace, b.view);

@@ -191,7 +191,7 @@ bool SpreadsRows() {
 int64_t SpreadStride(int64_t columns) {
   constexpr int64_t kLine = 16;  // elements
   const int64_t lines = (columns + kLine - 1) / kLine;
-  return lines % 8 == 0 ? (lines + 1) * kLine : columns;
+  return SpreadsRows() && lines % 8 == 0 ? (lines + 1) * kLine : columns;
 }
 
 bool HasBFloat16Products() {

@@ -45,10 +45,11 @@ void RunProduct(const ProductShape& shape, void* c, const void* a, const void* b
 
 // Products of float32 before AVX-512 read their operands as they lie, a few columns of many rows at
 // a time. Rows a multiple of 512 bytes apart then share few sets of the first-level cache
-// (measured: 10 to 40 % of the product's time), so that operands are worth copying to rows
-// SpreadStride apart.
+// (measured: 5 to 45 % of a product's time), so that operands are worth copying to rows further
+// apart.
 bool SpreadsRows();
-// Elements between rows of `columns` float32: one cache line more where they would lie badly.
+// Elements between rows of `columns` float32: one cache line more where they would lie badly and
+// SpreadsRows().
 int64_t SpreadStride(int64_t columns);
 
 // Bytes of b in the layout that the product of dense operands reads fastest; 0 where that is the

@@ -10,8 +10,9 @@ constexpr Tolerance kMatmul{.float32 = 2e-6, .bfloat16 = 5e-3};
 struct Sizes {
   int64_t tokens, in, out;
 };
-const std::vector<Sizes> kSizes = {{1, 1, 1},    {3, 5, 7},     {16, 32, 64},  {17, 33, 65},
-                                   {64, 64, 48}, {128, 40, 96}, {31, 256, 24}, {256, 72, 130}};
+const std::vector<Sizes> kSizes = {{1, 1, 1},     {3, 5, 7},      {16, 32, 64},
+                                   {17, 33, 65},  {64, 64, 48},   {128, 40, 96},
+                                   {31, 256, 24}, {256, 72, 130}, {20, 128, 384}};
 
 enum class Product { kForward, kInputGrad, kWeightGrad };
 const std::vector<Product> kProducts = {Product::kForward, Product::kInputGrad,
@@ -96,7 +97,8 @@ TEST(MatmulTest, GradientsMatchCentralDifferences) {
 
 // A packed weight changes neither the values beyond rounding nor the result at other row counts.
 TEST(MatmulTest, PackedWeightsAgreeWithPlainOnes) {
-  for (const Sizes& s : {Sizes{64, 96, 80}, Sizes{128, 256, 160}, Sizes{33, 17, 51}}) {
+  for (const Sizes& s :
+       {Sizes{64, 96, 80}, Sizes{128, 256, 160}, Sizes{33, 17, 51}, Sizes{40, 72, 256}}) {
     for (const DType dtype : FastDTypes()) {
       for (const Product product : {Product::kForward, Product::kInputGrad}) {
         const WeightUse use =
