@@ -161,15 +161,17 @@ bool MultiplyWidened(const Exec& exec, const TensorView& c, Side a, Side b, cons
                      bool accumulate) {
   Carver workspace(exec.workspace);
   a.view = Spread(exec, workspace, a.view);
-  if (packed == nullptr) b.view = Spread(exec, workspace, b.view);
-  if (c.dtype() == DType::kFloat32) {
-    return Multiply(exec, c, a, b, packed, accumulate, workspace.rest());
+  TensorView wide_c = c;
+  if (c.dtype() != DType::kFloat32) {
+    wide_c = TensorView(workspace.Take(c.num_elements() * 4), DType::kFloat32,
+                        {c.rows(), c.row_elements()});
+    if (accumulate) Cast(exec, wide_c, c);
   }
-  const TensorView wide_c(workspace.Take(c.num_elements() * 4), DType::kFloat32,
-                          {c.rows(), c.row_elements()});
-  if (accumulate) Cast(exec, wide_c, c);
-  if (!Multiply(exec, wide_c, a, b, packed, accumulate, workspace.rest())) return false;
-  Cast(exec, c, wide_c);
+  if (packed == nullptr || !Multiply(exec, wide_c, a, b, packed, accumulate, workspace.rest())) {
+    b.view = Spread(exec, workspace, b.view);
+    if (!Multiply(exec, wide_c, a, b, nullptr, accumulate, workspace.rest())) return false;
+  }
+  if (wide_c.data() != c.data()) Cast(exec, c, wide_c);
   return true;
 }
 

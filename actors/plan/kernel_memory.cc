@@ -34,37 +34,51 @@ Linear HeadLinear(const StageShape& s) {
 
 bool HasProducts(const NumberWidths& widths) { return widths.compute_bytes <= kFloatBytes; }
 
+int64_t SpreadBytes(int64_t rows, int64_t columns, VectorIsa isa) {
+  return Aligned(rows * SpreadColumns(columns, isa) * kFloatBytes);
+}
+
 int64_t PackedBytes(const Linear& l, const NumberWidths& widths, VectorIsa isa) {
-  if (WidensBFloat16(widths, isa)) return 2 * Aligned(l.in * l.out * kFloatBytes);
-  if (isa == VectorIsa::kAvx2) return Aligned(l.in * l.out * kFloatBytes);
-  const int64_t depth_block = 16 * kFloatBytes / widths.compute_bytes;
+  const bool widens = WidensBFloat16(widths, isa);
+  if (isa == VectorIsa::kAvx2) {
+    const bool both = widens || SpreadColumns(l.in, isa) != l.in;
+    return SpreadBytes(l.in, l.out, isa) + (both ? SpreadBytes(l.out, l.in, isa) : 0);
+  }
+  const int64_t bytes = widens ? kFloatBytes : widths.compute_bytes;
+  const int64_t depth_block = 16 * kFloatBytes / bytes;
   const auto blocks = [&](int64_t columns, int64_t depth) {
-    return RoundedUp(columns, 64) * RoundedUp(depth, depth_block) * widths.compute_bytes;
+    return RoundedUp(columns, 64) * RoundedUp(depth, depth_block) * bytes;
   };
   return blocks(l.out, l.in) + blocks(l.in, l.out);
 }
 
 int64_t ProductBytes(const Linear& l, const NumberWidths& widths, VectorIsa isa) {
-  return WidensBFloat16(widths, isa)
-             ? Aligned(l.tokens * l.in * kFloatBytes) + Aligned(l.tokens * l.out * kFloatBytes) +
-                   Aligned(l.in * l.out * kFloatBytes)
-             : 0;
+  const bool widens = WidensBFloat16(widths, isa);
+  if (isa != VectorIsa::kAvx2 && !widens) return 0;
+  return SpreadBytes(l.tokens, l.in, isa) + SpreadBytes(l.tokens, l.out, isa) +
+         (widens ? SpreadBytes(l.out, l.in, isa) : 0);
 }
 
-// Keys and values of one head with their gradients and transposes, and a block of 32 queries
-// against 128 keys, for each thread.
-int64_t AttentionBytes(const StageShape& s) {
-  constexpr int64_t kQueries = 32;
+// Keys and values of one head with their gradients and transposes, and a block of queries against
+// 128 keys, for each thread.
+int64_t AttentionBytes(const StageShape& s, VectorIsa isa) {
+  const int64_t queries = isa == VectorIsa::kAvx2 ? 36 : 32;
   constexpr int64_t kKeys = 128;
   const int64_t head = RoundedUp(s.batch.seq_len, 16) * s.config.head_dim;
-  const int64_t floats = 5 * head + 3 * RoundedUp(kQueries * s.config.head_dim, 16) +
-                         2 * kQueries * kKeys + 3 * kQueries;
+  const int64_t floats =
+      5 * head + 3 * RoundedUp(queries * s.config.head_dim, 16) + 2 * queries * kKeys + 3 * queries;
   const int64_t threads =
       std::min<int64_t>(s.num_threads, s.batch.micro_batch_size * s.config.num_key_value_heads);
   return std::max<int64_t>(threads, 1) * floats * kFloatBytes;
 }
 
 }  // namespace
+
+int64_t SpreadColumns(int64_t columns, VectorIsa isa) {
+  constexpr int64_t kLine = 16;  // elements
+  const int64_t lines = RoundedUp(columns, kLine) / kLine;
+  return isa == VectorIsa::kAvx2 && lines % 8 == 0 ? (lines + 1) * kLine : columns;
+}
 
 bool WidensBFloat16(const NumberWidths& widths, VectorIsa isa) {
   return widths.compute_bytes == 2 && isa != VectorIsa::kAvx512Bf16;
@@ -90,7 +104,7 @@ int64_t KernelScratchBytes(const StageShape& s, VectorIsa isa) {
     constexpr int64_t kThreadBytes = int64_t{2} << 20;
     if (isa != VectorIsa::kAvx2) products += s.num_threads * kThreadBytes;
   }
-  return std::max(products, AttentionBytes(s));
+  return std::max(products, AttentionBytes(s, isa));
 }
 
 }  // namespace troupe

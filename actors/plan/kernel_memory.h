@@ -12,20 +12,26 @@
 
 namespace troupe {
 
+// Elements between rows of `columns` float32 in copies that the products make with AVX2: a cache
+// line more where rows would lie a multiple of 512 bytes apart.
+int64_t SpreadColumns(int64_t columns, VectorIsa isa);
+
 // bfloat16 products exist in oneDNN 2.6 from AVX-512 with bfloat16 on; elsewhere operands are
 // widened to float32.
 bool WidensBFloat16(const NumberWidths& widths, VectorIsa isa);
 
 // All packed weights of the stage, exactly. Of one weight (O, I):
-//   float32, AVX2          Forward's copy alone, W^T: I * O
+//   float32, AVX2          Forward's copy, I rows of O; the input gradient's, O rows of I, where
+//                          such rows are worth spreading (SpreadColumns)
 //   float32, AVX-512       a copy for each product, columns of its result in blocks of 64, depth in
 //                          blocks of 16
 //   bfloat16               the same with a depth in blocks of 32; where it is widened two float32
-//                          copies of O * I
+//                          copies as above, the input gradient's always
 int64_t PackedWeightsBytes(const StageShape& shape, VectorIsa isa);
 
-// Scratch for whichever kernel needs most: attention, or products: none with AVX2, at most 2 MiB a
-// math thread with AVX-512, and a product's operands where bfloat16 is widened. The model allocates
+// Scratch for whichever kernel needs most: attention, or products: with AVX2 spread copies of a
+// weight gradient's operands, with AVX-512 at most 2 MiB a math thread, and a product's operands
+// where bfloat16 is widened. The model allocates
 // no less, so the prediction is exact where the kernels ask for no more; they ask for more only
 // where four math threads or more share a weight gradient of few input channels.
 int64_t KernelScratchBytes(const StageShape& shape, VectorIsa isa);

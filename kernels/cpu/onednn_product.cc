@@ -108,7 +108,9 @@ Packing BuildPacking(const ProductShape& shape) try {
   dnnl::memory plain(from, Engine(), DNNL_MEMORY_NONE), packed(to, Engine(), DNNL_MEMORY_NONE);
   UseThreads(1);
   dnnl::reorder reorder(plain, packed);
-  return {reorder, plain, packed, static_cast<int64_t>(to.get_size())};
+  const int64_t spread_bytes = shape.k * SpreadStride(shape.n) * DTypeBytes(shape.inputs);
+  return {reorder, plain, packed,
+          SpreadsRows() ? spread_bytes : static_cast<int64_t>(to.get_size())};
 } catch (const dnnl::error&) {
   return {};
 }

@@ -113,8 +113,9 @@ TEST(KernelMemoryTest, EveryRuleByHand) {
   s.widths = {.compute_bytes = 2, .master_bytes = 4};
   for (const VectorIsa isa : {VectorIsa::kAvx2, VectorIsa::kAvx512}) {
     EXPECT_TRUE(WidensBFloat16(s.widths, isa));
-    EXPECT_EQ(PackedWeightsBytes(s, isa), 2 * 4 * elements);
   }
+  EXPECT_EQ(PackedWeightsBytes(s, VectorIsa::kAvx2), 2 * 4 * elements);
+  EXPECT_EQ(PackedWeightsBytes(s, VectorIsa::kAvx512), 4 * blocked);
   EXPECT_FALSE(WidensBFloat16(s.widths, VectorIsa::kAvx512Bf16));
   const int64_t deeper = (64 * 64 + 64 * 64 + 192 * 64 + 64 * 96 + 128 * 64) +
                          (64 * 64 + 64 * 64 + 64 * 160 + 128 * 64 + 64 * 128);
@@ -122,6 +123,13 @@ TEST(KernelMemoryTest, EveryRuleByHand) {
   // 32 tokens by 144 and 40 channels, and the weight.
   EXPECT_EQ(KernelScratchBytes(s, VectorIsa::kAvx512) - (int64_t{2} << 20),
             4 * (32 * 40 + 32 * 144 + 144 * 40));
+}
+
+TEST(KernelMemoryTest, RowsEightLinesApartAreSpreadWithAvx2) {
+  EXPECT_EQ(SpreadColumns(96, VectorIsa::kAvx2), 96);
+  EXPECT_EQ(SpreadColumns(120, VectorIsa::kAvx2), 144);
+  EXPECT_EQ(SpreadColumns(128, VectorIsa::kAvx2), 144);
+  EXPECT_EQ(SpreadColumns(128, VectorIsa::kAvx512), 128);
 }
 
 TEST(KernelMemoryTest, Float64PacksNothing) {
