@@ -28,10 +28,23 @@ ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
     : options_(std::move(options)),
       peers_(std::move(peers)),
       name_(fmt::format("rank {}", options_.rank)),
-      train_(options_.train, options_.rank, options_.policy, DataArrival::kMarked),
       evaluate_(options_.evaluate, options_.rank, {}, DataArrival::kMarked),
       sample_(options_.sample, options_.rank, {}, DataArrival::kMarked) {
   CHECK(!peers_.stages.empty(), "{} holds no stage", name_);
+  train_.emplace_back(options_.train, options_.rank, options_.policy, DataArrival::kMarked);
+  for (const TrainSchedule& other : options_.others) {
+    train_.emplace_back(other.schedule, options_.rank, other.policy, DataArrival::kMarked);
+  }
+}
+
+Result<const RankList*> ExecutorActor::ListOf(const proto::StepStart& start) const {
+  if (start.mode() == proto::STEP_MODE_EVAL) return &evaluate_;
+  if (start.mode() == proto::STEP_MODE_SAMPLE) return &sample_;
+  if (start.order() >= 0 && static_cast<size_t>(start.order()) < train_.size()) {
+    return &train_[static_cast<size_t>(start.order())];
+  }
+  return MakeError(ErrorCode::kFailed, "{}: round {} asks for order {} of {}", name_, start.round(),
+                   start.order(), train_.size());
 }
 
 bool ExecutorActor::NeedsTokens() const {
@@ -46,16 +59,15 @@ Status ExecutorActor::On(proto::StepStart start) {
                      start.round(), start_.round());
   }
   start_ = std::move(start);
-  const RankList& list = start_.mode() == proto::STEP_MODE_EVAL     ? evaluate_
-                         : start_.mode() == proto::STEP_MODE_SAMPLE ? sample_
-                                                                    : train_;
-  schedule_ = &list.schedule();
+  ASSIGN_OR_RETURN(const RankList* list, ListOf(start_));
+  schedule_ = &list->schedule();
   if (start_.num_microbatches() != schedule_->num_microbatches) {
     return MakeError(ErrorCode::kFailed, "{}: round {} has {} microbatches, the plan {}", name_,
                      start_.round(), start_.num_microbatches(), schedule_->num_microbatches);
   }
   state_ = State::kRunning;
-  progress_.emplace(list);
+  progress_.emplace(*list);
+  times_.Clear();
   vote_.Clear();
   vote_.set_step(start_.step());
   vote_.set_round(start_.round());
@@ -238,6 +250,7 @@ Status ExecutorActor::On(ActionDone done) {
   if (done.sampled_token >= 0) vote_.set_sampled_token(done.sampled_token);
   if (vote_.first_action_ns() == 0) vote_.set_first_action_ns(done.time.start_ns);
   vote_.set_last_action_ns(done.time.end_ns);
+  times_.Add(done.action, done.time.end_ns - done.time.start_ns);
   vote_.set_busy_ns(vote_.busy_ns() + done.time.end_ns - done.time.start_ns);
 
   const auto output = OutputOf(*schedule_, done.action);
@@ -454,6 +467,7 @@ Status ExecutorActor::On(StageVote vote) {
 }
 
 Status ExecutorActor::SendVote() {
+  if (start_.mode() == proto::STEP_MODE_TRAIN) times_.WriteTo(vote_);
   state_ = start_.mode() == proto::STEP_MODE_TRAIN ? State::kVoted : State::kIdle;
   if (options_.on_progress) options_.on_progress(start_.step(), "vote");
   return peers_.schedule.Send(vote_);

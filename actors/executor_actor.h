@@ -35,6 +35,8 @@
 #include "actors/exchange_progress.h"
 #include "actors/messages.h"
 #include "actors/plan/memory_model.h"
+#include "actors/plan/train_schedule.h"
+#include "actors/round_times.h"
 #include "actors/schedule/next_action.h"
 #include "runtime/actor/actor.h"
 #include "runtime/actor/remote.h"
@@ -63,6 +65,7 @@ struct ExecutorOptions {
   Rank rank{};
   Schedule train{};                     // of one training step
   ExecutionPolicy policy{};             // of training; forward-only rounds are strict
+  std::vector<TrainSchedule> others{};  // what a step may run instead (StepStart.order 1, 2, …)
   Schedule evaluate{};                  // forward only, as many microbatches as a validation round
   Schedule sample{};                    // forward only, one microbatch
   TensorDescriptor boundary{};          // shape and bytes of an activation between stages
@@ -117,6 +120,7 @@ class ExecutorActor
     std::shared_ptr<Buffer> output{};
   };
 
+  Result<const RankList*> ListOf(const proto::StepStart& start) const;
   Status Arrive(InputKind kind, int64_t round, int32_t stage, int32_t microbatch,
                 const TensorDescriptor& tensor, Bulk bulk);
   Status Advance();
@@ -144,7 +148,7 @@ class ExecutorActor
 
   State state_ = State::kIdle;
   proto::StepStart start_{};
-  const RankList train_;
+  std::vector<RankList> train_{};  // by order
   const RankList evaluate_;
   const RankList sample_;
   const Schedule* schedule_ = nullptr;  // of the round
@@ -161,6 +165,7 @@ class ExecutorActor
   std::map<std::pair<StageId, SharedWeights>, std::span<const std::byte>> given_{};
   std::optional<ExchangeProgress> exchange_{};
   size_t stage_answers_ = 0;
+  RoundTimes times_{};
   proto::Vote vote_{};
   WaitHandle wait_{};
   std::string waits_from_{};

@@ -23,8 +23,10 @@
 #include "actors/data_loader_actor.h"
 #include "actors/executor_actor.h"
 #include "actors/job_checkpoints.h"
+#include "actors/plan/job_orders.h"
 #include "actors/plan/job_plan.h"
 #include "actors/rank_reports.h"
+#include "actors/replanner.h"
 #include "actors/schedule_actor.h"
 #include "actors/stage_actor.h"
 #include "actors/stage_set.h"
@@ -102,12 +104,6 @@ class RankProgram {
   Status OnStart(proto::StartRank start) {
     start_ = std::move(start);
     self_ = Rank(start_.rank());
-    ASSIGN_OR_RETURN(JobPlan plan, MakeJobPlan(start_.spec()));
-    plan_ = std::move(plan);
-    if (plan_->train.num_ranks != start_.world_size()) {
-      return MakeError(ErrorCode::kInvalidSpec, "the plan has {} ranks, the job was given {}",
-                       plan_->train.num_ranks, start_.world_size());
-    }
     if (start_.world_size() == 1) {
       transport_ = network_.NewTransport(self_);
     } else {
@@ -121,11 +117,23 @@ class RankProgram {
     hello->set_wall_us(scheduler_.clock().WallUs());
     hello->set_cpu(CpuName());
     hello->set_build(BuildId());
+    if (MeasuresCosts(start_.spec())) {
+      ASSIGN_OR_RETURN(const ModelCosts costs, MeasureCosts(start_.spec(), scheduler_.clock()));
+      *hello->mutable_costs() = ToProto(costs);
+    }
     Say(news);
     return {};
   }
 
   Status OnPeers(const proto::Peers& peers) {
+    const std::vector<proto::Parallelism> orders(peers.orders().begin(), peers.orders().end());
+    ASSIGN_OR_RETURN(JobPlan plan, MakeJobPlan(start_.spec(), orders));
+    plan_ = std::move(plan);
+    if (plan_->train.num_ranks != start_.world_size()) {
+      return MakeError(ErrorCode::kInvalidSpec, "the plan has {} ranks, the job was given {}",
+                       plan_->train.num_ranks, start_.world_size());
+    }
+    if (self_.value == 0) PrepareReplanning(peers);
     RETURN_IF_ERROR(OpenRouter(peers));
     models_ = BuildStages(start_.spec(), *plan_, self_, ledger_);
     ASSIGN_OR_RETURN(committed_step_, FillStages(files_, start_, models_));
@@ -147,6 +155,14 @@ class RankProgram {
     Say(news);
     scheduler_.After(kReportMs, [this] { Report(); });
     return {};
+  }
+
+  void PrepareReplanning(const proto::Peers& peers) {
+    if (!peers.reason().empty()) Happened("info", peers.reason());
+    if (peers.costs().empty()) return;
+    std::vector<ModelCosts> costs;
+    for (const proto::ModelCosts& of_rank : peers.costs()) costs.push_back(FromProto(of_rank));
+    replanner_.emplace(*plan_, std::move(costs));
   }
 
   // ---- building ----
@@ -224,6 +240,7 @@ class RankProgram {
     ExecutorOptions executor{.rank = self_,
                              .train = plan_->train,
                              .policy = plan_->policy,
+                             .others = plan_->others,
                              .evaluate = plan_->evaluate,
                              .sample = plan_->sample,
                              .boundary = BoundaryTensor(start_.spec(), *plan_),
@@ -304,6 +321,7 @@ class RankProgram {
       options.sample_temperature = spec.eval().sample().temperature();
       options.sample_seed = spec.eval().sample().seed();
     }
+    if (replanner_) options.order = [this] { return replanner_->order(); };
     std::vector<RankRef> ranks;
     for (int rank = 0; rank < start_.world_size(); ++rank) {
       ranks.push_back(router_->Remote<proto::StepStart, proto::Commit, proto::CheckpointStart>(
@@ -335,6 +353,20 @@ class RankProgram {
       news.mutable_sampled()->set_continuation(bytes);
       Say(news);
     };
+    if (replanner_) {
+      reports.on_votes = [this](std::span<const proto::Vote> votes) {
+        replanner_->AddStep(votes);
+        if (const auto changed = replanner_->ReconsiderOrder()) Happened("info", changed->reason);
+      };
+    }
+    if (replanner_ && start_.spec().parallelism().rebalance()) {
+      reports.on_committed = [this] {
+        auto moved = replanner_->ReconsiderLayers();
+        if (moved) Happened("warning", moved->reason);
+        if (moved) moved_layers_ = std::move(moved->stage_layers);
+        return moved.has_value();
+      };
+    }
     if (!start_.reference_run()) {
       reports.open_checkpoint = [this](int64_t step) { return checkpoints_->Open(step); };
       reports.on_shards = [this](int64_t step,
@@ -393,6 +425,7 @@ class RankProgram {
     auto* finished = news.mutable_finished();
     finished->set_last_step(last_step_);
     finished->set_cancelled(cancelled);
+    finished->mutable_stage_layers()->Assign(moved_layers_.begin(), moved_layers_.end());
     if (checkpoints_) finished->set_checkpoint(checkpoints_->newest());
     AddParameterDigests(ParametersOf(models_), *finished);
     Say(news);
@@ -417,7 +450,9 @@ class RankProgram {
   InprocNetwork network_{};
   std::unique_ptr<Transport> transport_{};
   StageSet models_{};
-  std::optional<JobCheckpoints> checkpoints_{};  // rank 0's
+  std::optional<JobCheckpoints> checkpoints_{};  // rank 0's, as what follows
+  std::optional<Replanner> replanner_{};
+  std::vector<int> moved_layers_{};  // the run goes on elsewhere, with so many a stage
   std::unique_ptr<RankRouter> router_{};
   std::unique_ptr<Stream> stream_{};
   std::vector<StageActor::SelfRef> stages_{};

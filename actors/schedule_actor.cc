@@ -40,6 +40,8 @@ Status ScheduleActor::StartRound(State state, proto::StepMode mode) {
       start.set_num_microbatches(options_.num_microbatches);
       start.set_learning_rate(options_.learning_rate(step_ + 1));
       start.set_first_sample(step_ * options_.global_batch_size);
+      if (options_.order) order_ = static_cast<int32_t>(options_.order());
+      start.set_order(order_);
       break;
     case proto::STEP_MODE_EVAL:
       start.set_step(step_);
@@ -125,6 +127,7 @@ Status ScheduleActor::On(proto::StepDone) {
   metrics.set_step_seconds(seconds);
   metrics.set_tokens_per_second(static_cast<double>(decided_.num_tokens) / std::max(seconds, 1e-9));
   metrics.set_bubble_fraction(bubble_);
+  metrics.set_order(order_);
   double data_ns = 0;
   double message_ns = 0;
   for (const auto& vote : votes_) {
@@ -134,6 +137,7 @@ Status ScheduleActor::On(proto::StepDone) {
   metrics.set_data_seconds(data_ns * 1e-9 / static_cast<double>(ranks_.size()));
   metrics.set_comm_seconds(message_ns * 1e-9 / static_cast<double>(ranks_.size()));
   if (reports_.on_step) reports_.on_step(metrics);
+  if (reports_.on_votes) reports_.on_votes(votes_);
   return AfterStep();
 }
 
@@ -202,6 +206,10 @@ Status ScheduleActor::On(proto::CheckpointDone done) {
   Status committed = reports_.on_shards(step_, shards_);
   if (!committed.ok()) {
     End(std::move(committed));
+    return {};
+  }
+  if (!IsLastStep() && reports_.on_committed && reports_.on_committed()) {
+    End({});
     return {};
   }
   return NextOrEnd();

@@ -20,6 +20,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,8 @@ struct ScheduleOptions {
   int32_t sample_seed = 0;
   int32_t seq_len = 0;
   std::function<double(int64_t step)> learning_rate{};
+  // Which of the plan's orders the next step runs; without it the first.
+  std::function<size_t()> order{};
   int64_t vote_deadline_ms = 120'000;
 };
 
@@ -73,10 +76,15 @@ struct CheckpointFolders {
 // What the worker's root does with the job's news. Called on the actor thread.
 struct JobReports {
   std::function<void(const proto::StepMetrics&)> on_step{};
+  // A committed training step's votes, before the next one starts.
+  std::function<void(std::span<const proto::Vote>)> on_votes{};
   std::function<void(const proto::EvalMetrics&)> on_eval{};
   std::function<void(const std::vector<int32_t>& continuation)> on_sample{};
   // Writes the manifest and commits the checkpoint whose shards are all on disk.
   std::function<Status(int64_t step, const std::vector<proto::CheckpointDone>& shards)> on_shards{};
+  // A checkpoint is committed and steps are left: whether the run ends here, to go on from it with
+  // other layers on its ranks.
+  std::function<bool()> on_committed{};
   // Where the shards of a step go, created before they are asked for.
   std::function<Result<CheckpointFolders>(int64_t step)> open_checkpoint{};
   std::function<void(Status end, int64_t last_step, bool cancelled)> on_end{};
@@ -137,6 +145,7 @@ class ScheduleActor : public Actor<ScheduleActor, BeginTraining, CancelTraining,
   std::vector<int32_t> sequence_{};
   StepSums decided_{};
   double decided_norm_ = 0;
+  int32_t order_ = 0;  // of the open or last training step
   int64_t step_start_ns_ = 0;
   double bubble_ = 0;
   WaitHandle wait_{};

@@ -47,6 +47,14 @@ std::vector<const StageParameters*> ParametersOf(const StageSet& stages) {
   return parameters;
 }
 
+Result<ModelCosts> MeasureCosts(const proto::JobSpec& spec, const Clock& clock) {
+  ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigOf(spec.model()));
+  ASSIGN_OR_RETURN(const BatchArithmetic batch, BatchOf(spec.batch(), spec.parallelism().dp()));
+  ASSIGN_OR_RETURN(const NumberWidths widths, WidthsOf(spec.train().dtype()));
+  return MeasureModelCosts(config, batch, widths, DTypeOfJob(spec),
+                           spec.resources().threads_per_worker(), clock);
+}
+
 TensorDescriptor BoundaryTensor(const proto::JobSpec& spec, const JobPlan& plan) {
   const int64_t tokens = plan.batch.tokens_per_microbatch();
   const int64_t hidden = plan.config.hidden_size;

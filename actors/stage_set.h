@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "actors/model/measured_costs.h"
 #include "actors/model/stage_model.h"
 #include "actors/plan/job_plan.h"
 #include "proto/worker.pb.h"
@@ -29,6 +30,9 @@ StageSet BuildStages(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
 Result<int64_t> FillStages(FileSystem& files, const proto::StartRank& start, StageSet& stages);
 
 std::vector<const StageParameters*> ParametersOf(const StageSet& stages);
+
+// What this rank takes for the parts of the job's model (measured_costs.h).
+Result<ModelCosts> MeasureCosts(const proto::JobSpec& spec, const Clock& clock);
 
 // What travels between the job's stages, and between copies of the same weights.
 TensorDescriptor BoundaryTensor(const proto::JobSpec& spec, const JobPlan& plan);

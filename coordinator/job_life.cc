@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "actors/plan/job_orders.h"
 #include "actors/plan/job_plan.h"
 
 namespace troupe {
@@ -28,7 +29,8 @@ JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest re
       seams_(seams),
       id_(id),
       request_(std::move(request)),
-      recorder_(std::move(recorder)) {
+      recorder_(std::move(recorder)),
+      resume_from_(request_.resume_from()) {
   const proto::JobSpec& spec = request_.spec();
   summary_.set_job(id_);
   summary_.set_name(spec.name());
@@ -141,7 +143,7 @@ void JobLife::Spawn(const proto::JobSpec& spec) {
     start->set_world_size(static_cast<int32_t>(ranks_.size()));
     *start->mutable_spec() = spec;
     start->set_run_directory(request_.run_directory());
-    start->set_resume_from(request_.resume_from());
+    start->set_resume_from(reference_run_ ? request_.resume_from() : resume_from_);
     start->set_reference_run(reference_run_);
     state_.hosts.at(ranks_[rank].place.host).port->Send(command);
   }
@@ -160,17 +162,56 @@ void JobLife::OnHello(int32_t rank, const proto::Hello& hello) {
   const auto said = [](const RankState& r) { return r.hello.has_value(); };
   if (!std::ranges::all_of(ranks_, said)) return;
   seams_.scheduler.Cancel(hello_timer_);
-  proto::ToRank order;
   for (size_t r = 0; r < ranks_.size(); ++r) {
-    if (ranks_[r].hello->build() != ranks_[0].hello->build()) {
-      return Fail(ErrorCode::kFailed,
-                  fmt::format("{} runs another build than {}: install the same binaries everywhere",
-                              RankInWords(static_cast<int32_t>(r)), RankInWords(0)));
-    }
-    auto* peer = order.mutable_peers()->add_peers();
+    if (ranks_[r].hello->build() == ranks_[0].hello->build()) continue;
+    return Fail(ErrorCode::kFailed,
+                fmt::format("{} runs another build than {}: install the same binaries everywhere",
+                            RankInWords(static_cast<int32_t>(r)), RankInWords(0)));
+  }
+  const std::vector<ModelCosts> costs = MeasuredCosts();
+  if (const Status decided = DecideOrders(costs); !decided.ok()) {
+    return Fail(decided.error().code, decided.error().message);
+  }
+  IntroducePeers(costs);
+}
+
+// What each rank takes; empty where the job did not ask.
+std::vector<ModelCosts> JobLife::MeasuredCosts() const {
+  if (reference_run_ || !MeasuresCosts(request_.spec())) return {};
+  std::vector<ModelCosts> costs;
+  std::vector<std::string> hardware;
+  for (const RankState& rank : ranks_) {
+    costs.push_back(FromProto(rank.hello->costs()));
+    hardware.push_back(rank.hello->cpu());
+  }
+  return LeastOfAlike(costs, hardware);
+}
+
+// The orders of a run whose layers have moved are decided already.
+Status JobLife::DecideOrders(const std::vector<ModelCosts>& costs) {
+  if (costs.empty() || !ChoosesSchedule(request_.spec().parallelism()) || !orders_.empty()) {
+    return {};
+  }
+  ASSIGN_OR_RETURN(JobOrders decided, troupe::DecideOrders(request_.spec(), costs));
+  orders_ = std::move(decided.orders);
+  reason_ = fmt::format("schedule auto: {}", decided.reason);
+  if (recorder_) recorder_->Planned(orders_);
+  return {};
+}
+
+void JobLife::IntroducePeers(const std::vector<ModelCosts>& costs) {
+  proto::ToRank order;
+  auto* peers = order.mutable_peers();
+  for (size_t r = 0; r < ranks_.size(); ++r) {
+    auto* peer = peers->add_peers();
     peer->set_rank(static_cast<int32_t>(r));
     peer->set_address(ranks_[r].hello->transport_address());
     peer->set_host(state_.hosts.at(ranks_[r].place.host).name);
+  }
+  for (const ModelCosts& of_rank : costs) *peers->add_costs() = ToProto(of_rank);
+  if (!reference_run_) {
+    peers->mutable_orders()->Assign(orders_.begin(), orders_.end());
+    peers->set_reason(reason_);
   }
   TellAll(order);
 }
@@ -393,6 +434,8 @@ void JobLife::PhaseOver() {
   seams_.scheduler.Cancel(hello_timer_);
   seams_.scheduler.Cancel(cancel_timer_);
   if (!failure_ && !killing_) failure_ = suspicion_;  // no other cause can come any more
+  const bool moves = ranks_[0].finished && ranks_[0].finished->stage_layers_size() > 0;
+  if (moves && !failure_ && !cancelling_) return MoveLayers(proto::Finished(*ranks_[0].finished));
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
   for (const RankState& rank : ranks_) {
     if (!rank.finished) continue;
@@ -415,6 +458,20 @@ void JobLife::PhaseOver() {
   if (parity.bit_equal) return End(proto::JOB_STATE_SUCCEEDED, 0, "");
   End(proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kGateFailed),
       fmt::format("eval.check_against: the run differs from one worker: {}", parity.sentence));
+}
+
+// The same ranks start anew with other layers each, from the checkpoint that they just wrote.
+void JobLife::MoveLayers(const proto::Finished& finished) {
+  if (orders_.empty()) orders_ = {request_.spec().parallelism()};
+  for (proto::Parallelism& order : orders_) {
+    *order.mutable_stage_layers() = finished.stage_layers();
+  }
+  reason_.clear();
+  resume_from_ = finished.checkpoint();
+  if (recorder_) recorder_->Planned(orders_);
+  for (RankState& rank : ranks_) rank = RankState{.place = rank.place};
+  SetState(proto::JOB_STATE_STARTING);
+  Spawn(request_.spec());
 }
 
 void JobLife::CheckAgainstSingleWorker() {

@@ -4,6 +4,7 @@
 //
 //   queued --slots--> starting --every rank ready--> running --rank 0 finished--> draining --all
 //   exited--> [checking: the single worker runs the same job] --> succeeded | failed | cancelled
+//   draining --rank 0 finished with other stage_layers--> starting again, from its checkpoint
 //   starting, running, draining --a rank lost, a rank failed--> draining (killing) --> failed
 //
 //   J1. The first cause is the headline: what fails because of it is only logged. A rank that says
@@ -18,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "actors/plan/model_costs.h"
 #include "coordinator/parity.h"
 #include "coordinator/state.h"
 
@@ -30,6 +32,8 @@ class JobRecorder {
   virtual Status Open(const proto::SubmitRequest& request) = 0;
   // The host of every rank, before any of them speaks.
   virtual void Placed(const std::vector<std::string>& hosts) = 0;
+  // What the ranks will run, before they say Ready; again where they start anew.
+  virtual void Planned(const std::vector<proto::Parallelism>& orders) = 0;
   virtual void RankSaid(int32_t rank, bool reference_run, const proto::FromRank& message) = 0;
   virtual void RankLogged(int32_t rank, bool reference_run, const std::string& lines) = 0;
   virtual void StateChanged(const proto::JobSummary& summary) = 0;
@@ -83,6 +87,9 @@ class JobLife {
   void Tell(int32_t rank, const proto::ToRank& order);
   void TellAll(const proto::ToRank& order);
   void OnHello(int32_t rank, const proto::Hello& hello);
+  std::vector<ModelCosts> MeasuredCosts() const;
+  Status DecideOrders(const std::vector<ModelCosts>& costs);
+  void IntroducePeers(const std::vector<ModelCosts>& costs);
   void OnReady(int32_t rank);
   void OnFinished(int32_t rank, const proto::Finished& finished);
   // Kills what still runs; the job ends as failed when everything has exited.
@@ -91,6 +98,7 @@ class JobLife {
   void KillRanks();
   void PhaseOver();
   void FreeSlots();
+  void MoveLayers(const proto::Finished& finished);
   void CheckAgainstSingleWorker();
   void End(proto::JobState state, int exit_code, std::string reason);
   void SetState(proto::JobState state);
@@ -121,6 +129,9 @@ class JobLife {
   TimerId cancel_timer_{};
   RunTrace main_trace_{};
   RunTrace reference_trace_{};
+  std::vector<proto::Parallelism> orders_{};  // decided; empty: as the spec says
+  std::string reason_{};                      // of the decision
+  std::string resume_from_{};
   std::string parity_{};
   std::string checkpoint_{};
   std::vector<proto::WaitEdge> waits_{};

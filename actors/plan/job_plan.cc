@@ -1,36 +1,13 @@
 #include "actors/plan/job_plan.h"
 
 #include <algorithm>
-#include <cmath>
 
-#include "actors/plan/cost_model.h"
-#include "actors/plan/train_schedule.h"
+#include "actors/plan/job_orders.h"
 #include "actors/schedule/generators.h"
 #include "runtime/base/slot_stride.h"
 
 namespace troupe {
 namespace {
-
-int64_t Nanoseconds(double flops) { return static_cast<int64_t>(std::llround(flops)); }
-
-CostModel CostsOf(const JobPlan& plan) {
-  CostModel costs;
-  // One nanosecond is a thousand operations a token: enough digits, no overflow.
-  constexpr double kUnit = 1e-3;
-  for (const StageLayout& stage : plan.stages) {
-    TokenFlops flops;
-    for (int i = 0; i < stage.num_layers; ++i) {
-      flops += LayerFlops(plan.config, plan.batch.seq_len);
-    }
-    if (stage.has_embedding()) flops += EmbeddingFlops(plan.config);
-    if (stage.has_head()) flops += HeadFlops(plan.config);
-    const double tokens = static_cast<double>(plan.batch.tokens_per_microbatch()) * kUnit;
-    costs.stages.push_back({Nanoseconds(flops.forward * tokens),
-                            Nanoseconds(flops.backward_input * tokens),
-                            Nanoseconds(flops.backward_weight * tokens)});
-  }
-  return costs;
-}
 
 // Every exchange between two ranks is a gradient to the leader and a sum back.
 std::vector<SumChannel> SumChannelsOf(const JobPlan& plan) {
@@ -122,7 +99,11 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
         if (channel.to == rank) inputs.receive_slots += channel.slots;
         if (channel.from == rank) inputs.outputs_in_flight += kOutputBuffers;
       }
-      inputs.outputs_in_flight += HandOversOn(train, policy, rank);
+      int hand_overs = HandOversOn(train, policy, rank);
+      for (const TrainSchedule& other : others) {
+        hand_overs = std::max(hand_overs, HandOversOn(other.schedule, other.policy, rank));
+      }
+      inputs.outputs_in_flight += hand_overs;
       for (const SumChannel& channel : sum_channels) {
         if (channel.to != rank) continue;
         inputs.shared_bytes += channel.slots * SlotStrideBytes(channel.slot_bytes);
@@ -134,9 +115,10 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
   return sum;
 }
 
-Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
-  ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigOf(spec.model()));
-  JobPlan plan{.config = config, .table = ParameterTable(config)};
+namespace {
+
+// The sizes of the job: all that stands before the question of orders.
+Status ReadSizes(const proto::JobSpec& spec, JobPlan& plan) {
   ASSIGN_OR_RETURN(plan.mesh, Mesh::FromSpec(spec.parallelism()));
   for (const Axis axis : {Axis::kDp, Axis::kCp, Axis::kTp, Axis::kEp}) {
     if (plan.mesh.extent(axis) > 1) {
@@ -151,11 +133,11 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
   if (spec.resources().threads_per_worker() > 0) {
     plan.num_threads = spec.resources().threads_per_worker();
   }
-  if (plan.batch.seq_len > config.max_position_embeddings) {
+  if (plan.batch.seq_len > plan.config.max_position_embeddings) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "batch.seq_len = {} exceeds model.max_position_embeddings = {}: shorten the "
                      "one or raise the other",
-                     plan.batch.seq_len, config.max_position_embeddings);
+                     plan.batch.seq_len, plan.config.max_position_embeddings);
   }
   const int ranks = plan.mesh.extent(Axis::kPp);
   if (plan.batch.num_microbatches * ranks > kActionsMax) {
@@ -165,32 +147,87 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec) {
                      plan.batch.global_batch_size, plan.batch.num_microbatches, ranks,
                      kActionsMax / ranks);
   }
-  ASSIGN_OR_RETURN(TrainSchedule train,
-                   TrainScheduleOf(spec.parallelism(), ranks, plan.batch.num_microbatches));
-  plan.train = std::move(train.schedule);
-  plan.policy = train.policy;
-  plan.ascending = train.ascending;
-  plan.halves = HasHalves(plan.train);
-  RETURN_IF_ERROR(CheckGroups(plan));
+  return {};
+}
+
+Result<std::vector<StageLayout>> StagesFor(const JobPlan& plan, const proto::Parallelism& order) {
   const int chain = plan.train.StagesPerDirection();
-  ASSIGN_OR_RETURN(plan.stages, PartitionStages(config, chain, plan.batch.seq_len, chain / ranks));
+  const std::vector<int> asked(order.stage_layers().begin(), order.stage_layers().end());
+  ASSIGN_OR_RETURN(std::vector<StageLayout> stages,
+                   asked.empty() ? PartitionStages(plan.config, chain, plan.batch.seq_len,
+                                                   chain / plan.train.num_ranks)
+                                 : StagesOfLayers(plan.config, asked, chain));
   for (int stage = chain; stage < plan.train.num_stages; ++stage) {
-    plan.stages.push_back(plan.stages[static_cast<size_t>(stage - chain)]);
+    stages.push_back(stages[static_cast<size_t>(stage - chain)]);
   }
+  return stages;
+}
+
+// The orders, and where their stages lie.
+Status ReadOrders(std::span<const proto::Parallelism> orders, JobPlan& plan) {
+  for (const proto::Parallelism& order : orders) {
+    ASSIGN_OR_RETURN(TrainSchedule train, TrainScheduleOf(order, plan.mesh.extent(Axis::kPp),
+                                                          plan.batch.num_microbatches));
+    plan.halves = plan.halves || HasHalves(train.schedule);
+    if (&order != &orders.front()) {
+      plan.others.push_back(std::move(train));
+      continue;
+    }
+    plan.train = std::move(train.schedule);
+    plan.policy = train.policy;
+    plan.ascending = train.ascending;
+  }
+  return CheckGroups(plan);
+}
+
+// Microbatches that each stage keeps under an order: exact, or where order follows time a bound.
+Result<Simulation> SimulateOrder(const JobPlan& plan, const Schedule& schedule,
+                                 const ExecutionPolicy& policy) {
+  const ModelCosts costs = CostsByFlops(plan.config, plan.batch);
+  const auto chain = static_cast<size_t>(schedule.StagesPerDirection());
+  const CostModel stages = StageCostsOf(schedule, {plan.stages.data(), chain}, {&costs, 1});
+  ASSIGN_OR_RETURN(Simulation simulation, Simulate(schedule, stages, {.policy = policy}));
+  if (ForwardsJump(policy)) {
+    for (int stage = 0; stage < schedule.num_stages; ++stage) {
+      simulation.peak_microbatches[static_cast<size_t>(stage)] =
+          HeldByStage(schedule, policy, StageId(stage));
+    }
+  }
+  return simulation;
+}
+
+}  // namespace
+
+Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec,
+                            std::span<const proto::Parallelism> orders) {
+  ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigOf(spec.model()));
+  JobPlan plan{.config = config, .table = ParameterTable(config)};
+  RETURN_IF_ERROR(ReadSizes(spec, plan));
+  JobOrders decided;
+  if (orders.empty()) {
+    ASSIGN_OR_RETURN(decided, DecideOrders(spec));
+    orders = decided.orders;
+    plan.reason = decided.reason;
+  }
+  RETURN_IF_ERROR(ReadOrders(orders, plan));
+  ASSIGN_OR_RETURN(plan.stages, StagesFor(plan, orders.front()));
+  const int ranks = plan.train.num_ranks;
   const std::vector<Rank> placement(plan.train.placement.begin(),
-                                    plan.train.placement.begin() + chain);
+                                    plan.train.placement.begin() + plan.train.StagesPerDirection());
   plan.evaluate = GenerateForwardOnly(ranks, placement, plan.batch.num_microbatches);
   plan.sample = GenerateForwardOnly(ranks, placement, 1);
   plan.channels = WithMoreSlots(ChannelsOf(plan.train, plan.policy), ChannelsOf(plan.evaluate));
   plan.exchanges = GradientExchangesOf(plan.train, plan.table.tied());
   plan.sum_channels = SumChannelsOf(plan);
-  ASSIGN_OR_RETURN(plan.simulation, Simulate(plan.train, CostsOf(plan), {.policy = plan.policy}));
+  ASSIGN_OR_RETURN(plan.simulation, SimulateOrder(plan, plan.train, plan.policy));
   plan.peak_microbatches = plan.simulation.peak_microbatches;
-  // Where the order follows the times, the prediction is a bound.
-  if (ForwardsJump(plan.policy)) {
-    for (int stage = 0; stage < plan.train.num_stages; ++stage) {
-      plan.peak_microbatches[static_cast<size_t>(stage)] =
-          HeldByStage(plan.train, plan.policy, StageId(stage));
+  for (const TrainSchedule& other : plan.others) {
+    plan.channels = WithMoreSlots(plan.channels, ChannelsOf(other.schedule, other.policy));
+    ASSIGN_OR_RETURN(const Simulation simulation,
+                     SimulateOrder(plan, other.schedule, other.policy));
+    for (size_t stage = 0; stage < plan.peak_microbatches.size(); ++stage) {
+      plan.peak_microbatches[stage] =
+          std::max(plan.peak_microbatches[stage], simulation.peak_microbatches[stage]);
     }
   }
   ASSIGN_OR_RETURN(plan.learning_rate, LearningRate::FromSpec(spec));

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "actors/plan/model_config.h"
 #include "actors/plan/parameter_table.h"
 #include "actors/plan/stage_partition.h"
+#include "actors/plan/train_schedule.h"
 #include "actors/schedule/channels.h"
 #include "actors/schedule/execution_policy.h"
 #include "actors/schedule/schedule.h"
@@ -41,10 +43,14 @@ struct JobPlan {
   std::vector<StageLayout> stages{};  // by StageId; the other direction's have their owner's
   Schedule train{};
   ExecutionPolicy policy{};  // of training
-  bool ascending = true;     // bit-equal to one worker in float32 (TrainSchedule)
-  bool halves = false;       // some backward comes in halves
-  Schedule evaluate{};       // forward only
-  Schedule sample{};         // forward only, one microbatch
+  // What a re-plan may run instead, with the same stages on the same ranks. Slots and memory below
+  // are enough for any of them.
+  std::vector<TrainSchedule> others{};
+  std::string reason{};   // why `train`, where it was chosen (JobOrders)
+  bool ascending = true;  // bit-equal to one worker in float32 (TrainSchedule)
+  bool halves = false;    // some backward comes in halves
+  Schedule evaluate{};    // forward only
+  Schedule sample{};      // forward only, one microbatch
   std::vector<Channel> channels{};
   std::vector<GradientExchange> exchanges{};
   std::vector<SumChannel> sum_channels{};  // between ranks
@@ -60,8 +66,10 @@ struct JobPlan {
   MemoryPrediction MemoryOf(Rank rank, VectorIsa isa) const;
 };
 
-// Refuses by field name what cannot be laid out.
-Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec);
+// Refuses by field name what cannot be laid out. `orders` (JobOrders) take the place of the job's
+// own parallelism; where they are empty and the schedule is to be chosen, it is by FLOPs.
+Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec,
+                            std::span<const proto::Parallelism> orders = {});
 
 // The same job on one worker: the reference that parity is measured against. Microbatches and
 // gradient groups stay.

@@ -1,6 +1,7 @@
 #include "actors/plan/stage_partition.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <limits>
@@ -21,8 +22,9 @@ struct Best {
 
 }  // namespace
 
-Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int num_stages,
-                                                 int64_t seq_len, int chunks_per_rank) {
+Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config,
+                                                 const StageWeights& weights, int chunks_per_rank) {
+  const int num_stages = static_cast<int>(weights.layer.size());
   const int layers = static_cast<int>(config.num_hidden_layers);
   if (num_stages < 1 || layers < num_stages) {
     const std::string needs =
@@ -36,10 +38,9 @@ Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int 
         num_stages / std::max(1, chunks_per_rank), needs, layers,
         layers / std::max(1, chunks_per_rank));
   }
-  const double layer = LayerFlops(config, seq_len).total();
   const auto cost = [&](int stage, int count) {
-    return count * layer + (stage == 0 ? EmbeddingFlops(config).total() : 0) +
-           (stage == num_stages - 1 ? HeadFlops(config).total() : 0);
+    return count * weights.layer[static_cast<size_t>(stage)] +
+           (stage == 0 ? weights.embedding : 0) + (stage == num_stages - 1 ? weights.head : 0);
   };
   // best[s][n]: the first s stages hold the first n layers.
   std::vector<std::vector<Best>> best(static_cast<size_t>(num_stages) + 1,
@@ -60,6 +61,45 @@ Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int 
     const int first = best[s][end].first_layer;
     stages[static_cast<size_t>(s) - 1] = {s - 1, num_stages, first, end - first};
     end = first;
+  }
+  return stages;
+}
+
+Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int num_stages,
+                                                 int64_t seq_len, int chunks_per_rank) {
+  const double layer = LayerFlops(config, seq_len).total();
+  return PartitionStages(
+      config,
+      {.layer = std::vector<double>(static_cast<size_t>(std::max(0, num_stages)), layer),
+       .embedding = EmbeddingFlops(config).total(),
+       .head = HeadFlops(config).total()},
+      chunks_per_rank);
+}
+
+Result<std::vector<StageLayout>> StagesOfLayers(const ModelConfig& config,
+                                                const std::vector<int>& stage_layers,
+                                                int num_stages) {
+  const auto refuse = [&](std::string why) {
+    return MakeError(ErrorCode::kInvalidSpec, "parallelism.stage_layers = [{}]: {}",
+                     fmt::join(stage_layers, ", "), std::move(why));
+  };
+  if (static_cast<int>(stage_layers.size()) != num_stages) {
+    return refuse(fmt::format("the schedule has {} stages: give a number for each", num_stages));
+  }
+  int64_t sum = 0;
+  for (const int layers : stage_layers) {
+    if (layers < 1) return refuse("every stage holds at least one layer");
+    sum += layers;
+  }
+  if (sum != config.num_hidden_layers) {
+    return refuse(fmt::format("they add up to {}, model.num_hidden_layers = {}", sum,
+                              config.num_hidden_layers));
+  }
+  std::vector<StageLayout> stages;
+  int first = 0;
+  for (int stage = 0; stage < num_stages; ++stage) {
+    stages.push_back({stage, num_stages, first, stage_layers[static_cast<size_t>(stage)]});
+    first += stages.back().num_layers;
   }
   return stages;
 }

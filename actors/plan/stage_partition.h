@@ -21,11 +21,29 @@ struct StageLayout {
   bool has_head() const { return stage == num_stages - 1; }
 };
 
-// The split whose dearest stage is cheapest, by LayerFlops, HeadFlops and EmbeddingFlops; among
-// equals the one whose stages differ least. num_hidden_layers < num_stages is refused
-// (parallelism.pp). `chunks_per_rank` of the stages lie on each rank.
+// What a stage's parts cost, in any one unit: a layer on each stage, what the first and the last
+// stage hold beside.
+struct StageWeights {
+  std::vector<double> layer{};  // per stage
+  double embedding = 0;
+  double head = 0;
+};
+
+// The split whose dearest stage is cheapest; among equals the one whose stages differ least.
+// num_hidden_layers < num_stages is refused (parallelism.pp). `chunks_per_rank` of the stages lie
+// on each rank.
+Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config,
+                                                 const StageWeights& weights,
+                                                 int chunks_per_rank = 1);
+// The same by LayerFlops, HeadFlops and EmbeddingFlops.
 Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int num_stages,
                                                  int64_t seq_len, int chunks_per_rank = 1);
+
+// As parallelism.stage_layers says: so many layers on each stage. Refused by that name unless there
+// are `num_stages` numbers of 1 and more that add up to the model's layers.
+Result<std::vector<StageLayout>> StagesOfLayers(const ModelConfig& config,
+                                                const std::vector<int>& stage_layers,
+                                                int num_stages);
 
 // Table indices of the parameters that the stage holds, ascending. A tied embedding is held by the
 // first and by the last stage.

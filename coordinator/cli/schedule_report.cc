@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "actors/schedule/generators.h"
+#include "actors/schedule/schedule_choice.h"
 
 namespace troupe {
 namespace {
@@ -241,7 +242,12 @@ std::string ListText() {
     text += fmt::format("  bubble       {}\n  activations  {}\n  messages     {} a microbatch\n",
                         info.bubble, info.peak, info.messages);
   }
-  return text;
+  return text +
+         fmt::format(
+             "\n{}\n  the fastest of these, also guided and free-run, by simulation with "
+             "the costs\n  given, that holds no more than --memory-limit (p times {:g} unless "
+             "given)\n",
+             kAutoSchedule, DefaultActivationLimit(1000) / 1000);
 }
 
 std::string ListJson() {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "actors/schedule/generators.h"
+#include "actors/schedule/schedule_choice.h"
 
 namespace troupe {
 namespace {
@@ -17,6 +18,7 @@ constexpr int64_t kCsvBytesMax = int64_t{64} << 20;
 constexpr int kRanksMax = 16384;
 constexpr int kMicrobatchesMax = 1 << 20;
 constexpr int64_t kActionsMax = 20'000'000;
+constexpr int64_t kActionsPerMicrobatchMax = 24;  // of a rank: four chunks, weights in four parts
 constexpr int kSamplesMax = 1'000'000;
 constexpr std::string_view kCompare = "compare";
 
@@ -284,8 +286,57 @@ Result<ExecutableSchedule> Executable(const ScheduleOptions& options, Schedule l
   return MakeExecutable(std::move(lists), settings);
 }
 
-Status ReadCosts(const ScheduleOptions& options, FileSystem& files, ScheduleRequest& request) {
-  ASSIGN_OR_RETURN(const UserCosts costs, ReadUserCosts(options.costs, files));
+// The schedule that simulation with these costs likes best; why goes to the remarks.
+Result<RequestedSchedule> Chosen(const ScheduleOptions& options, const UserCosts& costs,
+                                 std::vector<std::string>& remarks) {
+  const ExecutionSettings& execution = options.execution;
+  const std::pair<bool, const char*> chosen[] = {
+      {options.chunks.has_value(), "chunks"},
+      {options.group.has_value(), "group"},
+      {execution.executor.has_value(), "executor"},
+      {execution.activation_slack.has_value(), "activation-slack"},
+      {execution.weight_parts.has_value(), "weight-parts"},
+      {execution.backward_output.has_value(), "backward-output"}};
+  for (const auto& [given, flag] : chosen) {
+    if (given) return Refuse("--{}: schedule auto chooses it; leave it out", flag);
+  }
+  if (!options.ranks || !options.microbatches) {
+    return Refuse("schedule auto: give --stages P (ranks of the pipeline) and --microbatches M");
+  }
+  ChoiceOptions choice{
+      .num_ranks = *options.ranks,
+      .num_microbatches = *options.microbatches,
+      .activation_limit = options.memory_limit.value_or(DefaultActivationLimit(*options.ranks)),
+      .style = SettingStyle::kFlag};
+  if (execution.pairs) {
+    ASSIGN_OR_RETURN(choice.pairs, ParsePairMode(*execution.pairs));
+  }
+  if (kActionsPerMicrobatchMax * *options.ranks * *options.microbatches > kActionsMax) {
+    return Refuse("schedule auto: {} ranks × {} microbatches make too many actions; take fewer",
+                  *options.ranks, *options.microbatches);
+  }
+  double ticks = 0;  // the work of every schedule is the same, so the first's will do
+  choice.costs = [&](const Schedule& schedule) -> Result<CostModel> {
+    std::vector<std::string> unsaid;
+    ASSIGN_OR_RETURN(const auto times, StageTimesOf(costs, schedule, unsaid));
+    if (ticks == 0) {
+      // With room for schedules of more hops, and for noise.
+      constexpr double kRoom = 64;
+      ASSIGN_OR_RETURN(ticks, TicksPerUnit(kRoom * TotalTime(times, costs, schedule)));
+    }
+    return InTicks(times, costs, ticks);
+  };
+  ASSIGN_OR_RETURN(ScheduleChoice ranked, ChooseSchedule(choice));
+  const std::string unit = costs.unit.empty() ? "" : " " + costs.unit;
+  remarks.push_back(fmt::format("auto: {}", ReasonFor(ranked, choice, ticks, unit)));
+  ScheduleOrder& first = ranked.ranked.front();
+  return RequestedSchedule{
+      .name = first.spec.name,
+      .placement = std::string(PlacementName(InfoOf(first.spec.name).placement)),
+      .executable = std::move(first.executable)};
+}
+
+Status ReadCosts(const ScheduleOptions& options, const UserCosts& costs, ScheduleRequest& request) {
   std::vector<std::vector<StageTimes>> stages;
   double most = 0;
   for (const RequestedSchedule& requested : request.schedules) {
@@ -323,7 +374,13 @@ Result<ScheduleRequest> MakeScheduleRequest(const ScheduleOptions& options, File
   request.figures.held_for_weight = options.rho;
   request.figures.activations_max = options.memory_limit;
   const ListsReader reader(options, files, request.remarks);
+  ASSIGN_OR_RETURN(const UserCosts costs, ReadUserCosts(options.costs, files));
   for (const std::string& name : names) {
+    if (name == kAutoSchedule) {
+      ASSIGN_OR_RETURN(RequestedSchedule chosen, Chosen(options, costs, request.remarks));
+      request.schedules.push_back(std::move(chosen));
+      continue;
+    }
     ASSIGN_OR_RETURN(Named named, reader.Read(name, request.compare));
     RequestedSchedule requested{.name = named.lists.name, .placement = named.placement};
     if (request.figures.noise.straggler_rank >= named.lists.num_ranks) {
@@ -333,7 +390,7 @@ Result<ScheduleRequest> MakeScheduleRequest(const ScheduleOptions& options, File
     ASSIGN_OR_RETURN(requested.executable, Executable(options, std::move(named.lists)));
     request.schedules.push_back(std::move(requested));
   }
-  RETURN_IF_ERROR(ReadCosts(options, files, request));
+  RETURN_IF_ERROR(ReadCosts(costs, request));
   return request;
 }
 

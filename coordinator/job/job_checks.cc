@@ -11,6 +11,7 @@
 #include "actors/plan/job_plan.h"
 #include "actors/plan/model_config.h"
 #include "actors/schedule/generators.h"
+#include "actors/schedule/schedule_choice.h"
 #include "coordinator/job/yaml_walker.h"
 
 namespace troupe {
@@ -45,8 +46,8 @@ class Checker {
       for (Error& error : ReadBatch(spec_.batch(), p.dp()).errors) Add(std::move(error));
     }
     for (Error& error : ReadModelConfig(spec_.model()).errors) Add(std::move(error));
-    if (!CanonicalScheduleName(p.schedule()).ok()) {
-      std::vector<std::string_view> known;
+    if (p.schedule() != kAutoSchedule && !CanonicalScheduleName(p.schedule()).ok()) {
+      std::vector<std::string_view> known = {kAutoSchedule};
       for (const ScheduleInfo& schedule : KnownSchedules()) known.push_back(schedule.name);
       Refuse("parallelism.schedule = {}: use one of {}", Shown(p.schedule()),
              fmt::join(known, ", "));

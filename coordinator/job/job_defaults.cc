@@ -4,6 +4,7 @@
 #include <string>
 
 #include "actors/plan/batch_arithmetic.h"
+#include "actors/plan/job_orders.h"
 #include "actors/plan/train_schedule.h"
 #include "actors/schedule/generators.h"
 
@@ -42,10 +43,10 @@ void ModelDefaults(proto::Model* model, Provenance& provenance) {
   TROUPE_DEFAULT(model, "model", mlp_bias, false);
 }
 
-// A bidirectional schedule sums each direction's microbatches by itself. What cannot be laid out is
-// refused later.
+// A bidirectional schedule sums each direction's microbatches by itself; one that is yet to be
+// chosen keeps to one copy of the weights. What cannot be laid out is refused later.
 int Directions(const proto::Parallelism& parallelism, const proto::Batch& batch) {
-  if (parallelism.dp() < 1 || parallelism.pp() < 1) return 1;
+  if (parallelism.dp() < 1 || parallelism.pp() < 1 || ChoosesSchedule(parallelism)) return 1;
   const auto arithmetic = BatchOf(batch, parallelism.dp());
   if (!arithmetic.ok()) return 1;
   const auto train = TrainScheduleOf(parallelism, parallelism.pp(),

@@ -76,6 +76,7 @@ Status ReadSchedule(FileSystem& files, LoadedJob& job) {
 void Merge(const proto::JobSpec& own, proto::JobSpec& spec) {
   if (own.optimizer().betas_size() > 0) spec.mutable_optimizer()->clear_betas();
   if (own.model().eos_token_id_size() > 0) spec.mutable_model()->clear_eos_token_id();
+  if (own.parallelism().stage_layers_size() > 0) spec.mutable_parallelism()->clear_stage_layers();
   spec.MergeFrom(own);
 }
 

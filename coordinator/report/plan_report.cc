@@ -53,6 +53,9 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
   text += fmt::format("  schedule  {}: {} ranks x {} microbatches, makespan bubble {:.1f} %\n",
                       plan.train.name, ranks, plan.batch.num_microbatches,
                       100 * plan.simulation.idle.bubble_makespan);
+  if (!plan.reason.empty()) {
+    text += "            the choice of `auto` by operations; the ranks' own times will decide\n";
+  }
   if (cores > 0 && ranks > cores) {
     text += fmt::format("  cores     {} workers share {} core{}: a full run, only slower\n", ranks,
                         cores, cores == 1 ? "" : "s");

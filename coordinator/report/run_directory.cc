@@ -45,6 +45,7 @@ RunDirectory::RunDirectory(FileSystem& files, Clock& clock, std::string path)
 // ---- opening ---------------------------------------------------------------------------------
 
 Status RunDirectory::Open(const proto::SubmitRequest& request) {
+  spec_ = request.spec();
   num_workers_ = std::max(1, request.spec().resources().workers());
   command_line_ = request.command_line();
   opened_ns_ = drawn_ns_ = clock_.NowNs();
@@ -52,8 +53,7 @@ Status RunDirectory::Open(const proto::SubmitRequest& request) {
   RETURN_IF_ERROR(WriteFileAtomically(files_, In("job.yaml"), request.job_file()));
   RETURN_IF_ERROR(WriteFileAtomically(files_, In("job.effective.yaml"), request.effective_file()));
   ASSIGN_OR_RETURN(const JobPlan plan, MakeJobPlan(request.spec()));
-  RETURN_IF_ERROR(WriteFileAtomically(files_, In("plan.json"),
-                                      PlanJson(request.spec(), plan, ThisVectorIsa()) + "\n"));
+  RETURN_IF_ERROR(WritePlan(plan));
   pictures_.emplace(request.spec().name(), plan, ThisVectorIsa());
   WriteEnvironment();
   RETURN_IF_ERROR(OpenMetrics(request));
@@ -62,6 +62,11 @@ Status RunDirectory::Open(const proto::SubmitRequest& request) {
     if (!linked.ok()) Talk("{}\n", linked.error().message);
   }
   return {};
+}
+
+Status RunDirectory::WritePlan(const JobPlan& plan) {
+  return WriteFileAtomically(files_, In("plan.json"),
+                             PlanJson(spec_, plan, ThisVectorIsa()) + "\n");
 }
 
 Status RunDirectory::OpenMetrics(const proto::SubmitRequest& request) {
@@ -144,11 +149,9 @@ void RunDirectory::Draw() {
   drawn_ns_ = clock_.NowNs();
   if (!pictures_) return;
   const std::pair<const char*, std::string> pictures[] = {
-      {"schedule.svg", pictures_->ScheduleSvg()},
-      {"costs.json", pictures_->CostsJson()},
-      {"loss.svg", pictures_->LossSvg()},
-      {"memory.svg", pictures_->MemorySvg()},
-      {"memory.json", MemoryJson(memory_)}};
+      {"schedule.svg", pictures_->ScheduleSvg()}, {"schedule.csv", pictures_->ScheduleCsv()},
+      {"costs.json", pictures_->CostsJson()},     {"loss.svg", pictures_->LossSvg()},
+      {"memory.svg", pictures_->MemorySvg()},     {"memory.json", MemoryJson(memory_)}};
   for (const auto& [name, text] : pictures) {
     if (!text.empty()) Note(WriteFileAtomically(files_, In(name), text));
   }
@@ -177,6 +180,13 @@ void RunDirectory::WriteEnvironment() {
 
 void RunDirectory::Placed(const std::vector<std::string>& hosts) { hosts_ = hosts; }
 
+void RunDirectory::Planned(const std::vector<proto::Parallelism>& orders) {
+  const auto plan = MakeJobPlan(spec_, orders);
+  if (!plan.ok()) return;  // then no rank can plan either, and says so
+  Note(WritePlan(*plan));
+  if (pictures_) pictures_->Replan(*plan, ThisVectorIsa());
+}
+
 void RunDirectory::RankStarted(int32_t rank, const proto::Hello& hello) {
   clocks_.Add(rank, hello.steady_ns(), hello.wall_us());
   hellos_[rank] = hello;
@@ -203,7 +213,10 @@ void RunDirectory::StepDone(const proto::StepMetrics& m) {
   if (fullest > 0) {
     Scalar(m.step(), "memory/peak_gib", static_cast<double>(fullest) / kGibibyte);
   }
-  if (pictures_) pictures_->AddLoss(m.step(), m.loss());
+  if (pictures_) {
+    pictures_->AddLoss(m.step(), m.loss());
+    pictures_->AddStep(m.step(), m.order());
+  }
   if (clock_.NowNs() - drawn_ns_ > int64_t{kDrawEveryMs} * 1'000'000) Draw();
 }
 

@@ -4,7 +4,8 @@
 //
 //   job.yaml job.effective.yaml plan.json env.json result.json   written whole
 //   metrics.jsonl events.jsonl logs/ tb/ trace/                   appended to as the run goes
-//   schedule.svg loss.svg memory.svg memory.json costs.json       redrawn every kDrawEveryMs
+//   schedule.svg schedule.csv loss.svg memory.svg memory.json costs.json
+//                                                                 redrawn every kDrawEveryMs
 //
 //   D1. A resumed run keeps the metrics up to the step that it resumes from and drops the rest; a
 //       fresh run in a used directory drops all.
@@ -37,6 +38,7 @@ class RunDirectory : public JobRecorder {
 
   Status Open(const proto::SubmitRequest& request) override;
   void Placed(const std::vector<std::string>& hosts) override;
+  void Planned(const std::vector<proto::Parallelism>& orders) override;
   void RankSaid(int32_t rank, bool reference_run, const proto::FromRank& message) override;
   void RankLogged(int32_t rank, bool reference_run, const std::string& lines) override;
   void StateChanged(const proto::JobSummary& summary) override;
@@ -52,6 +54,7 @@ class RunDirectory : public JobRecorder {
   void Traced(int32_t rank, const proto::SpanBatch& batch);
   void RankReady(int32_t rank, const proto::Ready& ready);
   void WriteEnvironment();
+  Status WritePlan(const JobPlan& plan);
   void Draw();
   // Opens on first use; appends.
   void Append(const std::string& name, const std::string& text);
@@ -64,6 +67,7 @@ class RunDirectory : public JobRecorder {
   FileSystem& files_;
   Clock& clock_;
   const std::string path_;
+  proto::JobSpec spec_{};
   std::string command_line_{};
   int num_workers_ = 1;
   std::map<std::string, std::unique_ptr<WritableFile>> open_{};

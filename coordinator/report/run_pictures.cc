@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
-#include <optional>
 #include <utility>
 
+#include "actors/schedule/csv.h"
 #include "actors/schedule/drawing.h"
 #include "runtime/format/costs_file.h"
 
@@ -27,14 +27,6 @@ int32_t FullestRank(const JobPlan& plan, VectorIsa isa) {
   return fullest;
 }
 
-std::optional<ActionKind> ComputeKindNamed(std::string_view name) {
-  for (const auto kind : {ActionKind::kForward, ActionKind::kBackwardInput,
-                          ActionKind::kBackwardWeight, ActionKind::kBackward}) {
-    if (KindName(kind) == name) return kind;
-  }
-  return {};
-}
-
 double SumOf(const StackedSample& sample) {
   return std::accumulate(sample.values.begin(), sample.values.end(), 0.0);
 }
@@ -52,12 +44,16 @@ void Thin(std::vector<StackedSample>& samples) {
 }  // namespace
 
 RunPictures::RunPictures(std::string job_name, const JobPlan& plan, VectorIsa isa)
-    : job_name_(std::move(job_name)),
-      schedule_(plan.train),
-      policy_(plan.policy),
-      fullest_rank_(FullestRank(plan, isa)) {
+    : job_name_(std::move(job_name)), steps_(plan) {
   loss_.name = "train";
   validation_loss_.name = "validation";
+  Replan(plan, isa);
+}
+
+void RunPictures::Replan(const JobPlan& plan, VectorIsa isa) {
+  steps_ = MeasuredSteps(plan);
+  num_ranks_ = plan.train.num_ranks;
+  fullest_rank_ = FullestRank(plan, isa);
 }
 
 void RunPictures::AddLoss(int64_t step, double loss) {
@@ -84,46 +80,6 @@ void RunPictures::AddMemory(int32_t rank, double seconds, const proto::MemoryRep
   if (memory_.samples.size() > kMemorySamplesMax) Thin(memory_.samples);
 }
 
-RunPictures::Gathering& RunPictures::GatheringOf(int64_t step) {
-  const auto [found, fresh] = gathering_.try_emplace(step);
-  Gathering& gathering = found->second;
-  if (!fresh) return gathering;
-  gathering.timeline.num_ranks = schedule_.num_ranks;
-  for (const auto& actions : schedule_.ranks) {
-    gathering.missing.push_back(static_cast<size_t>(
-        std::ranges::count_if(actions, [](const Action& a) { return IsCompute(a.kind); })));
-    gathering.ranks_missing += gathering.missing.back() > 0 ? 1 : 0;
-  }
-  if (gathering_.size() > kStepsGatheredMax && gathering_.begin() != found) {
-    gathering_.erase(gathering_.begin());
-  }
-  return gathering;
-}
-
-void RunPictures::AddSpan(int32_t rank, const proto::Span& span) {
-  const auto kind = ComputeKindNamed(span.name());
-  const bool known = rank >= 0 && rank < schedule_.num_ranks && span.stage() >= 0 &&
-                     span.stage() < schedule_.num_stages && span.step() > whole_step_;
-  if (!kind || !known || schedule_.num_ranks > kRanksDrawnMax) return;
-  Gathering& gathering = GatheringOf(span.step());
-  size_t& missing = gathering.missing[static_cast<size_t>(rank)];
-  // Evaluation after a step carries the step's number, and a rank tells its spans in order: what
-  // comes after the rank's last action is not the step's.
-  if (missing == 0) return;
-  Bar bar{.rank = Rank(rank)};
-  bar.action.stage = StageId(span.stage());
-  bar.action.kind = *kind;
-  bar.action.microbatch = MicrobatchId(span.microbatch());
-  bar.start_ns = span.start_ns();
-  bar.end_ns = span.end_ns();
-  bar.cpu_ns = span.cpu_ns() > 0 ? span.cpu_ns() : span.end_ns() - span.start_ns();
-  gathering.timeline.bars.push_back(bar);
-  if (--missing > 0 || --gathering.ranks_missing > 0) return;
-  whole_ = std::move(gathering.timeline);
-  whole_step_ = span.step();
-  gathering_.erase(gathering_.begin(), gathering_.upper_bound(whole_step_));
-}
-
 std::string RunPictures::LossSvg() const {
   if (loss_.points.empty()) return "";
   std::vector<ChartSeries> series = {loss_};
@@ -139,10 +95,9 @@ std::string RunPictures::MemorySvg() const {
                     .points = {{data.samples.front().x, memory_predicted_},
                                {data.samples.back().x, memory_predicted_}},
                     .dashed = true};
-  const std::string whose =
-      schedule_.num_ranks == 1
-          ? "memory of the worker"
-          : fmt::format("memory of rank {}, the fullest of {}", fullest_rank_, schedule_.num_ranks);
+  const std::string whose = num_ranks_ == 1 ? "memory of the worker"
+                                            : fmt::format("memory of rank {}, the fullest of {}",
+                                                          fullest_rank_, num_ranks_);
   return StackedAreaChart(data, {.title = fmt::format("{} · {}", job_name_, whose),
                                  .x_label = "time (s)",
                                  .y_label = "memory",
@@ -151,34 +106,37 @@ std::string RunPictures::MemorySvg() const {
 }
 
 std::string RunPictures::ScheduleSvg() const {
-  if (whole_step_ == 0) return "";
+  if (steps_.step() == 0) return "";
+  const Timeline& measured = steps_.timeline();
+  const auto& [schedule, policy, ascending] = steps_.order();
   std::vector<Panel> panels;
-  panels.push_back({fmt::format("measured, step {}", whole_step_), whole_});
+  panels.push_back({fmt::format("measured, step {}", steps_.step()), measured});
   if (auto planned =
-          Simulate(schedule_, MeasuredCosts(whole_, schedule_.num_stages), {.policy = policy_});
+          Simulate(schedule, MeasuredCosts(measured, schedule.num_stages), {.policy = policy});
       planned.ok()) {
     panels.push_back(
         {"planned: the same actions, each rank on a core of its own", planned->timeline});
   }
-  return DrawSvg(panels, {.title = fmt::format("{} · {} · {} ranks × {} microbatches", job_name_,
-                                               schedule_.name, schedule_.num_ranks,
-                                               schedule_.num_microbatches)});
+  return DrawSvg(panels,
+                 {.title = fmt::format("{} · {} · {} ranks × {} microbatches", job_name_,
+                                       schedule.name, num_ranks_, schedule.num_microbatches)});
 }
 
 std::string RunPictures::CostsJson() const {
-  if (whole_step_ == 0) return "";
+  if (steps_.step() == 0) return "";
   constexpr double kNsPerMs = 1e6;
-  const CostModel measured = MeasuredCosts(whole_, schedule_.num_stages);
-  CostsFile file{.unit = "ms", .step = whole_step_};
-  const int chain = schedule_.StagesPerDirection();
+  const Schedule& schedule = steps_.order().schedule;
+  const CostModel measured = MeasuredCosts(steps_.timeline(), schedule.num_stages);
+  CostsFile file{.unit = "ms", .step = steps_.step()};
+  const int chain = schedule.StagesPerDirection();
   for (int stage = 0; stage < chain; ++stage) {
     // Both directions run the same layers.
     const auto ms = [&](int64_t StageCost::*time_ns) {
       double sum_ns = 0;
-      for (int s = stage; s < schedule_.num_stages; s += chain) {
+      for (int s = stage; s < schedule.num_stages; s += chain) {
         sum_ns += static_cast<double>(measured.stages[static_cast<size_t>(s)].*time_ns);
       }
-      return sum_ns / schedule_.num_directions / kNsPerMs;
+      return sum_ns / schedule.num_directions / kNsPerMs;
     };
     StageTimes& times = file.stages.emplace_back();
     times.forward = ms(&StageCost::forward_ns);
@@ -192,6 +150,10 @@ std::string RunPictures::CostsJson() const {
     }
   }
   return CostsFileJson(file);
+}
+
+std::string RunPictures::ScheduleCsv() const {
+  return steps_.step() == 0 ? "" : ToCsv(steps_.AsRun());
 }
 
 CostModel MeasuredCosts(const Timeline& measured, int num_stages) {

@@ -1,0 +1,114 @@
+#include "actors/model/measured_costs.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "actors/model/stage_model.h"
+
+namespace troupe {
+namespace {
+
+constexpr int kRuns = 3;
+constexpr int kStages = 3;  // first, middle and last: one layer each
+constexpr uint64_t kSeed = 1;
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(const Clock& clock) : clock_(clock) {}
+  template <typename Work>
+  int64_t Ns(const Work& work) const {
+    const int64_t start_ns = clock_.NowNs();
+    work();
+    return clock_.NowNs() - start_ns;
+  }
+
+ private:
+  const Clock& clock_;
+};
+
+// One stage of one layer, at its least.
+StageCost StageTimes(const StageModelOptions& options, const ParameterTable& table,
+                     const Stopwatch& stopwatch) {
+  MemoryLedger ledger;
+  StageModel model(options, table, ledger);
+  model.parameters().Initialize(kSeed);
+  model.WeightsChanged();
+  const auto num_bytes = static_cast<size_t>(model.boundary_bytes());
+  const std::vector<std::byte> boundary(num_bytes);
+  const std::vector<int32_t> tokens(static_cast<size_t>(options.shape.batch.micro_batch_size *
+                                                        (options.shape.batch.seq_len + 1)));
+  const StageLayout& layout = options.shape.layout;
+  const std::span<const std::byte> input =
+      layout.has_embedding() ? std::span<const std::byte>() : std::span(boundary);
+  const std::span<const std::byte> gradient =
+      layout.has_head() ? std::span<const std::byte>() : std::span(boundary);
+  constexpr int64_t kLong = std::numeric_limits<int64_t>::max();
+  StageCost least{.forward_ns = kLong, .backward_input_ns = kLong, .backward_weight_ns = kLong};
+  for (int run = 0; run <= kRuns; ++run) {
+    const int64_t f = stopwatch.Ns([&] { model.Forward(0, input, tokens); });
+    const int64_t b = stopwatch.Ns([&] { model.BackwardInput(0, gradient); });
+    const int64_t w = stopwatch.Ns([&] { model.BackwardWeight(0); });
+    if (run == 0) continue;
+    least.forward_ns = std::min(least.forward_ns, f);
+    least.backward_input_ns = std::min(least.backward_input_ns, b);
+    least.backward_weight_ns = std::min(least.backward_weight_ns, w);
+  }
+  return least;
+}
+
+StageCost Beside(const StageCost& stage, const StageCost& layer) {
+  const auto more = [](int64_t a, int64_t b) { return std::max<int64_t>(0, a - b); };
+  return {.forward_ns = more(stage.forward_ns, layer.forward_ns),
+          .backward_input_ns = more(stage.backward_input_ns, layer.backward_input_ns),
+          .backward_weight_ns = more(stage.backward_weight_ns, layer.backward_weight_ns)};
+}
+
+// Shared memory takes a copy in and a copy out; what a network takes beyond that is not measured.
+int64_t HopNs(int64_t num_bytes, const Stopwatch& stopwatch) {
+  const std::vector<std::byte> from(static_cast<size_t>(num_bytes));
+  std::vector<std::byte> to(from.size());
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (int run = 0; run <= kRuns; ++run) {
+    const int64_t ns = stopwatch.Ns([&] {
+      std::memcpy(to.data(), from.data(), from.size());
+      // The copy must not be optimised away.
+      asm volatile("" : : "r"(to.data()) : "memory");
+    });
+    if (run > 0) least = std::min(least, ns);
+  }
+  return 2 * least;
+}
+
+}  // namespace
+
+ModelCosts MeasureModelCosts(const ModelConfig& config, const BatchArithmetic& batch,
+                             const NumberWidths& widths, DType dtype, int num_threads,
+                             const Clock& clock) {
+  ModelConfig small = config;
+  small.num_hidden_layers = kStages;
+  const ParameterTable table(small);
+  const Stopwatch stopwatch(clock);
+  StageModelOptions options{.dtype = dtype};
+  options.shape = {.config = small,
+                   .batch = batch,
+                   .widths = widths,
+                   .halves = true,
+                   .num_threads = num_threads};
+  options.shape.batch.num_microbatches = 1;
+  options.shape.batch.gradient_groups = 1;
+  const auto times = [&](int stage) {
+    options.shape.layout = {
+        .stage = stage, .num_stages = kStages, .first_layer = stage, .num_layers = 1};
+    return StageTimes(options, table, stopwatch);
+  };
+  ModelCosts costs{.layer = times(1)};
+  costs.embedding = Beside(times(0), costs.layer);
+  costs.head = Beside(times(kStages - 1), costs.layer);
+  costs.hop_ns =
+      HopNs(batch.tokens_per_microbatch() * config.hidden_size * widths.compute_bytes, stopwatch);
+  return costs;
+}
+
+}  // namespace troupe

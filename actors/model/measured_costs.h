@@ -1,0 +1,19 @@
+// What the parts of a model take on this machine, by running them: one layer, the head, the
+// embedding, on one microbatch of the job's size. Called by a rank before it says Hello, where the
+// job's schedule or partition hangs on it.
+#pragma once
+
+#include "actors/plan/memory_model.h"
+#include "actors/plan/model_costs.h"
+#include "kernels/tensor_view.h"
+#include "runtime/base/clock.h"
+
+namespace troupe {
+
+// Blocks the thread for some twenty layers' worth of work, and holds at most one layer and the
+// head. Wall time, the least of a few runs each, after one that warms up.
+ModelCosts MeasureModelCosts(const ModelConfig& config, const BatchArithmetic& batch,
+                             const NumberWidths& widths, DType dtype, int num_threads,
+                             const Clock& clock);
+
+}  // namespace troupe

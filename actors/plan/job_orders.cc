@@ -1,0 +1,100 @@
+#include "actors/plan/job_orders.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "actors/plan/mesh.h"
+#include "actors/schedule/schedule_choice.h"
+
+namespace troupe {
+namespace {
+
+Status RefuseChosenKeys(const proto::Parallelism& p) {
+  const std::pair<bool, const char*> keys[] = {
+      {p.has_virtual_stages(), "virtual_stages"},     {p.has_executor(), "executor"},
+      {p.has_activation_slack(), "activation_slack"}, {p.has_weight_parts(), "weight_parts"},
+      {p.has_backward_output(), "backward_output"},   {p.stage_layers_size() > 0, "stage_layers"}};
+  for (const auto& [given, key] : keys) {
+    if (!given) continue;
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "parallelism.{} beside parallelism.schedule = auto, which chooses it: leave "
+                     "it out, or name a schedule",
+                     key);
+  }
+  return {};
+}
+
+proto::Parallelism InKeys(const proto::Parallelism& asked, const ScheduleOrder& order,
+                          const std::vector<StageLayout>& stages) {
+  proto::Parallelism keys = asked;
+  keys.set_schedule(order.spec.name);
+  keys.clear_activation_limit();
+  if (order.spec.chunks_per_rank > 1) keys.set_virtual_stages(order.spec.chunks_per_rank);
+  const ExecutionSettings& settings = order.settings;
+  if (settings.executor) keys.set_executor(*settings.executor);
+  if (settings.activation_slack) keys.set_activation_slack(*settings.activation_slack);
+  if (settings.activation_limit) keys.set_activation_limit(*settings.activation_limit);
+  if (settings.weight_parts) keys.set_weight_parts(*settings.weight_parts);
+  for (const StageLayout& stage : stages) keys.add_stage_layers(stage.num_layers);
+  return keys;
+}
+
+}  // namespace
+
+bool ChoosesSchedule(const proto::Parallelism& parallelism) {
+  return parallelism.schedule() == kAutoSchedule && !parallelism.has_schedule_actions();
+}
+
+bool MeasuresCosts(const proto::JobSpec& spec) {
+  return ChoosesSchedule(spec.parallelism()) || spec.parallelism().rebalance();
+}
+
+Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const ModelCosts> costs) {
+  const proto::Parallelism& asked = spec.parallelism();
+  if (!ChoosesSchedule(asked)) return JobOrders{.orders = {asked}};
+  RETURN_IF_ERROR(RefuseChosenKeys(asked));
+  ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigOf(spec.model()));
+  ASSIGN_OR_RETURN(const Mesh mesh, Mesh::FromSpec(asked));
+  ASSIGN_OR_RETURN(const BatchArithmetic batch, BatchOf(spec.batch(), mesh.extent(Axis::kDp)));
+  const int ranks = mesh.extent(Axis::kPp);
+  const auto partition = [&](const Schedule& schedule) {
+    return PartitionStages(config, WeightsOf(schedule, costs),
+                           schedule.StagesPerDirection() / ranks);
+  };
+  ChoiceOptions options{.num_ranks = ranks,
+                        .num_microbatches = batch.num_microbatches,
+                        .activation_limit = asked.has_activation_limit()
+                                                ? asked.activation_limit()
+                                                : DefaultActivationLimit(ranks),
+                        .replicas = spec.batch().gradient_groups() == 2};
+  if (asked.has_pairs()) {
+    ASSIGN_OR_RETURN(options.pairs, ParsePairMode(asked.pairs()));
+  }
+  options.costs = [&](const Schedule& schedule) -> Result<CostModel> {
+    ASSIGN_OR_RETURN(const std::vector<StageLayout> stages, partition(schedule));
+    return StageCostsOf(schedule, stages, costs);
+  };
+  ASSIGN_OR_RETURN(const ScheduleChoice choice, ChooseSchedule(options));
+  const Schedule& taken = choice.ranked.front().executable.schedule;
+  ASSIGN_OR_RETURN(const std::vector<StageLayout> stages, partition(taken));
+  JobOrders decided{.reason = ReasonFor(choice, options)};
+  for (const ScheduleOrder& order : choice.ranked) {
+    const Schedule& schedule = order.executable.schedule;
+    const bool alike =
+        schedule.placement == taken.placement && schedule.num_directions == taken.num_directions;
+    if (alike && decided.orders.size() < kOrdersMax) {
+      decided.orders.push_back(InKeys(asked, order, stages));
+    }
+  }
+  return decided;
+}
+
+Result<JobOrders> DecideOrders(const proto::JobSpec& spec) {
+  ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigOf(spec.model()));
+  ASSIGN_OR_RETURN(const Mesh mesh, Mesh::FromSpec(spec.parallelism()));
+  ASSIGN_OR_RETURN(const BatchArithmetic batch, BatchOf(spec.batch(), mesh.extent(Axis::kDp)));
+  const ModelCosts costs = CostsByFlops(config, batch);
+  return DecideOrders(spec, {&costs, 1});
+}
+
+}  // namespace troupe

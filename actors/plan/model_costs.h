@@ -1,0 +1,48 @@
+// What the parts of a model take for one microbatch, measured by a rank or counted in FLOPs, and
+// what stages take that are made of them. Pure.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "actors/plan/batch_arithmetic.h"
+#include "actors/plan/model_config.h"
+#include "actors/plan/stage_partition.h"
+#include "actors/schedule/action_costs.h"
+#include "proto/worker.pb.h"
+
+namespace troupe {
+
+struct ModelCosts {
+  StageCost layer{};      // one decoder layer
+  StageCost embedding{};  // beside the layers of the first stage
+  StageCost head{};       // beside the layers of the last stage: final norm, head and loss
+  int64_t hop_ns = 0;     // a boundary tensor from one rank to another
+};
+
+// By floating-point operations (cost_model.h): 1 ns is a thousand of them, hops are free.
+ModelCosts CostsByFlops(const ModelConfig& config, const BatchArithmetic& batch);
+
+proto::ModelCosts ToProto(const ModelCosts& costs);
+ModelCosts FromProto(const proto::ModelCosts& costs);
+
+// Ranks on like hardware ("hardware" is one text a rank) take alike: of each group the least of
+// every time. A rank that was disturbed while it measured does not count as slow.
+std::vector<ModelCosts> LeastOfAlike(std::span<const ModelCosts> costs,
+                                     std::span<const std::string> hardware);
+
+// Everything but the hop, times `factor`.
+ModelCosts Scaled(const ModelCosts& costs, double factor);
+
+// `costs` are of every rank, by number, or of one rank alone that stands for all.
+const ModelCosts& CostsOfRank(std::span<const ModelCosts> costs, Rank rank);
+
+// What every stage of `schedule` takes on the rank that holds it. `stages`: of one direction.
+CostModel StageCostsOf(const Schedule& schedule, std::span<const StageLayout> stages,
+                       std::span<const ModelCosts> costs);
+
+// What weighs how much where: for the partition of stages over these ranks.
+StageWeights WeightsOf(const Schedule& schedule, std::span<const ModelCosts> costs);
+
+}  // namespace troupe

@@ -1,0 +1,116 @@
+#include "coordinator/report/measured_steps.h"
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "actors/schedule/transforms.h"
+
+namespace troupe {
+namespace {
+
+std::optional<ActionKind> ComputeKindNamed(std::string_view name) {
+  for (const auto kind : {ActionKind::kForward, ActionKind::kBackwardInput,
+                          ActionKind::kBackwardWeight, ActionKind::kBackward}) {
+    if (KindName(kind) == name) return kind;
+  }
+  return {};
+}
+
+using ActionKey = std::tuple<StageId, ActionKind, MicrobatchId, int>;  // with the part
+
+// A span does not tell part and pair; a stage runs the parts of a weight gradient in their order.
+void Identify(std::vector<Bar>& bars, const std::vector<Action>& list) {
+  std::map<ActionKey, const Action*> listed;
+  for (const Action& action : list) {
+    listed[{action.stage, action.kind, action.microbatch, action.part}] = &action;
+  }
+  std::map<ActionKey, int> parts;
+  for (Bar& bar : bars) {
+    const Action& told = bar.action;
+    const int part = parts[{told.stage, told.kind, told.microbatch, 0}]++;
+    const auto found = listed.find({told.stage, told.kind, told.microbatch, part});
+    if (found != listed.end()) bar.action = *found->second;
+  }
+}
+
+}  // namespace
+
+MeasuredSteps::MeasuredSteps(const JobPlan& plan)
+    : orders_{{.schedule = plan.train, .policy = plan.policy, .ascending = plan.ascending}} {
+  orders_.insert(orders_.end(), plan.others.begin(), plan.others.end());
+  for (const TrainSchedule& order : orders_) {
+    std::vector<size_t>& ranks = num_actions_.emplace_back();
+    for (const auto& actions : order.schedule.ranks) {
+      ranks.push_back(static_cast<size_t>(
+          std::ranges::count_if(actions, [](const Action& a) { return IsCompute(a.kind); })));
+    }
+  }
+}
+
+MeasuredSteps::Gathering& MeasuredSteps::GatheringOf(int64_t step) {
+  const auto [found, fresh] = gathering_.try_emplace(step);
+  Gathering& gathering = found->second;
+  if (!fresh) return gathering;
+  gathering.bars.resize(static_cast<size_t>(orders_.front().schedule.num_ranks));
+  if (orders_.size() == 1) gathering.order = 0;
+  if (gathering_.size() > kStepsGatheredMax && gathering_.begin() != found) {
+    gathering_.erase(gathering_.begin());
+  }
+  return gathering;
+}
+
+void MeasuredSteps::AddStep(int64_t step, int32_t order) {
+  const bool known = order >= 0 && static_cast<size_t>(order) < orders_.size();
+  if (!known || step <= whole_step_) return;
+  GatheringOf(step).order = static_cast<size_t>(order);
+  KeepIfWhole(step);
+}
+
+void MeasuredSteps::AddSpan(int32_t rank, const proto::Span& span) {
+  const Schedule& any = orders_.front().schedule;
+  const auto kind = ComputeKindNamed(span.name());
+  const bool known = rank >= 0 && rank < any.num_ranks && span.stage() >= 0 &&
+                     span.stage() < any.num_stages && span.step() > whole_step_;
+  if (!kind || !known || any.num_ranks > kRanksGatheredMax) return;
+  std::vector<Bar>& bars = GatheringOf(span.step()).bars[static_cast<size_t>(rank)];
+  // Evaluation after a step carries the step's number, and a rank tells its spans in order: what
+  // comes after the rank's last action is not the step's.
+  size_t most = 0;
+  for (const auto& ranks : num_actions_) most = std::max(most, ranks[static_cast<size_t>(rank)]);
+  if (bars.size() == most) return;
+  Bar bar{.rank = Rank(rank)};
+  bar.action.stage = StageId(span.stage());
+  bar.action.kind = *kind;
+  bar.action.microbatch = MicrobatchId(span.microbatch());
+  bar.start_ns = span.start_ns();
+  bar.end_ns = span.end_ns();
+  bar.cpu_ns = span.cpu_ns() > 0 ? span.cpu_ns() : span.end_ns() - span.start_ns();
+  bars.push_back(bar);
+  KeepIfWhole(span.step());
+}
+
+void MeasuredSteps::KeepIfWhole(int64_t step) {
+  const auto found = gathering_.find(step);
+  if (found == gathering_.end() || !found->second.order) return;
+  Gathering& gathering = found->second;
+  const std::vector<size_t>& num_actions = num_actions_[*gathering.order];
+  for (size_t rank = 0; rank < num_actions.size(); ++rank) {
+    if (gathering.bars[rank].size() < num_actions[rank]) return;
+  }
+  const Schedule& schedule = orders_[*gathering.order].schedule;
+  whole_ = {.num_ranks = schedule.num_ranks};
+  for (size_t rank = 0; rank < num_actions.size(); ++rank) {
+    std::vector<Bar>& bars = gathering.bars[rank];
+    bars.resize(num_actions[rank]);
+    Identify(bars, schedule.ranks[rank]);
+    whole_.bars.insert(whole_.bars.end(), bars.begin(), bars.end());
+  }
+  whole_order_ = *gathering.order;
+  whole_step_ = step;
+  gathering_.erase(gathering_.begin(), gathering_.upper_bound(step));
+}
+
+Schedule MeasuredSteps::AsRun() const { return Frozen(order().schedule, whole_); }
+
+}  // namespace troupe
