@@ -7,7 +7,6 @@
 #include <cstring>
 #include <utility>
 
-#include "actors/plan/job_orders.h"
 #include "actors/plan/job_plan.h"
 
 namespace troupe {
@@ -168,38 +167,18 @@ void JobLife::OnHello(int32_t rank, const proto::Hello& hello) {
                 fmt::format("{} runs another build than {}: install the same binaries everywhere",
                             RankInWords(static_cast<int32_t>(r)), RankInWords(0)));
   }
-  const std::vector<ModelCosts> costs = MeasuredCosts();
-  if (const Status decided = DecideOrders(costs); !decided.ok()) {
-    return Fail(decided.error().code, decided.error().message);
+  if (!reference_run_) {
+    std::vector<proto::Hello> hellos;
+    for (const RankState& rank : ranks_) hellos.push_back(*rank.hello);
+    if (const Status decided = decided_.Decide(request_.spec(), hellos); !decided.ok()) {
+      return Fail(decided.error().code, decided.error().message);
+    }
+    if (recorder_ && !decided_.orders().empty()) recorder_->Planned(decided_.orders());
   }
-  IntroducePeers(costs);
+  IntroducePeers();
 }
 
-// What each rank takes; empty where the job did not ask.
-std::vector<ModelCosts> JobLife::MeasuredCosts() const {
-  if (reference_run_ || !MeasuresCosts(request_.spec())) return {};
-  std::vector<ModelCosts> costs;
-  std::vector<std::string> hardware;
-  for (const RankState& rank : ranks_) {
-    costs.push_back(FromProto(rank.hello->costs()));
-    hardware.push_back(rank.hello->cpu());
-  }
-  return LeastOfAlike(costs, hardware);
-}
-
-// The orders of a run whose layers have moved are decided already.
-Status JobLife::DecideOrders(const std::vector<ModelCosts>& costs) {
-  if (costs.empty() || !ChoosesSchedule(request_.spec().parallelism()) || !orders_.empty()) {
-    return {};
-  }
-  ASSIGN_OR_RETURN(JobOrders decided, troupe::DecideOrders(request_.spec(), costs));
-  orders_ = std::move(decided.orders);
-  reason_ = fmt::format("schedule auto: {}", decided.reason);
-  if (recorder_) recorder_->Planned(orders_);
-  return {};
-}
-
-void JobLife::IntroducePeers(const std::vector<ModelCosts>& costs) {
+void JobLife::IntroducePeers() {
   proto::ToRank order;
   auto* peers = order.mutable_peers();
   for (size_t r = 0; r < ranks_.size(); ++r) {
@@ -208,11 +187,7 @@ void JobLife::IntroducePeers(const std::vector<ModelCosts>& costs) {
     peer->set_address(ranks_[r].hello->transport_address());
     peer->set_host(state_.hosts.at(ranks_[r].place.host).name);
   }
-  for (const ModelCosts& of_rank : costs) *peers->add_costs() = ToProto(of_rank);
-  if (!reference_run_) {
-    peers->mutable_orders()->Assign(orders_.begin(), orders_.end());
-    peers->set_reason(reason_);
-  }
+  if (!reference_run_) decided_.WriteTo(*peers);
   TellAll(order);
 }
 
@@ -462,13 +437,8 @@ void JobLife::PhaseOver() {
 
 // The same ranks start anew with other layers each, from the checkpoint that they just wrote.
 void JobLife::MoveLayers(const proto::Finished& finished) {
-  if (orders_.empty()) orders_ = {request_.spec().parallelism()};
-  for (proto::Parallelism& order : orders_) {
-    *order.mutable_stage_layers() = finished.stage_layers();
-  }
-  reason_.clear();
+  decided_.Move(request_.spec(), {finished.stage_layers().begin(), finished.stage_layers().end()});
   resume_from_ = finished.checkpoint();
-  if (recorder_) recorder_->Planned(orders_);
   for (RankState& rank : ranks_) rank = RankState{.place = rank.place};
   SetState(proto::JOB_STATE_STARTING);
   Spawn(request_.spec());

@@ -19,7 +19,7 @@
 #include <string>
 #include <vector>
 
-#include "actors/plan/model_costs.h"
+#include "coordinator/decided_orders.h"
 #include "coordinator/parity.h"
 #include "coordinator/state.h"
 
@@ -87,9 +87,7 @@ class JobLife {
   void Tell(int32_t rank, const proto::ToRank& order);
   void TellAll(const proto::ToRank& order);
   void OnHello(int32_t rank, const proto::Hello& hello);
-  std::vector<ModelCosts> MeasuredCosts() const;
-  Status DecideOrders(const std::vector<ModelCosts>& costs);
-  void IntroducePeers(const std::vector<ModelCosts>& costs);
+  void IntroducePeers();
   void OnReady(int32_t rank);
   void OnFinished(int32_t rank, const proto::Finished& finished);
   // Kills what still runs; the job ends as failed when everything has exited.
@@ -129,8 +127,7 @@ class JobLife {
   TimerId cancel_timer_{};
   RunTrace main_trace_{};
   RunTrace reference_trace_{};
-  std::vector<proto::Parallelism> orders_{};  // decided; empty: as the spec says
-  std::string reason_{};                      // of the decision
+  DecidedOrders decided_{};
   std::string resume_from_{};
   std::string parity_{};
   std::string checkpoint_{};

@@ -46,7 +46,9 @@ class Checker {
       for (Error& error : ReadBatch(spec_.batch(), p.dp()).errors) Add(std::move(error));
     }
     for (Error& error : ReadModelConfig(spec_.model()).errors) Add(std::move(error));
-    if (p.schedule() != kAutoSchedule && !CanonicalScheduleName(p.schedule()).ok()) {
+    // A file's lists go under a name of their own.
+    if (!p.has_schedule_actions() && p.schedule() != kAutoSchedule &&
+        !CanonicalScheduleName(p.schedule()).ok()) {
       std::vector<std::string_view> known = {kAutoSchedule};
       for (const ScheduleInfo& schedule : KnownSchedules()) known.push_back(schedule.name);
       Refuse("parallelism.schedule = {}: use one of {}", Shown(p.schedule()),

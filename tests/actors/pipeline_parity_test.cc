@@ -129,6 +129,28 @@ TEST(PipelineParity, AnyScheduleComputesWhatOneWorkerComputes) {
   for (const char* mode : {"strict", "guided", "free-run"}) EXPECT_GT(drawn[mode], 0) << mode;
 }
 
+// A re-plan between two steps: whole backwards, halves, parts and what is ready, in turn.
+TEST(PipelineParity, AnyOrderMayFollowAnother) {
+  EXPECT_TRUE(rc::check("losses, gradient norms and weights are bit-equal", [] {
+    SmallModel model = Drawn();
+    const std::string name = *rc::gen::elementOf(std::vector<std::string>{"zb-h1", "zb-v"});
+    DrawnRun first = DrawRun(name, model);
+    first.policy = DrawPolicy(first.train);
+    std::vector<TrainSchedule> others;
+    for (int i = *rc::gen::inRange(1, 3); i > 0; --i) {
+      Schedule lists = Lists(name == "zb-v" ? "v-half" : "1f1b", first.train.num_ranks,
+                             first.train.num_microbatches);
+      lists = WithWeightParts(lists, *rc::gen::inRange(1, 4));
+      others.push_back({.schedule = lists, .policy = DrawPolicy(lists)});
+    }
+    const Outcome one = OnOneWorker(model);
+    const Outcome many = ModelJob(model, first.train, first.policy, {}, others).Run();
+    RC_ASSERT(many.losses == one.losses);
+    RC_ASSERT(many.norms == one.norms);
+    RC_ASSERT(many.weights == one.weights);
+  }));
+}
+
 // A schedule that somebody wrote may run backwards in descending order; sums then round otherwise.
 TEST(PipelineParity, DescendingBackwardsComeCloseToOneWorker) {
   EXPECT_TRUE(rc::check("losses to 1e-6 relative, weights to 1e-3 of a tensor's largest", [] {

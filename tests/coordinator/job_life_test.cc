@@ -5,6 +5,7 @@
 
 #include <csignal>
 
+#include "actors/plan/job_plan.h"
 #include "tests/coordinator/harness.h"
 
 namespace troupe {
@@ -350,6 +351,111 @@ TEST_F(ParityLifeTest, AReferenceThatDiesIsNamedAsSuch) {
   EXPECT_EQ(job_.summary().exit_code(), 5);
   EXPECT_THAT(job_.summary().reason(), HasSubstr("reference run's rank 0"));
   EXPECT_THAT(job_.summary().reason(), HasSubstr("(SIGSEGV)"));
+}
+
+// ---- auto and moved layers --------------------------------------------------------------------
+
+// Measured by every rank on the same hardware; the second was disturbed.
+void HelloWithCosts(Harness& h, JobLife& job, int32_t rank, int64_t layer_ns, uint64_t epoch = 1) {
+  proto::FromRank message;
+  message.mutable_hello()->set_pid(4711 + rank);
+  message.mutable_hello()->set_build("b");
+  message.mutable_hello()->set_cpu("a CPU");
+  const StageCost layer{layer_ns, layer_ns, layer_ns};
+  *message.mutable_hello()->mutable_costs() =
+      ToProto({.layer = layer, .embedding = {}, .head = layer, .hop_ns = 1000});
+  h.Says(job, rank, message, epoch);
+}
+
+TEST_F(JobLifeTest, AutoIsDecidedWhenEveryRankHasMeasured) {
+  const HostId host = h.Join("a", 2);
+  proto::JobSpec spec = SmallJob(2);
+  spec.mutable_parallelism()->set_schedule("auto");
+  JobLife& job = h.Submitted(spec);
+  EXPECT_EQ(h.AgentOf(host).commands[0].spawn().start().spec().parallelism().schedule(), "auto");
+  HelloWithCosts(h, job, 0, 1'000'000);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kPeers), 0);
+  HelloWithCosts(h, job, 1, 9'000'000);
+  const auto& peers = h.AgentOf(host).commands.back().tell().message().peers();
+  ASSERT_GT(peers.orders_size(), 1);
+  EXPECT_NE(peers.orders(0).schedule(), "auto");
+  EXPECT_THAT(peers.reason(), ::testing::StartsWith("schedule auto: "));
+  ASSERT_EQ(peers.costs_size(), 2);
+  EXPECT_EQ(peers.costs(1).layer().forward_ns(), 1'000'000) << "like hardware takes alike";
+  // Every rank makes the same plan of it.
+  EXPECT_TRUE(MakeJobPlan(spec, std::vector<proto::Parallelism>(peers.orders().begin(),
+                                                                peers.orders().end()))
+                  .ok());
+}
+
+TEST_F(JobLifeTest, AutoThatFitsNoLimitFailsBySentence) {
+  h.Join("a", 2);
+  proto::JobSpec spec = SmallJob(2);
+  spec.mutable_parallelism()->set_schedule("auto");
+  spec.mutable_parallelism()->set_activation_limit(0.5);
+  const auto refused = h.TrySubmit(spec);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message, HasSubstr("parallelism.activation_limit = 0.5"));
+}
+
+class MovedLayersTest : public JobLifeTest {
+ protected:
+  MovedLayersTest() : host_(h.Join("a", 2)), job_(h.Submitted(Moving())) {
+    for (int rank : {0, 1}) HelloWithCosts(h, job_, rank, 1'000'000);
+    for (int rank : {0, 1}) h.Ready(job_, rank);
+    h.Step(job_, 1, 5.0);
+  }
+  static proto::JobSpec Moving() {
+    proto::JobSpec spec = SmallJob(2);
+    spec.mutable_parallelism()->set_rebalance(true);
+    return spec;
+  }
+  void FinishToMove() {
+    proto::FromRank message;
+    message.mutable_finished()->set_last_step(1);
+    message.mutable_finished()->set_checkpoint("/run/checkpoints/step-00000001");
+    for (const int layers : {5, 3}) message.mutable_finished()->add_stage_layers(layers);
+    h.Says(job_, 0, message);
+    h.Finishes(job_, 1, {{1, 99}});
+    for (int rank : {0, 1}) h.Exits(job_, rank, 0);
+  }
+  HostId host_;
+  JobLife& job_;
+};
+
+TEST_F(MovedLayersTest, TheSameRanksStartAnewFromTheirCheckpoint) {
+  FinishToMove();
+  EXPECT_EQ(job_.state(), proto::JOB_STATE_STARTING);
+  EXPECT_EQ(h.Commands(host_, proto::ToAgent::kSpawn), 4);
+  const auto& start = h.AgentOf(host_).commands.back().spawn().start();
+  EXPECT_EQ(start.epoch(), 2u);
+  EXPECT_FALSE(start.reference_run());
+  EXPECT_EQ(start.resume_from(), "/run/checkpoints/step-00000001");
+  for (int rank : {0, 1}) HelloWithCosts(h, job_, rank, 1'000'000, /*epoch=*/2);
+  const auto& peers = h.AgentOf(host_).commands.back().tell().message().peers();
+  ASSERT_EQ(peers.orders_size(), 1);
+  EXPECT_THAT(peers.orders(0).stage_layers(), ElementsAre(5, 3));
+  for (int rank : {0, 1}) h.Ready(job_, rank, 2);
+  EXPECT_EQ(job_.state(), proto::JOB_STATE_RUNNING);
+  h.Step(job_, 2, 4.5, 2);
+  h.Finishes(job_, 0, {}, false, 2);
+  h.Finishes(job_, 1, {}, false, 2);
+  for (int rank : {0, 1}) h.Exits(job_, rank, 0, 0, 2);
+  EXPECT_EQ(job_.state(), proto::JOB_STATE_SUCCEEDED);
+}
+
+TEST_F(MovedLayersTest, ACancelledJobDoesNotStartAnew) {
+  job_.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  FinishToMove();
+  EXPECT_EQ(job_.state(), proto::JOB_STATE_CANCELLED);
+  EXPECT_EQ(h.Commands(host_, proto::ToAgent::kSpawn), 2);
+}
+
+TEST_F(MovedLayersTest, ARankThatDiesOnTheWayFailsTheJob) {
+  h.Exits(job_, 1, 0, SIGKILL);
+  FinishToMove();
+  EXPECT_EQ(job_.state(), proto::JOB_STATE_FAILED);
+  EXPECT_EQ(job_.summary().exit_code(), 5);
 }
 
 // ---- followers -------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ struct InProcessJobOptions {
   int num_microbatches = 1;
   std::optional<Schedule> train{};  // in place of the three above
   ExecutionPolicy policy{};
+  std::vector<TrainSchedule> others{};  // what a step may run instead (steps.order)
   int64_t boundary_bytes = 0;
   TensorDescriptor boundary{};
   bool tied = false;
@@ -71,6 +72,9 @@ class InProcessJob {
                                   train_.placement.begin() + train_.StagesPerDirection());
     const Schedule evaluate = GenerateForwardOnly(train_.num_ranks, chain, train_.num_microbatches);
     channels_ = WithMoreSlots(ChannelsOf(train_, options_.policy), ChannelsOf(evaluate));
+    for (const TrainSchedule& other : options_.others) {
+      channels_ = WithMoreSlots(channels_, ChannelsOf(other.schedule, other.policy));
+    }
     const Schedule sample = GenerateForwardOnly(train_.num_ranks, chain, 1);
     for (int r = 0; r < train_.num_ranks; ++r) {
       ranks_.push_back(std::make_unique<RankState>(*options_.clock));
@@ -83,6 +87,7 @@ class InProcessJob {
       ExecutorOptions executor{.rank = Rank(r),
                                .train = train_,
                                .policy = options_.policy,
+                               .others = options_.others,
                                .evaluate = evaluate,
                                .sample = sample,
                                .boundary = options_.boundary,

@@ -51,20 +51,17 @@ class ModelJob {
   // The schedule's stages of one direction are the model's; batch.num_microbatches its
   // microbatches.
   ModelJob(const SmallModel& model, Schedule train, const ExecutionPolicy& policy = {},
-           const AdamWOptions& adamw = {})
+           const AdamWOptions& adamw = {}, std::vector<TrainSchedule> others = {})
       : model_(model), train_(std::move(train)), adamw_(adamw), table_(model.config) {
     auto partition =
         PartitionStages(model.config, train_.StagesPerDirection(), model.batch.seq_len);
     CHECK(partition.ok(), "{}", partition.error().message);
     partition_ = *partition;
-    for (const auto& actions : train_.ranks) {
-      for (const Action& action : actions) {
-        halves_ = halves_ || action.kind == ActionKind::kBackwardInput;
-      }
-    }
+    halves_ = HasHalves(train_);
+    for (const TrainSchedule& other : others) halves_ = halves_ || HasHalves(other.schedule);
     const int64_t hidden = model.config.hidden_size;
     const int64_t tokens = model.batch.tokens_per_microbatch();
-    InProcessJobOptions options{.train = train_, .policy = policy};
+    InProcessJobOptions options{.train = train_, .policy = policy, .others = std::move(others)};
     options.boundary = {
         .dtype = static_cast<uint8_t>(model.dtype),
         .rank = 2,
@@ -80,6 +77,10 @@ class ModelJob {
                      .num_parameters = table_.size(),
                      .grad_clip = 0.7,
                      .checkpoint_at_end = false};
+    // Every order in its turn.
+    options.steps.order = [turn = size_t{0}, num_orders = options.others.size() + 1]() mutable {
+      return turn++ % num_orders;
+    };
     options.steps.learning_rate = [](int64_t step) { return 0.01 * static_cast<double>(step); };
     options.on_executor = [this](Rank rank, const ExecutorAnswers& executor) {
       for (const auto& meet : meet_[rank]) CHECK(meet(executor).ok());
@@ -112,6 +113,12 @@ class ModelJob {
   }
 
  private:
+  static bool HasHalves(const Schedule& schedule) {
+    return std::ranges::any_of(schedule.ranks, [](const std::vector<Action>& actions) {
+      return std::ranges::any_of(
+          actions, [](const Action& action) { return action.kind == ActionKind::kBackwardInput; });
+    });
+  }
   const StageLayout& LayoutOf(StageId stage) const {
     return partition_[static_cast<size_t>(OwnerOf(train_, stage).value)];
   }

@@ -139,6 +139,43 @@ TEST_F(RunTest, AFullDiskEndsTheJobWithASentence) {
   EXPECT_THAT(left.output, ::testing::Not(HasSubstr("step-")));
 }
 
+// The ranks measure, the coordinator decides, and what ran is a file that runs again as it was.
+TEST_F(RunTest, AutoDecidesAndItsStepsCanBeRunAgain) {
+  const std::string check = " --set eval.check_against=single_worker ";
+  const auto chosen =
+      Troupe("run job.yaml --set parallelism.schedule=auto --run-dir a" + check + "2>&1");
+  ASSERT_EQ(chosen.exit_code, 0) << chosen.output;
+  EXPECT_THAT(chosen.output, HasSubstr("[rank 0] schedule auto: "));
+  EXPECT_THAT(chosen.output, HasSubstr("bit-equal"));
+  const auto again =
+      Troupe("run job.yaml --set parallelism.schedule_csv=a/schedule.csv --run-dir b" + check +
+             "2>&1 && cmp a/schedule.csv b/schedule.csv");
+  EXPECT_EQ(again.exit_code, 0) << again.output;
+  EXPECT_THAT(again.output, HasSubstr("bit-equal"));
+}
+
+// A rank that stands still three quarters of the time loses layers at a checkpoint; nothing that
+// is computed changes.
+TEST_F(RunTest, LayersMoveOffARankThatStaysSlow) {
+  const auto run = testing::Shell(
+      "cd " + folder_.path() +
+      " && { " TROUPE_BINARY_DIR
+      R"(/bin/troupe run job.yaml --set parallelism.pp=2 --set parallelism.rebalance=true \
+        --set model.num_hidden_layers=8 --set train.steps=400 --set checkpoint.every=20 \
+        --set eval.check_against=single_worker --run-dir a >out 2>&1 &
+    run=$!
+    for i in $(seq 200); do grep -q '^step ' out && break; sleep 0.05; done
+    agent=$(pgrep -P $run -f 'troupe worker'); slow=$(pgrep -P $agent | tail -1)
+    for i in $(seq 3000); do
+      kill -STOP $slow 2>/dev/null || break; sleep 0.003; kill -CONT $slow; sleep 0.001
+    done
+    wait $run; echo "code $?"; cat out; })");
+  EXPECT_THAT(run.output, HasSubstr("code 0\n")) << run.output;
+  EXPECT_THAT(run.output, HasSubstr("rank 1 takes "));
+  EXPECT_THAT(run.output, HasSubstr("[4, 4] layers a stage become ["));
+  EXPECT_THAT(run.output, HasSubstr("parity with 1 worker: 400 losses, 400 gradient norms"));
+}
+
 TEST_F(RunTest, BadJobsAreRefusedInOneSentence) {
   const struct {
     std::string set;

@@ -92,6 +92,36 @@ TEST(StagePartition, ATiedEmbeddingIsHeldTwiceAndOwnedOnce) {
   EXPECT_EQ(Describe(partition[0]), "layers 0-1 + embedding");
 }
 
+TEST(StagePartition, ASlowStageHoldsFewerLayers) {
+  const auto partition = PartitionStages(Config(12, 256, false), {.layer = {1, 1, 2, 1}});
+  ASSERT_TRUE(partition.ok());
+  EXPECT_LT((*partition)[2].num_layers, 3);
+  double dearest = 0;
+  for (const StageLayout& stage : *partition) {
+    dearest = std::max(dearest, stage.num_layers * (stage.stage == 2 ? 2.0 : 1.0));
+  }
+  EXPECT_EQ(dearest, 4) << "3 1/2 layers' worth a stage, in whole layers";
+}
+
+TEST(StagePartition, LayersAreCutAsTheJobSays) {
+  const auto stages = StagesOfLayers(Config(8, 256, false), {1, 4, 3}, 3);
+  ASSERT_TRUE(stages.ok());
+  EXPECT_EQ((*stages)[1].first_layer, 1);
+  EXPECT_EQ((*stages)[2].first_layer, 5);
+  EXPECT_TRUE((*stages)[2].has_head());
+  const std::pair<std::vector<int>, const char*> refused[] = {
+      {{4, 4},
+       "parallelism.stage_layers = [4, 4]: the schedule has 3 stages: give a number for each"},
+      {{0, 4, 4}, "parallelism.stage_layers = [0, 4, 4]: every stage holds at least one layer"},
+      {{2, 2, 2},
+       "parallelism.stage_layers = [2, 2, 2]: they add up to 6, model.num_hidden_layers = 8"}};
+  for (const auto& [layers, sentence] : refused) {
+    const auto result = StagesOfLayers(Config(8, 256, false), layers, 3);
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.error().message, sentence);
+  }
+}
+
 TEST(StagePartition, MoreStagesThanLayersIsRefused) {
   const auto partition = PartitionStages(Config(3, 256, false), 4, 128);
   ASSERT_FALSE(partition.ok());

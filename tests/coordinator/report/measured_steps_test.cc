@@ -1,0 +1,93 @@
+#include "coordinator/report/measured_steps.h"
+
+#include <gtest/gtest.h>
+
+#include "actors/schedule/csv.h"
+#include "actors/schedule/validator.h"
+#include "tests/support/job_folder.h"
+
+namespace troupe {
+namespace {
+
+JobPlan Plan(const std::vector<std::pair<std::string, int>>& schedules_and_parts) {
+  const auto job = testing::JobFolder().Load();
+  CHECK(job.ok());
+  std::vector<proto::Parallelism> orders;
+  for (const auto& [name, parts] : schedules_and_parts) {
+    proto::Parallelism order = job->spec.parallelism();
+    order.set_schedule(name);
+    order.set_weight_parts(parts);
+    orders.push_back(order);
+  }
+  auto plan = MakeJobPlan(job->spec, orders);
+  CHECK(plan.ok(), "{}", plan.error().message);
+  return *std::move(plan);
+}
+
+// Tells the actions of a list one after the other, as a rank's trace does: without part and pair.
+void Tell(MeasuredSteps& steps, const Schedule& schedule, int32_t rank, int64_t step,
+          size_t count = SIZE_MAX) {
+  int64_t now_ns = 1000;
+  for (const Action& action : schedule.ranks[static_cast<size_t>(rank)]) {
+    if (count-- == 0) return;
+    proto::Span span;
+    span.set_name(std::string(KindName(action.kind)));
+    span.set_stage(action.stage.value);
+    span.set_microbatch(action.microbatch.value);
+    span.set_step(step);
+    span.set_start_ns(now_ns);
+    span.set_end_ns(now_ns + 10);
+    steps.AddSpan(rank, span);
+    now_ns += 10;
+  }
+}
+
+TEST(MeasuredSteps, AStepIsKeptAsItRan) {
+  const JobPlan plan = Plan({{"zb-h1", 3}});
+  MeasuredSteps steps(plan);
+  Tell(steps, plan.train, 0, 4);
+  EXPECT_EQ(steps.step(), 0);
+  Tell(steps, plan.train, 1, 4);
+  EXPECT_EQ(steps.step(), 4);
+  EXPECT_EQ(ToCsv(steps.AsRun()), ToCsv(plan.train)) << "with the parts of weight gradients";
+}
+
+TEST(MeasuredSteps, TheOrderOfRunningIsKeptNotTheListed) {
+  const JobPlan plan = Plan({{"zb-h1", 1}});
+  Schedule swapped = plan.train;
+  std::vector<Action>& last = swapped.ranks[1];
+  const auto weight = std::ranges::find_if(
+      last, [](const Action& action) { return action.kind == ActionKind::kBackwardWeight; });
+  ASSERT_LT(weight + 1, last.end());
+  std::iter_swap(weight, weight + 1);
+  MeasuredSteps steps(plan);
+  for (const int rank : {0, 1}) Tell(steps, swapped, rank, 1);
+  EXPECT_EQ(ToCsv(steps.AsRun()), ToCsv(swapped));
+  EXPECT_TRUE(Validate(steps.AsRun()).ok());
+}
+
+// Which order a step ran is known when it has committed, before or after its spans.
+TEST(MeasuredSteps, AStepOfSeveralOrdersWaitsForItsNumber) {
+  const JobPlan plan = Plan({{"1f1b", 1}, {"zb-h1", 1}, {"zb-h1", 2}});
+  MeasuredSteps steps(plan);
+  const Schedule& halves = plan.others[0].schedule;
+  for (const int rank : {0, 1}) Tell(steps, halves, rank, 1);
+  EXPECT_EQ(steps.step(), 0);
+  steps.AddStep(1, 1);
+  EXPECT_EQ(steps.step(), 1);
+  EXPECT_EQ(ToCsv(steps.AsRun()), ToCsv(halves));
+  const Schedule& parts = plan.others[1].schedule;
+  steps.AddStep(2, 2);
+  Tell(steps, parts, 0, 2);
+  Tell(steps, parts, 1, 2, /*count=*/3);
+  EXPECT_EQ(steps.step(), 1);
+  Tell(steps, plan.train, 0, 3);
+  Tell(steps, plan.train, 1, 3);
+  steps.AddStep(3, 0);
+  EXPECT_EQ(ToCsv(steps.AsRun()), ToCsv(plan.train));
+  steps.AddStep(9, 7);
+  EXPECT_EQ(steps.step(), 3) << "there is no such order";
+}
+
+}  // namespace
+}  // namespace troupe
