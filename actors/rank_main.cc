@@ -353,20 +353,7 @@ class RankProgram {
       news.mutable_sampled()->set_continuation(bytes);
       Say(news);
     };
-    if (replanner_) {
-      reports.on_votes = [this](std::span<const proto::Vote> votes) {
-        replanner_->AddStep(votes);
-        if (const auto changed = replanner_->ReconsiderOrder()) Happened("info", changed->reason);
-      };
-    }
-    if (replanner_ && start_.spec().parallelism().rebalance()) {
-      reports.on_committed = [this] {
-        auto moved = replanner_->ReconsiderLayers();
-        if (moved) Happened("warning", moved->reason);
-        if (moved) moved_layers_ = std::move(moved->stage_layers);
-        return moved.has_value();
-      };
-    }
+    if (replanner_) AddReplanning(reports);
     if (!start_.reference_run()) {
       reports.open_checkpoint = [this](int64_t step) { return checkpoints_->Open(step); };
       reports.on_shards = [this](int64_t step,
@@ -383,6 +370,21 @@ class RankProgram {
       Finish(cancelled);
     };
     return reports;
+  }
+
+  void AddReplanning(JobReports& reports) {
+    reports.on_votes = [this](std::span<const proto::Vote> votes) {
+      replanner_->AddStep(votes);
+      if (const auto changed = replanner_->ReconsiderOrder()) Happened("info", changed->reason);
+    };
+    if (!start_.spec().parallelism().rebalance()) return;
+    reports.on_committed = [this](int64_t steps_left) {
+      auto moved = replanner_->ReconsiderLayers(steps_left);
+      if (!moved) return false;
+      Happened("warning", moved->reason);
+      moved_layers_ = std::move(moved->stage_layers);
+      return true;
+    };
   }
 
   // ---- news ----

@@ -25,7 +25,9 @@ class Replanner {
   static constexpr int kPatience = 3;           // steps that a drift must last
   static constexpr double kFasterOrder = 0.02;  // what a change must gain of a simulated step
   static constexpr double kFasterLayers = 0.05;
-  static constexpr int kStepsBeforeMoving = 10;
+  static constexpr double kSlow = 1.15;     // times what the median of the other ranks takes
+  static constexpr int kStepsSlow = 10;     // that a rank must stay so, without a break
+  static constexpr int64_t kMoveMs = 1000;  // what the ranks' start anew takes at the least
 
   struct NewOrder {
     size_t order = 0;
@@ -46,9 +48,9 @@ class Replanner {
 
   // Takes another order where times have drifted and it is faster with them.
   std::optional<NewOrder> ReconsiderOrder();
-  // Other layers, where some rank stays so slow that moving them is worth a start anew. Nothing for
-  // a schedule in two directions.
-  std::optional<NewLayers> ReconsiderLayers() const;
+  // Other layers, where some rank stays so slow that moving them gains more in `steps_left` than a
+  // start anew takes. Nothing for a schedule in two directions.
+  std::optional<NewLayers> ReconsiderLayers(int64_t steps_left) const;
 
  private:
   const Schedule& ScheduleAt(size_t order) const;
@@ -56,14 +58,18 @@ class Replanner {
   // Simulated; 0 where the order cannot run.
   double MakespanNs(size_t order, const CostModel& costs) const;
   double Drift() const;
+  // What each rank's stages take, over what they would by the costs at the start.
+  std::vector<double> Slowness() const;
 
   const JobPlan& plan_;
   const std::vector<ModelCosts> start_costs_;
   CostModel reference_{};  // what the order was chosen for
   CostModel smoothed_{};   // what stages take of late
   size_t order_ = 0;
-  int64_t num_steps_ = 0;
+  std::vector<double> whole_share_{};  // per stage: a whole backward over its halves together
+  bool any_step_ = false;
   int steps_drifted_ = 0;
+  int steps_slow_ = 0;
 };
 
 }  // namespace troupe

@@ -6,7 +6,6 @@
 #include <array>
 #include <cstdint>
 #include <map>
-#include <vector>
 
 #include "actors/schedule/action.h"
 #include "proto/training.pb.h"
@@ -16,16 +15,13 @@ namespace troupe {
 class RoundTimes {
  public:
   void Clear() { times_.clear(); }
+  // Parts of a weight gradient may be unequal: those of a microbatch count together.
   void Add(const Action& action, int64_t took_ns);
   void WriteTo(proto::Vote& vote) const;
 
  private:
-  struct Kind {
-    std::vector<int64_t> took_ns{};
-    int num_parts = 1;
-    int64_t MedianNs() const;  // of a whole one
-  };
-  std::map<StageId, std::array<Kind, kNumActionKinds>> times_{};
+  using ByMicrobatch = std::map<MicrobatchId, int64_t>;
+  std::map<StageId, std::array<ByMicrobatch, kNumActionKinds>> times_{};
 };
 
 }  // namespace troupe

@@ -208,7 +208,7 @@ Status ScheduleActor::On(proto::CheckpointDone done) {
     End(std::move(committed));
     return {};
   }
-  if (!IsLastStep() && reports_.on_committed && reports_.on_committed()) {
+  if (!IsLastStep() && reports_.on_committed && reports_.on_committed(options_.steps - step_)) {
     End({});
     return {};
   }

@@ -84,7 +84,7 @@ struct JobReports {
   std::function<Status(int64_t step, const std::vector<proto::CheckpointDone>& shards)> on_shards{};
   // A checkpoint is committed and steps are left: whether the run ends here, to go on from it with
   // other layers on its ranks.
-  std::function<bool()> on_committed{};
+  std::function<bool(int64_t steps_left)> on_committed{};
   // Where the shards of a step go, created before they are asked for.
   std::function<Result<CheckpointFolders>(int64_t step)> open_checkpoint{};
   std::function<void(Status end, int64_t last_step, bool cancelled)> on_end{};

@@ -1,5 +1,7 @@
 #include "actors/stage_set.h"
 
+#include <algorithm>
+
 #include "actors/checkpoint_store.h"
 
 namespace troupe {
@@ -49,10 +51,12 @@ std::vector<const StageParameters*> ParametersOf(const StageSet& stages) {
 
 Result<ModelCosts> MeasureCosts(const proto::JobSpec& spec, const Clock& clock) {
   ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigOf(spec.model()));
-  ASSIGN_OR_RETURN(const BatchArithmetic batch, BatchOf(spec.batch(), spec.parallelism().dp()));
-  ASSIGN_OR_RETURN(const NumberWidths widths, WidthsOf(spec.train().dtype()));
-  return MeasureModelCosts(config, batch, widths, DTypeOfJob(spec),
-                           spec.resources().threads_per_worker(), clock);
+  ASSIGN_OR_RETURN(const Mesh mesh, Mesh::FromSpec(spec.parallelism()));
+  ASSIGN_OR_RETURN(const BatchArithmetic batch, BatchOf(spec.batch(), mesh.extent(Axis::kDp)));
+  ASSIGN_OR_RETURN(const NumberWidths widths,
+                   WidthsOf(spec.train().has_dtype() ? spec.train().dtype() : "float32"));
+  const int threads = std::max(1, spec.resources().threads_per_worker());
+  return MeasureModelCosts(config, batch, widths, DTypeOfJob(spec), threads, clock);
 }
 
 TensorDescriptor BoundaryTensor(const proto::JobSpec& spec, const JobPlan& plan) {

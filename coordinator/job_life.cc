@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "actors/plan/job_orders.h"
 #include "actors/plan/job_plan.h"
 
 namespace troupe {
@@ -146,12 +147,13 @@ void JobLife::Spawn(const proto::JobSpec& spec) {
     start->set_reference_run(reference_run_);
     state_.hosts.at(ranks_[rank].place.host).port->Send(command);
   }
-  hello_timer_ = seams_.scheduler.After(kHelloMs, [this] {
+  const int hello_ms = MeasuresCosts(spec) ? kMeasuredHelloMs : kHelloMs;
+  hello_timer_ = seams_.scheduler.After(hello_ms, [this, hello_ms] {
     for (size_t rank = 0; rank < ranks_.size(); ++rank) {
       if (ranks_[rank].hello) continue;
       return Fail(ErrorCode::kDeadlineExceeded,
                   fmt::format("{} did not say Hello within {} ms of its start",
-                              RankInWords(static_cast<int32_t>(rank)), kHelloMs));
+                              RankInWords(static_cast<int32_t>(rank)), hello_ms));
     }
   });
 }
@@ -437,6 +439,12 @@ void JobLife::PhaseOver() {
 
 // The same ranks start anew with other layers each, from the checkpoint that they just wrote.
 void JobLife::MoveLayers(const proto::Finished& finished) {
+  for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+    if (state_.hosts.contains(ranks_[rank].place.host)) continue;
+    return End(
+        proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kPeerDown),
+        fmt::format("the host of rank {} was lost while layers moved: go on with --resume", rank));
+  }
   decided_.Move(request_.spec(), {finished.stage_layers().begin(), finished.stage_layers().end()});
   resume_from_ = finished.checkpoint();
   for (RankState& rank : ranks_) rank = RankState{.place = rank.place};

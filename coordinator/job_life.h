@@ -44,8 +44,9 @@ class JobLife {
  public:
   static constexpr int kCauseWaitMs = 1000;
   static constexpr int kDrainMs = 10'000;
-  static constexpr int kHelloMs = 60'000;   // from spawning to the last rank's Hello
-  static constexpr int kCancelMs = 30'000;  // a clean stop that takes longer becomes a kill
+  static constexpr int kHelloMs = 60'000;           // from spawning to the last rank's Hello …
+  static constexpr int kMeasuredHelloMs = 300'000;  // … where ranks measure before
+  static constexpr int kCancelMs = 30'000;          // a clean stop that takes longer becomes a kill
 
   JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest request,
           std::unique_ptr<JobRecorder> recorder);

@@ -16,7 +16,8 @@ constexpr uint64_t kSeed = 1;
 
 class Stopwatch {
  public:
-  explicit Stopwatch(const Clock& clock) : clock_(clock) {}
+  explicit Stopwatch(const Clock& clock) : clock_(clock), start_ns_(clock.NowNs()) {}
+  bool Expired() const { return clock_.NowNs() - start_ns_ > kMeasureMs * 1'000'000; }
   template <typename Work>
   int64_t Ns(const Work& work) const {
     const int64_t start_ns = clock_.NowNs();
@@ -26,6 +27,7 @@ class Stopwatch {
 
  private:
   const Clock& clock_;
+  const int64_t start_ns_;
 };
 
 // One stage of one layer, at its least.
@@ -44,16 +46,18 @@ StageCost StageTimes(const StageModelOptions& options, const ParameterTable& tab
       layout.has_embedding() ? std::span<const std::byte>() : std::span(boundary);
   const std::span<const std::byte> gradient =
       layout.has_head() ? std::span<const std::byte>() : std::span(boundary);
-  constexpr int64_t kLong = std::numeric_limits<int64_t>::max();
-  StageCost least{.forward_ns = kLong, .backward_input_ns = kLong, .backward_weight_ns = kLong};
-  for (int run = 0; run <= kRuns; ++run) {
-    const int64_t f = stopwatch.Ns([&] { model.Forward(0, input, tokens); });
-    const int64_t b = stopwatch.Ns([&] { model.BackwardInput(0, gradient); });
-    const int64_t w = stopwatch.Ns([&] { model.BackwardWeight(0); });
-    if (run == 0) continue;
-    least.forward_ns = std::min(least.forward_ns, f);
-    least.backward_input_ns = std::min(least.backward_input_ns, b);
-    least.backward_weight_ns = std::min(least.backward_weight_ns, w);
+  const auto times = [&] {
+    StageCost run;
+    run.forward_ns = stopwatch.Ns([&] { model.Forward(0, input, tokens); });
+    run.backward_input_ns = stopwatch.Ns([&] { model.BackwardInput(0, gradient); });
+    run.backward_weight_ns = stopwatch.Ns([&] { model.BackwardWeight(0); });
+    model.Forward(0, input, tokens);
+    run.backward_ns = stopwatch.Ns([&] { model.Backward(0, gradient); });
+    return run;
+  };
+  StageCost least = times();
+  for (int run = 0; run < kRuns && !stopwatch.Expired(); ++run) {
+    least = run == 0 ? times() : Least(least, times());
   }
   return least;
 }
@@ -62,7 +66,8 @@ StageCost Beside(const StageCost& stage, const StageCost& layer) {
   const auto more = [](int64_t a, int64_t b) { return std::max<int64_t>(0, a - b); };
   return {.forward_ns = more(stage.forward_ns, layer.forward_ns),
           .backward_input_ns = more(stage.backward_input_ns, layer.backward_input_ns),
-          .backward_weight_ns = more(stage.backward_weight_ns, layer.backward_weight_ns)};
+          .backward_weight_ns = more(stage.backward_weight_ns, layer.backward_weight_ns),
+          .backward_ns = more(stage.backward_ns, layer.backward_ns)};
 }
 
 // Shared memory takes a copy in and a copy out; what a network takes beyond that is not measured.

@@ -10,8 +10,10 @@
 
 namespace troupe {
 
-// Blocks the thread for some twenty layers' worth of work, and holds at most one layer and the
-// head. Wall time, the least of a few runs each, after one that warms up.
+// Blocks the thread for some thirty layers' worth of work, and holds at most one layer and the
+// head. Wall time, the least of a few runs each, after one that warms up; where layers are so large
+// that this lasts more than kMeasureMs, fewer.
+inline constexpr int64_t kMeasureMs = 15'000;
 ModelCosts MeasureModelCosts(const ModelConfig& config, const BatchArithmetic& batch,
                              const NumberWidths& widths, DType dtype, int num_threads,
                              const Clock& clock);

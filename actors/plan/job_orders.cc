@@ -16,10 +16,11 @@ Status RefuseChosenKeys(const proto::Parallelism& p) {
       {p.has_backward_output(), "backward_output"},   {p.stage_layers_size() > 0, "stage_layers"}};
   for (const auto& [given, key] : keys) {
     if (!given) continue;
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "parallelism.{} beside parallelism.schedule = auto, which chooses it: leave "
-                     "it out, or name a schedule",
-                     key);
+    return MakeError(
+        ErrorCode::kInvalidSpec,
+        "parallelism.schedule = auto chooses parallelism.{} itself: leave that out, or "
+        "name a schedule",
+        key);
   }
   return {};
 }
@@ -57,6 +58,18 @@ Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const Model
   ASSIGN_OR_RETURN(const Mesh mesh, Mesh::FromSpec(asked));
   ASSIGN_OR_RETURN(const BatchArithmetic batch, BatchOf(spec.batch(), mesh.extent(Axis::kDp)));
   const int ranks = mesh.extent(Axis::kPp);
+  if (int64_t{ranks} * batch.num_microbatches > kChoiceMax) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "parallelism.schedule = auto: {} ranks x {} microbatches are more than it "
+                     "simulates ({}): name a schedule, or take fewer microbatches",
+                     ranks, batch.num_microbatches, kChoiceMax);
+  }
+  if (asked.has_activation_limit() &&
+      !(asked.activation_limit() > 0 && asked.activation_limit() <= 1e6)) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "parallelism.activation_limit = {}: use 1 or more microbatches",
+                     asked.activation_limit());
+  }
   const auto partition = [&](const Schedule& schedule) {
     return PartitionStages(config, WeightsOf(schedule, costs),
                            schedule.StagesPerDirection() / ranks);

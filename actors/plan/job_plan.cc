@@ -57,9 +57,6 @@ Status CheckGroups(const JobPlan& plan) {
   return {};
 }
 
-// Forward actions of a step: every rank holds the whole schedule.
-constexpr int64_t kActionsMax = int64_t{1} << 20;
-
 }  // namespace
 
 StageShape JobPlan::ShapeOf(StageId stage) const {
@@ -140,12 +137,12 @@ Status ReadSizes(const proto::JobSpec& spec, JobPlan& plan) {
                      plan.batch.seq_len, plan.config.max_position_embeddings);
   }
   const int ranks = plan.mesh.extent(Axis::kPp);
-  if (plan.batch.num_microbatches * ranks > kActionsMax) {
+  if (int64_t{ranks} * plan.batch.num_microbatches > kForwardsMax) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "batch.global_batch_size = {} makes {} microbatches a step, too many for "
                      "parallelism.pp = {}: use at most {}, by a larger batch.micro_batch_size",
                      plan.batch.global_batch_size, plan.batch.num_microbatches, ranks,
-                     kActionsMax / ranks);
+                     kForwardsMax / ranks);
   }
   return {};
 }
@@ -187,6 +184,11 @@ Result<Simulation> SimulateOrder(const JobPlan& plan, const Schedule& schedule,
   const auto chain = static_cast<size_t>(schedule.StagesPerDirection());
   const CostModel stages = StageCostsOf(schedule, {plan.stages.data(), chain}, {&costs, 1});
   ASSIGN_OR_RETURN(Simulation simulation, Simulate(schedule, stages, {.policy = policy}));
+  if (policy.mode == ExecutorMode::kGuided) {
+    // Weight gradients that jump the queue only free stashes earlier than the list does.
+    ASSIGN_OR_RETURN(Simulation listed, Simulate(schedule, stages, {.keep_bars = false}));
+    simulation.peak_microbatches = std::move(listed.peak_microbatches);
+  }
   if (ForwardsJump(policy)) {
     for (int stage = 0; stage < schedule.num_stages; ++stage) {
       simulation.peak_microbatches[static_cast<size_t>(stage)] =

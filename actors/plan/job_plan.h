@@ -1,6 +1,6 @@
 // JobPlan: everything that follows from an effective job: what each rank holds, in which order it
 // works, what it needs. The coordinator prints it and every rank builds itself from it, so both
-// mean the same. Pure. The one file of this folder that also knows schedules.
+// mean the same. Pure.
 #pragma once
 
 #include <cstdint>

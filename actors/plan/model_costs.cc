@@ -21,29 +21,33 @@ void Add(StageCost& sum, const StageCost& part, int times = 1) {
   sum.forward_ns += times * part.forward_ns;
   sum.backward_input_ns += times * part.backward_input_ns;
   sum.backward_weight_ns += times * part.backward_weight_ns;
+  sum.backward_ns += times * part.WholeBackwardNs();
 }
 
 void Write(const StageCost& cost, proto::ModuleTimes* times) {
   times->set_forward_ns(cost.forward_ns);
   times->set_backward_input_ns(cost.backward_input_ns);
   times->set_backward_weight_ns(cost.backward_weight_ns);
+  times->set_backward_ns(cost.WholeBackwardNs());
 }
 
 StageCost Read(const proto::ModuleTimes& times) {
-  return {times.forward_ns(), times.backward_input_ns(), times.backward_weight_ns()};
+  return {times.forward_ns(), times.backward_input_ns(), times.backward_weight_ns(),
+          times.backward_ns()};
 }
 
-StageCost Least(const StageCost& a, const StageCost& b) {
-  return {std::min(a.forward_ns, b.forward_ns), std::min(a.backward_input_ns, b.backward_input_ns),
-          std::min(a.backward_weight_ns, b.backward_weight_ns)};
-}
-
-ModelCosts Least(const ModelCosts& a, const ModelCosts& b) {
+ModelCosts LeastOf(const ModelCosts& a, const ModelCosts& b) {
   return {Least(a.layer, b.layer), Least(a.embedding, b.embedding), Least(a.head, b.head),
           std::min(a.hop_ns, b.hop_ns)};
 }
 
 }  // namespace
+
+StageCost Least(const StageCost& a, const StageCost& b) {
+  return {std::min(a.forward_ns, b.forward_ns), std::min(a.backward_input_ns, b.backward_input_ns),
+          std::min(a.backward_weight_ns, b.backward_weight_ns),
+          std::min(a.WholeBackwardNs(), b.WholeBackwardNs())};
+}
 
 ModelCosts CostsByFlops(const ModelConfig& config, const BatchArithmetic& batch) {
   const auto tokens = static_cast<double>(batch.tokens_per_microbatch());
@@ -73,7 +77,7 @@ std::vector<ModelCosts> LeastOfAlike(std::span<const ModelCosts> costs,
   std::map<std::string, ModelCosts> least;
   for (size_t rank = 0; rank < costs.size(); ++rank) {
     const auto [found, first] = least.try_emplace(hardware[rank], costs[rank]);
-    if (!first) found->second = Least(found->second, costs[rank]);
+    if (!first) found->second = LeastOf(found->second, costs[rank]);
   }
   std::vector<ModelCosts> alike;
   for (const std::string& of : hardware) alike.push_back(least.at(of));
@@ -86,7 +90,7 @@ ModelCosts Scaled(const ModelCosts& costs, double factor) {
       return static_cast<int64_t>(std::llround(factor * static_cast<double>(ns)));
     };
     return StageCost{times(cost.forward_ns), times(cost.backward_input_ns),
-                     times(cost.backward_weight_ns)};
+                     times(cost.backward_weight_ns), times(cost.WholeBackwardNs())};
   };
   return {scaled(costs.layer), scaled(costs.embedding), scaled(costs.head), costs.hop_ns};
 }
@@ -101,7 +105,7 @@ CostModel StageCostsOf(const Schedule& schedule, std::span<const StageLayout> st
   for (int stage = 0; stage < schedule.num_stages; ++stage) {
     const ModelCosts& rank = CostsOfRank(costs, schedule.RankOf(StageId(stage)));
     const StageLayout& layout = stages[static_cast<size_t>(stage % schedule.StagesPerDirection())];
-    StageCost& sum = model.stages.emplace_back();
+    StageCost& sum = model.stages.emplace_back(StageCost{.backward_ns = 0});
     Add(sum, rank.layer, layout.num_layers);
     if (layout.has_embedding()) Add(sum, rank.embedding);
     if (layout.has_head()) Add(sum, rank.head);

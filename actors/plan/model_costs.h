@@ -24,6 +24,9 @@ struct ModelCosts {
 // By floating-point operations (cost_model.h): 1 ns is a thousand of them, hops are free.
 ModelCosts CostsByFlops(const ModelConfig& config, const BatchArithmetic& batch);
 
+// The lesser of each time.
+StageCost Least(const StageCost& a, const StageCost& b);
+
 proto::ModelCosts ToProto(const ModelCosts& costs);
 ModelCosts FromProto(const proto::ModelCosts& costs);
 

@@ -46,6 +46,11 @@ ExecutionSettings SettingsOf(const proto::Parallelism& spec) {
 
 Result<TrainSchedule> TrainScheduleOf(const proto::Parallelism& spec, int num_ranks,
                                       int num_microbatches) {
+  if (int64_t{num_ranks} * num_microbatches > kForwardsMax) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "parallelism.pp = {}: {} microbatches a step are too many; use at most {}",
+                     num_ranks, num_microbatches, kForwardsMax / num_ranks);
+  }
   ASSIGN_OR_RETURN(Schedule lists, ListsOf(spec, num_ranks, num_microbatches));
   ASSIGN_OR_RETURN(ExecutableSchedule executable,
                    MakeExecutable(std::move(lists), SettingsOf(spec)));

@@ -2,6 +2,8 @@
 // follow it. Pure; the coordinator and every rank call it and get the same lists.
 #pragma once
 
+#include <cstdint>
+
 #include "actors/schedule/execution_policy.h"
 #include "actors/schedule/schedule.h"
 #include "proto/job.pb.h"
@@ -14,6 +16,9 @@ struct TrainSchedule {
   // Every stage runs each kind in ascending microbatch order: sums have the bits of one worker's.
   bool ascending = true;
 };
+
+// Ranks times microbatches of a step: every rank holds the whole schedule.
+inline constexpr int64_t kForwardsMax = int64_t{1} << 20;
 
 // Reads schedule, virtual_stages, schedule_actions, executor, activation_slack, activation_limit,
 // weight_parts, pairs and backward_output. kInvalidSpec, by field name.

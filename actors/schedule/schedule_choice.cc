@@ -71,7 +71,7 @@ class Portfolio {
     for (const Family& family : FamiliesOf(options_)) AddFamily(family);
     auto& ranked = choice_.ranked;
     if (ranked.empty()) {
-      if (refusal_) return *std::move(refusal_);
+      if (refusal_ && choice_.num_simulated == 0) return *std::move(refusal_);
       return MakeError(ErrorCode::kInfeasible,
                        "{} {:g}: no schedule of {} ranks holds so few microbatches; the leanest "
                        "needs {:g}",
@@ -80,8 +80,7 @@ class Portfolio {
                        options_.activation_limit, options_.num_ranks, least_peak_);
     }
     Sort();
-    MeetNoise();
-    PutSimplestFirst();
+    PutBestFirst(MeetNoise());
     return std::move(choice_);
   }
 
@@ -129,7 +128,12 @@ class Portfolio {
         Simulate(executable->schedule, costs, {.policy = executable->policy, .keep_bars = false});
     if (!run.ok()) return {};
     ++choice_.num_simulated;
-    const double peak = MostOf(run->peak_activations);
+    // What weight gradients that jump the queue free early, they free at other times too late to
+    // count on: then the list's own peak holds.
+    double peak = MostOf(run->peak_activations);
+    if (executable->policy.mode == ExecutorMode::kGuided) {
+      peak = MostOf(executable->report.peak_activations) + executable->policy.activation_slack;
+    }
     least_peak_ = least_peak_ == 0 ? peak : std::min(least_peak_, peak);
     if (peak > options_.activation_limit + kRounding) return peak;
     num_actions_.push_back(run->num_actions);
@@ -161,13 +165,18 @@ class Portfolio {
     num_actions_ = std::move(num_actions);
   }
 
-  void MeetNoise() {
+  // Mean makespans of the finalists, in the order of choice_.ranked.
+  std::vector<double> MeetNoise() const {
     const size_t finalists = std::min(kFinalists, choice_.ranked.size());
+    std::vector<double> means_ns;
     int64_t actions = 0;
-    for (size_t i = 0; i < finalists; ++i) actions += kNoiseSamples * num_actions_[i];
-    if (actions > kNoiseActionsMax) return;
     for (size_t i = 0; i < finalists; ++i) {
-      ScheduleOrder& order = choice_.ranked[i];
+      means_ns.push_back(choice_.ranked[i].makespan_ns);
+      actions += kNoiseSamples * num_actions_[i];
+    }
+    if (actions > kNoiseActionsMax) return means_ns;
+    for (size_t i = 0; i < finalists; ++i) {
+      const ScheduleOrder& order = choice_.ranked[i];
       const Simulator simulator(order.executable.schedule,
                                 {.policy = order.executable.policy, .keep_bars = false});
       double sum_ns = 0;
@@ -175,27 +184,25 @@ class Portfolio {
         const ActionTimes times(order.executable.schedule, costs_[i], {.sigma = kNoiseSigma},
                                 static_cast<uint64_t>(sample));
         const auto run = simulator.Run(times);
-        if (run.ok()) sum_ns += static_cast<double>(run->idle.makespan_ns);
+        CHECK(run.ok(), "{} ran without noise: {}", Describe(order), run.error().message);
+        sum_ns += static_cast<double>(run->idle.makespan_ns);
       }
-      order.makespan_ns = sum_ns / kNoiseSamples;
+      means_ns[i] = sum_ns / kNoiseSamples;
     }
-    std::stable_sort(choice_.ranked.begin(),
-                     choice_.ranked.begin() + static_cast<std::ptrdiff_t>(finalists),
-                     [](const ScheduleOrder& a, const ScheduleOrder& b) {
-                       return a.makespan_ns < b.makespan_ns;
-                     });
+    return means_ns;
   }
 
-  void PutSimplestFirst() {
-    auto& ranked = choice_.ranked;
-    const double good_enough = ranked.front().makespan_ns * (1 + kWorthwhile);
-    const auto slower = std::ranges::find_if(
-        ranked, [&](const ScheduleOrder& order) { return order.makespan_ns > good_enough; });
-    const auto simplest = std::min_element(ranked.begin(), slower,
-                                           [](const ScheduleOrder& a, const ScheduleOrder& b) {
-                                             return Complexity(a) < Complexity(b);
-                                           });
-    std::rotate(ranked.begin(), simplest, simplest + 1);
+  void PutBestFirst(const std::vector<double>& means_ns) {
+    const double good_enough = *std::ranges::min_element(means_ns) * (1 + kWorthwhile);
+    std::optional<size_t> best;
+    const auto key = [&](size_t i) {
+      return std::pair(Complexity(choice_.ranked[i]), means_ns[i]);
+    };
+    for (size_t i = 0; i < means_ns.size(); ++i) {
+      if (means_ns[i] <= good_enough && (!best || key(i) < key(*best))) best = i;
+    }
+    const auto first = choice_.ranked.begin() + static_cast<std::ptrdiff_t>(*best);
+    std::rotate(choice_.ranked.begin(), first, first + 1);
   }
 
   const ChoiceOptions& options_;

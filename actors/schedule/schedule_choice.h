@@ -38,8 +38,8 @@ struct ScheduleOrder {
   ScheduleSpec spec{};
   ExecutionSettings settings{};
   ExecutableSchedule executable{};
-  double makespan_ns = 0;  // simulated; with noise where that decided
-  double peak = 0;         // most activations of a rank
+  double makespan_ns = 0;  // simulated
+  double peak = 0;         // most activations that a rank may hold, whatever the times
 };
 
 // "zb-v, guided, weight gradients in 4 parts"
@@ -50,9 +50,9 @@ struct ScheduleChoice {
   int num_simulated = 0;
 };
 
-// Fastest first. Where the fastest of all is not faster by kWorthwhile than a simpler one, the
-// simpler one leads. The best few meet a mild noise first, the same for all, so that an order that
-// only holds by exact times does not win. kInfeasible where nothing fits the limit.
+// Fastest first. The best few are ranked under a mild noise, the same for all, so that an order
+// that only holds by exact times does not win; among them the simplest leads of those that are
+// slower than the best by no more than kWorthwhile. kInfeasible where nothing fits the limit.
 Result<ScheduleChoice> ChooseSchedule(const ChoiceOptions& options);
 inline constexpr double kWorthwhile = 0.01;
 
@@ -63,5 +63,8 @@ std::string ReasonFor(const ScheduleChoice& choice, const ChoiceOptions& options
 // What `activation_limit` is where nobody gives it: one and a half times a rank's share of 1F1B's
 // activations, the least that leaves a V without bubbles (but never below 2).
 double DefaultActivationLimit(int num_ranks);
+
+// Ranks times microbatches that a choice simulates in a second or two.
+inline constexpr int64_t kChoiceMax = 8192;
 
 }  // namespace troupe

@@ -244,9 +244,9 @@ std::string ListText() {
   }
   return text +
          fmt::format(
-             "\n{}\n  the fastest of these, also guided and free-run, by simulation with "
-             "the costs\n  given, that holds no more than --memory-limit (p times {:g} unless "
-             "given)\n",
+             "\n{}\n  the fastest of those with one copy of the weights, also guided and free-run, "
+             "by\n  simulation with the costs given, that holds no more than --memory-limit\n"
+             "  (unless given {:g} p)\n",
              kAutoSchedule, DefaultActivationLimit(1000) / 1000);
 }
 

@@ -18,7 +18,6 @@ constexpr int64_t kCsvBytesMax = int64_t{64} << 20;
 constexpr int kRanksMax = 16384;
 constexpr int kMicrobatchesMax = 1 << 20;
 constexpr int64_t kActionsMax = 20'000'000;
-constexpr int64_t kActionsPerMicrobatchMax = 24;  // of a rank: four chunks, weights in four parts
 constexpr int kSamplesMax = 1'000'000;
 constexpr std::string_view kCompare = "compare";
 
@@ -187,6 +186,13 @@ Result<Noise> NoiseOf(const ScheduleOptions& options) {
   return noise;
 }
 
+Status CheckStraggler(const Noise& noise, const ScheduleOptions& options,
+                      const Schedule& schedule) {
+  if (noise.straggler_rank < schedule.num_ranks) return {};
+  return Refuse("--straggler {}: schedule {} has ranks 0 to {}", options.straggler, schedule.name,
+                schedule.num_ranks - 1);
+}
+
 // How much longer than its mean a step may be, with plenty to spare.
 double LongestBy(const Noise& noise) {
   return std::exp(4 * noise.sigma) * (1 + noise.hiccup_size) *
@@ -311,9 +317,9 @@ Result<RequestedSchedule> Chosen(const ScheduleOptions& options, const UserCosts
   if (execution.pairs) {
     ASSIGN_OR_RETURN(choice.pairs, ParsePairMode(*execution.pairs));
   }
-  if (kActionsPerMicrobatchMax * *options.ranks * *options.microbatches > kActionsMax) {
-    return Refuse("schedule auto: {} ranks × {} microbatches make too many actions; take fewer",
-                  *options.ranks, *options.microbatches);
+  if (int64_t{*options.ranks} * *options.microbatches > kChoiceMax) {
+    return Refuse("schedule auto: {} ranks × {} microbatches are more than it simulates ({})",
+                  *options.ranks, *options.microbatches, kChoiceMax);
   }
   double ticks = 0;  // the work of every schedule is the same, so the first's will do
   choice.costs = [&](const Schedule& schedule) -> Result<CostModel> {
@@ -336,7 +342,7 @@ Result<RequestedSchedule> Chosen(const ScheduleOptions& options, const UserCosts
       .executable = std::move(first.executable)};
 }
 
-Status ReadCosts(const ScheduleOptions& options, const UserCosts& costs, ScheduleRequest& request) {
+Status ReadCosts(const UserCosts& costs, ScheduleRequest& request) {
   std::vector<std::vector<StageTimes>> stages;
   double most = 0;
   for (const RequestedSchedule& requested : request.schedules) {
@@ -378,15 +384,13 @@ Result<ScheduleRequest> MakeScheduleRequest(const ScheduleOptions& options, File
   for (const std::string& name : names) {
     if (name == kAutoSchedule) {
       ASSIGN_OR_RETURN(RequestedSchedule chosen, Chosen(options, costs, request.remarks));
+      RETURN_IF_ERROR(CheckStraggler(request.figures.noise, options, chosen.executable.schedule));
       request.schedules.push_back(std::move(chosen));
       continue;
     }
     ASSIGN_OR_RETURN(Named named, reader.Read(name, request.compare));
     RequestedSchedule requested{.name = named.lists.name, .placement = named.placement};
-    if (request.figures.noise.straggler_rank >= named.lists.num_ranks) {
-      return Refuse("--straggler {}: schedule {} has ranks 0 to {}", options.straggler,
-                    requested.name, named.lists.num_ranks - 1);
-    }
+    RETURN_IF_ERROR(CheckStraggler(request.figures.noise, options, named.lists));
     ASSIGN_OR_RETURN(requested.executable, Executable(options, std::move(named.lists)));
     request.schedules.push_back(std::move(requested));
   }

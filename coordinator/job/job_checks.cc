@@ -145,6 +145,12 @@ class Checker {
     if (checkpoint.every() < 0) {
       Refuse("checkpoint.every = {}: use 0 (at the end only) or more", checkpoint.every());
     }
+    if (spec_.parallelism().rebalance() && checkpoint.every() == 0) {
+      Refuse(
+          "parallelism.rebalance moves layers at a checkpoint, and checkpoint.every = 0 writes "
+          "none "
+          "before the end: give it steps");
+    }
     if (checkpoint.keep() < 1) Refuse("checkpoint.keep = {}: use 1 or more", checkpoint.keep());
   }
 

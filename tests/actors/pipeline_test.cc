@@ -210,6 +210,35 @@ TEST(PipelineTest, RanksRunTheirListsInOrder) {
               (std::vector<std::string>{"1F0", "1B0", "1F1", "1B1", "1F2", "1B2"}));
 }
 
+// A re-plan: every step runs the order that it is told.
+TEST(PipelineTest, AStepRunsTheOrderThatItIsTold) {
+  const auto gpipe = Generate({.name = "gpipe", .num_ranks = 2, .num_microbatches = 3});
+  ASSERT_TRUE(gpipe.ok());
+  size_t next = 0;
+  testing::InProcessJobOptions options{
+      .num_ranks = 2, .num_microbatches = 3, .others = {{.schedule = *gpipe}}};
+  options.steps.steps = 2;
+  options.steps.order = [&next] { return next++; };
+  Toy toy(std::move(options));
+  toy.job.Run();
+  ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
+  EXPECT_EQ(toy.seen[1].actions,
+            (std::vector<std::string>{"1F0", "1B0", "1F1", "1B1", "1F2", "1B2",  // 1f1b
+                                      "1F0", "1F1", "1F2", "1B0", "1B1", "1B2"}));
+  EXPECT_EQ(toy.job.metrics[0].order(), 0);
+  EXPECT_EQ(toy.job.metrics[1].order(), 1);
+}
+
+TEST(PipelineTest, AnOrderThatNobodyHasIsANamedError) {
+  testing::InProcessJobOptions options{.num_ranks = 2, .num_microbatches = 3};
+  options.steps.steps = 1;
+  options.steps.order = [] { return size_t{7}; };
+  Toy toy(std::move(options));
+  toy.job.Run();
+  ASSERT_FALSE(toy.job.errors.empty());
+  EXPECT_THAT(toy.job.errors.front(), ::testing::HasSubstr("round 1 asks for order 7 of 1"));
+}
+
 TEST(PipelineTest, TiedGradientsAreExchangedOnceAStep) {
   Toy toy({.num_ranks = 3, .num_microbatches = 2, .tied = true, .steps = {.steps = 2}});
   toy.job.Run();

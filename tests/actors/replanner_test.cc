@@ -143,12 +143,13 @@ TEST(Replanner, ARankThatStaysSlowLosesLayers) {
       if (whole) cost.backward_ns = cost.backward_input_ns + cost.backward_weight_ns;
       return cost;
     };
-    for (int step = 1; step < Replanner::kStepsBeforeMoving; ++step) {
+    for (int step = 1; step < Replanner::kStepsSlow; ++step) {
       replanner.AddStep(Votes(plan, slow_third));
-      EXPECT_FALSE(replanner.ReconsiderLayers()) << "too early to tell";
+      EXPECT_FALSE(replanner.ReconsiderLayers(1000)) << "too early to tell";
     }
     replanner.AddStep(Votes(plan, slow_third));
-    const auto moved = replanner.ReconsiderLayers();
+    EXPECT_FALSE(replanner.ReconsiderLayers(1)) << "one step gains less than the move takes";
+    const auto moved = replanner.ReconsiderLayers(1000);
     ASSERT_TRUE(moved);
     EXPECT_EQ(std::accumulate(moved->stage_layers.begin(), moved->stage_layers.end(), 0), 16);
     EXPECT_LT(moved->stage_layers[2], 4);
@@ -165,8 +166,34 @@ TEST(Replanner, EqualRanksKeepTheirLayers) {
     // A little noise, and everything twice as slow as measured.
     replanner.AddStep(Votes(
         plan, [&](int stage) { return Layers(plan, stage, 2 + 0.1 * ((stage + step) % 3)); }));
-    EXPECT_FALSE(replanner.ReconsiderLayers());
+    EXPECT_FALSE(replanner.ReconsiderLayers(1'000'000));
   }
+}
+
+TEST(Replanner, SlowForAFewStepsIsNotSlow) {
+  const JobPlan plan = Plan({Order("zb-h1", "strict")});
+  Replanner replanner(plan, {Costs()});
+  for (int step = 0; step < 60; ++step) {
+    replanner.AddStep(Votes(
+        plan, [&](int stage) { return Layers(plan, stage, stage == 2 && step % 12 < 3 ? 3 : 1); }));
+    EXPECT_FALSE(replanner.ReconsiderLayers(1'000'000)) << step;
+  }
+}
+
+// Whole backwards cost less than their halves together; an order of halves is judged by that.
+TEST(Replanner, TheOtherKindOfBackwardKeepsItsProportion) {
+  const JobPlan plan = Plan({Order("zb-h1", "strict"), Order("1f1b", "strict")});
+  ModelCosts costs = Costs();
+  costs.layer.backward_ns = kMs;  // half of what its halves take
+  Replanner replanner(plan, {costs});
+  std::optional<Replanner::NewOrder> changed;
+  for (int step = 0; step < 5 && !changed; ++step) {
+    replanner.AddStep(
+        Votes(plan, [&](int stage) { return Layers(plan, stage, stage == 1 ? 1.6 : 1); }));
+    changed = replanner.ReconsiderOrder();
+  }
+  ASSERT_TRUE(changed);
+  EXPECT_EQ(changed->order, 1u) << "whole backwards are that much faster";
 }
 
 }  // namespace

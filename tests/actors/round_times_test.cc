@@ -17,7 +17,10 @@ Action Of(int stage, ActionKind kind, int microbatch, int part = 0, int num_part
 
 TEST(RoundTimes, AreMediansOfEachStageAndKind) {
   RoundTimes times;
-  for (const int64_t ns : {30, 10, 1000, 20, 25}) times.Add(Of(1, ActionKind::kForward, 0), ns);
+  int microbatch = 0;
+  for (const int64_t ns : {30, 10, 1000, 20, 25}) {
+    times.Add(Of(1, ActionKind::kForward, microbatch++), ns);
+  }
   times.Add(Of(0, ActionKind::kBackward, 0), 7);
   proto::Vote vote;
   times.WriteTo(vote);
@@ -30,8 +33,9 @@ TEST(RoundTimes, AreMediansOfEachStageAndKind) {
 
 TEST(RoundTimes, PartsOfAWeightGradientCountTogether) {
   RoundTimes times;
-  for (int part = 0; part < 4; ++part) {
-    times.Add(Of(0, ActionKind::kBackwardWeight, 0, part, 4), 5);
+  for (int microbatch = 0; microbatch < 3; ++microbatch) {
+    times.Add(Of(0, ActionKind::kBackwardWeight, microbatch, 0, 2), 15);
+    times.Add(Of(0, ActionKind::kBackwardWeight, microbatch, 1, 2), 5);
   }
   proto::Vote vote;
   times.WriteTo(vote);

@@ -451,6 +451,27 @@ TEST_F(MovedLayersTest, ACancelledJobDoesNotStartAnew) {
   EXPECT_EQ(h.Commands(host_, proto::ToAgent::kSpawn), 2);
 }
 
+TEST_F(JobLifeTest, AHostThatIsLostWhileLayersMoveEndsTheJob) {
+  h.Join("a", 1);
+  const HostId b = h.Join("b", 1);
+  proto::JobSpec spec = SmallJob(2);
+  spec.mutable_parallelism()->set_rebalance(true);
+  JobLife& job = h.Submitted(spec);
+  for (int rank : {0, 1}) HelloWithCosts(h, job, rank, 1'000'000);
+  for (int rank : {0, 1}) h.Ready(job, rank);
+  proto::FromRank message;
+  message.mutable_finished()->set_checkpoint("/run/checkpoints/step-00000001");
+  for (const int layers : {5, 3}) message.mutable_finished()->add_stage_layers(layers);
+  h.Says(job, 0, message);
+  h.Finishes(job, 1);
+  h.Exits(job, 1, 0);
+  HostGone(h.state, b, "its connection ended");
+  h.Exits(job, 0, 0);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_FAILED);
+  EXPECT_EQ(job.summary().reason(),
+            "the host of rank 1 was lost while layers moved: go on with --resume");
+}
+
 TEST_F(MovedLayersTest, ARankThatDiesOnTheWayFailsTheJob) {
   h.Exits(job_, 1, 0, SIGKILL);
   FinishToMove();

@@ -83,11 +83,11 @@ TEST(JobOrders, ASlowRankGetsFewerLayers) {
 
 TEST(JobOrders, TheLimitHolds) {
   proto::JobSpec spec = AutoJob(4);
-  spec.mutable_parallelism()->set_activation_limit(1.5);
+  spec.mutable_parallelism()->set_activation_limit(1);
   const auto refused = DecideOrders(spec);
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code, ErrorCode::kInfeasible);
-  EXPECT_THAT(refused.error().message, HasSubstr("parallelism.activation_limit = 1.5: no schedule"));
+  EXPECT_THAT(refused.error().message, HasSubstr("parallelism.activation_limit = 1: no schedule"));
   spec.mutable_parallelism()->set_activation_limit(3);
   EXPECT_TRUE(DecideOrders(spec).ok());
 }
@@ -97,9 +97,10 @@ TEST(JobOrders, WhatAutoChoosesCannotBeGivenBesideIt) {
   spec.mutable_parallelism()->set_weight_parts(2);
   const auto refused = DecideOrders(spec);
   ASSERT_FALSE(refused.ok());
-  EXPECT_EQ(refused.error().message,
-            "parallelism.weight_parts beside parallelism.schedule = auto, which chooses it: leave "
-            "it out, or name a schedule");
+  EXPECT_EQ(
+      refused.error().message,
+      "parallelism.schedule = auto chooses parallelism.weight_parts itself: leave that out, or "
+      "name a schedule");
 }
 
 // Slots and memory are enough for every order that a re-plan may take.

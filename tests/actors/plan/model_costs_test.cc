@@ -18,6 +18,7 @@ TEST(ModelCosts, TheMessageIsTheSame) {
   EXPECT_EQ(back.layer.backward_weight_ns, 30);
   EXPECT_EQ(back.embedding.WorkNs(), 6);
   EXPECT_EQ(back.head.backward_input_ns, 5);
+  EXPECT_EQ(back.layer.WholeBackwardNs(), 50);
   EXPECT_EQ(back.hop_ns, 7);
 }
 
@@ -55,6 +56,7 @@ TEST(ModelCosts, RanksOnLikeHardwareTakeTheLeast) {
 TEST(ModelCosts, ScalingLeavesTheHop) {
   const ModelCosts scaled = Scaled(Costs(10, 20, 30), 1.5);
   EXPECT_EQ(scaled.layer.WorkNs(), 90);
+  EXPECT_EQ(scaled.layer.WholeBackwardNs(), 75);
   EXPECT_EQ(scaled.hop_ns, 7);
 }
 

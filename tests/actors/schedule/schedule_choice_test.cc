@@ -79,11 +79,41 @@ TEST(ScheduleChoice, OneRankNeedsNoOrder) {
 }
 
 TEST(ScheduleChoice, AmongEqualsTheSimplestLeads) {
-  // One microbatch: every order on one chunk a rank takes the same time, unless w leaves late.
-  const ScheduleChoice choice = Choice(Options(2, 1, 3, 5000));
-  const ScheduleOrder& first = choice.ranked.front();
-  EXPECT_EQ(first.spec.chunks_per_rank, 1) << Describe(first);
-  EXPECT_NE(first.executable.policy.mode, ExecutorMode::kFreeRun) << Describe(first);
+  // On one chunk a rank, weight gradients that cost next to nothing gain a thousandth.
+  for (const int64_t weight_ns : {12, 1200}) {
+    ChoiceOptions options = Options(2, 8, 2);
+    options.costs = [weight_ns](const Schedule& schedule) -> Result<CostModel> {
+      if (schedule.num_stages > 2) return MakeError(ErrorCode::kInfeasible, "two layers");
+      return CostModel::Uniform(
+          schedule,
+          {.forward_ns = 1200, .backward_input_ns = 1200, .backward_weight_ns = weight_ns});
+    };
+    const ScheduleChoice choice = Choice(options);
+    EXPECT_EQ(choice.ranked.front().spec.name == "1f1b", weight_ns == 12)
+        << Describe(choice.ranked.front());
+  }
+}
+
+TEST(ScheduleChoice, TheLimitIsNamedAlsoWhereSomeCutsAreRefused) {
+  ChoiceOptions options = Options(4, 16, 1.5);
+  options.costs = [costs = options.costs](const Schedule& schedule) -> Result<CostModel> {
+    if (schedule.num_stages > 4) return MakeError(ErrorCode::kInfeasible, "four layers");
+    return costs(schedule);
+  };
+  EXPECT_THAT(ChooseSchedule(options).error().message,
+              HasSubstr("parallelism.activation_limit = 1.5: no schedule of 4 ranks"));
+}
+
+// Whatever the times, not only in the simulation.
+TEST(ScheduleChoice, AListThatWeightGradientsLeaveCountsItsWholePeak) {
+  for (const ScheduleOrder& order : Choice(Options(8, 32, 8, 120)).ranked) {
+    if (order.executable.policy.mode != ExecutorMode::kGuided) continue;
+    double listed = 0;
+    for (const double peak : order.executable.report.peak_activations) {
+      listed = std::max(listed, peak);
+    }
+    EXPECT_LE(listed + order.executable.policy.activation_slack, 8 + 1e-9) << Describe(order);
+  }
 }
 
 TEST(ScheduleChoice, AModelThatCannotBeCutStaysOnOneChunk) {

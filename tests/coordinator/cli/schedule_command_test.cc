@@ -51,6 +51,27 @@ TEST(ScheduleCommand, CsvGoesRound) {
   EXPECT_EQ(after["placement"], "v");
 }
 
+TEST(ScheduleCommand, AutoSaysWhatItTookAndWhy) {
+  const std::string words = " --stages 4 --microbatches 8 --comm 0.1";
+  const ShellResult chosen = Schedule("auto" + words + " --memory-limit 4 -o json 2>&1");
+  ASSERT_EQ(chosen.exit_code, 0) << chosen.output;
+  EXPECT_TRUE(chosen.output.starts_with("auto: ")) << chosen.output;
+  const auto json = nlohmann::json::parse(chosen.output.substr(chosen.output.find("\n{") + 1));
+  EXPECT_NE(json["name"], "auto");
+  for (const double peak : json["peak_activations"]) EXPECT_LE(peak, 4 + 1e-9);
+  const auto plain = nlohmann::json::parse(Schedule("1f1b" + words + " -o json").output);
+  EXPECT_LT(json["makespan"].get<double>(), plain["makespan"].get<double>());
+  const std::pair<const char*, const char*> refused[] = {
+      {" --executor guided", "--executor: schedule auto chooses it; leave it out"},
+      {" --memory-limit 1", "--memory-limit 1: no schedule of 4 ranks holds so few microbatches"},
+      {" --straggler 9,2", "--straggler 9,2: schedule "}};
+  for (const auto& [flag, sentence] : refused) {
+    const ShellResult result = Schedule("auto" + words + flag + " 2>&1");
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_THAT(result.output, HasSubstr(sentence));
+  }
+}
+
 TEST(ScheduleCommand, SvgIsOnePicture) {
   const ShellResult svg = Schedule("compare 1f1b dualpipe --stages 4 --microbatches 8 -o svg");
   EXPECT_EQ(svg.exit_code, 0);
