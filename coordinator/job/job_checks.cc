@@ -147,9 +147,8 @@ class Checker {
     }
     if (spec_.parallelism().rebalance() && checkpoint.every() == 0) {
       Refuse(
-          "parallelism.rebalance moves layers at a checkpoint, and checkpoint.every = 0 writes "
-          "none "
-          "before the end: give it steps");
+          "parallelism.rebalance = true: layers move at a checkpoint, and checkpoint.every = 0 "
+          "writes none before the end; give it steps");
     }
     if (checkpoint.keep() < 1) Refuse("checkpoint.keep = {}: use 1 or more", checkpoint.keep());
   }
