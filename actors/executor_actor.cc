@@ -265,16 +265,21 @@ Status ExecutorActor::On(ActionDone done) {
     held_back_.emplace_back(*output, std::move(done.output));
   }
   if (outputs_leave) {
-    for (auto& [transfer, held] : held_back_) RETURN_IF_ERROR(Deliver(transfer, std::move(held)));
+    for (auto& [transfer, held] : held_back_) SendSoon(transfer, std::move(held));
     held_back_.clear();
   }
   return Advance();
 }
 
-Status ExecutorActor::Deliver(const Transfer& transfer, Buffer output) {
+// Sending copies the output, so it waits for the scheduler's next pass: by then the stage has
+// launched the next action (I7).
+void ExecutorActor::SendSoon(const Transfer& transfer, Buffer output) {
   auto& queue = parked_[{transfer.to, transfer.kind}];
   queue.push_back({transfer, start_.round(), std::make_shared<Buffer>(std::move(output))});
-  return FlushParked(transfer.to, ChannelOf(transfer.kind));
+  context().scheduler().Post([executor = ActorRef<CreditReturned>(self()),
+                              credit = CreditReturned{transfer.to, ChannelOf(transfer.kind)}] {
+    (void)executor.Send(credit);  // an executor that has ended sends nothing
+  });
 }
 
 Status ExecutorActor::FlushParked(Rank peer, uint16_t channel) {

@@ -20,6 +20,7 @@
 //   I4. A slot is held from arrival until the action that reads it is done.
 //   I5. How copies of weights agree on a gradient is ExchangeProgress's word.
 //   I6. The outputs of a fused pair leave together, at its end.
+//   I7. The next action is launched before the outputs of the last one are sent.
 #pragma once
 
 #include <array>
@@ -125,7 +126,7 @@ class ExecutorActor
                 const TensorDescriptor& tensor, Bulk bulk);
   Status Advance();
   Status Launch(const Action& action);
-  Status Deliver(const Transfer& transfer, Buffer output);
+  void SendSoon(const Transfer& transfer, Buffer output);
   Status FlushParked(Rank peer, uint16_t channel);
   Status SendParked(Parked& parked);
   Status FinishList();

@@ -179,7 +179,7 @@ struct OutputSent {
   Rank to{};
   InputKind kind = InputKind::kActivation;
 };
-// A credit came back: parked outputs to `peer` may leave.
+// Parked outputs to `peer` may leave: a credit came back, or they have waited for their turn.
 struct CreditReturned {
   static constexpr std::string_view kMessageName = "troupe.CreditReturned";
   Rank peer{};

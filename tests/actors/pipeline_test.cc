@@ -17,6 +17,7 @@ constexpr int kElements = 4;
 // What the test sees of every stage.
 struct Seen {
   std::vector<std::string> actions{};
+  std::function<void()> on_action{};
   std::vector<double> factors{};
   double gradient = 0;
   int updates = 0;
@@ -30,6 +31,7 @@ class ToyStage
 
   Status On(RunAction run) {
     seen_.actions.push_back(ToString(run.action));
+    if (seen_.on_action) seen_.on_action();
     ActionDone done{.action = run.action, .round = run.round};
     const Schedule& schedule = context_.schedule;
     const bool first = schedule.IsFirstStage(run.action.stage);
@@ -237,6 +239,21 @@ TEST(PipelineTest, AnOrderThatNobodyHasIsANamedError) {
   toy.job.Run();
   ASSERT_FALSE(toy.job.errors.empty());
   EXPECT_THAT(toy.job.errors.front(), ::testing::HasSubstr("round 1 asks for order 7 of 1"));
+}
+
+// Sending takes the actor's thread as long as the copy of an output: the device must not wait for
+// it.
+TEST(PipelineTest, TheNextActionIsLaunchedBeforeAnOutputIsSent) {
+  Toy toy({.num_ranks = 2, .num_microbatches = 3, .steps = {.steps = 1}});
+  std::vector<int64_t> sent_bytes;  // to rank 1, when rank 0 runs 0F0 0F1 0B0 0F2 0B1 0B2
+  toy.seen[0].on_action = [&] {
+    sent_bytes.push_back(toy.job.router(0).transport().BytesSentTo(Rank(1)));
+  };
+  toy.job.Run();
+  ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
+  ASSERT_EQ(sent_bytes.size(), 6u);
+  EXPECT_EQ(sent_bytes[1], sent_bytes[0]);
+  EXPECT_GT(sent_bytes[2], sent_bytes[1]);
 }
 
 TEST(PipelineTest, TiedGradientsAreExchangedOnceAStep) {
