@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <ctime>
 
@@ -12,28 +13,19 @@
 namespace troupe::bench {
 namespace {
 
-struct Registered {
-  std::string_view name;
-  void (*run)(Bench&);
-};
-std::vector<Registered>& Blocks() {
-  static std::vector<Registered> blocks;
-  return blocks;
-}
-
 // Three significant digits, without an exponent.
 std::string Short(double value) {
-  if (value >= 100) return fmt::format("{:.0f}", value);
-  if (value >= 10) return fmt::format("{:.1f}", value);
+  if (std::abs(value) >= 100) return fmt::format("{:.0f}", value);
+  if (std::abs(value) >= 10) return fmt::format("{:.1f}", value);
   return fmt::format("{:.2f}", value);
 }
 
-// "31.2 ±4%": half the distance between the extremes, of the median.
+// "31.2 ±4%": half the distance between the extremes, of the median's size.
 std::string WithSpread(const std::vector<double>& samples) {
   if (samples.empty()) return "-";
   const auto [least, most] = std::ranges::minmax(samples);
   const double median = Median(samples);
-  const double spread = median > 0 ? 50 * (most - least) / median : 0;
+  const double spread = median != 0 ? 50 * (most - least) / std::abs(median) : 0;
   return fmt::format("{} ±{:.0f}%", Short(median), spread);
 }
 
@@ -47,6 +39,13 @@ nlohmann::json Extremes(const std::vector<double>& samples) {
   if (samples.empty()) return nullptr;
   const auto [least, most] = std::ranges::minmax(samples);
   return {least, most};
+}
+
+// "2x", "±5%" of a ratio, "±1.50" in the row's unit.
+std::string Goal(const Comparison& what) {
+  if (what.apart_max > 0) return "±" + Short(what.apart_max);
+  if (what.within > 0) return fmt::format("±{:g}%", 100 * what.within);
+  return what.goal > 0 ? Short(what.goal) + "x" : "-";
 }
 
 // fmt counts "±" as one column, so plain widths align.
@@ -64,14 +63,18 @@ double Median(std::vector<double> samples) {
 std::optional<double> Row::Ratio() const {
   const double o = Median(ours);
   const double p = Median(peer);
-  if (o <= 0 || p <= 0) return std::nullopt;
+  if (o <= 0 || p <= 0 || what.apart_max > 0) return std::nullopt;
   return what.higher_is_better ? o / p : p / o;
 }
 
 std::optional<bool> Row::Met() const {
+  if (what.apart_max > 0) {
+    if (ours.empty() || peer.empty()) return std::nullopt;
+    return std::abs(Median(ours) - Median(peer)) <= what.apart_max;
+  }
   const auto ratio = Ratio();
-  if (!ratio || what.goal <= 0) return std::nullopt;
-  return *ratio >= what.goal;
+  if (!ratio || (what.goal <= 0 && what.within <= 0)) return std::nullopt;
+  return *ratio >= what.goal && (what.within <= 0 || std::abs(*ratio - 1) <= what.within);
 }
 
 std::string RowJson(const Row& row) {
@@ -88,6 +91,8 @@ std::string RowJson(const Row& row) {
   json["unit"] = row.what.unit;
   json["ratio"] = ratio ? nlohmann::json(*ratio) : nlohmann::json();
   json["goal"] = row.what.goal > 0 ? nlohmann::json(row.what.goal) : nlohmann::json();
+  if (row.what.within > 0) json["within"] = row.what.within;
+  if (row.what.apart_max > 0) json["apart_max"] = row.what.apart_max;
   json["met"] = met ? nlohmann::json(*met) : nlohmann::json();
   json["ours_extremes"] = Extremes(row.ours);
   json["peer_extremes"] = Extremes(row.peer);
@@ -106,8 +111,7 @@ std::string TableLine(const Row& row) {
   if (!row.what.peer_name.empty()) remark += ", " + row.what.peer_name;
   if (!row.skipped.empty()) remark += ", SKIP: " + row.skipped;
   return fmt::format(kLine, row.what.name, WithSpread(row.ours), WithSpread(row.peer),
-                     ratio ? Short(*ratio) + "x" : "-",
-                     row.what.goal > 0 ? Short(row.what.goal) + "x" : "-",
+                     ratio ? Short(*ratio) + "x" : "-", Goal(row.what),
                      met ? (*met ? "yes" : "NO") : "-", remark);
 }
 
@@ -133,10 +137,6 @@ void Bench::Skip(const Comparison& what, std::string why) {
   Report({.what = what, .skipped = std::move(why)});
 }
 
-Registration::Registration(std::string_view name, void (*run)(Bench&)) {
-  Blocks().push_back({name, run});
-}
-
 double ProcessCpuNs() { return ClockNs(CLOCK_PROCESS_CPUTIME_ID); }
 double WallNs() { return ClockNs(CLOCK_MONOTONIC); }
 
@@ -153,25 +153,3 @@ std::optional<std::string> OutputOf(const std::string& command) {
 }
 
 }  // namespace troupe::bench
-
-// Prints a line per comparison as it ends; `--jsonl` for programs, `--header` for the table's head.
-int main(int argc, char** argv) {
-  namespace bench = troupe::bench;
-  bool jsonl = false;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view flag = argv[i];
-    if (flag == "--header") {
-      fmt::print("{}\n", bench::TableHeader());
-    } else if (flag == "--jsonl") {
-      jsonl = true;
-    } else if (flag != "--no-header") {
-      fmt::print(stderr, "{}: unknown flag {}\n", argv[0], flag);
-      return 2;
-    }
-  }
-  bench::Bench all([jsonl](const bench::Row& row) {
-    fmt::print("{}\n", jsonl ? bench::RowJson(row) : bench::TableLine(row));
-    std::fflush(stdout);
-  });
-  for (const auto& block : bench::Blocks()) block.run(all);
-}

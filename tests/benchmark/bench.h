@@ -9,7 +9,7 @@
 // A file of such blocks, linked with troupe_bench, is one program; troupe_benchmark() in
 // tests/benchmark/CMakeLists.txt adds it to `./run bench`. Samples of ours and of the peer
 // alternate, so that both see the same load; the ratio is that of the medians, and above 1 ours is
-// better whatever the unit.
+// better whatever the unit. Where ours shall agree with the peer, the goal is closeness instead.
 #pragma once
 
 #include <functional>
@@ -24,7 +24,9 @@ struct Comparison {
   std::string name{};  // "all_reduce/16MiB/4"
   std::string unit{};  // of a sample: "us/step", "GB/s"
   std::string peer_name{};
-  double goal = 0;  // the least ratio; 0: only reported
+  double goal = 0;       // the least ratio; 0: none is asked for
+  double within = 0;     // the ratio must lie in 1 ± within; 0: anywhere
+  double apart_max = 0;  // in place of a ratio: how far the medians may lie apart, in the unit
   bool higher_is_better = false;
   int num_rounds = 7;
 };
@@ -36,13 +38,14 @@ struct Row {
   std::string skipped{};  // why nothing, or no peer, was measured
 
   std::optional<double> Ratio() const;  // empty without a peer's samples
-  std::optional<bool> Met() const;      // empty without a ratio or a goal
+  std::optional<bool> Met() const;      // empty where nothing is asked for, or was measured
 };
 
 double Median(std::vector<double> samples);  // 0 where there are none
 
 // {"name":…,"ours":…,"peer":…,"peer_name":…,"unit":…,"ratio":…,"goal":…,"met":…} and the extremes
-// of both; null where something was not measured, and then "skip" says why.
+// of both; null where something was not measured, and then "skip" says why. "within" and
+// "apart_max" are there where they are asked for.
 std::string RowJson(const Row& row);
 std::string TableHeader();
 std::string TableLine(const Row& row);

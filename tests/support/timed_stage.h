@@ -1,0 +1,115 @@
+// A stage whose arithmetic is a timed wait: an action takes what the cost model says, and sends as
+// many bytes as it is told. For runs of real processes beside the simulator.
+#pragma once
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "actors/schedule/action_costs.h"
+#include "proto/worker.pb.h"
+#include "runtime/actor/stream.h"
+#include "tests/support/in_process_job.h"
+
+namespace troupe::testing {
+
+class TimedStage
+    : public Actor<TimedStage, RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate> {
+ public:
+  struct Options {
+    const std::vector<ActionTimes>& steps;  // from step 1 on
+    int64_t message_bytes = 0;              // of an output, at least a stamp's
+    MemoryLedger& ledger;
+    Stream& stream;
+    proto::SpanBatch& spans;  // what has run, by the name of the action; on the actor's thread
+  };
+
+  TimedStage(InProcessJob::RankContext context, const Options& options)
+      : context_(std::move(context)), options_(options) {}
+
+  Status On(RunAction run) {
+    auto done = std::make_shared<ActionDone>();
+    done->action = run.action;
+    done->round = run.round;
+    done->step = run.step;
+    options_.stream.Launch([this, run, done] { Wait(run, *done); },
+                           [this, done](const WorkTime& time) {
+                             done->time = time;
+                             Note(*done);
+                             (void)context_.executor().Send(std::move(*done));
+                           });
+    return {};
+  }
+  Status On(CollectVote collect) {
+    StageVote vote{.stage = context_.stage, .round = collect.round};
+    auto& node = vote.norm_nodes.emplace_back();
+    node.set_parameter(context_.stage.value);
+    node.set_num_leaves(1);
+    node.set_sum(1);
+    return context_.executor().Send(std::move(vote));
+  }
+  Status On(TakeGradient) { return {}; }
+  Status On(MergeGradient) { return {}; }
+  Status On(ApplyUpdate update) {
+    return context_.executor().Send(UpdateDone{.stage = context_.stage, .step = update.step});
+  }
+
+ private:
+  // Which output of a step a buffer holds, in its first and last bytes.
+  struct Stamp {
+    int64_t step = 0;
+    int32_t stage = 0;  // that reads it
+    int32_t microbatch = 0;
+    InputKind kind = InputKind::kActivation;
+    bool operator==(const Stamp&) const = default;
+  };
+
+  // On the stream's thread. What an output costs to make is part of the action's time.
+  void Wait(const RunAction& run, ActionDone& done) const {
+    const ActionTimes& times = options_.steps[static_cast<size_t>(run.step - 1)];
+    const int64_t end_ns = context_.scheduler.clock().NowNs() + times.Ns(run.action);
+    if (const auto input = InputOf(context_.schedule, run.action)) CheckInput(run, *input);
+    if (const auto output = OutputOf(context_.schedule, run.action)) {
+      const Stamp stamp{run.step, output->to_stage.value, output->microbatch.value, output->kind};
+      done.output = Buffer(options_.ledger, MemoryTag::kActivations, options_.message_bytes);
+      std::memcpy(done.output.data(), &stamp, sizeof(stamp));
+      std::memcpy(done.output.bytes().last<sizeof(stamp)>().data(), &stamp, sizeof(stamp));
+    }
+    if (run.action.kind == ActionKind::kForward &&
+        context_.schedule.IsLastStage(run.action.stage)) {
+      done.loss_sum = run.action.microbatch.value;
+      done.num_tokens = 1;
+    }
+    const timespec end{.tv_sec = end_ns / 1'000'000'000, .tv_nsec = end_ns % 1'000'000'000};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, nullptr) == EINTR) {
+    }
+  }
+
+  void CheckInput(const RunAction& run, const Transfer& input) const {
+    const Stamp expected{run.step, input.to_stage.value, input.microbatch.value, input.kind};
+    Stamp first;
+    Stamp last;
+    CHECK(static_cast<int64_t>(run.input.size()) == options_.message_bytes);
+    std::memcpy(&first, run.input.data(), sizeof(first));
+    std::memcpy(&last, run.input.last<sizeof(last)>().data(), sizeof(last));
+    CHECK(first == expected && last == expected, "{} of step {} was given another input",
+          ToString(run.action), run.step);
+  }
+
+  void Note(const ActionDone& done) const {
+    auto* span = options_.spans.add_spans();
+    span->set_name(ToString(done.action));
+    span->set_step(done.step);
+    span->set_start_ns(done.time.start_ns);
+    span->set_end_ns(done.time.end_ns);
+    span->set_cpu_ns(done.time.cpu_ns);
+  }
+
+  const InProcessJob::RankContext context_;
+  const Options options_;
+};
+
+}  // namespace troupe::testing
