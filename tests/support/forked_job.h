@@ -20,6 +20,8 @@ struct ForkedJobOptions {
   std::vector<ActionTimes> steps{};  // how long each step's actions take
   int64_t message_bytes = int64_t{1} << 20;
   int64_t deadline_ms = 60'000;  // of the whole job
+  // Where it is permitted, the ranks go before everything else on the host, as if it were theirs.
+  bool real_time = false;
 };
 
 // What ran when in each step, on the host's steady clock; or the first error of a rank. The ranks

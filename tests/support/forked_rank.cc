@@ -1,6 +1,7 @@
 #include "tests/support/forked_rank.h"
 
 #include <fmt/format.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -203,7 +204,10 @@ class ForkedRank {
 
 void RunForkedRank(const ForkedJobOptions& options, Rank self, int control_fd) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  prctl(PR_SET_TIMERSLACK, 1000);  // ns; of every thread to come
+  // Of every thread to come.
+  prctl(PR_SET_TIMERSLACK, 1000);  // ns
+  const sched_param lowest{.sched_priority = 1};
+  if (options.real_time) sched_setscheduler(0, SCHED_RR, &lowest);
   ForkedRank(options, self, control_fd).Run();
   _exit(0);
 }
