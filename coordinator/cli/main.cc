@@ -207,8 +207,9 @@ int RefuseVerb(const CLI::App& app, const std::string& word) {
 int Main(int argc, char** argv) {
   CommandLine line;
   for (int i = 0; i < argc; ++i) {
-    line.run.command_line += (i == 0 ? "" : " ") + std::string(argv[i]);
+    line.run.command_line += (i == 0 ? "" : " ") + ShellWord(argv[i]);
   }
+  if (argc > 0) line.run.program = argv[0];
   CLI::App app("Trains transformers on pipelines of worker actors.");
   app.formatter(std::make_shared<ExamplesFirst>());
   app.set_version_flag("--version", "troupe " TROUPE_VERSION);

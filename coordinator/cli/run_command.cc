@@ -4,7 +4,9 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cctype>
 #include <csignal>
 #include <ctime>
 #include <filesystem>
@@ -115,6 +117,15 @@ Result<proto::SubmitReply> Send(ControlClient& client, const RunCommand& command
   return client.Submit(request);
 }
 
+// Goes on from the newest checkpoint of the run directory: --resume alone, so it comes last.
+std::string ResumeCommand(const RunCommand& command, const std::string& run_directory) {
+  std::string line =
+      fmt::format("{} run {}", ShellWord(command.program), ShellWord(command.job_file));
+  for (const std::string& set : command.sets) line += " --set " + ShellWord(set);
+  if (!command.coordinator.empty()) line += " --coordinator " + ShellWord(command.coordinator);
+  return line + fmt::format(" --run-dir {} --resume", ShellWord(run_directory));
+}
+
 int FollowJob(ControlClient& client, const RunCommand& command, const LoadedJob& job, uint64_t id,
               const std::string& run_directory) {
   ConsoleOptions options;
@@ -126,8 +137,7 @@ int FollowJob(ControlClient& client, const RunCommand& command, const LoadedJob&
   options.bar = ShowsBar(stderr);
   options.trace = job.spec.log().trace();
   options.tensorboard = job.spec.log().tensorboard();
-  options.resume_command =
-      fmt::format("troupe run {} --run-dir {} --resume", command.job_file, run_directory);
+  options.resume_command = ResumeCommand(command, run_directory);
   Console console(options, SystemClock(), stdout, stderr);
   int exit_code = ExitCode(ErrorCode::kUnavailable);
   const Status followed = client.Follow(id, [&](const proto::JobEvent& event) {
@@ -161,6 +171,17 @@ int PrintPlan(const LoadedJob& job, std::FILE* to) {
 }
 
 }  // namespace
+
+std::string ShellWord(std::string_view word) {
+  const auto is_plain = [](unsigned char c) {
+    return std::isalnum(c) != 0 ||
+           std::string_view("_-+=,.:/@%").find(static_cast<char>(c)) != std::string_view::npos;
+  };
+  if (!word.empty() && std::ranges::all_of(word, is_plain)) return std::string(word);
+  std::string quoted = "'";
+  for (const char c : word) quoted += c == '\'' ? "'\\''" : std::string(1, c);
+  return quoted + "'";
+}
 
 int PlanJob(const RunCommand& command) {
   auto job = Load(command);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "coordinator/report/job_report.h"
@@ -9,6 +10,7 @@
 namespace troupe {
 
 struct RunCommand {
+  std::string program = "troupe";  // as it was invoked
   std::string job_file{};
   std::vector<std::string> sets{};
   std::string coordinator{};    // empty: run starts its own, submit uses TROUPE_COORDINATOR
@@ -18,6 +20,9 @@ struct RunCommand {
   bool follow = true;  // submit --no-wait: false
   std::string command_line{};
 };
+
+// `word` as a shell reads it back: quoted where it must be.
+std::string ShellWord(std::string_view word);
 
 // Each returns the process' exit code.
 int RunJob(const RunCommand& command);

@@ -225,11 +225,12 @@ TEST_F(RunTest, EveryErrorOfAJobFileHasItsPlace) {
 
 // Starts a run in the background, waits until it steps, runs `then` with $run and $rank (one of its
 // ranks) set, and returns what the run printed and its exit code.
-std::string Disturbed(const std::string& folder, const std::string& then) {
+std::string Disturbed(const std::string& folder, const std::string& then,
+                      const std::string& options = "") {
   return "cd " + folder +
          R"( && {
-    )" TROUPE_BINARY_DIR
-         R"(/bin/troupe run job.yaml --set train.steps=100000 --run-dir a >out 2>&1 &
+    )" TROUPE_BINARY_DIR R"(/bin/troupe run job.yaml --set train.steps=100000 --run-dir a )" +
+         options + R"( >out 2>&1 &
     run=$!
     for i in $(seq 200); do grep -q '^step ' out && break; sleep 0.05; done
     agent=$(pgrep -P $run -f 'troupe worker'); rank=$(pgrep -P $agent | head -1)
@@ -248,9 +249,20 @@ TEST_F(RunTest, AKilledWorkerEndsTheJobWithItsName) {
 }
 
 TEST_F(RunTest, AnInterruptEndsBetweenTwoSteps) {
-  const auto run = testing::Shell(Disturbed(folder_.path(), "kill -INT $run"));
+  testing::Shell("cd " + folder_.path() + " && cp text.txt other.txt");
+  const auto run =
+      testing::Shell(Disturbed(folder_.path(), "kill -INT $run",
+                               "--set 'optimizer.betas=[0.8, 0.9]' --set data.train=other.txt"));
   EXPECT_THAT(run.output, HasSubstr("code 130\n")) << run.output;
   EXPECT_THAT(run.output, HasSubstr("cancelled"));
+  // The command that it prints goes on, here for two steps, with all that the run was given.
+  const auto resumed =
+      testing::Shell("cd " + folder_.path() +
+                     " && last=$(sed 's/.*-0*//' a/checkpoints/latest) && "
+                     "command=$(sed -n 's/^go on with: //p' out) && "
+                     "eval \"$command --set train.stop_after=$((last + 2)) -o jsonl 2>&1\"");
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.output;
+  EXPECT_EQ(Steps(resumed.output).size(), 2u) << resumed.output;
 }
 
 TEST_F(RunTest, ASecondInterruptEndsAtOnce) {

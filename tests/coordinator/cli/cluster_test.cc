@@ -85,6 +85,20 @@ TEST_F(ClusterTest, OneJobAfterAnother) {
   EXPECT_EQ(RunningAs("coordinator").size(), 1u) << "run stops only what it started";
 }
 
+TEST_F(ClusterTest, TheCommandThatResumesNamesTheCoordinatorAndQuotesWords) {
+  Program worker = Worker("alpha", 4);
+  Program run = Ask({"submit", "job.yaml", "--run-dir", "it's a run", "--set", "train.steps=100000",
+                     "--set", "optimizer.betas=[0.8, 0.9]"});
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  run.Signal(SIGINT);
+  EXPECT_EQ(run.Wait(5s), 130) << run.err();
+  EXPECT_THAT(run.err(),
+              HasSubstr("go on with: " + (folder_ / "bin/troupe") +
+                        " run job.yaml --set train.steps=100000 --set "
+                        "'optimizer.betas=[0.8, 0.9]' --coordinator " +
+                        address_ + " --run-dir '" + (folder_ / "it'\\''s a run") + "' --resume\n"));
+}
+
 TEST_F(ClusterTest, AnAgentThatWasStoppedIsGivenUpAndJoinsAgain) {
   Program worker = Worker("alpha", 4);
   ASSERT_TRUE(Lists("host alpha: 0 of 4"));

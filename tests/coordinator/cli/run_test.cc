@@ -152,8 +152,9 @@ TEST_F(RunCommandTest, AnInterruptIsACleanStopWithTheCommandThatResumes) {
   run.Signal(SIGINT);
   EXPECT_EQ(run.Wait(5s), 130) << run.err();
   EXPECT_THAT(run.err(), HasSubstr("cancelled; checkpoint " + (folder_ / "run/checkpoints/step-")));
-  EXPECT_THAT(run.err(),
-              HasSubstr("go on with: troupe run job.yaml --run-dir " + (folder_ / "run")));
+  EXPECT_THAT(run.err(), HasSubstr("go on with: " + (folder_ / "bin/troupe") +
+                                   " run job.yaml --set train.steps=100000 --run-dir " +
+                                   (folder_ / "run") + " --resume\n"));
   EXPECT_THAT(testing::Slurp(folder_ / "run/result.json"), HasSubstr("CANCELLED"));
 }
 
