@@ -1,11 +1,20 @@
 #include "actors/job_checkpoints.h"
 
+#include <fmt/format.h>
 #include <google/protobuf/util/json_util.h>
 
 #include "actors/checkpoint_store.h"
 #include "actors/stage_set.h"
 
 namespace troupe {
+
+Result<std::string> JobCheckpoints::StartFrom(int64_t step) {
+  ASSIGN_OR_RETURN(const std::string aside, SetAsideCheckpointsAfter(files_, Folder(), step));
+  if (aside.empty()) return std::string();
+  return fmt::format(
+      "this run starts from step {}: the later checkpoints of its folder are now in {}", step,
+      aside);
+}
 
 Result<CheckpointFolders> JobCheckpoints::Open(int64_t step) {
   CheckpointFolders folders;

@@ -19,6 +19,9 @@ class JobCheckpoints {
   JobCheckpoints(FileSystem& files, const proto::StartRank& start, const JobPlan& plan)
       : files_(files), start_(start), plan_(plan) {}
 
+  // Moves the checkpoints that a run from `step` leaves behind out of its way (0: a fresh run).
+  // Returns a sentence that says so, or an empty one where there are none.
+  Result<std::string> StartFrom(int64_t step);
   // Where the shards of `step` go, created and uncommitted.
   Result<CheckpointFolders> Open(int64_t step);
   // Writes the manifest, commits, and drops what checkpoint.keep no longer covers.

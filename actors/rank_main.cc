@@ -258,6 +258,10 @@ class RankProgram {
     RegisterExecutor(*router_, executor_);
     if (self_.value == 0) {
       checkpoints_.emplace(files_, start_, *plan_);
+      if (!start_.reference_run()) {
+        ASSIGN_OR_RETURN(const std::string said, checkpoints_->StartFrom(committed_step_));
+        if (!said.empty()) Happened("info", said);
+      }
       SpawnSchedule();
     }
     return {};

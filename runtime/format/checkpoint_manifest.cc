@@ -16,6 +16,7 @@ using TensorMap = std::map<std::string, CheckpointTensor>;
 constexpr std::string_view kManifestName = "manifest.json";
 constexpr std::string_view kLatestName = "latest";
 constexpr std::string_view kPrefix = "step-";
+constexpr std::string_view kAbandonedPrefix = "abandoned-";
 constexpr int64_t kManifestMaxBytes = 100'000'000;
 constexpr JsonBounds kManifestBounds{.max_depth = 6, .max_values = 8'000'000};
 
@@ -85,6 +86,18 @@ Result<TensorMap> ReadTensors(const JsonFields& fields, std::string_view key,
                      ReadTensor(value, fmt::format("{}: {} {}", path, key, Quoted(name))));
   }
   return tensors;
+}
+
+// Steps of the committed folders in `checkpoints_dir`, the highest first.
+Result<std::vector<int64_t>> CommittedSteps(FileSystem& files, const std::string& checkpoints_dir) {
+  std::vector<int64_t> steps;
+  if (!files.Exists(checkpoints_dir)) return steps;
+  ASSIGN_OR_RETURN(const auto names, files.List(checkpoints_dir));
+  for (const std::string& name : names) {
+    if (const auto step = ParseCheckpointFolderName(name)) steps.push_back(*step);
+  }
+  std::ranges::sort(steps, std::greater());
+  return steps;
 }
 
 }  // namespace
@@ -171,13 +184,7 @@ std::optional<int64_t> ParseCheckpointFolderName(std::string_view name) {
 Result<std::optional<FoundCheckpoint>> FindNewestCheckpoint(FileSystem& files,
                                                             const std::string& checkpoints_dir) {
   std::optional<FoundCheckpoint> none;
-  if (!files.Exists(checkpoints_dir)) return none;
-  ASSIGN_OR_RETURN(const auto names, files.List(checkpoints_dir));
-  std::vector<int64_t> steps;
-  for (const std::string& name : names) {
-    if (const auto step = ParseCheckpointFolderName(name)) steps.push_back(*step);
-  }
-  std::ranges::sort(steps, std::greater());
+  ASSIGN_OR_RETURN(const auto steps, CommittedSteps(files, checkpoints_dir));
   for (const int64_t step : steps) {
     const std::string folder = JoinPath(checkpoints_dir, CheckpointFolderName(step));
     auto manifest = ReadManifest(files, folder);
@@ -214,19 +221,39 @@ Result<std::string> CommitCheckpoint(FileSystem& files, const std::string& check
 Status PruneCheckpoints(FileSystem& files, const std::string& checkpoints_dir, int keep) {
   if (!files.Exists(checkpoints_dir)) return {};
   ASSIGN_OR_RETURN(const auto names, files.List(checkpoints_dir));
-  std::vector<int64_t> steps;
   for (const std::string& name : names) {
-    if (name.starts_with(".step-") && name.ends_with(".partial")) {
-      RETURN_IF_ERROR(files.RemoveAll(JoinPath(checkpoints_dir, name)));
-    }
-    if (const auto step = ParseCheckpointFolderName(name)) steps.push_back(*step);
+    if (!name.starts_with(".step-") || !name.ends_with(".partial")) continue;
+    RETURN_IF_ERROR(files.RemoveAll(JoinPath(checkpoints_dir, name)));
   }
-  std::ranges::sort(steps, std::greater());
+  ASSIGN_OR_RETURN(const auto steps, CommittedSteps(files, checkpoints_dir));
   for (size_t i = static_cast<size_t>(keep); keep > 0 && i < steps.size(); ++i) {
     const std::string folder = JoinPath(checkpoints_dir, CheckpointFolderName(steps[i]));
     RETURN_IF_ERROR(files.RemoveAll(folder));
   }
   return {};
+}
+
+Result<std::string> SetAsideCheckpointsAfter(FileSystem& files, const std::string& checkpoints_dir,
+                                             int64_t step) {
+  ASSIGN_OR_RETURN(auto steps, CommittedSteps(files, checkpoints_dir));
+  const auto kept = std::ranges::find_if(steps, [step](int64_t s) { return s <= step; });
+  if (kept == steps.begin()) return std::string();
+  std::string aside;
+  for (int number = 1; aside.empty() || files.Exists(aside); ++number) {
+    aside = JoinPath(checkpoints_dir, fmt::format("{}{}", kAbandonedPrefix, number));
+  }
+  RETURN_IF_ERROR(files.CreateDirectories(aside));
+  for (auto abandoned = steps.begin(); abandoned != kept; ++abandoned) {
+    const std::string name = CheckpointFolderName(*abandoned);
+    RETURN_IF_ERROR(files.Rename(JoinPath(checkpoints_dir, name), JoinPath(aside, name)));
+  }
+  RETURN_IF_ERROR(files.SyncDirectory(aside));
+  RETURN_IF_ERROR(files.SyncDirectory(checkpoints_dir));
+  const std::string latest = JoinPath(checkpoints_dir, kLatestName);
+  RETURN_IF_ERROR(kept == steps.end()
+                      ? files.RemoveAll(latest)
+                      : WriteFileAtomically(files, latest, CheckpointFolderName(*kept) + "\n"));
+  return aside;
 }
 
 }  // namespace troupe

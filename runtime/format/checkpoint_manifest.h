@@ -78,4 +78,11 @@ Result<std::string> CommitCheckpoint(FileSystem& files, const std::string& check
 // Removes partial folders, and committed ones beyond the newest `keep` (0: keep all).
 Status PruneCheckpoints(FileSystem& files, const std::string& checkpoints_dir, int keep);
 
+// Moves the committed folders of steps above `step`, which a run that starts from `step` leaves
+// behind, into "abandoned-1" (the first free number) of `checkpoints_dir` and returns its path; or
+// an empty string where there is none. Neither pruning nor FindNewestCheckpoint looks in there; a
+// person may resume from it by its path.
+Result<std::string> SetAsideCheckpointsAfter(FileSystem& files, const std::string& checkpoints_dir,
+                                             int64_t step);
+
 }  // namespace troupe

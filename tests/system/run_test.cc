@@ -112,6 +112,24 @@ TEST_F(RunTest, AResumedRunGoesOnBitForBit) {
   EXPECT_THAT(refused.output, HasSubstr("optimizer.lr was 0.001, is 0.5"));
 }
 
+// A run that starts before its folder's checkpoints keeps its own, and they are what is resumed.
+TEST_F(RunTest, ALaterCheckpointThatARunLeavesBehindIsSetAside) {
+  const std::string options = "run job.yaml --set checkpoint.keep=1 --run-dir a ";
+  const auto first = Troupe(options + "2>&1");
+  ASSERT_EQ(first.exit_code, 0) << first.output;
+  const auto fresh = Troupe(options + "--set train.stop_after=2 2>&1");
+  ASSERT_EQ(fresh.exit_code, 0) << fresh.output;
+  EXPECT_THAT(fresh.output,
+              HasSubstr("this run starts from step 0: the later checkpoints of its folder are now "
+                        "in " +
+                        folder_.path() + "/a/checkpoints/abandoned-1\n"));
+  const auto left = testing::Shell("cd " + folder_.path() + "/a/checkpoints && ls . abandoned-1");
+  EXPECT_EQ(left.output, ".:\nabandoned-1\nlatest\nstep-00000002\n\nabandoned-1:\nstep-00000006\n");
+  const auto resumed = Troupe(options + "-o jsonl --resume 2>/dev/null");
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
+  EXPECT_EQ(Steps(resumed.output).size(), 4u) << resumed.output;
+}
+
 // The run that goes on becomes `latest` itself while it reads the checkpoint of the one before.
 TEST_F(RunTest, ARunGoesOnFromTheLatest) {
   const auto first = Troupe("run job.yaml 2>&1");

@@ -173,5 +173,27 @@ TEST(PruneCheckpointsTest, KeepsTheNewest) {
   EXPECT_TRUE(PruneCheckpoints(SystemFiles(), folder / "absent", 2).ok());
 }
 
+TEST(SetAsideCheckpointsTest, WhatARunLeavesBehindIsNeitherFoundNorPruned) {
+  const TemporaryFolder folder;
+  EXPECT_EQ(*SetAsideCheckpointsAfter(SystemFiles(), folder / "absent", 0), "");
+  for (const int64_t step : {1, 2, 3}) {
+    ASSERT_TRUE(Save(SystemFiles(), folder.path(), step).ok());
+  }
+  EXPECT_EQ(*SetAsideCheckpointsAfter(SystemFiles(), folder.path(), 3), "");
+  EXPECT_EQ(*SetAsideCheckpointsAfter(SystemFiles(), folder.path(), 1), folder / "abandoned-1");
+  EXPECT_THAT(*SystemFiles().List(folder.path()),
+              ElementsAre("abandoned-1", "latest", "step-00000001"));
+  EXPECT_EQ(*SystemFiles().ReadFile(folder / "latest", 100), "step-00000001\n");
+  EXPECT_THAT(*SystemFiles().List(folder / "abandoned-1"),
+              ElementsAre("step-00000002", "step-00000003"));
+  ASSERT_TRUE(Save(SystemFiles(), folder.path(), 2).ok());
+  ASSERT_TRUE(PruneCheckpoints(SystemFiles(), folder.path(), 1).ok());
+  EXPECT_EQ((*FindNewestCheckpoint(SystemFiles(), folder.path()))->manifest.step, 2);
+  EXPECT_EQ((*FindNewestCheckpoint(SystemFiles(), folder / "abandoned-1"))->manifest.step, 3);
+  // Of a fresh run nothing stays, and the second time has a folder of its own.
+  EXPECT_EQ(*SetAsideCheckpointsAfter(SystemFiles(), folder.path(), 0), folder / "abandoned-2");
+  EXPECT_THAT(*SystemFiles().List(folder.path()), ElementsAre("abandoned-1", "abandoned-2"));
+}
+
 }  // namespace
 }  // namespace troupe
