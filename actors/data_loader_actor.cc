@@ -14,12 +14,11 @@ Status DataLoaderActor::On(MeetExecutor meet) {
 }
 
 Status DataLoaderActor::On(FetchTokens fetch) {
+  TokensReady ready{.round = fetch.round};
   for (int32_t m = 0; m < fetch.num_microbatches; ++m) {
-    const int64_t first = fetch.first_sample + m * options_.micro_batch_size;
-    RETURN_IF_ERROR(
-        executor_.Send(TokensReady{fetch.round, MicrobatchId(m), Block(fetch.mode, first)}));
+    ready.blocks.push_back(Block(fetch.mode, fetch.first_sample + m * options_.micro_batch_size));
   }
-  return {};
+  return executor_.Send(std::move(ready));
 }
 
 TokenBlock DataLoaderActor::Block(proto::StepMode mode, int64_t first) {

@@ -1,7 +1,7 @@
 // DataLoaderActor: turns sample numbers into token blocks. Ranks with the embedding or the head
 // each have one over the same file, so tokens never travel.
 //   Takes:  MeetExecutor (the root), FetchTokens (executor)
-//   Sends:  TokensReady -> executor, one a microbatch, ascending
+//   Sends:  TokensReady -> executor, one a round
 //   Thread: the rank's actor thread; the file is mapped.
 //
 //   I1. Sample numbers alone decide the tokens: no state survives a round.

@@ -87,10 +87,9 @@ Status ExecutorActor::On(proto::StepStart start) {
   }
   if (NeedsTokens()) {
     if (start_.mode() == proto::STEP_MODE_SAMPLE) {
-      TokensReady ready{start_.round(), MicrobatchId(0),
-                        std::make_shared<const std::vector<int32_t>>(start_.tokens().begin(),
-                                                                     start_.tokens().end())};
-      return On(std::move(ready));
+      auto tokens = std::make_shared<const std::vector<int32_t>>(start_.tokens().begin(),
+                                                                 start_.tokens().end());
+      return On(TokensReady{start_.round(), {std::move(tokens)}});
     }
     RETURN_IF_ERROR(peers_.loader.Send(FetchTokens{
         start_.round(), start_.mode(), start_.first_sample(), start_.num_microbatches()}));
@@ -100,13 +99,14 @@ Status ExecutorActor::On(proto::StepStart start) {
 
 Status ExecutorActor::On(TokensReady ready) {
   if (ready.round != start_.round() || state_ != State::kRunning) return {};
-  tokens_[ready.microbatch.value] = std::move(ready.tokens);
+  tokens_ = std::move(ready.blocks);
   for (const RankList::Stage& stage : progress_->list().stages()) {
     if (!stage.is_first && !stage.is_last) continue;
-    if (progress_->list().CellIndex(stage.stage, ready.microbatch) < 0) continue;  // not its own
-    if (!progress_->MarkArrived(InputKind::kData, stage.stage, ready.microbatch)) {
-      return MakeError(ErrorCode::kFailed, "{}: tokens of microbatch {} came twice", name_,
-                       ready.microbatch);
+    for (int32_t m = 0; m < start_.num_microbatches(); ++m) {
+      if (progress_->list().CellIndex(stage.stage, MicrobatchId(m)) < 0) continue;  // not its own
+      if (!progress_->MarkArrived(InputKind::kData, stage.stage, MicrobatchId(m))) {
+        return MakeError(ErrorCode::kFailed, "{}: tokens of microbatch {} came twice", name_, m);
+      }
     }
   }
   return Advance();
@@ -222,7 +222,7 @@ Status ExecutorActor::Launch(const Action& action) {
                                        : std::as_const(local_.at(key)).bytes();
   }
   if (schedule_->IsFirstStage(action.stage) || schedule_->IsLastStage(action.stage)) {
-    run.tokens = tokens_.at(action.microbatch.value);
+    run.tokens = tokens_.at(static_cast<size_t>(action.microbatch.value));
   }
   run.temperature = start_.temperature();
   run.sample_seed = start_.sample_seed();

@@ -156,7 +156,7 @@ class ExecutorActor
   std::optional<RankProgress> progress_{};
   std::map<InputKey, Bulk> slots_{};    // I2, I4
   std::map<InputKey, Buffer> local_{};  // hand-over between two stages of this rank
-  std::map<int32_t, TokenBlock> tokens_{};
+  std::vector<TokenBlock> tokens_{};    // by microbatch
   std::map<std::pair<Rank, InputKind>, std::deque<Parked>> parked_{};  // I3
   std::map<std::pair<Rank, InputKind>, int> outputs_{};   // buffers in use, of any round
   std::vector<std::pair<Transfer, Buffer>> held_back_{};  // I6

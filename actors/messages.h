@@ -195,11 +195,11 @@ struct FetchTokens {
   int64_t first_sample = 0;  // global sample number, or validation sample index
   int32_t num_microbatches = 0;
 };
+// One message a round, so that no number of microbatches fills a mailbox.
 struct TokensReady {
   static constexpr std::string_view kMessageName = "troupe.TokensReady";
   int64_t round = 0;
-  MicrobatchId microbatch{};
-  TokenBlock tokens{};
+  std::vector<TokenBlock> blocks{};  // by microbatch
 };
 
 }  // namespace troupe

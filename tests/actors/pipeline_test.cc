@@ -113,13 +113,12 @@ class ToyLoader : public Actor<ToyLoader, FetchTokens> {
  public:
   explicit ToyLoader(testing::InProcessJob::RankContext context) : context_(context) {}
   Status On(FetchTokens fetch) {
+    TokensReady ready{.round = fetch.round};
     for (int m = 0; m < fetch.num_microbatches; ++m) {
-      RETURN_IF_ERROR(context_.executor().Send(
-          TokensReady{fetch.round, MicrobatchId(m),
-                      std::make_shared<const std::vector<int32_t>>(
-                          kElements, static_cast<int32_t>(fetch.first_sample + m))}));
+      ready.blocks.push_back(std::make_shared<const std::vector<int32_t>>(
+          kElements, static_cast<int32_t>(fetch.first_sample + m)));
     }
-    return {};
+    return context_.executor().Send(std::move(ready));
   }
 
  private:

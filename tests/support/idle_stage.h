@@ -54,10 +54,9 @@ class IdleLoader : public Actor<IdleLoader, FetchTokens> {
  public:
   explicit IdleLoader(InProcessJob::RankContext context) : context_(std::move(context)) {}
   Status On(FetchTokens fetch) {
-    for (int m = 0; m < fetch.num_microbatches; ++m) {
-      RETURN_IF_ERROR(context_.executor().Send(TokensReady{fetch.round, MicrobatchId(m), tokens_}));
-    }
-    return {};
+    const auto count = static_cast<size_t>(fetch.num_microbatches);
+    return context_.executor().Send(
+        TokensReady{fetch.round, std::vector<TokenBlock>(count, tokens_)});
   }
 
  private:

@@ -23,13 +23,13 @@ class RandomLoader : public Actor<RandomLoader, MeetExecutor, FetchTokens> {
     return {};
   }
   Status On(FetchTokens fetch) {
+    TokensReady ready{.round = fetch.round};
     for (int32_t m = 0; m < fetch.num_microbatches; ++m) {
       const auto number = static_cast<int32_t>(fetch.first_sample) + m;
-      RETURN_IF_ERROR(executor_.Send(
-          TokensReady{fetch.round, MicrobatchId(m),
-                      std::make_shared<const std::vector<int32_t>>(RandomTokens(model_, number))}));
+      ready.blocks.push_back(
+          std::make_shared<const std::vector<int32_t>>(RandomTokens(model_, number)));
     }
-    return {};
+    return executor_.Send(std::move(ready));
   }
 
  private:
