@@ -17,6 +17,7 @@ Result<std::string> JobCheckpoints::StartFrom(int64_t step) {
 }
 
 Result<CheckpointFolders> JobCheckpoints::Open(int64_t step) {
+  open_step_ = step;
   CheckpointFolders folders;
   ASSIGN_OR_RETURN(folders.checkpoint, BeginCheckpoint(files_, Folder(), step));
   if (!start_.spec().checkpoint().save_hf()) return folders;
@@ -42,14 +43,28 @@ Result<proto::CheckpointCommitted> JobCheckpoints::Commit(
   proto::CheckpointCommitted committed;
   committed.set_step(step);
   committed.set_directory(newest_);
-  if (!spec.checkpoint().save_hf()) return committed;
-  RETURN_IF_ERROR(WriteHfFolder(files_, PartialHfFolder(), start_.world_size(), DTypeOfJob(spec),
-                                plan_.config, plan_.table, shards));
+  if (spec.checkpoint().save_hf()) {
+    RETURN_IF_ERROR(Export(shards));
+    committed.set_hf_directory(HfFolder());
+  }
+  open_step_.reset();
+  return committed;
+}
+
+Status JobCheckpoints::Export(const std::vector<proto::CheckpointDone>& shards) {
+  RETURN_IF_ERROR(WriteHfFolder(files_, PartialHfFolder(), start_.world_size(),
+                                DTypeOfJob(start_.spec()), plan_.config, plan_.table, shards));
   RETURN_IF_ERROR(files_.RemoveAll(HfFolder()));
   RETURN_IF_ERROR(files_.Rename(PartialHfFolder(), HfFolder()));
-  RETURN_IF_ERROR(files_.SyncDirectory(start_.run_directory()));
-  committed.set_hf_directory(HfFolder());
-  return committed;
+  return files_.SyncDirectory(start_.run_directory());
+}
+
+// Best effort: the job ends with the error of the checkpoint.
+void JobCheckpoints::Abandon() {
+  if (!open_step_) return;
+  (void)files_.RemoveAll(JoinPath(Folder(), PartialCheckpointFolderName(*open_step_)));
+  (void)files_.RemoveAll(PartialHfFolder());
+  open_step_.reset();
 }
 
 }  // namespace troupe

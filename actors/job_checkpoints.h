@@ -3,6 +3,7 @@
 // worker's root (rank_main.cc). Thread: the rank's actor thread.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,9 +29,13 @@ class JobCheckpoints {
   Result<proto::CheckpointCommitted> Commit(int64_t step,
                                             const std::vector<proto::CheckpointDone>& shards);
 
+  // Removes what an open step has written, so that a checkpoint that failed leaves no bytes.
+  void Abandon();
+
   const std::string& newest() const { return newest_; }  // committed by this run; or empty
 
  private:
+  Status Export(const std::vector<proto::CheckpointDone>& shards);
   std::string Folder() const { return JoinPath(start_.run_directory(), "checkpoints"); }
   std::string HfFolder() const { return JoinPath(start_.run_directory(), "hf"); }
   std::string PartialHfFolder() const { return JoinPath(start_.run_directory(), ".hf.partial"); }
@@ -38,6 +43,7 @@ class JobCheckpoints {
   FileSystem& files_;
   const proto::StartRank& start_;
   const JobPlan& plan_;
+  std::optional<int64_t> open_step_{};
   std::string newest_{};
 };
 

@@ -370,8 +370,9 @@ class RankProgram {
     }
     reports.on_end = [this](Status end, int64_t last_step, bool cancelled) {
       last_step_ = last_step;
-      if (!end.ok()) return Fail(std::move(end).error());
-      Finish(cancelled);
+      if (end.ok()) return Finish(cancelled);
+      if (checkpoints_) checkpoints_->Abandon();
+      Fail(std::move(end).error());
     };
     return reports;
   }
