@@ -292,6 +292,7 @@ class RankProgram {
         DataOrder order,
         DataOrder::Make({.num_samples = samples,
                          .val_fraction = data.val_fraction(),
+                         .validates = start_.spec().eval().every() > 0,
                          .shuffle = data.shuffle(),
                          .seed = static_cast<uint64_t>(start_.spec().train().seed())}));
     return scheduler_.Spawn<DataLoaderActor>(

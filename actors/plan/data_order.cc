@@ -26,6 +26,13 @@ Result<DataOrder> DataOrder::Make(const DataOrderSpec& spec) {
                      "a shorter batch.seq_len",
                      spec.num_samples);
   }
+  if (spec.validates && order.num_val_samples() < 1) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "data.val_fraction = {} of {} samples leaves none to evaluate on: use {} or "
+                     "more",
+                     spec.val_fraction, spec.num_samples,
+                     1.0 / static_cast<double>(spec.num_samples));
+  }
   order.shuffle_ = spec.shuffle;
   order.seed_ = spec.seed;
   return order;

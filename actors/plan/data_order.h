@@ -16,13 +16,15 @@ namespace troupe {
 struct DataOrderSpec {
   int64_t num_samples = 0;  // of the file
   double val_fraction = 0;
+  bool validates = false;  // ValSample will be asked for
   bool shuffle = true;
   uint64_t seed = 0;
 };
 
 class DataOrder {
  public:
-  // Refuses a fraction outside [0, 1) and a file that leaves no sample to train on.
+  // Refuses a fraction outside [0, 1) and a file that leaves no sample to train on, or none to
+  // validate on where the job does.
   static Result<DataOrder> Make(const DataOrderSpec& spec);
 
   int64_t num_train_samples() const { return num_train_; }

@@ -13,6 +13,7 @@
 #include "actors/schedule/generators.h"
 #include "actors/schedule/schedule_choice.h"
 #include "coordinator/job/yaml_walker.h"
+#include "runtime/format/token_file.h"
 
 namespace troupe {
 namespace {
@@ -133,7 +134,7 @@ class Checker {
       Refuse("eval.check_against = {}: use single_worker", eval.check_against());
     }
     if (eval.has_sample()) {
-      if (eval.sample().prompt().empty()) Refuse("eval.sample.prompt is missing: give some text");
+      Prompt(eval.sample().prompt());
       if (eval.sample().tokens() < 1) {
         Refuse("eval.sample.tokens = {}: use 1 or more", eval.sample().tokens());
       }
@@ -153,34 +154,42 @@ class Checker {
     if (checkpoint.keep() < 1) Refuse("checkpoint.keep = {}: use 1 or more", checkpoint.keep());
   }
 
+  // Its bytes are tokens.
+  void Prompt(const std::string& prompt) {
+    if (prompt.empty()) return Refuse("eval.sample.prompt is missing: give some text");
+    const int64_t vocab_size = spec_.model().vocab_size();
+    for (const unsigned char byte : prompt) {
+      if (vocab_size <= 0 || byte < vocab_size) continue;
+      return Refuse(
+          "eval.sample.prompt = {}: its bytes are tokens, and {} lies outside model.vocab_size = "
+          "{}: use other text",
+          Shown(prompt), byte, vocab_size);
+    }
+  }
+
   void Data() {
     const proto::Data& data = spec_.data();
     if (!data.has_train()) return Refuse("data.train is missing: give a .txt or .bin file");
-    auto num_bytes = files_.FileBytes(data.train());
-    if (!num_bytes.ok()) {
-      return Add({num_bytes.error().code, fmt::format("data.train = {}: give a .txt or .bin file",
-                                                      num_bytes.error().message)});
-    }
-    // .txt: a token a byte. A .bin is opened by the ranks; its size bounds its tokens.
-    const int64_t seq_len = spec_.batch().seq_len();
-    if (seq_len < 1) return;
     const bool text = !data.train().ends_with(".bin");
-    const int64_t samples = (text ? *num_bytes - 1 : *num_bytes / 2) / seq_len;
-    if (samples < 1) {
-      return Refuse(
-          "data.train = {} has {} bytes, a sample needs batch.seq_len + 1 = {} tokens: use "
-          "a longer file or a shorter seq_len",
-          data.train(), *num_bytes, seq_len + 1);
-    }
     if (text && spec_.model().vocab_size() > 0 && spec_.model().vocab_size() < 256) {
       Refuse("model.vocab_size = {}: bytes as tokens (.txt) need 256", spec_.model().vocab_size());
     }
-    auto order = DataOrder::Make({.num_samples = samples, .val_fraction = data.val_fraction()});
-    if (!order.ok()) return Add(std::move(order).error());
-    if (spec_.eval().every() > 0 && data.val_fraction() > 0 && order->num_val_samples() < 1) {
-      Refuse("data.val_fraction = {} of {} samples leaves none to evaluate on: use {} or more",
-             data.val_fraction(), samples, 1.0 / static_cast<double>(samples));
+    const auto file = TokenFile::Open(files_, data.train());
+    if (!file.ok()) {
+      return Add({file.error().code, fmt::format("data.train = {}: give a .txt or .bin file that "
+                                                 "can be read",
+                                                 file.error().message)});
     }
+    if (spec_.batch().seq_len() < 1) return;
+    const auto samples = CountSamples(*file, spec_.batch().seq_len());
+    if (!samples.ok()) {
+      return Add({samples.error().code, "data.train = " + samples.error().message});
+    }
+    auto order =
+        DataOrder::Make({.num_samples = *samples,
+                         .val_fraction = data.val_fraction(),
+                         .validates = spec_.eval().every() > 0 && data.val_fraction() > 0});
+    if (!order.ok()) Add(std::move(order).error());
   }
 
   FileSystem& files_;

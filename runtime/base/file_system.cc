@@ -120,9 +120,9 @@ Result<FileDescriptor> OpenRegular(const std::string& path, int64_t* num_bytes) 
 }
 
 Result<std::string> PosixFileSystem::ReadFile(const std::string& path, int64_t max_bytes) {
-  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) return ErrnoError(errno, "open", path);
-  // Not sized by stat: /proc files say 0, and a file may grow while it is read.
+  // Not sized by its status: /proc files say 0, and a file may grow while it is read.
+  int64_t ignored = 0;
+  ASSIGN_OR_RETURN(const FileDescriptor file, OpenRegular(path, &ignored));
   std::string text;
   constexpr size_t kPieceBytes = size_t{64} << 10;
   while (true) {

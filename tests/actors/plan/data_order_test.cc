@@ -57,6 +57,11 @@ TEST(DataOrder, RefusesWhatLeavesNothing) {
   EXPECT_FALSE(DataOrder::Make({.num_samples = 0}).ok());
   EXPECT_FALSE(DataOrder::Make({.num_samples = 10, .val_fraction = 1.0}).ok());
   EXPECT_FALSE(DataOrder::Make({.num_samples = 10, .val_fraction = -0.1}).ok());
+  EXPECT_TRUE(DataOrder::Make({.num_samples = 10, .val_fraction = 0.09}).ok());
+  const auto order = DataOrder::Make({.num_samples = 10, .val_fraction = 0.09, .validates = true});
+  ASSERT_FALSE(order.ok());
+  EXPECT_EQ(order.error().message,
+            "data.val_fraction = 0.09 of 10 samples leaves none to evaluate on: use 0.1 or more");
 }
 
 }  // namespace

@@ -2,7 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <cstring>
 #include <sstream>
 
 #include "tests/support/job_folder.h"
@@ -111,11 +114,66 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{{"parallelism.dp=65536", "parallelism.cp=65536"}, "parallelism", 2},
         Wrong{{"kind=serve"}, "kind = serve: use pretrain", 2},
         Wrong{{"data.train=/no/such/text.txt"}, "data.train = /no/such/text.txt: ", 2},
-        Wrong{{"batch.seq_len=1000"}, "a sample needs batch.seq_len + 1 = 1001 tokens", 2},
+        Wrong{{"batch.seq_len=1000"},
+              "has 1000 tokens, a sample needs batch.seq_len + 1 = 1001: use",
+              2},
         Wrong{{"model.vocab_size=200"}, "model.vocab_size = 200: bytes as tokens", 2},
         Wrong{{"parallelism.pp=5"}, "parallelism.pp = 5", 3},
         Wrong{{"parallelism.tp=2"}, "parallelism.tp", 2},
         Wrong{{"parallelism.dp=2"}, "parallelism.dp", 2}));
+
+TEST(JobChecksTest, DataThatCannotBeReadIsRefused) {
+  const JobFolder small;
+  ASSERT_EQ(::mkfifo((small.folder / "fifo").c_str(), 0600), 0);
+  ASSERT_TRUE(SystemFiles().CreateDirectories(small.folder / "folder").ok());
+  for (const std::string name : {"fifo", "folder"}) {
+    const std::string set = "data.train=" + (small.folder / name);
+    EXPECT_EQ(small.Errors({set}), "--set " + set + ": data.train = " + (small.folder / name) +
+                                       ": not a regular file: give a .txt or .bin file that can "
+                                       "be read");
+  }
+  if (::geteuid() == 0) GTEST_SKIP() << "root may read every file";
+  ASSERT_EQ(::chmod((small.folder / "text.txt").c_str(), 0), 0);
+  EXPECT_THAT(small.Errors(), HasSubstr("text.txt: cannot open: Permission denied: give a .txt"));
+}
+
+// llm.c's header, then tokens of zero.
+void WriteBin(const TemporaryFolder& folder, int32_t magic, int32_t version, int32_t num_tokens,
+              int32_t token_bytes) {
+  std::string bytes(1024 + static_cast<size_t>(num_tokens * token_bytes), '\0');
+  const int32_t header[] = {magic, version, num_tokens};
+  std::memcpy(bytes.data(), header, sizeof(header));
+  folder.Write("text.bin", bytes);
+}
+
+TEST(JobChecksTest, TheHeaderOfABinFileCounts) {
+  const JobFolder small;
+  const std::string set = "data.train=" + (small.folder / "text.bin");
+  WriteBin(small.folder, 20240801, 7, 81, 4);  // 10 samples
+  EXPECT_EQ(small.Errors({set}), "");
+  EXPECT_THAT(small.Errors({set, "eval.every=5", "data.val_fraction=0.09"}),
+              HasSubstr("data.val_fraction = 0.09 of 10 samples leaves none to evaluate on"));
+  WriteBin(small.folder, 20240801, 7, 8, 4);
+  EXPECT_THAT(small.Errors({set}), HasSubstr("text.bin has 8 tokens, a sample needs"));
+  WriteBin(small.folder, 1, 7, 81, 4);
+  EXPECT_THAT(small.Errors({set}), HasSubstr("text.bin: magic 1 version 7 is no token file"));
+}
+
+TEST(JobChecksTest, ThePromptLiesInTheVocabulary) {
+  const JobFolder small;
+  WriteBin(small.folder, 20240520, 1, 81, 2);
+  const std::vector<std::string> sets = {"data.train=" + (small.folder / "text.bin"),
+                                         "model.vocab_size=100", "eval.sample.tokens=4"};
+  auto with = [&](const std::string& prompt) {
+    auto all = sets;
+    all.push_back("eval.sample.prompt=" + prompt);
+    return small.Errors(all);
+  };
+  EXPECT_EQ(with("abc"), "");
+  EXPECT_EQ(with("abcd"),
+            "--set eval.sample.prompt=abcd: eval.sample.prompt = abcd: its bytes are tokens, and "
+            "100 lies outside model.vocab_size = 100: use other text");
+}
 
 TEST(JobChecksTest, AllErrorsComeInOnePass) {
   const JobFolder small;

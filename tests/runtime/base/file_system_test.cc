@@ -62,12 +62,13 @@ TEST(SystemFilesTest, MapsAndKeepsTheBytes) {
   EXPECT_EQ(SystemFiles().MapReadOnly(folder.Write("empty", ""))->bytes().size(), 0u);
 }
 
-TEST(SystemFilesTest, RefusesToMapWhatIsNoFile) {
+TEST(SystemFilesTest, RefusesToMapOrReadWhatIsNoFile) {
   const TemporaryFolder folder;
   EXPECT_EQ(SystemFiles().MapReadOnly(folder.path()).error().code, ErrorCode::kIo);
   const std::string fifo = folder / "fifo";
   ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
   EXPECT_THAT(SystemFiles().MapReadOnly(fifo).error().message, HasSubstr("not a regular file"));
+  EXPECT_THAT(SystemFiles().ReadFile(fifo, 10).error().message, HasSubstr("not a regular file"));
 }
 
 TEST(SystemFilesTest, NamesPathAndKindOfFailure) {
