@@ -24,6 +24,17 @@ class RunTest : public ::testing::Test {
     return testing::StepsOf(output);
   }
 
+  // The values of `key` in the output of `-o jsonl`.
+  static std::vector<double> Numbers(const std::string& output, const std::string& key) {
+    const std::string before = "\"" + key + "\":";
+    std::vector<double> numbers;
+    for (size_t at = output.find(before); at != std::string::npos; at = output.find(before, at)) {
+      at += before.size();
+      numbers.push_back(std::stod(output.substr(at, 32)));
+    }
+    return numbers;
+  }
+
   testing::TemporaryFolder folder_;
 };
 
@@ -73,10 +84,35 @@ TEST_F(RunTest, TheSameBitsWithoutAvx512) {
   }
 }
 
-// stop_after, then on under another pipeline: the steps and the exported weights of the run that
-// was never interrupted.
+// What training for a while comes to does not hang on the dtype of its arithmetic: the job of
+// `./run demo`, half as long, without what it does beside training, on one worker (any layout
+// computes the same).
+TEST_F(RunTest, BFloat16TrainsTheExampleAsFarAsFloat32) {
+  const auto runs = testing::Shell("cd " + folder_.path() +
+                                   " && sed '/^eval:/,$d' " TROUPE_SOURCE_DIR
+                                   R"(/examples/pretrain-tiny.yaml >example.yaml
+      for dtype in float32 bfloat16; do
+        )" TROUPE_BINARY_DIR R"(/bin/troupe run example.yaml -o jsonl --set train.steps=100 \
+          --set train.dtype=$dtype --set parallelism.pp=1 --run-dir $dtype >$dtype.out 2>&1 &
+      done
+      wait)");
+  std::vector<double> losses;
+  for (const std::string dtype : {"float32", "bfloat16"}) {
+    const std::string output = testing::Shell("cat " + (folder_ / (dtype + ".out"))).output;
+    const auto steps = Numbers(output, "loss");
+    ASSERT_EQ(steps.size(), 100u) << output;
+    EXPECT_LT(steps.back(), 0.6 * steps.front()) << dtype << " has learned nothing";
+    losses.push_back(steps.back());
+  }
+  EXPECT_NE(losses[1], losses[0]) << "the arithmetic is the same";
+  EXPECT_NEAR(losses[1], losses[0], 0.02 * losses[0]);
+}
+
+// stop_after, then on under another pipeline: the steps and the weights of the run that was never
+// interrupted.
 TEST_F(RunTest, AResumedRunGoesOnBitForBit) {
-  const std::string save = " --set checkpoint.save_hf=true --set train.steps=12 ";
+  const std::string save =
+      " --set checkpoint.save_hf=true --set train.steps=12 --set eval.every=12 ";
   const auto whole =
       Troupe("run job.yaml -o jsonl --set parallelism.pp=1 --run-dir whole" + save + "2>/dev/null");
   ASSERT_EQ(whole.exit_code, 0) << whole.output;
@@ -95,17 +131,21 @@ TEST_F(RunTest, AResumedRunGoesOnBitForBit) {
   const auto single =
       Troupe("run job.yaml --set parallelism.pp=1 --run-dir single" + save + "--resume kept 2>&1");
   ASSERT_EQ(single.exit_code, 0) << single.output;
-  for (const std::string file : {"tensors", "optim"}) {
-    const std::string path = "/checkpoints/step-00000012/" + file + "-00001-of-00001.safetensors";
+  for (const std::string path :
+       {"/checkpoints/step-00000012/tensors-00001-of-00001.safetensors",
+        "/checkpoints/step-00000012/optim-00001-of-00001.safetensors", "/hf/model.safetensors"}) {
     const auto same = testing::Shell("cd " + folder_.path() + " && cmp whole" + path + " single" +
                                      path + " 2>&1");
     EXPECT_EQ(same.exit_code, 0) << same.output;
   }
-  // The exported model starts another run: its first loss is that of the trained weights.
+  // The exported model starts another run: what it loses on the validation data after a step too
+  // small to change a weight is what the trained weights lost.
   const auto exported = Troupe(
       "run job.yaml -o jsonl --set model.init_from=parts/hf --set parallelism.pp=3 "
-      "--set train.steps=1 --run-dir again 2>&1");
+      "--set train.steps=1 --set optimizer.lr=1e-30 --set eval.every=1 --run-dir again 2>&1");
   EXPECT_EQ(exported.exit_code, 0) << exported.output;
+  EXPECT_EQ(Numbers(whole.output, "val/loss").size(), 1u) << whole.output;
+  EXPECT_EQ(Numbers(exported.output, "val/loss"), Numbers(whole.output, "val/loss"));
   const auto refused = Troupe(
       "run job.yaml --set optimizer.lr=0.5 --set train.steps=20 --run-dir parts --resume 2>&1");
   EXPECT_EQ(refused.exit_code, 2);
