@@ -19,6 +19,12 @@ std::string SignalName(int signal) {
                                  : fmt::format("signal {} (SIG{})", signal, abbreviation);
 }
 
+// What a rank says only where its job gets on.
+bool IsAdvance(const proto::FromRank& message) {
+  return message.has_progress() || message.has_metrics() || message.has_eval() ||
+         message.has_checkpoint();
+}
+
 bool IsCancelled(const proto::Finished& finished) { return finished.cancelled(); }
 
 }  // namespace
@@ -208,6 +214,7 @@ void JobLife::OnReady(int32_t rank) {
 void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& message) {
   if (epoch != epoch_ || rank < 0 || rank >= static_cast<int32_t>(ranks_.size())) return;  // J3
   if (recorder_) recorder_->RankSaid(rank, reference_run_, message);
+  if (cancelling_ && !killing_ && IsAdvance(message)) AwaitCleanStop();
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
   switch (message.message_case()) {
     case proto::FromRank::kHello:
@@ -393,6 +400,10 @@ void JobLife::Cancel(bool checkpoint, bool kill) {
   proto::ToRank order;
   order.mutable_cancel()->set_checkpoint(checkpoint);
   Tell(0, order);
+  AwaitCleanStop();
+}
+
+void JobLife::AwaitCleanStop() {
   seams_.scheduler.Cancel(cancel_timer_);
   cancel_timer_ = seams_.scheduler.After(kCancelMs, [this] {
     if (!ended()) KillRanks();

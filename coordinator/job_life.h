@@ -46,7 +46,7 @@ class JobLife {
   static constexpr int kDrainMs = 10'000;
   static constexpr int kHelloMs = 60'000;           // from spawning to the last rank's Hello …
   static constexpr int kMeasuredHelloMs = 300'000;  // … where ranks measure before
-  static constexpr int kCancelMs = 30'000;          // a clean stop that takes longer becomes a kill
+  static constexpr int kCancelMs = 30'000;          // a clean stop that stands still becomes a kill
 
   JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest request,
           std::unique_ptr<JobRecorder> recorder);
@@ -95,6 +95,8 @@ class JobLife {
   void Fail(ErrorCode code, std::string sentence);
   void FailSoon(ErrorCode code, std::string sentence);
   void KillRanks();
+  // Kills the ranks when they have said nothing of an action, a step or a checkpoint for kCancelMs.
+  void AwaitCleanStop();
   void PhaseOver();
   void FreeSlots();
   void MoveLayers(const proto::Finished& finished);

@@ -273,6 +273,30 @@ TEST_F(JobLifeTest, ACleanStopThatTakesTooLongBecomesAKill) {
   EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
 }
 
+TEST_F(JobLifeTest, ACleanStopThatGetsOnIsWaitedFor) {
+  const HostId host = h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  proto::FromRank action;
+  action.mutable_progress()->set_action("Forward");
+  proto::FromRank step;
+  step.mutable_metrics()->set_step(1);
+  proto::FromRank committed;
+  committed.mutable_checkpoint()->set_step(1);
+  for (const proto::FromRank& news : {action, step, committed}) {
+    h.AdvanceMs(JobLife::kCancelMs - 1);
+    h.Says(job, 0, news);
+  }
+  proto::FromRank memory;
+  memory.mutable_memory();
+  h.AdvanceMs(JobLife::kCancelMs - 1);
+  h.Says(job, 0, memory);  // a rank that stands still says that too
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 0);
+  h.AdvanceMs(2);
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
+}
+
 TEST_F(JobLifeTest, WhatDyingRanksSayAfterAKillIsNoFailure) {
   h.Join("a", 2);
   JobLife& job = h.Submitted(SmallJob(2));
