@@ -21,6 +21,9 @@ std::string Clause(const Schedule& schedule, const Blocked& blocked,
     return fmt::format("waits for an action of stage {} that its own rank {} lists later",
                        blocked.owed_stage, next);
   }
+  if (blocked.reason == BlockReason::kMemory) {
+    return "has no room for another microbatch within its limit of activations";
+  }
   const std::vector<Action>& actions = schedule.ActionsOf(next);
   const size_t head = started[next.value];
   const auto producer = std::ranges::find_if(
@@ -46,7 +49,7 @@ std::string Clause(const Schedule& schedule, const Blocked& blocked,
 // Whether the clause about `blocked` ends the story: nothing further is owed by a blocked rank.
 bool EndsChain(const Schedule& schedule, const Blocked& blocked,
                const std::vector<size_t>& started) {
-  if (blocked.reason == BlockReason::kOwnStage) {
+  if (blocked.reason == BlockReason::kOwnStage || blocked.reason == BlockReason::kMemory) {
     return true;
   }
   const std::vector<Action>& actions = schedule.ActionsOf(blocked.owed_by);

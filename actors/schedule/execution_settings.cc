@@ -94,9 +94,19 @@ class Reading {
       return RefuseInMode("activation_limit", *settings_.activation_limit, ExecutorMode::kFreeRun,
                           mode);
     }
+    // What free-run keeps room for, so that it never stands still, is one chunk of each direction.
+    for (int rank = 0; lists_.num_directions > 1 && rank < lists_.num_ranks; ++rank) {
+      if (static_cast<int>(lists_.StagesOf(Rank(rank)).size()) <= lists_.num_directions) continue;
+      return Refuse("executor", ExecutorModeName(mode),
+                    "in two directions it needs a schedule of one chunk a rank and direction; use "
+                    "strict or guided");
+    }
     const double limit = settings_.activation_limit.value_or(kDynamicLimit * lists_.num_ranks);
-    if (limit >= 1 && limit <= kMicrobatchesMax) return limit;
-    return Refuse("activation_limit", limit, "a rank must hold 1 microbatch or more");
+    if (limit >= lists_.num_directions && limit <= kMicrobatchesMax) return limit;
+    return Refuse("activation_limit", limit,
+                  lists_.num_directions == 1
+                      ? "a rank must hold 1 microbatch or more"
+                      : "a rank must hold a microbatch of each direction: use 2 or more");
   }
 
   Error RefuseInMode(std::string_view key, double value, ExecutorMode its,

@@ -14,6 +14,13 @@ struct Passage {
   std::vector<int64_t> backward_ns{};  // start of its backward
 };
 
+// The earliest that a stage's input gradient can be there after its backward has started: a whole
+// backward may be faster than an input half.
+int64_t InputGradientNs(const StageCost& cost) {
+  return cost.backward_ns >= 0 ? std::min(cost.backward_ns, cost.backward_input_ns)
+                               : cost.backward_input_ns;
+}
+
 Passage PassageOf(const Schedule& shape, const CostModel& costs) {
   Passage passage{.forward_ns = std::vector<int64_t>(shape.num_stages, 0),
                   .backward_ns = std::vector<int64_t>(shape.num_stages, 0)};
@@ -30,8 +37,7 @@ Passage PassageOf(const Schedule& shape, const CostModel& costs) {
     passage.backward_ns[stage] = shape.IsLastStage(StageId(stage))
                                      ? passage.forward_ns[stage] + costs.stages[stage].forward_ns
                                      : passage.backward_ns[stage + 1] +
-                                           costs.stages[stage + 1].backward_input_ns +
-                                           hop_ns(stage);
+                                           InputGradientNs(costs.stages[stage + 1]) + hop_ns(stage);
   }
   return passage;
 }

@@ -81,6 +81,29 @@ TEST(ExecutionSettings, RefuseWhatCannotBe) {
               StartsWith("parallelism.activation_limit = 0.5: a rank must hold 1"));
 }
 
+TEST(ExecutionSettings, FreeRunNeedsRoomForEachDirection) {
+  EXPECT_EQ(Refusal("dualpipe", {.executor = "free-run", .activation_limit = 1.5}),
+            "parallelism.activation_limit = 1.5: a rank must hold a microbatch of each direction: "
+            "use 2 or more");
+  EXPECT_TRUE(
+      MakeExecutable(Lists("dualpipe"), {.executor = "free-run", .activation_limit = 2}).ok());
+  // Two chunks of each direction on either rank.
+  Schedule wide;
+  wide.name = "wide";
+  wide.num_ranks = 2;
+  wide.num_stages = 8;
+  wide.num_microbatches = 2;
+  wide.num_directions = 2;
+  for (const int rank : {0, 1, 0, 1, 1, 0, 1, 0}) wide.placement.push_back(Rank(rank));
+  wide.ranks.resize(2);
+  const auto refused = MakeExecutable(wide, {.executor = "free-run"});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(
+      refused.error().message,
+      StartsWith("parallelism.executor = free-run: in two directions it needs a schedule of "
+                 "one chunk a rank and direction"));
+}
+
 TEST(ExecutionSettings, NameTheListsThatCannotRun) {
   Schedule lists = Lists("1f1b");
   std::swap(lists.ranks[1][0], lists.ranks[1].back());

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "actors/schedule/generators.h"
+#include "actors/schedule/simulator.h"
 
 namespace troupe {
 namespace {
@@ -139,6 +140,16 @@ TEST(LowerBound, WalksUnequalStages) {
   EXPECT_EQ(bound.ranks[0].makespan_ns, 116 - 10 + 4 * 33);  // one Forward, then waiting
   EXPECT_EQ(bound.ranks[2].work_ns, 4 * (30 + 50));          // whole, as that is cheaper
   EXPECT_EQ(bound.ranks[2].makespan_ns, 32 + 4 * 80);
+}
+
+// A whole backward may be measured faster than its input half.
+TEST(LowerBound, IsBelowTheStepWhereWholeBackwardsAreFast) {
+  const Schedule schedule = *Generate({.name = "1f1b", .num_ranks = 2, .num_microbatches = 4});
+  CostModel costs{.link_latency_ns = 100};
+  for (int stage = 0; stage < 2; ++stage) costs.stages.push_back({1000, 5000, 5000, 1000});
+  const auto run = Simulate(schedule, costs);
+  ASSERT_TRUE(run.ok());
+  EXPECT_LE(LowerBoundOf(schedule, costs, 2).makespan_ns, run->idle.makespan_ns);
 }
 
 TEST(LowerBound, ForwardOnlyIsHeadAndWork) {
