@@ -8,6 +8,10 @@
 
 namespace troupe {
 
+int32_t DefaultDecaySteps(const proto::JobSpec& spec) {
+  return std::max(spec.train().steps(), spec.lr_scheduler().warmup_steps());
+}
+
 LearningRate LearningRate::Read(const proto::JobSpec& spec, std::vector<Error>& errors) {
   const auto refuse = [&]<typename... Args>(fmt::format_string<Args...> format, Args&&... args) {
     errors.push_back(MakeError(ErrorCode::kInvalidSpec, format, std::forward<Args>(args)...));
@@ -32,12 +36,11 @@ LearningRate LearningRate::Read(const proto::JobSpec& spec, std::vector<Error>& 
     refuse("lr_scheduler.min_lr = {}: use 0 to optimizer.lr = {}", rate.min_lr_, rate.lr_);
   }
   rate.warmup_steps_ = scheduler.warmup_steps();
-  rate.decay_steps_ = scheduler.has_decay_steps() ? scheduler.decay_steps() : spec.train().steps();
-  const bool decays =
-      rate.shape_ != Shape::kConstant && (scheduler.has_decay_steps() || spec.train().steps() > 0);
+  rate.decay_steps_ =
+      scheduler.has_decay_steps() ? scheduler.decay_steps() : DefaultDecaySteps(spec);
   if (rate.warmup_steps_ < 0) {
     refuse("lr_scheduler.warmup_steps = {}: use 0 or more", rate.warmup_steps_);
-  } else if (decays && rate.decay_steps_ < rate.warmup_steps_) {
+  } else if (rate.shape_ != Shape::kConstant && rate.decay_steps_ < rate.warmup_steps_) {
     refuse(
         "lr_scheduler.decay_steps = {} is below lr_scheduler.warmup_steps = {}: the decay begins "
         "where the warm-up ends; use {} or more",

@@ -14,6 +14,10 @@
 
 namespace troupe {
 
+// Where the decay ends unless the job says: with the run, or with the warm-up that a run cuts
+// short.
+int32_t DefaultDecaySteps(const proto::JobSpec& spec);
+
 class LearningRate {
  public:
   // Adds every error found to `errors`, naming its field.

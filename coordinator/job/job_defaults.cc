@@ -5,6 +5,7 @@
 
 #include "actors/plan/batch_arithmetic.h"
 #include "actors/plan/job_orders.h"
+#include "actors/plan/learning_rate.h"
 #include "actors/plan/train_schedule.h"
 #include "actors/schedule/generators.h"
 
@@ -96,7 +97,7 @@ void TrainingDefaults(proto::JobSpec& spec, Provenance& provenance) {
   TROUPE_DEFAULT(scheduler, "lr_scheduler", name, "constant");
   TROUPE_DEFAULT(scheduler, "lr_scheduler", warmup_steps, 0);
   if (train->steps() > 0) {
-    TROUPE_DEFAULT(scheduler, "lr_scheduler", decay_steps, train->steps());
+    TROUPE_DEFAULT(scheduler, "lr_scheduler", decay_steps, DefaultDecaySteps(spec));
   }
   TROUPE_DEFAULT(scheduler, "lr_scheduler", min_lr, 0.0);
 }

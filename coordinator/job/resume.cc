@@ -10,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "actors/plan/learning_rate.h"
 #include "runtime/format/checkpoint_manifest.h"
 
 namespace troupe {
@@ -99,7 +100,7 @@ Status CheckStepsLeft(const proto::Train& train, const FoundCheckpoint& found) {
 
 // decay_steps follows train.steps unless someone gave it; then it does not count as a difference.
 void FollowSteps(proto::JobSpec& spec) {
-  if (spec.lr_scheduler().decay_steps() == spec.train().steps()) {
+  if (spec.lr_scheduler().decay_steps() == DefaultDecaySteps(spec)) {
     spec.mutable_lr_scheduler()->clear_decay_steps();
   }
 }

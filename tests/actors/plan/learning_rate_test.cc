@@ -42,6 +42,16 @@ TEST(LearningRate, CosineIsHalfWayInTheMiddle) {
   EXPECT_NEAR(LearningRate::FromSpec(spec)->At(110), (1e-3 + 1e-4) / 2, 1e-18);
 }
 
+TEST(LearningRate, TheDecayOfARunShorterThanItsWarmUpEndsWithTheWarmUp) {
+  auto spec = Spec("cosine");
+  spec.mutable_train()->set_steps(4);
+  const auto rate = LearningRate::FromSpec(spec);
+  ASSERT_TRUE(rate.ok()) << rate.error().message;
+  EXPECT_DOUBLE_EQ(rate->At(4), 4e-4);
+  EXPECT_DOUBLE_EQ(rate->At(10), 1e-3);
+  EXPECT_DOUBLE_EQ(rate->At(11), 1e-4);
+}
+
 TEST(LearningRate, RefusesByField) {
   EXPECT_THAT(LearningRate::FromSpec(Spec("step")).error().message,
               ::testing::HasSubstr("lr_scheduler.name = step"));

@@ -80,8 +80,9 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{{"optimizer.name=sgd"}, "optimizer.name = sgd: use adamw", 2},
         Wrong{{"lr_scheduler.name=step"}, "lr_scheduler.name", 2},
         Wrong{{"lr_scheduler.min_lr=1"}, "lr_scheduler.min_lr = 1: use 0 to optimizer.lr", 2},
-        Wrong{{"lr_scheduler.name=cosine", "lr_scheduler.warmup_steps=30"},
-              "--set lr_scheduler.warmup_steps=30: lr_scheduler.decay_steps = 20 is below",
+        Wrong{{"lr_scheduler.name=cosine", "lr_scheduler.warmup_steps=30",
+               "lr_scheduler.decay_steps=20"},
+              "--set lr_scheduler.decay_steps=20: lr_scheduler.decay_steps = 20 is below",
               2},
         Wrong{
             {"parallelism.schedule=1f1c"}, "parallelism.schedule = 1f1c: use one of auto, 1f1b", 2},

@@ -30,6 +30,14 @@ TEST(JobFileTest, DefaultsFillTheEffectiveJob) {
   EXPECT_EQ(job->provenance.at("resources.workers").source, "default");
 }
 
+TEST(JobFileTest, ARunShorterThanItsWarmUpNeedsNoOtherDecay) {
+  const auto job = JobFolder().Load(
+      {"train.steps=3", "lr_scheduler.name=cosine", "lr_scheduler.warmup_steps=10"});
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  EXPECT_EQ(job->spec.lr_scheduler().decay_steps(), 10);
+  EXPECT_EQ(job->provenance.at("lr_scheduler.decay_steps").source, "default");
+}
+
 TEST(JobFileTest, TheEffectiveTextSaysWhereEachKeyIsFromAndLoadsToTheSameJob) {
   const JobFolder small;
   const auto job = small.Load({"train.steps=9"});

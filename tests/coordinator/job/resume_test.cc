@@ -18,12 +18,13 @@ using ::testing::StartsWith;
 
 class ResumeTest : public ::testing::Test {
  protected:
-  // A checkpoint of the small job, as a run writes it; returns its folder.
-  std::string Commit(int64_t step, int32_t gradient_groups = 1) {
+  // A checkpoint of the small job under `sets`, as a run writes it; returns its folder.
+  std::string Commit(int64_t step, int32_t gradient_groups = 1,
+                     const std::vector<std::string>& sets = {}) {
     CheckpointManifest manifest;
     manifest.step = step;
     manifest.gradient_groups = gradient_groups;
-    auto job = small_.Load();
+    auto job = small_.Load(sets);
     CHECK(job.ok());
     job->spec.mutable_batch()->set_gradient_groups(gradient_groups);
     CHECK(google::protobuf::util::MessageToJsonString(job->spec, &manifest.job_json).ok());
@@ -85,6 +86,15 @@ TEST_F(ResumeTest, LayoutLengthAndReportsMayDiffer) {
               "train.stop_after=9", "checkpoint.every=2", "name=other", "eval.batches=2"});
   ASSERT_TRUE(folder.ok()) << folder.error().message;
   EXPECT_THAT(*folder, EndsWith("step-00000005"));
+}
+
+TEST_F(ResumeTest, ARunCutShortInItsWarmUpMayGoOn) {
+  const std::vector<std::string> warming = {"checkpoint.resume=auto", "lr_scheduler.name=cosine",
+                                            "lr_scheduler.warmup_steps=30"};
+  Commit(5, /*gradient_groups=*/1, warming);
+  auto longer = warming;
+  longer.push_back("train.steps=60");
+  EXPECT_TRUE(Resume(longer).ok());
 }
 
 TEST_F(ResumeTest, WhatMustNotDifferIsRefusedByName) {
