@@ -4,9 +4,8 @@
 //   follower: take --ready--> hand over … --sum arrived--> replace --merged--> done
 //   leader:   … --gradient arrived--> add --merged--> take --ready--> hand over, done
 //
-//   X1. An exchange of tied weights starts when the rank's replicas are done: a tied gradient is
-//   the
-//       sum of both directions' first.
+//   X1. An exchange of tied weights starts when the rank's replicas are done:
+//       a tied gradient is the sum of both directions' first.
 //   X2. What arrives before its exchange has started is kept.
 #pragma once
 

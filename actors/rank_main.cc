@@ -2,9 +2,9 @@
 // which builds them from the job's plan, introduces them to one another and supervises them.
 //
 //   awaiting start --StartRank--> connecting (Hello sent) --Peers--> ready (Ready sent)
-//     rank 0 --Begin--> training --schedule actor ended--> finished (Finished sent) --ShutDown-->
-//     exit others ----------------------------------------------------------------------> ShutDown:
-//     Finished
+//     rank 0: --Begin--> training --schedule actor ended--> finished (Finished sent)
+//     others: --ShutDown----------------------------------> finished (Finished sent)
+//     all:    --Leave--> exit
 //
 //   R1. The end of the control socket ends the process: no rank outlives its agent.
 //   R2. An actor that ends other than normally, a lost peer, or a dropped message of this job ends

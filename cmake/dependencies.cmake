@@ -3,14 +3,12 @@ find_package(Threads REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(gRPC REQUIRED)
 find_package(fmt REQUIRED)
-find_package(spdlog REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(UCX REQUIRED IMPORTED_TARGET ucx)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
-pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
 
 # oneDNN's own package file asks for OpenCL headers, which the CPU engine does not need.
 find_path(DNNL_INCLUDE_DIR dnnl.hpp REQUIRED)
@@ -18,13 +16,6 @@ find_library(DNNL_LIBRARY dnnl REQUIRED)
 add_library(troupe_dnnl INTERFACE)
 target_include_directories(troupe_dnnl SYSTEM INTERFACE ${DNNL_INCLUDE_DIR})
 target_link_libraries(troupe_dnnl INTERFACE ${DNNL_LIBRARY})
-
-# Boost.Asio and Beast are header-only here.
-find_path(BOOST_INCLUDE_DIR boost/asio.hpp REQUIRED)
-add_library(troupe_asio INTERFACE)
-target_include_directories(troupe_asio SYSTEM INTERFACE ${BOOST_INCLUDE_DIR})
-target_compile_definitions(troupe_asio INTERFACE BOOST_ASIO_NO_DEPRECATED)
-target_link_libraries(troupe_asio INTERFACE Threads::Threads)
 
 # CUDA bodies are built where the toolkit is; nothing else needs it.
 set(TROUPE_HAS_CUDA OFF)

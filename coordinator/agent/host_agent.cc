@@ -105,10 +105,18 @@ void HostAgent::Spawn(const proto::SpawnRank& spawn) {
 Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& spawn) {
   int control[2];
   int log[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0 ||
-      ::pipe2(log, O_CLOEXEC) != 0) {
+  const auto no_descriptors = [&key](int number) {
     return MakeError(ErrorCode::kResourceExhausted, "{} gets no descriptors: {}", InWords(key),
-                     std::strerror(errno));
+                     std::strerror(number));
+  };
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0) {
+    return no_descriptors(errno);
+  }
+  if (::pipe2(log, O_CLOEXEC) != 0) {
+    const int number = errno;
+    ::close(control[0]);
+    ::close(control[1]);
+    return no_descriptors(number);
   }
   auto process = ChildProcess::Start(scheduler_,
                                      {.path = options_.rank_program,

@@ -4,9 +4,9 @@
 // one object belongs to one thread.
 //
 // 1. A file that opens is whole: every offset lies inside, the tensors tile the data section
-// without
-//    hole or overlap, and every range has exactly shape x dtype bytes. Otherwise opening fails with
-//    one sentence naming file and tensor, before any tensor byte is used.
+//    without hole or overlap, and every range has exactly shape x dtype bytes.
+//    Otherwise opening fails with one sentence naming file and tensor, before any tensor byte
+//    is used.
 // 2. A writer knows all names and shapes before the first byte, so tensors stream through it.
 #pragma once
 

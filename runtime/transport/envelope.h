@@ -9,7 +9,7 @@
 
 namespace troupe {
 
-// Dequeue order: system before control before data before telemetry.
+// What a message is for; queues are in order of arrival whatever it says.
 enum class MessageClass : uint8_t { kSystem = 0, kControl = 1, kData = 2, kTelemetry = 3 };
 
 struct Envelope {
