@@ -1,7 +1,8 @@
 # Warnings and sanitizers for every target of the project.
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+  # Without these ccache passes over what uses precompiled headers.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${CCACHE_PROGRAM})
 endif()
 find_program(LLD_PROGRAM ld.lld)
 if(LLD_PROGRAM)
@@ -10,7 +11,8 @@ endif()
 
 # Elementwise code must give the same bits wherever an element lies (no contraction chosen by the
 # compiler), and binaries run on any x86-64 of the last ten years (no -march=native).
-add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>
+# -pthread: gRPC asks for it, and a precompiled header is read only under the flags that made it.
+add_compile_options(-pthread $<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>
                     $<$<COMPILE_LANGUAGE:CXX>:-Wno-missing-field-initializers>
                     $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 
