@@ -82,6 +82,16 @@ std::optional<ExchangeProgress::Step> ExchangeProgress::Next() {
   return std::nullopt;
 }
 
+std::optional<Rank> ExchangeProgress::WaitsFor() const {
+  std::optional<Rank> owes;
+  for (const Role& role : roles_) {
+    if (role.state == State::kTaking || role.state == State::kMerging) return std::nullopt;
+    const bool sent = role.state == State::kDone || role.arrived || !MayStart(role);
+    if (!sent && !owes) owes = role.peer;
+  }
+  return owes;
+}
+
 bool ExchangeProgress::Done() const {
   return std::ranges::all_of(roles_, [](const Role& role) { return role.state == State::kDone; });
 }

@@ -43,6 +43,9 @@ class ExchangeProgress {
   [[nodiscard]] bool MarkMerged(StageId stage, SharedWeights weights);
 
   std::optional<Step> Next();
+  // The rank that owes this one a gradient and has not sent it; none while a stage of this rank is
+  // at work, or all are done.
+  std::optional<Rank> WaitsFor() const;
   bool Done() const;
 
  private:

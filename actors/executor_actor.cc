@@ -173,7 +173,7 @@ void ExecutorActor::WaitFor(const Blocked& blocked) {
   if (wait_since_ns_ == 0) wait_since_ns_ = context().clock().NowNs();
   waits_for_data_ = blocked.kind == InputKind::kData;
   waits_from_ = fmt::format("stage {} (rank {})", blocked.owed_stage, blocked.owed_by);
-  BeginWait(blocked.waiting.kind, InputKindName(blocked.kind), blocked.microbatch);
+  BeginWait(KindName(blocked.waiting.kind), InputKindName(blocked.kind), blocked.microbatch);
 }
 
 // I3: transient, for a transport that carries on lets buffers go.
@@ -187,17 +187,19 @@ void ExecutorActor::WaitForRoom(const Transfer& output) {
   if (wait_since_ns_ == 0) wait_since_ns_ = context().clock().NowNs();
   waits_for_data_ = false;
   waits_from_ = fmt::format("stage {} (rank {})", output.to_stage, output.to);
-  BeginWait(output.kind == InputKind::kActivation ? ActionKind::kForward : ActionKind::kBackward,
-            "room for its output", output.microbatch);
+  const bool forward = output.kind == InputKind::kActivation;
+  BeginWait(KindName(forward ? ActionKind::kForward : ActionKind::kBackward), "room for its output",
+            output.microbatch);
 }
 
-void ExecutorActor::BeginWait(ActionKind activity, std::string_view owed, MicrobatchId microbatch) {
+void ExecutorActor::BeginWait(std::string_view activity, std::string_view owed,
+                              std::optional<MicrobatchId> microbatch) {
   wait_ = context().BeginWait({.waiter = name_,
-                               .activity = KindName(activity),
+                               .activity = activity,
                                .owed = owed,
                                .from = waits_from_,
                                .step = start_.step(),
-                               .microbatch = microbatch.value,
+                               .microbatch = microbatch ? microbatch->value : -1,
                                .deadline_ms = options_.wait_deadline_ms});
 }
 
@@ -389,7 +391,13 @@ Status ExecutorActor::Exchange() {
       }
     }
   }
-  return exchange_->Done() ? CollectVotes() : Status{};
+  if (exchange_->Done()) return CollectVotes();
+  wait_.Reset();
+  if (const auto peer = exchange_->WaitsFor()) {
+    waits_from_ = fmt::format("rank {}", *peer);
+    BeginWait("exchange", "shared gradient");
+  }
+  return {};
 }
 
 // What `from` gave goes to the stage it shares with: over the network, or on this rank by address.
@@ -451,6 +459,7 @@ Status ExecutorActor::On(GradientMerged merged) {
 
 Status ExecutorActor::CollectVotes() {
   state_ = State::kVoting;
+  wait_.Reset();
   for (const auto& [stage, ref] : peers_.stages) {
     RETURN_IF_ERROR(ref.Send(CollectVote{start_.round()}));
   }
@@ -475,6 +484,10 @@ Status ExecutorActor::SendVote() {
   if (start_.mode() == proto::STEP_MODE_TRAIN) times_.WriteTo(vote_);
   state_ = start_.mode() == proto::STEP_MODE_TRAIN ? State::kVoted : State::kIdle;
   if (options_.on_progress) options_.on_progress(start_.step(), "vote");
+  if (state_ == State::kVoted) {
+    waits_from_ = "schedule (rank 0)";
+    BeginWait("optimizer", "commit");
+  }
   return peers_.schedule.Send(vote_);
 }
 
@@ -484,6 +497,7 @@ Status ExecutorActor::On(proto::Commit commit) {
                      commit.step(), start_.step());
   }
   state_ = State::kUpdating;
+  wait_.Reset();
   stage_answers_ = 0;
   if (options_.on_progress) options_.on_progress(start_.step(), "optimizer");
   for (const auto& [stage, ref] : peers_.stages) {

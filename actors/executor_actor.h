@@ -137,7 +137,9 @@ class ExecutorActor
   void WaitFor(const Blocked& blocked);
   bool HasRoom(const Transfer& output) const;
   void WaitForRoom(const Transfer& output);
-  void BeginWait(ActionKind activity, std::string_view owed, MicrobatchId microbatch);
+  // `activity` and `owed` are literals.
+  void BeginWait(std::string_view activity, std::string_view owed,
+                 std::optional<MicrobatchId> microbatch = {});
   void EndWait();
   SpanRecord SendSpan(const Transfer& transfer, const Postmark& postmark) const;
   void TraceReceive(const Envelope& envelope, InputKind kind) const;

@@ -1,14 +1,16 @@
 // troupe-rank: what a device runs. The one file that knows every actor: it is the worker's root,
 // which builds them from the job's plan, introduces them to one another and supervises them.
 //
-//   awaiting start --StartRank--> connecting (Hello sent) --Peers--> ready (Ready sent)
-//     rank 0: --Begin--> training --schedule actor ended--> finished (Finished sent)
-//     others: --ShutDown----------------------------------> finished (Finished sent)
-//     all:    --Leave--> exit
+//   awaiting start --StartRank--> connecting (Hello sent) --Peers--> loading
+//     --weights are there--> ready (Ready sent)
+//   rank 0:     ready --Begin--> training --schedule actor ended--> finished (Finished sent)
+//   the others: ready --ShutDown--> finished (Finished sent)
+//   all:        finished --Leave--> exit
 //
 //   R1. The end of the control socket ends the process: no rank outlives its agent.
 //   R2. An actor that ends other than normally, a lost peer, or a dropped message of this job ends
 //       the job: Finished carries the sentence.
+//   R3. Weights are read and hashed on the stream: the peers hear from this rank meanwhile.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -42,6 +44,7 @@ constexpr int kProgressMs = 20;
 constexpr int kReportMs = 200;
 constexpr int kLastWordsMs = 2000;
 constexpr int kCloseMs = 500;
+constexpr int kLoadMs = 60'000;  // who loads for longer is told of
 
 class RankProgram {
  public:
@@ -55,7 +58,8 @@ class RankProgram {
         [this](const WaitRecord&, const std::string& sentence) { Happened("warning", sentence); });
   }
   ~RankProgram() {
-    stream_.reset();  // waits for the work under way
+    stream_.reset();            // waits for the work under way
+    scheduler_.End(executor_);  // lets go of what it received while the transport is there
     router_.reset();
     if (transport_) transport_->Close(kCloseMs);
   }
@@ -135,17 +139,54 @@ class RankProgram {
     }
     if (self_.value == 0) PrepareReplanning(peers);
     RETURN_IF_ERROR(OpenRouter(peers));
+    stream_ = std::make_unique<ThreadStream>(scheduler_, "compute");
+    name_ = fmt::format("rank {}", self_);
+    loading_ = scheduler_.waits().Begin({.waiter = name_,
+                                         .activity = "start",
+                                         .owed = "weights and tokens",
+                                         .from = "files",
+                                         .deadline_ms = kLoadMs});
+    auto loaded = std::make_shared<Result<Loaded>>(Loaded{});
+    stream_->Launch([this, loaded] { *loaded = Load(); },
+                    [this, loaded](const WorkTime&) {
+                      loading_.Reset();
+                      Status ready = OnLoaded(std::move(*loaded));
+                      if (!ready.ok()) Fail(std::move(ready).error());
+                    });
+    return {};
+  }
+
+  struct Loaded {
+    int64_t committed_step = 0;
+    std::optional<TokenFile> tokens{};  // where a stage of this rank reads them
+  };
+
+  // On the stream's thread, which has models_ to itself until this returns.
+  Result<Loaded> Load() {
+    Loaded loaded;
     models_ = BuildStages(start_.spec(), *plan_, self_, ledger_);
-    ASSIGN_OR_RETURN(committed_step_, FillStages(files_, start_, models_));
-    last_step_ = committed_step_;
-    RETURN_IF_ERROR(SpawnActors());
+    ASSIGN_OR_RETURN(loaded.committed_step, FillStages(files_, start_, models_));
+    const bool reads_data = std::ranges::any_of(models_, [this](const auto& entry) {
+      return plan_->train.IsFirstStage(entry.first) || plan_->train.IsLastStage(entry.first);
+    });
+    if (!reads_data) return loaded;
+    ASSIGN_OR_RETURN(loaded.tokens, TokenFile::Open(files_, start_.spec().data().train()));
+    const auto vocabulary = static_cast<int32_t>(plan_->config.vocab_size);
+    RETURN_IF_ERROR(loaded.tokens->CheckVocabulary(vocabulary));
+    return loaded;
+  }
+
+  Status OnLoaded(Result<Loaded> result) {
+    ASSIGN_OR_RETURN(Loaded loaded, std::move(result));
+    last_step_ = committed_step_ = loaded.committed_step;
+    RETURN_IF_ERROR(SpawnActors(std::move(loaded.tokens)));
     proto::FromRank news;
     auto* ready = news.mutable_ready();
-    for (const auto& peer : peers.peers()) {
-      if (peer.rank() == self_.value) continue;
+    for (int peer = 0; peer < start_.world_size(); ++peer) {
+      if (peer == self_.value) continue;
       auto* lane = ready->add_lanes();
-      lane->set_peer(peer.rank());
-      lane->set_lane(std::string(LaneName(transport_->LaneTo(Rank(peer.rank())))));
+      lane->set_peer(peer);
+      lane->set_lane(std::string(LaneName(transport_->LaneTo(Rank(peer)))));
     }
     int64_t num_parameters = 0;
     for (const auto& [stage, model] : models_) {
@@ -210,16 +251,12 @@ class RankProgram {
     return {};
   }
 
-  Status SpawnActors() {
-    stream_ = std::make_unique<ThreadStream>(scheduler_, "compute");
+  Status SpawnActors(std::optional<TokenFile> tokens) {
     ExecutorActor::Peers peers;
     for (const auto& [stage, model] : models_) peers.stages[stage] = SpawnStage(stage, *model);
     std::optional<DataLoaderActor::SelfRef> loader;
-    const bool reads_data = std::ranges::any_of(models_, [this](const auto& entry) {
-      return plan_->train.IsFirstStage(entry.first) || plan_->train.IsLastStage(entry.first);
-    });
-    if (reads_data) {
-      ASSIGN_OR_RETURN(loader, SpawnLoader());
+    if (tokens) {
+      ASSIGN_OR_RETURN(loader, SpawnLoader(*std::move(tokens)));
       peers.loader = *loader;
     }
     peers.checkpoint = scheduler_.Spawn<CheckpointActor>(
@@ -283,10 +320,8 @@ class RankProgram {
     return stages_.back();
   }
 
-  Result<DataLoaderActor::SelfRef> SpawnLoader() {
+  Result<DataLoaderActor::SelfRef> SpawnLoader(TokenFile file) {
     const proto::Data& data = start_.spec().data();
-    ASSIGN_OR_RETURN(TokenFile file, TokenFile::Open(files_, data.train()));
-    RETURN_IF_ERROR(file.CheckVocabulary(static_cast<int32_t>(plan_->config.vocab_size)));
     ASSIGN_OR_RETURN(const int64_t samples, CountSamples(file, plan_->batch.seq_len));
     ASSIGN_OR_RETURN(
         DataOrder order,
@@ -429,14 +464,15 @@ class RankProgram {
   void Finish(bool cancelled) {
     if (std::exchange(finished_, true)) return;
     if (plan_) ReportOnce();
-    proto::FromRank news;
-    auto* finished = news.mutable_finished();
+    auto news = std::make_shared<proto::FromRank>();
+    auto* finished = news->mutable_finished();
     finished->set_last_step(last_step_);
     finished->set_cancelled(cancelled);
     finished->mutable_stage_layers()->Assign(moved_layers_.begin(), moved_layers_.end());
     if (checkpoints_) finished->set_checkpoint(checkpoints_->newest());
-    AddParameterDigests(ParametersOf(models_), *finished);
-    Say(news);
+    if (!stream_) return Say(*news);
+    stream_->Launch([this, finished] { AddParameterDigests(ParametersOf(models_), *finished); },
+                    [this, news](const WorkTime&) { Say(*news); });
   }
   void Fail(Error error) {
     if (std::exchange(finished_, true)) return;
@@ -463,6 +499,8 @@ class RankProgram {
   std::vector<int> moved_layers_{};  // the run goes on elsewhere, with so many a stage
   std::unique_ptr<RankRouter> router_{};
   std::unique_ptr<Stream> stream_{};
+  std::string name_{};  // "rank 2", for the wait below
+  WaitHandle loading_{};
   std::vector<StageActor::SelfRef> stages_{};
   ExecutorActor::SelfRef executor_{};
   ScheduleActor::SelfRef schedule_{};

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 namespace troupe {
@@ -19,6 +20,38 @@ Status ScheduleActor::Broadcast(const M& message) {
   return {};
 }
 
+void ScheduleActor::AwaitRanks(std::string_view activity, std::string_view owed, int64_t step) {
+  answered_.assign(ranks_.size(), false);
+  wait_ = context().BeginWait(
+      {.waiter = "schedule",
+       .activity = activity,
+       .owed = owed,
+       .from = "ranks",
+       .step = step,
+       .deadline_ms = options_.wait_deadline_ms,
+       .detail = [](const void* self) { return static_cast<const ScheduleActor*>(self)->Missing(); },
+       .about = this});
+}
+
+std::string ScheduleActor::Missing() const {
+  std::vector<size_t> missing;
+  for (size_t rank = 0; rank < answered_.size(); ++rank) {
+    if (!answered_[rank]) missing.push_back(rank);
+  }
+  return fmt::format("missing: {} of {}", fmt::join(missing, ", "), answered_.size());
+}
+
+Result<bool> ScheduleActor::Answered(int32_t rank) {
+  const auto index = static_cast<size_t>(rank);
+  if (rank < 0 || index >= answered_.size() || answered_[index]) {
+    return MakeError(ErrorCode::kFailed, "rank {} answered where no answer of it was due", rank);
+  }
+  answered_[index] = true;
+  if (!std::ranges::all_of(answered_, std::identity{})) return false;
+  wait_.Reset();
+  return true;
+}
+
 Status ScheduleActor::On(BeginTraining begin) {
   CHECK(state_ == State::kIdle, "training begins once");
   step_ = begin.committed_step;
@@ -29,7 +62,6 @@ Status ScheduleActor::On(BeginTraining begin) {
 Status ScheduleActor::StartRound(State state, proto::StepMode mode) {
   state_ = state;
   votes_.clear();
-  answers_ = 0;
   proto::StepStart start;
   start.set_round(++round_);
   start.set_mode(mode);
@@ -59,12 +91,7 @@ Status ScheduleActor::StartRound(State state, proto::StepMode mode) {
       start.mutable_tokens()->Assign(sequence_.end() - static_cast<int64_t>(seen), sequence_.end());
     }
   }
-  wait_ = context().BeginWait({.waiter = "schedule",
-                               .activity = "step",
-                               .owed = "votes",
-                               .from = "every rank",
-                               .step = start.step(),
-                               .deadline_ms = options_.vote_deadline_ms});
+  AwaitRanks("step", "votes", start.step());
   return Broadcast(start);
 }
 
@@ -74,20 +101,21 @@ Status ScheduleActor::On(proto::Vote vote) {
     return MakeError(ErrorCode::kFailed, "rank {} votes in round {}, round {} is open", vote.rank(),
                      vote.round(), round_);
   }
+  if (state_ != State::kVoting && state_ != State::kEvaluating && state_ != State::kSampling) {
+    return MakeError(ErrorCode::kFailed, "a vote of rank {} came while none was asked for",
+                     vote.rank());
+  }
+  ASSIGN_OR_RETURN(const bool all, Answered(vote.rank()));
   votes_.push_back(std::move(vote));
-  if (votes_.size() < ranks_.size()) return {};
-  wait_.Reset();
+  if (!all) return {};
   std::ranges::sort(votes_, {}, &proto::Vote::rank);
   switch (state_) {
     case State::kVoting:
       return Decide();
     case State::kEvaluating:
       return AfterEvaluation();
-    case State::kSampling:
-      return AfterSample();
     default:
-      return MakeError(ErrorCode::kFailed, "a vote of rank {} came while none was asked for",
-                       votes_.back().rank());
+      return AfterSample();
   }
 }
 
@@ -110,11 +138,14 @@ Status ScheduleActor::Decide() {
     return {};
   }
   state_ = State::kUpdating;
+  AwaitRanks("optimizer", "words that it is done", step_ + 1);
   return Broadcast(commit);  // I3
 }
 
-Status ScheduleActor::On(proto::StepDone) {
-  if (state_ != State::kUpdating || ++answers_ < ranks_.size()) return {};
+Status ScheduleActor::On(proto::StepDone done) {
+  if (state_ != State::kUpdating) return {};
+  ASSIGN_OR_RETURN(const bool all, Answered(done.rank()));
+  if (!all) return {};
   ++step_;
   evaluated_ = checkpointed_ = false;
   proto::StepMetrics metrics;
@@ -188,13 +219,15 @@ Status ScheduleActor::StartCheckpoint() {
   start.set_step(step_);
   start.set_directory(directory->checkpoint);
   start.set_hf_directory(directory->exported);
+  AwaitRanks("checkpoint", "shards", step_);
   return Broadcast(start);
 }
 
 Status ScheduleActor::On(proto::CheckpointDone done) {
   if (state_ != State::kCheckpointing || done.step() != step_) return {};
+  ASSIGN_OR_RETURN(const bool all, Answered(done.rank()));
   shards_.push_back(std::move(done));
-  if (shards_.size() < ranks_.size()) return {};
+  if (!all) return {};
   std::ranges::sort(shards_, {}, &proto::CheckpointDone::rank);
   for (const auto& shard : shards_) {
     if (shard.error().empty()) continue;

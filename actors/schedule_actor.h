@@ -22,6 +22,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "actors/messages.h"
@@ -64,7 +65,7 @@ struct ScheduleOptions {
   std::function<double(int64_t step)> learning_rate{};
   // Which of the plan's orders the next step runs; without it the first.
   std::function<size_t()> order{};
-  int64_t vote_deadline_ms = 120'000;
+  int64_t wait_deadline_ms = 120'000;  // for answers of the ranks
 };
 
 // Where the shards of one checkpoint go, both uncommitted.
@@ -114,6 +115,11 @@ class ScheduleActor : public Actor<ScheduleActor, BeginTraining, CancelTraining,
     kEnded
   };
 
+  // Every rank owes an answer from now on. `activity` and `owed` are literals.
+  void AwaitRanks(std::string_view activity, std::string_view owed, int64_t step);
+  // Whether `rank` was the last to answer; an error where it owed none.
+  Result<bool> Answered(int32_t rank);
+  std::string Missing() const;  // "missing: 1, 3 of 4"
   Status StartRound(State state, proto::StepMode mode);
   Status Decide();
   Status AfterStep();
@@ -135,7 +141,7 @@ class ScheduleActor : public Actor<ScheduleActor, BeginTraining, CancelTraining,
   int64_t round_ = 0;
   std::vector<proto::Vote> votes_{};
   std::vector<proto::CheckpointDone> shards_{};
-  size_t answers_ = 0;
+  std::vector<bool> answered_{};  // by rank, what the open wait is for
   bool cancelling_ = false;
   bool checkpoint_on_cancel_ = true;
   bool evaluated_ = false;

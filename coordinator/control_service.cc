@@ -21,6 +21,10 @@ namespace troupe {
 namespace {
 
 constexpr int kMessageBytesMax = 64 << 20;
+// Events that wait for a client that does not read: beyond the first number reports of memory are
+// left out, beyond the second the stream ends.
+constexpr size_t kFollowerTelemetryMax = 1024;
+constexpr size_t kFollowerQueueMax = 2 * JobLife::kHistoryMax;
 
 // A stream to a follower. Lives until both gRPC and the event loop have let it go.
 class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public FollowerPort {
@@ -39,12 +43,22 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
   }
   void Send(const proto::JobEvent& event) override {
     const std::lock_guard lock(mutex_);
-    if (!finished_ && queue_.Push(event)) StartWrite(queue_.Front());
+    if (finished_) return;
+    const bool telemetry = event.rank().message().has_memory();
+    if (telemetry && queue_.size() >= kFollowerTelemetryMax) return;
+    if (queue_.size() >= kFollowerQueueMax) {
+      finished_ = true;
+      ServerWriteReactor::Finish(ToRpc(
+          MakeError(ErrorCode::kResourceExhausted,
+                    "job {} tells more than this client reads: follow it again", job_)));
+      return;
+    }
+    if (queue_.Push(event)) StartWrite(queue_.Front());
   }
   void Finish() override {
     follower_ = 0;
     ending_ = true;
-    if (queue_.Empty()) FinishOnce(grpc::Status::OK);
+    if (queue_.size() == 0) FinishOnce(grpc::Status::OK);
   }
   void OnWriteDone(bool ok) override {
     if (!ok) return FinishOnce(grpc::Status::CANCELLED);

@@ -70,7 +70,9 @@ bool JobLife::AllExited() const {
 
 void JobLife::Emit(proto::JobEvent event, bool keep) {
   for (const auto& [id, follower] : followers_) follower->Send(event);
-  if (keep) history_.push_back(std::move(event));
+  if (!keep) return;
+  history_.push_back(std::move(event));
+  if (history_.size() > kHistoryMax) history_.pop_front();
 }
 
 void JobLife::SetState(proto::JobState state) {
@@ -82,6 +84,11 @@ void JobLife::SetState(proto::JobState state) {
 }
 
 FollowerId JobLife::Follow(FollowerPort* port) {
+  if (history_.size() == kHistoryMax) {  // the start is no longer known: at least where it stands
+    proto::JobEvent event;
+    *event.mutable_state() = summary_;
+    port->Send(event);
+  }
   for (const proto::JobEvent& event : history_) port->Send(event);
   if (ended()) {
     port->Finish();

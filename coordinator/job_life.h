@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <string>
@@ -47,6 +48,7 @@ class JobLife {
   static constexpr int kHelloMs = 60'000;           // from spawning to the last rank's Hello …
   static constexpr int kMeasuredHelloMs = 300'000;  // … where ranks measure before
   static constexpr int kCancelMs = 30'000;          // a clean stop that stands still becomes a kill
+  static constexpr size_t kHistoryMax = 100'000;    // events; who follows later has the run directory
 
   JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest request,
           std::unique_ptr<JobRecorder> recorder);
@@ -114,7 +116,7 @@ class JobLife {
   const proto::SubmitRequest request_;
   const std::unique_ptr<JobRecorder> recorder_;
   proto::JobSummary summary_{};
-  std::vector<proto::JobEvent> history_{};  // for those who follow late; no spans
+  std::deque<proto::JobEvent> history_{};  // for those who follow late; no spans
   std::map<FollowerId, FollowerPort*> followers_{};
   uint64_t epoch_ = 0;
   bool reference_run_ = false;

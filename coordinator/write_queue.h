@@ -1,6 +1,7 @@
 // Messages on their way into a gRPC stream, which takes one write at a time. Thread-safe.
 #pragma once
 
+#include <cstddef>
 #include <deque>
 #include <mutex>
 
@@ -25,13 +26,13 @@ class WriteQueue {
     queue_.pop_front();
     return queue_.empty() ? nullptr : &queue_.front();
   }
-  bool Empty() {
+  size_t size() const {
     const std::lock_guard lock(mutex_);
-    return queue_.empty();
+    return queue_.size();
   }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::deque<Message> queue_;
 };
 

@@ -153,7 +153,7 @@ void RunDirectory::Draw() {
       {"costs.json", pictures_->CostsJson()},     {"loss.svg", pictures_->LossSvg()},
       {"memory.svg", pictures_->MemorySvg()},     {"memory.json", MemoryJson(memory_)}};
   for (const auto& [name, text] : pictures) {
-    if (!text.empty()) Note(WriteFileAtomically(files_, In(name), text));
+    if (!text.empty()) Note(ReplaceFile(files_, In(name), text));
   }
 }
 

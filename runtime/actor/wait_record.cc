@@ -23,6 +23,9 @@ WaitRecord RecordOf(const WaitEntry& entry) {
   record.waiter = entry.subject.waiter;
   record.owed = OwedText(entry.subject);
   record.from = entry.subject.from;
+  if (entry.subject.detail != nullptr) {
+    record.from += fmt::format(" ({})", entry.subject.detail(entry.subject.about));
+  }
   record.step = entry.subject.step;
   record.microbatch = entry.subject.microbatch;
   record.since_ns = entry.since_ns;

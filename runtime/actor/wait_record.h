@@ -41,7 +41,7 @@ struct WaitSubject {
 struct WaitRecord {
   std::string waiter;
   std::string owed;  // "microbatch 17 forward: activation"
-  std::string from;
+  std::string from;  // with the subject's detail, if it has one
   int64_t step = -1;
   int microbatch = -1;
   int64_t since_ns = 0;

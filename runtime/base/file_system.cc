@@ -244,6 +244,21 @@ Result<std::string> PosixFileSystem::ReadLink(const std::string& path) {
   return target;
 }
 
+// Writes beside `path` and renames; what fails leaves the old file and nothing beside it.
+Status WriteAside(FileSystem& files, const std::string& path, std::string_view bytes, bool sync) {
+  const std::string aside = path + ".partial";
+  const auto write = [&]() -> Status {
+    ASSIGN_OR_RETURN(const auto file, files.OpenForWrite(aside, WriteMode::kTruncate));
+    RETURN_IF_ERROR(file->Append(BytesOf(bytes)));
+    if (sync) RETURN_IF_ERROR(file->Sync());
+    RETURN_IF_ERROR(file->Close());
+    return files.Rename(aside, path);
+  };
+  Status written = write();
+  if (!written.ok()) (void)files.RemoveAll(aside);  // best effort: the first error is told
+  return written;
+}
+
 }  // namespace
 
 FileSystem& SystemFiles() {
@@ -252,19 +267,12 @@ FileSystem& SystemFiles() {
 }
 
 Status WriteFileAtomically(FileSystem& files, const std::string& path, std::string_view bytes) {
-  const std::string aside = path + ".partial";
-  const auto write = [&]() -> Status {
-    ASSIGN_OR_RETURN(const auto file, files.OpenForWrite(aside, WriteMode::kTruncate));
-    RETURN_IF_ERROR(file->Append(BytesOf(bytes)));
-    RETURN_IF_ERROR(file->Sync());
-    RETURN_IF_ERROR(file->Close());
-    return files.Rename(aside, path);
-  };
-  if (Status written = write(); !written.ok()) {
-    (void)files.RemoveAll(aside);  // best effort: the first error is the one to tell
-    return written;
-  }
+  RETURN_IF_ERROR(WriteAside(files, path, bytes, /*sync=*/true));
   return files.SyncDirectory(FolderOf(path));
+}
+
+Status ReplaceFile(FileSystem& files, const std::string& path, std::string_view bytes) {
+  return WriteAside(files, path, bytes, /*sync=*/false);
 }
 
 std::string JoinPath(std::string_view folder, std::string_view name) {

@@ -79,6 +79,10 @@ FileSystem& SystemFiles();
 // the new ones whole: write beside it, sync, rename, sync the folder.
 Status WriteFileAtomically(FileSystem& files, const std::string& path, std::string_view bytes);
 
+// The same for a reader, but it waits for no disk: after a power failure the file may be empty. For
+// what is written anew all the time.
+Status ReplaceFile(FileSystem& files, const std::string& path, std::string_view bytes);
+
 // "a/b" for ("a", "b"); the folder of "a/b" is "a", that of "b" is ".".
 std::string JoinPath(std::string_view folder, std::string_view name);
 std::string FolderOf(std::string_view path);

@@ -24,11 +24,14 @@ TEST(ExchangeProgress, FollowerGivesAndLeaderReturnsTheSum) {
   ExchangeProgress leader(exchanges, schedule, Rank(0));
   ExchangeProgress follower(exchanges, schedule, Rank(1));
   EXPECT_FALSE(leader.Next().has_value());
+  EXPECT_EQ(leader.WaitsFor(), Rank(1));
 
   Expect(follower, StepKind::kTake, 1);
   EXPECT_FALSE(follower.Next().has_value());
+  EXPECT_EQ(follower.WaitsFor(), std::nullopt) << "its own stage is at work";
   EXPECT_TRUE(follower.MarkReady(StageId(1), SharedWeights::kTied));
   Expect(follower, StepKind::kHandOver, 0);
+  EXPECT_EQ(follower.WaitsFor(), Rank(0));
 
   EXPECT_TRUE(leader.MarkArrived(StageId(0), SharedWeights::kTied));
   EXPECT_FALSE(leader.MarkArrived(StageId(0), SharedWeights::kTied)) << "a second time";
@@ -39,6 +42,7 @@ TEST(ExchangeProgress, FollowerGivesAndLeaderReturnsTheSum) {
   EXPECT_FALSE(leader.Done());
   Expect(leader, StepKind::kHandOver, 1);
   EXPECT_TRUE(leader.Done());
+  EXPECT_EQ(leader.WaitsFor(), std::nullopt);
 
   EXPECT_TRUE(follower.MarkArrived(StageId(1), SharedWeights::kTied));
   Expect(follower, StepKind::kReplace, 1);

@@ -505,6 +505,19 @@ TEST_F(MovedLayersTest, ARankThatDiesOnTheWayFailsTheJob) {
 
 // ---- followers -------------------------------------------------------------------------------
 
+TEST_F(JobLifeTest, WhoFollowsALongJobLateHearsItsStateAndTheNewestSteps) {
+  h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  constexpr int64_t kSteps = JobLife::kHistoryMax + 10;
+  for (int64_t step = 1; step <= kSteps; ++step) h.Step(job, step, 1.0);
+  RecordingFollower late;
+  job.Follow(&late);
+  ASSERT_EQ(late.events.size(), JobLife::kHistoryMax + 1);
+  EXPECT_EQ(late.events.front().state().state(), proto::JOB_STATE_RUNNING);
+  EXPECT_EQ(late.events.back().rank().message().metrics().step(), kSteps);
+}
+
 TEST_F(JobLifeTest, WhoFollowsLateHearsTheSame) {
   h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));

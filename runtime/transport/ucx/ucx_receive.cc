@@ -13,6 +13,11 @@ constexpr size_t kMaxEarlyPayloadBytes = 4096;  // of one of them
 std::span<const std::byte> Bytes(const void* start, size_t num_bytes) {
   return {static_cast<const std::byte*>(start), num_bytes};
 }
+// Whether a message may be the first of its rank or channel: bulk goes where slots were posted, and
+// whoever invents names leaves nothing behind but messages that are kept, which num_early_ counts.
+bool MakesKnown(const Envelope& envelope) {
+  return envelope.num_bulk == 0 && envelope.sequence > 0;
+}
 bool IsRendezvous(const ucp_am_recv_param_t* param) {
   return (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0;
 }
@@ -29,11 +34,13 @@ UcxPeer* UcxLink::SourceOf(const Envelope& envelope) {
   }
   if (peer != nullptr && peer->state != PeerState::kUnconnected) return nullptr;  // T2
   if (num_early_ >= kMaxEarly || envelope.payload_bytes > kMaxEarlyPayloadBytes) return nullptr;
+  if (peer == nullptr && !MakesKnown(envelope)) return nullptr;
   return &FindOrAdd(Rank(envelope.source_rank));
 }
 
 // Checks what is left to check, and takes the slot of a bulk.
 bool UcxLink::Accept(UcxPeer& peer, const MessageFrame& frame, Arrival* arrival) {
+  if (!peer.receiving.contains(frame.envelope.channel) && !MakesKnown(frame.envelope)) return false;
   ReceiveChannel& channel = peer.receiving[frame.envelope.channel];
   if (frame.envelope.sequence <= channel.last_sequence) return false;
   arrival->peer = &peer;

@@ -43,6 +43,7 @@ TEST_F(WaitBoardTest, APassedDeadlineIsOneSentence) {
     return "0 of " + std::to_string(*static_cast<const int*>(about)) + " bytes";
   };
   WaitHandle wait = board.Begin(subject);
+  EXPECT_EQ(board.Snapshot()[0].from, "stage 1 (rank 1) (0 of 33554432 bytes)");
   AdvanceMs(29'999);
   EXPECT_TRUE(sentences.empty());
   EXPECT_FALSE(wait.overdue());

@@ -157,6 +157,19 @@ TEST(WriteFileAtomicallyTest, LeavesTheOldBytesWhateverFails) {
   }
 }
 
+TEST(ReplaceFileTest, RenamesWithoutWaitingForADisk) {
+  const TemporaryFolder folder;
+  folder.Write("a", "old");
+  FaultyFileSystem files;
+  ASSERT_TRUE(ReplaceFile(files, folder / "a", "new").ok());
+  EXPECT_EQ(TextOf(folder / "a"), "new");
+  EXPECT_THAT(files.calls(), ElementsAre("write a.partial", "rename a.partial a"));
+  FaultyFileSystem failing({.fail_rename = 1});
+  EXPECT_FALSE(ReplaceFile(failing, folder / "a", "newer").ok());
+  EXPECT_EQ(TextOf(folder / "a"), "new");
+  EXPECT_THAT(*SystemFiles().List(folder.path()), ElementsAre("a"));
+}
+
 TEST(PathTest, JoinsAndSplits) {
   EXPECT_EQ(JoinPath("a", "b"), "a/b");
   EXPECT_EQ(JoinPath("a/", "b"), "a/b");
