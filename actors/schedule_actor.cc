@@ -29,7 +29,8 @@ void ScheduleActor::AwaitRanks(std::string_view activity, std::string_view owed,
        .from = "ranks",
        .step = step,
        .deadline_ms = options_.wait_deadline_ms,
-       .detail = [](const void* self) { return static_cast<const ScheduleActor*>(self)->Missing(); },
+       .detail =
+           [](const void* self) { return static_cast<const ScheduleActor*>(self)->Missing(); },
        .about = this});
 }
 

@@ -48,9 +48,9 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
     if (telemetry && queue_.size() >= kFollowerTelemetryMax) return;
     if (queue_.size() >= kFollowerQueueMax) {
       finished_ = true;
-      ServerWriteReactor::Finish(ToRpc(
-          MakeError(ErrorCode::kResourceExhausted,
-                    "job {} tells more than this client reads: follow it again", job_)));
+      ServerWriteReactor::Finish(
+          ToRpc(MakeError(ErrorCode::kResourceExhausted,
+                          "job {} tells more than this client reads: follow it again", job_)));
       return;
     }
     if (queue_.Push(event)) StartWrite(queue_.Front());

@@ -48,7 +48,7 @@ class JobLife {
   static constexpr int kHelloMs = 60'000;           // from spawning to the last rank's Hello …
   static constexpr int kMeasuredHelloMs = 300'000;  // … where ranks measure before
   static constexpr int kCancelMs = 30'000;          // a clean stop that stands still becomes a kill
-  static constexpr size_t kHistoryMax = 100'000;    // events; who follows later has the run directory
+  static constexpr size_t kHistoryMax = 100'000;  // events; who follows later has the run directory
 
   JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest request,
           std::unique_ptr<JobRecorder> recorder);

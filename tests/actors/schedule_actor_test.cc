@@ -1,0 +1,221 @@
+#include "actors/schedule_actor.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "tests/runtime/actor/manual_clock.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr int kMicrobatches = 1;
+
+// What the schedule actor said to one rank.
+struct Heard {
+  std::vector<proto::StepStart> starts{};
+  std::vector<proto::Commit> commits{};
+  std::vector<proto::CheckpointStart> checkpoints{};
+};
+
+class FakeRank : public Actor<FakeRank, proto::StepStart, proto::Commit, proto::CheckpointStart> {
+ public:
+  explicit FakeRank(Heard& heard) : heard_(heard) {}
+  Status On(proto::StepStart start) {
+    heard_.starts.push_back(std::move(start));
+    return {};
+  }
+  Status On(proto::Commit commit) {
+    heard_.commits.push_back(std::move(commit));
+    return {};
+  }
+  Status On(proto::CheckpointStart start) {
+    heard_.checkpoints.push_back(std::move(start));
+    return {};
+  }
+
+ private:
+  Heard& heard_;
+};
+
+class ScheduleActorTest : public ::testing::Test {
+ protected:
+  static constexpr int kRanks = 3;
+
+  ScheduleActorTest() : scheduler_({.clock = &clock_}) {
+    scheduler_.SetOnDown([this](const Down& down) { downs_.push_back(down.error.message); });
+    options_.steps = 2;
+    options_.num_microbatches = kMicrobatches;
+    options_.evaluate_microbatches = kMicrobatches;
+    options_.global_batch_size = 4;
+    options_.num_parameters = 1;
+    options_.learning_rate = [](int64_t) { return 0.5; };
+    reports_.on_end = [this](Status end, int64_t last_step, bool) {
+      ended_ = fmt::format("{} after step {}", end.ok() ? "ok" : end.error().message, last_step);
+    };
+  }
+
+  void Begin() {
+    std::vector<RankRef> ranks;
+    for (int rank = 0; rank < kRanks; ++rank) {
+      ranks.push_back(scheduler_.Spawn<FakeRank>({.name = fmt::format("rank {}", rank)},
+                                                 std::ref(heard_[static_cast<size_t>(rank)])));
+    }
+    schedule_ = scheduler_.Spawn<ScheduleActor>({.name = "schedule"}, options_, ranks, reports_);
+    Say(BeginTraining{});
+  }
+
+  template <typename M>
+  void Say(const M& message) {
+    ASSERT_TRUE(schedule_.Send(message).ok());
+    scheduler_.RunUntilIdle();
+  }
+
+  // Rank 0 holds the one parameter, the last rank the loss of the one microbatch.
+  void Vote(int rank) {
+    proto::Vote vote;
+    vote.set_rank(rank);
+    vote.set_round(heard_[0].starts.back().round());
+    vote.set_finite(true);
+    if (rank == 0) {
+      auto* node = vote.add_norm_nodes();
+      node->set_num_leaves(1);
+      node->set_sum(9);
+    }
+    if (rank == kRanks - 1) {
+      auto* loss = vote.add_losses();
+      loss->set_loss_sum(8);
+      loss->set_num_tokens(4);
+    }
+    Say(vote);
+  }
+  void Done(int rank) {
+    proto::StepDone done;
+    done.set_step(heard_[0].commits.back().step());
+    done.set_rank(rank);
+    Say(done);
+  }
+  void Shard(int rank, int64_t step) {
+    proto::CheckpointDone done;
+    done.set_step(step);
+    done.set_rank(rank);
+    Say(done);
+  }
+  void Step() {
+    for (int rank = 0; rank < kRanks; ++rank) Vote(rank);
+    for (int rank = 0; rank < kRanks; ++rank) Done(rank);
+  }
+  // What the schedule waits for, as `troupe status --why` has it.
+  std::string Waits() {
+    const auto waits = scheduler_.waits().Snapshot();
+    if (waits.empty()) return "";
+    return fmt::format("{} from {} in step {}", waits[0].owed, waits[0].from, waits[0].step);
+  }
+
+  ManualClock clock_;
+  Scheduler scheduler_;
+  ScheduleOptions options_{};
+  JobReports reports_{};
+  std::array<Heard, kRanks> heard_{};
+  ScheduleActor::SelfRef schedule_{};
+  std::vector<std::string> downs_{};
+  std::string ended_{};
+};
+
+TEST_F(ScheduleActorTest, CommitsAStepWhenAllHaveVotedAndNamesWhoIsMissing) {
+  Begin();
+  EXPECT_EQ(Waits(), "step: votes from ranks (missing: 0, 1, 2 of 3) in step 1");
+  Vote(1);
+  Vote(0);
+  EXPECT_EQ(Waits(), "step: votes from ranks (missing: 2 of 3) in step 1");
+  EXPECT_TRUE(heard_[0].commits.empty());
+  Vote(2);
+  ASSERT_EQ(heard_[2].commits.size(), 1U);
+  EXPECT_EQ(heard_[2].commits[0].gradient_factor(), 0.25) << "sums become means over 4 tokens";
+  EXPECT_EQ(Waits(),
+            "optimizer: words that it is done from ranks (missing: 0, 1, 2 of 3) in step 1");
+  Done(2);
+  Done(0);
+  EXPECT_EQ(heard_[0].starts.size(), 1U) << "rank 1 still updates";
+  Done(1);
+  ASSERT_EQ(heard_[0].starts.size(), 2U);
+  EXPECT_EQ(heard_[0].starts[1].first_sample(), 4);
+  Step();
+  EXPECT_EQ(ended_, "ok after step 2");
+  EXPECT_EQ(Waits(), "");
+}
+
+TEST_F(ScheduleActorTest, ARankThatAnswersTwiceEndsTheJob) {
+  Begin();
+  Vote(1);
+  Vote(1);
+  EXPECT_THAT(downs_, ElementsAre(HasSubstr("rank 1 answered where no answer of it was due")));
+}
+
+TEST_F(ScheduleActorTest, AVoteOfARankThatIsNotThereEndsTheJob) {
+  Begin();
+  Vote(kRanks);
+  EXPECT_THAT(downs_, ElementsAre(HasSubstr("rank 3 answered")));
+}
+
+TEST_F(ScheduleActorTest, LayersMayMoveOnlyAfterACheckpointIsCommittedAndBeforeTheLastStep) {
+  options_.checkpoint_every = 1;
+  options_.steps = 3;
+  std::vector<int64_t> committed;
+  std::vector<int64_t> asked;
+  reports_.open_checkpoint = [](int64_t step) {
+    return Result<CheckpointFolders>({.checkpoint = fmt::format("step-{}", step)});
+  };
+  reports_.on_shards = [&](int64_t step, const std::vector<proto::CheckpointDone>&) -> Status {
+    committed.push_back(step);
+    return {};
+  };
+  reports_.on_committed = [&](int64_t steps_left) {
+    asked.push_back(steps_left);
+    return steps_left == 1;
+  };
+  Begin();
+  Step();
+  ASSERT_EQ(heard_[1].checkpoints.size(), 1U);
+  EXPECT_EQ(heard_[1].checkpoints[0].directory(), "step-1");
+  Shard(2, 1);
+  Shard(0, 1);
+  EXPECT_TRUE(asked.empty());
+  EXPECT_EQ(Waits(), "checkpoint: shards from ranks (missing: 1 of 3) in step 1");
+  Shard(1, 1);
+  EXPECT_THAT(asked, ElementsAre(2)) << "it stays";
+  Step();
+  for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 2);
+  EXPECT_THAT(committed, ElementsAre(1, 2));
+  EXPECT_EQ(ended_, "ok after step 2") << "it goes on elsewhere";
+}
+
+TEST_F(ScheduleActorTest, AFailedShardEndsTheJobWithItsRank) {
+  options_.checkpoint_every = 1;
+  reports_.open_checkpoint = [](int64_t) { return Result<CheckpointFolders>(CheckpointFolders{}); };
+  reports_.on_shards = [](int64_t, const std::vector<proto::CheckpointDone>&) -> Status {
+    ADD_FAILURE() << "nothing to commit";
+    return {};
+  };
+  Begin();
+  Step();
+  Shard(0, 1);
+  proto::CheckpointDone failed;
+  failed.set_step(1);
+  failed.set_rank(1);
+  failed.set_error("the disk is full");
+  failed.set_error_code(static_cast<int>(ErrorCode::kOutOfSpace));
+  Say(failed);
+  Shard(2, 1);
+  EXPECT_EQ(ended_, "rank 1: checkpoint of step 1: the disk is full after step 1");
+}
+
+}  // namespace
+}  // namespace troupe
