@@ -12,17 +12,30 @@ uint16_t ChannelOf(InputKind kind) {
   return kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
 }
 
-std::string InWords(const Action& action) {
-  return fmt::format("{} of microbatch {} on stage {}", KindName(action.kind), action.microbatch,
-                     action.stage);
-}
-
 bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b) {
   return a.dtype == b.dtype && a.rank == b.rank && std::ranges::equal(a.shape, b.shape) &&
          a.num_bytes == b.num_bytes;
 }
 
+uint32_t SendSpanName(InputKind kind) {
+  static const uint32_t activation = InternTraceName("send activation");
+  static const uint32_t gradient = InternTraceName("send gradient");
+  return kind == InputKind::kActivation ? activation : gradient;
+}
+
+uint32_t ReceiveSpanName(InputKind kind) {
+  static const uint32_t activation = InternTraceName("receive activation");
+  static const uint32_t gradient = InternTraceName("receive gradient");
+  return kind == InputKind::kActivation ? activation : gradient;
+}
+
 }  // namespace
+
+std::string InWords(const RankActivity& activity) {
+  if (!activity.action) return std::string(activity.phase);
+  return fmt::format("{} of microbatch {} on stage {}", KindName(activity.action->kind),
+                     activity.action->microbatch, activity.action->stage);
+}
 
 ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
     : options_(std::move(options)),
@@ -31,6 +44,9 @@ ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
       evaluate_(options_.evaluate, options_.rank, {}, DataArrival::kMarked),
       sample_(options_.sample, options_.rank, {}, DataArrival::kMarked) {
   CHECK(!peers_.stages.empty(), "{} holds no stage", name_);
+  for (StageId stage{}; stage.value < options_.train.num_stages; stage = stage.Next()) {
+    stage_names_.push_back(fmt::format("stage {} (rank {})", stage, options_.train.RankOf(stage)));
+  }
   train_.emplace_back(options_.train, options_.rank, options_.policy, DataArrival::kMarked);
   for (const TrainSchedule& other : options_.others) {
     train_.emplace_back(other.schedule, options_.rank, other.policy, DataArrival::kMarked);
@@ -169,11 +185,17 @@ Status ExecutorActor::Advance() {
   return FinishList();
 }
 
+void ExecutorActor::Tell(int64_t step, std::string_view phase) const {
+  if (options_.on_progress) options_.on_progress({.step = step, .phase = phase});
+}
+
 void ExecutorActor::WaitFor(const Blocked& blocked) {
+  if (waits_for_ == blocked && wait_.waiting()) return;  // since when does not change
+  waits_for_ = blocked;
   if (wait_since_ns_ == 0) wait_since_ns_ = context().clock().NowNs();
   waits_for_data_ = blocked.kind == InputKind::kData;
-  waits_from_ = fmt::format("stage {} (rank {})", blocked.owed_stage, blocked.owed_by);
-  BeginWait(KindName(blocked.waiting.kind), InputKindName(blocked.kind), blocked.microbatch);
+  BeginWait(KindName(blocked.waiting.kind), InputKindName(blocked.kind),
+            stage_names_.at(static_cast<size_t>(blocked.owed_stage.value)), blocked.microbatch);
 }
 
 // I3: transient, for a transport that carries on lets buffers go.
@@ -184,20 +206,20 @@ bool ExecutorActor::HasRoom(const Transfer& output) const {
 }
 
 void ExecutorActor::WaitForRoom(const Transfer& output) {
+  waits_for_.reset();
   if (wait_since_ns_ == 0) wait_since_ns_ = context().clock().NowNs();
   waits_for_data_ = false;
-  waits_from_ = fmt::format("stage {} (rank {})", output.to_stage, output.to);
   const bool forward = output.kind == InputKind::kActivation;
   BeginWait(KindName(forward ? ActionKind::kForward : ActionKind::kBackward), "room for its output",
-            output.microbatch);
+            stage_names_.at(static_cast<size_t>(output.to_stage.value)), output.microbatch);
 }
 
 void ExecutorActor::BeginWait(std::string_view activity, std::string_view owed,
-                              std::optional<MicrobatchId> microbatch) {
+                              std::string_view from, std::optional<MicrobatchId> microbatch) {
   wait_ = context().BeginWait({.waiter = name_,
                                .activity = activity,
                                .owed = owed,
-                               .from = waits_from_,
+                               .from = from,
                                .step = start_.step(),
                                .microbatch = microbatch ? microbatch->value : -1,
                                .deadline_ms = options_.wait_deadline_ms});
@@ -205,6 +227,7 @@ void ExecutorActor::BeginWait(std::string_view activity, std::string_view owed,
 
 void ExecutorActor::EndWait() {
   wait_.Reset();
+  waits_for_.reset();
   if (wait_since_ns_ == 0) return;
   const int64_t waited_ns = context().clock().NowNs() - std::exchange(wait_since_ns_, 0);
   if (waits_for_data_) {
@@ -215,7 +238,7 @@ void ExecutorActor::EndWait() {
 }
 
 Status ExecutorActor::Launch(const Action& action) {
-  if (options_.on_progress) options_.on_progress(start_.step(), InWords(action));
+  if (options_.on_progress) options_.on_progress({.step = start_.step(), .action = action});
   RunAction run{
       .action = action, .round = start_.round(), .step = start_.step(), .mode = start_.mode()};
   if (const auto input = InputOf(*schedule_, action)) {
@@ -235,7 +258,7 @@ Status ExecutorActor::Launch(const Action& action) {
 Status ExecutorActor::On(ActionDone done) {
   if (done.round != start_.round() || state_ != State::kRunning) {
     return MakeError(ErrorCode::kFailed, "{}: {} answers round {} in round {}", name_,
-                     InWords(done.action), done.round, start_.round());
+                     ToString(done.action), done.round, start_.round());
   }
   if (const auto input = InputOf(*schedule_, done.action)) {  // I4
     const InputKey key{done.round, done.action.stage.value, done.action.microbatch.value,
@@ -328,7 +351,7 @@ Status ExecutorActor::SendParked(Parked& parked) {
 SpanRecord ExecutorActor::SendSpan(const Transfer& transfer, const Postmark& postmark) const {
   static const uint32_t track = InternTraceName("send");
   SpanRecord span;
-  span.name = InternTraceName(fmt::format("send {}", InputKindName(transfer.kind)));
+  span.name = SendSpanName(transfer.kind);
   span.category = SpanCategory::kSend;
   span.track = track;
   span.rank = options_.rank.value;
@@ -343,7 +366,7 @@ SpanRecord ExecutorActor::SendSpan(const Transfer& transfer, const Postmark& pos
 void ExecutorActor::TraceReceive(const Envelope& envelope, InputKind kind) const {
   static const uint32_t track = InternTraceName("receive");
   SpanRecord span;
-  span.name = InternTraceName(fmt::format("receive {}", InputKindName(kind)));
+  span.name = ReceiveSpanName(kind);
   span.category = SpanCategory::kReceive;
   span.track = track;
   span.rank = options_.rank.value;
@@ -394,8 +417,8 @@ Status ExecutorActor::Exchange() {
   if (exchange_->Done()) return CollectVotes();
   wait_.Reset();
   if (const auto peer = exchange_->WaitsFor()) {
-    waits_from_ = fmt::format("rank {}", *peer);
-    BeginWait("exchange", "shared gradient");
+    exchange_peer_ = fmt::format("rank {}", *peer);
+    BeginWait("exchange", "shared gradient", exchange_peer_);
   }
   return {};
 }
@@ -483,11 +506,8 @@ Status ExecutorActor::On(StageVote vote) {
 Status ExecutorActor::SendVote() {
   if (start_.mode() == proto::STEP_MODE_TRAIN) times_.WriteTo(vote_);
   state_ = start_.mode() == proto::STEP_MODE_TRAIN ? State::kVoted : State::kIdle;
-  if (options_.on_progress) options_.on_progress(start_.step(), "vote");
-  if (state_ == State::kVoted) {
-    waits_from_ = "schedule (rank 0)";
-    BeginWait("optimizer", "commit");
-  }
+  Tell(start_.step(), "vote");
+  if (state_ == State::kVoted) BeginWait("optimizer", "commit", "schedule (rank 0)");
   return peers_.schedule.Send(vote_);
 }
 
@@ -499,7 +519,7 @@ Status ExecutorActor::On(proto::Commit commit) {
   state_ = State::kUpdating;
   wait_.Reset();
   stage_answers_ = 0;
-  if (options_.on_progress) options_.on_progress(start_.step(), "optimizer");
+  Tell(start_.step(), "optimizer");
   for (const auto& [stage, ref] : peers_.stages) {
     RETURN_IF_ERROR(ref.Send(ApplyUpdate{commit.step(), commit.apply(), commit.gradient_factor(),
                                          commit.learning_rate()}));
@@ -517,7 +537,7 @@ Status ExecutorActor::On(UpdateDone done) {
 }
 
 Status ExecutorActor::On(proto::CheckpointStart start) {
-  if (options_.on_progress) options_.on_progress(start.step(), "checkpoint");
+  Tell(start.step(), "checkpoint");
   return peers_.checkpoint.Send(std::move(start));
 }
 

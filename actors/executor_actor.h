@@ -62,6 +62,14 @@ inline void RegisterExecutor(
                   WithBulk<ActivationGradient>, WithBulk<SharedGradient>>(kExecutorIndex, executor);
 }
 
+// What a rank does: an action, or else the phase.
+struct RankActivity {
+  int64_t step = 0;
+  std::string_view phase{};  // a literal
+  std::optional<Action> action{};
+};
+std::string InWords(const RankActivity& activity);  // "Forward of microbatch 3 on stage 2"
+
 struct ExecutorOptions {
   Rank rank{};
   Schedule train{};                     // of one training step
@@ -75,8 +83,7 @@ struct ExecutorOptions {
   // What a shared gradient looks like, for each of the rank's stages in an exchange.
   std::map<std::pair<StageId, SharedWeights>, TensorDescriptor> shared{};
   int64_t wait_deadline_ms = 60'000;
-  // Told what the rank does now: (step, action in words).
-  std::function<void(int64_t step, const std::string& action)> on_progress{};
+  std::function<void(const RankActivity&)> on_progress{};
 };
 
 class ExecutorActor
@@ -134,11 +141,12 @@ class ExecutorActor
   Status HandOver(const ExchangeProgress::Step& step);
   Status CollectVotes();
   Status SendVote();
+  void Tell(int64_t step, std::string_view phase) const;
   void WaitFor(const Blocked& blocked);
   bool HasRoom(const Transfer& output) const;
   void WaitForRoom(const Transfer& output);
-  // `activity` and `owed` are literals.
-  void BeginWait(std::string_view activity, std::string_view owed,
+  // `activity` and `owed` are literals, `from` lives until the wait is over.
+  void BeginWait(std::string_view activity, std::string_view owed, std::string_view from,
                  std::optional<MicrobatchId> microbatch = {});
   void EndWait();
   SpanRecord SendSpan(const Transfer& transfer, const Postmark& postmark) const;
@@ -171,8 +179,10 @@ class ExecutorActor
   RoundTimes times_{};
   proto::Vote vote_{};
   WaitHandle wait_{};
-  std::string waits_from_{};
-  int64_t wait_since_ns_ = 0;  // 0: not waiting
+  std::optional<Blocked> waits_for_{};      // while wait_ is of WaitFor
+  std::vector<std::string> stage_names_{};  // "stage 2 (rank 1)", by stage, for waits
+  std::string exchange_peer_{};             // "rank 1", for the exchange's wait
+  int64_t wait_since_ns_ = 0;               // 0: not waiting
   bool waits_for_data_ = false;
 };
 

@@ -283,9 +283,7 @@ class RankProgram {
                              .boundary = BoundaryTensor(start_.spec(), *plan_),
                              .exchanges = plan_->exchanges,
                              .shared = SharedTensors(*plan_, self_)};
-    executor.on_progress = [this](int64_t step, const std::string& action) {
-      Progressed(step, action);
-    };
+    executor.on_progress = [this](const RankActivity& activity) { Progressed(activity); };
     executor_ = scheduler_.Spawn<ExecutorActor>({.name = "executor"}, std::move(executor),
                                                 std::move(peers));
     for (const StageActor::SelfRef& stage : stages_) {
@@ -437,15 +435,14 @@ class RankProgram {
     Say(news);
   }
   // At most one message every kProgressMs; the latest is never more than that old.
-  void Progressed(int64_t step, const std::string& action) {
-    progress_.set_step(step);
-    progress_.set_action(action);
-    step_ = step;
+  void Progressed(const RankActivity& activity) {
+    activity_ = activity;
     if (std::exchange(progress_armed_, true)) return;
     scheduler_.After(kProgressMs, [this] {
       progress_armed_ = false;
       proto::FromRank news;
-      *news.mutable_progress() = progress_;
+      news.mutable_progress()->set_step(activity_.step);
+      news.mutable_progress()->set_action(InWords(activity_));
       link_.SendTelemetry(news.SerializeAsString());
     });
   }
@@ -455,7 +452,8 @@ class RankProgram {
   }
   void ReportOnce() {
     proto::FromRank news;
-    *news.mutable_memory() = ReportMemory(ledger_, plan_->MemoryOf(self_, ThisVectorIsa()), step_);
+    *news.mutable_memory() =
+        ReportMemory(ledger_, plan_->MemoryOf(self_, ThisVectorIsa()), activity_.step);
     link_.SendTelemetry(news.SerializeAsString());
     if (!start_.spec().log().trace()) return;
     *news.mutable_spans() = ReportSpans();
@@ -504,9 +502,8 @@ class RankProgram {
   std::vector<StageActor::SelfRef> stages_{};
   ExecutorActor::SelfRef executor_{};
   ScheduleActor::SelfRef schedule_{};
-  proto::Progress progress_{};
+  RankActivity activity_{};
   bool progress_armed_ = false;
-  int64_t step_ = 0;
   int64_t committed_step_ = 0;  // resumed from
   int64_t last_step_ = 0;
   bool finished_ = false;

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <vector>
 
 #include "actors/schedule/action.h"
 #include "proto/training.pb.h"
@@ -14,13 +15,14 @@ namespace troupe {
 
 class RoundTimes {
  public:
-  void Clear() { times_.clear(); }
+  void Clear();
   // Parts of a weight gradient may be unequal: those of a microbatch count together.
   void Add(const Action& action, int64_t took_ns);
   void WriteTo(proto::Vote& vote) const;
 
  private:
-  using ByMicrobatch = std::map<MicrobatchId, int64_t>;
+  using ByMicrobatch = std::vector<int64_t>;  // kNotRun where there was none
+  static constexpr int64_t kNotRun = -1;
   std::map<StageId, std::array<ByMicrobatch, kNumActionKinds>> times_{};
 };
 

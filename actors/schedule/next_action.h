@@ -44,6 +44,8 @@ struct Blocked {
   Rank owed_by{};        // who must act; the rank itself for kRunning, kData and kOwnStage
   StageId owed_stage{};  // the stage that produces what is owed
   MicrobatchId microbatch{};
+
+  bool operator==(const Blocked&) const = default;
 };
 struct Finished {};
 
