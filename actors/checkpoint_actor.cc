@@ -14,7 +14,7 @@ CheckpointActor::CheckpointActor(CheckpointOptions options, FileSystem& files,
       files_(files),
       stages_(std::move(stages)),
       stream_(stream),
-      schedule_(std::move(schedule)) {}
+      schedule_(schedule) {}
 
 Status CheckpointActor::On(proto::CheckpointStart start) {
   auto done = std::make_shared<proto::CheckpointDone>();

@@ -29,6 +29,7 @@ std::string WithThousands(int64_t value) {
 }
 
 BatchReading ReadBatch(const proto::Batch& spec, int data_parallel) {
+  CHECK(data_parallel >= 1, "a mesh has {} data-parallel ranks", data_parallel);
   BatchReading reading;
   auto& errors = reading.errors;
   BatchArithmetic& batch = reading.batch;

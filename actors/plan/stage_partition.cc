@@ -114,8 +114,7 @@ std::vector<int> ParametersOf(const ParameterTable& table, const StageLayout& la
     indices.push_back(table.head_index());
   }
   std::ranges::sort(indices);
-  const auto repeated = std::ranges::unique(indices);  // tied, and one stage
-  indices.erase(repeated.begin(), repeated.end());
+  indices.erase(std::unique(indices.begin(), indices.end()), indices.end());  // tied, and one stage
   return indices;
 }
 
