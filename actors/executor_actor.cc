@@ -8,19 +8,9 @@
 namespace troupe {
 namespace {
 
-uint16_t ChannelOf(InputKind kind) {
-  return kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
-}
-
 bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b) {
   return a.dtype == b.dtype && a.rank == b.rank && std::ranges::equal(a.shape, b.shape) &&
          a.num_bytes == b.num_bytes;
-}
-
-uint32_t SendSpanName(InputKind kind) {
-  static const uint32_t activation = InternTraceName("send activation");
-  static const uint32_t gradient = InternTraceName("send gradient");
-  return kind == InputKind::kActivation ? activation : gradient;
 }
 
 uint32_t ReceiveSpanName(InputKind kind) {
@@ -42,7 +32,11 @@ ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
       peers_(std::move(peers)),
       name_(fmt::format("rank {}", options_.rank)),
       evaluate_(options_.evaluate, options_.rank, {}, DataArrival::kMarked),
-      sample_(options_.sample, options_.rank, {}, DataArrival::kMarked) {
+      sample_(options_.sample, options_.rank, {}, DataArrival::kMarked),
+      outputs_({.rank = options_.rank,
+                .boundary = options_.boundary,
+                .num_buffers = options_.output_buffers,
+                .neighbours = peers_.neighbours}) {
   CHECK(!peers_.stages.empty(), "{} holds no stage", name_);
   for (StageId stage{}; stage.value < options_.train.num_stages; stage = stage.Next()) {
     stage_names_.push_back(fmt::format("stage {} (rank {})", stage, options_.train.RankOf(stage)));
@@ -164,7 +158,8 @@ Status ExecutorActor::Advance() {
   if (state_ != State::kRunning) return {};
   const Decision decision = NextAction(*progress_);
   if (const auto* start = std::get_if<Start>(&decision)) {
-    if (const auto output = OutputOf(*schedule_, start->action); output && !HasRoom(*output)) {
+    const auto output = OutputOf(*schedule_, start->action);
+    if (output && !outputs_.HasRoom(*output)) {  // I3: transient, buffers come back by themselves
       WaitForRoom(*output);
       return {};
     }
@@ -196,13 +191,6 @@ void ExecutorActor::WaitFor(const Blocked& blocked) {
   waits_for_data_ = blocked.kind == InputKind::kData;
   BeginWait(KindName(blocked.waiting.kind), InputKindName(blocked.kind),
             stage_names_.at(static_cast<size_t>(blocked.owed_stage.value)), blocked.microbatch);
-}
-
-// I3: transient, for a transport that carries on lets buffers go.
-bool ExecutorActor::HasRoom(const Transfer& output) const {
-  const auto used = outputs_.find({output.to, output.kind});
-  return !output.crosses_ranks() || used == outputs_.end() ||
-         used->second < options_.output_buffers;
 }
 
 void ExecutorActor::WaitForRoom(const Transfer& output) {
@@ -286,7 +274,7 @@ Status ExecutorActor::On(ActionDone done) {
   }
   const bool outputs_leave = progress_->MarkDone();
   if (output && output->crosses_ranks()) {
-    ++outputs_[{output->to, output->kind}];
+    outputs_.Reserve(*output);
     held_back_.emplace_back(*output, std::move(done.output));
   }
   if (outputs_leave) {
@@ -299,68 +287,14 @@ Status ExecutorActor::On(ActionDone done) {
 // Sending copies the output, so it waits for the scheduler's next pass: by then the stage has
 // launched the next action (I7).
 void ExecutorActor::SendSoon(const Transfer& transfer, Buffer output) {
-  auto& queue = parked_[{transfer.to, transfer.kind}];
-  queue.push_back({transfer, start_.round(), std::make_shared<Buffer>(std::move(output))});
+  outputs_.Park({.transfer = transfer,
+                 .round = start_.round(),
+                 .step = start_.step(),
+                 .bytes = std::move(output)});
   context().scheduler().Post([executor = ActorRef<CreditReturned>(self()),
                               credit = CreditReturned{transfer.to, ChannelOf(transfer.kind)}] {
     (void)executor.Send(credit);  // an executor that has ended sends nothing
   });
-}
-
-Status ExecutorActor::FlushParked(Rank peer, uint16_t channel) {
-  for (auto& [key, queue] : parked_) {
-    if (key.first != peer || ChannelOf(key.second) != channel) continue;
-    while (!queue.empty()) {
-      Status sent = SendParked(queue.front());
-      if (!sent.ok() && sent.error().code == ErrorCode::kResourceExhausted) break;  // I3
-      RETURN_IF_ERROR(std::move(sent));
-      queue.pop_front();
-    }
-  }
-  return {};
-}
-
-Status ExecutorActor::SendParked(Parked& parked) {
-  const Transfer& t = parked.transfer;
-  const Postmark postmark{.channel = ChannelOf(t.kind),
-                          .message_class = MessageClass::kData,
-                          .step = start_.step(),
-                          .microbatch = t.microbatch.value,
-                          .stage = t.to_stage.value,
-                          .flow_id = NewFlowId(options_.rank)};
-  const NeighbourRef& to = peers_.neighbours.at(t.to);
-  // The buffer lives in `done` until the transport has let go of its bytes.
-  auto done = [&clock = context().clock(), output = parked.output, span = SendSpan(t, postmark),
-               executor = ActorRef<OutputSent>(self()), sent = OutputSent{t.to, t.kind}]() mutable {
-    span.end_ns = clock.NowNs();
-    ThreadTraceRing().Write(span);
-    output.reset();
-    (void)executor.Send(sent);  // an executor that has ended counts no buffers
-  };
-  const auto bytes = std::as_const(*parked.output).bytes();
-  if (t.kind == InputKind::kActivation) {
-    return to.SendBulk(
-        Activation{parked.round, t.to_stage.value, t.microbatch.value, options_.boundary}, bytes,
-        std::move(done), postmark);
-  }
-  return to.SendBulk(
-      ActivationGradient{parked.round, t.to_stage.value, t.microbatch.value, options_.boundary},
-      bytes, std::move(done), postmark);
-}
-
-SpanRecord ExecutorActor::SendSpan(const Transfer& transfer, const Postmark& postmark) const {
-  static const uint32_t track = InternTraceName("send");
-  SpanRecord span;
-  span.name = SendSpanName(transfer.kind);
-  span.category = SpanCategory::kSend;
-  span.track = track;
-  span.rank = options_.rank.value;
-  span.stage = static_cast<int16_t>(transfer.from_stage.value);
-  span.microbatch = transfer.microbatch.value;
-  span.step = static_cast<int32_t>(start_.step());
-  span.flow_out = postmark.flow_id;
-  span.start_ns = context().clock().NowNs();
-  return span;
 }
 
 void ExecutorActor::TraceReceive(const Envelope& envelope, InputKind kind) const {
@@ -489,10 +423,12 @@ Status ExecutorActor::CollectVotes() {
   return {};
 }
 
-Status ExecutorActor::On(CreditReturned credit) { return FlushParked(credit.peer, credit.channel); }
+Status ExecutorActor::On(CreditReturned credit) {
+  return outputs_.Flush(credit.peer, credit.channel, self(), context().clock());
+}
 
 Status ExecutorActor::On(OutputSent sent) {
-  --outputs_.at({sent.to, sent.kind});
+  outputs_.MarkSent(sent);
   return Advance();
 }
 

@@ -24,7 +24,6 @@
 #pragma once
 
 #include <array>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -35,6 +34,7 @@
 
 #include "actors/exchange_progress.h"
 #include "actors/messages.h"
+#include "actors/output_channels.h"
 #include "actors/plan/memory_model.h"
 #include "actors/plan/train_schedule.h"
 #include "actors/round_times.h"
@@ -47,9 +47,6 @@ namespace troupe {
 
 using StageRef = ActorRef<RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate>;
 using LoaderRef = ActorRef<FetchTokens>;
-using NeighbourRef =
-    RemoteRef<WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<SharedGradient>>;
-
 using ScheduleRef = Ref<proto::Vote, proto::StepDone>;
 
 // What other ranks may send to an executor.
@@ -122,11 +119,6 @@ class ExecutorActor
  private:
   enum class State : uint8_t { kIdle, kRunning, kExchanging, kVoting, kVoted, kUpdating };
   using InputKey = std::tuple<int64_t, int32_t, int32_t, InputKind>;  // round, stage, microbatch
-  struct Parked {
-    Transfer transfer{};
-    int64_t round = 0;
-    std::shared_ptr<Buffer> output{};
-  };
 
   Result<const RankList*> ListOf(const proto::StepStart& start) const;
   Status Arrive(InputKind kind, int64_t round, int32_t stage, int32_t microbatch,
@@ -134,8 +126,6 @@ class ExecutorActor
   Status Advance();
   Status Launch(const Action& action);
   void SendSoon(const Transfer& transfer, Buffer output);
-  Status FlushParked(Rank peer, uint16_t channel);
-  Status SendParked(Parked& parked);
   Status FinishList();
   Status Exchange();
   Status HandOver(const ExchangeProgress::Step& step);
@@ -143,13 +133,11 @@ class ExecutorActor
   Status SendVote();
   void Tell(int64_t step, std::string_view phase) const;
   void WaitFor(const Blocked& blocked);
-  bool HasRoom(const Transfer& output) const;
   void WaitForRoom(const Transfer& output);
   // `activity` and `owed` are literals, `from` lives until the wait is over.
   void BeginWait(std::string_view activity, std::string_view owed, std::string_view from,
                  std::optional<MicrobatchId> microbatch = {});
   void EndWait();
-  SpanRecord SendSpan(const Transfer& transfer, const Postmark& postmark) const;
   void TraceReceive(const Envelope& envelope, InputKind kind) const;
   bool NeedsTokens() const;
 
@@ -167,8 +155,7 @@ class ExecutorActor
   std::map<InputKey, Bulk> slots_{};    // I2, I4
   std::map<InputKey, Buffer> local_{};  // hand-over between two stages of this rank
   std::vector<TokenBlock> tokens_{};    // by microbatch
-  std::map<std::pair<Rank, InputKind>, std::deque<Parked>> parked_{};  // I3
-  std::map<std::pair<Rank, InputKind>, int> outputs_{};   // buffers in use, of any round
+  OutputChannels outputs_;              // I3
   std::vector<std::pair<Transfer, Buffer>> held_back_{};  // I6
   // X2: what came for a stage, and what a stage gave.
   using SharedKey = std::tuple<int64_t, StageId, SharedWeights>;  // round
