@@ -90,7 +90,7 @@ FollowerId JobLife::Follow(FollowerPort* port) {
     port->Send(event);
   }
   for (const proto::JobEvent& event : history_) port->Send(event);
-  if (ended()) {
+  if (result_told_) {
     port->Finish();
     return 0;
   }
@@ -503,12 +503,23 @@ void JobLife::End(proto::JobState state, int exit_code, std::string reason) {
   result->set_run_directory(request_.run_directory());
   result->set_checkpoint(checkpoint_);
   result->set_parity(parity_);
-  if (recorder_) recorder_->Ended(event.result());
-  Emit(std::move(event));
-  for (const auto& [id, follower] : followers_) follower->Finish();
-  followers_.clear();
+  if (recorder_) {
+    const proto::JobResult& recorded = event.result();
+    recorder_->Ended(recorded, [this, event] { TellResult(event); });
+  } else {
+    TellResult(std::move(event));
+  }
   // Not from within: StartWhatFits walks the jobs, this one among them.
   seams_.scheduler.Post([&state = state_] { StartWhatFits(state); });
+}
+
+void JobLife::TellResult(proto::JobEvent result) {
+  result_told_ = true;
+  Emit(std::move(result));
+  for (const auto& [id, follower] : followers_) follower->Finish();
+  followers_.clear();
+  // Not from within its own call.
+  seams_.scheduler.Post([recorder = std::shared_ptr<JobRecorder>(std::move(recorder_))] {});
 }
 
 }  // namespace troupe

@@ -9,12 +9,14 @@
 //
 //   J1. The first cause is the headline: what fails because of it is only logged. A rank that says
 //       its peer is gone waits kCauseWaitMs for the peer's own end to be known.
-//   J2. A job ends once; its slots are free when its last rank has exited or its host is gone.
+//   J2. A job ends once; its slots are free when its last rank has exited or its host is gone. Its
+//       result is told when everything is recorded.
 //   J3. Messages of another epoch change nothing.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -38,7 +40,8 @@ class JobRecorder {
   virtual void RankSaid(int32_t rank, bool reference_run, const proto::FromRank& message) = 0;
   virtual void RankLogged(int32_t rank, bool reference_run, const std::string& lines) = 0;
   virtual void StateChanged(const proto::JobSummary& summary) = 0;
-  virtual void Ended(const proto::JobResult& result) = 0;
+  // `done` runs on the loop when everything is recorded; it may end the recorder.
+  virtual void Ended(const proto::JobResult& result, std::function<void()> done) = 0;
 };
 
 class JobLife {
@@ -104,6 +107,7 @@ class JobLife {
   void MoveLayers(const proto::Finished& finished);
   void CheckAgainstSingleWorker();
   void End(proto::JobState state, int exit_code, std::string reason);
+  void TellResult(proto::JobEvent result);
   void SetState(proto::JobState state);
   void Emit(proto::JobEvent event, bool keep = true);
   std::string RankInWords(int32_t rank) const;
@@ -114,7 +118,7 @@ class JobLife {
   const Seams seams_;
   const uint64_t id_;
   const proto::SubmitRequest request_;
-  const std::unique_ptr<JobRecorder> recorder_;
+  std::unique_ptr<JobRecorder> recorder_;  // null when the result is told
   proto::JobSummary summary_{};
   std::deque<proto::JobEvent> history_{};  // for those who follow late; no spans
   std::map<FollowerId, FollowerPort*> followers_{};
@@ -123,6 +127,7 @@ class JobLife {
   bool began_ = false;
   bool cancelling_ = false;
   bool killing_ = false;
+  bool result_told_ = false;
   std::vector<RankState> ranks_{};
   std::optional<Error> failure_{};
   std::optional<Error> suspicion_{};  // J1: waits for its cause

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -71,6 +72,7 @@ struct State {
   uint64_t term = 1;
   std::map<HostId, Host> hosts{};
   HostId next_host = 1;
+  std::optional<int64_t> silence_checked_ns{};  // when DropSilentHosts ran last
   std::map<uint64_t, std::unique_ptr<JobLife>> jobs;
   std::map<std::string, uint64_t> by_submission{};
   uint64_t next_job = 1;

@@ -12,6 +12,7 @@
 #include "coordinator/agent/agent_client.h"
 #include "coordinator/control_service.h"
 #include "coordinator/ops/attend.h"
+#include "coordinator/report/background_recorder.h"
 #include "coordinator/report/run_directory.h"
 #include "runtime/base/talk.h"
 
@@ -69,7 +70,8 @@ int RunCoordinator(const CoordinatorCommand& command) {
   State state;
   state.options.state_directory = command.state_directory;
   const NewRecorder recorder = [&](const std::string& path) {
-    return std::make_unique<RunDirectory>(files, scheduler.clock(), path);
+    return std::make_unique<BackgroundRecorder>(
+        scheduler, std::make_unique<RunDirectory>(files, scheduler.clock(), path));
   };
   auto server = ControlServer::Start(state, seams, recorder, command.listen);
   if (!server.ok()) {

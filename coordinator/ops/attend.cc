@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "coordinator/job_life.h"
@@ -78,8 +79,12 @@ void AgentSaid(State& state, Seams seams, HostId id, const proto::FromAgent& mes
 
 void DropSilentHosts(State& state, Seams seams) {
   const int64_t now_ns = seams.scheduler.clock().NowNs();
+  const int64_t since_ns =
+      now_ns - std::exchange(state.silence_checked_ns, now_ns).value_or(now_ns);
   std::vector<HostId> silent;
-  for (const auto& [id, host] : state.hosts) {
+  for (auto& [id, host] : state.hosts) {
+    // While this loop did not run it heard nobody, whoever spoke.
+    if (since_ns > int64_t{state.options.heartbeat_ms} * 2'000'000) host.last_heard_ns += since_ns;
     if (now_ns - host.last_heard_ns > int64_t{state.options.dead_after_ms} * 1'000'000) {
       silent.push_back(id);
     }

@@ -286,7 +286,7 @@ void RunDirectory::StateChanged(const proto::JobSummary& summary) {
                              JsonText(JobStateName(summary.state())), JsonText(summary.reason())));
 }
 
-void RunDirectory::Ended(const proto::JobResult& result) {
+void RunDirectory::Ended(const proto::JobResult& result, std::function<void()> done) {
   Draw();
   if (trace_) {
     if (trace_->spans_left_out() > 0) {
@@ -304,6 +304,7 @@ void RunDirectory::Ended(const proto::JobResult& result) {
   Note(WriteFileAtomically(files_, In("result.json"), text + "\n"));
   for (auto& [name, file] : open_) Note(file->Close());
   open_.clear();
+  done();
 }
 
 }  // namespace troupe

@@ -1,11 +1,11 @@
 // RunDirectory: writes what a job's ranks say into its run directory (README: "what a run leaves").
 // A full disk or a lost folder costs records, said once, never the job.
-// Thread: the coordinator's event loop.
+// Thread: one at a time (background_recorder.h gives it one of its own).
 //
 //   job.yaml job.effective.yaml plan.json env.json result.json   written whole
 //   metrics.jsonl events.jsonl logs/ tb/ trace/                   appended to as the run goes
 //   schedule.svg schedule.csv loss.svg memory.svg memory.json costs.json
-//                               redrawn every kDrawEveryMs, waiting for no disk (the loop's time)
+//                               redrawn every kDrawEveryMs
 //
 //   D1. A resumed run keeps the metrics up to the step that it resumes from and drops the rest; a
 //       fresh run in a used directory drops all.
@@ -42,7 +42,7 @@ class RunDirectory : public JobRecorder {
   void RankSaid(int32_t rank, bool reference_run, const proto::FromRank& message) override;
   void RankLogged(int32_t rank, bool reference_run, const std::string& lines) override;
   void StateChanged(const proto::JobSummary& summary) override;
-  void Ended(const proto::JobResult& result) override;
+  void Ended(const proto::JobResult& result, std::function<void()> done) override;
 
  private:
   Status OpenMetrics(const proto::SubmitRequest& request);

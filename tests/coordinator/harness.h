@@ -117,7 +117,7 @@ class Harness {
     proto::SubmitRequest request;
     request.set_submission_id(id);
     *request.mutable_spec() = std::move(spec);
-    return Submit(state, seams, nullptr, std::move(request));
+    return Submit(state, seams, new_recorder, std::move(request));
   }
   // Submits and follows.
   JobLife& Submitted(proto::JobSpec spec) {
@@ -206,6 +206,7 @@ class Harness {
   Scheduler scheduler{{.clock = &clock}};
   Seams seams{scheduler, SystemFiles()};
   State state;
+  NewRecorder new_recorder{};  // of the jobs that are submitted from now on
 
  private:
   std::vector<std::unique_ptr<RecordingAgent>> agents_{};

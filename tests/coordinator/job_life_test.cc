@@ -505,6 +505,43 @@ TEST_F(MovedLayersTest, ARankThatDiesOnTheWayFailsTheJob) {
 
 // ---- followers -------------------------------------------------------------------------------
 
+// Records nothing; the end is recorded when the test says so.
+struct SlowRecorder : JobRecorder {
+  explicit SlowRecorder(std::function<void()>& recorded) : recorded(recorded) {}
+  Status Open(const proto::SubmitRequest&) override { return {}; }
+  void Placed(const std::vector<std::string>&) override {}
+  void Planned(const std::vector<proto::Parallelism>&) override {}
+  void RankSaid(int32_t, bool, const proto::FromRank&) override {}
+  void RankLogged(int32_t, bool, const std::string&) override {}
+  void StateChanged(const proto::JobSummary&) override {}
+  void Ended(const proto::JobResult&, std::function<void()> done) override {
+    recorded = std::move(done);
+  }
+  std::function<void()>& recorded;
+};
+
+TEST_F(JobLifeTest, TheResultIsToldWhenTheRunDirectoryIsWhole) {
+  std::function<void()> recorded;
+  h.new_recorder = [&](const std::string&) { return std::make_unique<SlowRecorder>(recorded); };
+  const HostId host = h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  h.Finishes(job, 0);
+  h.Exits(job, 0, 0);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_SUCCEEDED);
+  EXPECT_TRUE(h.state.hosts.at(host).used_slots.empty()) << "the next job need not wait";
+  EXPECT_EQ(h.FollowerOf(job).Result(), nullptr);
+  RecordingFollower late;
+  EXPECT_NE(job.Follow(&late), 0) << "the result is still to come";
+  ASSERT_TRUE(recorded);
+  recorded();
+  h.scheduler.RunUntilIdle();
+  ASSERT_NE(h.FollowerOf(job).Result(), nullptr);
+  EXPECT_TRUE(h.FollowerOf(job).finished);
+  EXPECT_NE(late.Result(), nullptr);
+  EXPECT_TRUE(late.finished);
+}
+
 TEST_F(JobLifeTest, WhoFollowsALongJobLateHearsItsStateAndTheNewestSteps) {
   h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));

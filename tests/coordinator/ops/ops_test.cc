@@ -148,6 +148,20 @@ TEST(AttendTest, ASilentHostIsLostAndItsStreamEnded) {
   EXPECT_TRUE(h.state.hosts.empty());
 }
 
+TEST(AttendTest, NobodyIsSilentWhileTheCoordinatorItselfStandsStill) {
+  Harness h;
+  const HostId host = h.Join("a", 1);
+  DropSilentHosts(h.state, h.seams);
+  h.AdvanceMs(60'000);
+  DropSilentHosts(h.state, h.seams);
+  EXPECT_TRUE(h.state.hosts.contains(host)) << "its heartbeats still wait to be read";
+  for (int i = 0; i < 13; ++i) {
+    h.AdvanceMs(250);
+    DropSilentHosts(h.state, h.seams);
+  }
+  EXPECT_FALSE(h.state.hosts.contains(host));
+}
+
 TEST(AttendTest, MessagesFindTheirJob) {
   Harness h;
   const HostId host = h.Join("a", 1);

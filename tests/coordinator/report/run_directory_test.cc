@@ -65,7 +65,7 @@ class RunDirectoryTest : public ::testing::Test {
   void End(RunDirectory& directory) {
     proto::JobResult result;
     result.set_state(proto::JOB_STATE_SUCCEEDED);
-    directory.Ended(result);
+    directory.Ended(result, [] {});
   }
   std::string Read(const std::string& name) {
     auto text = SystemFiles().ReadFile(JoinPath(path_, name), 1 << 20);
