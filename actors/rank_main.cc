@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -352,9 +353,9 @@ class RankProgram {
         .learning_rate = [rate = plan_->learning_rate](int64_t step) { return rate.At(step); }};
     if (spec.eval().has_sample()) {
       // Bytes as tokens.
-      for (const char c : spec.eval().sample().prompt()) {
-        options.prompt.push_back(static_cast<unsigned char>(c));
-      }
+      const std::string& prompt = spec.eval().sample().prompt();
+      std::ranges::transform(prompt, std::back_inserter(options.prompt),
+                             [](char c) { return static_cast<unsigned char>(c); });
       options.sample_tokens = spec.eval().sample().tokens();
       options.sample_temperature = spec.eval().sample().temperature();
       options.sample_seed = spec.eval().sample().seed();

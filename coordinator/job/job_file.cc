@@ -54,7 +54,7 @@ void ResolvePaths(FileSystem& files, const std::string& folder, proto::JobSpec& 
     resolve(spec.mutable_parallelism()->mutable_schedule_csv());
   }
   const std::string& resume = spec.checkpoint().resume();
-  if (resume != "" && resume != "never" && resume != "auto") {
+  if (!resume.empty() && resume != "never" && resume != "auto") {
     resolve(spec.mutable_checkpoint()->mutable_resume());
   }
 }

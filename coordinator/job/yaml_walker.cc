@@ -215,7 +215,7 @@ class Walker {
       Fail(node, "{} needs {}", path, TypeInWords(field));
       return false;
     }
-    const std::string text = node.Scalar();
+    const std::string& text = node.Scalar();
     if (Set(text, field, message)) return true;
     const bool whole = field.cpp_type() == FieldDescriptor::CPPTYPE_INT32;
     const bool number = whole || field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE;
