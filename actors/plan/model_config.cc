@@ -116,6 +116,26 @@ void ReadRope(const proto::Model& model, ModelConfig& config, Reader& reader) {
   config.rope_scaling = llama3;
 }
 
+void ReadTokenIds(const proto::Model& model, ModelConfig& config, Reader& reader) {
+  const auto check = [&](std::string_view field, int32_t id) {
+    if (id >= 0 && id < config.vocab_size) return;
+    reader.Refuse("model.{} = {}: use a token of the vocabulary, 0 to model.vocab_size - 1 = {}",
+                  field, id, config.vocab_size - 1);
+  };
+  if (model.has_bos_token_id()) {
+    check("bos_token_id", model.bos_token_id());
+    config.bos_token_id = model.bos_token_id();
+  }
+  for (const int32_t id : model.eos_token_id()) {
+    check("eos_token_id", id);
+    config.eos_token_id.push_back(id);
+  }
+  if (model.has_pad_token_id()) {
+    check("pad_token_id", model.pad_token_id());
+    config.pad_token_id = model.pad_token_id();
+  }
+}
+
 }  // namespace
 
 ModelConfigReading ReadModelConfig(const proto::Model& model) {
@@ -148,6 +168,7 @@ ModelConfigReading ReadModelConfig(const proto::Model& model) {
   config.initializer_range = reader.PositiveReal("initializer_range", model.has_initializer_range(),
                                                  model.initializer_range(), 0.02);
   ReadRope(model, config, reader);
+  ReadTokenIds(model, config, reader);
   config.tie_word_embeddings = model.tie_word_embeddings();
   if (model.has_hidden_act() && model.hidden_act() != "silu") {
     reader.Refuse("model.hidden_act = {}: use silu (SwiGLU)", model.hidden_act());

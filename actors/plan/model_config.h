@@ -33,6 +33,10 @@ struct ModelConfig {
   std::optional<RopeScaling> rope_scaling{};
   bool tie_word_embeddings = false;
   double initializer_range = 0.02;
+  // For whoever generates with the exported model; training reads none of them.
+  std::optional<int32_t> bos_token_id{};
+  std::vector<int32_t> eos_token_id{};
+  std::optional<int32_t> pad_token_id{};
 
   int64_t query_size() const { return num_attention_heads * head_dim; }
   int64_t key_value_size() const { return num_key_value_heads * head_dim; }

@@ -23,6 +23,26 @@ void FillRopeScaling(const HfConfig& config, const Origin& origin, proto::Model&
   }
 }
 
+// After the vocabulary's size. An id outside of it stays out: some files say -1 for none, and a job
+// may make the vocabulary smaller.
+void FillTokenIds(const HfConfig& config, const Origin& origin, proto::Model& model,
+                  Provenance& provenance) {
+  const auto is_token = [&model](int32_t id) { return id >= 0 && id < model.vocab_size(); };
+  if (!model.has_bos_token_id() && config.bos_token_id && is_token(*config.bos_token_id)) {
+    model.set_bos_token_id(*config.bos_token_id);
+    provenance.emplace("model.bos_token_id", origin);
+  }
+  if (!model.has_pad_token_id() && config.pad_token_id && is_token(*config.pad_token_id)) {
+    model.set_pad_token_id(*config.pad_token_id);
+    provenance.emplace("model.pad_token_id", origin);
+  }
+  if (model.eos_token_id_size() > 0) return;
+  for (const int32_t id : config.eos_token_id) {
+    if (is_token(id)) model.add_eos_token_id(id);
+  }
+  if (model.eos_token_id_size() > 0) provenance.emplace("model.eos_token_id", origin);
+}
+
 void Fill(const HfConfig& config, const Origin& origin, proto::Model& model,
           Provenance& provenance) {
 // Sets `field` where the user did not and the file did.
@@ -49,14 +69,6 @@ void Fill(const HfConfig& config, const Origin& origin, proto::Model& model,
   TROUPE_FILL(attention_bias, true);
   TROUPE_FILL(mlp_bias, true);
 #undef TROUPE_FILL
-  if (!model.has_bos_token_id() && config.bos_token_id) {
-    model.set_bos_token_id(*config.bos_token_id);
-    provenance.emplace("model.bos_token_id", origin);
-  }
-  if (model.eos_token_id_size() == 0 && !config.eos_token_id.empty()) {
-    for (const int32_t id : config.eos_token_id) model.add_eos_token_id(id);
-    provenance.emplace("model.eos_token_id", origin);
-  }
 }
 
 }  // namespace
@@ -71,6 +83,7 @@ Status MergeHfConfig(FileSystem& files, proto::Model& model, Provenance& provena
   auto config = ParseHfConfigJson(*text, path);
   if (!config.ok()) return Context(origin.source, std::move(config).error());
   Fill(*config, origin, model, provenance);
+  FillTokenIds(*config, origin, model, provenance);
   FillRopeScaling(*config, origin, model, provenance);
   return {};
 }

@@ -10,7 +10,8 @@
 namespace troupe {
 
 // From the file `model.config`, else from config.json in the folder `model.init_from`; nothing to
-// do where neither is given. Notes which of the two in the provenance.
+// do where neither is given. Notes which of the two in the provenance. Token ids outside the
+// vocabulary are left out.
 Status MergeHfConfig(FileSystem& files, proto::Model& model, Provenance& provenance);
 
 }  // namespace troupe

@@ -23,9 +23,19 @@ using google::protobuf::Reflection;
 constexpr const char* kCheckpointsFolder = "checkpoints";
 
 // A key, or a group of keys, that a resumed run may change.
-constexpr std::array<std::string_view, 10> kMayDiffer = {
-    "name",       "parallelism", "resources.workers", "log",          "eval",
-    "checkpoint", "train.steps", "train.stop_after",  "model.config", "model.init_from"};
+constexpr std::array<std::string_view, 13> kMayDiffer = {"name",
+                                                         "parallelism",
+                                                         "resources.workers",
+                                                         "log",
+                                                         "eval",
+                                                         "checkpoint",
+                                                         "train.steps",
+                                                         "train.stop_after",
+                                                         "model.config",
+                                                         "model.init_from",
+                                                         "model.bos_token_id",
+                                                         "model.eos_token_id",
+                                                         "model.pad_token_id"};
 
 std::string Shown(const Message& message, const FieldDescriptor& field) {
   const Reflection& reflection = *message.GetReflection();

@@ -38,6 +38,27 @@ TEST(ModelConfig, HeadDimMayDifferFromTheShare) {
   EXPECT_EQ(config->key_value_size(), 64);
 }
 
+TEST(ModelConfig, TokenIdsAreOfTheVocabulary) {
+  auto model = Small();
+  model.set_bos_token_id(0);
+  model.add_eos_token_id(255);
+  const auto config = ModelConfigOf(model);
+  ASSERT_TRUE(config.ok()) << config.error().message;
+  EXPECT_EQ(config->bos_token_id, 0);
+  EXPECT_THAT(config->eos_token_id, ::testing::ElementsAre(255));
+  EXPECT_FALSE(config->pad_token_id);
+  model.set_bos_token_id(-1);
+  model.add_eos_token_id(256);
+  model.set_pad_token_id(1000);
+  const auto reading = ReadModelConfig(model);
+  ASSERT_EQ(reading.errors.size(), 3u);
+  EXPECT_EQ(reading.errors[0].message,
+            "model.bos_token_id = -1: use a token of the vocabulary, 0 to model.vocab_size - 1 = "
+            "255");
+  EXPECT_THAT(reading.errors[1].message, HasSubstr("model.eos_token_id = 256"));
+  EXPECT_THAT(reading.errors[2].message, HasSubstr("model.pad_token_id = 1000"));
+}
+
 TEST(ModelConfig, NamesEveryFieldThatDoesNotFit) {
   auto model = Small();
   model.set_num_attention_heads(6);

@@ -18,7 +18,7 @@ constexpr std::string_view kConfig = R"({
   "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "tie_word_embeddings": true,
   "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
                    "high_freq_factor": 4.0, "original_max_position_embeddings": 1024},
-  "eos_token_id": [7, 8], "someone_elses_key": {"x": 1}})";
+  "bos_token_id": 6, "eos_token_id": [7, 8], "pad_token_id": -1, "someone_elses_key": {"x": 1}})";
 
 constexpr std::string_view kJob = R"(
 data: {train: text.txt}
@@ -44,6 +44,31 @@ TEST(HfModelTest, TheFileFillsWhatTheJobLeavesOpen) {
   EXPECT_EQ(job->provenance.at("model.hidden_size").source, "model.config");
   EXPECT_EQ(job->provenance.at("model.num_hidden_layers").source, "file");
   EXPECT_EQ(job->provenance.at("model.head_dim").source, "default");
+}
+
+TEST(HfModelTest, TokenIdsOfTheFileStayWhereTheyAreTokens) {
+  const JobFolder small(std::string(kJob) + "model: {config: config.json}\n");
+  small.folder.Write("config.json", kConfig);
+  const auto job = small.Load();
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  EXPECT_EQ(job->spec.model().bos_token_id(), 6);
+  EXPECT_THAT(job->spec.model().eos_token_id(), ElementsAre(7, 8));
+  EXPECT_FALSE(job->spec.model().has_pad_token_id()) << "-1 is how some files say none";
+  EXPECT_EQ(job->provenance.at("model.bos_token_id").source, "model.config");
+  const auto own = small.Load({"model.pad_token_id=3", "model.eos_token_id=[9]"});
+  ASSERT_TRUE(own.ok()) << own.error().message;
+  EXPECT_EQ(own->spec.model().pad_token_id(), 3);
+  EXPECT_THAT(own->spec.model().eos_token_id(), ElementsAre(9));
+  // A smaller vocabulary than the file's.
+  std::string larger(kConfig);
+  larger.replace(larger.find("\"vocab_size\": 256"), 17, "\"vocab_size\": 512");
+  larger.replace(larger.find("[7, 8]"), 6, "[7, 300]");
+  small.folder.Write("config.json", larger);
+  EXPECT_THAT(small.Load()->spec.model().eos_token_id(), ElementsAre(7, 300));
+  const auto smaller = small.Load({"model.vocab_size=256"});
+  ASSERT_TRUE(smaller.ok()) << smaller.error().message;
+  EXPECT_THAT(smaller->spec.model().eos_token_id(), ElementsAre(7));
+  EXPECT_THAT(small.Errors({"model.pad_token_id=256"}), HasSubstr("model.pad_token_id = 256: use"));
 }
 
 TEST(HfModelTest, AFolderToStartFromHasItsOwnConfig) {

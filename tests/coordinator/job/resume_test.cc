@@ -83,7 +83,8 @@ TEST_F(ResumeTest, LayoutLengthAndReportsMayDiffer) {
   Commit(5);
   const auto folder =
       Resume({"checkpoint.resume=auto", "parallelism.pp=4", "train.steps=40", "log.every=3",
-              "train.stop_after=9", "checkpoint.every=2", "name=other", "eval.batches=2"});
+              "train.stop_after=9", "checkpoint.every=2", "name=other", "eval.batches=2",
+              "model.eos_token_id=[1]", "model.pad_token_id=0"});
   ASSERT_TRUE(folder.ok()) << folder.error().message;
   EXPECT_THAT(*folder, EndsWith("step-00000005"));
 }
