@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <limits>
-#include <utility>
 
 #include "runtime/format/json_reader.h"
 
@@ -105,18 +104,6 @@ std::string JsonString(std::string_view text) {
   }
   return quoted + '"';
 }
-
-Result<MetricsFile> MetricsFile::Open(FileSystem& files, const std::string& path) {
-  MetricsFile metrics;
-  ASSIGN_OR_RETURN(metrics.file_, files.OpenForWrite(path, WriteMode::kAppend));
-  return metrics;
-}
-
-Status MetricsFile::Write(const JsonLine& line) {
-  return file_->Append(BytesOf(line.Text() + "\n"));
-}
-
-Status MetricsFile::Close() { return file_->Close(); }
 
 Status CutBackToStep(FileSystem& files, const std::string& path, int64_t step) {
   if (!files.Exists(path)) return {};

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 
@@ -37,17 +36,6 @@ class JsonLine {
 
 // `text` as a JSON string with its quotes; bytes that are not UTF-8 are replaced.
 std::string JsonString(std::string_view text);
-
-class MetricsFile {
- public:
-  // Appends to what is there.
-  static Result<MetricsFile> Open(FileSystem& files, const std::string& path);
-  Status Write(const JsonLine& line);
-  Status Close();
-
- private:
-  std::unique_ptr<WritableFile> file_;
-};
 
 // Drops, atomically, every line whose "step" exceeds `step`, and a line cut off by a crash. Lines
 // without a "step" stay. No file is no error.

@@ -132,35 +132,4 @@ class SafetensorsWriter {
   int64_t missing_bytes_ = 0;
 };
 
-// Which tensors each file of a folder holds, in order; a file exceeds `max_bytes` only when a
-// single tensor does. One file: model.safetensors, else model-00001-of-0000N.safetensors.
-struct SafetensorsShard {
-  std::string file_name;
-  std::vector<TensorSpec> tensors;
-};
-std::vector<SafetensorsShard> SplitIntoShards(const std::vector<TensorSpec>& tensors,
-                                              int64_t max_bytes);
-
-// Writes a folder as Hugging Face lays it out: one file, or several and their index. The folder is
-// made where it is missing; what an earlier export left in it is not removed.
-class SafetensorsFolderWriter {
- public:
-  static Result<SafetensorsFolderWriter> Create(FileSystem& files, const std::string& folder,
-                                                const std::vector<TensorSpec>& tensors,
-                                                int64_t max_shard_bytes = int64_t{5} << 30);
-  // In the order of `tensors`, in pieces of any size.
-  Status Append(std::span<const std::byte> bytes);
-  Status Finish();
-
- private:
-  Status OpenNextShard();
-
-  FileSystem* files_ = nullptr;
-  std::string folder_;
-  std::vector<SafetensorsShard> shards_;
-  size_t next_shard_ = 0;
-  int64_t left_in_shard_ = 0;  // bytes
-  std::optional<SafetensorsWriter> writer_;
-};
-
 }  // namespace troupe

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "runtime/format/json_reader.h"
-#include "runtime/format/metrics_file.h"
 #include "runtime/format/safetensors.h"
 
 namespace troupe {
@@ -99,85 +98,6 @@ Result<StoredTensor> SafetensorsFolder::Require(std::string_view name,
                      name, ShapeText(view->entry->spec.shape), ShapeText(shape));
   }
   return *view;
-}
-
-std::vector<SafetensorsShard> SplitIntoShards(const std::vector<TensorSpec>& tensors,
-                                              int64_t max_bytes) {
-  std::vector<SafetensorsShard> shards(1);
-  int64_t shard_bytes = 0;
-  for (const TensorSpec& spec : tensors) {
-    const int64_t num_bytes = TensorBytes(spec);
-    if (!shards.back().tensors.empty() && num_bytes > max_bytes - shard_bytes) {
-      shards.emplace_back();
-      shard_bytes = 0;
-    }
-    shards.back().tensors.push_back(spec);
-    shard_bytes += num_bytes;
-  }
-  for (size_t i = 0; i < shards.size(); ++i) {
-    shards[i].file_name =
-        shards.size() == 1 ? std::string(kSingleName)
-                           : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-  }
-  return shards;
-}
-
-Result<SafetensorsFolderWriter> SafetensorsFolderWriter::Create(
-    FileSystem& files, const std::string& folder, const std::vector<TensorSpec>& tensors,
-    int64_t max_shard_bytes) {
-  SafetensorsFolderWriter writer;
-  writer.files_ = &files;
-  writer.folder_ = folder;
-  writer.shards_ = SplitIntoShards(tensors, max_shard_bytes);
-  RETURN_IF_ERROR(files.CreateDirectories(folder));
-  RETURN_IF_ERROR(writer.OpenNextShard());
-  return writer;
-}
-
-Status SafetensorsFolderWriter::OpenNextShard() {
-  const SafetensorsShard& shard = shards_[next_shard_++];
-  left_in_shard_ = 0;
-  for (const TensorSpec& spec : shard.tensors) left_in_shard_ += TensorBytes(spec);
-  ASSIGN_OR_RETURN(writer_, SafetensorsWriter::Create(*files_, JoinPath(folder_, shard.file_name),
-                                                      shard.tensors));
-  return {};
-}
-
-Status SafetensorsFolderWriter::Append(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    if (left_in_shard_ == 0) {
-      CHECK(next_shard_ < shards_.size(), "{}: {} bytes too many", folder_, bytes.size());
-      RETURN_IF_ERROR(writer_->Finish());
-      RETURN_IF_ERROR(OpenNextShard());
-    }
-    const size_t fits = std::min(bytes.size(), static_cast<size_t>(left_in_shard_));
-    RETURN_IF_ERROR(writer_->Append(bytes.first(fits)));
-    left_in_shard_ -= static_cast<int64_t>(fits);
-    bytes = bytes.subspan(fits);
-  }
-  return {};
-}
-
-Status SafetensorsFolderWriter::Finish() {
-  RETURN_IF_ERROR(writer_->Finish());
-  // Trailing shards may hold nothing but empty tensors.
-  while (next_shard_ < shards_.size()) {
-    RETURN_IF_ERROR(OpenNextShard());
-    RETURN_IF_ERROR(writer_->Finish());
-  }
-  if (shards_.size() == 1) return files_->SyncDirectory(folder_);
-  int64_t total_bytes = 0;
-  JsonLine weight_map;
-  for (const SafetensorsShard& shard : shards_) {
-    for (const TensorSpec& spec : shard.tensors) {
-      weight_map.Add(spec.name, shard.file_name);
-      total_bytes += TensorBytes(spec);
-    }
-  }
-  JsonLine index;
-  index.AddJson("metadata", JsonLine().Add("total_size", total_bytes).Text())
-      .AddJson("weight_map", weight_map.Text());
-  return WriteFileAtomically(*files_, JoinPath(folder_, kIndexName), index.Text() + "\n");
 }
 
 }  // namespace troupe

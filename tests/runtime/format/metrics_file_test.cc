@@ -45,16 +45,6 @@ TEST(JsonStringTest, ReplacesWhatIsNotUtf8) {
   }
 }
 
-TEST(MetricsFileTest, AppendsWholeLines) {
-  const TemporaryFolder folder;
-  for (int step = 1; step <= 2; ++step) {
-    auto file = *MetricsFile::Open(SystemFiles(), folder / "m.jsonl");
-    ASSERT_TRUE(file.Write(JsonLine().Add("step", step)).ok());
-    ASSERT_TRUE(file.Close().ok());
-  }
-  EXPECT_EQ(TextOf(folder / "m.jsonl"), "{\"step\":1}\n{\"step\":2}\n");
-}
-
 TEST(CutBackToStepTest, DropsLaterStepsAndTheTornLine) {
   const TemporaryFolder folder;
   const std::string path = folder.Write(

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <map>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/support/faulty_file_system.h"
 #include "tests/support/temporary_folder.h"
 
@@ -151,28 +153,23 @@ TEST(SafetensorsWriterTest, AFullDiskIsTold) {
   EXPECT_EQ(status.error().code, ErrorCode::kOutOfSpace);
 }
 
-TEST(SplitIntoShardsTest, OnlyASingleTensorExceedsTheBound) {
-  const auto spec = [](const char* name, int64_t bytes) {
-    return TensorSpec{.name = name, .dtype = TensorDtype::kU8, .shape = {bytes}};
-  };
-  const auto shards =
-      SplitIntoShards({spec("a", 6), spec("b", 4), spec("c", 11), spec("d", 1)}, 10);
-  ASSERT_EQ(shards.size(), 3u);
-  EXPECT_EQ(shards[0].file_name, "model-00001-of-00003.safetensors");
-  EXPECT_EQ(shards[0].tensors.size(), 2u);
-  EXPECT_EQ(shards[1].tensors[0].name, "c");
-  EXPECT_EQ(SplitIntoShards({spec("a", 6)}, 10)[0].file_name, "model.safetensors");
-  EXPECT_EQ(SplitIntoShards({}, 10).size(), 1u);
-}
-
+// Tensors of any shape over one file, or over several and an index, appended in pieces of any size.
 RC_GTEST_PROP(SafetensorsFolderTest, ReadsBackWhatWasWritten, ()) {
   const auto extents = *rc::gen::container<std::vector<std::vector<int64_t>>>(
       rc::gen::container<std::vector<int64_t>>(rc::gen::inRange<int64_t>(0, 5)));
-  const auto max_bytes = *rc::gen::inRange<int64_t>(1, 200);
+  const auto num_files = *rc::gen::inRange<size_t>(1, 4);
   const auto piece = *rc::gen::inRange<size_t>(1, 64);
-  std::vector<TensorSpec> specs;
-  std::string bytes;
+  struct OneFile {
+    std::vector<TensorSpec> specs{};
+    std::string bytes{};
+  };
+  std::vector<OneFile> written(num_files);
   std::map<std::string, std::string> wanted;
+  nlohmann::json index;
+  index["weight_map"] = nlohmann::json::object();
+  const auto file_name = [&](size_t file) {
+    return num_files == 1 ? "model.safetensors" : fmt::format("model-{}.safetensors", file);
+  };
   for (size_t i = 0; i < extents.size(); ++i) {
     TensorSpec spec{.name = fmt::format("t{}", i),
                     .dtype = static_cast<TensorDtype>(i % 15),
@@ -181,24 +178,31 @@ RC_GTEST_PROP(SafetensorsFolderTest, ReadsBackWhatWasWritten, ()) {
     std::string own(static_cast<size_t>(TensorBytes(spec)), '\0');
     for (size_t j = 0; j < own.size(); ++j) own[j] = static_cast<char>(i * 31 + j);
     wanted[spec.name] = own;
-    bytes += own;
-    specs.push_back(std::move(spec));
+    index["weight_map"][spec.name] = file_name(i % num_files);
+    written[i % num_files].bytes += own;
+    written[i % num_files].specs.push_back(std::move(spec));
   }
   const TemporaryFolder folder;
-  auto writer = *SafetensorsFolderWriter::Create(SystemFiles(), folder / "hf", specs, max_bytes);
-  for (size_t begin = 0; begin < bytes.size(); begin += piece) {
-    RC_ASSERT(writer.Append(BytesOf(std::string_view(bytes).substr(begin, piece))).ok());
+  for (size_t file = 0; file < num_files; ++file) {
+    const auto& [specs, bytes] = written[file];
+    auto writer = *SafetensorsWriter::Create(SystemFiles(), folder / file_name(file), specs);
+    for (size_t begin = 0; begin < bytes.size(); begin += piece) {
+      RC_ASSERT(writer.Append(BytesOf(std::string_view(bytes).substr(begin, piece))).ok());
+    }
+    RC_ASSERT(writer.Finish().ok());
   }
-  RC_ASSERT(writer.Finish().ok());
-  const auto opened = SafetensorsFolder::Open(SystemFiles(), folder / "hf");
+  if (num_files > 1) folder.Write("model.safetensors.index.json", index.dump());
+  const auto opened = SafetensorsFolder::Open(SystemFiles(), folder.path());
   RC_ASSERT(opened.ok());
-  RC_ASSERT(opened->Names().size() == specs.size());
-  for (const TensorSpec& spec : specs) {
-    const auto view = opened->Require(spec.name, spec.shape);
-    RC_ASSERT(view.ok());
-    RC_ASSERT(view->entry->spec.dtype == spec.dtype);
-    RC_ASSERT(std::string(reinterpret_cast<const char*>(view->bytes.data()), view->bytes.size()) ==
-              wanted[spec.name]);
+  RC_ASSERT(opened->Names().size() == extents.size());
+  for (const OneFile& file : written) {
+    for (const TensorSpec& spec : file.specs) {
+      const auto view = opened->Require(spec.name, spec.shape);
+      RC_ASSERT(view.ok());
+      RC_ASSERT(view->entry->spec.dtype == spec.dtype);
+      RC_ASSERT(std::string(reinterpret_cast<const char*>(view->bytes.data()),
+                            view->bytes.size()) == wanted[spec.name]);
+    }
   }
 }
 
