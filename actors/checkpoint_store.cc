@@ -109,6 +109,32 @@ std::string HfFileName(int index, int count) {
   return count == 1 ? "model.safetensors" : ShardFileName("model", index, count);
 }
 
+HfConfig HfConfigOf(const ModelConfig& c) {
+  HfConfig config{.hidden_size = static_cast<int32_t>(c.hidden_size),
+                  .intermediate_size = static_cast<int32_t>(c.intermediate_size),
+                  .num_hidden_layers = static_cast<int32_t>(c.num_hidden_layers),
+                  .num_attention_heads = static_cast<int32_t>(c.num_attention_heads),
+                  .num_key_value_heads = static_cast<int32_t>(c.num_key_value_heads),
+                  .head_dim = static_cast<int32_t>(c.head_dim),
+                  .vocab_size = static_cast<int32_t>(c.vocab_size),
+                  .max_position_embeddings = static_cast<int32_t>(c.max_position_embeddings),
+                  .rms_norm_eps = c.rms_norm_eps,
+                  .rope_theta = c.rope_theta,
+                  .tie_word_embeddings = c.tie_word_embeddings,
+                  .initializer_range = c.initializer_range,
+                  .bos_token_id = c.bos_token_id,
+                  .eos_token_id = c.eos_token_id,
+                  .pad_token_id = c.pad_token_id};
+  if (c.rope_scaling) {
+    config.rope_scaling = RopeScalingLlama3{
+        .factor = c.rope_scaling->factor,
+        .low_freq_factor = c.rope_scaling->low_freq_factor,
+        .high_freq_factor = c.rope_scaling->high_freq_factor,
+        .original_max_position_embeddings = c.rope_scaling->original_max_position_embeddings};
+  }
+  return config;
+}
+
 }  // namespace
 
 std::string ShardFileName(const std::string& stem, int index, int count) {
@@ -158,6 +184,19 @@ Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& s
   return {};
 }
 
+Status CheckWhole(const ParameterTable& table, const CheckpointManifest& manifest) {
+  for (const ParameterSpec& parameter : table.parameters()) {
+    const auto& moments = manifest.optimizer_tensors;
+    if (manifest.tensors.contains(parameter.name) &&
+        moments.contains(parameter.name + std::string(kFirstMoment)) &&
+        moments.contains(parameter.name + std::string(kSecondMoment))) {
+      continue;
+    }
+    return MakeError(ErrorCode::kFailed, "no rank saved {} with its moments", parameter.name);
+  }
+  return {};
+}
+
 Status ReadCheckpoint(FileSystem& files, const std::string& folder, StageParameters& parameters) {
   ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(files, folder));
   CheckpointFiles from(files, folder);
@@ -198,29 +237,11 @@ Status WriteHfShard(FileSystem& files, const std::string& folder, int rank, int 
 }
 
 Status WriteHfFolder(FileSystem& files, const std::string& folder, int num_ranks, DType dtype,
-                     const ModelConfig& c, const ParameterTable& table,
+                     const ModelConfig& config, const ParameterTable& table,
                      const std::vector<proto::CheckpointDone>& shards) {
-  HfConfig config{.hidden_size = static_cast<int32_t>(c.hidden_size),
-                  .intermediate_size = static_cast<int32_t>(c.intermediate_size),
-                  .num_hidden_layers = static_cast<int32_t>(c.num_hidden_layers),
-                  .num_attention_heads = static_cast<int32_t>(c.num_attention_heads),
-                  .num_key_value_heads = static_cast<int32_t>(c.num_key_value_heads),
-                  .head_dim = static_cast<int32_t>(c.head_dim),
-                  .vocab_size = static_cast<int32_t>(c.vocab_size),
-                  .max_position_embeddings = static_cast<int32_t>(c.max_position_embeddings),
-                  .rms_norm_eps = c.rms_norm_eps,
-                  .rope_theta = c.rope_theta,
-                  .tie_word_embeddings = c.tie_word_embeddings,
-                  .initializer_range = c.initializer_range};
-  if (c.rope_scaling) {
-    config.rope_scaling = RopeScalingLlama3{
-        .factor = c.rope_scaling->factor,
-        .low_freq_factor = c.rope_scaling->low_freq_factor,
-        .high_freq_factor = c.rope_scaling->high_freq_factor,
-        .original_max_position_embeddings = c.rope_scaling->original_max_position_embeddings};
-  }
   const bool narrow = dtype == DType::kBFloat16;
-  RETURN_IF_ERROR(WriteHfConfig(files, folder, config, narrow ? "bfloat16" : "float32"));
+  RETURN_IF_ERROR(
+      WriteHfConfig(files, folder, HfConfigOf(config), narrow ? "bfloat16" : "float32"));
   if (num_ranks == 1) return {};
   nlohmann::ordered_json index;
   int64_t total_bytes = 0;

@@ -27,6 +27,9 @@ Result<std::vector<proto::CheckpointTensor>> WriteCheckpointShard(
 Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& shard,
                      CheckpointManifest& manifest);
 
+// That every parameter and both of its moments are in some shard.
+Status CheckWhole(const ParameterTable& table, const CheckpointManifest& manifest);
+
 // Fills masters and moments; the caller then tells the model (WeightsChanged).
 Status ReadCheckpoint(FileSystem& files, const std::string& folder, StageParameters& parameters);
 

@@ -12,8 +12,9 @@ Result<std::string> JobCheckpoints::StartFrom(int64_t step) {
   ASSIGN_OR_RETURN(const std::string aside, SetAsideCheckpointsAfter(files_, Folder(), step));
   if (aside.empty()) return std::string();
   return fmt::format(
-      "this run starts from step {}: the later checkpoints of its folder are now in {}", step,
-      aside);
+      "this run starts from step {}: the later checkpoints of its folder are now in {}, which "
+      "stays until you remove it",
+      step, aside);
 }
 
 Result<CheckpointFolders> JobCheckpoints::Open(int64_t step) {
@@ -38,6 +39,7 @@ Result<proto::CheckpointCommitted> JobCheckpoints::Commit(
     return MakeError(ErrorCode::kFailed, "the job cannot be written as JSON");
   }
   for (const auto& shard : shards) RETURN_IF_ERROR(AddToManifest(plan_.table, shard, manifest));
+  RETURN_IF_ERROR(CheckWhole(plan_.table, manifest));
   ASSIGN_OR_RETURN(newest_, CommitCheckpoint(files_, Folder(), manifest));
   RETURN_IF_ERROR(PruneCheckpoints(files_, Folder(), spec.checkpoint().keep()));
   proto::CheckpointCommitted committed;
@@ -54,9 +56,15 @@ Result<proto::CheckpointCommitted> JobCheckpoints::Commit(
 Status JobCheckpoints::Export(const std::vector<proto::CheckpointDone>& shards) {
   RETURN_IF_ERROR(WriteHfFolder(files_, PartialHfFolder(), start_.world_size(),
                                 DTypeOfJob(start_.spec()), plan_.config, plan_.table, shards));
-  RETURN_IF_ERROR(files_.RemoveAll(HfFolder()));
-  RETURN_IF_ERROR(files_.Rename(PartialHfFolder(), HfFolder()));
-  return files_.SyncDirectory(start_.run_directory());
+  // A rename does not replace a folder that is not empty.
+  RETURN_IF_ERROR(files_.RemoveAll(FormerHfFolder()));
+  if (files_.Exists(HfFolder())) RETURN_IF_ERROR(files_.Rename(HfFolder(), FormerHfFolder()));
+  if (Status renamed = files_.Rename(PartialHfFolder(), HfFolder()); !renamed.ok()) {
+    (void)files_.Rename(FormerHfFolder(), HfFolder());
+    return renamed;
+  }
+  RETURN_IF_ERROR(files_.SyncDirectory(start_.run_directory()));
+  return files_.RemoveAll(FormerHfFolder());
 }
 
 // Best effort: the job ends with the error of the checkpoint.

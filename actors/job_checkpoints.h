@@ -21,11 +21,13 @@ class JobCheckpoints {
       : files_(files), start_(start), plan_(plan) {}
 
   // Moves the checkpoints that a run from `step` leaves behind out of its way (0: a fresh run).
-  // Returns a sentence that says so, or an empty one where there are none.
+  // Returns a sentence that says so, or an empty one where there are none. Nothing here removes
+  // them: of a run that was started anew by mistake they are the best that there is.
   Result<std::string> StartFrom(int64_t step);
   // Where the shards of `step` go, created and uncommitted.
   Result<CheckpointFolders> Open(int64_t step);
-  // Writes the manifest, commits, and drops what checkpoint.keep no longer covers.
+  // Writes the manifest, commits, drops what checkpoint.keep no longer covers, and puts the new
+  // export in the place of the one before. Refuses shards that are not the whole model.
   Result<proto::CheckpointCommitted> Commit(int64_t step,
                                             const std::vector<proto::CheckpointDone>& shards);
 
@@ -38,6 +40,8 @@ class JobCheckpoints {
   Status Export(const std::vector<proto::CheckpointDone>& shards);
   std::string Folder() const { return JoinPath(start_.run_directory(), "checkpoints"); }
   std::string HfFolder() const { return JoinPath(start_.run_directory(), "hf"); }
+  // Where the export before lies while its name changes hands.
+  std::string FormerHfFolder() const { return JoinPath(start_.run_directory(), ".hf.former"); }
   std::string PartialHfFolder() const { return JoinPath(start_.run_directory(), ".hf.partial"); }
 
   FileSystem& files_;

@@ -159,10 +159,11 @@ TEST_F(RunTest, ALaterCheckpointThatARunLeavesBehindIsSetAside) {
   ASSERT_EQ(first.exit_code, 0) << first.output;
   const auto fresh = Troupe(options + "--set train.stop_after=2 2>&1");
   ASSERT_EQ(fresh.exit_code, 0) << fresh.output;
-  EXPECT_THAT(fresh.output,
-              HasSubstr("this run starts from step 0: the later checkpoints of its folder are now "
-                        "in " +
-                        folder_.path() + "/a/checkpoints/abandoned-1\n"));
+  EXPECT_THAT(
+      fresh.output,
+      HasSubstr("this run starts from step 0: the later checkpoints of its folder are now "
+                "in " +
+                folder_.path() + "/a/checkpoints/abandoned-1, which stays until you remove it\n"));
   const auto left = testing::Shell("cd " + folder_.path() + "/a/checkpoints && ls . abandoned-1");
   EXPECT_EQ(left.output, ".:\nabandoned-1\nlatest\nstep-00000002\n\nabandoned-1:\nstep-00000006\n");
   const auto resumed = Troupe(options + "-o jsonl --resume 2>/dev/null");
