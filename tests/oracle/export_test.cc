@@ -1,15 +1,23 @@
-// A folder as we export it loads in Hugging Face's transformers without a warning, and computes
-// what the folder's weights say. SKIPs where python3 has no transformers; `TROUPE_PYTHON` names
-// other interpreters to try, separated by colons (one environment for each version).
+// A folder as checkpoint.save_hf exports it loads in Hugging Face's transformers without a warning,
+// and computes what the weights that the run started from say. SKIPs where python3 has no
+// transformers; `TROUPE_PYTHON` names other interpreters to try, separated by colons (one
+// environment for each version). version).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
+#include "actors/checkpoint_store.h"
+#include "actors/job_checkpoints.h"
+#include "coordinator/job/hf_model.h"
 #include "runtime/format/hf_config.h"
 #include "runtime/format/safetensors.h"
+#include "tests/support/rank_stages.h"
 #include "tests/support/temporary_folder.h"
 
 namespace troupe {
@@ -28,40 +36,87 @@ std::vector<std::string> Pythons() {
   return found;
 }
 
-// The oracle's folder, read and written again by this code.
-void Export(const std::string& name, const std::string& to, int64_t max_shard_bytes) {
-  const std::string from = std::string(TROUPE_SOURCE_DIR) + "/tests/oracle/data/" + name;
-  auto config = ReadHfConfig(SystemFiles(), from + "/config.json");
-  ASSERT_TRUE(config.ok()) << config.error().message;
-  config->bos_token_id = 1;
-  config->eos_token_id = {2, 3};
-  ASSERT_TRUE(WriteHfConfig(SystemFiles(), to, *config, "float32").ok());
-  const auto tensors = SafetensorsFolder::Open(SystemFiles(), from);
-  ASSERT_TRUE(tensors.ok()) << tensors.error().message;
-  std::vector<TensorSpec> specs;
-  for (const std::string& tensor : tensors->Names()) {
-    specs.push_back(tensors->Find(tensor)->entry->spec);
-  }
-  auto writer = SafetensorsFolderWriter::Create(SystemFiles(), to, specs, max_shard_bytes);
-  ASSERT_TRUE(writer.ok()) << writer.error().message;
-  for (const TensorSpec& spec : specs) {
-    ASSERT_TRUE(writer->Append(tensors->Find(spec.name)->bytes).ok());
-  }
-  ASSERT_TRUE(writer->Finish().ok());
+std::string Oracle(const std::string& name) {
+  return std::string(TROUPE_SOURCE_DIR) + "/tests/oracle/data/" + name;
 }
 
-TEST(ExportTest, LoadsInTransformersWithoutAWarning) {
+// A job of `pp` ranks starts from the oracle's folder `name`, to which token ids were added, and
+// saves: what its run directory `run` then has in hf/.
+void Export(const TemporaryFolder& folder, const std::string& name, int pp,
+            const std::string& run) {
+  auto& files = SystemFiles();
+  ASSERT_TRUE(files.CreateDirectories(folder / name).ok());
+  auto config = nlohmann::json::parse(*files.ReadFile(Oracle(name) + "/config.json", 1 << 20));
+  config["bos_token_id"] = 1;
+  config["eos_token_id"] = {2, 3};
+  folder.Write(name + "/config.json", config.dump());
+  folder.Write(name + "/model.safetensors",
+               *files.ReadFile(Oracle(name) + "/model.safetensors", 1 << 20));
+
+  proto::JobSpec spec = testing::SmallSpec({.pp = pp});
+  spec.clear_model();
+  spec.mutable_model()->set_init_from(folder / name);
+  spec.mutable_checkpoint()->set_keep(1);
+  spec.mutable_checkpoint()->set_save_hf(true);
+  Provenance provenance;
+  ASSERT_TRUE(MergeHfConfig(files, *spec.mutable_model(), provenance).ok());
+  testing::RankStages ranks(spec);
+  const proto::StartRank start = ranks.Start(folder / run);
+  const auto filled = ranks.Fill(start);
+  ASSERT_TRUE(filled.ok()) << filled.error().message;
+
+  JobCheckpoints checkpoints(files, start, ranks.plan());
+  const auto open = checkpoints.Open(1);
+  ASSERT_TRUE(open.ok()) << open.error().message;
+  std::vector<proto::CheckpointDone> shards;
+  for (int rank = 0; rank < pp; ++rank) {
+    proto::CheckpointDone& shard = shards.emplace_back();
+    shard.set_rank(rank);
+    const auto stages = ranks.parameters(rank);
+    const auto written = WriteCheckpointShard(files, open->checkpoint, rank, pp, stages);
+    ASSERT_TRUE(written.ok()) << written.error().message;
+    for (const auto& tensor : *written) *shard.add_tensors() = tensor;
+    ASSERT_TRUE(WriteHfShard(files, open->exported, rank, pp, DType::kFloat32, stages).ok());
+  }
+  const auto committed = checkpoints.Commit(1, shards);
+  ASSERT_TRUE(committed.ok()) << committed.error().message;
+}
+
+class ExportTest : public ::testing::Test {
+ protected:
+  ExportTest() {
+    Export(folder_, "untied", 1, "run-untied");
+    Export(folder_, "tied", 2, "run-tied");
+  }
+  const TemporaryFolder folder_{};
+};
+
+TEST_F(ExportTest, HoldsWhatTheRunStartedFrom) {
+  EXPECT_TRUE(SystemFiles().Exists(folder_ / "run-tied/hf/model.safetensors.index.json"));
+  for (const std::string name : {"untied", "tied"}) {
+    const std::string exported = folder_ / ("run-" + name + "/hf");
+    const auto before = *SafetensorsFolder::Open(SystemFiles(), Oracle(name));
+    const auto after = SafetensorsFolder::Open(SystemFiles(), exported);
+    ASSERT_TRUE(after.ok()) << after.error().message;
+    EXPECT_EQ(after->Names(), before.Names());
+    for (const std::string& tensor : before.Names()) {
+      EXPECT_TRUE(std::ranges::equal(after->Find(tensor)->bytes, before.Find(tensor)->bytes));
+    }
+    const auto was = *ReadHfConfig(SystemFiles(), folder_ / (name + "/config.json"));
+    const auto is = ReadHfConfig(SystemFiles(), exported + "/config.json");
+    ASSERT_TRUE(is.ok()) << is.error().message;
+    EXPECT_EQ(HfConfigJson(*is, "float32"), HfConfigJson(was, "float32"));
+  }
+}
+
+TEST_F(ExportTest, LoadsInTransformersWithoutAWarning) {
   const auto pythons = Pythons();
   if (pythons.empty()) GTEST_SKIP() << "python3 has no torch and transformers here";
-  const TemporaryFolder folder;
-  Export("untied", folder / "untied", int64_t{1} << 30);
-  Export("tied", folder / "tied", 20'000);
-  EXPECT_TRUE(SystemFiles().Exists(folder / "tied/model.safetensors.index.json"));
   for (const std::string& python : pythons) {
-    for (const char* name : {"untied", "tied"}) {
+    for (const std::string name : {"untied", "tied"}) {
       const std::string command = "'" + python + "' '" + TROUPE_SOURCE_DIR +
-                                  "/tests/oracle/load_in_transformers.py' '" + folder / name +
-                                  "' '" + TROUPE_SOURCE_DIR + "/tests/oracle/data/" + name + "'";
+                                  "/tests/oracle/load_in_transformers.py' '" + folder_.path() +
+                                  "/run-" + name + "/hf' '" + Oracle(name) + "'";
       EXPECT_EQ(std::system(command.c_str()), 0) << command;
     }
   }
