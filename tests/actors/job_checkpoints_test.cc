@@ -1,0 +1,257 @@
+#include "actors/job_checkpoints.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/util/json_util.h>
+#include <gtest/gtest.h>
+
+#include "actors/checkpoint_store.h"
+#include "tests/support/faulty_file_system.h"
+#include "tests/support/rank_stages.h"
+#include "tests/support/temporary_folder.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::FaultyFileSystem;
+using testing::FileFaults;
+using ::testing::HasSubstr;
+using testing::RankStages;
+using testing::SmallSpec;
+using testing::TemporaryFolder;
+
+// Renames everything but the partial export.
+class RefusesExport : public FaultyFileSystem {
+ public:
+  Status Rename(const std::string& from, const std::string& to) override {
+    if (from.ends_with(".hf.partial")) return MakeError(ErrorCode::kIo, "{}: refused", from);
+    return FaultyFileSystem::Rename(from, to);
+  }
+};
+
+class JobCheckpointsTest : public ::testing::Test {
+ protected:
+  JobCheckpointsTest() {
+    start_ = ranks_.Start(folder_ / "run");
+    start_.mutable_spec()->mutable_checkpoint()->set_keep(2);
+    CHECK(SystemFiles().CreateDirectories(folder_ / "run").ok());
+  }
+
+  // What all ranks write of a step whose weights are those of seed `step`.
+  std::vector<proto::CheckpointDone> WriteShards(const CheckpointFolders& folders, int64_t step) {
+    ranks_.FillBySeed(static_cast<int>(step));
+    std::vector<proto::CheckpointDone> shards;
+    for (int rank = 0; rank < ranks_.num_ranks(); ++rank) {
+      auto& shard = shards.emplace_back();
+      shard.set_rank(rank);
+      const auto written = WriteCheckpointShard(SystemFiles(), folders.checkpoint, rank,
+                                                ranks_.num_ranks(), ranks_.parameters(rank));
+      CHECK(written.ok(), "{}", written.error().message);
+      for (const auto& tensor : *written) *shard.add_tensors() = tensor;
+      if (folders.exported.empty()) continue;
+      CHECK(WriteHfShard(SystemFiles(), folders.exported, rank, ranks_.num_ranks(), DType::kFloat32,
+                         ranks_.parameters(rank))
+                .ok());
+    }
+    return shards;
+  }
+  Result<proto::CheckpointCommitted> Save(int64_t step, FileSystem& files = SystemFiles()) {
+    JobCheckpoints checkpoints(files, start_, ranks_.plan());
+    auto committed = SaveWith(checkpoints, step);
+    if (!committed.ok()) checkpoints.Abandon();
+    return committed;
+  }
+  Result<proto::CheckpointCommitted> SaveWith(JobCheckpoints& checkpoints, int64_t step) {
+    ASSIGN_OR_RETURN(const CheckpointFolders folders, checkpoints.Open(step));
+    return checkpoints.Commit(step, WriteShards(folders, step));
+  }
+  Result<std::string> StartFrom(int64_t step, FileSystem& files = SystemFiles()) {
+    return JobCheckpoints(files, start_, ranks_.plan()).StartFrom(step);
+  }
+
+  std::vector<std::string> Names(const std::string& folder) const {
+    return *SystemFiles().List(folder_ / folder);
+  }
+  // The step of the newest checkpoint, whose tensors must be those of that step; -1: none.
+  int64_t Newest() const {
+    const auto found = FindNewestCheckpoint(SystemFiles(), folder_ / "run/checkpoints");
+    CHECK(found.ok(), "{}", found.error().message);
+    if (!*found) return -1;
+    RankStages wanted(SmallSpec());
+    wanted.FillBySeed(static_cast<int>((*found)->manifest.step));
+    proto::StartRank start = wanted.Start();
+    start.set_resume_from((*found)->folder);
+    RankStages resumed(SmallSpec());
+    const auto step = resumed.Fill(start);
+    CHECK(step.ok(), "{}", step.error().message);
+    CHECK(resumed.Bytes() == wanted.Bytes(), "{} holds other tensors", (*found)->folder);
+    return *step;
+  }
+  // The export is whole and of one of the steps; 0: there is none.
+  int64_t Exported() const {
+    if (!SystemFiles().Exists(folder_ / "run/hf")) return 0;
+    proto::StartRank start = ranks_.Start();
+    start.mutable_spec()->mutable_model()->set_init_from(folder_ / "run/hf");
+    RankStages read(SmallSpec());
+    const auto filled = read.Fill(start);
+    CHECK(filled.ok(), "{}", filled.error().message);
+    for (const int step : {5, 6}) {
+      RankStages wanted(SmallSpec());
+      wanted.FillBySeed(step);
+      if (read.WeightBytes() == wanted.WeightBytes()) return step;
+    }
+    return -1;
+  }
+
+  const TemporaryFolder folder_{};
+  RankStages ranks_{SmallSpec({.pp = 2})};
+  proto::StartRank start_{};
+};
+
+TEST_F(JobCheckpointsTest, ACommitSaysWhereItIsAndHowTheRunGoesOn) {
+  JobCheckpoints checkpoints(SystemFiles(), start_, ranks_.plan());
+  EXPECT_EQ(checkpoints.newest(), "");
+  const auto committed = SaveWith(checkpoints, 7);
+  ASSERT_TRUE(committed.ok()) << committed.error().message;
+  EXPECT_EQ(committed->step(), 7);
+  EXPECT_EQ(committed->directory(), folder_ / "run/checkpoints/step-00000007");
+  EXPECT_EQ(committed->hf_directory(), "");
+  EXPECT_EQ(checkpoints.newest(), committed->directory());
+  const auto manifest = ReadManifest(SystemFiles(), committed->directory());
+  ASSERT_TRUE(manifest.ok()) << manifest.error().message;
+  EXPECT_EQ(manifest->step, 7);
+  EXPECT_EQ(manifest->next_sample, 7 * 16);
+  EXPECT_EQ(manifest->seed, 5u);
+  EXPECT_EQ(manifest->gradient_groups, 2);
+  proto::JobSpec job;
+  ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(manifest->job_json, &job).ok());
+  EXPECT_EQ(job.SerializeAsString(), start_.spec().SerializeAsString());
+  EXPECT_EQ(Newest(), 7);
+}
+
+// A run that is cancelled before its first step has a checkpoint of what it started from.
+TEST_F(JobCheckpointsTest, StepZeroIsACheckpointLikeAnother) {
+  ASSERT_TRUE(Save(0).ok());
+  EXPECT_EQ(Newest(), 0);
+  EXPECT_EQ(*StartFrom(0), "") << "a run from step 0 goes on from it";
+  EXPECT_EQ(Newest(), 0);
+  ASSERT_TRUE(Save(1).ok());
+  EXPECT_THAT(Names("run/checkpoints"), ElementsAre("latest", "step-00000000", "step-00000001"));
+}
+
+TEST_F(JobCheckpointsTest, AShardThatIsMissingCommitsNothing) {
+  ASSERT_TRUE(Save(5).ok());
+  JobCheckpoints checkpoints(SystemFiles(), start_, ranks_.plan());
+  auto shards = WriteShards(*checkpoints.Open(6), 6);
+  shards.pop_back();
+  const auto committed = checkpoints.Commit(6, shards);
+  ASSERT_FALSE(committed.ok());
+  EXPECT_THAT(committed.error().message, HasSubstr("no rank saved model.layers."));
+  EXPECT_EQ(Newest(), 5);
+  checkpoints.Abandon();
+  EXPECT_THAT(Names("run/checkpoints"), ElementsAre("latest", "step-00000005"));
+  EXPECT_EQ(checkpoints.newest(), "");
+}
+
+TEST_F(JobCheckpointsTest, WhatAnInterruptedTryLeftIsNotTakenOver) {
+  JobCheckpoints first(SystemFiles(), start_, ranks_.plan());
+  const std::string open = first.Open(5)->checkpoint;
+  ASSERT_TRUE(
+      WriteFileAtomically(SystemFiles(), open + "/tensors-00009-of-00009.safetensors", "x").ok());
+  ASSERT_TRUE(Save(5).ok());
+  const auto files = Names("run/checkpoints/step-00000005");
+  EXPECT_EQ(files.size(), 5u) << "two of each rank, and the manifest";
+}
+
+TEST_F(JobCheckpointsTest, KeepCountsTheRunsOwnAndLeavesWhatWasSetAside) {
+  for (const int64_t step : {1, 2, 3}) ASSERT_TRUE(Save(step).ok());
+  EXPECT_THAT(Names("run/checkpoints"), ElementsAre("latest", "step-00000002", "step-00000003"));
+  for (const std::string aside : {"abandoned-1", "abandoned-2", "abandoned-3"}) {
+    EXPECT_EQ(*StartFrom(0),
+              "this run starts from step 0: the later checkpoints of its folder are "
+              "now in " +
+                  folder_.path() + "/run/checkpoints/" + aside +
+                  ", which stays until you remove it");
+    EXPECT_EQ(Newest(), -1);
+    for (const int64_t step : {4, 5, 6}) ASSERT_TRUE(Save(step).ok());
+    EXPECT_EQ(Newest(), 6);
+  }
+  EXPECT_THAT(Names("run/checkpoints"), ElementsAre("abandoned-1", "abandoned-2", "abandoned-3",
+                                                    "latest", "step-00000005", "step-00000006"));
+  EXPECT_THAT(Names("run/checkpoints/abandoned-1"), ElementsAre("step-00000002", "step-00000003"));
+  EXPECT_THAT(Names("run/checkpoints/abandoned-3"), ElementsAre("step-00000005", "step-00000006"));
+}
+
+TEST_F(JobCheckpointsTest, SettingAsideThatFailsMidwayLosesNothing) {
+  for (const int64_t step : {1, 2, 3, 4}) {
+    start_.mutable_spec()->mutable_checkpoint()->set_keep(4);
+    ASSERT_TRUE(Save(step).ok());
+  }
+  FaultyFileSystem files({.fail_rename = 2});
+  const auto failed = StartFrom(1, files);
+  ASSERT_FALSE(failed.ok());
+  EXPECT_THAT(failed.error().message, HasSubstr("step-00000003: cannot rename to"));
+  EXPECT_THAT(Names("run/checkpoints/abandoned-1"), ElementsAre("step-00000004"));
+  EXPECT_EQ(Newest(), 3);
+  ASSERT_TRUE(StartFrom(1).ok());
+  EXPECT_EQ(Newest(), 1);
+  EXPECT_THAT(Names("run/checkpoints/abandoned-2"), ElementsAre("step-00000002", "step-00000003"));
+  EXPECT_EQ(*SystemFiles().ReadFile(folder_ / "run/checkpoints/latest", 100), "step-00000001\n");
+}
+
+// Whatever call fails: the newest checkpoint is whole, an export that is there is whole, and an
+// abandoned try leaves no bytes.
+TEST_F(JobCheckpointsTest, NoFaultOfACommitLeavesHalfOfAnything) {
+  start_.mutable_spec()->mutable_checkpoint()->set_save_hf(true);
+  FaultyFileSystem sound;
+  ASSERT_TRUE(Save(5, sound).ok());
+  std::vector<FileFaults> faults;
+  for (int64_t n = 1; n <= sound.num_renames() + 1; ++n) faults.push_back({.fail_rename = n});
+  for (int64_t n = 1; n <= sound.num_syncs(); ++n) faults.push_back({.fail_sync = n});
+  for (int64_t n = 1; n <= sound.num_writes(); ++n) faults.push_back({.fail_write = n});
+  for (const FileFaults& fault : faults) {
+    ASSERT_TRUE(SystemFiles().RemoveAll(folder_ / "run").ok());
+    ASSERT_TRUE(SystemFiles().CreateDirectories(folder_ / "run").ok());
+    ASSERT_TRUE(Save(5).ok());
+    FaultyFileSystem files(fault);
+    EXPECT_FALSE(Save(6, files).ok());
+    const int64_t newest = Newest();
+    EXPECT_TRUE(newest == 5 || newest == 6) << newest;
+    EXPECT_NE(Exported(), -1);
+    for (const std::string folder : {"run", "run/checkpoints"}) {
+      for (const std::string& name : Names(folder)) {
+        EXPECT_FALSE(name.starts_with('.') && name.ends_with(".partial")) << name;
+      }
+    }
+    ASSERT_TRUE(Save(6).ok()) << "with the disk in order again";
+    EXPECT_EQ(Newest(), 6);
+    EXPECT_EQ(Exported(), 6);
+    for (const std::string& name : Names("run")) EXPECT_FALSE(name.starts_with('.')) << name;
+  }
+}
+
+TEST_F(JobCheckpointsTest, TheExportBeforeStaysUntilTheNewOneHasItsName) {
+  start_.mutable_spec()->mutable_checkpoint()->set_save_hf(true);
+  const auto five = Save(5);
+  ASSERT_TRUE(five.ok()) << five.error().message;
+  EXPECT_EQ(five->hf_directory(), folder_ / "run/hf");
+  EXPECT_EQ(Exported(), 5);
+  RefusesExport files;
+  EXPECT_THAT(Save(6, files).error().message, HasSubstr(".hf.partial: refused"));
+  EXPECT_EQ(Exported(), 5);
+  EXPECT_EQ(Newest(), 6) << "the checkpoint itself was committed before";
+  EXPECT_THAT(Names("run"), ElementsAre("checkpoints", "hf"));
+  ASSERT_TRUE(Save(6).ok());
+  EXPECT_EQ(Exported(), 6);
+  EXPECT_THAT(Names("run"), ElementsAre("checkpoints", "hf"));
+}
+
+TEST_F(JobCheckpointsTest, AbandoningWithoutAnOpenStepRemovesNothing) {
+  JobCheckpoints checkpoints(SystemFiles(), start_, ranks_.plan());
+  ASSERT_TRUE(SaveWith(checkpoints, 5).ok());
+  checkpoints.Abandon();
+  EXPECT_EQ(Newest(), 5);
+}
+
+}  // namespace
+}  // namespace troupe
