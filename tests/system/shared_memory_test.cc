@@ -1,0 +1,74 @@
+// What a run leaves in shared memory, however it ends: nothing. Each run has an IPC namespace and a
+// /dev/shm of its own, so that whatever is there is its.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "tests/support/shell.h"
+#include "tests/support/small_job.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ContainsRegex;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+
+// `script` where shared memory is empty; names and System V segments that are still there two
+// seconds after it are its last lines, below "left:".
+testing::ShellResult Alone(const testing::TemporaryFolder& folder, const std::string& script) {
+  folder.Write("script",
+               "mount -t tmpfs tmpfs /dev/shm || exit 99\ncd " + folder.path() + "\n" + script + R"(
+for i in $(seq 40); do
+  left=$(ls -A /dev/shm; tail -n +2 /proc/sysvipc/shm); [ -z "$left" ] && break; sleep 0.05
+done
+echo "left:"; [ -z "$left" ] || echo "$left"
+)");
+  return testing::Shell("unshare --ipc --mount sh " + folder.path() + "/script 2>&1");
+}
+
+TEST(SharedMemory, NothingIsLeftHoweverARunEnds) {
+  const struct {
+    std::string then;  // with $run, its $agent and one $rank, once the job steps
+    std::string says;
+    std::string steps = "100000";
+  } cases[] = {
+      {":", "code 0\n", "400"},       {"kill -INT $run", "code 130\n"},
+      {"kill -9 $rank", "code 5\n"},  {"kill -9 $(pgrep -P $agent)", "code 5\n"},
+      {"kill -9 $agent", "code 5\n"}, {"kill -9 $run", "code 137\n"},
+  };
+  for (const auto& c : cases) {
+    const testing::TemporaryFolder folder;
+    testing::WriteSmallJob(folder);
+    const auto made = Alone(folder, ":");
+    if (made.exit_code != 0) GTEST_SKIP() << "no IPC namespace here: " << made.output;
+    ASSERT_EQ(made.output, "left:\n");
+    const auto run =
+        Alone(folder, TROUPE_BINARY_DIR "/bin/troupe run job.yaml --set train.steps=" + c.steps +
+                          R"( --run-dir a >out 2>&1 &
+run=$!
+for i in $(seq 200); do grep -q '^step ' out && break; sleep 0.05; done
+agent=$(pgrep -P $run -f 'troupe worker'); rank=$(pgrep -P $agent | head -1)
+echo "mapped $(grep -cE '/dev/shm/|/SYSV' /proc/$rank/maps)") " + c.then + R"(wait $run;
+                                                                              echo "code $?") ");
+        EXPECT_THAT(run.output, HasSubstr(c.says))
+        << c.then;
+    EXPECT_THAT(run.output, ContainsRegex("mapped [1-9]"))
+        << "ranks share no memory that is looked at";
+    EXPECT_THAT(run.output, EndsWith("left:\n")) << c.then;
+  }
+}
+
+// The check above sees what is left.
+TEST(SharedMemory, WhatIsLeftIsSeen) {
+  const testing::TemporaryFolder folder;
+  const auto made = Alone(folder, ":");
+  if (made.exit_code != 0) GTEST_SKIP() << "no IPC namespace here: " << made.output;
+  EXPECT_THAT(Alone(folder, "echo >/dev/shm/a_name").output, EndsWith("left:\na_name\n"));
+  const auto segment = Alone(folder, "ipcmk --shmem 4096 >/dev/null");
+  EXPECT_THAT(segment.output, ContainsRegex("left:\n.* 4096 .*\n$")) << segment.output;
+}
+
+}  // namespace
+}  // namespace troupe
