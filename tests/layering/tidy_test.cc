@@ -243,21 +243,23 @@ TEST(TidyTest, FunctionsStayShort) {
 
 // Files that a folder's README names in backticks are there.
 TEST(TidyTest, ReadmesNameFilesThatExist) {
-  static const std::regex kFile(R"(`([a-z0-9_/]+\.(h|cc)|[a-z0-9_/]+/)`)");
+  static const std::regex kFile(R"(`([a-z0-9_/]+\.(h|cc|proto)|[a-z0-9_/]+/)`)");
   int names = 0;
-  for (const auto& entry : fs::recursive_directory_iterator(kRoot / "runtime")) {
-    if (entry.path().filename() != "README.md") continue;
-    std::ifstream file(entry.path());
-    for (std::string line; std::getline(file, line);) {
-      for (std::sregex_iterator it(line.begin(), line.end(), kFile), end; it != end; ++it) {
-        ++names;
-        EXPECT_TRUE(fs::exists(entry.path().parent_path() / (*it)[1].str()) ||
-                    fs::exists(kRoot / (*it)[1].str()))
-            << entry.path() << " names " << (*it)[1];
+  for (const auto& folder : kFolders) {
+    for (const auto& entry : fs::recursive_directory_iterator(kRoot / folder)) {
+      if (entry.path().filename() != "README.md") continue;
+      std::ifstream file(entry.path());
+      for (std::string line; std::getline(file, line);) {
+        for (std::sregex_iterator it(line.begin(), line.end(), kFile), end; it != end; ++it) {
+          ++names;
+          EXPECT_TRUE(fs::exists(entry.path().parent_path() / (*it)[1].str()) ||
+                      fs::exists(kRoot / (*it)[1].str()))
+              << entry.path() << " names " << (*it)[1];
+        }
       }
     }
   }
-  EXPECT_GT(names, 20);
+  EXPECT_GT(names, 60);
 }
 
 TEST(TidyTest, HeadersOpenWithWhatTheyAreAndGuardThemselves) {
