@@ -1,7 +1,9 @@
 #include "actors/schedule/action.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
+#include <limits>
 
 namespace troupe {
 namespace {
@@ -29,35 +31,95 @@ constexpr std::array<KindSpelling, kNumActionKinds> kSpellings = {{
     {ActionKind::kWaitReduceGrad, "WAIT_REDUCE_GRAD", "WaitReduceGrad"},
 }};
 
-// Takes a decimal number off the front of `text`; false without a digit or beyond `limit`.
-bool TakeNumber(std::string_view& text, int limit, int& number) {
-  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (code != std::errc() || text.front() == '-' || number > limit) {
-    return false;
-  }
-  text.remove_prefix(static_cast<size_t>(end - text.data()));
-  return true;
+constexpr std::string_view kDigits = "0123456789";
+constexpr std::string_view kGrammar =
+    "write stage, type, microbatch as in 2F3, 0B1, 1UNSHARD or 3W5/1of4";
+
+const KindSpelling* FindSpelling(std::string_view letters) {
+  const auto* const found = std::ranges::find(kSpellings, letters, &KindSpelling::letters);
+  return found == kSpellings.end() ? nullptr : found;
 }
 
-bool IsTypeCharacter(char c) { return (c >= 'A' && c <= 'Z') || c == '_'; }
+// Takes one action's text apart from the front.
+class ActionReader {
+ public:
+  explicit ActionReader(std::string_view text) : whole_(text), rest_(text) {}
 
-// Takes "/PARTof PARTS" (without the space) off the front of `text`.
-bool TakePart(std::string_view& text, Action& action) {
-  constexpr int kMostParts = 255;
-  int part = 0;
-  int num_parts = 0;
-  text.remove_prefix(1);
-  if (!TakeNumber(text, kMostParts, part) || !text.starts_with("of")) {
-    return false;
+  Result<Action> Read() {
+    Action action;
+    if (!AtDigit()) return Refuse("no stage number in front", kGrammar);
+    RETURN_IF_ERROR(TakeNumber("stage", 0, kStagesMax - 1, action.stage.value));
+    ASSIGN_OR_RETURN(action.kind, TakeKind());
+    if (HasMicrobatch(action.kind)) {
+      if (!AtDigit()) return Refuse("no microbatch number at the end", kGrammar);
+      RETURN_IF_ERROR(TakeNumber("microbatch", 0, kMicrobatchesMax - 1, action.microbatch.value));
+    } else if (AtDigit()) {
+      return Refuse(fmt::format("{} is of a whole stage", KindLetters(action.kind)),
+                    "leave the microbatch out");
+    }
+    if (rest_.starts_with('/')) RETURN_IF_ERROR(TakePart(action));
+    if (!rest_.empty()) return Refuse(fmt::format("'{}' follows the action", rest_), kGrammar);
+    return action;
   }
-  text.remove_prefix(2);
-  if (!TakeNumber(text, kMostParts, num_parts) || part < 1 || part > num_parts) {
-    return false;
+
+ private:
+  bool AtDigit() const { return !rest_.empty() && kDigits.find(rest_.front()) != kDigits.npos; }
+
+  Result<ActionKind> TakeKind() {
+    constexpr std::string_view kTypeCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ_";
+    const size_t end = std::min(rest_.find_first_not_of(kTypeCharacters), rest_.size());
+    const std::string_view type = rest_.substr(0, end);
+    rest_.remove_prefix(end);
+    if (const KindSpelling* found = FindSpelling(type)) return found->kind;
+    if (type == "BW") {
+      return Refuse("BW is the full backward of an older dialect, now B (its B is now I)",
+                    kGrammar);
+    }
+    return Refuse(type.empty() ? "no type in capitals after the stage"
+                               : fmt::format("unknown type '{}'", type),
+                  kGrammar);
   }
-  action.part = static_cast<uint8_t>(part - 1);
-  action.num_parts = static_cast<uint8_t>(num_parts);
-  return true;
-}
+
+  // The number in front, which starts with a digit.
+  Status TakeNumber(std::string_view noun, int least, int most, int& number) {
+    const auto [end, code] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), number);
+    if (code != std::errc() || number > most) {
+      return Refuse(fmt::format("its {} number is too large", noun),
+                    fmt::format("use {} to {}", least, most));
+    }
+    rest_.remove_prefix(static_cast<size_t>(end - rest_.data()));
+    return {};
+  }
+
+  // "/1of4"
+  Status TakePart(Action& action) {
+    constexpr int kPartsMax = std::numeric_limits<uint8_t>::max();
+    const auto refuse = [this] {
+      return Refuse("a part is for W alone and counts from 1", "write it as in 3W5/1of4");
+    };
+    if (action.kind != ActionKind::kBackwardWeight) return refuse();
+    int part = 0;
+    int num_parts = 0;
+    rest_.remove_prefix(1);
+    if (!AtDigit()) return refuse();
+    RETURN_IF_ERROR(TakeNumber("part", 1, kPartsMax, part));
+    if (!rest_.starts_with("of")) return refuse();
+    rest_.remove_prefix(2);
+    if (!AtDigit()) return refuse();
+    RETURN_IF_ERROR(TakeNumber("part", 1, kPartsMax, num_parts));
+    if (part < 1 || part > num_parts) return refuse();
+    action.part = static_cast<uint8_t>(part - 1);
+    action.num_parts = static_cast<uint8_t>(num_parts);
+    return {};
+  }
+
+  Error Refuse(std::string_view why, std::string_view remedy) const {
+    return MakeError(ErrorCode::kInvalidSpec, "action '{}': {}; {}", whole_, why, remedy);
+  }
+
+  std::string_view whole_;
+  std::string_view rest_;
+};
 
 }  // namespace
 
@@ -87,48 +149,6 @@ std::string ToString(const Action& action) {
   return text;
 }
 
-Result<Action> ParseAction(std::string_view text) {
-  constexpr int kMostStages = 1 << 20;
-  constexpr int kMostMicrobatches = 1 << 20;
-  const std::string_view whole = text;
-  const auto refuse = [whole](std::string_view why) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "action '{}': {}; write stage, type, microbatch as in 2F3, 0B1, 1UNSHARD or "
-                     "3W5/1of4",
-                     whole, why);
-  };
-  Action action;
-  if (text.empty() || !TakeNumber(text, kMostStages, action.stage.value)) {
-    return refuse("no stage number in front");
-  }
-  size_t type_end = 0;
-  while (type_end < text.size() && IsTypeCharacter(text[type_end])) {
-    ++type_end;
-  }
-  const std::string_view type = text.substr(0, type_end);
-  text.remove_prefix(type_end);
-  const KindSpelling* found = nullptr;
-  for (const KindSpelling& spelling : kSpellings) {
-    found = spelling.letters == type ? &spelling : found;
-  }
-  if (found == nullptr) {
-    return refuse(type == "BW"
-                      ? "BW is the full backward of an older dialect, now B (its B is now I)"
-                      : fmt::format("unknown type '{}'", type));
-  }
-  action.kind = found->kind;
-  if (HasMicrobatch(action.kind) &&
-      (text.empty() || !TakeNumber(text, kMostMicrobatches, action.microbatch.value))) {
-    return refuse("no microbatch number at the end");
-  }
-  if (text.starts_with('/') &&
-      (action.kind != ActionKind::kBackwardWeight || !TakePart(text, action))) {
-    return refuse("a part is for W alone and counts from 1, as in 3W5/1of4");
-  }
-  if (!text.empty()) {
-    return refuse(fmt::format("'{}' follows the action", text));
-  }
-  return action;
-}
+Result<Action> ParseAction(std::string_view text) { return ActionReader(text).Read(); }
 
 }  // namespace troupe

@@ -36,6 +36,11 @@ enum class ActionKind : uint8_t {
 };
 inline constexpr int kNumActionKinds = 14;
 
+// The largest schedules that are read or generated: a slip in a file sizes no table.
+inline constexpr int kRanksMax = 1 << 14;
+inline constexpr int kStagesMax = 1 << 15;
+inline constexpr int kMicrobatchesMax = 1 << 20;
+
 inline constexpr int32_t kNotPaired = -1;
 
 struct Action {
@@ -67,7 +72,8 @@ std::string_view KindName(ActionKind kind);
 // "2F3", "3W5/1of4", "1REDUCE_GRAD". The pair is not part of an action's text; a row's is
 // (schedule.h).
 std::string ToString(const Action& action);
-// Refuses trailing text, so that an older dialect's "2BW0" is not read as "2B".
+// Refuses numbers above the limits, and trailing text, so that an older dialect's "2BW0" is not
+// read as "2B". Errors are kInvalidSpec and quote the text.
 Result<Action> ParseAction(std::string_view text);
 
 }  // namespace troupe

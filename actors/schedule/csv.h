@@ -6,8 +6,9 @@
 //   parts of a weight gradient                                      3W5/1of4
 //   two directions
 // Empty cells are bubbles: they mean nothing, and only files of compute actions alone have them. A
-// row with nothing else is a rank without actions. Stages, microbatches and the stages' ranks
-// follow from the actions. A file runs in *two directions* where stages and microbatches are even
+// row with nothing else is a rank without actions, and so is a blank line, as PyTorch reads it; a
+// blank last line, which editors leave, is none. Stages, microbatches and the stages' ranks follow
+// from the actions. A file runs in *two directions* where stages and microbatches are even
 // in number, the lower half of the stages runs none of the upper half of the microbatches and the
 // other way round, and every rank that runs stages runs some of each half. No complete file in one
 // direction looks so, for there every stage runs every microbatch.
@@ -16,6 +17,7 @@
 // read so where it has a BW, or W and B but no I: today W only ever follows I.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,6 +48,9 @@ struct CsvNotes {
   bool older_dialect = false;       // translated: BW to B, B to I
   bool with_communication = false;  // it had sends and receives; they matched and were dropped
 };
+
+// The longest text that is read; ranks, stages and microbatches have limits too (action.h).
+inline constexpr int64_t kCsvBytesMax = int64_t{64} << 20;
 
 // Files of compute actions, and files with sends and receives, which must be exactly those that the
 // compute actions need. Whether the schedule can run is the validator's question. Errors are

@@ -9,10 +9,9 @@
 namespace troupe {
 namespace {
 
-constexpr int kPartsMax = 64;
 constexpr double kDynamicLimit = 1.5;  // a rank
 constexpr int kDynamicParts = 4;       // a filler blocks at most a quarter of a weight gradient
-constexpr double kMicrobatchesMax = 1e6;
+constexpr double kActivationsMax = 1e6;
 
 class Reading {
  public:
@@ -41,8 +40,8 @@ class Reading {
   Result<int> WeightParts(ExecutorMode mode) const {
     const int parts =
         settings_.weight_parts.value_or(mode == ExecutorMode::kFreeRun ? kDynamicParts : 1);
-    if (parts >= 1 && parts <= kPartsMax) return parts;
-    return Refuse("weight_parts", parts, fmt::format("use 1 to {}", kPartsMax));
+    if (parts >= 1 && parts <= kWeightPartsMax) return parts;
+    return Refuse("weight_parts", parts, fmt::format("use 1 to {}", kWeightPartsMax));
   }
 
   Result<bool> SplitsBackwards() const {
@@ -78,7 +77,7 @@ class Reading {
 
   Result<double> Slack(ExecutorMode mode) const {
     const double slack = settings_.activation_slack.value_or(0);
-    if (!(slack >= 0) || slack > kMicrobatchesMax) {
+    if (!(slack >= 0) || slack > kActivationsMax) {
       return Refuse("activation_slack", slack,
                     "use 0 (only weight gradients jump the queue) or more microbatches");
     }
@@ -102,7 +101,7 @@ class Reading {
                     "strict or guided");
     }
     const double limit = settings_.activation_limit.value_or(kDynamicLimit * lists_.num_ranks);
-    if (limit >= lists_.num_directions && limit <= kMicrobatchesMax) return limit;
+    if (limit >= lists_.num_directions && limit <= kActivationsMax) return limit;
     return Refuse("activation_limit", limit,
                   lists_.num_directions == 1
                       ? "a rank must hold 1 microbatch or more"

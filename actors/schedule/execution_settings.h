@@ -15,6 +15,8 @@ namespace troupe {
 // How messages spell a setting: "parallelism.weight_parts = 0" or "--weight-parts 0".
 enum class SettingStyle : uint8_t { kJobKey, kFlag };
 
+inline constexpr int kWeightPartsMax = 64;
+
 // What is not given follows from the lists: `dynamic` runs free, within one and a half times a
 // rank's share of a 1F1B pipeline's activations and with weight gradients in four parts, the
 // measured best in memory and time; all others run strict and whole.
@@ -22,7 +24,7 @@ struct ExecutionSettings {
   std::optional<std::string> executor{};         // strict, guided, free-run
   std::optional<double> activation_slack{};      // guided: microbatches above the list's own peak
   std::optional<double> activation_limit{};      // free-run: microbatches (flag: --memory-limit)
-  std::optional<int> weight_parts{};             // 1 to 64
+  std::optional<int> weight_parts{};             // 1 to kWeightPartsMax
   std::optional<std::string> pairs{};            // eager, fused
   std::optional<std::string> backward_output{};  // end, input
   SettingStyle style = SettingStyle::kJobKey;

@@ -1,6 +1,7 @@
 #include "actors/schedule/rank_progress.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 namespace troupe {
@@ -123,6 +124,7 @@ bool RankProgress::MarkDone() {
   }
   if (e.action.kind == ActionKind::kBackwardInput &&
       list_->policy().mode == ExecutorMode::kFreeRun) {
+    static_assert(kStagesMax - 1 <= std::numeric_limits<int16_t>::max());
     weights_.push_back(static_cast<int16_t>(e.stage));
   }
   Hold(e, /*starts=*/false);

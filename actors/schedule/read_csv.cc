@@ -10,6 +10,7 @@ namespace troupe {
 namespace {
 
 constexpr std::string_view kPairSuffix = "OVERLAP_F_B";
+constexpr std::string_view kPairForm = "(0F2;0B1)OVERLAP_F_B";
 constexpr std::string_view kOlderBackward = "BW";
 
 std::string_view Trimmed(std::string_view text) {
@@ -34,7 +35,9 @@ Result<Action> ParseOlderAction(std::string_view text) {
   constexpr std::string_view kDigits = "0123456789";
   const size_t type = std::min(text.find_first_not_of(kDigits), text.size());
   if (text.substr(type).starts_with(kOlderBackward)) {
-    return ParseAction(fmt::format("{}B{}", text.substr(0, type), text.substr(type + 2)));
+    auto action = ParseAction(fmt::format("{}B{}", text.substr(0, type), text.substr(type + 2)));
+    if (action.ok()) return action;
+    return Context(fmt::format("{}, its BW read as B", text), std::move(action).error());
   }
   ASSIGN_OR_RETURN(Action action, ParseAction(text));
   if (action.kind == ActionKind::kBackwardInput) {
@@ -87,6 +90,10 @@ class CsvReader {
   Status ReadRows();
   Status ReadRow(std::string_view text, Row& row);
   Status ReadCell(std::string_view cell, int32_t& next_pair, Row& row);
+  Status ReadPair(std::string_view cell, int32_t pair, Row& row);
+  Result<Action> ReadAction(std::string_view text) const {
+    return has_older_backward_ ? ParseOlderAction(text) : ParseAction(text);
+  }
   void ReadAsOlderDialect();
   Status InferStages();
   Status InferMicrobatches();
@@ -123,6 +130,12 @@ Status CsvReader::ReadRows() {
     if (rest.empty() && Trimmed(row).empty()) {
       break;  // a blank last line is no rank
     }
+    if (std::ssize(rows_) == kRanksMax) {
+      return MakeError(ErrorCode::kInvalidSpec,
+                       "row {}, cell 1: a schedule has at most {} ranks; give one row a rank, or "
+                       "take fewer ranks",
+                       kRanksMax + 1, kRanksMax);
+    }
     RETURN_IF_ERROR(ReadRow(row, rows_.emplace_back()));
   }
   schedule_.num_ranks = static_cast<int>(rows_.size());
@@ -146,43 +159,56 @@ Status CsvReader::ReadRow(std::string_view text, Row& row) {
   return {};
 }
 
-// One cell is a plain action or "(a;b)OVERLAP_F_B"; appends its actions.
-Status CsvReader::ReadCell(std::string_view cell, int32_t& next_pair, Row& row) {
+// Why the cell cannot be an action, whatever it says; nothing is quoted that a terminal cannot
+// show.
+Status CheckCharacters(std::string_view cell) {
   constexpr size_t kLongestCell = 100;
-  const bool printable = std::ranges::all_of(cell, [](char c) { return c >= ' ' && c <= '~'; });
-  if (cell.size() > kLongestCell || !printable) {
+  if (cell.size() > kLongestCell) {
     return MakeError(ErrorCode::kInvalidSpec,
-                     "{} bytes that are no action; write one like 2F3 or (0F2;0B1){}", cell.size(),
-                     kPairSuffix);
+                     "{} bytes are no action; put commas between actions, as in 2F3,{}",
+                     cell.size(), kPairForm);
   }
-  const auto read = [this](std::string_view text) {
-    return has_older_backward_ ? ParseOlderAction(text) : ParseAction(text);
-  };
-  if (!cell.starts_with('(')) {
-    ASSIGN_OR_RETURN(const Action action, read(cell));
-    row.actions.push_back(action);
-    return {};
+  const auto printable = [](char c) { return c >= ' ' && c <= '~'; };
+  if (const auto odd = std::ranges::find_if_not(cell, printable); odd != cell.end()) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "byte {:#04x} is part of no action; save the file as plain ASCII text with "
+                     "cells like 2F3 or {}",
+                     static_cast<unsigned char>(*odd), kPairForm);
   }
+  return {};
+}
+
+// Appends the cell's action or pair.
+Status CsvReader::ReadCell(std::string_view cell, int32_t& next_pair, Row& row) {
+  RETURN_IF_ERROR(CheckCharacters(cell));
+  if (cell.starts_with('(')) return ReadPair(cell, next_pair++, row);
+  ASSIGN_OR_RETURN(const Action action, ReadAction(cell));
+  row.actions.push_back(action);
+  return {};
+}
+
+// "(a;b)OVERLAP_F_B". Which two actions make a pair is the validator's question.
+Status CsvReader::ReadPair(std::string_view cell, int32_t pair, Row& row) {
   const size_t close = cell.find(')');
   if (close == std::string_view::npos || cell.substr(close + 1) != kPairSuffix) {
-    return MakeError(ErrorCode::kInvalidSpec, "pair '{}' does not end in ){}; write (0F2;0B1){}",
-                     cell, kPairSuffix, kPairSuffix);
+    return MakeError(ErrorCode::kInvalidSpec, "pair '{}' does not end in ){}; write it as {}", cell,
+                     kPairSuffix, kPairForm);
   }
   std::string_view inside = cell.substr(1, close - 1);
-  for (bool more = true; more;) {
-    const size_t separator = inside.find(';');
-    ASSIGN_OR_RETURN(Action action, read(Trimmed(inside.substr(0, separator))));
-    if (!IsCompute(action.kind)) {
-      return MakeError(ErrorCode::kInvalidSpec,
-                       "pair '{}' holds more than a Forward and a backward; write (0F2;0B1){}",
-                       cell, kPairSuffix);
-    }
-    action.pair = next_pair;
+  const std::string_view first = Trimmed(TakeUntil(inside, ';'));
+  const std::string_view second = Trimmed(inside);
+  const auto torn = [cell] {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "pair '{}' is not one Forward and one backward; write it as {}", cell,
+                     kPairForm);
+  };
+  if (first.empty() || second.empty() || second.find(';') != std::string_view::npos) return torn();
+  for (const std::string_view text : {first, second}) {
+    ASSIGN_OR_RETURN(Action action, ReadAction(text));
+    if (!IsCompute(action.kind)) return torn();
+    action.pair = pair;
     row.actions.push_back(action);
-    more = separator != std::string_view::npos;
-    inside.remove_prefix(more ? separator + 1 : inside.size());
   }
-  ++next_pair;
   return {};
 }
 
@@ -305,6 +331,12 @@ Status CsvReader::CheckCommunication() {
 }  // namespace
 
 Result<Schedule> ParseCsv(std::string_view text, std::string_view name, CsvNotes* notes) {
+  if (std::ssize(text) > kCsvBytesMax) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "row 1, cell 1: the file has {} bytes, more than {}; take fewer microbatches "
+                     "or ranks",
+                     text.size(), kCsvBytesMax);
+  }
   CsvReader reader(text, name);
   RETURN_IF_ERROR(reader.Run());
   if (notes != nullptr) {

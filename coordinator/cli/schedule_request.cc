@@ -14,11 +14,7 @@
 namespace troupe {
 namespace {
 
-constexpr int64_t kCsvBytesMax = int64_t{64} << 20;
-constexpr int kRanksMax = 16384;
-constexpr int kMicrobatchesMax = 1 << 20;
 constexpr int64_t kActionsMax = 20'000'000;
-constexpr int kSamplesMax = 1'000'000;
 constexpr std::string_view kCompare = "compare";
 
 template <typename... Args>
@@ -131,6 +127,12 @@ class ListsReader {
       remarks_.push_back(fmt::format(
           "{} has sends and receives: they are those that the compute actions need", path));
     }
+    const auto idle = std::ranges::find_if(
+        read->ranks, [](const std::vector<Action>& actions) { return actions.empty(); });
+    if (idle != read->ranks.end()) {
+      remarks_.push_back(fmt::format("{} gives rank {} nothing to do: row {} has no action", path,
+                                     idle - read->ranks.begin(), idle - read->ranks.begin() + 1));
+    }
     return Named{.placement = PlacementNameOf(*read), .lists = *std::move(read)};
   }
 
@@ -207,7 +209,7 @@ Status CheckRange(const std::optional<int>& given, std::string_view flag, int ma
 Status CheckNumbers(const ScheduleOptions& options) {
   RETURN_IF_ERROR(CheckRange(options.ranks, "stages", kRanksMax));
   RETURN_IF_ERROR(CheckRange(options.microbatches, "microbatches", kMicrobatchesMax));
-  RETURN_IF_ERROR(CheckRange(options.chunks, "chunks", kRanksMax));
+  RETURN_IF_ERROR(CheckRange(options.chunks, "chunks", kStagesMax));
   RETURN_IF_ERROR(CheckRange(options.group, "group", kMicrobatchesMax));
   RETURN_IF_ERROR(CheckRange(options.samples, "samples", kSamplesMax));
   if (!(options.rho >= 0 && options.rho <= 1)) {

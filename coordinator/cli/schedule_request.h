@@ -16,6 +16,8 @@
 
 namespace troupe {
 
+inline constexpr int kSamplesMax = 1'000'000;
+
 // As the command line has them; what is not given is unset or empty.
 struct ScheduleOptions {
   std::vector<std::string> names{};  // NAME or FILE.csv, or "compare" and several of them

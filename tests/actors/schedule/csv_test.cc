@@ -49,16 +49,29 @@ TEST(ScheduleCsv, SkipsBlankCellsAndBlankLastLine) {
   EXPECT_EQ(ToCsv(*read), "0F0,0B0\r\n1F0,1B0\r\n");
 }
 
+TEST(ScheduleCsv, ABlankLineBetweenOthersIsARankWithoutActions) {
+  for (const char* text : {"0F0,0B0\n\n1F0,1B0\n", "0F0,0B0\r\n \r\n1F0,1B0\r\n\r\n"}) {
+    const auto read = ParseCsv(text, "idle");
+    ASSERT_TRUE(read.ok()) << read.error().message;
+    EXPECT_EQ(read->num_ranks, 3);
+    EXPECT_EQ(read->placement, (std::vector<Rank>{Rank(0), Rank(2)}));
+    EXPECT_TRUE(read->ranks[1].empty());
+    EXPECT_TRUE(Validate(*read).ok());
+    EXPECT_EQ(ParseCsv(ToCsv(*read), "again")->ranks, read->ranks);
+  }
+}
+
+void ExpectRefused(const std::string& text, const std::string& reason) {
+  const auto read = ParseCsv(text, "bad");
+  ASSERT_FALSE(read.ok()) << text.substr(0, 100);
+  EXPECT_EQ(read.error().code, ErrorCode::kInvalidSpec);
+  EXPECT_THAT(read.error().message, HasSubstr(reason));
+}
+
 TEST(ScheduleCsv, RefusesWithRowAndCell) {
   const std::pair<std::string, const char*> cases[] = {
       {"0F0,0B0\n1F0,,1Z0\n", "row 2, cell 3: action '1Z0'"},
       {"0F0junk,0B0\n", "row 1, cell 1: action '0F0junk': 'junk' follows the action"},
-      {"(0F0;0B0,0B1\n", "row 1, cell 1: pair '(0F0;0B0' does not end"},
-      {"(0F0;0B0)OVERLAP\n", "does not end in )OVERLAP_F_B"},
-      {"(0F1;0UNSHARD)OVERLAP_F_B\n", "row 1, cell 1: pair '(0F1;0UNSHARD)OVERLAP_F_B' holds more"},
-      {"()OVERLAP_F_B\n", "no stage number"},
-      {"0F0," + std::string(101, '0') + "\n", "row 1, cell 2: 101 bytes that are no action"},
-      {"0F0,0B0\xc3\n", "row 1, cell 2: 4 bytes that are no action"},
       {"0F0,0B0\n0F1,0B1\n", "row 2, cell 1 (0F1): row 1 runs stage 0 too"},
       {"0F0,0B0\n2F0,2B0\n", "row 2, cell 1 (2F0): no row runs stage 1"},
       {"0F0,0B1000000\n",
@@ -67,12 +80,67 @@ TEST(ScheduleCsv, RefusesWithRowAndCell) {
       {"0UNSHARD\n", "row 1, cell 1: the schedule has no compute action"},
       {"", "row 1, cell 1: the schedule has no compute action"},
   };
-  for (const auto& [text, reason] : cases) {
-    const auto read = ParseCsv(text, "bad");
-    ASSERT_FALSE(read.ok()) << text;
-    EXPECT_EQ(read.error().code, ErrorCode::kInvalidSpec);
-    EXPECT_THAT(read.error().message, HasSubstr(reason));
+  for (const auto& [text, reason] : cases) ExpectRefused(text, reason);
+}
+
+TEST(ScheduleCsv, RefusesTornPairs) {
+  for (const char* pair : {"()", "(;)", "(0F0)", "(0F0;)", "(;0B0)", "(0F0;0B0;)", "(0F1;0I0;0W0)",
+                           "(0F1;0UNSHARD)"}) {
+    const std::string cell = std::string(pair) + "OVERLAP_F_B";
+    ExpectRefused("0F0\n1F0," + cell + "\n",
+                  "row 2, cell 2: pair '" + cell +
+                      "' is not one Forward and one backward; write it as (0F2;0B1)OVERLAP_F_B");
   }
+  ExpectRefused("(0F0;0B0,0B1\n", "row 1, cell 1: pair '(0F0;0B0' does not end in )OVERLAP_F_B");
+  ExpectRefused("(0F0;0B0)OVERLAP\n", "does not end in )OVERLAP_F_B; write it as (0F2;0B1)OVERLAP");
+}
+
+TEST(ScheduleCsv, RefusesBytesThatAreNoText) {
+  const std::pair<std::string, const char*> cases[] = {
+      {"0F0," + std::string(101, '0') + "\n", "row 1, cell 2: 101 bytes are no action; put commas"},
+      {"0F0,0B0\xc3\n", "row 1, cell 2: byte 0xc3 is part of no action; save the file as plain"},
+      {std::string("0F0\n1F0,1B\0", 11), "row 2, cell 2: byte 0x00 is part of no action"},
+      {"\xef\xbb\xbf"
+       "0F0,0B0\n",
+       "row 1, cell 1: byte 0xef is part of no action"},
+  };
+  for (const auto& [text, reason] : cases) ExpectRefused(text, reason);
+}
+
+TEST(ScheduleCsv, RefusesWhatIsTooLarge) {
+  const std::pair<std::string, const char*> cases[] = {
+      {"0F0\n32768F0\n",
+       "row 2, cell 1: action '32768F0': its stage number is too large; use 0 to 32767"},
+      {"0F0,0B99999999999\n",
+       "row 1, cell 2: action '0B99999999999': its microbatch number is too large; use 0 to "
+       "1048575"},
+      {"0F0,0I0,0W0/1of256\n",
+       "row 1, cell 3: action '0W0/1of256': its part number is too large; "
+       "use 1 to 255"},
+      {"0F0,0BW1048576\n",
+       "row 1, cell 2: 0BW1048576, its BW read as B: action '0B1048576': its "
+       "microbatch number is too large"},
+  };
+  for (const auto& [text, reason] : cases) ExpectRefused(text, reason);
+  std::string rows = "0F0,0B0\n";
+  for (int rank = 1; rank < kRanksMax; ++rank) rows += ",\n";
+  EXPECT_EQ(ParseCsv(rows, "most")->num_ranks, kRanksMax);
+  ExpectRefused(rows + ",\n",
+                "row 16385, cell 1: a schedule has at most 16384 ranks; give one row");
+  ExpectRefused(std::string(kCsvBytesMax + 1, ','),
+                "row 1, cell 1: the file has 67108865 bytes, more than 67108864; take fewer");
+}
+
+TEST(ScheduleCsv, TakesAsManyStagesOfOneRankAsThereMayBe) {
+  std::string row;
+  for (int stage = 0; stage < kStagesMax; ++stage) row += fmt::format("{}F0,", stage);
+  for (int stage = kStagesMax; stage-- > 0;) row += fmt::format("{0}I0,{0}W0,", stage);
+  const auto read = ParseCsv(row, "deep");
+  ASSERT_TRUE(read.ok()) << read.error().message;
+  EXPECT_EQ(read->num_stages, kStagesMax);
+  const auto report = Validate(*read);
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_NEAR(report->peak_activations[0], 1, 1e-6);
 }
 
 TEST(ScheduleCsv, TranslatesTheOlderDialect) {

@@ -75,6 +75,9 @@ TEST(ScheduleRequestTest, SaysWhatAFileIs) {
   const std::string sends =
       folder.Write("sends.csv", "0F0,0SEND_F0,0RECV_B0,0B0\n1RECV_F0,1F0,1B0,1SEND_B0\n");
   EXPECT_THAT(Request({.names = {sends}}).remarks, ElementsAre(HasSubstr("sends and receives")));
+  const std::string blank = folder.Write("blank.csv", "0F0,0B0\n\n1F0,1B0\n");
+  EXPECT_THAT(Request({.names = {blank}}).remarks,
+              ElementsAre(blank + " gives rank 1 nothing to do: row 2 has no action"));
 }
 
 TEST(ScheduleRequestTest, ABrokenFileIsRefusedByRowAndCell) {
