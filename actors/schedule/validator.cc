@@ -20,13 +20,20 @@ struct Done {
   uint8_t num_parts = 0;
 };
 
+// What it has done so far for all of one stage.
+struct StageCollectives {
+  bool unsharded = false;
+  bool resharded = false;
+  bool reduced = false;
+};
+
 class StructureCheck {
  public:
   explicit StructureCheck(const Schedule& schedule)
       : schedule_(schedule),
         done_(static_cast<size_t>(schedule.num_stages) * schedule.num_microbatches),
         gradients_done_(schedule.num_stages, 0),
-        reduced_(schedule.num_stages, false) {}
+        collectives_(schedule.num_stages) {}
 
   Status Run() {
     for (int rank = 0; rank < schedule_.num_ranks; ++rank) {
@@ -55,7 +62,8 @@ class StructureCheck {
       return "sends and receives follow from the compute actions; leave them out";
     }
     if (action.stage.value < 0 || action.stage.value >= schedule_.num_stages) {
-      return fmt::format("there are {} stages, numbered from 0", schedule_.num_stages);
+      return fmt::format("no row runs stage {}; leave it out, or add the stage's compute actions",
+                         action.stage);
     }
     if (schedule_.RankOf(action.stage) != rank) {
       return fmt::format("stage {} is placed on rank {}; keep each stage on one rank", action.stage,
@@ -94,8 +102,9 @@ class StructureCheck {
     if (schedule_.forward_only && action.kind != ActionKind::kForward) {
       return "a forward-only schedule has no backward";
     }
-    const std::string forward = fmt::format("{}F{}", action.stage, action.microbatch);
-    const std::string input = fmt::format("{}I{}", action.stage, action.microbatch);
+    if (collectives_[action.stage.value].resharded) {
+      return fmt::format("it stands after {0}RESHARD; put {0}UNSHARD between them", action.stage);
+    }
     Done& done = At(action);
     switch (action.kind) {
       case ActionKind::kForward:
@@ -103,7 +112,8 @@ class StructureCheck {
       case ActionKind::kBackwardInput:
       case ActionKind::kBackward:
         if (!done.forward) {
-          return fmt::format("it stands before {}, whose activations it needs", forward);
+          return fmt::format("it stands before {}F{}, whose activations it needs", action.stage,
+                             action.microbatch);
         }
         if (std::exchange(done.input, true)) {
           return "this microbatch's input gradient stands here a second time";
@@ -113,13 +123,14 @@ class StructureCheck {
         }
         return "";
       default:
-        return WeightReason(action, done, input);
+        return WeightReason(action, done);
     }
   }
 
-  std::string WeightReason(const Action& action, Done& done, const std::string& input) {
+  std::string WeightReason(const Action& action, Done& done) {
     if (!done.input) {
-      return fmt::format("it stands before {}; weight gradients come after it", input);
+      return fmt::format("it stands before {}I{}; weight gradients come after it", action.stage,
+                         action.microbatch);
     }
     if (done.weight) {
       return "this microbatch's weight gradient stands here a second time";
@@ -144,15 +155,32 @@ class StructureCheck {
   }
 
   std::string CollectiveReason(const Action& action) {
-    if (action.kind != ActionKind::kReduceGrad) {
-      return "";
+    StageCollectives& stage = collectives_[action.stage.value];
+    switch (action.kind) {
+      case ActionKind::kUnshard:
+        stage.resharded = false;
+        return std::exchange(stage.unsharded, true)
+                   ? fmt::format(
+                         "the stage's parameters are gathered already; leave it out, or "
+                         "put {}RESHARD before it",
+                         action.stage)
+                   : "";
+      case ActionKind::kReshard:
+        stage.resharded = true;
+        return std::exchange(stage.unsharded, false)
+                   ? ""
+                   : fmt::format(
+                         "the stage's parameters are not gathered; leave it out, or put "
+                         "{}UNSHARD before it",
+                         action.stage);
+      default:
+        if (std::exchange(stage.reduced, true)) {
+          return "this stage's gradients are reduced a second time";
+        }
+        return gradients_done_[action.stage.value] == schedule_.MicrobatchesPerDirection()
+                   ? ""
+                   : fmt::format("stage {} still has weight gradients after it", action.stage);
     }
-    if (std::exchange(reduced_[action.stage.value], char{1})) {
-      return "this stage's gradients are reduced a second time";
-    }
-    return gradients_done_[action.stage.value] == schedule_.MicrobatchesPerDirection()
-               ? ""
-               : fmt::format("stage {} still has weight gradients after it", action.stage);
   }
 
   Status Complete() const {
@@ -178,10 +206,10 @@ class StructureCheck {
   }
 
   const Schedule& schedule_;
-  std::vector<Done> done_;           // [stage][microbatch]
-  std::vector<int> gradients_done_;  // per stage
-  std::vector<char> reduced_;        // per stage
-  std::set<int32_t> pairs_;          // of the rank at hand, so far
+  std::vector<Done> done_;                     // [stage][microbatch]
+  std::vector<int> gradients_done_;            // per stage
+  std::vector<StageCollectives> collectives_;  // per stage
+  std::set<int32_t> pairs_;                    // of the rank at hand, so far
 };
 
 Status CheckShape(const Schedule& s) {

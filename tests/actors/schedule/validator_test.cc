@@ -43,11 +43,25 @@ TEST(Validator, NamesRowCellAndReason) {
       {"0F0,0I0,0W0/1of2\n", "lacks W (all parts) of microbatch 0"},
       {"0F0,0REDUCE_GRAD,0B0\n", "row 1, cell 2 (0REDUCE_GRAD): stage 0 still has"},
       {"0F0,0B0,0REDUCE_GRAD,0REDUCE_GRAD\n", "reduced a second time"},
+      {"0F0,0B0,5UNSHARD\n",
+       "row 1, cell 3 (5UNSHARD): no row runs stage 5; leave it out, or add the stage's compute"},
+      {"0F0,0B0,0RESHARD\n",
+       "row 1, cell 3 (0RESHARD): the stage's parameters are not gathered; leave it out, or put "
+       "0UNSHARD before it"},
+      {"0UNSHARD,0UNSHARD,0F0,0B0\n",
+       "row 1, cell 2 (0UNSHARD): the stage's parameters are gathered already; leave it out, or "
+       "put 0RESHARD before it"},
+      {"0UNSHARD,0F0,0RESHARD,0B0\n",
+       "row 1, cell 4 (0B0): it stands after 0RESHARD; put 0UNSHARD between them"},
       {"0F0,1UNSHARD,0B0\n1F0,1B0\n", "row 1, cell 2 (1UNSHARD): stage 1 is placed on rank 1"},
   };
   for (const auto& [csv, reason] : cases) {
     EXPECT_THAT(Refusal(csv), HasSubstr(reason)) << csv;
   }
+}
+
+TEST(Validator, TakesParametersThatAreGatheredAndDropped) {
+  EXPECT_EQ(Refusal("0UNSHARD,0F0,0RESHARD,0UNSHARD,0B0,0RESHARD,0REDUCE_GRAD\n"), "valid");
 }
 
 TEST(Validator, RefusesSendsAndReceives) {
@@ -69,8 +83,12 @@ TEST(Validator, TakesAPairForOneForwardAndOneBackward) {
   EXPECT_EQ(Refusal("0F0,(0F1;0I0)OVERLAP_F_B,0W0,0B1\n"), "valid");
   EXPECT_THAT(Refusal("0F0,(0B0;0F1)OVERLAP_F_B,0B1\n"), HasSubstr(kWhy));
   EXPECT_THAT(Refusal("0F0,(0F1;0F2)OVERLAP_F_B,0B0,0B1,0B2\n"), HasSubstr(kWhy));
-  EXPECT_THAT(Refusal("0F0,(0F1;0I0;0W0)OVERLAP_F_B,0B1\n"), HasSubstr(kWhy));
-  EXPECT_THAT(Refusal("(0F0)OVERLAP_F_B,0B0\n"), HasSubstr("torn apart"));
+  Schedule three = *ParseCsv("0F0,(0F1;0I0)OVERLAP_F_B,0W0,0B1\n", "three");
+  three.ranks[0][3].pair = three.ranks[0][2].pair;
+  EXPECT_THAT(Validate(three).error().message, HasSubstr(kWhy));
+  Schedule one = *ParseCsv("0F0,0B0\n", "one");
+  one.ranks[0][0].pair = 0;
+  EXPECT_THAT(Validate(one).error().message, HasSubstr("torn apart"));
 }
 
 TEST(Validator, CountsBothDirections) {
