@@ -76,8 +76,7 @@ class NoisyCell {
 CostModel CostModel::Uniform(const Schedule& schedule, const StageCost& whole_share,
                              int64_t link_latency_ns) {
   CostModel costs{.stages = {}, .link_latency_ns = link_latency_ns};
-  for (int stage = 0; stage < schedule.num_stages; ++stage) {
-    const double share = schedule.StageShare(StageId(stage));
+  for (const double share : schedule.StageShares()) {
     const auto part = [share](int64_t whole_ns) {
       return whole_ns < 0 ? whole_ns : std::llround(static_cast<double>(whole_ns) * share);
     };

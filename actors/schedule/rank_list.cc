@@ -1,6 +1,7 @@
 #include "actors/schedule/rank_list.h"
 
 #include <algorithm>
+#include <ranges>
 
 #include "actors/schedule/activations.h"
 
@@ -58,18 +59,20 @@ RankList::RankList(const Schedule& schedule, Rank rank, const ExecutionPolicy& p
 }
 
 void RankList::AddStages() {
-  for (const StageId stage : schedule_->StagesOf(rank_)) {
+  const std::vector<StageId> held = schedule_->StagesOf(rank_);
+  const double share = held.empty() ? 1 : schedule_->StageShare(held.front());
+  stages_.reserve(held.size());
+  for (const StageId stage : held) {
     stages_.push_back({.stage = stage,
                        .first_microbatch = schedule_->FirstMicrobatch(stage).value,
                        .is_first = schedule_->IsFirstStage(stage),
                        .is_last = schedule_->IsLastStage(stage),
-                       .share = schedule_->StageShare(stage),
+                       .share = share,
                        .direction = schedule_->DirectionOf(stage)});
   }
-  for (Stage& stage : stages_) {
-    stage.deeper_chunks = static_cast<int>(std::ranges::count_if(stages_, [&](const Stage& other) {
-      return other.direction == stage.direction && other.stage > stage.stage;
-    }));
+  std::vector<int> deeper(static_cast<size_t>(schedule_->num_directions), 0);
+  for (Stage& stage : std::views::reverse(stages_)) {
+    stage.deeper_chunks = deeper[static_cast<size_t>(stage.direction)]++;
   }
 }
 
@@ -126,10 +129,9 @@ void RankList::LinkPairs() {
 }
 
 int RankList::StageIndex(StageId stage) const {
-  for (size_t i = 0; i < stages_.size(); ++i) {
-    if (stages_[i].stage == stage) return static_cast<int>(i);
-  }
-  return -1;
+  const auto found = std::ranges::lower_bound(stages_, stage, {}, &Stage::stage);
+  return found != stages_.end() && found->stage == stage ? static_cast<int>(found - stages_.begin())
+                                                         : -1;
 }
 
 int RankList::CellIndex(StageId stage, MicrobatchId microbatch) const {

@@ -70,7 +70,7 @@ class RankList {
   DataArrival data() const { return data_; }
   double held_for_weight() const { return held_for_weight_; }
   const std::vector<Entry>& entries() const { return entries_; }
-  const std::vector<Stage>& stages() const { return stages_; }
+  const std::vector<Stage>& stages() const { return stages_; }  // ascending
   // lane → its entries' indices.
   const std::vector<std::vector<int32_t>>& lanes() const { return lanes_; }
   int microbatches_per_stage() const { return microbatches_per_stage_; }

@@ -31,6 +31,17 @@ double Schedule::StageShare(StageId stage) const {
   return static_cast<double>(num_directions) / static_cast<double>(held);
 }
 
+std::vector<double> Schedule::StageShares() const {
+  std::vector<int> held(static_cast<size_t>(num_ranks), 0);
+  for (const Rank rank : placement) ++held[static_cast<size_t>(rank.value)];
+  std::vector<double> shares;
+  shares.reserve(placement.size());
+  for (const Rank rank : placement) {
+    shares.push_back(static_cast<double>(num_directions) / held[static_cast<size_t>(rank.value)]);
+  }
+  return shares;
+}
+
 std::optional<Transfer> OutputOf(const Schedule& schedule, const Action& action) {
   const bool forward = action.kind == ActionKind::kForward;
   const bool input_gradient =

@@ -48,6 +48,7 @@ struct Schedule {
   std::vector<StageId> StagesOf(Rank rank) const;
   // Share of a rank that one of its stages is: 1 over the model chunks that it holds per direction.
   double StageShare(StageId stage) const;
+  std::vector<double> StageShares() const;  // of every stage
 };
 
 // A message, or hand-over on one rank, between two compute actions.

@@ -108,8 +108,8 @@ Result<std::vector<StageTimes>> StageTimesOf(const UserCosts& costs, const Sched
   const bool halves = HasHalves(schedule);
   const auto chain = static_cast<size_t>(schedule.StagesPerDirection());
   if (costs.stages.empty()) {
-    for (int stage = 0; stage < schedule.num_stages; ++stage) {
-      stages.push_back(Share(costs.whole_share, schedule.StageShare(StageId(stage))));
+    for (const double share : schedule.StageShares()) {
+      stages.push_back(Share(costs.whole_share, share));
     }
     return stages;
   }

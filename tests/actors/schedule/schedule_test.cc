@@ -59,5 +59,16 @@ TEST(ScheduleTopology, SeparatesTwoDirections) {
   EXPECT_DOUBLE_EQ(schedule.StageShare(StageId(0)), 1.0);
 }
 
+TEST(ScheduleTopology, SharesARankAmongItsStages) {
+  const Schedule schedule{
+      .num_ranks = 3, .num_stages = 5, .num_microbatches = 1, .placement = LoopPlacement(2, 5)};
+  const std::vector<double> shares = schedule.StageShares();
+  ASSERT_EQ(shares.size(), 5U);
+  for (int stage = 0; stage < schedule.num_stages; ++stage) {
+    EXPECT_DOUBLE_EQ(shares[static_cast<size_t>(stage)], stage % 2 == 0 ? 1.0 / 3 : 0.5);
+    EXPECT_DOUBLE_EQ(schedule.StageShare(StageId(stage)), shares[static_cast<size_t>(stage)]);
+  }
+}
+
 }  // namespace
 }  // namespace troupe
