@@ -54,7 +54,8 @@ constexpr std::array<KnownSchedule, 13> kKnown = {{
       .constraint = kAnyShape,
       .bubble = "(p-1)(f+b+w)/v",
       .peak = "m",
-      .messages = "2(pv-1)"},
+      .messages = "2(pv-1)",
+      .note = "backwards ascend, where the paper's descend: same times, one worker's bits"},
      FillLoopedBreadthFirst},
     {{.name = "zb-h1",
       .aliases = {"zb1p"},
@@ -187,6 +188,11 @@ std::string RefuseByTable(const ScheduleInfo& info, const ScheduleSpec& spec) {
                        spec.num_microbatches);
   }
   const int chunks = spec.chunks_per_rank;
+  if (const int64_t stages = int64_t{spec.num_ranks} * chunks * info.parameter_replicas;
+      stages > kStagesMax) {
+    return fmt::format("{} ranks of {} model chunks make {} stages, more than {}; take fewer",
+                       spec.num_ranks, chunks, stages, kStagesMax);
+  }
   if (info.chunks_max == info.chunks_min && chunks != info.chunks_min) {
     return fmt::format(
         "it holds {0} model chunk{1} a rank, not {2}; set virtual_stages to {0} or leave it out",

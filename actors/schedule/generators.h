@@ -43,6 +43,7 @@ struct ScheduleInfo {
   std::string_view bubble;    // as time; makespan unless it says span
   std::string_view peak;      // most activations of a rank, in microbatches of its whole share
   std::string_view messages;  // between ranks, a microbatch, Forward and backward together
+  std::string_view note{};    // where the order is not its paper's; "" where it is
 };
 std::span<const ScheduleInfo> KnownSchedules();
 

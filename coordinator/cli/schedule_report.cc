@@ -224,6 +224,15 @@ std::string ChunksText(const ScheduleInfo& info) {
                      info.chunks_min == 1 ? "" : "s", info.chunks_default);
 }
 
+// What the list says of `auto`, which has no order of its own.
+constexpr std::string_view kAutoNote =
+    "fastest by simulation of those with one copy of the weights, also guided and free-run";
+std::string AutoConstraint() { return fmt::format("any p, any m, pm <= {}", kChoiceMax); }
+std::string AutoPeak() {
+  return fmt::format("at most --memory-limit, unless given {:g}p",
+                     DefaultActivationLimit(1000) / 1000);
+}
+
 std::string ListText() {
   std::string text =
       "p ranks, rank r, m microbatches, v chunks a rank, groups of N; f, b, w: time of Forward, "
@@ -241,13 +250,15 @@ std::string ListText() {
                             : "");
     text += fmt::format("  bubble       {}\n  activations  {}\n  messages     {} a microbatch\n",
                         info.bubble, info.peak, info.messages);
+    if (!info.note.empty()) text += fmt::format("  note         {}\n", info.note);
   }
-  return text +
-         fmt::format(
-             "\n{}\n  the fastest of those with one copy of the weights, also guided and free-run, "
-             "by\n  simulation with the costs given, that holds no more than --memory-limit\n"
-             "  (unless given {:g} p)\n",
-             kAutoSchedule, DefaultActivationLimit(1000) / 1000);
+  return text + fmt::format("\n{}\n  shape        {}\n  activations  {}\n  note         {}\n",
+                            kAutoSchedule, AutoConstraint(), AutoPeak(), kAutoNote);
+}
+
+// An empty text is a fact that the schedule has not.
+ordered_json OrNull(std::string_view text) {
+  return text.empty() ? ordered_json(nullptr) : ordered_json(text);
 }
 
 std::string ListJson() {
@@ -270,8 +281,23 @@ std::string ListJson() {
          {"parameter_replicas", info.parameter_replicas},
          {"bubble", info.bubble},
          {"peak_activations", info.peak},
-         {"messages_per_microbatch", info.messages}});
+         {"messages_per_microbatch", info.messages},
+         {"note", OrNull(info.note)}});
   }
+  // `auto` has the keys of the others; null is what the order that it takes decides.
+  json["schedules"].push_back({{"name", kAutoSchedule},
+                               {"aliases", ordered_json::array()},
+                               {"constraint", AutoConstraint()},
+                               {"placement", nullptr},
+                               {"chunks_default", nullptr},
+                               {"chunks_min", nullptr},
+                               {"chunks_max", nullptr},
+                               {"has_groups", false},
+                               {"parameter_replicas", 1},
+                               {"bubble", nullptr},
+                               {"peak_activations", AutoPeak()},
+                               {"messages_per_microbatch", nullptr},
+                               {"note", kAutoNote}});
   return Dumped(json);
 }
 

@@ -95,6 +95,8 @@ TEST(Generators, RefuseWithTheRuleAndAWayOut) {
        "at least 2 model chunks a rank, not 1; set virtual_stages to 2"},
       {{.name = "looped-bfs", .num_ranks = 2, .num_microbatches = 2, .chunks_per_rank = -1},
        "at least 1 model chunk a rank, not -1"},
+      {{.name = "looped-bfs", .num_ranks = 1 << 14, .num_microbatches = 1, .chunks_per_rank = 3},
+       "16384 ranks of 3 model chunks make 49152 stages, more than 32768; take fewer"},
       {{.name = "zb-v", .num_ranks = 2, .num_microbatches = 4, .group = 2},
        "it takes no groups of microbatches; leave the group out"},
       {{.name = "interleaved", .num_ranks = 4, .num_microbatches = 10},

@@ -191,8 +191,35 @@ TEST(ScheduleReport, TheListNamesWhatThereIs) {
                             "peak_activations", "messages_per_microbatch", "parameter_replicas"}) {
       EXPECT_TRUE(one.contains(key)) << one["name"] << key;
     }
+    EXPECT_THAT(text, HasSubstr("\n" + one["name"].get<std::string>())) << "both lists have it";
   }
   EXPECT_FALSE(ScheduleList(ScheduleOutput::kSvg).ok());
+}
+
+TEST(ScheduleReport, BothListsHaveAuto) {
+  const std::string text = *ScheduleList(ScheduleOutput::kText);
+  const json list = json::parse(*ScheduleList(ScheduleOutput::kJson))["schedules"];
+  const json& chosen = list.back();
+  EXPECT_EQ(chosen["name"], "auto");
+  EXPECT_EQ(chosen["parameter_replicas"], 1);
+  EXPECT_EQ(chosen["peak_activations"], "at most --memory-limit, unless given 1.5p");
+  EXPECT_TRUE(chosen["placement"].is_null()) << "the order that it takes has one";
+  const std::string of_auto = text.substr(text.find("\nauto\n"));
+  for (const char* fact : {"constraint", "peak_activations", "note"}) {
+    EXPECT_THAT(of_auto, HasSubstr(chosen[fact].get<std::string>()));
+  }
+  for (const auto& [key, value] : list.front().items()) EXPECT_TRUE(chosen.contains(key)) << key;
+}
+
+TEST(ScheduleReport, TheListSaysWhichWayBreadthFirstRunsBack) {
+  const json list = json::parse(*ScheduleList(ScheduleOutput::kJson))["schedules"];
+  std::string note;
+  for (const json& one : list) {
+    if (one["name"] == "looped-bfs") note = one["note"];
+  }
+  EXPECT_THAT(note, HasSubstr("backwards ascend"));
+  EXPECT_THAT(*ScheduleList(ScheduleOutput::kText), HasSubstr("\n  note         " + note + "\n"));
+  EXPECT_TRUE(list.front()["note"].is_null());
 }
 
 }  // namespace
