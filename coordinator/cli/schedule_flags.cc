@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+#include <limits>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -20,20 +22,31 @@ struct Plain<std::optional<T>> {
   using Type = T;
 };
 
-// A titled part of --help. CLI11 says of a bad number only that it cannot be converted.
+// A titled part of --help. CLI11 says of a bad number only that it cannot be converted, and takes a
+// leading 0 for octal.
 class Group {
  public:
   Group(CLI::App* verb, std::string title) : verb_(verb), title_(std::move(title)) {}
 
-  template <typename T>
-  void Add(const std::string& flag, T& target, const std::string& text) const {
-    using Value = typename Plain<T>::Type;
+  template <typename T, typename Value = typename Plain<T>::Type>
+  void Add(
+      const std::string& flag, T& target, const std::string& text,
+      [[maybe_unused]] std::type_identity_t<Value> most = std::numeric_limits<Value>::max()) const {
     CLI::Option* option = verb_->add_option(flag, target, text)->group(title_);
     if constexpr (std::is_integral_v<Value>) {
       option->check(CLI::Validator(
-          [](std::string& given) {
-            const bool whole = given.find_first_not_of("0123456789") == std::string::npos;
-            return whole && !given.empty() ? "" : fmt::format("{}: use a whole number", given);
+          [most](std::string& given) -> std::string {
+            Value number = 0;
+            const char* const end = given.data() + given.size();
+            const auto [read, code] = std::from_chars(given.data(), end, number);
+            if (code == std::errc::invalid_argument || read != end || given.front() == '-') {
+              return fmt::format("{}: use a whole number", given);
+            }
+            if (code == std::errc::result_out_of_range || number > most) {
+              return fmt::format("{}: use a whole number up to {}", given, most);
+            }
+            given = fmt::format("{}", number);
+            return "";
           },
           ""));
     } else if constexpr (std::is_floating_point_v<Value>) {
@@ -75,7 +88,7 @@ void AddNoise(CLI::App* verb, ScheduleOptions& options) {
             "RATE,SIZE: that share of Forwards and input gradients takes SIZE Forwards more");
   group.Add("--straggler", options.straggler, "RANK,FACTOR: all of a rank takes FACTOR times");
   group.Add("--seed", options.seed, "0; schedules with the same stages meet the same noise");
-  group.Add("--samples", options.samples, "1; figures are means over so many steps");
+  group.Add("--samples", options.samples, "1; figures are means over so many steps", kSamplesMax);
 }
 
 void AddExecution(CLI::App* verb, ScheduleOptions& options) {
@@ -88,7 +101,7 @@ void AddExecution(CLI::App* verb, ScheduleOptions& options) {
   group.Add("--memory-limit", options.memory_limit,
             "microbatches' activations a rank: of free-run (1.5 P) and the lower bound");
   group.Add("--weight-parts", execution.weight_parts,
-            "parts of a weight gradient; 1, in free-run 4");
+            "parts of a weight gradient; 1, in free-run 4", kWeightPartsMax);
   group.Add("--pairs", execution.pairs, "overlapped pairs: eager or fused");
   group.Add("--backward-output", execution.backward_output,
             "a whole backward sends its gradient at its end, or after its input half: input");
@@ -102,11 +115,13 @@ void AddScheduleFlags(CLI::App* verb, ScheduleOptions& options) {
   verb->add_option("name", options.names, "NAME, FILE.csv, or: compare NAME NAME …");
   verb->add_flag("--list", options.list, "the names, with constraint, placement and formulas");
   const Group shape(verb, "Options");
-  shape.Add("--stages", options.ranks, "ranks of the pipeline");
-  shape.Add("--microbatches", options.microbatches, "a step, of both directions together");
-  shape.Add("--chunks", options.chunks, "model chunks a rank");
+  shape.Add("--stages", options.ranks, "ranks of the pipeline", kRanksMax);
+  shape.Add("--microbatches", options.microbatches, "a step, of both directions together",
+            kMicrobatchesMax);
+  shape.Add("--chunks", options.chunks, "model chunks a rank", kStagesMax);
   shape.Add("--group", options.group,
-            "interleaved: microbatches that a chunk takes before the next one's turn");
+            "interleaved: microbatches that a chunk takes before the next one's turn",
+            kMicrobatchesMax);
   shape.Add("-o,--output", options.output, "text, json, csv or svg");
   shape.Add("--dialect", options.dialect, "of csv: troupe or pytorch");
   verb->add_flag("--with-communication", options.with_communication, "csv with sends and receives");

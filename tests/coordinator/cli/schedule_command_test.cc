@@ -105,5 +105,36 @@ TEST(ScheduleCommand, WhatIsWrongIsASentenceAndTwo) {
   }
 }
 
+TEST(ScheduleCommand, ANumberThatIsTooLargeIsRefusedByItsFlag) {
+  const std::pair<std::string, std::string> flags[] = {{"--seed", "18446744073709551615"},
+                                                       {"--stages", "16384"},
+                                                       {"--microbatches", "1048576"},
+                                                       {"--chunks", "32768"},
+                                                       {"--group", "1048576"},
+                                                       {"--samples", "1000000"},
+                                                       {"--weight-parts", "64"}};
+  for (const auto& [flag, most] : flags) {
+    for (const char* number : {"99999999999", "18446744073709551616", "340282366920938463463"}) {
+      if (flag == "--seed" && std::string(number).size() < 20) continue;
+      const ShellResult result = Schedule("1f1b " + flag + " " + number + " 2>&1");
+      EXPECT_EQ(result.exit_code, 2) << flag << " " << number;
+      EXPECT_THAT(result.output,
+                  HasSubstr(flag + ": " + number + ": use a whole number up to " + most));
+    }
+  }
+  EXPECT_EQ(Schedule("1f1b --stages 2 --microbatches 2 --seed 18446744073709551615").exit_code, 0);
+  const ShellResult endless = Schedule("1f1b --stages 2 --microbatches 2 --comm 1e999 2>&1");
+  EXPECT_EQ(endless.exit_code, 2);
+  EXPECT_THAT(endless.output, HasSubstr("--comm inf: use a time from 0 to"));
+}
+
+TEST(ScheduleCommand, ALeadingZeroIsNotOctal) {
+  const auto json = nlohmann::json::parse(
+      Schedule("1f1b --stages 08 --microbatches 010 -o json").output, nullptr, false);
+  ASSERT_TRUE(json.is_object());
+  EXPECT_EQ(json["ranks"], 8);
+  EXPECT_EQ(json["microbatches"], 10);
+}
+
 }  // namespace
 }  // namespace troupe
