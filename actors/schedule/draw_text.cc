@@ -13,22 +13,6 @@ namespace {
 constexpr int kFewestColumns = 40;
 constexpr int kPercentWidth = 8;  // "|  12.3%"
 
-// Colours of the 256-colour palette, readable under black text; the paler for every second chunk.
-int AnsiBackground(ActionKind kind, bool pale) {
-  switch (kind) {
-    case ActionKind::kForward:
-      return pale ? 153 : 111;  // blue
-    case ActionKind::kBackwardInput:
-      return pale ? 159 : 80;  // cyan
-    case ActionKind::kBackwardWeight:
-      return pale ? 157 : 114;  // green
-    case ActionKind::kBackward:
-      return pale ? 115 : 72;  // teal
-    default:
-      return 179;  // communication: amber
-  }
-}
-
 struct Scale {
   int64_t origin_ns = 0;
   int64_t length_ns = 0;
@@ -86,31 +70,28 @@ class PanelRows {
     return num_short * 20 <= num_bars;
   }
 
-  std::string Row(int rank, bool labelled, bool color) const {
+  std::string Row(int rank, bool labelled) const {
     const auto& bars = rows_[static_cast<size_t>(rank)];
-    return labelled ? LabelledRow(bars, color) : DensityRow(bars);
+    return labelled ? LabelledRow(bars) : DensityRow(bars);
   }
   int num_ranks() const { return num_ranks_; }
 
  private:
   bool IsOdd(const Action& action) const { return chunks_.Of(action) % 2 == 1; }
 
-  // The bar's label cut or filled to its width: "F3---", "F", or in colour " 3   ".
-  std::string BarText(const Action& action, int width, bool color) const {
-    const std::string number =
-        HasMicrobatch(action.kind) ? fmt::format("{}", action.microbatch) : std::string();
+  // The bar's label cut or filled to its width: "F3---" or "F".
+  std::string BarText(const Action& action, int width) const {
     const std::string letters = LettersOf(action.kind, IsOdd(action));
-    std::string label = color ? number : letters + number;
+    std::string label = letters;
+    if (HasMicrobatch(action.kind)) label += fmt::format("{}", action.microbatch);
     if (static_cast<int>(label.size()) > width) {
-      label = color ? std::string() : letters.substr(0, 1);  // a cut number would be a wrong one
+      label = letters.substr(0, 1);  // a cut number would be a wrong one
     }
-    label.resize(static_cast<size_t>(width), color ? ' ' : '-');
-    return color ? fmt::format("\x1b[48;5;{};38;5;16m{}\x1b[0m",
-                               AnsiBackground(action.kind, IsOdd(action)), label)
-                 : label;
+    label.resize(static_cast<size_t>(width), '-');
+    return label;
   }
 
-  std::string LabelledRow(const std::vector<Bar>& bars, bool color) const {
+  std::string LabelledRow(const std::vector<Bar>& bars) const {
     std::string row;
     int column = 0;
     for (const Bar& bar : bars) {
@@ -118,7 +99,7 @@ class PanelRows {
       const int end = scale_.ColumnOf(bar.end_ns);
       if (end > start) {
         row.append(static_cast<size_t>(start - column), '.');
-        row += BarText(bar.action, end - start, color);
+        row += BarText(bar.action, end - start);
         column = end;
       }
     }
@@ -166,14 +147,12 @@ class PanelRows {
   Scale scale_{};
 };
 
-std::string Legend(const std::vector<PanelRows>& panels, bool color, bool labelled) {
+std::string Legend(const std::vector<PanelRows>& panels, bool labelled) {
   std::string legend;
   for (int i = 0; i < kNumActionKinds; ++i) {
     const auto kind = static_cast<ActionKind>(i);
     if (std::ranges::none_of(panels, [kind](const PanelRows& p) { return p.has(kind); })) continue;
-    legend += color ? fmt::format("  \x1b[48;5;{}m  \x1b[0m {}", AnsiBackground(kind, false),
-                                  KindName(kind))
-                    : fmt::format("  {} {}", KindLetters(kind), KindName(kind));
+    legend += fmt::format("  {} {}", KindLetters(kind), KindName(kind));
   }
   legend += "  . idle";
   if (!labelled) legend += "  = several in turn";
@@ -187,7 +166,7 @@ std::string Legend(const std::vector<PanelRows>& panels, bool color, bool labell
     chunks = chunks || (several && !panel.chunks().directions);
   }
   if (directions || chunks) {
-    legend += fmt::format("  {}: {}{}{}", color ? "paler" : "lower case",
+    legend += fmt::format("  lower case: {}{}{}",
                           !chunks          ? ""
                           : num_chunks > 2 ? "odd chunks"
                                            : "chunk 1",
@@ -220,8 +199,7 @@ std::string DrawText(const std::vector<Panel>& panels, const TextOptions& option
     const std::vector<double> bubbles = BubbleByRank(panels[i].timeline);
     for (int rank = 0; rank < drawn[i].num_ranks(); ++rank) {
       text += fmt::format("{:>{}}{}| {:5.1f}%\n", fmt::format("rank {} |", rank), label_width,
-                          drawn[i].Row(rank, labelled, options.color),
-                          100 * bubbles[static_cast<size_t>(rank)]);
+                          drawn[i].Row(rank, labelled), 100 * bubbles[static_cast<size_t>(rank)]);
     }
   }
   if (!options.relative_costs && panels.size() == 1) {
@@ -229,7 +207,7 @@ std::string DrawText(const std::vector<Panel>& panels, const TextOptions& option
     text += fmt::format("makespan {:.3f} ms, bubble {:.1f} % of it\n",
                         static_cast<double>(idle.makespan_ns) / 1e6, 100 * idle.bubble_makespan);
   }
-  return text + Legend(drawn, options.color && labelled, labelled);
+  return text + Legend(drawn, labelled);
 }
 
 std::string DrawText(const Timeline& timeline, const TextOptions& options) {

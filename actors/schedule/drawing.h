@@ -22,7 +22,6 @@ struct TimeUnit {
 
 struct TextOptions {
   int columns = 100;            // widest line
-  bool color = false;           // ANSI backgrounds in place of letters
   bool relative_costs = false;  // the bars' times are no seconds: no makespan is told
 };
 

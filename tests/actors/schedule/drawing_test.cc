@@ -64,13 +64,6 @@ TEST(DrawText, SaysSeveralInTurnWhereBarsAreTooShort) {
   EXPECT_THAT(text, HasSubstr("rank 15 |....."));
 }
 
-TEST(DrawText, ColoursInPlaceOfLetters) {
-  const std::string text = DrawText(Planned("gpipe", 2, 4), {.color = true});
-  EXPECT_EQ(Count(text, "\x1b[48;5;111;"), 8U);
-  EXPECT_EQ(Count(text, "\x1b[0m"), 16U + 2U);
-  EXPECT_THAT(text, Not(HasSubstr("F0")));
-}
-
 // Lower case for a rank's second chunk; parts of a weight gradient in a row are one bar.
 TEST(DrawText, TellsChunksAndDirectionsApart) {
   // 12.5 ms over 75 columns: 3 a half.
