@@ -107,12 +107,14 @@ bool ForwardsJump(const ExecutionPolicy& policy) {
 }
 
 int HandOversOn(const Schedule& schedule, const ExecutionPolicy& policy, Rank rank) {
-  int bound = 0;
-  for (const StageId stage : schedule.StagesOf(rank)) {
-    const bool folds = !schedule.IsLastStage(stage) && schedule.RankOf(stage.Next()) == rank;
-    if (folds) bound += 2 * HeldByStage(schedule, policy, stage);  // activations and gradients
+  if (ForwardsJump(policy)) {
+    int bound = 0;
+    for (const StageId stage : schedule.StagesOf(rank)) {
+      const bool folds = !schedule.IsLastStage(stage) && schedule.RankOf(stage.Next()) == rank;
+      if (folds) bound += 2 * HeldByStage(schedule, policy, stage);  // activations and gradients
+    }
+    return bound;
   }
-  if (ForwardsJump(policy)) return bound;
   int lying = 0;
   int most = 0;
   for (const Action& action : schedule.ActionsOf(rank)) {

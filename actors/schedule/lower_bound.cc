@@ -44,8 +44,7 @@ Passage PassageOf(const Schedule& shape, const CostModel& costs) {
 
 int64_t WorkNs(const StageCost& cost, bool forward_only) {
   const int64_t halves_ns = cost.backward_input_ns + cost.backward_weight_ns;
-  const int64_t whole_ns = cost.backward_ns < 0 ? halves_ns : cost.backward_ns;
-  return cost.forward_ns + (forward_only ? 0 : std::min(halves_ns, whole_ns));
+  return cost.forward_ns + (forward_only ? 0 : std::min(halves_ns, cost.WholeBackwardNs()));
 }
 
 // The longest that the rank can run Forwards before its first backward: the costliest ones, as many
