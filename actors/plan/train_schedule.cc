@@ -26,6 +26,13 @@ Result<Schedule> ListsOf(const proto::Parallelism& spec, int num_ranks, int num_
                      "parallelism.pp = {} and {} microbatches a step: change the one or the other",
                      read->num_ranks, read->num_microbatches, num_ranks, num_microbatches);
   }
+  for (Rank rank{}; rank.value < num_ranks; rank = rank.Next()) {
+    if (!read->StagesOf(rank).empty()) continue;
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "parallelism.schedule_csv: row {} gives rank {} no stage: a job's ranks hold "
+                     "one or more each; leave the row out and lower parallelism.pp",
+                     rank.value + 1, rank);
+  }
   return read;
 }
 

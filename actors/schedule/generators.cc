@@ -269,9 +269,10 @@ Result<Schedule> Generate(const ScheduleSpec& given) {
     return MakeError(ErrorCode::kInvalidSpec, "schedule {}: {}", info.name, why);
   }
   std::vector<Rank> placement = PlacementOf(info.placement, spec.num_ranks, spec.chunks_per_rank);
+  const auto num_stages = static_cast<int>(placement.size());
   Schedule schedule{.name = spec.name,
                     .num_ranks = spec.num_ranks,
-                    .num_stages = static_cast<int>(placement.size()),
+                    .num_stages = num_stages,
                     .num_microbatches = spec.num_microbatches,
                     .num_directions = info.parameter_replicas,
                     .placement = std::move(placement),
@@ -282,9 +283,10 @@ Result<Schedule> Generate(const ScheduleSpec& given) {
 
 Schedule GenerateForwardOnly(int num_ranks, std::vector<Rank> placement, int num_microbatches) {
   CHECK(num_ranks >= 1 && num_microbatches >= 1 && !placement.empty());
+  const auto num_stages = static_cast<int>(placement.size());
   Schedule schedule{.name = "forward-only",
                     .num_ranks = num_ranks,
-                    .num_stages = static_cast<int>(placement.size()),
+                    .num_stages = num_stages,
                     .num_microbatches = num_microbatches,
                     .forward_only = true,
                     .placement = std::move(placement),

@@ -203,7 +203,7 @@ Decision NextAction(const RankProgress& progress) {
 }
 
 std::string Describe(const Blocked& blocked) {
-  const std::string waiting = ToString(blocked.waiting);
+  std::string waiting = ToString(blocked.waiting);
   switch (blocked.reason) {
     case BlockReason::kRunning:
       return fmt::format("{} waits for the action that rank {} runs", waiting, blocked.owed_by);

@@ -150,11 +150,13 @@ bool RankProgress::HasInputs(int32_t entry) const {
   const RankList::Entry& e = list_->entries()[static_cast<size_t>(entry)];
   if (!CellReady(e)) return false;
   for (int32_t i = 1; i <= e.followers; ++i) {
-    const RankList::Entry& follower = list_->entries()[static_cast<size_t>(entry + i)];
+    const RankList::Entry& follower =
+        list_->entries()[static_cast<size_t>(entry) + static_cast<size_t>(i)];
     // What an earlier action of the pair will have done by then is not waited for.
     uint8_t missing = follower.needs & static_cast<uint8_t>(~Bits(follower.cell));
     for (int32_t k = 0; k < i; ++k) {
-      const RankList::Entry& earlier = list_->entries()[static_cast<size_t>(entry + k)];
+      const RankList::Entry& earlier =
+          list_->entries()[static_cast<size_t>(entry) + static_cast<size_t>(k)];
       if (earlier.cell == follower.cell) missing &= static_cast<uint8_t>(~earlier.done);
       if (earlier.hand_over_cell == follower.cell) {
         missing &= static_cast<uint8_t>(~earlier.hand_over_bit);

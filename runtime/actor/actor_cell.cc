@@ -268,6 +268,7 @@ bool Scheduler::MayRestart(ActorCell* cell) {
 }
 
 void Scheduler::EndCell(ActorCell* cell, const Error* error) {
+  CHECK(cell != nullptr);
   if (cell == current_cell_ || cell->state == CellState::kRunning) {
     cell->ending = true;  // its handler is on the stack; Conclude ends it
     return;

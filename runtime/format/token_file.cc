@@ -9,7 +9,7 @@ namespace troupe {
 namespace {
 
 // llm.c's .bin: 256 int32 words {magic, version, count}, then the tokens.
-constexpr int64_t kHeaderBytes = 256 * 4;
+constexpr int64_t kHeaderBytes = int64_t{256} * 4;
 constexpr int32_t kMagicU16 = 20240520;
 constexpr int32_t kVersionU16 = 1;
 constexpr int32_t kMagicU32 = 20240801;

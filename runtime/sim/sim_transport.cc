@@ -9,7 +9,7 @@ namespace troupe {
 SimTransport::SimTransport(SimNetwork& network, Rank rank) : network_(network), rank_(rank) {}
 
 SimTransport::~SimTransport() {
-  Close(0);
+  SimTransport::Close(0);
   network_.transports_.erase(rank_);
 }
 

@@ -1,7 +1,7 @@
 // A folder as checkpoint.save_hf exports it loads in Hugging Face's transformers without a warning,
 // and computes what the weights that the run started from say. SKIPs where python3 has no
 // transformers; `TROUPE_PYTHON` names other interpreters to try, separated by colons (one
-// environment for each version). version).
+// environment for each version).
 #include <gtest/gtest.h>
 
 #include <algorithm>

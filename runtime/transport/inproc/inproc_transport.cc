@@ -11,7 +11,7 @@ class InprocTransport : public Transport {
  public:
   InprocTransport(InprocNetwork& network, Rank rank)
       : network_(network), rank_(rank), inbox_(network.InboxOf(rank)) {}
-  ~InprocTransport() override { Close(0); }
+  ~InprocTransport() override { InprocTransport::Close(0); }
 
   void SetHandlers(Handlers handlers) override { handlers_ = std::move(handlers); }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <random>
+#include <utility>
 
 #include "runtime/base/check.h"
 #include "runtime/base/clock.h"
@@ -57,7 +58,9 @@ UcxPeer& UcxLink::FindOrAdd(Rank rank) {
   const auto index = static_cast<size_t>(rank.value);
   if (index >= peers_.size()) peers_.resize(index + 1);
   auto& peer = peers_[index];
-  if (peer != nullptr && peer->state == PeerState::kDown) former_.push_back(std::move(peer));
+  if (peer != nullptr && peer->state == PeerState::kDown) {
+    former_.push_back(std::exchange(peer, nullptr));
+  }
   if (peer == nullptr) {
     peer = std::make_unique<UcxPeer>();
     peer->link = this;
@@ -202,7 +205,7 @@ void UcxLink::CheckPeers() {
   const int64_t since_ns = now_ns - last_check_ns_;
   if (since_ns < kCheckNs) return;
   last_check_ns_ = now_ns;
-  const bool late = since_ns > 2 * options_.heartbeat_ms * kMsNs;
+  const bool late = since_ns > 2 * kMsNs * options_.heartbeat_ms;
   for (auto& peer : peers_) {
     if (peer == nullptr || peer->state != PeerState::kUp) continue;
     if (late) peer->last_heard_ns += since_ns;  // U3: this rank did not run

@@ -1,0 +1,45 @@
+#include "actors/plan/train_schedule.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace troupe {
+namespace {
+
+using ::testing::HasSubstr;
+
+proto::Parallelism FromCsv(const std::string& csv) {
+  proto::Parallelism spec;
+  spec.set_schedule_actions(csv);
+  return spec;
+}
+
+TEST(TrainSchedule, TakesTheRowsOfAFileAsTheRanksLists) {
+  const auto train = TrainScheduleOf(FromCsv("0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n"), 2, 2);
+  ASSERT_TRUE(train.ok()) << train.error().message;
+  EXPECT_EQ(train->schedule.num_stages, 2);
+  EXPECT_TRUE(train->ascending);
+}
+
+TEST(TrainSchedule, RefusesAFileOfAnotherSize) {
+  const auto train = TrainScheduleOf(FromCsv("0F0,0B0\n1F0,1B0\n"), 2, 4);
+  ASSERT_FALSE(train.ok());
+  EXPECT_EQ(train.error().code, ErrorCode::kInvalidSpec);
+  EXPECT_THAT(train.error().message, HasSubstr("is for 2 ranks and 1 microbatches"));
+}
+
+TEST(TrainSchedule, RefusesARankWithoutAStage) {
+  const auto train = TrainScheduleOf(FromCsv("0F0,0B0\n\n1F0,1B0\n"), 3, 1);
+  ASSERT_FALSE(train.ok());
+  EXPECT_EQ(train.error().code, ErrorCode::kInvalidSpec);
+  EXPECT_THAT(train.error().message, HasSubstr("row 2 gives rank 1 no stage"));
+}
+
+TEST(TrainSchedule, RefusesMoreForwardsThanAJobMayHave) {
+  const auto train = TrainScheduleOf({}, 4, 1 << 30);
+  ASSERT_FALSE(train.ok());
+  EXPECT_THAT(train.error().message, HasSubstr("are too many; use at most"));
+}
+
+}  // namespace
+}  // namespace troupe
