@@ -18,13 +18,13 @@ using ::testing::HasSubstr;
 // `script` where shared memory is empty; names and System V segments that are still there two
 // seconds after it are its last lines, below "left:".
 testing::ShellResult Alone(const testing::TemporaryFolder& folder, const std::string& script) {
-  folder.Write("script",
-               "mount -t tmpfs tmpfs /dev/shm || exit 99\ncd " + folder.path() + "\n" + script + R"(
+  folder.Write("script", "mount -t tmpfs tmpfs /dev/shm || exit 99\ncd " + folder.path() + "\n" +
+                             script + R"sh(
 for i in $(seq 40); do
   left=$(ls -A /dev/shm; tail -n +2 /proc/sysvipc/shm); [ -z "$left" ] && break; sleep 0.05
 done
 echo "left:"; [ -z "$left" ] || echo "$left"
-)");
+)sh");
   return testing::Shell("unshare --ipc --mount sh " + folder.path() + "/script 2>&1");
 }
 
@@ -46,16 +46,19 @@ TEST(SharedMemory, NothingIsLeftHoweverARunEnds) {
     ASSERT_EQ(made.output, "left:\n");
     const auto run =
         Alone(folder, TROUPE_BINARY_DIR "/bin/troupe run job.yaml --set train.steps=" + c.steps +
-                          R"( --run-dir a >out 2>&1 &
+                          R"sh( --run-dir a >out 2>&1 &
 run=$!
 for i in $(seq 200); do grep -q '^step ' out && break; sleep 0.05; done
 agent=$(pgrep -P $run -f 'troupe worker'); rank=$(pgrep -P $agent | head -1)
-echo "mapped $(grep -cE '/dev/shm/|/SYSV' /proc/$rank/maps)") " + c.then + R"(wait $run;
-                                                                              echo "code $?") ");
-        EXPECT_THAT(run.output, HasSubstr(c.says))
-        << c.then;
-    EXPECT_THAT(run.output, ContainsRegex("mapped [1-9]"))
-        << "ranks share no memory that is looked at";
+echo "mapped $(grep -cE '/dev/shm/|/SYSV' /proc/$rank/maps)"
+)sh" + c.then + R"sh(
+wait $run; echo "code $?"
+)sh");
+    EXPECT_THAT(run.output, HasSubstr(c.says)) << c.then;
+    if (c.then != ":") {  // that run may have ended before anyone looked
+      EXPECT_THAT(run.output, ContainsRegex("mapped [1-9]"))
+          << "this looks at memory that no rank shares";
+    }
     EXPECT_THAT(run.output, EndsWith("left:\n")) << c.then;
   }
 }

@@ -1,5 +1,6 @@
 #include "coordinator/job/hf_model.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -26,9 +27,10 @@ batch: {micro_batch_size: 1, global_batch_size: 4, seq_len: 8}
 train: {steps: 20}
 )";
 
+std::string JobWith(std::string_view model) { return fmt::format("{}model: {}\n", kJob, model); }
+
 TEST(HfModelTest, TheFileFillsWhatTheJobLeavesOpen) {
-  const JobFolder small(std::string(kJob) +
-                        "model: {config: config.json, num_hidden_layers: 2, rope_theta: 1.0e4}\n");
+  const JobFolder small(JobWith("{config: config.json, num_hidden_layers: 2, rope_theta: 1.0e4}"));
   small.folder.Write("config.json", kConfig);
   const auto job = small.Load();
   ASSERT_TRUE(job.ok()) << job.error().message;
@@ -47,7 +49,7 @@ TEST(HfModelTest, TheFileFillsWhatTheJobLeavesOpen) {
 }
 
 TEST(HfModelTest, TokenIdsOfTheFileStayWhereTheyAreTokens) {
-  const JobFolder small(std::string(kJob) + "model: {config: config.json}\n");
+  const JobFolder small(JobWith("{config: config.json}"));
   small.folder.Write("config.json", kConfig);
   const auto job = small.Load();
   ASSERT_TRUE(job.ok()) << job.error().message;
@@ -59,6 +61,7 @@ TEST(HfModelTest, TokenIdsOfTheFileStayWhereTheyAreTokens) {
   ASSERT_TRUE(own.ok()) << own.error().message;
   EXPECT_EQ(own->spec.model().pad_token_id(), 3);
   EXPECT_THAT(own->spec.model().eos_token_id(), ElementsAre(9));
+  EXPECT_THAT(small.Errors({"model.pad_token_id=256"}), HasSubstr("model.pad_token_id = 256: use"));
   // A smaller vocabulary than the file's.
   std::string larger(kConfig);
   larger.replace(larger.find("\"vocab_size\": 256"), 17, "\"vocab_size\": 512");
@@ -68,11 +71,10 @@ TEST(HfModelTest, TokenIdsOfTheFileStayWhereTheyAreTokens) {
   const auto smaller = small.Load({"model.vocab_size=256"});
   ASSERT_TRUE(smaller.ok()) << smaller.error().message;
   EXPECT_THAT(smaller->spec.model().eos_token_id(), ElementsAre(7));
-  EXPECT_THAT(small.Errors({"model.pad_token_id=256"}), HasSubstr("model.pad_token_id = 256: use"));
 }
 
 TEST(HfModelTest, AFolderToStartFromHasItsOwnConfig) {
-  const JobFolder small(std::string(kJob) + "model: {init_from: .}\n");
+  const JobFolder small(JobWith("{init_from: .}"));
   small.folder.Write("config.json", kConfig);
   const auto job = small.Load();
   ASSERT_TRUE(job.ok()) << job.error().message;
@@ -81,7 +83,7 @@ TEST(HfModelTest, AFolderToStartFromHasItsOwnConfig) {
 }
 
 TEST(HfModelTest, AKeyOfTheFileIsPlacedThere) {
-  const JobFolder small(std::string(kJob) + "model: {config: config.json, head_dim: 7}\n");
+  const JobFolder small(JobWith("{config: config.json, head_dim: 7}"));
   const std::string config =
       small.folder.Write("config.json", R"({"hidden_size": 32, "vocab_size": 256,
       "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -92,10 +94,10 @@ TEST(HfModelTest, AKeyOfTheFileIsPlacedThere) {
 }
 
 TEST(HfModelTest, AMissingOrBrokenFileIsOneSentence) {
-  const JobFolder missing(std::string(kJob) + "model: {config: nowhere.json}\n");
+  const JobFolder missing(JobWith("{config: nowhere.json}"));
   EXPECT_THAT(missing.Errors(), HasSubstr(missing.path + ":5:17: model.config: "));
   EXPECT_THAT(missing.Errors(), HasSubstr("nowhere.json"));
-  const JobFolder broken(std::string(kJob) + "model: {config: config.json}\n");
+  const JobFolder broken(JobWith("{config: config.json}"));
   broken.folder.Write("config.json", "{\"hidden_size\": \"many\"}");
   EXPECT_THAT(broken.Errors(), HasSubstr("hidden_size"));
   broken.folder.Write("config.json", "not json");
