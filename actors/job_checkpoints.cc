@@ -9,6 +9,7 @@
 namespace troupe {
 
 Result<std::string> JobCheckpoints::StartFrom(int64_t step) {
+  RETURN_IF_ERROR(PutFormerExportBack());
   ASSIGN_OR_RETURN(const std::string aside, SetAsideCheckpointsAfter(files_, Folder(), step));
   if (aside.empty()) return std::string();
   return fmt::format(
@@ -23,6 +24,7 @@ Result<CheckpointFolders> JobCheckpoints::Open(int64_t step) {
   ASSIGN_OR_RETURN(folders.checkpoint, BeginCheckpoint(files_, Folder(), step));
   if (!start_.spec().checkpoint().save_hf()) return folders;
   folders.exported = PartialHfFolder();
+  RETURN_IF_ERROR(PutFormerExportBack());
   RETURN_IF_ERROR(files_.RemoveAll(folders.exported));
   RETURN_IF_ERROR(files_.CreateDirectories(folders.exported));
   return folders;
@@ -57,14 +59,23 @@ Status JobCheckpoints::Export(const std::vector<proto::CheckpointDone>& shards) 
   RETURN_IF_ERROR(WriteHfFolder(files_, PartialHfFolder(), start_.world_size(),
                                 DTypeOfJob(start_.spec()), plan_.config, plan_.table, shards));
   // A rename does not replace a folder that is not empty.
-  RETURN_IF_ERROR(files_.RemoveAll(FormerHfFolder()));
-  if (files_.Exists(HfFolder())) RETURN_IF_ERROR(files_.Rename(HfFolder(), FormerHfFolder()));
+  if (files_.Exists(HfFolder())) {
+    RETURN_IF_ERROR(files_.RemoveAll(FormerHfFolder()));
+    RETURN_IF_ERROR(files_.Rename(HfFolder(), FormerHfFolder()));
+  }
   if (Status renamed = files_.Rename(PartialHfFolder(), HfFolder()); !renamed.ok()) {
     (void)files_.Rename(FormerHfFolder(), HfFolder());
     return renamed;
   }
   RETURN_IF_ERROR(files_.SyncDirectory(start_.run_directory()));
-  return files_.RemoveAll(FormerHfFolder());
+  (void)files_.RemoveAll(FormerHfFolder());  // else the next export removes it
+  return {};
+}
+
+// A process that ended between the two renames of Export left the former one alone.
+Status JobCheckpoints::PutFormerExportBack() {
+  if (files_.Exists(HfFolder()) || !files_.Exists(FormerHfFolder())) return {};
+  return files_.Rename(FormerHfFolder(), HfFolder());
 }
 
 // Best effort: the job ends with the error of the checkpoint.

@@ -38,6 +38,7 @@ class JobCheckpoints {
 
  private:
   Status Export(const std::vector<proto::CheckpointDone>& shards);
+  Status PutFormerExportBack();
   std::string Folder() const { return JoinPath(start_.run_directory(), "checkpoints"); }
   std::string HfFolder() const { return JoinPath(start_.run_directory(), "hf"); }
   // Where the export before lies while its name changes hands.

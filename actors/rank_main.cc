@@ -178,6 +178,7 @@ class RankProgram {
   }
 
   Status OnLoaded(Result<Loaded> result) {
+    if (finished_) return {};  // the job ended meanwhile
     ASSIGN_OR_RETURN(Loaded loaded, std::move(result));
     last_step_ = committed_step_ = loaded.committed_step;
     RETURN_IF_ERROR(SpawnActors(std::move(loaded.tokens)));

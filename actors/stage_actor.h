@@ -1,7 +1,6 @@
 // StageActor: one pipeline stage of a rank. It only computes: the executor says what and when.
 //   Takes:  MeetExecutor (the root), then from the executor:
-//           RunAction, CollectVote, TakeGradient, MergeGradient,
-//           ApplyUpdate
+//           RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate
 //   Sends:  ActionDone, StageVote, GradientReady, GradientMerged, UpdateDone -> executor
 //   Thread: handlers on the rank's actor thread; all arithmetic on the compute stream.
 //

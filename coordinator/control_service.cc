@@ -62,11 +62,10 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
   }
   void OnWriteDone(bool ok) override {
     if (!ok) return FinishOnce(grpc::Status::CANCELLED);
-    if (const auto* next = queue_.Pop()) {
-      StartWrite(next);
-    } else if (ending_) {
-      FinishOnce(grpc::Status::OK);
-    }
+    const auto* next = queue_.Pop();
+    if (next == nullptr && ending_) return FinishOnce(grpc::Status::OK);
+    const std::lock_guard lock(mutex_);
+    if (next != nullptr && !finished_) StartWrite(next);
   }
   void OnCancel() override { FinishOnce(grpc::Status::CANCELLED); }
   void OnDone() override {
@@ -109,7 +108,9 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
   }
   void OnWriteDone(bool ok) override {
     if (!ok) return FinishOnce(grpc::Status::CANCELLED);
-    if (const auto* next = queue_.Pop()) StartWrite(next);
+    const auto* next = queue_.Pop();
+    const std::lock_guard lock(mutex_);
+    if (next != nullptr && !finished_) StartWrite(next);
   }
   void OnReadDone(bool ok) override {
     if (!ok) return FinishOnce(grpc::Status::OK);

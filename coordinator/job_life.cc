@@ -208,7 +208,7 @@ void JobLife::IntroducePeers() {
 
 void JobLife::OnReady(int32_t rank) {
   ranks_[static_cast<size_t>(rank)].ready = true;
-  if (began_ || !std::ranges::all_of(ranks_, &RankState::ready)) return;
+  if (began_ || killing_ || !std::ranges::all_of(ranks_, &RankState::ready)) return;
   began_ = true;
   proto::ToRank order;
   order.mutable_begin();

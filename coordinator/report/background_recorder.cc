@@ -32,6 +32,7 @@ void BackgroundRecorder::Planned(const std::vector<proto::Parallelism>& orders) 
 
 void BackgroundRecorder::RankSaid(int32_t rank, bool reference_run,
                                   const proto::FromRank& message) {
+  if (message.has_progress()) return;
   if (waiting_ >= kTelemetryMax && (message.has_spans() || message.has_memory())) return;  // K2
   Later([rank, reference_run, message](JobRecorder& to) {
     to.RankSaid(rank, reference_run, message);

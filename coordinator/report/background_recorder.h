@@ -1,9 +1,12 @@
-// BackgroundRecorder: lets another recorder do its work on a thread of its own, in order, so that a
-// disk that stands still never holds up the coordinator's loop, where silence is a lost host.
+// BackgroundRecorder: lets another recorder work on a thread of its own, in order, once Open has
+// returned: a disk that stands still then does not hold up the coordinator's loop, where silence is
+// a lost host.
 // Thread: the coordinator's event loop; the other recorder is the thread's once Open has returned.
 //
 //   K1. Everything is recorded before Ended's `done` runs, and before the destructor returns.
-//   K2. While kTelemetryMax calls wait, spans and memory reports are left out; nothing else is.
+//   K2. While kTelemetryMax calls wait, spans and memory reports are left out. Progress, which
+//   comes
+//       many times a second, is not recorded.
 #pragma once
 
 #include <functional>

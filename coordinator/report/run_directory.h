@@ -5,7 +5,7 @@
 //   job.yaml job.effective.yaml plan.json env.json result.json   written whole
 //   metrics.jsonl events.jsonl logs/ tb/ trace/                   appended to as the run goes
 //   schedule.svg schedule.csv loss.svg memory.svg memory.json costs.json
-//                               redrawn every kDrawEveryMs
+//                                                                 redrawn every kDrawEveryMs
 //
 //   D1. A resumed run keeps the metrics up to the step that it resumes from and drops the rest; a
 //       fresh run in a used directory drops all.

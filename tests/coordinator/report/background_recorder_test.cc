@@ -1,10 +1,12 @@
 #include "coordinator/report/background_recorder.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <future>
-#include <thread>
+#include <string>
+#include <vector>
 
 namespace troupe {
 namespace {
@@ -84,6 +86,9 @@ TEST_F(BackgroundRecorderTest, LeavesOutSpansBeforeStepsWhenTheDiskFallsBehind) 
   recorder_->Placed({});
   for (int i = 0; i < BackgroundRecorder::kTelemetryMax + 10; ++i) Say(/*step=*/false);
   Say(/*step=*/true);
+  proto::FromRank progress;
+  progress.mutable_progress();
+  recorder_->RankSaid(0, false, progress);
   gate_.set_value();
   recorder_.reset();
   EXPECT_EQ(told_.size(), static_cast<size_t>(BackgroundRecorder::kTelemetryMax) + 1)
