@@ -34,7 +34,7 @@ class Group {
       [[maybe_unused]] std::type_identity_t<Value> most = std::numeric_limits<Value>::max()) const {
     CLI::Option* option = verb_->add_option(flag, target, text)->group(title_);
     if constexpr (std::is_integral_v<Value>) {
-      option->check(CLI::Validator(
+      option->transform(CLI::Validator(
           [most](std::string& given) -> std::string {
             Value number = 0;
             const char* const end = given.data() + given.size();
