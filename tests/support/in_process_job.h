@@ -174,8 +174,11 @@ class InProcessJob {
  private:
   struct RankState {
     explicit RankState(Clock& clock) : scheduler({.clock = &clock}) {}
-    std::unique_ptr<Transport> transport{};
+    // What the executor received goes while the transport is there, and the transport's last words
+    // to it find a scheduler.
+    ~RankState() { scheduler.End(executor); }
     Scheduler scheduler;
+    std::unique_ptr<Transport> transport{};
     std::unique_ptr<RankRouter> router{};
     ExecutorActor::SelfRef executor{};
   };
