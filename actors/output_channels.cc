@@ -28,8 +28,8 @@ void OutputChannels::Reserve(const Transfer& output) { ++reserved_[{output.to, o
 void OutputChannels::MarkSent(const OutputSent& sent) { --reserved_.at({sent.to, sent.kind}); }
 
 void OutputChannels::Park(Output output) {
-  parked_[{output.transfer.to, output.transfer.kind}].push_back(
-      std::make_shared<const Output>(std::move(output)));
+  auto& queue = parked_[{output.transfer.to, output.transfer.kind}];
+  queue.push_back(std::make_shared<const Output>(std::move(output)));
 }
 
 Status OutputChannels::Flush(Rank peer, uint16_t channel, const ActorRef<OutputSent>& executor,
