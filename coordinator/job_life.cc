@@ -9,6 +9,7 @@
 
 #include "actors/plan/job_orders.h"
 #include "actors/plan/job_plan.h"
+#include "runtime/base/talk.h"
 
 namespace troupe {
 namespace {
@@ -55,6 +56,7 @@ JobLife::~JobLife() {
   seams_.scheduler.Cancel(drain_timer_);
   seams_.scheduler.Cancel(hello_timer_);
   seams_.scheduler.Cancel(cancel_timer_);
+  seams_.scheduler.Cancel(record_timer_);
 }
 
 bool JobLife::ended() const {
@@ -503,23 +505,32 @@ void JobLife::End(proto::JobState state, int exit_code, std::string reason) {
   result->set_run_directory(request_.run_directory());
   result->set_checkpoint(checkpoint_);
   result->set_parity(parity_);
-  if (recorder_) {
-    const proto::JobResult& recorded = event.result();
-    recorder_->Ended(recorded, [this, event] { TellResult(event); });
-  } else {
-    TellResult(std::move(event));
-  }
+  recorder_ ? Record(event) : TellResult(std::move(event));
   // Not from within: StartWhatFits walks the jobs, this one among them.
   seams_.scheduler.Post([&state = state_] { StartWhatFits(state); });
 }
 
+void JobLife::Record(const proto::JobEvent& result) {
+  record_timer_ = seams_.scheduler.After(kRecordMs, [this, result] {
+    Talk(
+        "job {}: {} is not written whole after {} ms, its result is told without: is the disk "
+        "slow?\n",
+        id_, request_.run_directory(), kRecordMs);
+    TellResult(result);
+  });
+  recorder_->Ended(result.result(), [this, result] {
+    seams_.scheduler.Cancel(record_timer_);
+    TellResult(result);
+    // Not from within its own call.
+    seams_.scheduler.Post([recorder = std::shared_ptr<JobRecorder>(std::move(recorder_))] {});
+  });
+}
+
 void JobLife::TellResult(proto::JobEvent result) {
-  result_told_ = true;
+  if (std::exchange(result_told_, true)) return;
   Emit(std::move(result));
   for (const auto& [id, follower] : followers_) follower->Finish();
   followers_.clear();
-  // Not from within its own call.
-  seams_.scheduler.Post([recorder = std::shared_ptr<JobRecorder>(std::move(recorder_))] {});
 }
 
 }  // namespace troupe

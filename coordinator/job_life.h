@@ -10,7 +10,7 @@
 //   J1. The first cause is the headline: what fails because of it is only logged. A rank that says
 //       its peer is gone waits kCauseWaitMs for the peer's own end to be known.
 //   J2. A job ends once; its slots are free when its last rank has exited or its host is gone. Its
-//       result is told when everything is recorded.
+//       result is told when everything is recorded, or when that takes longer than kRecordMs.
 //   J3. Messages of another epoch change nothing.
 #pragma once
 
@@ -51,6 +51,7 @@ class JobLife {
   static constexpr int kHelloMs = 60'000;           // from spawning to the last rank's Hello …
   static constexpr int kMeasuredHelloMs = 300'000;  // … where ranks measure before
   static constexpr int kCancelMs = 30'000;          // a clean stop that stands still becomes a kill
+  static constexpr int kRecordMs = 60'000;          // a result is told no later, recorded or not
   static constexpr size_t kHistoryMax = 100'000;  // events; who follows later has the run directory
 
   JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest request,
@@ -107,6 +108,7 @@ class JobLife {
   void MoveLayers(const proto::Finished& finished);
   void CheckAgainstSingleWorker();
   void End(proto::JobState state, int exit_code, std::string reason);
+  void Record(const proto::JobEvent& result);  // then tells it
   void TellResult(proto::JobEvent result);
   void SetState(proto::JobState state);
   void Emit(proto::JobEvent event, bool keep = true);
@@ -118,7 +120,7 @@ class JobLife {
   const Seams seams_;
   const uint64_t id_;
   const proto::SubmitRequest request_;
-  std::unique_ptr<JobRecorder> recorder_;  // null when the result is told
+  std::unique_ptr<JobRecorder> recorder_;  // null once it has recorded the end
   proto::JobSummary summary_{};
   std::deque<proto::JobEvent> history_{};  // for those who follow late; no spans
   std::map<FollowerId, FollowerPort*> followers_{};
@@ -135,6 +137,7 @@ class JobLife {
   TimerId drain_timer_{};
   TimerId hello_timer_{};
   TimerId cancel_timer_{};
+  TimerId record_timer_{};
   RunTrace main_trace_{};
   RunTrace reference_trace_{};
   DecidedOrders decided_{};

@@ -542,6 +542,25 @@ TEST_F(JobLifeTest, TheResultIsToldWhenTheRunDirectoryIsWhole) {
   EXPECT_TRUE(late.finished);
 }
 
+TEST_F(JobLifeTest, ADiskThatStandsStillHoldsUpNoResultForGood) {
+  std::function<void()> recorded;
+  h.new_recorder = [&](const std::string&) { return std::make_unique<SlowRecorder>(recorded); };
+  h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  h.Finishes(job, 0);
+  h.Exits(job, 0, 0);
+  h.AdvanceMs(JobLife::kRecordMs - 1);
+  EXPECT_EQ(h.FollowerOf(job).Result(), nullptr);
+  h.AdvanceMs(1);
+  ASSERT_NE(h.FollowerOf(job).Result(), nullptr);
+  EXPECT_TRUE(h.FollowerOf(job).finished);
+  const size_t told = h.FollowerOf(job).events.size();
+  recorded();
+  h.scheduler.RunUntilIdle();
+  EXPECT_EQ(h.FollowerOf(job).events.size(), told) << "told once";
+}
+
 TEST_F(JobLifeTest, WhoFollowsALongJobLateHearsItsStateAndTheNewestSteps) {
   h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
