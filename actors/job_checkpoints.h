@@ -1,6 +1,7 @@
 // JobCheckpoints: the folders of a job's checkpoints and of its exported model, kept by rank 0
 // while every rank writes its shard: opened before, committed by one rename after. Used by the
-// worker's root (rank_main.cc). Thread: the rank's actor thread.
+// worker's root (rank_main.cc). Thread: the compute stream's, which is idle between steps; a disk
+// that stands still must not keep a rank from being heard.
 #pragma once
 
 #include <optional>

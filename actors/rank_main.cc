@@ -160,6 +160,7 @@ class RankProgram {
   struct Loaded {
     int64_t committed_step = 0;
     std::optional<TokenFile> tokens{};  // where a stage of this rank reads them
+    std::string set_aside{};            // rank 0: what became of later checkpoints; or empty
   };
 
   // On the stream's thread, which has models_ to itself until this returns.
@@ -167,6 +168,10 @@ class RankProgram {
     Loaded loaded;
     models_ = BuildStages(start_.spec(), *plan_, self_, ledger_);
     ASSIGN_OR_RETURN(loaded.committed_step, FillStages(files_, start_, models_));
+    if (self_.value == 0 && !start_.reference_run()) {
+      checkpoints_.emplace(files_, start_, *plan_);
+      ASSIGN_OR_RETURN(loaded.set_aside, checkpoints_->StartFrom(loaded.committed_step));
+    }
     const bool reads_data = std::ranges::any_of(models_, [this](const auto& entry) {
       return plan_->train.IsFirstStage(entry.first) || plan_->train.IsLastStage(entry.first);
     });
@@ -181,6 +186,7 @@ class RankProgram {
     if (finished_) return {};  // the job ended meanwhile
     ASSIGN_OR_RETURN(Loaded loaded, std::move(result));
     last_step_ = committed_step_ = loaded.committed_step;
+    if (!loaded.set_aside.empty()) Happened("info", loaded.set_aside);
     RETURN_IF_ERROR(SpawnActors(std::move(loaded.tokens)));
     proto::FromRank news;
     auto* ready = news.mutable_ready();
@@ -293,14 +299,7 @@ class RankProgram {
     }
     if (loader) RETURN_IF_ERROR(loader->Send(MeetExecutor{executor_}));
     RegisterExecutor(*router_, executor_);
-    if (self_.value == 0) {
-      checkpoints_.emplace(files_, start_, *plan_);
-      if (!start_.reference_run()) {
-        ASSIGN_OR_RETURN(const std::string said, checkpoints_->StartFrom(committed_step_));
-        if (!said.empty()) Happened("info", said);
-      }
-      SpawnSchedule();
-    }
+    if (self_.value == 0) SpawnSchedule();
     return {};
   }
 
@@ -394,23 +393,44 @@ class RankProgram {
       Say(news);
     };
     if (replanner_) AddReplanning(reports);
-    if (!start_.reference_run()) {
-      reports.open_checkpoint = [this](int64_t step) { return checkpoints_->Open(step); };
-      reports.on_shards = [this](int64_t step,
-                                 const std::vector<proto::CheckpointDone>& shards) -> Status {
-        proto::FromRank news;
-        ASSIGN_OR_RETURN(*news.mutable_checkpoint(), checkpoints_->Commit(step, shards));
-        Say(news);
-        return {};
-      };
-    }
+    if (checkpoints_) AddCheckpoints(reports);
     reports.on_end = [this](Status end, int64_t last_step, bool cancelled) {
       last_step_ = last_step;
       if (end.ok()) return Finish(cancelled);
-      if (checkpoints_) checkpoints_->Abandon();
-      Fail(std::move(end).error());
+      stream_->Launch(
+          [this] {
+            if (checkpoints_) checkpoints_->Abandon();
+          },
+          [this, error = std::move(end).error()](const WorkTime&) { Fail(error); });
     };
     return reports;
+  }
+
+  void AddCheckpoints(JobReports& reports) {
+    reports.open_checkpoint = [this](int64_t step) {
+      auto opened = std::make_shared<FoldersOpened>(FoldersOpened{CheckpointFolders{}});
+      stream_->Launch(
+          [this, opened, step] { opened->folders = checkpoints_->Open(step); },
+          [this, opened](const WorkTime&) { (void)schedule_.Send(std::move(*opened)); });
+    };
+    reports.commit_checkpoint = [this](int64_t step, std::vector<proto::CheckpointDone> shards) {
+      auto committed =
+          std::make_shared<Result<proto::CheckpointCommitted>>(proto::CheckpointCommitted{});
+      stream_->Launch(
+          [this, committed, step, shards = std::move(shards)] {
+            *committed = checkpoints_->Commit(step, shards);
+          },
+          [this, committed](const WorkTime&) {
+            if (!committed->ok()) {
+              (void)schedule_.Send(ShardsCommitted{std::move(*committed).error()});
+              return;
+            }
+            proto::FromRank news;
+            *news.mutable_checkpoint() = std::move(**committed);
+            Say(news);
+            (void)schedule_.Send(ShardsCommitted{});
+          });
+    };
   }
 
   void AddReplanning(JobReports& reports) {
@@ -469,10 +489,13 @@ class RankProgram {
     finished->set_last_step(last_step_);
     finished->set_cancelled(cancelled);
     finished->mutable_stage_layers()->Assign(moved_layers_.begin(), moved_layers_.end());
-    if (checkpoints_) finished->set_checkpoint(checkpoints_->newest());
     if (!stream_) return Say(*news);
-    stream_->Launch([this, finished] { AddParameterDigests(ParametersOf(models_), *finished); },
-                    [this, news](const WorkTime&) { Say(*news); });
+    stream_->Launch(
+        [this, finished] {
+          if (checkpoints_) finished->set_checkpoint(checkpoints_->newest());
+          AddParameterDigests(ParametersOf(models_), *finished);
+        },
+        [this, news](const WorkTime&) { Say(*news); });
   }
   void Fail(Error error) {
     if (std::exchange(finished_, true)) return;
@@ -494,9 +517,9 @@ class RankProgram {
   InprocNetwork network_{};
   std::unique_ptr<Transport> transport_{};
   StageSet models_{};
-  std::optional<JobCheckpoints> checkpoints_{};  // rank 0's, as what follows
-  std::optional<Replanner> replanner_{};
-  std::vector<int> moved_layers_{};  // the run goes on elsewhere, with so many a stage
+  std::optional<JobCheckpoints> checkpoints_{};  // rank 0's; used on the stream's thread
+  std::optional<Replanner> replanner_{};         // rank 0's
+  std::vector<int> moved_layers_{};              // the run goes on elsewhere, with so many a stage
   std::unique_ptr<RankRouter> router_{};
   std::unique_ptr<Stream> stream_{};
   std::string name_{};  // "rank 2", for the wait below

@@ -34,6 +34,15 @@ void ScheduleActor::AwaitRanks(std::string_view activity, std::string_view owed,
        .about = this});
 }
 
+void ScheduleActor::AwaitDisk(std::string_view owed) {
+  wait_ = context().BeginWait({.waiter = "schedule",
+                               .activity = "checkpoint",
+                               .owed = owed,
+                               .from = "the disk",
+                               .step = step_,
+                               .deadline_ms = options_.wait_deadline_ms});
+}
+
 std::string ScheduleActor::Missing() const {
   std::vector<size_t> missing;
   for (size_t rank = 0; rank < answered_.size(); ++rank) {
@@ -187,7 +196,8 @@ Status ScheduleActor::AfterStep() {
   const bool at_end =
       IsLastStep() && (cancelling_ ? checkpoint_on_cancel_ : options_.checkpoint_at_end);
   if (reports_.open_checkpoint && !checkpointed_ && (at_interval || at_end)) {
-    return StartCheckpoint();
+    StartCheckpoint();
+    return {};
   }
   return NextOrEnd();
 }
@@ -207,19 +217,26 @@ Status ScheduleActor::AfterEvaluation() {
   return AfterStep();
 }
 
-Status ScheduleActor::StartCheckpoint() {
+void ScheduleActor::StartCheckpoint() {
   checkpointed_ = true;
-  auto directory = reports_.open_checkpoint(step_);
-  if (!directory.ok()) {
-    End(std::move(directory).error());
+  state_ = State::kOpening;
+  AwaitDisk("folders");
+  reports_.open_checkpoint(step_);
+}
+
+Status ScheduleActor::On(FoldersOpened opened) {
+  if (state_ != State::kOpening) return {};
+  wait_.Reset();
+  if (!opened.folders.ok()) {
+    End(std::move(opened.folders).error());
     return {};
   }
   state_ = State::kCheckpointing;
   shards_.clear();
   proto::CheckpointStart start;
   start.set_step(step_);
-  start.set_directory(directory->checkpoint);
-  start.set_hf_directory(directory->exported);
+  start.set_directory(opened.folders->checkpoint);
+  start.set_hf_directory(opened.folders->exported);
   AwaitRanks("checkpoint", "shards", step_);
   return Broadcast(start);
 }
@@ -237,9 +254,17 @@ Status ScheduleActor::On(proto::CheckpointDone done) {
         fmt::format("rank {}: checkpoint of step {}: {}", shard.rank(), step_, shard.error())});
     return {};
   }
-  Status committed = reports_.on_shards(step_, shards_);
-  if (!committed.ok()) {
-    End(std::move(committed));
+  state_ = State::kCommitting;
+  AwaitDisk("commit");
+  reports_.commit_checkpoint(step_, std::move(shards_));
+  return {};
+}
+
+Status ScheduleActor::On(ShardsCommitted committed) {
+  if (state_ != State::kCommitting) return {};
+  wait_.Reset();
+  if (!committed.status.ok()) {
+    End(std::move(committed.status));
     return {};
   }
   if (!IsLastStep() && reports_.on_committed && reports_.on_committed(options_.steps - step_)) {

@@ -1,13 +1,15 @@
 // ScheduleActor: drives a job's steps from rank 0's process. A step is a transaction: every rank
 // votes, this actor alone adds the votes up and decides, only then does an optimizer run.
 //   Takes:  Vote, StepDone (executors); CheckpointDone (checkpoint actors); BeginTraining,
-//           CancelTraining (the worker's root)
+//           CancelTraining, FoldersOpened, ShardsCommitted (the worker's root)
 //   Sends:  StepStart, Commit, CheckpointStart -> every rank; reports to the root's JobReports
 //   Thread: rank 0's actor thread.
 //
 //     idle --BeginTraining--> voting --all voted--> updating --all done--> (next) voting
 //                               |                                   |--> evaluating --> …
-//                               |                                   |--> checkpointing --> …
+//                               |                                   |--> opening -->
+//                               |                                   |    checkpointing -->
+//                               |                                   |    committing --> …
 //                               |                                   '--> sampling --> … --> ended
 //                               '--a vote not finite--> ended (failed)
 //
@@ -43,6 +45,21 @@ struct CancelTraining {
   bool checkpoint = true;
 };
 
+// Where the shards of one checkpoint go, both uncommitted.
+struct CheckpointFolders {
+  std::string checkpoint{};
+  std::string exported{};  // empty: no Hugging Face folder is written
+};
+// Answers to JobReports::open_checkpoint and commit_checkpoint.
+struct FoldersOpened {
+  static constexpr std::string_view kMessageName = "troupe.FoldersOpened";
+  Result<CheckpointFolders> folders;
+};
+struct ShardsCommitted {
+  static constexpr std::string_view kMessageName = "troupe.ShardsCommitted";
+  Status status{};
+};
+
 // Where a rank takes its orders: its executor, which hands checkpoints to its checkpoint actor.
 using RankRef = Ref<proto::StepStart, proto::Commit, proto::CheckpointStart>;
 
@@ -68,31 +85,28 @@ struct ScheduleOptions {
   int64_t wait_deadline_ms = 120'000;  // for answers of the ranks
 };
 
-// Where the shards of one checkpoint go, both uncommitted.
-struct CheckpointFolders {
-  std::string checkpoint{};
-  std::string exported{};  // empty: no Hugging Face folder is written
-};
-
-// What the worker's root does with the job's news. Called on the actor thread.
+// What the worker's root does with the job's news. Called on the actor thread, where nothing may
+// wait for a disk.
 struct JobReports {
   std::function<void(const proto::StepMetrics&)> on_step{};
   // A committed training step's votes, before the next one starts.
   std::function<void(std::span<const proto::Vote>)> on_votes{};
   std::function<void(const proto::EvalMetrics&)> on_eval{};
   std::function<void(const std::vector<int32_t>& continuation)> on_sample{};
-  // Writes the manifest and commits the checkpoint whose shards are all on disk.
-  std::function<Status(int64_t step, const std::vector<proto::CheckpointDone>& shards)> on_shards{};
+  // Creates the folders that the shards of `step` go to; FoldersOpened answers.
+  std::function<void(int64_t step)> open_checkpoint{};
+  // Writes the manifest and commits the checkpoint whose shards are all on disk; ShardsCommitted
+  // answers.
+  std::function<void(int64_t step, std::vector<proto::CheckpointDone> shards)> commit_checkpoint{};
   // A checkpoint is committed and steps are left: whether the run ends here, to go on from it with
   // other layers on its ranks.
   std::function<bool(int64_t steps_left)> on_committed{};
-  // Where the shards of a step go, created before they are asked for.
-  std::function<Result<CheckpointFolders>(int64_t step)> open_checkpoint{};
   std::function<void(Status end, int64_t last_step, bool cancelled)> on_end{};
 };
 
-class ScheduleActor : public Actor<ScheduleActor, BeginTraining, CancelTraining, proto::Vote,
-                                   proto::StepDone, proto::CheckpointDone> {
+class ScheduleActor
+    : public Actor<ScheduleActor, BeginTraining, CancelTraining, FoldersOpened, ShardsCommitted,
+                   proto::Vote, proto::StepDone, proto::CheckpointDone> {
  public:
   static constexpr std::array kNormalEndings = {ErrorCode::kCancelled};
 
@@ -100,6 +114,8 @@ class ScheduleActor : public Actor<ScheduleActor, BeginTraining, CancelTraining,
 
   Status On(BeginTraining begin);
   Status On(CancelTraining cancel);
+  Status On(FoldersOpened opened);
+  Status On(ShardsCommitted committed);
   Status On(proto::Vote vote);
   Status On(proto::StepDone done);
   Status On(proto::CheckpointDone done);
@@ -110,20 +126,24 @@ class ScheduleActor : public Actor<ScheduleActor, BeginTraining, CancelTraining,
     kVoting,
     kUpdating,
     kEvaluating,
-    kCheckpointing,
+    kOpening,        // the folders of a checkpoint,
+    kCheckpointing,  // which the ranks write to,
+    kCommitting,     // and which then becomes the newest
     kSampling,
     kEnded
   };
 
   // Every rank owes an answer from now on. `activity` and `owed` are literals.
   void AwaitRanks(std::string_view activity, std::string_view owed, int64_t step);
+  // Rank 0's own disk owes an answer; both are literals.
+  void AwaitDisk(std::string_view owed);
   // Whether `rank` was the last to answer; an error where it owed none.
   Result<bool> Answered(int32_t rank);
   std::string Missing() const;  // "missing: 1, 3 of 4"
   Status StartRound(State state, proto::StepMode mode);
   Status Decide();
   Status AfterStep();
-  Status StartCheckpoint();
+  void StartCheckpoint();
   Status AfterEvaluation();
   Status AfterSample();
   Status NextOrEnd();

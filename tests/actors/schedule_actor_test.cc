@@ -108,6 +108,8 @@ class ScheduleActorTest : public ::testing::Test {
     done.set_rank(rank);
     Say(done);
   }
+  // The disk answers at once.
+  void Opened() { Say(FoldersOpened{CheckpointFolders{.checkpoint = "folder"}}); }
   void Step() {
     for (int rank = 0; rank < kRanks; ++rank) Vote(rank);
     for (int rank = 0; rank < kRanks; ++rank) Done(rank);
@@ -170,12 +172,10 @@ TEST_F(ScheduleActorTest, LayersMayMoveOnlyAfterACheckpointIsCommittedAndBeforeT
   options_.steps = 3;
   std::vector<int64_t> committed;
   std::vector<int64_t> asked;
-  reports_.open_checkpoint = [](int64_t step) {
-    return Result<CheckpointFolders>({.checkpoint = fmt::format("step-{}", step)});
-  };
-  reports_.on_shards = [&](int64_t step, const std::vector<proto::CheckpointDone>&) -> Status {
+  reports_.open_checkpoint = [](int64_t) {};
+  reports_.commit_checkpoint = [&](int64_t step, const std::vector<proto::CheckpointDone>& shards) {
     committed.push_back(step);
-    return {};
+    EXPECT_EQ(shards.size(), kRanks);
   };
   reports_.on_committed = [&](int64_t steps_left) {
     asked.push_back(steps_left);
@@ -183,29 +183,37 @@ TEST_F(ScheduleActorTest, LayersMayMoveOnlyAfterACheckpointIsCommittedAndBeforeT
   };
   Begin();
   Step();
+  EXPECT_EQ(Waits(), "checkpoint: folders from the disk in step 1");
+  EXPECT_TRUE(heard_[1].checkpoints.empty());
+  Opened();
   ASSERT_EQ(heard_[1].checkpoints.size(), 1U);
-  EXPECT_EQ(heard_[1].checkpoints[0].directory(), "step-1");
+  EXPECT_EQ(heard_[1].checkpoints[0].directory(), "folder");
   Shard(2, 1);
   Shard(0, 1);
   EXPECT_TRUE(asked.empty());
   EXPECT_EQ(Waits(), "checkpoint: shards from ranks (missing: 1 of 3) in step 1");
   Shard(1, 1);
+  EXPECT_EQ(Waits(), "checkpoint: commit from the disk in step 1");
+  EXPECT_TRUE(asked.empty());
+  Say(ShardsCommitted{});
   EXPECT_THAT(asked, ElementsAre(2)) << "it stays";
   Step();
+  Opened();
   for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 2);
+  Say(ShardsCommitted{});
   EXPECT_THAT(committed, ElementsAre(1, 2));
   EXPECT_EQ(ended_, "ok after step 2") << "it goes on elsewhere";
 }
 
 TEST_F(ScheduleActorTest, AFailedShardEndsTheJobWithItsRank) {
   options_.checkpoint_every = 1;
-  reports_.open_checkpoint = [](int64_t) { return Result<CheckpointFolders>(CheckpointFolders{}); };
-  reports_.on_shards = [](int64_t, const std::vector<proto::CheckpointDone>&) -> Status {
+  reports_.open_checkpoint = [](int64_t) {};
+  reports_.commit_checkpoint = [](int64_t, const std::vector<proto::CheckpointDone>&) {
     ADD_FAILURE() << "nothing to commit";
-    return {};
   };
   Begin();
   Step();
+  Opened();
   Shard(0, 1);
   proto::CheckpointDone failed;
   failed.set_step(1);
@@ -215,6 +223,46 @@ TEST_F(ScheduleActorTest, AFailedShardEndsTheJobWithItsRank) {
   Say(failed);
   Shard(2, 1);
   EXPECT_EQ(ended_, "rank 1: checkpoint of step 1: the disk is full after step 1");
+}
+
+TEST_F(ScheduleActorTest, ADiskThatRefusesEndsTheJobBeforeAndAfterTheShards) {
+  options_.checkpoint_every = 1;
+  reports_.open_checkpoint = [](int64_t) {};
+  reports_.commit_checkpoint = [](int64_t, const std::vector<proto::CheckpointDone>&) {};
+  const Error refused = MakeError(ErrorCode::kOutOfSpace, "the disk is full");
+  Begin();
+  Step();
+  Say(FoldersOpened{refused});
+  EXPECT_EQ(ended_, "the disk is full after step 1");
+  EXPECT_TRUE(heard_[0].checkpoints.empty());
+
+  for (Heard& heard : heard_) heard = {};
+  ended_.clear();
+  Begin();
+  Step();
+  Opened();
+  for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 1);
+  EXPECT_EQ(ended_, "");
+  Say(ShardsCommitted{refused});
+  EXPECT_EQ(ended_, "the disk is full after step 1");
+  EXPECT_EQ(heard_[0].starts.size(), 1U) << "no step begins";
+}
+
+// Who cancels while the disk works gets the checkpoint that is being made, and no other.
+TEST_F(ScheduleActorTest, ACancelWaitsForTheOpenCheckpoint) {
+  options_.checkpoint_every = 1;
+  int opened = 0;
+  reports_.open_checkpoint = [&](int64_t) { ++opened; };
+  reports_.commit_checkpoint = [](int64_t, const std::vector<proto::CheckpointDone>&) {};
+  Begin();
+  Step();
+  Say(CancelTraining{});
+  EXPECT_EQ(ended_, "");
+  Opened();
+  for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 1);
+  Say(ShardsCommitted{});
+  EXPECT_EQ(ended_, "ok after step 1");
+  EXPECT_EQ(opened, 1);
 }
 
 }  // namespace
