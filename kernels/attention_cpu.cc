@@ -190,17 +190,11 @@ void ForEachKeyHead(const Exec& exec, const AttentionShape& shape, int64_t float
   const int64_t heads = shape.num_sequences * shape.num_kv_heads;
   const int64_t num_pieces = std::min<int64_t>(std::max(exec.num_threads, 1), heads);
   float* memory = Scratch<float>(exec, num_pieces * floats_each);
-  const auto run = [&](int64_t piece) {
+  ForEachPiece(num_pieces, [&](int64_t piece) {
     for (int64_t i = heads * piece / num_pieces; i < heads * (piece + 1) / num_pieces; ++i) {
       body(memory + piece * floats_each, i / shape.num_kv_heads, i % shape.num_kv_heads);
     }
-  };
-  if (num_pieces <= 1) {
-    if (num_pieces == 1) run(0);
-    return;
-  }
-#pragma omp parallel for num_threads(static_cast <int>(num_pieces)) schedule(static, 1)
-  for (int64_t piece = 0; piece < num_pieces; ++piece) run(piece);
+  });
 }
 
 // One sequence's rows of a view, from the first column of `head`.

@@ -3,6 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <thread>
+#include <vector>
 
 #include "kernels/cpu/vector_bodies.h"
 #include "kernels/exec.h"
@@ -29,20 +32,34 @@ Rows RowsOf(const View& view, int64_t first, int64_t count) {
   return view.empty() ? Rows{} : RowsOf(view.Rows(first, count));
 }
 
+// Calls body(piece) for each of `pieces`, side by side.
+template <typename Body>
+void ForEachPiece(int64_t pieces, Body&& body) {
+  if (pieces <= 1) {
+    if (pieces == 1) body(int64_t{0});
+    return;
+  }
+#ifdef __SANITIZE_THREAD__
+  // The sanitizer sees these threads meet; libgomp's, which wait for one another at futexes, seem
+  // to it to race with all that comes after.
+  std::vector<std::jthread> threads;
+  for (int64_t piece = 0; piece < pieces; ++piece)
+    threads.emplace_back([&, piece] { body(piece); });
+#else
+#pragma omp parallel for num_threads(static_cast <int>(pieces)) schedule(static, 1)
+  for (int64_t piece = 0; piece < pieces; ++piece) body(piece);
+#endif
+}
+
 // Calls body(first, count) over [0, rows), in one piece for each of the exec's threads. The pieces
 // change no bit: rows are independent.
 template <typename Body>
 void SplitRows(const Exec& exec, int64_t rows, Body&& body) {
-  const int64_t pieces = std::min<int64_t>(exec.num_threads, rows);
-  if (pieces <= 1) {
-    body(int64_t{0}, rows);
-    return;
-  }
-#pragma omp parallel for num_threads(static_cast <int>(pieces)) schedule(static, 1)
-  for (int64_t piece = 0; piece < pieces; ++piece) {
+  const int64_t pieces = std::clamp<int64_t>(rows, 1, std::max(exec.num_threads, 1));
+  ForEachPiece(pieces, [&](int64_t piece) {
     const int64_t first = rows * piece / pieces;
     body(first, rows * (piece + 1) / pieces - first);
-  }
+  });
 }
 
 // Rows and columns of an elementwise walk: dense views are one long row.
