@@ -214,26 +214,27 @@ TEST_F(RunTest, AutoDecidesAndItsStepsCanBeRunAgain) {
   EXPECT_THAT(again.output, HasSubstr("bit-equal"));
 }
 
-// A rank that stands still three quarters of the time loses layers at a checkpoint; nothing that
-// is computed changes.
+// A rank that stands still nine tenths of the time loses layers at a checkpoint, where it ends and
+// another takes its place; nothing that is computed changes. Its actions take several stops each:
+// what a vote says of a stage is the median over the microbatches, which forgets a single one.
 TEST_F(RunTest, LayersMoveOffARankThatStaysSlow) {
   const auto run = testing::Shell(
       "cd " + folder_.path() +
       " && { " TROUPE_BINARY_DIR
       R"(/bin/troupe run job.yaml --set parallelism.pp=2 --set parallelism.rebalance=true \
-        --set model.num_hidden_layers=8 --set train.steps=400 --set checkpoint.every=20 \
+        --set model.num_hidden_layers=8 --set model.hidden_size=128 \
+        --set model.intermediate_size=384 --set batch.micro_batch_size=8 \
+        --set batch.global_batch_size=32 --set train.steps=40 --set checkpoint.every=4 \
         --set eval.check_against=single_worker --run-dir a >out 2>&1 &
     run=$!
     for i in $(seq 200); do grep -q '^step ' out && break; sleep 0.05; done
     agent=$(pgrep -P $run -f 'troupe worker'); slow=$(pgrep -P $agent | tail -1)
-    for i in $(seq 3000); do
-      kill -STOP $slow 2>/dev/null || break; sleep 0.003; kill -CONT $slow; sleep 0.001
-    done
+    while kill -STOP $slow 2>/dev/null; do sleep 0.02; kill -CONT $slow; sleep 0.001; done
     wait $run; echo "code $?"; cat out; })");
   EXPECT_THAT(run.output, HasSubstr("code 0\n")) << run.output;
   EXPECT_THAT(run.output, HasSubstr("rank 1 takes "));
   EXPECT_THAT(run.output, HasSubstr("[4, 4] layers a stage become ["));
-  EXPECT_THAT(run.output, HasSubstr("parity with 1 worker: 400 losses, 400 gradient norms"));
+  EXPECT_THAT(run.output, HasSubstr("parity with 1 worker: 40 losses, 40 gradient norms"));
 }
 
 TEST_F(RunTest, BadJobsAreRefusedInOneSentence) {
