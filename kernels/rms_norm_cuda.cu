@@ -113,9 +113,8 @@ void RmsNormBackwardCuda(const Exec& exec, const RmsNormBackwardArgs& args) {
   // The weight half first: dx may be dy's memory.
   if (!args.dweight.empty()) {
     const auto blocks = static_cast<unsigned>((channels + kThreads - 1) / kThreads);
-    WeightGrad<<<blocks, kThreads, 0, stream>>>(RowsOf(args.dweight), RowsOf(args.dy),
-                                                RowsOf(args.x), RowsOf(args.rstd), tokens,
-                                                channels);
+    WeightGrad<<<blocks, kThreads, 0, stream>>>(
+        RowsOf(args.dweight), RowsOf(args.dy), RowsOf(args.x), RowsOf(args.rstd), tokens, channels);
     CUDA_CHECK(cudaGetLastError());
   }
   if (!args.dx.empty()) {

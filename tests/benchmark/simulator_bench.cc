@@ -23,9 +23,8 @@ double MillionActionsPerSecond(const std::string& name) {
 }
 
 double ChoiceMs() {
-  ChoiceOptions options{.num_ranks = 16,
-                        .num_microbatches = 64,
-                        .activation_limit = DefaultActivationLimit(16)};
+  ChoiceOptions options{
+      .num_ranks = 16, .num_microbatches = 64, .activation_limit = DefaultActivationLimit(16)};
   options.costs = [](const Schedule& schedule) -> Result<CostModel> {
     return CostModel::Uniform(schedule, kShare, 120);
   };
@@ -36,12 +35,13 @@ double ChoiceMs() {
 
 TROUPE_BENCHMARK(SimulatorSpeed) {
   for (const std::string name : {"1f1b", "zb-v"}) {
-    bench.Compare({.name = "simulator/" + name,
-                   .unit = "M actions/CPU s",
-                   .peer_name = "the goal",
-                   .goal = 1,
-                   .higher_is_better = true},
-                  [&] { return MillionActionsPerSecond(name); }, [] { return 2.0; });
+    bench.Compare(
+        {.name = "simulator/" + name,
+         .unit = "M actions/CPU s",
+         .peer_name = "the goal",
+         .goal = 1,
+         .higher_is_better = true},
+        [&] { return MillionActionsPerSecond(name); }, [] { return 2.0; });
   }
 }
 
