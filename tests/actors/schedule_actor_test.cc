@@ -225,25 +225,27 @@ TEST_F(ScheduleActorTest, AFailedShardEndsTheJobWithItsRank) {
   EXPECT_EQ(ended_, "rank 1: checkpoint of step 1: the disk is full after step 1");
 }
 
-TEST_F(ScheduleActorTest, ADiskThatRefusesEndsTheJobBeforeAndAfterTheShards) {
+TEST_F(ScheduleActorTest, FoldersThatCannotBeMadeEndTheJob) {
+  options_.checkpoint_every = 1;
+  reports_.open_checkpoint = [](int64_t) {};
+  Begin();
+  Step();
+  Say(FoldersOpened{MakeError(ErrorCode::kOutOfSpace, "the disk is full")});
+  EXPECT_EQ(ended_, "the disk is full after step 1");
+  EXPECT_TRUE(heard_[0].checkpoints.empty());
+  EXPECT_EQ(Waits(), "");
+}
+
+TEST_F(ScheduleActorTest, ACommitThatFailsEndsTheJob) {
   options_.checkpoint_every = 1;
   reports_.open_checkpoint = [](int64_t) {};
   reports_.commit_checkpoint = [](int64_t, const std::vector<proto::CheckpointDone>&) {};
-  const Error refused = MakeError(ErrorCode::kOutOfSpace, "the disk is full");
-  Begin();
-  Step();
-  Say(FoldersOpened{refused});
-  EXPECT_EQ(ended_, "the disk is full after step 1");
-  EXPECT_TRUE(heard_[0].checkpoints.empty());
-
-  for (Heard& heard : heard_) heard = {};
-  ended_.clear();
   Begin();
   Step();
   Opened();
   for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 1);
   EXPECT_EQ(ended_, "");
-  Say(ShardsCommitted{refused});
+  Say(ShardsCommitted{MakeError(ErrorCode::kOutOfSpace, "the disk is full")});
   EXPECT_EQ(ended_, "the disk is full after step 1");
   EXPECT_EQ(heard_[0].starts.size(), 1U) << "no step begins";
 }
