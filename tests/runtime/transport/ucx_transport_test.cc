@@ -177,6 +177,39 @@ TEST_F(HostileFrames, BulkWithoutAFreeSlotIsDropped) {
   EXPECT_EQ(held_.size(), 1u);
 }
 
+// Who invents ranks is heard 1,024 times and no more: a message may come before its rank is
+// connected, so some are kept; bulk, which nobody posted slots for, never is.
+TEST_F(HostileFrames, InventedRanksAndChannelsLeaveLittleBehind) {
+  constexpr int kInvented = 1500;
+  constexpr int kKept = 1024;
+  const auto say = [&](uint32_t rank, uint16_t channel, uint64_t sequence, uint16_t num_bulk) {
+    Envelope envelope = EnvelopeOfRank1(pair_.at(1), sequence);
+    envelope.source_rank = rank;
+    envelope.channel = channel;
+    envelope.num_bulk = num_bulk;
+    const FrameId id = num_bulk > 0 ? FrameId::kBulk : FrameId::kMessage;
+    num_bulk > 0 ? Say(id, BytesOf(envelope), "") : Say(id, "", BytesOf(envelope));
+    pair_.at(1).Progress();  // the honest peer says that it lives
+  };
+  for (int i = 0; i < 10; ++i) {
+    say(100 + i, 5, 1, 1);  // bulk of a rank that is not there
+    say(100 + i, 5, 0, 0);  // no message has number 0
+    say(1, 50 + i, 1, 1);   // bulk for a channel without slots
+    say(1, 50 + i, 0, 0);
+  }
+  EXPECT_EQ(dropped(), 40);
+  for (int i = 0; i < kInvented; ++i) say(100 + i, 5, 1, 0);
+  EXPECT_EQ(dropped(), 40 + kInvented - kKept);
+  EXPECT_TRUE(held_.empty());
+  ASSERT_TRUE(pair_.at(1).Send(Rank(0), {}, {}).ok());
+  for (int i = 0; i < 10'000 && held_.empty(); ++i) {
+    pair_.at(1).Progress();
+    pair_.at(0).Progress();
+  }
+  EXPECT_EQ(held_.size(), 1u) << "a rank that is connected is heard";
+  EXPECT_EQ(downs_, 0);
+}
+
 TEST_F(HostileFrames, AnotherLifeOfARankIsNotHeard) {
   Envelope envelope = EnvelopeOfRank1(pair_.at(1), 1);
   SetNonce(&envelope, NonceOf(envelope) ^ 1);
