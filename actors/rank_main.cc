@@ -1,5 +1,5 @@
-// troupe-rank: what a device runs. The one file that knows every actor: it is the worker's root,
-// which builds them from the job's plan, introduces them to one another and supervises them.
+// troupe-rank: what a device runs. It is the worker's root, which alone knows every actor: builds
+// them from the job's plan, introduces them to one another and supervises them.
 //
 //   awaiting start --StartRank--> connecting (Hello sent) --Peers--> loading
 //     --weights are there--> ready (Ready sent)
@@ -16,7 +16,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -29,6 +28,7 @@
 #include "actors/plan/job_orders.h"
 #include "actors/plan/job_plan.h"
 #include "actors/rank_reports.h"
+#include "actors/rank_setup.h"
 #include "actors/replanner.h"
 #include "actors/schedule_actor.h"
 #include "actors/stage_actor.h"
@@ -234,29 +234,7 @@ class RankProgram {
       if (peer.rank() == self_.value) continue;
       RETURN_IF_ERROR(transport_->Connect(Rank(peer.rank()), peer.address()));
     }
-    return PostSlots();
-  }
-
-  // What other ranks send lies in slots that are there before anyone sends.
-  Status PostSlots() {
-    const auto boundary_bytes =
-        static_cast<int64_t>(BoundaryTensor(start_.spec(), *plan_).num_bytes);
-    for (const Channel& channel : plan_->channels) {
-      const uint16_t number =
-          channel.kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
-      if (channel.to == self_) {
-        RETURN_IF_ERROR(transport_->PostSlots(channel.from, number, channel.slots, boundary_bytes));
-      }
-      if (channel.from == self_) transport_->SetCredits(channel.to, number, channel.slots);
-    }
-    for (const SumChannel& channel : plan_->sum_channels) {
-      if (channel.to == self_) {
-        RETURN_IF_ERROR(
-            transport_->PostSlots(channel.from, kSumChannel, channel.slots, channel.slot_bytes));
-      }
-      if (channel.from == self_) transport_->SetCredits(channel.to, kSumChannel, channel.slots);
-    }
-    return {};
+    return PostSlots(*transport_, start_.spec(), *plan_, self_);
   }
 
   Status SpawnActors(std::optional<TokenFile> tokens) {
@@ -282,15 +260,7 @@ class RankProgram {
           router_->Remote<WithBulk<Activation>, WithBulk<ActivationGradient>,
                           WithBulk<SharedGradient>>(Rank(other), kExecutorIndex);
     }
-    ExecutorOptions executor{.rank = self_,
-                             .train = plan_->train,
-                             .policy = plan_->policy,
-                             .others = plan_->others,
-                             .evaluate = plan_->evaluate,
-                             .sample = plan_->sample,
-                             .boundary = BoundaryTensor(start_.spec(), *plan_),
-                             .exchanges = plan_->exchanges,
-                             .shared = SharedTensors(*plan_, self_)};
+    ExecutorOptions executor = ExecutorOptionsOf(start_.spec(), *plan_, self_);
     executor.on_progress = [this](const RankActivity& activity) { Progressed(activity); };
     executor_ = scheduler_.Spawn<ExecutorActor>({.name = "executor"}, std::move(executor),
                                                 std::move(peers));
@@ -304,31 +274,14 @@ class RankProgram {
   }
 
   StageRef SpawnStage(StageId stage, StageModel& model) {
-    const proto::Optimizer& optimizer = start_.spec().optimizer();
     stages_.push_back(scheduler_.Spawn<StageActor>(
         {.name = fmt::format("stage {}", stage)},
-        StageOptions{.rank = self_,
-                     .stage = stage,
-                     .last = plan_->train.IsLastStage(stage),
-                     .first_microbatch = plan_->train.FirstMicrobatch(stage).value,
-                     .adamw = {.beta1 = optimizer.betas(0),
-                               .beta2 = optimizer.betas(1),
-                               .eps = optimizer.eps(),
-                               .weight_decay = optimizer.weight_decay()}},
-        model, *stream_));
+        StageOptionsOf(start_.spec(), *plan_, self_, stage), model, *stream_));
     return stages_.back();
   }
 
   Result<DataLoaderActor::SelfRef> SpawnLoader(TokenFile file) {
-    const proto::Data& data = start_.spec().data();
-    ASSIGN_OR_RETURN(const int64_t samples, CountSamples(file, plan_->batch.seq_len));
-    ASSIGN_OR_RETURN(
-        DataOrder order,
-        DataOrder::Make({.num_samples = samples,
-                         .val_fraction = data.val_fraction(),
-                         .validates = start_.spec().eval().every() > 0,
-                         .shuffle = data.shuffle(),
-                         .seed = static_cast<uint64_t>(start_.spec().train().seed())}));
+    ASSIGN_OR_RETURN(DataOrder order, DataOrderOf(start_.spec(), *plan_, file));
     return scheduler_.Spawn<DataLoaderActor>(
         {.name = "data loader"},
         DataLoaderOptions{.micro_batch_size = plan_->batch.micro_batch_size,
@@ -337,29 +290,7 @@ class RankProgram {
   }
 
   void SpawnSchedule() {
-    const proto::JobSpec& spec = start_.spec();
-    ScheduleOptions options{
-        .steps = spec.train().stop_after() > 0 ? spec.train().stop_after() : spec.train().steps(),
-        .num_microbatches = plan_->batch.num_microbatches,
-        .evaluate_microbatches = plan_->batch.num_microbatches,
-        .global_batch_size = plan_->batch.global_batch_size,
-        .num_parameters = plan_->table.size(),
-        .grad_clip = spec.optimizer().grad_clip(),
-        .evaluate_every = spec.eval().every(),
-        .evaluate_rounds = spec.eval().batches(),
-        .checkpoint_every = spec.checkpoint().every(),
-        .checkpoint_at_end = !start_.reference_run(),
-        .seq_len = static_cast<int32_t>(plan_->batch.seq_len),
-        .learning_rate = [rate = plan_->learning_rate](int64_t step) { return rate.At(step); }};
-    if (spec.eval().has_sample()) {
-      // Bytes as tokens.
-      const std::string& prompt = spec.eval().sample().prompt();
-      std::ranges::transform(prompt, std::back_inserter(options.prompt),
-                             [](char c) { return static_cast<unsigned char>(c); });
-      options.sample_tokens = spec.eval().sample().tokens();
-      options.sample_temperature = spec.eval().sample().temperature();
-      options.sample_seed = spec.eval().sample().seed();
-    }
+    ScheduleOptions options = ScheduleOptionsOf(start_, *plan_);
     if (replanner_) options.order = [this] { return replanner_->order(); };
     std::vector<RankRef> ranks;
     for (int rank = 0; rank < start_.world_size(); ++rank) {

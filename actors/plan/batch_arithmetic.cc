@@ -40,6 +40,7 @@ BatchReading ReadBatch(const proto::Batch& spec, int data_parallel) {
   batch.seq_len = Positive("seq_len", spec.has_seq_len(), spec.seq_len(), errors);
   if (!errors.empty()) return reading;
   const int64_t at_once = batch.micro_batch_size * data_parallel;
+  CHECK(at_once > 0, "both are positive 32-bit numbers");
   if (batch.global_batch_size % at_once != 0) {
     const int64_t below = batch.global_batch_size / at_once * at_once;
     const std::string nearest =

@@ -1,0 +1,26 @@
+// What a rank's actors are told when they are spawned, and the slots that its peers send to: all
+// from the job and its plan. Used by the worker's root (rank_main.cc).
+#pragma once
+
+#include "actors/data_loader_actor.h"
+#include "actors/executor_actor.h"
+#include "actors/plan/job_plan.h"
+#include "actors/schedule_actor.h"
+#include "actors/stage_actor.h"
+#include "proto/worker.pb.h"
+
+namespace troupe {
+
+// Without ScheduleOptions::order: which of its orders a job runs is decided as it goes.
+ScheduleOptions ScheduleOptionsOf(const proto::StartRank& start, const JobPlan& plan);
+ExecutorOptions ExecutorOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank);
+StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
+                            StageId stage);
+// Refuses a file with too few tokens for the job.
+Result<DataOrder> DataOrderOf(const proto::JobSpec& spec, const JobPlan& plan,
+                              const TokenFile& tokens);
+
+// Posts what other ranks send to, and learns how much they may be sent: before anyone sends.
+Status PostSlots(Transport& transport, const proto::JobSpec& spec, const JobPlan& plan, Rank rank);
+
+}  // namespace troupe

@@ -1,0 +1,136 @@
+#include "actors/rank_setup.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+#include <tuple>
+
+#include "tests/support/rank_stages.h"
+#include "tests/support/temporary_folder.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::RankStages;
+using testing::SmallLayout;
+using testing::SmallSpec;
+
+TEST(ScheduleOptionsTest, ARunEndsWhereTheJobSays) {
+  RankStages ranks(SmallSpec());
+  proto::StartRank start = ranks.Start();
+  start.mutable_spec()->mutable_checkpoint()->set_every(7);
+  EXPECT_EQ(ScheduleOptionsOf(start, ranks.plan()).steps, 20);
+  start.mutable_spec()->mutable_train()->set_stop_after(3);
+  const ScheduleOptions options = ScheduleOptionsOf(start, ranks.plan());
+  EXPECT_EQ(options.steps, 3);
+  EXPECT_EQ(options.num_microbatches, 8);
+  EXPECT_EQ(options.global_batch_size, 16);
+  EXPECT_EQ(options.seq_len, 6);
+  EXPECT_EQ(options.num_parameters, ranks.plan().table.size());
+  EXPECT_EQ(options.checkpoint_every, 7);
+  EXPECT_TRUE(options.checkpoint_at_end);
+  EXPECT_EQ(options.learning_rate(1), ranks.plan().learning_rate.At(1));
+  EXPECT_TRUE(options.prompt.empty());
+  start.set_reference_run(true);
+  EXPECT_FALSE(ScheduleOptionsOf(start, ranks.plan()).checkpoint_at_end);
+}
+
+TEST(ScheduleOptionsTest, APromptIsItsBytes) {
+  RankStages ranks(SmallSpec());
+  proto::StartRank start = ranks.Start();
+  auto& sample = *start.mutable_spec()->mutable_eval()->mutable_sample();
+  sample.set_prompt("a\xff");
+  sample.set_tokens(5);
+  const ScheduleOptions options = ScheduleOptionsOf(start, ranks.plan());
+  EXPECT_THAT(options.prompt, ElementsAre('a', 255));
+  EXPECT_EQ(options.sample_tokens, 5);
+}
+
+TEST(StageOptionsTest, KnowWhichStageHasTheLoss) {
+  RankStages ranks(SmallSpec({.pp = 2}));
+  proto::JobSpec spec = SmallSpec({.pp = 2});
+  for (const double beta : {0.9, 0.95}) spec.mutable_optimizer()->add_betas(beta);
+  const StageOptions first = StageOptionsOf(spec, ranks.plan(), Rank(0), StageId(0));
+  const StageOptions last = StageOptionsOf(spec, ranks.plan(), Rank(1), StageId(1));
+  EXPECT_FALSE(first.last);
+  EXPECT_TRUE(last.last);
+  EXPECT_EQ(last.rank, Rank(1));
+  EXPECT_EQ(last.adamw.beta2, 0.95);
+}
+
+TEST(DataOrderTest, AFileThatIsTooShortIsRefused) {
+  RankStages ranks(SmallSpec());
+  testing::TemporaryFolder folder;
+  const auto order_of = [&](const std::string& text) {
+    folder.Write("text.txt", text);
+    const auto tokens = TokenFile::Open(SystemFiles(), folder / "text.txt");
+    CHECK(tokens.ok(), "{}", tokens.error().message);
+    return DataOrderOf(SmallSpec(), ranks.plan(), *tokens);
+  };
+  EXPECT_TRUE(order_of(std::string(100, 'x')).ok());
+  EXPECT_FALSE(order_of("short").ok());
+}
+
+// Remembers what was posted and what may be sent, by the two ranks and the channel.
+class SlotBook : public Transport {
+ public:
+  using Key = std::tuple<int, int, uint16_t>;  // from, to, channel
+
+  explicit SlotBook(Rank self) : self_(self) {}
+  Status PostSlots(Rank from, uint16_t channel, int num_slots, int64_t slot_bytes) override {
+    if (slot_bytes <= 0) return MakeError(ErrorCode::kFailed, "a slot of {} bytes", slot_bytes);
+    posted[{from.value, self_.value, channel}] += num_slots;
+    return {};
+  }
+  void SetCredits(Rank to, uint16_t channel, int num_slots) override {
+    credits[{self_.value, to.value, channel}] += num_slots;
+  }
+
+  void SetHandlers(Handlers) override {}
+  std::string LocalAddress() const override { return {}; }
+  Status Connect(Rank, std::string_view) override { return {}; }
+  int Credits(Rank, uint16_t) const override { return 0; }
+  Status Send(Rank, Envelope, std::span<const std::byte>) override { return {}; }
+  Status SendBulk(Rank, Envelope, std::span<const std::byte>, std::span<const std::byte>,
+                  std::function<void()>) override {
+    return {};
+  }
+  int Progress() override { return 0; }
+  int EventFd() const override { return -1; }
+  bool Arm() override { return true; }
+  Lane LaneTo(Rank) const override { return {}; }
+  int64_t BytesSentTo(Rank) const override { return 0; }
+  void Close(int) override {}
+
+  std::map<Key, int> posted{};
+  std::map<Key, int> credits{};
+
+ private:
+  const Rank self_;
+};
+
+// A sender that had more credits than its peer has slots would lose messages.
+TEST(PostSlotsTest, WhatARankMaySendItsPeerHasPosted) {
+  for (const SmallLayout& layout : {SmallLayout{.pp = 1}, SmallLayout{.pp = 4},
+                                    SmallLayout{.pp = 2, .schedule = "dualpipe", .tied = true},
+                                    SmallLayout{.pp = 2, .schedule = "zb-v", .tied = true}}) {
+    RankStages ranks(SmallSpec(layout));
+    std::map<SlotBook::Key, int> posted;
+    std::map<SlotBook::Key, int> credits;
+    for (int rank = 0; rank < ranks.num_ranks(); ++rank) {
+      SlotBook book{Rank(rank)};
+      const Status status = PostSlots(book, SmallSpec(layout), ranks.plan(), Rank(rank));
+      ASSERT_TRUE(status.ok()) << status.error().message;
+      posted.merge(book.posted);
+      credits.merge(book.credits);
+    }
+    EXPECT_EQ(posted, credits) << layout.schedule;
+    EXPECT_EQ(posted.empty(), layout.pp == 1) << layout.schedule;
+  }
+}
+
+}  // namespace
+}  // namespace troupe
