@@ -177,7 +177,7 @@ std::string Legend(const std::vector<PanelRows>& panels, bool labelled) {
 
 }  // namespace
 
-std::string DrawText(const std::vector<Panel>& panels, const TextOptions& options) {
+std::string DrawText(const std::vector<Panel>& panels, int columns) {
   int most_ranks = 1;
   int64_t length_ns = 0;
   for (const Panel& panel : panels) {
@@ -186,11 +186,11 @@ std::string DrawText(const std::vector<Panel>& panels, const TextOptions& option
   }
   if (length_ns == 0) return "nothing ran\n";
   const auto label_width = static_cast<int>(fmt::format("rank {} |", most_ranks - 1).size());
-  const int columns = std::max(options.columns, kFewestColumns) - label_width - kPercentWidth;
+  const int bar_columns = std::max(columns, kFewestColumns) - label_width - kPercentWidth;
   std::vector<PanelRows> drawn;
   bool labelled = true;
   for (const Panel& panel : panels) {
-    drawn.emplace_back(panel.timeline, length_ns, columns);
+    drawn.emplace_back(panel.timeline, length_ns, bar_columns);
     labelled = labelled && drawn.back().Labelled();
   }
   std::string text;
@@ -202,16 +202,11 @@ std::string DrawText(const std::vector<Panel>& panels, const TextOptions& option
                           drawn[i].Row(rank, labelled), 100 * bubbles[static_cast<size_t>(rank)]);
     }
   }
-  if (!options.relative_costs && panels.size() == 1) {
-    const Idle idle = IdleOf(panels.front().timeline);
-    text += fmt::format("makespan {:.3f} ms, bubble {:.1f} % of it\n",
-                        static_cast<double>(idle.makespan_ns) / 1e6, 100 * idle.bubble_makespan);
-  }
   return text + Legend(drawn, labelled);
 }
 
-std::string DrawText(const Timeline& timeline, const TextOptions& options) {
-  return DrawText({{.timeline = timeline}}, options);
+std::string DrawText(const Timeline& timeline, int columns) {
+  return DrawText(std::vector<Panel>{{.timeline = timeline}}, columns);
 }
 
 }  // namespace troupe

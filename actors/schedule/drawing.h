@@ -9,6 +9,8 @@
 
 namespace troupe {
 
+inline constexpr int kTextColumns = 100;
+
 struct Panel {
   std::string title{};  // "measured", "planned"; none where empty
   Timeline timeline{};
@@ -20,18 +22,13 @@ struct TimeUnit {
   std::string name = "ms";  // empty: plain numbers
 };
 
-struct TextOptions {
-  int columns = 100;            // widest line
-  bool relative_costs = false;  // the bars' times are no seconds: no makespan is told
-};
-
 // Panels above one another to one time scale. One row a rank, every character the same stretch of
 // time: "F3" or "B12" at the start of a bar, '-' to its end, '.' idle; in lower case for every
 // second model chunk of a rank, or for the second direction. Where bars are too short for that,
 // each character is what fills most of its stretch, '=' being several kinds in turn. Right: the
-// rank's bubble. Last: the makespan of a lone panel, and the legend.
-std::string DrawText(const std::vector<Panel>& panels, const TextOptions& options = {});
-std::string DrawText(const Timeline& timeline, const TextOptions& options = {});
+// rank's bubble. Last: the legend. No line is wider than `columns`.
+std::string DrawText(const std::vector<Panel>& panels, int columns = kTextColumns);
+std::string DrawText(const Timeline& timeline, int columns = kTextColumns);
 
 struct SvgOptions {
   std::string title{};  // "1f1b · 4 ranks × 8 microbatches"

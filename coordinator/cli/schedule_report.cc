@@ -305,7 +305,7 @@ std::string ListJson() {
 
 std::string ScheduleText(const ScheduleRequest& request, const Figures& figures, int columns) {
   std::string text = request.compare ? "" : TitleOf(request.schedules.front()) + "\n";
-  text += DrawText(PanelsOf(request, figures), {.columns = columns, .relative_costs = true});
+  text += DrawText(PanelsOf(request, figures), columns);
   return text + "\n" +
          (request.compare ? Aligned(TableOf(request, figures))
                           : FiguresText(request, figures.front()));

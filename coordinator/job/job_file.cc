@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "actors/schedule/csv.h"
 #include "coordinator/job/hf_model.h"
 #include "coordinator/job/job_checks.h"
 #include "coordinator/job/job_defaults.h"
@@ -19,7 +20,6 @@ using google::protobuf::Message;
 using google::protobuf::Reflection;
 
 constexpr int64_t kFileBytesMax = int64_t{1} << 20;
-constexpr int64_t kScheduleBytesMax = int64_t{64} << 20;
 constexpr int kExtendsMax = 8;
 constexpr size_t kSentenceBytesMax = 1000;
 
@@ -63,7 +63,7 @@ void ResolvePaths(FileSystem& files, const std::string& folder, proto::JobSpec& 
 Status ReadSchedule(FileSystem& files, LoadedJob& job) {
   proto::Parallelism& parallelism = *job.spec.mutable_parallelism();
   if (parallelism.has_schedule_csv()) {
-    auto text = files.ReadFile(parallelism.schedule_csv(), kScheduleBytesMax);
+    auto text = files.ReadFile(parallelism.schedule_csv(), kCsvBytesMax);
     if (!text.ok()) return Context("parallelism.schedule_csv", std::move(text).error());
     parallelism.set_schedule_actions(*std::move(text));
     job.provenance["parallelism.schedule_actions"] = {.source = parallelism.schedule_csv()};

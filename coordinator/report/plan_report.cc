@@ -72,7 +72,7 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
     text += Row(plan, static_cast<size_t>(rank), machine.isa);
   }
   if (ranks > 1) {
-    text += "\n" + DrawText(plan.simulation.timeline, {.columns = columns, .relative_costs = true});
+    text += "\n" + DrawText(plan.simulation.timeline, columns);
   }
   return text;
 }

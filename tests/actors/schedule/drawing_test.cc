@@ -36,7 +36,7 @@ size_t Count(std::string_view text, std::string_view word) {
 
 TEST(DrawText, ShowsBarsToScale) {
   // Makespan 9 ms over 54 columns: 6 a millisecond.
-  std::istringstream lines(DrawText({{"two", Planned("1f1b", 2, 2)}}, {.columns = 70}));
+  std::istringstream lines(DrawText({{"two", Planned("1f1b", 2, 2)}}, 70));
   std::string line;
   std::getline(lines, line);
   EXPECT_EQ(line, "two");
@@ -47,7 +47,7 @@ TEST(DrawText, ShowsBarsToScale) {
 TEST(DrawText, StaysWithinItsColumns) {
   for (const int columns : {40, 72, 100}) {
     for (const auto& [p, m] : {std::pair{1, 1}, {4, 8}, {16, 64}, {12, 200}}) {
-      std::istringstream lines(DrawText(Planned("1f1b", p, m), {.columns = columns}));
+      std::istringstream lines(DrawText(Planned("1f1b", p, m), columns));
       std::string line;
       for (int row = 0; row < p; ++row) {
         std::getline(lines, line);
@@ -67,7 +67,7 @@ TEST(DrawText, SaysSeveralInTurnWhereBarsAreTooShort) {
 // Lower case for a rank's second chunk; parts of a weight gradient in a row are one bar.
 TEST(DrawText, TellsChunksAndDirectionsApart) {
   // 12.5 ms over 75 columns: 3 a half.
-  const std::string chunks = DrawText(Planned("zb-v", 2, 4), {.columns = 91});
+  const std::string chunks = DrawText(Planned("zb-v", 2, 4), 91);
   EXPECT_THAT(chunks, HasSubstr("rank 1 |...F0-f0-F1-f1-i0-w0-F2-I0-W0-"));
   EXPECT_THAT(chunks, HasSubstr("lower case: chunk 1\n"));
   EXPECT_THAT(DrawText(Planned("dualpipe", 2, 4)), HasSubstr("lower case: direction 1\n"));
@@ -75,12 +75,12 @@ TEST(DrawText, TellsChunksAndDirectionsApart) {
   const Schedule parts =
       WithWeightParts(*Generate({.name = "zb-v", .num_ranks = 2, .num_microbatches = 4}), 4);
   const Timeline timeline = Simulate(parts, UnitCosts(parts))->timeline;
-  EXPECT_EQ(DrawText(timeline, {.columns = 91}), chunks);
+  EXPECT_EQ(DrawText(timeline, 91), chunks);
 }
 
 TEST(DrawText, PanelsShareOneScale) {
-  const std::string text = DrawText(
-      {{"short", Planned("zb-h1", 2, 4)}, {"long", Planned("1f1b", 2, 4)}}, {.columns = 76});
+  const std::string text =
+      DrawText({{"short", Planned("zb-h1", 2, 4)}, {"long", Planned("1f1b", 2, 4)}}, 76);
   // 15 ms over 60 columns.
   EXPECT_THAT(text, HasSubstr("short\nrank 0 |F0--F1--....I0--W0--"));
   EXPECT_THAT(text, HasSubstr("long\nrank 0 |F0--F1--........B0------"));
