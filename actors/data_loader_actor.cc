@@ -5,8 +5,9 @@
 
 namespace troupe {
 
-DataLoaderActor::DataLoaderActor(DataLoaderOptions options, TokenFile file, DataOrder order)
-    : options_(options), file_(std::move(file)), order_(std::move(order)) {}
+DataLoaderActor::DataLoaderActor(DataLoaderOptions options, TokenFile file, DataOrder order,
+                                 Stream& stream)
+    : options_(options), file_(std::move(file)), order_(std::move(order)), stream_(stream) {}
 
 Status DataLoaderActor::On(MeetExecutor meet) {
   executor_ = meet.executor;
@@ -14,11 +15,16 @@ Status DataLoaderActor::On(MeetExecutor meet) {
 }
 
 Status DataLoaderActor::On(FetchTokens fetch) {
-  TokensReady ready{.round = fetch.round};
-  for (int32_t m = 0; m < fetch.num_microbatches; ++m) {
-    ready.blocks.push_back(Block(fetch.mode, fetch.first_sample + m * options_.micro_batch_size));
-  }
-  return executor_.Send(std::move(ready));
+  auto ready = std::make_shared<TokensReady>(TokensReady{.round = fetch.round});
+  stream_.Launch(
+      [this, fetch, ready] {
+        for (int32_t m = 0; m < fetch.num_microbatches; ++m) {
+          ready->blocks.push_back(
+              Block(fetch.mode, fetch.first_sample + m * options_.micro_batch_size));
+        }
+      },
+      [this, ready](const WorkTime&) { (void)executor_.Send(std::move(*ready)); });
+  return {};
 }
 
 TokenBlock DataLoaderActor::Block(proto::StepMode mode, int64_t first) {

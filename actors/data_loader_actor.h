@@ -2,7 +2,8 @@
 // each have one over the same file, so tokens never travel.
 //   Takes:  MeetExecutor (the root), FetchTokens (executor)
 //   Sends:  TokensReady -> executor, one a round
-//   Thread: the rank's actor thread; the file is mapped.
+//   Thread: the rank's actor thread; the reading, which may wait for a disk, and the shuffling of
+//   an epoch on the compute stream, ahead of the actions that need the tokens.
 //
 //   I1. Sample numbers alone decide the tokens: no state survives a round.
 #pragma once
@@ -12,6 +13,7 @@
 #include "actors/messages.h"
 #include "actors/plan/data_order.h"
 #include "runtime/actor/actor.h"
+#include "runtime/actor/stream.h"
 #include "runtime/format/token_file.h"
 
 namespace troupe {
@@ -23,7 +25,8 @@ struct DataLoaderOptions {
 
 class DataLoaderActor : public Actor<DataLoaderActor, MeetExecutor, FetchTokens> {
  public:
-  DataLoaderActor(DataLoaderOptions options, TokenFile file, DataOrder order);
+  // The stream outlives the actor's last fetch.
+  DataLoaderActor(DataLoaderOptions options, TokenFile file, DataOrder order, Stream& stream);
 
   Status On(MeetExecutor meet);
   Status On(FetchTokens fetch);
@@ -34,7 +37,8 @@ class DataLoaderActor : public Actor<DataLoaderActor, MeetExecutor, FetchTokens>
 
   const DataLoaderOptions options_;
   const TokenFile file_;
-  DataOrder order_;
+  DataOrder order_;  // the stream's
+  Stream& stream_;
   ExecutorAnswers executor_{};
 };
 

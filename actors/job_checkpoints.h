@@ -4,6 +4,7 @@
 // that stands still must not keep a rank from being heard.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "actors/plan/job_plan.h"
 #include "actors/schedule_actor.h"
 #include "proto/worker.pb.h"
+#include "runtime/actor/stream.h"
 #include "runtime/base/file_system.h"
 
 namespace troupe {
@@ -52,5 +54,12 @@ class JobCheckpoints {
   std::optional<int64_t> open_step_{};
   std::string newest_{};
 };
+
+// Lets the checkpoints serve a schedule actor: they work on `stream`, and the end comes to the
+// schedule as a message. `schedule` is filled in before its actor's first step. on_committed is
+// called on the actor thread, before the schedule knows. All references outlive the reports.
+void AddCheckpoints(JobReports& reports, JobCheckpoints& checkpoints, Stream& stream,
+                    const ScheduleActor::SelfRef& schedule,
+                    std::function<void(const proto::CheckpointCommitted&)> on_committed);
 
 }  // namespace troupe

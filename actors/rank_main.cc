@@ -10,7 +10,9 @@
 //   R1. The end of the control socket ends the process: no rank outlives its agent.
 //   R2. An actor that ends other than normally, a lost peer, or a dropped message of this job ends
 //       the job: Finished carries the sentence.
-//   R3. Weights are read and hashed on the stream: the peers hear from this rank meanwhile.
+//   R3. What waits for a disk (weights, tokens, checkpoints) and what takes long (hashing) is the
+//       stream's work: the peers hear from this rank meanwhile.
+//   R4. The checkpoints of an earlier run move out of the way when every rank is ready, no sooner.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -19,6 +21,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "actors/checkpoint_actor.h"
@@ -45,7 +48,7 @@ constexpr int kProgressMs = 20;
 constexpr int kReportMs = 200;
 constexpr int kLastWordsMs = 2000;
 constexpr int kCloseMs = 500;
-constexpr int kLoadMs = 60'000;  // who loads for longer is told of
+constexpr int kLoadMs = 60'000;  // who waits longer for files is told of
 
 class RankProgram {
  public:
@@ -81,7 +84,7 @@ class RankProgram {
         status = OnPeers(order.peers());
         break;
       case proto::ToRank::kBegin:
-        status = schedule_.Send(BeginTraining{.committed_step = committed_step_});
+        Begin();
         break;
       case proto::ToRank::kCancel:
         status = schedule_.Send(CancelTraining{.checkpoint = order.cancel().checkpoint()});
@@ -142,25 +145,38 @@ class RankProgram {
     RETURN_IF_ERROR(OpenRouter(peers));
     stream_ = std::make_unique<ThreadStream>(scheduler_, "compute");
     name_ = fmt::format("rank {}", self_);
-    loading_ = scheduler_.waits().Begin({.waiter = name_,
-                                         .activity = "start",
-                                         .owed = "weights and tokens",
-                                         .from = "files",
-                                         .deadline_ms = kLoadMs});
     auto loaded = std::make_shared<Result<Loaded>>(Loaded{});
-    stream_->Launch([this, loaded] { *loaded = Load(); },
-                    [this, loaded](const WorkTime&) {
-                      loading_.Reset();
-                      Status ready = OnLoaded(std::move(*loaded));
-                      if (!ready.ok()) Fail(std::move(ready).error());
-                    });
+    OnDisk(
+        "start", "weights and tokens", [this, loaded] { *loaded = Load(); },
+        [this, loaded] {
+          Status ready = OnLoaded(std::move(*loaded));
+          if (!ready.ok()) Fail(std::move(ready).error());
+        });
     return {};
   }
 
+  // work() on the stream, then done() on the actor thread; whoever asks why nothing happens is told
+  // what is waited for meanwhile. Both names are literals.
+  template <typename Work, typename Done>
+  void OnDisk(std::string_view activity, std::string_view owed, Work work, Done done) {
+    disk_wait_ = scheduler_.waits().Begin({.waiter = name_,
+                                           .activity = activity,
+                                           .owed = owed,
+                                           .from = "files",
+                                           .deadline_ms = kLoadMs});
+    stream_->Launch(std::move(work), [this, done = std::move(done)](const WorkTime&) mutable {
+      disk_wait_.Reset();
+      done();
+    });
+  }
+
+  struct TokenSource {
+    TokenFile file;
+    DataOrder order;
+  };
   struct Loaded {
     int64_t committed_step = 0;
-    std::optional<TokenFile> tokens{};  // where a stage of this rank reads them
-    std::string set_aside{};            // rank 0: what became of later checkpoints; or empty
+    std::optional<TokenSource> tokens{};  // where a stage of this rank reads them
   };
 
   // On the stream's thread, which has models_ to itself until this returns.
@@ -168,17 +184,15 @@ class RankProgram {
     Loaded loaded;
     models_ = BuildStages(start_.spec(), *plan_, self_, ledger_);
     ASSIGN_OR_RETURN(loaded.committed_step, FillStages(files_, start_, models_));
-    if (self_.value == 0 && !start_.reference_run()) {
-      checkpoints_.emplace(files_, start_, *plan_);
-      ASSIGN_OR_RETURN(loaded.set_aside, checkpoints_->StartFrom(loaded.committed_step));
-    }
     const bool reads_data = std::ranges::any_of(models_, [this](const auto& entry) {
       return plan_->train.IsFirstStage(entry.first) || plan_->train.IsLastStage(entry.first);
     });
     if (!reads_data) return loaded;
-    ASSIGN_OR_RETURN(loaded.tokens, TokenFile::Open(files_, start_.spec().data().train()));
+    ASSIGN_OR_RETURN(TokenFile file, TokenFile::Open(files_, start_.spec().data().train()));
     const auto vocabulary = static_cast<int32_t>(plan_->config.vocab_size);
-    RETURN_IF_ERROR(loaded.tokens->CheckVocabulary(vocabulary));
+    RETURN_IF_ERROR(file.CheckVocabulary(vocabulary));
+    ASSIGN_OR_RETURN(DataOrder order, DataOrderOf(start_.spec(), *plan_, file));
+    loaded.tokens = TokenSource{.file = std::move(file), .order = std::move(order)};
     return loaded;
   }
 
@@ -186,7 +200,6 @@ class RankProgram {
     if (finished_) return {};  // the job ended meanwhile
     ASSIGN_OR_RETURN(Loaded loaded, std::move(result));
     last_step_ = committed_step_ = loaded.committed_step;
-    if (!loaded.set_aside.empty()) Happened("info", loaded.set_aside);
     RETURN_IF_ERROR(SpawnActors(std::move(loaded.tokens)));
     proto::FromRank news;
     auto* ready = news.mutable_ready();
@@ -214,6 +227,24 @@ class RankProgram {
     replanner_.emplace(*plan_, std::move(costs));
   }
 
+  // Rank 0, when all are ready.
+  void Begin() {
+    if (!checkpoints_) return SendBegin();
+    auto moved = std::make_shared<Result<std::string>>(std::string());
+    OnDisk(
+        "start", "earlier checkpoints to be set aside",
+        [this, moved] { *moved = checkpoints_->StartFrom(committed_step_); },
+        [this, moved] {
+          if (!moved->ok()) return Fail(std::move(*moved).error());
+          if (!(*moved)->empty()) Happened("info", **moved);
+          SendBegin();
+        });
+  }
+  void SendBegin() {
+    const Status sent = schedule_.Send(BeginTraining{.committed_step = committed_step_});
+    if (!sent.ok()) Fail(sent.error());
+  }
+
   // ---- building ----
   Status OpenRouter(const proto::Peers& peers) {
     RankRouter::Options options{
@@ -237,12 +268,16 @@ class RankProgram {
     return PostSlots(*transport_, start_.spec(), *plan_, self_);
   }
 
-  Status SpawnActors(std::optional<TokenFile> tokens) {
+  Status SpawnActors(std::optional<TokenSource> tokens) {
     ExecutorActor::Peers peers;
     for (const auto& [stage, model] : models_) peers.stages[stage] = SpawnStage(stage, *model);
     std::optional<DataLoaderActor::SelfRef> loader;
     if (tokens) {
-      ASSIGN_OR_RETURN(loader, SpawnLoader(*std::move(tokens)));
+      loader = scheduler_.Spawn<DataLoaderActor>(
+          {.name = "data loader"},
+          DataLoaderOptions{.micro_batch_size = plan_->batch.micro_batch_size,
+                            .seq_len = plan_->batch.seq_len},
+          std::move(tokens->file), std::move(tokens->order), *stream_);
       peers.loader = *loader;
     }
     peers.checkpoint = scheduler_.Spawn<CheckpointActor>(
@@ -269,7 +304,10 @@ class RankProgram {
     }
     if (loader) RETURN_IF_ERROR(loader->Send(MeetExecutor{executor_}));
     RegisterExecutor(*router_, executor_);
-    if (self_.value == 0) SpawnSchedule();
+    if (self_.value == 0) {
+      if (!start_.reference_run()) checkpoints_.emplace(files_, start_, *plan_);
+      SpawnSchedule();
+    }
     return {};
   }
 
@@ -280,21 +318,12 @@ class RankProgram {
     return stages_.back();
   }
 
-  Result<DataLoaderActor::SelfRef> SpawnLoader(TokenFile file) {
-    ASSIGN_OR_RETURN(DataOrder order, DataOrderOf(start_.spec(), *plan_, file));
-    return scheduler_.Spawn<DataLoaderActor>(
-        {.name = "data loader"},
-        DataLoaderOptions{.micro_batch_size = plan_->batch.micro_batch_size,
-                          .seq_len = plan_->batch.seq_len},
-        std::move(file), std::move(order));
-  }
-
   void SpawnSchedule() {
     ScheduleOptions options = ScheduleOptionsOf(start_, *plan_);
     if (replanner_) options.order = [this] { return replanner_->order(); };
     std::vector<RankRef> ranks;
     for (int rank = 0; rank < start_.world_size(); ++rank) {
-      ranks.push_back(router_->Remote<proto::StepStart, proto::Commit, proto::CheckpointStart>(
+      ranks.emplace_back(router_->Remote<proto::StepStart, proto::Commit, proto::CheckpointStart>(
           Rank(rank), kExecutorIndex));
     }
     schedule_ = scheduler_.Spawn<ScheduleActor>({.name = "schedule"}, std::move(options),
@@ -324,44 +353,23 @@ class RankProgram {
       Say(news);
     };
     if (replanner_) AddReplanning(reports);
-    if (checkpoints_) AddCheckpoints(reports);
+    if (checkpoints_) {
+      AddCheckpoints(reports, *checkpoints_, *stream_, schedule_,
+                     [this](const proto::CheckpointCommitted& committed) {
+                       proto::FromRank news;
+                       *news.mutable_checkpoint() = committed;
+                       Say(news);
+                     });
+    }
     reports.on_end = [this](Status end, int64_t last_step, bool cancelled) {
       last_step_ = last_step;
       if (end.ok()) return Finish(cancelled);
-      stream_->Launch(
-          [this] {
-            if (checkpoints_) checkpoints_->Abandon();
-          },
-          [this, error = std::move(end).error()](const WorkTime&) { Fail(error); });
+      if (!checkpoints_) return Fail(std::move(end).error());
+      OnDisk(
+          "end", "removal of the open checkpoint", [this] { checkpoints_->Abandon(); },
+          [this, error = std::move(end).error()] { Fail(error); });
     };
     return reports;
-  }
-
-  void AddCheckpoints(JobReports& reports) {
-    reports.open_checkpoint = [this](int64_t step) {
-      auto opened = std::make_shared<FoldersOpened>(FoldersOpened{CheckpointFolders{}});
-      stream_->Launch(
-          [this, opened, step] { opened->folders = checkpoints_->Open(step); },
-          [this, opened](const WorkTime&) { (void)schedule_.Send(std::move(*opened)); });
-    };
-    reports.commit_checkpoint = [this](int64_t step, std::vector<proto::CheckpointDone> shards) {
-      auto committed =
-          std::make_shared<Result<proto::CheckpointCommitted>>(proto::CheckpointCommitted{});
-      stream_->Launch(
-          [this, committed, step, shards = std::move(shards)] {
-            *committed = checkpoints_->Commit(step, shards);
-          },
-          [this, committed](const WorkTime&) {
-            if (!committed->ok()) {
-              (void)schedule_.Send(ShardsCommitted{std::move(*committed).error()});
-              return;
-            }
-            proto::FromRank news;
-            *news.mutable_checkpoint() = std::move(**committed);
-            Say(news);
-            (void)schedule_.Send(ShardsCommitted{});
-          });
-    };
   }
 
   void AddReplanning(JobReports& reports) {
@@ -454,7 +462,7 @@ class RankProgram {
   std::unique_ptr<RankRouter> router_{};
   std::unique_ptr<Stream> stream_{};
   std::string name_{};  // "rank 2", for the wait below
-  WaitHandle loading_{};
+  WaitHandle disk_wait_{};
   std::vector<StageActor::SelfRef> stages_{};
   ExecutorActor::SelfRef executor_{};
   ScheduleActor::SelfRef schedule_{};

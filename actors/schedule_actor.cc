@@ -63,6 +63,7 @@ Result<bool> ScheduleActor::Answered(int32_t rank) {
 }
 
 Status ScheduleActor::On(BeginTraining begin) {
+  if (state_ == State::kEnded) return {};  // cancelled before
   CHECK(state_ == State::kIdle, "training begins once");
   step_ = begin.committed_step;
   if (IsLastStep()) return NextOrEnd();
@@ -225,7 +226,7 @@ void ScheduleActor::StartCheckpoint() {
 }
 
 Status ScheduleActor::On(FoldersOpened opened) {
-  if (state_ != State::kOpening) return {};
+  CHECK(state_ == State::kOpening, "folders come when they are asked for");
   wait_.Reset();
   if (!opened.folders.ok()) {
     End(std::move(opened.folders).error());
@@ -261,7 +262,7 @@ Status ScheduleActor::On(proto::CheckpointDone done) {
 }
 
 Status ScheduleActor::On(ShardsCommitted committed) {
-  if (state_ != State::kCommitting) return {};
+  CHECK(state_ == State::kCommitting, "a commit ends when one was asked for");
   wait_.Reset();
   if (!committed.status.ok()) {
     End(std::move(committed.status));

@@ -82,7 +82,7 @@ struct ScheduleOptions {
   std::function<double(int64_t step)> learning_rate{};
   // Which of the plan's orders the next step runs; without it the first.
   std::function<size_t()> order{};
-  int64_t wait_deadline_ms = 120'000;  // for answers of the ranks
+  int64_t wait_deadline_ms = 120'000;  // for answers of the ranks and of rank 0's disk
 };
 
 // What the worker's root does with the job's news. Called on the actor thread, where nothing may

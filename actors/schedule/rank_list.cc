@@ -71,8 +71,8 @@ void RankList::AddStages() {
                        .direction = schedule_->DirectionOf(stage)});
   }
   std::vector<int> deeper(static_cast<size_t>(schedule_->num_directions), 0);
-  for (Stage& stage : std::views::reverse(stages_)) {
-    stage.deeper_chunks = deeper[static_cast<size_t>(stage.direction)]++;
+  for (auto stage = stages_.rbegin(); stage != stages_.rend(); ++stage) {
+    stage->deeper_chunks = deeper[static_cast<size_t>(stage->direction)]++;
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <optional>
 
 #include "tests/support/idle_stage.h"
@@ -18,6 +19,7 @@ TEST(DataLoaderTest, AStepMayHaveAnyNumberOfMicrobatches) {
   const std::string path = folder.Write("text.txt", "some text to train on");
   MemoryLedger ledger;
   std::optional<DataLoaderActor::SelfRef> loader;
+  std::unique_ptr<Stream> stream;
   testing::InProcessJobOptions options{.num_ranks = 1, .num_microbatches = kMicrobatches};
   options.steps = {.steps = 2,
                    .num_microbatches = kMicrobatches,
@@ -37,9 +39,10 @@ TEST(DataLoaderTest, AStepMayHaveAnyNumberOfMicrobatches) {
       [&](const testing::InProcessJob::RankContext& context) -> LoaderRef {
         auto file = TokenFile::Open(SystemFiles(), path);
         auto order = DataOrder::Make({.num_samples = *CountSamples(*file, 4)});
+        stream = std::make_unique<InlineStream>(context.scheduler);
         loader = context.scheduler.Spawn<DataLoaderActor>(
             {.name = "data loader"}, DataLoaderOptions{.micro_batch_size = 1, .seq_len = 4},
-            *std::move(file), *std::move(order));
+            *std::move(file), *std::move(order), *stream);
         return *loader;
       });
   job.Run();

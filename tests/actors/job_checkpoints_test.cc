@@ -4,6 +4,9 @@
 #include <google/protobuf/util/json_util.h>
 #include <gtest/gtest.h>
 
+#include <future>
+#include <memory>
+
 #include "actors/checkpoint_store.h"
 #include "tests/support/faulty_file_system.h"
 #include "tests/support/rank_stages.h"
@@ -27,6 +30,59 @@ class RefusesExport : public FaultyFileSystem {
     if (from.ends_with(".hf.partial")) return MakeError(ErrorCode::kIo, "{}: refused", from);
     return FaultyFileSystem::Rename(from, to);
   }
+};
+
+// A disk on which no folder is made before the gate opens.
+class StillDisk : public FaultyFileSystem {
+ public:
+  explicit StillDisk(std::shared_future<void> gate) : gate_(std::move(gate)) {}
+  Status CreateDirectories(const std::string& path) override {
+    gate_.wait();
+    return FaultyFileSystem::CreateDirectories(path);
+  }
+  Status Rename(const std::string& from, const std::string& to) override {
+    gate_.wait();
+    return FaultyFileSystem::Rename(from, to);
+  }
+
+ private:
+  const std::shared_future<void> gate_;
+};
+
+// The one rank of a job: votes, updates and writes the shards of all as it is told.
+class OneRank : public Actor<OneRank, proto::StepStart, proto::Commit, proto::CheckpointStart> {
+ public:
+  using Shards = std::function<std::vector<proto::CheckpointDone>(const proto::CheckpointStart&)>;
+
+  OneRank(const ScheduleActor::SelfRef& schedule, Shards shards)
+      : schedule_(schedule), shards_(std::move(shards)) {}
+  Status On(const proto::StepStart& start) {
+    proto::Vote vote;
+    vote.set_round(start.round());
+    vote.set_finite(true);
+    auto* loss = vote.add_losses();
+    loss->set_loss_sum(1);
+    loss->set_num_tokens(1);
+    auto* node = vote.add_norm_nodes();
+    node->set_num_leaves(1);
+    node->set_sum(1);
+    return schedule_.Send(vote);
+  }
+  Status On(const proto::Commit& commit) {
+    proto::StepDone done;
+    done.set_step(commit.step());
+    return schedule_.Send(done);
+  }
+  Status On(const proto::CheckpointStart& start) {
+    proto::CheckpointDone all;
+    all.set_step(start.step());
+    for (const auto& shard : shards_(start)) all.mutable_tensors()->MergeFrom(shard.tensors());
+    return schedule_.Send(all);
+  }
+
+ private:
+  const ScheduleActor::SelfRef& schedule_;
+  const Shards shards_;
 };
 
 class JobCheckpointsTest : public ::testing::Test {
@@ -255,6 +311,51 @@ TEST_F(JobCheckpointsTest, TheExportBeforeStaysUntilTheNewOneHasItsName) {
   ASSERT_TRUE(Save(6).ok());
   EXPECT_EQ(Exported(), 6);
   EXPECT_THAT(Names("run"), ElementsAre("checkpoints", "hf"));
+}
+
+// The actor thread goes on while the disk stands still, and hears of every end exactly once.
+TEST_F(JobCheckpointsTest, ADiskThatStandsStillHoldsUpNobodyElse) {
+  std::promise<void> gate;
+  StillDisk disk(gate.get_future().share());
+  JobCheckpoints checkpoints(disk, start_, ranks_.plan());
+  Scheduler scheduler;
+  ScheduleActor::SelfRef schedule;
+  JobReports reports;
+  std::string ended;
+  reports.on_end = [&](Status end, int64_t, bool) {
+    ended = end.ok() ? "ok" : end.error().message;
+    scheduler.Stop();
+  };
+  {
+    ThreadStream stream(scheduler, "compute");
+    std::vector<int64_t> committed;
+    AddCheckpoints(reports, checkpoints, stream, schedule,
+                   [&](const proto::CheckpointCommitted& c) { committed.push_back(c.step()); });
+    const auto shards = [&](const proto::CheckpointStart& start) {
+      return WriteShards({.checkpoint = start.directory()}, start.step());
+    };
+    schedule = scheduler.Spawn<ScheduleActor>(
+        {.name = "schedule"},
+        ScheduleOptions{.steps = 5,
+                        .num_microbatches = 1,
+                        .global_batch_size = 1,
+                        .num_parameters = 1,
+                        .learning_rate = [](int64_t) { return 0.5; }},
+        std::vector<RankRef>{scheduler.Spawn<OneRank>({.name = "rank 0"}, schedule, shards)},
+        reports);
+    ASSERT_TRUE(schedule.Send(BeginTraining{.committed_step = 4}).ok());
+    int ticks = 0;
+    const std::function<void()> tick = [&] {
+      if (++ticks == 20) gate.set_value();
+      scheduler.After(1, tick);
+    };
+    tick();
+    scheduler.Run();
+    EXPECT_EQ(ended, "ok");
+    EXPECT_GE(ticks, 20) << "nothing ended before the disk moved, and the scheduler went on";
+    EXPECT_THAT(committed, ElementsAre(5));
+  }
+  EXPECT_EQ(Newest(), 5);
 }
 
 TEST_F(JobCheckpointsTest, AbandoningWithoutAnOpenStepRemovesNothing) {

@@ -61,6 +61,21 @@ TEST(StageOptionsTest, KnowWhichStageHasTheLoss) {
   EXPECT_EQ(last.adamw.beta2, 0.95);
 }
 
+TEST(ExecutorOptionsTest, EachRankHasItsOwnShareOfWhatIsShared) {
+  const proto::JobSpec spec = SmallSpec({.pp = 2, .tied = true});
+  RankStages ranks(spec);
+  const ExecutorOptions first = ExecutorOptionsOf(spec, ranks.plan(), Rank(0));
+  const ExecutorOptions last = ExecutorOptionsOf(spec, ranks.plan(), Rank(1));
+  EXPECT_EQ(first.rank, Rank(0));
+  EXPECT_EQ(last.rank, Rank(1));
+  EXPECT_EQ(first.train.num_ranks, 2);
+  EXPECT_EQ(first.boundary.num_bytes, 2 * 6 * 16 * sizeof(float));
+  ASSERT_EQ(first.shared.size(), 1U) << "the embedding";
+  ASSERT_EQ(last.shared.size(), 1U) << "the head";
+  EXPECT_EQ(first.shared.begin()->first.first, StageId(0));
+  EXPECT_EQ(last.shared.begin()->first.first, StageId(1));
+}
+
 TEST(DataOrderTest, AFileThatIsTooShortIsRefused) {
   RankStages ranks(SmallSpec());
   testing::TemporaryFolder folder;
@@ -83,6 +98,7 @@ class SlotBook : public Transport {
   Status PostSlots(Rank from, uint16_t channel, int num_slots, int64_t slot_bytes) override {
     if (slot_bytes <= 0) return MakeError(ErrorCode::kFailed, "a slot of {} bytes", slot_bytes);
     posted[{from.value, self_.value, channel}] += num_slots;
+    if (channel == kSumChannel) sum_bytes[{from.value, self_.value, channel}] = slot_bytes;
     return {};
   }
   void SetCredits(Rank to, uint16_t channel, int num_slots) override {
@@ -107,6 +123,7 @@ class SlotBook : public Transport {
 
   std::map<Key, int> posted{};
   std::map<Key, int> credits{};
+  std::map<Key, int64_t> sum_bytes{};
 
  private:
   const Rank self_;
@@ -116,17 +133,25 @@ class SlotBook : public Transport {
 TEST(PostSlotsTest, WhatARankMaySendItsPeerHasPosted) {
   for (const SmallLayout& layout : {SmallLayout{.pp = 1}, SmallLayout{.pp = 4},
                                     SmallLayout{.pp = 2, .schedule = "dualpipe", .tied = true},
-                                    SmallLayout{.pp = 2, .schedule = "zb-v", .tied = true}}) {
+                                    SmallLayout{.pp = 2, .schedule = "1f1b", .tied = true}}) {
     RankStages ranks(SmallSpec(layout));
     std::map<SlotBook::Key, int> posted;
     std::map<SlotBook::Key, int> credits;
+    std::map<SlotBook::Key, int64_t> sum_bytes;
     for (int rank = 0; rank < ranks.num_ranks(); ++rank) {
       SlotBook book{Rank(rank)};
       const Status status = PostSlots(book, SmallSpec(layout), ranks.plan(), Rank(rank));
       ASSERT_TRUE(status.ok()) << status.error().message;
       posted.merge(book.posted);
       credits.merge(book.credits);
+      sum_bytes.merge(book.sum_bytes);
     }
+    std::map<SlotBook::Key, int64_t> wanted_bytes;
+    for (const SumChannel& sum : ranks.plan().sum_channels) {
+      wanted_bytes[{sum.from.value, sum.to.value, kSumChannel}] = sum.slot_bytes;
+    }
+    EXPECT_EQ(sum_bytes, wanted_bytes) << layout.schedule;
+    EXPECT_EQ(sum_bytes.empty(), !layout.tied) << layout.schedule;
     EXPECT_EQ(posted, credits) << layout.schedule;
     EXPECT_EQ(posted.empty(), layout.pp == 1) << layout.schedule;
   }

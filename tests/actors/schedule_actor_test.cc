@@ -63,13 +63,16 @@ class ScheduleActorTest : public ::testing::Test {
   }
 
   void Begin() {
+    Spawn();
+    Say(BeginTraining{});
+  }
+  void Spawn() {
     std::vector<RankRef> ranks;
     for (int rank = 0; rank < kRanks; ++rank) {
       ranks.push_back(scheduler_.Spawn<FakeRank>({.name = fmt::format("rank {}", rank)},
                                                  std::ref(heard_[static_cast<size_t>(rank)])));
     }
     schedule_ = scheduler_.Spawn<ScheduleActor>({.name = "schedule"}, options_, ranks, reports_);
-    Say(BeginTraining{});
   }
 
   template <typename M>
@@ -109,7 +112,9 @@ class ScheduleActorTest : public ::testing::Test {
     Say(done);
   }
   // The disk answers at once.
-  void Opened() { Say(FoldersOpened{CheckpointFolders{.checkpoint = "folder"}}); }
+  void Opened() {
+    Say(FoldersOpened{CheckpointFolders{.checkpoint = "folder", .exported = "export"}});
+  }
   void Step() {
     for (int rank = 0; rank < kRanks; ++rank) Vote(rank);
     for (int rank = 0; rank < kRanks; ++rank) Done(rank);
@@ -170,9 +175,10 @@ TEST_F(ScheduleActorTest, AVoteOfARankThatIsNotThereEndsTheJob) {
 TEST_F(ScheduleActorTest, LayersMayMoveOnlyAfterACheckpointIsCommittedAndBeforeTheLastStep) {
   options_.checkpoint_every = 1;
   options_.steps = 3;
+  std::vector<int64_t> opened;
   std::vector<int64_t> committed;
   std::vector<int64_t> asked;
-  reports_.open_checkpoint = [](int64_t) {};
+  reports_.open_checkpoint = [&](int64_t step) { opened.push_back(step); };
   reports_.commit_checkpoint = [&](int64_t step, const std::vector<proto::CheckpointDone>& shards) {
     committed.push_back(step);
     EXPECT_EQ(shards.size(), kRanks);
@@ -188,6 +194,8 @@ TEST_F(ScheduleActorTest, LayersMayMoveOnlyAfterACheckpointIsCommittedAndBeforeT
   Opened();
   ASSERT_EQ(heard_[1].checkpoints.size(), 1U);
   EXPECT_EQ(heard_[1].checkpoints[0].directory(), "folder");
+  EXPECT_EQ(heard_[1].checkpoints[0].hf_directory(), "export");
+  EXPECT_EQ(heard_[1].checkpoints[0].step(), 1);
   Shard(2, 1);
   Shard(0, 1);
   EXPECT_TRUE(asked.empty());
@@ -201,6 +209,7 @@ TEST_F(ScheduleActorTest, LayersMayMoveOnlyAfterACheckpointIsCommittedAndBeforeT
   Opened();
   for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 2);
   Say(ShardsCommitted{});
+  EXPECT_THAT(opened, ElementsAre(1, 2));
   EXPECT_THAT(committed, ElementsAre(1, 2));
   EXPECT_EQ(ended_, "ok after step 2") << "it goes on elsewhere";
 }
@@ -248,6 +257,14 @@ TEST_F(ScheduleActorTest, ACommitThatFailsEndsTheJob) {
   Say(ShardsCommitted{MakeError(ErrorCode::kOutOfSpace, "the disk is full")});
   EXPECT_EQ(ended_, "the disk is full after step 1");
   EXPECT_EQ(heard_[0].starts.size(), 1U) << "no step begins";
+}
+
+TEST_F(ScheduleActorTest, WhoCancelsBeforeTheFirstStepHasEnded) {
+  Spawn();
+  Say(CancelTraining{});
+  EXPECT_EQ(ended_, "ok after step 0");
+  Say(BeginTraining{});
+  EXPECT_TRUE(heard_[0].starts.empty());
 }
 
 // Who cancels while the disk works gets the checkpoint that is being made, and no other.

@@ -49,7 +49,11 @@ class FollowTest : public ::testing::Test {
     context_.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(1));
     reader_ = stub_->Follow(&context_, request);
     const FollowerId before = h_.state.next_follower;
-    while (h_.state.next_follower == before) h_.scheduler.RunUntilIdle();
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (h_.state.next_follower == before) {
+      CHECK(std::chrono::steady_clock::now() < end, "the call has not arrived");
+      h_.scheduler.RunUntilIdle();
+    }
   }
   void Memory(int count) {
     proto::FromRank message;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <future>
@@ -176,6 +177,17 @@ TEST_F(RunTest, ALaterCheckpointThatARunLeavesBehindIsSetAside) {
   EXPECT_EQ(Steps(resumed.output).size(), 4u) << resumed.output;
 }
 
+// Only a run that can begin moves the checkpoints of the one before.
+TEST_F(RunTest, ARunThatCannotBeginLeavesTheCheckpointsOfItsFolder) {
+  const auto first = Troupe("run job.yaml --run-dir a 2>&1");
+  ASSERT_EQ(first.exit_code, 0) << first.output;
+  const auto before = testing::Shell("ls -R " + folder_.path() + "/a/checkpoints");
+  const auto fresh = Troupe("run job.yaml --run-dir a --set model.vocab_size=64 2>&1");
+  EXPECT_EQ(fresh.exit_code, 2) << fresh.output;
+  EXPECT_THAT(fresh.output, HasSubstr("vocab_size"));
+  EXPECT_EQ(testing::Shell("ls -R " + folder_.path() + "/a/checkpoints").output, before.output);
+}
+
 // The run that goes on becomes `latest` itself while it reads the checkpoint of the one before.
 TEST_F(RunTest, ARunGoesOnFromTheLatest) {
   const auto first = Troupe("run job.yaml 2>&1");
@@ -219,13 +231,15 @@ TEST_F(RunTest, AutoDecidesAndItsStepsCanBeRunAgain) {
   EXPECT_THAT(again.output, HasSubstr("bit-equal"));
 }
 
-// Stops a process four fifths of the time until it is gone, however late this thread is woken.
+// Stops a process four fifths of the time until it is gone, also where this thread is woken late;
+// never for so long that its peers think it lost.
 void SlowDown(pid_t pid) {
   using Clock = std::chrono::steady_clock;
   constexpr int kTimesSlower = 5;
+  constexpr Clock::duration kLongest = std::chrono::seconds(1);
   Clock::time_point went_on = Clock::now();
   while (::kill(pid, SIGSTOP) == 0) {
-    std::this_thread::sleep_for((kTimesSlower - 1) * (Clock::now() - went_on));
+    std::this_thread::sleep_for(std::min(kLongest, (kTimesSlower - 1) * (Clock::now() - went_on)));
     went_on = Clock::now();
     ::kill(pid, SIGCONT);
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -244,7 +258,7 @@ TEST_F(RunTest, LayersMoveOffARankThatStaysSlow) {
         R"(/bin/troupe run job.yaml --set parallelism.pp=2 --set parallelism.rebalance=true \
           --set model.num_hidden_layers=8 --set model.hidden_size=128 \
           --set model.intermediate_size=384 --set batch.micro_batch_size=8 \
-          --set batch.global_batch_size=32 --set train.steps=24 --set checkpoint.every=4 \
+          --set batch.global_batch_size=32 --set train.steps=40 --set checkpoint.every=4 \
           --set eval.check_against=single_worker --run-dir a >out 2>&1 &
         echo $! >pid; wait $!; echo "code $?"; cat out; })");
   });
@@ -257,7 +271,7 @@ TEST_F(RunTest, LayersMoveOffARankThatStaysSlow) {
   EXPECT_THAT(run.output, HasSubstr("code 0\n")) << slow.output;
   EXPECT_THAT(run.output, HasSubstr("rank 1 takes "));
   EXPECT_THAT(run.output, HasSubstr("[4, 4] layers a stage become ["));
-  EXPECT_THAT(run.output, HasSubstr("parity with 1 worker: 24 losses, 24 gradient norms"));
+  EXPECT_THAT(run.output, HasSubstr("parity with 1 worker: 40 losses, 40 gradient norms"));
 }
 
 TEST_F(RunTest, BadJobsAreRefusedInOneSentence) {

@@ -177,8 +177,8 @@ TEST_F(HostileFrames, BulkWithoutAFreeSlotIsDropped) {
   EXPECT_EQ(held_.size(), 1u);
 }
 
-// Who invents ranks is heard 1,024 times and no more: a message may come before its rank is
-// connected, so some are kept; bulk, which nobody posted slots for, never is.
+// A message may come before its rank is connected, so 1,024 of invented ranks are kept and no more;
+// bulk, which nobody posted slots for, never is.
 TEST_F(HostileFrames, InventedRanksAndChannelsLeaveLittleBehind) {
   constexpr int kInvented = 1500;
   constexpr int kKept = 1024;
