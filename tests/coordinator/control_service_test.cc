@@ -93,7 +93,7 @@ class FollowTest : public ::testing::Test {
 
 TEST_F(FollowTest, WhoReadsLateMissesReportsOfMemoryAndNothingElse) {
   Follow();
-  constexpr int kReports = 20'000;
+  constexpr int kReports = 200'000;
   constexpr int kSteps = 300;
   Memory(kReports);
   Steps(kSteps);
@@ -110,7 +110,7 @@ TEST_F(FollowTest, WhoReadsLateMissesReportsOfMemoryAndNothingElse) {
 
 TEST_F(FollowTest, WhoDoesNotReadAtAllIsLetGoWithASentence) {
   Follow();
-  constexpr int kSentences = 250'000;
+  constexpr int kSentences = 300'000;
   Sentences(kSentences);
   const Counts counts = ReadAll();
   EXPECT_LT(counts.at(proto::FromRank::kHappening), kSentences - 200'000)
