@@ -48,7 +48,7 @@ constexpr int kProgressMs = 20;
 constexpr int kReportMs = 200;
 constexpr int kLastWordsMs = 2000;
 constexpr int kCloseMs = 500;
-constexpr int kLoadMs = 60'000;  // who waits longer for files is told of
+constexpr int kDiskWaitMs = 60'000;  // who waits longer for files is told of
 
 class RankProgram {
  public:
@@ -163,7 +163,7 @@ class RankProgram {
                                            .activity = activity,
                                            .owed = owed,
                                            .from = "files",
-                                           .deadline_ms = kLoadMs});
+                                           .deadline_ms = kDiskWaitMs});
     stream_->Launch(std::move(work), [this, done = std::move(done)](const WorkTime&) mutable {
       disk_wait_.Reset();
       done();
@@ -229,6 +229,7 @@ class RankProgram {
 
   // Rank 0, when all are ready.
   void Begin() {
+    if (finished_) return;  // it failed while the order was under way: nothing moves for it
     if (!checkpoints_) return SendBegin();
     auto moved = std::make_shared<Result<std::string>>(std::string());
     OnDisk(

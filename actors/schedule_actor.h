@@ -1,7 +1,7 @@
 // ScheduleActor: drives a job's steps from rank 0's process. A step is a transaction: every rank
 // votes, this actor alone adds the votes up and decides, only then does an optimizer run.
 //   Takes:  Vote, StepDone (executors); CheckpointDone (checkpoint actors); BeginTraining,
-//           CancelTraining, FoldersOpened, ShardsCommitted (the worker's root)
+//           CancelTraining (the worker's root); FoldersOpened, ShardsCommitted (AddCheckpoints)
 //   Sends:  StepStart, Commit, CheckpointStart -> every rank; reports to the root's JobReports
 //   Thread: rank 0's actor thread.
 //

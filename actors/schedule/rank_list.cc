@@ -1,7 +1,6 @@
 #include "actors/schedule/rank_list.h"
 
 #include <algorithm>
-#include <ranges>
 
 #include "actors/schedule/activations.h"
 

@@ -84,8 +84,9 @@ void DropSilentHosts(State& state, Seams seams) {
   std::vector<HostId> silent;
   for (auto& [id, host] : state.hosts) {
     // While this loop did not run it heard nobody, whoever spoke.
-    if (since_ns > 2 * int64_t{state.options.heartbeat_ms} * 1'000'000)
+    if (since_ns > 2 * int64_t{state.options.heartbeat_ms} * 1'000'000) {
       host.last_heard_ns += since_ns;
+    }
     if (now_ns - host.last_heard_ns > int64_t{state.options.dead_after_ms} * 1'000'000) {
       silent.push_back(id);
     }

@@ -4,9 +4,8 @@
 // Thread: the coordinator's event loop; the other recorder is the thread's once Open has returned.
 //
 //   K1. Everything is recorded before Ended's `done` runs, and before the destructor returns.
-//   K2. While kTelemetryMax calls wait, spans and memory reports are left out. Progress, which
-//   comes
-//       many times a second, is not recorded.
+//   K2. While kTelemetryMax calls wait, spans and memory reports are left out. Progress is never
+//       recorded: it comes many times a second.
 #pragma once
 
 #include <functional>

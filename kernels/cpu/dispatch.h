@@ -43,8 +43,9 @@ void ForEachPiece(int64_t pieces, Body&& body) {
   // The sanitizer sees these threads meet; libgomp's, which wait for one another at futexes, seem
   // to it to race with all that comes after.
   std::vector<std::jthread> threads;
-  for (int64_t piece = 0; piece < pieces; ++piece)
+  for (int64_t piece = 0; piece < pieces; ++piece) {
     threads.emplace_back([&, piece] { body(piece); });
+  }
 #else
 #pragma omp parallel for num_threads(static_cast <int>(pieces)) schedule(static, 1)
   for (int64_t piece = 0; piece < pieces; ++piece) body(piece);
