@@ -1,5 +1,7 @@
 #include "actors/plan/train_schedule.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "actors/schedule/csv.h"
@@ -18,8 +20,20 @@ Result<Schedule> ListsOf(const proto::Parallelism& spec, int num_ranks, int num_
     if (!lists.ok()) return Context("parallelism.schedule", std::move(lists).error());
     return lists;
   }
-  auto read = ParseCsv(spec.schedule_actions(), "csv");
+  CsvNotes notes;
+  auto read = ParseCsv(spec.schedule_actions(), "csv", &notes);
   if (!read.ok()) return Context("parallelism.schedule_csv", std::move(read).error());
+  if (!notes.collective.empty()) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "parallelism.schedule_csv: {}: no job runs UNSHARD, RESHARD, REDUCE_GRAD or "
+                     "WAIT_REDUCE_GRAD yet; take them out",
+                     notes.collective);
+  }
+  if (read->forward_only) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "parallelism.schedule_csv: row 1, cell 1: there are Forwards only; a job "
+                     "trains: add the backward of each");
+  }
   if (read->num_ranks != num_ranks || read->num_microbatches != num_microbatches) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "parallelism.schedule_csv is for {} ranks and {} microbatches, the job has "
@@ -51,19 +65,39 @@ ExecutionSettings SettingsOf(const proto::Parallelism& spec) {
 
 }  // namespace
 
+std::optional<TrainSchedule> ReadTrainSchedule(const proto::Parallelism& spec, int num_ranks,
+                                               int num_microbatches, std::vector<Error>& errors) {
+  const ExecutionSettings settings = SettingsOf(spec);
+  const size_t errors_before = errors.size();
+  const bool too_many = int64_t{num_ranks} * num_microbatches > kForwardsMax;
+  if (too_many) {
+    errors.push_back(
+        MakeError(ErrorCode::kInvalidSpec,
+                  "parallelism.pp = {}: {} microbatches a step are too many; use at most {}",
+                  num_ranks, num_microbatches, kForwardsMax / num_ranks));
+  }
+  auto lists = too_many ? Result<Schedule>(Schedule{}) : ListsOf(spec, num_ranks, num_microbatches);
+  const bool lists_known = lists.ok() && !too_many;
+  if (!lists.ok()) errors.push_back(std::move(lists).error());
+  std::ranges::move(CheckSettings(lists_known ? &*lists : nullptr, settings),
+                    std::back_inserter(errors));
+  if (errors.size() > errors_before) return std::nullopt;
+  auto executable = MakeExecutable(*std::move(lists), settings);
+  if (!executable.ok()) {
+    errors.push_back(std::move(executable).error());
+    return std::nullopt;
+  }
+  return TrainSchedule{.schedule = std::move(executable->schedule),
+                       .policy = executable->policy,
+                       .ascending = executable->report.ascending};
+}
+
 Result<TrainSchedule> TrainScheduleOf(const proto::Parallelism& spec, int num_ranks,
                                       int num_microbatches) {
-  if (int64_t{num_ranks} * num_microbatches > kForwardsMax) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "parallelism.pp = {}: {} microbatches a step are too many; use at most {}",
-                     num_ranks, num_microbatches, kForwardsMax / num_ranks);
-  }
-  ASSIGN_OR_RETURN(Schedule lists, ListsOf(spec, num_ranks, num_microbatches));
-  ASSIGN_OR_RETURN(ExecutableSchedule executable,
-                   MakeExecutable(std::move(lists), SettingsOf(spec)));
-  return TrainSchedule{.schedule = std::move(executable.schedule),
-                       .policy = executable.policy,
-                       .ascending = executable.report.ascending};
+  std::vector<Error> errors;
+  auto train = ReadTrainSchedule(spec, num_ranks, num_microbatches, errors);
+  if (!train) return std::move(errors.front());
+  return *std::move(train);
 }
 
 }  // namespace troupe
