@@ -76,6 +76,7 @@ class JobLife {
   uint64_t id() const { return id_; }
   proto::JobState state() const { return summary_.state(); }
   const proto::JobSummary& summary() const { return summary_; }
+  const proto::JobSpec& spec() const { return request_.spec(); }
   int num_workers() const { return request_.spec().resources().workers(); }
   const std::vector<proto::WaitEdge>& waits() const { return waits_; }
   bool ended() const;

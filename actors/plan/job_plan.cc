@@ -310,6 +310,7 @@ JobPlanReading ReadJobPlan(const proto::JobSpec& spec, std::span<const proto::Pa
   } else if (orders.empty()) {
     orders = {&spec.parallelism(), 1};
   }
+  if (!sizes_known) CheckScheduleKeys(orders.front(), errors);
   if (!sizes_known || !ReadOrders(orders, plan, errors) || !model_good) return reading;
   auto stages = Collect(StagesFor(plan, orders.front()), errors);
   if (!errors.empty()) return reading;

@@ -1,5 +1,7 @@
 #include "actors/plan/train_schedule.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <iterator>
 #include <utility>
@@ -7,17 +9,44 @@
 #include "actors/schedule/csv.h"
 #include "actors/schedule/execution_settings.h"
 #include "actors/schedule/generators.h"
+#include "actors/schedule/schedule_choice.h"
 
 namespace troupe {
 namespace {
 
+// The schedule's name and its number of chunks.
+Status CheckName(const proto::Parallelism& spec) {
+  if (spec.has_schedule_actions()) return {};  // a file's lists go under a name of their own
+  const std::string& name = spec.schedule();
+  if (spec.has_schedule() && name != kAutoSchedule && !CanonicalScheduleName(name).ok()) {
+    constexpr size_t kShownBytes = 60;
+    std::vector<std::string_view> known = {kAutoSchedule};
+    for (const ScheduleInfo& schedule : KnownSchedules()) known.push_back(schedule.name);
+    return MakeError(ErrorCode::kInvalidSpec, "parallelism.schedule = {}: use one of {}",
+                     name.substr(0, kShownBytes), fmt::join(known, ", "));
+  }
+  if (spec.virtual_stages() < 0 || spec.virtual_stages() > kStagesMax) {
+    return MakeError(ErrorCode::kInvalidSpec, "parallelism.virtual_stages = {}: use 1 to {}",
+                     spec.virtual_stages(), kStagesMax);
+  }
+  return {};
+}
+
 Result<Schedule> ListsOf(const proto::Parallelism& spec, int num_ranks, int num_microbatches) {
+  RETURN_IF_ERROR(CheckName(spec));
   if (!spec.has_schedule_actions()) {
     auto lists = Generate({.name = spec.has_schedule() ? spec.schedule() : "1f1b",
                            .num_ranks = num_ranks,
                            .num_microbatches = num_microbatches,
                            .chunks_per_rank = spec.virtual_stages()});
-    if (!lists.ok()) return Context("parallelism.schedule", std::move(lists).error());
+    if (!lists.ok()) {
+      const std::string noun = spec.has_virtual_stages() ? fmt::format(
+                                                               "parallelism.schedule with "
+                                                               "parallelism.virtual_stages = {}",
+                                                               spec.virtual_stages())
+                                                         : "parallelism.schedule";
+      return Context(noun, std::move(lists).error());
+    }
     return lists;
   }
   CsvNotes notes;
@@ -64,6 +93,11 @@ ExecutionSettings SettingsOf(const proto::Parallelism& spec) {
 }
 
 }  // namespace
+
+void CheckScheduleKeys(const proto::Parallelism& spec, std::vector<Error>& errors) {
+  if (Status name = CheckName(spec); !name.ok()) errors.push_back(std::move(name).error());
+  std::ranges::move(CheckSettings(nullptr, SettingsOf(spec)), std::back_inserter(errors));
+}
 
 std::optional<TrainSchedule> ReadTrainSchedule(const proto::Parallelism& spec, int num_ranks,
                                                int num_microbatches, std::vector<Error>& errors) {

@@ -26,6 +26,9 @@ inline constexpr int64_t kForwardsMax = int64_t{1} << 20;
 std::optional<TrainSchedule> ReadTrainSchedule(const proto::Parallelism& spec, int num_ranks,
                                                int num_microbatches, std::vector<Error>& errors);
 
+// What is wrong with the words and numbers alone, where ranks and microbatches are not known.
+void CheckScheduleKeys(const proto::Parallelism& spec, std::vector<Error>& errors);
+
 // Reads schedule, virtual_stages, schedule_actions, executor, activation_slack, activation_limit,
 // weight_parts, pairs and backward_output. The first error.
 Result<TrainSchedule> TrainScheduleOf(const proto::Parallelism& spec, int num_ranks,
