@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -134,8 +135,12 @@ class WeightsCheck {
       return say(fmt::format("the file calls it {}: rename its tensors{}", Shown(name, 120),
                              bare ? ", or save the model with its head" : ""));
     }
-    const std::string nearest = Nearest(first, names_);
-    say(nearest.empty() ? fmt::format("the file has {}", Listed(names_))
+    // Of those that are no other parameter's.
+    std::vector<std::string> free;
+    std::ranges::copy_if(names_, std::back_inserter(free),
+                         [this](const std::string& name) { return table_.Find(name) < 0; });
+    const std::string nearest = Nearest(first, free);
+    say(nearest.empty() ? fmt::format("the file has {}", Listed(free.empty() ? names_ : free))
                         : fmt::format("the nearest that the file has is {}", Shown(nearest, 120)));
   }
 
