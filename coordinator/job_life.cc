@@ -31,12 +31,13 @@ bool IsCancelled(const proto::Finished& finished) { return finished.cancelled();
 }  // namespace
 
 JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest request,
-                 std::unique_ptr<JobRecorder> recorder)
+                 std::shared_ptr<JobRecorder> recorder)
     : state_(state),
       seams_(seams),
       id_(id),
       request_(std::move(request)),
       recorder_(std::move(recorder)),
+      history_(state.event_bytes),
       resume_from_(request_.resume_from()) {
   const proto::JobSpec& spec = request_.spec();
   summary_.set_job(id_);
@@ -48,20 +49,21 @@ JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest re
   }
   summary_.set_submitted_wall_us(seams_.scheduler.clock().WallUs());
   summary_.set_run_directory(request_.run_directory());
+  result_.set_run_directory(request_.run_directory());
+  // The recorder has written them; a queue of jobs need not hold them.
+  request_.clear_job_file();
+  request_.clear_effective_file();
   SetState(proto::JOB_STATE_QUEUED);
 }
 
 JobLife::~JobLife() {
+  AnswerWaits();
+  seams_.scheduler.Cancel(waits_timer_);
   seams_.scheduler.Cancel(suspicion_timer_);
   seams_.scheduler.Cancel(drain_timer_);
   seams_.scheduler.Cancel(hello_timer_);
   seams_.scheduler.Cancel(cancel_timer_);
   seams_.scheduler.Cancel(record_timer_);
-}
-
-bool JobLife::ended() const {
-  return state() == proto::JOB_STATE_SUCCEEDED || state() == proto::JOB_STATE_FAILED ||
-         state() == proto::JOB_STATE_CANCELLED;
 }
 
 bool JobLife::AllExited() const {
@@ -70,12 +72,7 @@ bool JobLife::AllExited() const {
 
 // ---- telling ---------------------------------------------------------------------------------
 
-void JobLife::Emit(proto::JobEvent event, bool keep) {
-  for (const auto& [id, follower] : followers_) follower->Send(event);
-  if (!keep) return;
-  history_.push_back(std::move(event));
-  if (history_.size() > kHistoryMax) history_.pop_front();
-}
+void JobLife::Emit(proto::JobEvent event, bool keep) { history_.Tell(std::move(event), keep); }
 
 void JobLife::SetState(proto::JobState state) {
   summary_.set_state(state);
@@ -85,23 +82,20 @@ void JobLife::SetState(proto::JobState state) {
   Emit(std::move(event));
 }
 
-FollowerId JobLife::Follow(FollowerPort* port) {
-  if (history_.size() == kHistoryMax) {  // the start is no longer known: at least where it stands
-    proto::JobEvent event;
-    *event.mutable_state() = summary_;
-    port->Send(event);
-  }
-  for (const proto::JobEvent& event : history_) port->Send(event);
-  if (result_told_) {
-    port->Finish();
-    return 0;
-  }
-  const FollowerId id = state_.next_follower++;
-  followers_[id] = port;
-  return id;
+void JobLife::Warn(const std::string& sentence) {
+  proto::FromRank message;
+  message.mutable_happening()->set_level("warning");
+  message.mutable_happening()->set_text(sentence);
+  if (recorder_) recorder_->RankSaid(0, reference_run_, message);
+  proto::JobEvent event;
+  event.mutable_rank()->set_reference_run(reference_run_);
+  *event.mutable_rank()->mutable_message() = std::move(message);
+  Emit(std::move(event));
 }
 
-void JobLife::Unfollow(FollowerId follower) { followers_.erase(follower); }
+FollowerId JobLife::Follow(FollowerPort* port) { return history_.Follow(port, summary_); }
+void JobLife::Unfollow(FollowerId follower) { history_.Unfollow(follower); }
+void JobLife::ShrinkHistory() { history_.Shrink(); }
 
 void JobLife::StayQueued(const std::string& why) {
   if (summary_.reason() == why) return;
@@ -135,14 +129,25 @@ void JobLife::Start(std::vector<Placement> places) {
     ranks_[rank].place = places[rank];
     hosts.push_back(state_.hosts.at(places[rank].host).name);
   }
-  if (recorder_) recorder_->Placed(hosts);
   summary_.clear_reason();
   SetState(proto::JOB_STATE_STARTING);
-  Spawn(request_.spec());
+  if (!recorder_) return Spawn(request_.spec());
+  recorder_->Begin(hosts, [this, alive = std::weak_ptr<bool>(alive_)](const Status& begun) {
+    if (!alive.expired()) Begun(begun);
+  });
+}
+
+void JobLife::Begun(const Status& begun) {
+  if (ended_) return;
+  if (begun.ok() && !failure_) return Spawn(request_.spec());
+  if (!failure_) failure_ = begun.error();
+  for (RankState& rank : ranks_) rank.exited = true;  // none was started
+  PhaseOver();
 }
 
 void JobLife::Spawn(const proto::JobSpec& spec) {
   ++epoch_;
+  introduced_ = false;
   began_ = false;
   killing_ = false;
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
@@ -160,7 +165,11 @@ void JobLife::Spawn(const proto::JobSpec& spec) {
     start->set_run_directory(request_.run_directory());
     start->set_resume_from(reference_run_ ? request_.resume_from() : resume_from_);
     start->set_reference_run(reference_run_);
-    state_.hosts.at(ranks_[rank].place.host).port->Send(command);
+    start->set_owner(fmt::format("{:x}-{}-{}", state_.term, id_, epoch_));
+    const auto host = state_.hosts.find(ranks_[rank].place.host);
+    if (host != state_.hosts.end() && host->second.port != nullptr) {
+      host->second.port->Send(command);
+    }
   }
   const int hello_ms = MeasuresCosts(spec) ? kMeasuredHelloMs : kHelloMs;
   hello_timer_ = seams_.scheduler.After(hello_ms, [this, hello_ms] {
@@ -174,6 +183,7 @@ void JobLife::Spawn(const proto::JobSpec& spec) {
 }
 
 void JobLife::OnHello(int32_t rank, const proto::Hello& hello) {
+  if (killing_ || ranks_[static_cast<size_t>(rank)].hello) return;
   ranks_[static_cast<size_t>(rank)].hello = hello;
   const auto said = [](const RankState& r) { return r.hello.has_value(); };
   if (!std::ranges::all_of(ranks_, said)) return;
@@ -184,33 +194,56 @@ void JobLife::OnHello(int32_t rank, const proto::Hello& hello) {
                 fmt::format("{} runs another build than {}: install the same binaries everywhere",
                             RankInWords(static_cast<int32_t>(r)), RankInWords(0)));
   }
-  if (!reference_run_) {
-    std::vector<proto::Hello> hellos;
-    for (const RankState& rank : ranks_) hellos.push_back(*rank.hello);
-    if (const Status decided = decided_.Decide(request_.spec(), hellos); !decided.ok()) {
-      return Fail(decided.error().code, decided.error().message);
-    }
-    if (recorder_ && !decided_.orders().empty()) recorder_->Planned(decided_.orders());
-  }
-  IntroducePeers();
+  if (reference_run_ || !MeasuresCosts(request_.spec())) return IntroducePeers();
+  std::vector<proto::Hello> hellos;
+  for (const RankState& r : ranks_) hellos.push_back(*r.hello);
+  Decide([spec = request_.spec(),
+          hellos](DecidedOrders& decided) { return decided.Decide(spec, hellos); },
+         [this] {
+           if (recorder_ && !decided_.orders().empty()) recorder_->Planned(decided_.orders());
+           IntroducePeers();
+         });
+}
+
+void JobLife::Decide(std::function<Status(DecidedOrders&)> decide, std::function<void()> go_on) {
+  struct Work {
+    DecidedOrders decided;
+    Status status;
+  };
+  const auto work = std::make_shared<Work>(Work{decided_, {}});
+  seams_.planner.Launch(
+      [work, decide = std::move(decide)] { work->status = decide(work->decided); },
+      [this, alive = std::weak_ptr<bool>(alive_), epoch = epoch_, work,
+       go_on = std::move(go_on)](const WorkTime&) {
+        if (alive.expired() || ended_ || killing_ || epoch != epoch_) return;
+        if (!work->status.ok()) {
+          return Fail(work->status.error().code, work->status.error().message);
+        }
+        decided_ = std::move(work->decided);
+        go_on();
+      });
 }
 
 void JobLife::IntroducePeers() {
+  introduced_ = true;
   proto::ToRank order;
   auto* peers = order.mutable_peers();
   for (size_t r = 0; r < ranks_.size(); ++r) {
     auto* peer = peers->add_peers();
     peer->set_rank(static_cast<int32_t>(r));
     peer->set_address(ranks_[r].hello->transport_address());
-    peer->set_host(state_.hosts.at(ranks_[r].place.host).name);
+    const auto host = state_.hosts.find(ranks_[r].place.host);
+    if (host == state_.hosts.end()) return;  // lost: the job is ending because of it
+    peer->set_host(host->second.name);
   }
   if (!reference_run_) decided_.WriteTo(*peers);
   TellAll(order);
 }
 
 void JobLife::OnReady(int32_t rank) {
+  if (!introduced_ || began_ || killing_) return;
   ranks_[static_cast<size_t>(rank)].ready = true;
-  if (began_ || killing_ || !std::ranges::all_of(ranks_, &RankState::ready)) return;
+  if (!std::ranges::all_of(ranks_, &RankState::ready)) return;
   began_ = true;
   proto::ToRank order;
   order.mutable_begin();
@@ -221,7 +254,10 @@ void JobLife::OnReady(int32_t rank) {
 // ---- running ---------------------------------------------------------------------------------
 
 void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& message) {
-  if (epoch != epoch_ || rank < 0 || rank >= static_cast<int32_t>(ranks_.size())) return;  // J3
+  if (ended_ || epoch != epoch_ || rank < 0 || rank >= static_cast<int32_t>(ranks_.size())) {
+    return;  // J3
+  }
+  if (ranks_[static_cast<size_t>(rank)].exited) return;
   if (recorder_) recorder_->RankSaid(rank, reference_run_, message);
   if (cancelling_ && !killing_ && IsAdvance(message)) AwaitCleanStop();
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
@@ -238,8 +274,10 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
     case proto::FromRank::kSpans:
       return;
     case proto::FromRank::kMetrics:
-      trace.steps.push_back(
-          {message.metrics().step(), message.metrics().loss(), message.metrics().grad_norm()});
+      if (request_.spec().eval().has_check_against()) {
+        trace.steps.push_back(
+            {message.metrics().step(), message.metrics().loss(), message.metrics().grad_norm()});
+      }
       if (!reference_run_) {
         summary_.set_step(message.metrics().step());
         summary_.set_loss(message.metrics().loss());
@@ -247,11 +285,17 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
       }
       break;
     case proto::FromRank::kCheckpoint:
-      checkpoint_ = message.checkpoint().directory();
+      result_.set_checkpoint(message.checkpoint().directory());
+      result_.set_checkpoint_step(message.checkpoint().step());
+      break;
+    case proto::FromRank::kEval:
+      if (!reference_run_) result_.set_val_loss(message.eval().val_loss());
+      break;
+    case proto::FromRank::kSampled:
+      if (!reference_run_) *result_.mutable_sample() = message.sampled();
       break;
     case proto::FromRank::kWaits:
-      waits_.insert(waits_.end(), message.waits().edges().begin(), message.waits().edges().end());
-      return;
+      return OnWaits(rank, message.waits());
     case proto::FromRank::kFinished:
       OnFinished(rank, message.finished());
       break;
@@ -267,19 +311,52 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
 }
 
 void JobLife::RankLogged(const proto::RankLog& log) {
-  if (log.epoch() == epoch_ && recorder_) {
+  if (log.epoch() == epoch_ && log.rank() >= 0 && log.rank() < num_workers() && recorder_) {
     recorder_->RankLogged(log.rank(), reference_run_, log.lines());
   }
 }
 
-void JobLife::AskWaits() {
+void JobLife::AskWaits(Answer<proto::GetStatusReply> answer) {
+  wait_answers_.push_back(std::move(answer));
+  if (wait_answers_.size() > 1) return;  // asked already
   waits_.clear();
   proto::ToRank order;
   order.mutable_status();
   TellAll(order);
+  if (ended_ || AllExited() || epoch_ == 0) return AnswerWaits();
+  waits_timer_ = seams_.scheduler.After(kWaitsMs, [this] { AnswerWaits(); });
+}
+
+void JobLife::OnWaits(int32_t rank, const proto::Waits& waits) {
+  if (wait_answers_.empty()) return;
+  std::vector<proto::WaitEdge>& edges = waits_[rank];
+  edges.assign(waits.edges().begin(),
+               waits.edges().begin() + std::min(waits.edges_size(), kWaitEdgesMax));
+  if (waits_.size() == ranks_.size()) AnswerWaits();
+}
+
+void JobLife::AnswerWaits() {
+  seams_.scheduler.Cancel(waits_timer_);
+  proto::GetStatusReply reply;
+  *reply.mutable_summary() = summary_;
+  for (size_t rank = 0; rank < ranks_.size() && !ended_; ++rank) {
+    const auto said = waits_.find(static_cast<int32_t>(rank));
+    if (said != waits_.end()) {
+      for (const proto::WaitEdge& edge : said->second) *reply.add_waits() = edge;
+    } else if (!ranks_[rank].exited && epoch_ > 0) {
+      proto::WaitEdge& edge = *reply.add_waits();
+      edge.set_waiter("coordinator");
+      edge.set_owed("an answer to this question");
+      edge.set_from(RankInWords(static_cast<int32_t>(rank)));
+      edge.set_waited_ms(kWaitsMs);
+    }
+  }
+  waits_.clear();
+  for (const auto& answer : std::exchange(wait_answers_, {})) answer(reply);
 }
 
 void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
+  if (ranks_[static_cast<size_t>(rank)].finished) return;  // a rank's last word is its first of it
   ranks_[static_cast<size_t>(rank)].finished = finished;
   if (finished.error_code() != 0) {
     if (killing_) return;  // what a rank suffers from the others' end
@@ -298,7 +375,10 @@ void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
     TellAll(order);
   }
   if (rank != 0) return;
-  if (!finished.checkpoint().empty()) checkpoint_ = finished.checkpoint();
+  if (!finished.checkpoint().empty() && finished.checkpoint() != result_.checkpoint()) {
+    result_.set_checkpoint(finished.checkpoint());
+    result_.set_checkpoint_step(finished.last_step());
+  }
   if (!reference_run_) SetState(proto::JOB_STATE_DRAINING);
   proto::ToRank order;
   order.mutable_shut_down();
@@ -310,7 +390,7 @@ void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
 }
 
 void JobLife::RankExited(const proto::RankExited& exited) {
-  if (exited.epoch() != epoch_ || exited.rank() < 0 ||
+  if (ended_ || exited.epoch() != epoch_ || exited.rank() < 0 ||
       exited.rank() >= static_cast<int32_t>(ranks_.size())) {
     return;
   }
@@ -341,7 +421,7 @@ std::string JobLife::HowItEnded(const proto::RankExited& exited) const {
 }
 
 void JobLife::HostLost(HostId host, const std::string& why) {
-  if (ended()) return;
+  if (ended_) return;
   bool touched = false;
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
     if (ranks_[rank].place.host != host || ranks_[rank].exited) continue;
@@ -374,7 +454,7 @@ void JobLife::FailSoon(ErrorCode code, std::string sentence) {
 }
 
 void JobLife::Fail(ErrorCode code, std::string sentence) {
-  if (failure_ || ended()) return;  // J1
+  if (failure_ || ended_) return;  // J1
   failure_ = Error{code, std::move(sentence)};
   KillRanks();
 }
@@ -396,9 +476,9 @@ void JobLife::KillRanks() {
 }
 
 void JobLife::Cancel(bool checkpoint, bool kill) {
-  if (ended()) return;
+  if (ended_) return;
   cancelling_ = true;
-  if (state() == proto::JOB_STATE_QUEUED) {
+  if (epoch_ == 0) {  // no rank was started
     return End(proto::JOB_STATE_CANCELLED, ExitCode(ErrorCode::kCancelled), "");
   }
   if (kill || reference_run_ || !began_) {
@@ -415,7 +495,7 @@ void JobLife::Cancel(bool checkpoint, bool kill) {
 void JobLife::AwaitCleanStop() {
   seams_.scheduler.Cancel(cancel_timer_);
   cancel_timer_ = seams_.scheduler.After(kCancelMs, [this] {
-    if (!ended()) KillRanks();
+    if (!ended_) KillRanks();
   });
 }
 
@@ -451,7 +531,7 @@ void JobLife::PhaseOver() {
   }
   if (!reference_run_) return End(proto::JOB_STATE_SUCCEEDED, 0, "");
   const Parity parity = Compare(main_trace_, reference_trace_);
-  parity_ = parity.sentence;
+  result_.set_parity(parity.sentence);
   if (parity.bit_equal) return End(proto::JOB_STATE_SUCCEEDED, 0, "");
   End(proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kGateFailed),
       fmt::format("eval.check_against: the run differs from one worker: {}", parity.sentence));
@@ -493,44 +573,48 @@ void JobLife::CheckAgainstSingleWorker() {
 }
 
 void JobLife::End(proto::JobState state, int exit_code, std::string reason) {
+  ended_ = true;
   FreeSlots();
-  summary_.set_exit_code(exit_code);
-  summary_.set_reason(reason);
-  SetState(state);
-  proto::JobEvent event;
-  auto* result = event.mutable_result();
-  result->set_state(state);
-  result->set_exit_code(exit_code);
-  result->set_reason(std::move(reason));
-  result->set_run_directory(request_.run_directory());
-  result->set_checkpoint(checkpoint_);
-  result->set_parity(parity_);
-  recorder_ ? Record(event) : TellResult(std::move(event));
+  AnswerWaits();
+  result_.set_state(state);
+  result_.set_exit_code(exit_code);
+  result_.set_reason(std::move(reason));
   // Not from within: StartWhatFits walks the jobs, this one among them.
   seams_.scheduler.Post([&state = state_] { StartWhatFits(state); });
-}
-
-void JobLife::Record(const proto::JobEvent& result) {
-  record_timer_ = seams_.scheduler.After(kRecordMs, [this, result] {
+  if (!recorder_) return TellResult(result_);
+  SetState(proto::JOB_STATE_DRAINING);
+  record_timer_ = seams_.scheduler.After(kRecordMs, [this] {
     Talk(
         "job {}: {} is not written whole after {} ms, its result is told without: is the disk "
         "slow?\n",
         id_, request_.run_directory(), kRecordMs);
-    TellResult(result);
+    TellResult(result_);
   });
-  recorder_->Ended(result.result(), [this, result] {
-    seams_.scheduler.Cancel(record_timer_);
-    TellResult(result);
-    // Not from within its own call.
-    seams_.scheduler.Post([recorder = std::shared_ptr<JobRecorder>(std::move(recorder_))] {});
-  });
+  recorder_->Ended(result_,
+                   [this, alive = std::weak_ptr<bool>(alive_)](const proto::JobResult& recorded) {
+                     if (alive.expired()) return;
+                     seams_.scheduler.Cancel(record_timer_);
+                     // Not from within its own call.
+                     seams_.scheduler.Post([recorder = std::exchange(recorder_, nullptr)] {});
+                     TellResult(recorded);
+                   });
 }
 
-void JobLife::TellResult(proto::JobEvent result) {
-  if (std::exchange(result_told_, true)) return;
-  Emit(std::move(result));
-  for (const auto& [id, follower] : followers_) follower->Finish();
-  followers_.clear();
+void JobLife::TellResult(const proto::JobResult& result) {
+  if (history_.ended()) return;
+  result_ = result;
+  summary_.set_exit_code(result.exit_code());
+  summary_.set_reason(result.reason());
+  summary_.set_state(result.state());
+  proto::JobEvent now;
+  *now.mutable_state() = summary_;
+  Emit(std::move(now));
+  proto::JobEvent event;
+  *event.mutable_result() = result;
+  Emit(std::move(event));
+  history_.End();
+  request_ = {};  // what is left of it is in the summary
+  Forget(state_, id_);
 }
 
 }  // namespace troupe

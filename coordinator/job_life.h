@@ -23,26 +23,12 @@
 #include <vector>
 
 #include "coordinator/decided_orders.h"
+#include "coordinator/job_history.h"
+#include "coordinator/job_recorder.h"
 #include "coordinator/parity.h"
 #include "coordinator/state.h"
 
 namespace troupe {
-
-// Where a job writes what its ranks say: the run directory. Null in tests of the life alone.
-class JobRecorder {
- public:
-  virtual ~JobRecorder() = default;
-  virtual Status Open(const proto::SubmitRequest& request) = 0;
-  // The host of every rank, before any of them speaks.
-  virtual void Placed(const std::vector<std::string>& hosts) = 0;
-  // What the ranks will run, before they say Ready; again where they start anew.
-  virtual void Planned(const std::vector<proto::Parallelism>& orders) = 0;
-  virtual void RankSaid(int32_t rank, bool reference_run, const proto::FromRank& message) = 0;
-  virtual void RankLogged(int32_t rank, bool reference_run, const std::string& lines) = 0;
-  virtual void StateChanged(const proto::JobSummary& summary) = 0;
-  // `done` runs on the loop when everything is recorded; it may end the recorder.
-  virtual void Ended(const proto::JobResult& result, std::function<void()> done) = 0;
-};
 
 class JobLife {
  public:
@@ -52,10 +38,11 @@ class JobLife {
   static constexpr int kMeasuredHelloMs = 300'000;  // … where ranks measure before
   static constexpr int kCancelMs = 30'000;          // a clean stop that stands still becomes a kill
   static constexpr int kRecordMs = 60'000;          // a result is told no later, recorded or not
-  static constexpr size_t kHistoryMax = 100'000;  // events; who follows later has the run directory
+  static constexpr int kWaitsMs = 1000;             // for every rank's answer to `status --why`
+  static constexpr int kWaitEdgesMax = 10'000;
 
   JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest request,
-          std::unique_ptr<JobRecorder> recorder);
+          std::shared_ptr<JobRecorder> recorder);
   ~JobLife();
 
   // ---- commands ----
@@ -64,7 +51,11 @@ class JobLife {
   void Cancel(bool checkpoint, bool kill);
   FollowerId Follow(FollowerPort* port);
   void Unfollow(FollowerId follower);
-  void AskWaits();
+  // Who waits for whom, now.
+  void AskWaits(Answer<proto::GetStatusReply> answer);
+  // A sentence for followers, and for events.jsonl.
+  void Warn(const std::string& sentence);
+  void ShrinkHistory();
 
   // ---- what happened ----
   void RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& message);
@@ -77,8 +68,8 @@ class JobLife {
   proto::JobState state() const { return summary_.state(); }
   const proto::JobSummary& summary() const { return summary_; }
   int num_workers() const { return request_.spec().resources().workers(); }
-  const std::vector<proto::WaitEdge>& waits() const { return waits_; }
-  bool ended() const;
+  bool ended() const { return ended_; }
+  const JobHistory& history() const { return history_; }
 
  private:
   struct RankState {
@@ -90,10 +81,13 @@ class JobLife {
     proto::Progress progress{};
   };
 
+  void Begun(const Status& begun);
   void Spawn(const proto::JobSpec& spec);
   void Tell(int32_t rank, const proto::ToRank& order);
   void TellAll(const proto::ToRank& order);
   void OnHello(int32_t rank, const proto::Hello& hello);
+  // Runs `decide` on the planner, then `go_on` where the job still stands where it stood.
+  void Decide(std::function<Status(DecidedOrders&)> decide, std::function<void()> go_on);
   void IntroducePeers();
   void OnReady(int32_t rank);
   void OnFinished(int32_t rank, const proto::Finished& finished);
@@ -108,8 +102,9 @@ class JobLife {
   void MoveLayers(const proto::Finished& finished);
   void CheckAgainstSingleWorker();
   void End(proto::JobState state, int exit_code, std::string reason);
-  void Record(const proto::JobEvent& result);  // then tells it
-  void TellResult(proto::JobEvent result);
+  void TellResult(const proto::JobResult& result);
+  void OnWaits(int32_t rank, const proto::Waits& waits);
+  void AnswerWaits();
   void SetState(proto::JobState state);
   void Emit(proto::JobEvent event, bool keep = true);
   std::string RankInWords(int32_t rank) const;
@@ -119,17 +114,18 @@ class JobLife {
   State& state_;
   const Seams seams_;
   const uint64_t id_;
-  const proto::SubmitRequest request_;
-  std::unique_ptr<JobRecorder> recorder_;  // null once it has recorded the end
+  proto::SubmitRequest request_;
+  std::shared_ptr<JobRecorder> recorder_;  // null once it has recorded the end
   proto::JobSummary summary_{};
-  std::deque<proto::JobEvent> history_{};  // for those who follow late; no spans
-  std::map<FollowerId, FollowerPort*> followers_{};
+  JobHistory history_;
+  const std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for work off the loop
   uint64_t epoch_ = 0;
   bool reference_run_ = false;
   bool began_ = false;
   bool cancelling_ = false;
   bool killing_ = false;
-  bool result_told_ = false;
+  bool introduced_ = false;  // every rank knows its peers
+  bool ended_ = false;
   std::vector<RankState> ranks_{};
   std::optional<Error> failure_{};
   std::optional<Error> suspicion_{};  // J1: waits for its cause
@@ -142,9 +138,10 @@ class JobLife {
   RunTrace reference_trace_{};
   DecidedOrders decided_{};
   std::string resume_from_{};
-  std::string parity_{};
-  std::string checkpoint_{};
-  std::vector<proto::WaitEdge> waits_{};
+  proto::JobResult result_{};  // as far as it is known
+  std::vector<Answer<proto::GetStatusReply>> wait_answers_{};
+  std::map<int32_t, std::vector<proto::WaitEdge>> waits_{};  // by rank, while somebody asks
+  TimerId waits_timer_{};
 };
 
 }  // namespace troupe

@@ -12,6 +12,7 @@
 #include "coordinator/agent/agent_client.h"
 #include "coordinator/control_service.h"
 #include "coordinator/ops/attend.h"
+#include "coordinator/ops/submit.h"
 #include "coordinator/report/background_recorder.h"
 #include "coordinator/report/run_directory.h"
 #include "runtime/base/talk.h"
@@ -66,12 +67,30 @@ int RunCoordinator(const CoordinatorCommand& command) {
     Talk("--state: {}\n", made.error().message);
     return ExitCode(made.error().code);
   }
-  const Seams seams{scheduler, files};
+  // One coordinator a folder: its jobs have numbers and run directories that no other gives out.
+  const auto lock = files.Lock(JoinPath(command.state_directory, "lock"),
+                               fmt::format("coordinator process {}", ::getpid()));
+  const auto first_job = FirstJob(files, command.state_directory);
+  for (const Error* error :
+       {lock.ok() ? nullptr : &lock.error(), first_job.ok() ? nullptr : &first_job.error()}) {
+    if (error == nullptr) continue;
+    Talk("--state {}: {}\n", command.state_directory, error->message);
+    return ExitCode(error->code);
+  }
   State state;
   state.options.state_directory = command.state_directory;
-  const NewRecorder recorder = [&](const std::string& path) {
+  state.term = static_cast<uint64_t>(scheduler.clock().WallUs());
+  state.next_job = *first_job;
+  ThreadStream planner(scheduler, "planner", /*spin_us=*/0);
+  ThreadStream disk(scheduler, "disk", /*spin_us=*/0);
+  const Seams seams{scheduler, files, planner, disk};
+  const NewRecorder recorder = [&](const std::string& path,
+                                   std::function<void(const std::string&)> on_trouble) {
+    const auto post = [&scheduler, on_trouble = std::move(on_trouble)](const std::string& trouble) {
+      scheduler.Post([on_trouble, trouble] { on_trouble(trouble); });
+    };
     return std::make_unique<BackgroundRecorder>(
-        scheduler, std::make_unique<RunDirectory>(files, scheduler.clock(), path));
+        disk, std::make_unique<RunDirectory>(files, scheduler.clock(), path, post));
   };
   auto server = ControlServer::Start(state, seams, recorder, command.listen);
   if (!server.ok()) {
@@ -85,6 +104,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
   scheduler.Run();
   // Agents lose their connection, which ends every rank.
   for (auto& [id, host] : state.hosts) host.port->Close();
+  RefuseSubmissions(state);
   (*server)->Shutdown();
   scheduler.RunUntilIdle();
   return 0;

@@ -47,6 +47,11 @@ Result<LoadedJob> Load(const RunCommand& command) {
   return LoadJob(SystemFiles(), command.job_file, overrides);
 }
 
+// runs/NAME/latest, where this was called.
+std::string LatestLink(const std::string& name) {
+  return (std::filesystem::current_path() / "runs" / name / "latest").string();
+}
+
 std::string NewRunDirectory(const std::string& name) {
   const std::time_t now = std::time(nullptr);
   std::tm local{};
@@ -113,7 +118,7 @@ Result<proto::SubmitReply> Send(ControlClient& client, const RunCommand& command
   request.set_job_file(job.text);
   request.set_effective_file(job.effective_text);
   request.set_command_line(command.command_line);
-  request.set_point_latest(command.run_directory.empty());
+  request.set_latest(LatestLink(job.spec.name()));
   return client.Submit(request);
 }
 

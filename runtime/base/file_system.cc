@@ -104,6 +104,10 @@ class PosixFileSystem : public FileSystem {
   Result<MappedFile> MapReadOnly(const std::string& path) override;
   Status PointLink(const std::string& path, const std::string& target) override;
   Result<std::string> ReadLink(const std::string& path) override;
+  Result<std::unique_ptr<FileLock>> Lock(const std::string& path,
+                                         std::string_view holder) override {
+    return LockFile(path, holder);
+  }
 };
 
 // Opens a regular file. Not blocking, so that a FIFO in its place is refused instead of waited for.

@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/base/file_lock.h"
 #include "runtime/base/result.h"
 
 namespace troupe {
@@ -70,6 +71,9 @@ class FileSystem {
   virtual Status PointLink(const std::string& path, const std::string& target) = 0;
   // What the symbolic link `path` names, as it was made.
   virtual Result<std::string> ReadLink(const std::string& path) = 0;
+  // LockFile (file_lock.h).
+  virtual Result<std::unique_ptr<FileLock>> Lock(const std::string& path,
+                                                 std::string_view holder) = 0;
 };
 
 // The machine's files. Thread-safe; lives for the whole process.

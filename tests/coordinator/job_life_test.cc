@@ -389,6 +389,7 @@ void HelloWithCosts(Harness& h, JobLife& job, int32_t rank, int64_t layer_ns, ui
   *message.mutable_hello()->mutable_costs() =
       ToProto({.layer = layer, .embedding = {}, .head = layer, .hop_ns = 1000});
   h.Says(job, rank, message, epoch);
+  h.scheduler.RunUntilIdle();  // what the planner decides
 }
 
 TEST_F(JobLifeTest, AutoIsDecidedWhenEveryRankHasMeasured) {
@@ -507,28 +508,35 @@ TEST_F(MovedLayersTest, ARankThatDiesOnTheWayFailsTheJob) {
 
 // Records nothing; the end is recorded when the test says so.
 struct SlowRecorder : JobRecorder {
-  explicit SlowRecorder(std::function<void()>& recorded) : recorded(recorded) {}
+  explicit SlowRecorder(std::function<void()>& recorded, Status begun = {})
+      : recorded(recorded), begun(std::move(begun)) {}
   Status Open(const proto::SubmitRequest&) override { return {}; }
-  void Placed(const std::vector<std::string>&) override {}
+  void Begin(const std::vector<std::string>&, std::function<void(Status)> done) override {
+    done(begun);
+  }
   void Planned(const std::vector<proto::Parallelism>&) override {}
   void RankSaid(int32_t, bool, const proto::FromRank&) override {}
   void RankLogged(int32_t, bool, const std::string&) override {}
   void StateChanged(const proto::JobSummary&) override {}
-  void Ended(const proto::JobResult&, std::function<void()> done) override {
-    recorded = std::move(done);
+  void Ended(const proto::JobResult& result,
+             std::function<void(const proto::JobResult&)> done) override {
+    recorded = [result, done = std::move(done)] { done(result); };
   }
   std::function<void()>& recorded;
+  const Status begun;
 };
 
 TEST_F(JobLifeTest, TheResultIsToldWhenTheRunDirectoryIsWhole) {
   std::function<void()> recorded;
-  h.new_recorder = [&](const std::string&) { return std::make_unique<SlowRecorder>(recorded); };
+  h.new_recorder = [&](const std::string&, const auto&) {
+    return std::make_unique<SlowRecorder>(recorded);
+  };
   const HostId host = h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
   h.Begins(job, 1);
   h.Finishes(job, 0);
   h.Exits(job, 0, 0);
-  EXPECT_EQ(job.state(), proto::JOB_STATE_SUCCEEDED);
+  EXPECT_TRUE(job.ended());
   EXPECT_TRUE(h.state.hosts.at(host).used_slots.empty()) << "the next job need not wait";
   EXPECT_EQ(h.FollowerOf(job).Result(), nullptr);
   RecordingFollower late;
@@ -544,7 +552,9 @@ TEST_F(JobLifeTest, TheResultIsToldWhenTheRunDirectoryIsWhole) {
 
 TEST_F(JobLifeTest, ADiskThatStandsStillHoldsUpNoResultForGood) {
   std::function<void()> recorded;
-  h.new_recorder = [&](const std::string&) { return std::make_unique<SlowRecorder>(recorded); };
+  h.new_recorder = [&](const std::string&, const auto&) {
+    return std::make_unique<SlowRecorder>(recorded);
+  };
   h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
   h.Begins(job, 1);
@@ -565,13 +575,49 @@ TEST_F(JobLifeTest, WhoFollowsALongJobLateHearsItsStateAndTheNewestSteps) {
   h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
   h.Begins(job, 1);
-  constexpr int64_t kSteps = JobLife::kHistoryMax + 10;
+  constexpr int64_t kSteps = JobHistory::kEventsMax + 10;
   for (int64_t step = 1; step <= kSteps; ++step) h.Step(job, step, 1.0);
   RecordingFollower late;
   job.Follow(&late);
-  ASSERT_EQ(late.events.size(), JobLife::kHistoryMax + 1);
+  ASSERT_LE(late.events.size(), JobHistory::kEventsMax + 1);
+  ASSERT_GT(late.events.size(), 1000u);
+  EXPECT_LE(job.history().num_bytes(), JobHistory::kBytesMax);
   EXPECT_EQ(late.events.front().state().state(), proto::JOB_STATE_RUNNING);
   EXPECT_EQ(late.events.back().rank().message().metrics().step(), kSteps);
+}
+
+TEST_F(JobLifeTest, NoRankStartsBeforeTheFolderIsTaken) {
+  std::function<void()> recorded;
+  h.new_recorder = [&](const std::string&, const auto&) {
+    return std::make_unique<SlowRecorder>(
+        recorded, MakeError(ErrorCode::kInvalidSpec, "--run-dir /r is in use"));
+  };
+  const HostId host = h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kSpawn), 0);
+  ASSERT_TRUE(recorded);
+  recorded();
+  h.scheduler.RunUntilIdle();
+  EXPECT_EQ(job.summary().exit_code(), 2);
+  EXPECT_EQ(job.summary().reason(), "--run-dir /r is in use");
+  EXPECT_TRUE(h.state.hosts.at(host).used_slots.empty());
+}
+
+TEST_F(JobLifeTest, WhatEndedLongAgoTakesLittle) {
+  h.Join("a", 1);
+  for (int i = 0; i < 1100; ++i) {
+    JobLife& job = h.Submitted(SmallJob(1));
+    h.Begins(job, 1);
+    for (int64_t step = 1; step <= 100; ++step) h.Step(job, step, 1.0);
+    h.Finishes(job, 0);
+    h.Exits(job, 0, 0);
+  }
+  EXPECT_EQ(h.state.jobs.size(), 1000u);
+  EXPECT_FALSE(h.state.jobs.contains(100));
+  RecordingFollower late;
+  h.state.jobs.at(101)->Follow(&late);
+  ASSERT_NE(late.Result(), nullptr) << "the result stays";
+  EXPECT_LE(late.events.size(), JobHistory::kShrunkEventsMax + 1);
 }
 
 TEST_F(JobLifeTest, WhoFollowsLateHearsTheSame) {

@@ -50,6 +50,9 @@ class OneFile : public FileSystem {
   Result<int64_t> FreeBytes(const std::string& path) override { return No(path); }
   Status PointLink(const std::string& path, const std::string&) override { return No(path); }
   Result<std::string> ReadLink(const std::string& path) override { return No(path); }
+  Result<std::unique_ptr<FileLock>> Lock(const std::string& path, std::string_view) override {
+    return No(path);
+  }
 
  private:
   static Error No(const std::string& path) {

@@ -29,6 +29,7 @@ class FaultyFileSystem : public FileSystem {
   explicit FaultyFileSystem(FileFaults faults = {}, FileSystem& under = SystemFiles())
       : faults_(faults), under_(under) {}
 
+  void SetFaults(const FileFaults& faults) { faults_ = faults; }
   int64_t num_bytes_written() const { return num_bytes_; }
   int64_t num_writes() const { return num_writes_; }
   int64_t num_syncs() const { return num_syncs_; }
@@ -76,6 +77,10 @@ class FaultyFileSystem : public FileSystem {
     return under_.PointLink(path, target);
   }
   Result<std::string> ReadLink(const std::string& path) override { return under_.ReadLink(path); }
+  Result<std::unique_ptr<FileLock>> Lock(const std::string& path,
+                                         std::string_view holder) override {
+    return under_.Lock(path, holder);
+  }
 
  private:
   class File : public WritableFile {
