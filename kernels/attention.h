@@ -7,6 +7,7 @@
 // against its queries, and MergeAttention joins the partial results.
 #pragma once
 
+#include "kernels/cpu_capabilities.h"
 #include "kernels/exec.h"
 
 namespace troupe {
@@ -30,8 +31,9 @@ struct AttentionShape {
   int64_t key_offset = 0;
 };
 
-// Workspace of forward and backward, whichever is larger.
-int64_t AttentionWorkspaceBytes(const AttentionShape& shape, int num_threads = 1);
+// Workspace of forward and backward on a CPU, whichever is larger.
+int64_t AttentionWorkspaceBytes(const AttentionShape& shape, int num_threads = 1,
+                                const CpuCapabilities& cpu = ThisCpu());
 
 struct AttentionForwardArgs {
   TensorView out;     // (B*Sq, H, D) overwritten; the dtype of q, or float32

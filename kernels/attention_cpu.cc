@@ -3,8 +3,10 @@
 #include <limits>
 
 #include "kernels/attention.h"
+#include "kernels/cpu/attention_layout.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/specification.h"
+#include "kernels/cpu/workspace.h"
 
 namespace troupe {
 namespace {
@@ -61,19 +63,44 @@ void ForEachHead(const AttentionShape& shape, Body&& body) {
   }
 }
 
+// Elements that the plain loops take, by ForwardSpecification and BackwardSpecification.
+int64_t ForwardElements(const AttentionShape& shape) { return shape.key_len; }
+int64_t BackwardElements(const AttentionShape& shape) {
+  return (2 * shape.key_len + 1) * shape.head_dim;
+}
+
+// Key heads that are worked on side by side, each in its own part of the workspace.
+int64_t NumPieces(const AttentionShape& shape, int num_threads) {
+  return std::min<int64_t>(std::max(num_threads, 1), shape.num_sequences * shape.num_kv_heads);
+}
+
+int64_t FloatsOfPiece(const AttentionShape& shape, const CpuCapabilities& cpu) {
+  return AttentionLayoutOf(cpu.vector_lanes, shape.key_len, shape.head_dim).num_floats;
+}
+
+std::string Described(const char* op, const AttentionShape& s) {
+  return std::string(op) + " of " + std::to_string(s.num_sequences) + " sequences, " +
+         std::to_string(s.query_len) + " queries, " + std::to_string(s.key_len) + " keys, " +
+         std::to_string(s.num_heads) + " query heads, " + std::to_string(s.num_kv_heads) +
+         " key heads of " + std::to_string(s.head_dim);
+}
+
+// `count` elements of the workspace of `op`.
 template <typename Real>
-Real* Scratch(const Exec& exec, int64_t count) {
-  KERNEL_CHECK(
-      static_cast<int64_t>(exec.workspace.size()) >= count * static_cast<int64_t>(sizeof(Real)),
-      "the workspace is smaller than AttentionWorkspaceBytes");
+Real* Scratch(const Exec& exec, const char* op, const AttentionShape& shape, int64_t count) {
+  CheckWorkspace(exec.workspace, count * static_cast<int64_t>(sizeof(Real)),
+                 [&] { return Described(op, shape); });
   return reinterpret_cast<Real*>(exec.workspace.data());
 }
+
+constexpr const char* kForward = "AttentionForward";
+constexpr const char* kBackward = "AttentionBackward";
 
 template <typename Real>
 void ForwardSpecification(const Exec& exec, const AttentionShape& shape,
                           const AttentionForwardArgs& args) {
   const Real scale = ScaleOf<Real>(shape);
-  Real* weights = Scratch<Real>(exec, shape.key_len);
+  Real* weights = Scratch<Real>(exec, kForward, shape, ForwardElements(shape));
   ForEachHead(shape, [&](int64_t b, int64_t h, int64_t kv) {
     const int64_t head_dim = shape.head_dim;
     const HeadIn<Real> q{args.q, b * shape.query_len, h * head_dim};
@@ -110,7 +137,7 @@ void BackwardSpecification(const Exec& exec, const AttentionShape& shape,
   const Real scale = ScaleOf<Real>(shape);
   const int64_t head_dim = shape.head_dim;
   const int64_t group = shape.num_heads / shape.num_kv_heads;
-  Real* dq_row = Scratch<Real>(exec, (2 * shape.key_len + 1) * head_dim);
+  Real* dq_row = Scratch<Real>(exec, kBackward, shape, BackwardElements(shape));
   Real* dk_sum = dq_row + head_dim;
   Real* dv_sum = dk_sum + shape.key_len * head_dim;
   const auto store = [&](const HeadOut<Real>& out, int64_t s, const Real* row) {
@@ -185,11 +212,11 @@ void MergeSpecification(int64_t num_sequences, const MergeAttentionArgs& args) {
 // Calls body(memory, sequence, key head) for every key head, split over the exec's threads, each
 // with its own part of the workspace.
 template <typename Body>
-void ForEachKeyHead(const Exec& exec, const AttentionShape& shape, int64_t floats_each,
-                    Body&& body) {
+void ForEachKeyHead(const Exec& exec, const char* op, const AttentionShape& shape, Body&& body) {
   const int64_t heads = shape.num_sequences * shape.num_kv_heads;
-  const int64_t num_pieces = std::min<int64_t>(std::max(exec.num_threads, 1), heads);
-  float* memory = Scratch<float>(exec, num_pieces * floats_each);
+  const int64_t num_pieces = NumPieces(shape, exec.num_threads);
+  const int64_t floats_each = FloatsOfPiece(shape, ThisCpu());
+  float* memory = Scratch<float>(exec, op, shape, num_pieces * floats_each);
   ForEachPiece(num_pieces, [&](int64_t piece) {
     for (int64_t i = heads * piece / num_pieces; i < heads * (piece + 1) / num_pieces; ++i) {
       body(memory + piece * floats_each, i / shape.num_kv_heads, i % shape.num_kv_heads);
@@ -224,8 +251,7 @@ AttentionHeads HeadsOf(const AttentionShape& shape, const AttentionForwardArgs& 
 
 void ForwardFast(const Exec& exec, const VectorBodies& bodies, const AttentionShape& shape,
                  const AttentionForwardArgs& args) {
-  const int64_t floats = bodies.attention_floats(shape.key_len, shape.head_dim);
-  ForEachKeyHead(exec, shape, floats, [&](float* memory, int64_t b, int64_t kv) {
+  ForEachKeyHead(exec, kForward, shape, [&](float* memory, int64_t b, int64_t kv) {
     bodies.attention(HeadsOf(shape, args, memory, b, kv));
   });
 }
@@ -238,8 +264,7 @@ void BackwardFast(const Exec& exec, const VectorBodies& bodies, const AttentionS
   };
   const AttentionForwardArgs forward{readable(args.out), readable(args.lse), args.q, args.k,
                                      args.v};
-  const int64_t floats = bodies.attention_floats(shape.key_len, shape.head_dim);
-  ForEachKeyHead(exec, shape, floats, [&](float* memory, int64_t b, int64_t kv) {
+  ForEachKeyHead(exec, kBackward, shape, [&](float* memory, int64_t b, int64_t kv) {
     AttentionHeads h = HeadsOf(shape, forward, memory, b, kv);
     h.dout = HeadRowsOf(args.dout, b, shape.query_len, kv * h.group);
     h.dq = HeadRowsOf(args.dq, b, shape.query_len, kv * h.group);
@@ -267,15 +292,13 @@ void CheckShape(const AttentionShape& shape, const ConstTensorView& lse) {
 
 }  // namespace
 
-int64_t AttentionWorkspaceBytes(const AttentionShape& shape, int num_threads) {
+int64_t AttentionWorkspaceBytes(const AttentionShape& shape, int num_threads,
+                                const CpuCapabilities& cpu) {
   const int64_t plain =
-      std::max(shape.key_len, (2 * shape.key_len + 1) * shape.head_dim) * int64_t{sizeof(double)};
-  const VectorBodies* fast = BestVectorBodies();
-  if (fast == nullptr) return plain;
-  const int64_t floats = fast->attention_floats(shape.key_len, shape.head_dim);
-  const int64_t pieces =
-      std::min<int64_t>(std::max(num_threads, 1), shape.num_sequences * shape.num_kv_heads);
-  return std::max(plain, pieces * floats * int64_t{sizeof(float)});
+      std::max(ForwardElements(shape), BackwardElements(shape)) * DTypeBytes(DType::kFloat64);
+  if (VectorBodiesFor(cpu) == nullptr) return plain;
+  const int64_t floats = NumPieces(shape, num_threads) * FloatsOfPiece(shape, cpu);
+  return std::max(plain, floats * DTypeBytes(DType::kFloat32));
 }
 
 void AttentionForward(const Exec& exec, const AttentionShape& shape,

@@ -9,6 +9,7 @@
 // num_threads and the CPU type, and on nothing else.
 #pragma once
 
+#include "kernels/cpu_capabilities.h"
 #include "kernels/exec.h"
 
 namespace troupe {
@@ -36,13 +37,15 @@ struct MatmulShape {
   DType dtype = DType::kFloat32;
 };
 
-// Workspace that any of the three products of dense operands needs, at any result dtype. Strided
-// bfloat16 operands may take more, from memory that the thread keeps.
-int64_t MatmulWorkspaceBytes(const MatmulShape& shape, int num_threads = 1);
+// Workspace that any of the three products and PackWeight need on a CPU, at any result dtype and
+// strides.
+int64_t MatmulWorkspaceBytes(const MatmulShape& shape, int num_threads = 1,
+                             const CpuCapabilities& cpu = ThisCpu());
 
 // Bytes of the packed copy for `use`; 0 where packing does not pay (then PackWeight copies
 // nothing).
-int64_t PackedWeightBytes(const MatmulShape& shape, WeightUse use);
+int64_t PackedWeightBytes(const MatmulShape& shape, WeightUse use,
+                          const CpuCapabilities& cpu = ThisCpu());
 
 // Fills `memory` (PackedWeightBytes, 64-byte aligned, owned by the caller and outliving the
 // result).

@@ -55,8 +55,12 @@ int64_t PackedBytes(const Linear& l, const NumberWidths& widths, VectorIsa isa) 
 int64_t ProductBytes(const Linear& l, const NumberWidths& widths, VectorIsa isa) {
   const bool widens = WidensBFloat16(widths, isa);
   if (isa != VectorIsa::kAvx2 && !widens) return 0;
-  return SpreadBytes(l.tokens, l.in, isa) + SpreadBytes(l.tokens, l.out, isa) +
-         (widens ? SpreadBytes(l.out, l.in, isa) : 0);
+  const int64_t x = SpreadBytes(l.tokens, l.in, isa), y = SpreadBytes(l.tokens, l.out, isa);
+  if (!widens) return x + y;
+  const int64_t weight = SpreadBytes(l.out, l.in, isa);
+  const int64_t dense_x = Aligned(l.tokens * l.in * kFloatBytes);
+  const int64_t dense_y = Aligned(l.tokens * l.out * kFloatBytes);
+  return std::max({x + weight + dense_y, y + weight + dense_x, x + y});
 }
 
 // Keys and values of one head with their gradients and transposes, and a block of queries against

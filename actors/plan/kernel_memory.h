@@ -1,8 +1,8 @@
 // What the kernels of a stage hold beside its tensors, by the vector instructions of its CPU:
 // copies of the weights in the layout that the products read fastest, and scratch. The kernels
 // decide (PackedWeightBytes, MatmulWorkspaceBytes and AttentionWorkspaceBytes of kernels/); these
-// formulas say what they decide with oneDNN 2.6, so that a plan can be made where no kernel is
-// linked, and a test holds the two against each other. Pure.
+// formulas say the same, so that a plan can be made where no kernel is linked, and a test holds the
+// two against each other for every value of VectorIsa. Pure.
 #pragma once
 
 #include <cstdint>
@@ -29,11 +29,9 @@ bool WidensBFloat16(const NumberWidths& widths, VectorIsa isa);
 //                          copies as above, the input gradient's always
 int64_t PackedWeightsBytes(const StageShape& shape, VectorIsa isa);
 
-// Scratch for whichever kernel needs most: attention, or products: with AVX2 spread copies of a
-// weight gradient's operands, with AVX-512 at most 2 MiB a math thread, and a product's operands
-// where bfloat16 is widened. The model allocates
-// no less, so the prediction is exact where the kernels ask for no more; they ask for more only
-// where four math threads or more share a weight gradient of few input channels.
+// Scratch for whichever kernel needs most, exactly: attention, or products: with AVX2 spread copies
+// of a weight gradient's operands, with AVX-512 2 MiB a math thread, and where bfloat16 is widened
+// a product's operands and result. (With less than AVX2 attention takes less.)
 int64_t KernelScratchBytes(const StageShape& shape, VectorIsa isa);
 
 }  // namespace troupe

@@ -18,7 +18,7 @@ template <typename... DTypes>
 const VectorBodies* FastBodies(const Exec& exec, DTypes... dtypes) {
   const auto known = [](DType d) { return d == DType::kFloat32 || d == DType::kBFloat16; };
   if (exec.specification || !(known(dtypes) && ...)) return nullptr;
-  return BestVectorBodies();
+  return VectorBodiesFor(ThisCpu());
 }
 
 inline Rows RowsOf(const ConstTensorView& view) {

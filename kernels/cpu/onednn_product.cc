@@ -2,12 +2,15 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string_view>
 #include <utility>
 
 #include <oneapi/dnnl/dnnl.hpp>
+
+#include "kernels/cpu/product_path.h"
 
 namespace troupe {
 namespace {
@@ -38,8 +41,9 @@ void UseThreads(int num_threads) {
 // b of a product in the layout that oneDNN prefers for dense operands, or in spread rows where it
 // prefers none. Planned for one thread: the bytes must not depend on who reads them.
 Desc PackedDesc(const ProductShape& shape) {
-  if (SpreadsRows()) {
-    return {{shape.k, shape.n}, TypeOf(shape.inputs), {SpreadStride(shape.n), 1}};
+  const CpuCapabilities& cpu = ThisCpu();
+  if (!cpu.blocked_products) {
+    return {{shape.k, shape.n}, TypeOf(shape.inputs), {SpreadStride(cpu, shape.n), 1}};
   }
   UseThreads(1);
   const Desc a({shape.m, shape.k}, TypeOf(shape.inputs), dnnl::memory::format_tag::ab);
@@ -108,9 +112,10 @@ Packing BuildPacking(const ProductShape& shape) try {
   dnnl::memory plain(from, Engine(), DNNL_MEMORY_NONE), packed(to, Engine(), DNNL_MEMORY_NONE);
   UseThreads(1);
   dnnl::reorder reorder(plain, packed);
-  const int64_t spread_bytes = shape.k * SpreadStride(shape.n) * DTypeBytes(shape.inputs);
-  return {reorder, plain, packed,
-          SpreadsRows() ? spread_bytes : static_cast<int64_t>(to.get_size())};
+  // Rows apart: whole ones, also the last.
+  const int64_t spread_bytes =
+      shape.k * SpreadStride(ThisCpu(), shape.n) * DTypeBytes(shape.inputs);
+  return {reorder, plain, packed, std::max(spread_bytes, static_cast<int64_t>(to.get_size()))};
 } catch (const dnnl::error&) {
   return {};
 }
@@ -130,9 +135,8 @@ void Bind(dnnl::memory& memory, const void* data) {
   memory.set_data_handle(const_cast<void*>(data), Stream());
 }
 
-// oneDNN's scratch jumps with row counts and strides, and no formula of ours bounds it: a caller
-// whose rows differ from those it sized its workspace for (the last chunk of tokens) is served from
-// memory that the thread keeps.
+// oneDNN's scratch jumps with row counts, strides and threads, and no formula of ours bounds it:
+// beyond what products are given (product_path.h), memory that the thread keeps serves.
 void* ScratchFor(const Product& product, std::span<std::byte> scratch) {
   if (static_cast<int64_t>(scratch.size()) >= product.scratch_bytes) return scratch.data();
   thread_local dnnl::memory kept;
@@ -142,11 +146,24 @@ void* ScratchFor(const Product& product, std::span<std::byte> scratch) {
   return kept.get_data_handle();
 }
 
+// A small dense product whose implementation is neither a reference loop nor a matrix multiply over
+// operands as they lie ("gemm"), where that counts.
+bool HasDenseProduct(DType inputs, bool blocked) try {
+  constexpr int64_t kSize = 64;
+  const Desc dense({kSize, kSize}, TypeOf(inputs), dnnl::memory::format_tag::ab);
+  UseThreads(1);
+  const dnnl::matmul::primitive_desc desc({dense, dense, dense}, Engine());
+  const std::string_view name(desc.impl_info_str());
+  return !name.starts_with("ref") && !(blocked && name.starts_with("gemm"));
+} catch (const dnnl::error&) {
+  return false;
+}
+
 }  // namespace
 
 bool HasProduct(const ProductShape& shape) { return ProductFor(shape).has_value(); }
 
-int64_t ProductScratchBytes(const ProductShape& shape) { return ProductFor(shape)->scratch_bytes; }
+int64_t ScratchBytesOf(const ProductShape& shape) { return ProductFor(shape)->scratch_bytes; }
 
 void RunProduct(const ProductShape& shape, void* c, const void* a, const void* b,
                 std::span<std::byte> scratch) {
@@ -165,7 +182,12 @@ void RunProduct(const ProductShape& shape, void* c, const void* a, const void* b
   KERNEL_CHECK(status == dnnl_success, "oneDNN failed to run a product that it had planned");
 }
 
-int64_t PackedOperandBytes(const ProductShape& shape) { return PackingFor(shape).num_bytes; }
+int64_t OperandLayoutBytes(const ProductShape& shape) { return PackingFor(shape).num_bytes; }
+
+bool PacksOperand(const ProductShape& shape, int64_t num_bytes) {
+  const int64_t layout_bytes = OperandLayoutBytes(shape);
+  return layout_bytes > 0 && layout_bytes <= num_bytes;
+}
 
 void PackOperand(const ProductShape& shape, void* packed, const void* b) {
   Packing& packing = PackingFor(shape);
@@ -179,42 +201,21 @@ void PackOperand(const ProductShape& shape, void* packed, const void* b) {
   KERNEL_CHECK(status == dnnl_success, "oneDNN failed to reorder an operand");
 }
 
-bool SpreadsRows() {
-  static const bool spreads = [] {
-    constexpr int64_t kSize = 64;
-    const Desc dense({kSize, kSize}, dnnl::memory::data_type::f32, dnnl::memory::format_tag::ab);
-    UseThreads(1);
-    const dnnl::matmul::primitive_desc desc({dense, dense, dense}, Engine());
-    return std::string_view(desc.impl_info_str()).starts_with("gemm");
+const CpuCapabilities& ThisCpu() {
+  static const CpuCapabilities cpu = [] {
+    // oneDNN numbers instruction sets as growing sets of bits.
+    const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+    const auto reaches = [isa](dnnl::cpu_isa wanted) {
+      return (isa & static_cast<unsigned>(wanted)) == static_cast<unsigned>(wanted);
+    };
+    const bool avx2 = reaches(dnnl::cpu_isa::avx2) && __builtin_cpu_supports("fma");
+    const int lanes = reaches(dnnl::cpu_isa::avx512_core) ? 16 : avx2 ? 8 : 0;
+    return CpuCapabilities{.vector_lanes = lanes,
+                           .blocked_products = HasDenseProduct(DType::kFloat32, true),
+                           .bfloat16_products = reaches(dnnl::cpu_isa::avx512_core_bf16) &&
+                                                HasDenseProduct(DType::kBFloat16, false)};
   }();
-  return spreads;
-}
-
-int64_t SpreadStride(int64_t columns) {
-  constexpr int64_t kLine = 16;  // elements
-  const int64_t lines = (columns + kLine - 1) / kLine;
-  return SpreadsRows() && lines % 8 == 0 ? (lines + 1) * kLine : columns;
-}
-
-bool HasBFloat16Products() {
-  static const bool has = [] {
-    switch (dnnl::get_effective_cpu_isa()) {
-      case dnnl::cpu_isa::avx512_core_bf16:
-      case dnnl::cpu_isa::avx512_core_amx:
-        return HasProduct({.m = 32,
-                           .n = 32,
-                           .k = 32,
-                           .a_row = 32,
-                           .a_column = 1,
-                           .b_row = 32,
-                           .b_column = 1,
-                           .c_row = 32,
-                           .inputs = DType::kBFloat16});
-      default:
-        return false;
-    }
-  }();
-  return has;
+  return cpu;
 }
 
 }  // namespace troupe

@@ -35,31 +35,22 @@ struct ProductShape {
 // packed b beside a strided a.
 bool HasProduct(const ProductShape& shape);
 
-// Bytes of scratch that RunProduct needs; HasProduct(shape).
-int64_t ProductScratchBytes(const ProductShape& shape);
+// Bytes of scratch that oneDNN asks for; HasProduct(shape).
+int64_t ScratchBytesOf(const ProductShape& shape);
 
-// HasProduct(shape). `scratch` is 64-byte aligned; where it is smaller than ProductScratchBytes,
-// the thread's own memory serves.
+// HasProduct(shape). `scratch` is 64-byte aligned; where it is smaller than ScratchBytesOf, the
+// thread's own memory serves.
 void RunProduct(const ProductShape& shape, void* c, const void* a, const void* b,
                 std::span<std::byte> scratch);
 
-// Products of float32 before AVX-512 read their operands as they lie, a few columns of many rows at
-// a time. Rows a multiple of 512 bytes apart then share few sets of the first-level cache
-// (measured: 5 to 45 % of a product's time), so that operands are worth copying to rows further
-// apart.
-bool SpreadsRows();
-// Elements between rows of `columns` float32: one cache line more where they would lie badly and
-// SpreadsRows().
-int64_t SpreadStride(int64_t columns);
+// oneDNN has a layout of b that it reads faster than the plain one of `shape` (m, n, k, inputs and
+// b's strides count), in no more than `num_bytes`.
+bool PacksOperand(const ProductShape& shape, int64_t num_bytes);
 
-// Bytes of b in the layout that the product of dense operands reads fastest; 0 where that is the
-// plain one. `shape` gives m, n, k, inputs and b's strides.
-int64_t PackedOperandBytes(const ProductShape& shape);
+// Bytes of that layout; 0 where oneDNN likes the plain one best.
+int64_t OperandLayoutBytes(const ProductShape& shape);
 
-// Fills `packed` (PackedOperandBytes, 64-byte aligned) from plain b.
+// Fills `packed` (64-byte aligned; PacksOperand) from plain b.
 void PackOperand(const ProductShape& shape, void* packed, const void* b);
-
-// The CPU multiplies bfloat16 without widening.
-bool HasBFloat16Products();
 
 }  // namespace troupe

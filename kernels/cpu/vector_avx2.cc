@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/attention_layout.h"
 #include "kernels/cpu/vector_bodies.h"
 
 namespace troupe {
@@ -39,7 +40,6 @@ const VectorBodies kAvx2Bodies = {
     .norm_leaf = NormLeafBody,
     .attention = AttentionBody,
     .attention_grad = AttentionGradBody,
-    .attention_floats = AttentionFloats,
 };
 
 }  // namespace troupe

@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu_capabilities.h"
+
 namespace troupe {
 
 // The rows of a view; the caller knows how many and how long. Null: absent.
@@ -56,7 +58,7 @@ struct AttentionHeads {
   // Backward alone:
   Rows dout, dq, dk, dv;
   bool accumulate;
-  float* workspace;  // attention_floats(...)
+  float* workspace;  // attention_layout.h
 };
 
 struct VectorBodies {
@@ -78,15 +80,12 @@ struct VectorBodies {
   double (*norm_leaf)(Rows grad, int64_t first, int64_t count);
   void (*attention)(const AttentionHeads& heads);
   void (*attention_grad)(const AttentionHeads& heads);
-  // Floats of workspace for either.
-  int64_t (*attention_floats)(int64_t key_len, int64_t head_dim);
 };
 
 extern const VectorBodies kAvx2Bodies;
 extern const VectorBodies kAvx512Bodies;
 
-// The best bodies of this CPU, capped by ONEDNN_MAX_CPU_ISA like oneDNN itself; null where the
-// specification must serve (no AVX2).
-const VectorBodies* BestVectorBodies();
+// The best bodies for a CPU; null where the specification must serve.
+const VectorBodies* VectorBodiesFor(const CpuCapabilities& cpu);
 
 }  // namespace troupe

@@ -5,11 +5,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 #include <string>
 #include <vector>
-
-#include <oneapi/dnnl/dnnl.hpp>
 
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
@@ -19,6 +16,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
 #include "kernels/swiglu.h"
+#include "tests/benchmark/bare_product.h"
 #include "tests/benchmark/bench.h"
 
 namespace troupe {
@@ -50,61 +48,6 @@ struct Tensor {
   TensorView view;
 };
 
-// CPU microseconds of one call on one thread: the mean over about five milliseconds.
-template <typename Call>
-double MicrosecondsOf(Call&& call) {
-  const double first = bench::ProcessCpuNs();
-  call();
-  const double once = std::max(bench::ProcessCpuNs() - first, 100.0);
-  const int repeats = std::max(1, static_cast<int>(5e6 / once));
-  const double start = bench::ProcessCpuNs();
-  for (int i = 0; i < repeats; ++i) call();
-  return (bench::ProcessCpuNs() - start) / repeats / 1e3;
-}
-
-// oneDNN's own product of m x k by k x n, weights in the layout that it likes best.
-class BareProduct {
- public:
-  BareProduct(int64_t m, int64_t n, int64_t k, DType inputs, DType result, bool left_transposed,
-              bool packs)
-      : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {
-    using Desc = dnnl::memory::desc;
-    const auto type = [](DType d) {
-      return d == DType::kFloat32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
-    };
-    using Tag = dnnl::memory::format_tag;
-    dnnl::primitive_attr attributes;
-    if (left_transposed) {
-      dnnl::post_ops add;
-      add.append_sum(1.0f);
-      attributes.set_post_ops(add);
-    }
-    const dnnl::matmul::primitive_desc desc(
-        {Desc({m, k}, type(inputs), left_transposed ? Tag::ba : Tag::ab),
-         Desc({k, n}, type(inputs), packs ? Tag::any : Tag::ab),
-         Desc({m, n}, type(result), Tag::ab)},
-        attributes, engine_);
-    product_ = dnnl::matmul(desc);
-    args_ = {{DNNL_ARG_SRC, dnnl::memory(desc.src_desc(), engine_)},
-             {DNNL_ARG_WEIGHTS, dnnl::memory(desc.weights_desc(), engine_)},
-             {DNNL_ARG_DST, dnnl::memory(desc.dst_desc(), engine_)}};
-    for (auto& [name, memory] : args_) {
-      // Not zeros, which cost the multipliers less power.
-      std::memset(memory.get_data_handle(), 0x3c, memory.get_desc().get_size());
-    }
-  }
-  void Run() {
-    product_.execute(stream_, args_);
-    stream_.wait();
-  }
-
- private:
-  dnnl::engine engine_;
-  dnnl::stream stream_;
-  dnnl::matmul product_;
-  std::unordered_map<int, dnnl::memory> args_;
-};
-
 std::string NameOf(const char* product, const MatmulShape& s) {
   return std::string(product) + "/" + (s.dtype == DType::kFloat32 ? "f32" : "bf16") + "/" +
          std::to_string(s.tokens) + "x" + std::to_string(s.in) + "x" + std::to_string(s.out);
@@ -123,30 +66,21 @@ void CompareProducts(bench::Bench& bench, const MatmulShape& s) {
   Memory input_memory(PackedWeightBytes(s, WeightUse::kInputGrad));
   const PackedWeight forward = pack(WeightUse::kForward, forward_memory);
   const PackedWeight input_grad = pack(WeightUse::kInputGrad, input_memory);
-  const auto compare = [&](const char* name, const auto& ours, BareProduct peer) {
+  const auto compare = [&](const char* name, const auto& ours, bench::BareProduct peer) {
     bench.Compare(
         {.name = NameOf(name, s), .unit = "us", .peer_name = "oneDNN", .goal = 0.95},
-        [&] { return MicrosecondsOf(ours); }, [&] { return MicrosecondsOf([&] { peer.Run(); }); });
+        [&] { return bench::MicrosecondsOf(ours); },
+        [&] { return bench::MicrosecondsOf([&] { peer.Run(); }); });
   };
   compare(
       "forward", [&] { MatmulForward(exec, y.view, x.view, forward); },
-      BareProduct(s.tokens, s.out, s.in, s.dtype, s.dtype, false, true));
+      bench::BareProduct(s.tokens, s.out, s.in, s.dtype, s.dtype, false, true));
   compare(
       "input_grad", [&] { MatmulInputGrad(exec, x.view, y.view, input_grad); },
-      BareProduct(s.tokens, s.in, s.out, s.dtype, s.dtype, false, true));
+      bench::BareProduct(s.tokens, s.in, s.out, s.dtype, s.dtype, false, true));
   compare(
       "weight_grad", [&] { MatmulWeightGrad(exec, dw.view, y.view, x.view); },
-      BareProduct(s.out, s.in, s.tokens, s.dtype, DType::kFloat32, true, false));
-}
-
-// Without AVX-512 oneDNN has no bfloat16 product to compare with.
-bool HasBFloat16Peer() {
-  try {
-    BareProduct(32, 32, 32, DType::kBFloat16, DType::kBFloat16, false, true);
-    return true;
-  } catch (const dnnl::error&) {
-    return false;
-  }
+      bench::BareProduct(s.out, s.in, s.tokens, s.dtype, DType::kFloat32, true, false));
 }
 
 TROUPE_BENCHMARK(Matmul) {
@@ -155,7 +89,7 @@ TROUPE_BENCHMARK(Matmul) {
          {MatmulShape{1024, 256, 256}, {1024, 256, 688}, {1024, 688, 256}, {512, 512, 1376}}) {
       MatmulShape s = shape;
       s.dtype = dtype;
-      if (dtype == DType::kBFloat16 && !HasBFloat16Peer()) {
+      if (dtype == DType::kBFloat16 && !bench::HasBFloat16Peer()) {
         bench.Skip({.name = NameOf("products", s)}, "oneDNN has no bfloat16 product on this CPU");
         continue;
       }
@@ -172,9 +106,9 @@ void CompareBandwidth(bench::Bench& bench, const std::string& name, int64_t num_
   const double bytes = static_cast<double>(num_bytes);
   bench.Compare(
       {.name = name, .unit = "GB/s", .peer_name = "memcpy", .higher_is_better = true},
-      [&] { return bytes / MicrosecondsOf(call) / 1e3; },
+      [&] { return bytes / bench::MicrosecondsOf(call) / 1e3; },
       [&] {
-        return bytes / MicrosecondsOf([&] {
+        return bytes / bench::MicrosecondsOf([&] {
                  std::memcpy(to.data(), from.data(), static_cast<size_t>(num_bytes / 2));
                }) /
                1e3;
@@ -246,7 +180,7 @@ TROUPE_BENCHMARK(Attention) {
         return t.view.SplitRows({t.view.row_elements() / shape.head_dim, shape.head_dim});
       };
       const double flops = static_cast<double>(2 * tokens * shape.key_len * q_size);
-      BareProduct product(512, 512, 512, DType::kFloat32, DType::kFloat32, false, true);
+      bench::BareProduct product(512, 512, 512, DType::kFloat32, DType::kFloat32, false, true);
       const auto compare = [&](const std::string& name, double work, const auto& call) {
         bench.Compare(
             {.name = name + (dtype == DType::kFloat32 ? "/f32/" : "/bf16/") +
@@ -254,8 +188,10 @@ TROUPE_BENCHMARK(Attention) {
              .unit = "GFLOP/s",
              .peer_name = "oneDNN f32 product",
              .higher_is_better = true},
-            [&] { return work / MicrosecondsOf(call) / 1e3; },
-            [&] { return 2 * 512.0 * 512 * 512 / MicrosecondsOf([&] { product.Run(); }) / 1e3; });
+            [&] { return work / bench::MicrosecondsOf(call) / 1e3; },
+            [&] {
+              return 2 * 512.0 * 512 * 512 / bench::MicrosecondsOf([&] { product.Run(); }) / 1e3;
+            });
       };
       compare("attention", flops, [&] {
         AttentionForward(exec, shape, {heads(out), lse.view, heads(q), heads(k), heads(v)});

@@ -16,108 +16,14 @@
 
 #include <nlohmann/json.hpp>
 
-#include "actors/model/stage_model.h"
-#include "actors/plan/stage_partition.h"
-#include "actors/step_decision.h"
 #include "tests/benchmark/bench.h"
-#include "tests/support/small_model.h"
+#include "tests/benchmark/trainee.h"
 #include "tests/support/temporary_folder.h"
 
 namespace troupe {
 namespace {
 
 using nlohmann::json;
-
-struct Case {
-  std::string name{};
-  testing::SmallModel model{};
-  int steps_per_sample = 1;
-};
-
-// The dimensions of examples/pretrain-tiny.yaml, and a model whose products are worth a worker.
-std::vector<Case> Cases() {
-  Case tiny{.name = "tiny", .steps_per_sample = 3};
-  tiny.model.config = {.hidden_size = 96,
-                       .intermediate_size = 256,
-                       .num_hidden_layers = 8,
-                       .num_attention_heads = 6,
-                       .num_key_value_heads = 2,
-                       .head_dim = 16,
-                       .vocab_size = 256,
-                       .tie_word_embeddings = true};
-  tiny.model.batch = {.micro_batch_size = 2,
-                      .global_batch_size = 16,
-                      .seq_len = 128,
-                      .num_microbatches = 8,
-                      .gradient_groups = 1};
-  Case small{.name = "small"};
-  small.model.config = {.hidden_size = 384,
-                        .intermediate_size = 1024,
-                        .num_hidden_layers = 6,
-                        .num_attention_heads = 6,
-                        .num_key_value_heads = 2,
-                        .head_dim = 64,
-                        .vocab_size = 4096};
-  small.model.batch = {.micro_batch_size = 2,
-                       .global_batch_size = 8,
-                       .seq_len = 256,
-                       .num_microbatches = 4,
-                       .gradient_groups = 1};
-  return {tiny, small};
-}
-
-constexpr AdamWOptions kAdamW{
-    .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
-constexpr double kGradientClip = 1.0;
-
-// One stage with every layer, as a worker's stream runs it.
-class Trainee {
- public:
-  explicit Trainee(const testing::SmallModel& model) : model_(model), chain_(model) {
-    for (int32_t m = 0; m < model.batch.num_microbatches; ++m) {
-      tokens_.push_back(testing::RandomTokens(model, m));
-    }
-  }
-
-  // Returns the mean loss.
-  double Step() {
-    StageModel& stage = chain_.stage(0);
-    double loss_sum = 0;
-    int64_t num_labels = 0;
-    for (int32_t m = 0; m < model_.batch.num_microbatches; ++m) {
-      const auto result = stage.Forward(m, {}, tokens_[static_cast<size_t>(m)]);
-      stage.Backward(m, {});
-      loss_sum += result.loss_sum;
-      num_labels += result.num_tokens;
-    }
-    proto::Vote vote;
-    for (const proto::NormNode& node : stage.NormNodes()) *vote.add_norm_nodes() = node;
-    const auto norm = GradientNorm({&vote, 1}, chain_.table().size());
-    CHECK(norm.ok(), "{}", norm.error().message);
-    AdamWOptions adamw = kAdamW;
-    adamw.step = ++step_;
-    adamw.grad_factor =
-        GradientFactor(*norm / static_cast<double>(num_labels), kGradientClip, num_labels);
-    stage.ApplyUpdate(adamw, true);
-    return loss_sum / static_cast<double>(num_labels);
-  }
-
-  // What the peer starts from and learns.
-  std::string WeightBytes() { return chain_.WeightBytes(); }
-  std::string TokenBytes() const {
-    std::string bytes;
-    for (const std::vector<int32_t>& rows : tokens_) {
-      bytes.append(reinterpret_cast<const char*>(rows.data()), rows.size() * sizeof(int32_t));
-    }
-    return bytes;
-  }
-
- private:
-  const testing::SmallModel model_;
-  testing::StageChain chain_;
-  std::vector<std::vector<int32_t>> tokens_;
-  int64_t step_ = 0;
-};
 
 // A python that answers one line with one line, all JSON. Ends with the object.
 class TorchProcess {
@@ -188,11 +94,11 @@ json RequestOf(const testing::SmallModel& model, const std::string& weights,
               {"tie_word_embeddings", c.tie_word_embeddings}};
   json training{{"micro_batch_size", model.batch.micro_batch_size},
                 {"seq_len", model.batch.seq_len},
-                {"lr", kAdamW.lr},
-                {"betas", {kAdamW.beta1, kAdamW.beta2}},
-                {"eps", kAdamW.eps},
-                {"weight_decay", kAdamW.weight_decay},
-                {"grad_clip", kGradientClip}};
+                {"lr", kTraineeAdamW.lr},
+                {"betas", {kTraineeAdamW.beta1, kTraineeAdamW.beta2}},
+                {"eps", kTraineeAdamW.eps},
+                {"weight_decay", kTraineeAdamW.weight_decay},
+                {"grad_clip", kTraineeClip}};
   return {{"config", config},
           {"training", training},
           {"dtype", model.dtype == DType::kFloat32 ? "float32" : "bfloat16"},
@@ -252,7 +158,7 @@ void PinTo(int core) {
   sched_setaffinity(0, sizeof(cores), &cores);
 }
 
-void CompareSteps(bench::Bench& bench, const Case& which, const std::string& python,
+void CompareSteps(bench::Bench& bench, const TrainingCase& which, const std::string& python,
                   const std::string& why_no_python) {
   const testing::SmallModel& model = which.model;
   const bool is_float32 = model.dtype == DType::kFloat32;
@@ -312,7 +218,7 @@ TROUPE_BENCHMARK(StepTime) {
   const std::string why_no_python = python != nullptr ? ""
                                     : why != nullptr  ? why
                                                       : "TROUPE_BENCH_PYTHON names no python3";
-  for (Case which : Cases()) {
+  for (TrainingCase which : {TinyCase(), SmallCase()}) {
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
       which.model.dtype = dtype;
       CompareSteps(bench, which, python == nullptr ? "" : python, why_no_python);

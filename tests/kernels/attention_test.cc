@@ -230,5 +230,17 @@ TEST(AttentionTest, SequencesAndThreadsDoNotMix) {
   }
 }
 
+TEST(AttentionTest, NamesTheOpThatLacksWorkspace) {
+  Case c({2, 6, 6, 4, 2, 8}, DType::kBFloat16);
+  const TestExec none;
+  EXPECT_DEATH(AttentionForward(none, c.shape, {c.out, c.lse, c.q, c.k, c.v}),
+               "AttentionForward of 2 sequences, 6 queries, 6 keys, 4 query heads, 2 key heads of "
+               "8: a workspace of 0 bytes, where it takes [1-9]");
+  EXPECT_DEATH(AttentionBackward(
+                   none, c.shape,
+                   {c.dq, c.dk, c.dv, c.dout, c.q, c.k, c.v, c.out, c.lse, /*accumulate=*/false}),
+               "AttentionBackward of 2 sequences, 6 queries");
+}
+
 }  // namespace
 }  // namespace troupe::kernel_test

@@ -154,7 +154,7 @@ class TestTensor {
 // An Exec with workspace of its own.
 struct TestExec {
   explicit TestExec(int64_t workspace_bytes = 0, int num_threads = 1)
-      : memory(DType::kFloat64, {workspace_bytes / 8 + 1}) {
+      : memory(DType::kInt32, {workspace_bytes / 4 + 1}) {
     exec.num_threads = num_threads;
     exec.workspace = {static_cast<std::byte*>(memory.view().data()),
                       static_cast<size_t>(workspace_bytes)};

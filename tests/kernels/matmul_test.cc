@@ -157,6 +157,25 @@ TEST(MatmulTest, SameShapeGivesSameBits) {
   }
 }
 
+// A workspace that is too small ends the process with the op and the shape.
+TEST(MatmulTest, NamesTheOpThatLacksWorkspace) {
+  const Sizes s{40, 128, 256};
+  const DType dtype = DType::kBFloat16;
+  const TestExec none;
+  const MatmulShape shape{s.tokens, s.in, s.out, dtype};
+  const TestTensor weight(dtype, {s.out, s.in});
+  EXPECT_DEATH(PackWeight(none, shape, WeightUse::kForward, weight, {}),
+               "PackWeight of 40 tokens, 128 channels in, 256 out, bfloat16: a workspace of 0 "
+               "bytes, where it takes [1-9]");
+  if (ThisCpu().bfloat16_products) return;  // its products take none
+  const Case c(Product::kWeightGrad, s, dtype, 0);
+  const TestTensor dw(DType::kFloat32, {s.out, s.in});
+  EXPECT_DEATH(MatmulWeightGrad(none, dw, c.left, c.right), "MatmulWeightGrad of 40 tokens, 128");
+  const TestTensor y(dtype, {s.tokens, s.out}), x(dtype, {s.tokens, s.in});
+  EXPECT_DEATH(MatmulForward(none, y, x, weight.view()), "MatmulForward of 40 tokens, 128");
+  EXPECT_DEATH(MatmulInputGrad(none, x, y, weight.view()), "MatmulInputGrad of 40 tokens, 128");
+}
+
 TEST(MatmulTest, TwoMathThreadsAgreeWithOne) {
   for (const Product product : kProducts) {
     const Sizes s{96, 128, 64};

@@ -89,6 +89,35 @@ TEST(StageModel, BFloat16StaysNearFloat32) {
   EXPECT_NEAR(rounded.RunStep(), loss, 0.02 * loss);
 }
 
+// Products of whole blocks, rows that lie badly, several microbatches: every way in which a CPU may
+// read bfloat16 operands, forward and backward.
+TEST(StageModel, BFloat16TrainsAsFloat32Does) {
+  SmallModel model;
+  model.config = {.hidden_size = 384,
+                  .intermediate_size = 1024,
+                  .num_hidden_layers = 2,
+                  .num_attention_heads = 6,
+                  .num_key_value_heads = 2,
+                  .head_dim = 64,
+                  .vocab_size = 512};
+  model.batch.seq_len = 32;
+  const auto losses = [&model](DType dtype) {
+    model.dtype = dtype;
+    StageChain chain(model);
+    std::vector<double> losses;
+    for (int step = 1; step <= 4; ++step) {
+      losses.push_back(chain.RunStep() / 128);
+      chain.Update({.lr = 2e-3, .weight_decay = 0, .grad_factor = 1.0 / 128, .step = step});
+    }
+    return losses;
+  };
+  const std::vector<double> exact = losses(DType::kFloat32), rounded = losses(DType::kBFloat16);
+  EXPECT_NEAR(exact.front(), std::log(512.0), 0.5);
+  EXPECT_LT(exact.back(), 0.8 * exact.front());
+  for (size_t i = 0; i < exact.size(); ++i) EXPECT_NEAR(rounded[i], exact[i], 0.03 * exact[i]);
+  EXPECT_NE(rounded, exact);
+}
+
 TEST(StageModel, MemoryIsWhatTheModelPredicts) {
   for (const bool tied : {false, true}) {
     for (const int stages : {1, 3}) {
