@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
 #include <map>
 #include <memory>
 
@@ -10,6 +9,7 @@
 
 #include "runtime/format/hf_config.h"
 #include "runtime/format/safetensors.h"
+#include "runtime/format/widen.h"
 
 namespace troupe {
 namespace {
@@ -41,26 +41,14 @@ Status WriteFile(FileSystem& files, const std::string& folder, const std::string
   return writer.Finish();
 }
 
-// Copies a stored tensor into a master of the same number of elements, widening bfloat16.
+// Copies a stored tensor into a master of the same number of elements, widening half precision.
 Status Fill(const StoredTensor& stored, const std::string& place, TensorView to) {
   if (to.dtype() != DType::kFloat32) {
     return MakeError(ErrorCode::kFailed, "{}: only float32 masters can be filled", place);
   }
-  const int64_t elements = to.num_elements();
-  if (stored.entry->spec.dtype == TensorDtype::kF32) {
-    std::memcpy(to.data(), stored.bytes.data(), static_cast<size_t>(elements) * sizeof(float));
-    return {};
-  }
-  if (stored.entry->spec.dtype == TensorDtype::kBf16) {
-    for (int64_t i = 0; i < elements; ++i) {
-      bfloat16 value;
-      std::memcpy(&value, stored.bytes.data() + i * 2, sizeof(value));
-      to.as<float>()[i] = static_cast<float>(value);
-    }
-    return {};
-  }
-  return MakeError(ErrorCode::kInvalidSpec, "{}: {} has dtype {}: save it as F32 or BF16", place,
-                   stored.entry->spec.name, TensorDtypeName(stored.entry->spec.dtype));
+  RETURN_IF_ERROR(CheckWidens(stored.entry->spec, place));
+  WidenToFloat32(stored, to.as<float>());
+  return {};
 }
 
 // Opens each file of a checkpoint once.

@@ -41,7 +41,7 @@ Status WriteHfShard(FileSystem& files, const std::string& folder, int rank, int 
 Status WriteHfFolder(FileSystem& files, const std::string& folder, int num_ranks, DType dtype,
                      const ModelConfig& config, const ParameterTable& table,
                      const std::vector<proto::CheckpointDone>& shards);
-// Fills masters from float32 or bfloat16 files; moments stay zero.
+// Fills masters from float32, bfloat16 or float16 files; moments stay zero.
 Status ReadHfFolder(FileSystem& files, const std::string& folder, StageParameters& parameters);
 
 }  // namespace troupe

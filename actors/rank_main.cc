@@ -188,7 +188,9 @@ class RankProgram {
       return plan_->train.IsFirstStage(entry.first) || plan_->train.IsLastStage(entry.first);
     });
     if (!reads_data) return loaded;
-    ASSIGN_OR_RETURN(TokenFile file, TokenFile::Open(files_, start_.spec().data().train()));
+    const proto::Data& data = start_.spec().data();
+    ASSIGN_OR_RETURN(const TokenFormat format, ParseTokenFormat(data.format()));
+    ASSIGN_OR_RETURN(TokenFile file, TokenFile::Open(files_, data.train(), format));
     const auto vocabulary = static_cast<int32_t>(plan_->config.vocab_size);
     RETURN_IF_ERROR(file.CheckVocabulary(vocabulary));
     ASSIGN_OR_RETURN(DataOrder order, DataOrderOf(start_.spec(), *plan_, file));

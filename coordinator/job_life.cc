@@ -95,7 +95,10 @@ void JobLife::Warn(const std::string& sentence) {
 
 FollowerId JobLife::Follow(FollowerPort* port) { return history_.Follow(port, summary_); }
 void JobLife::Unfollow(FollowerId follower) { history_.Unfollow(follower); }
-void JobLife::ShrinkHistory() { history_.Shrink(); }
+void JobLife::ShrinkHistory() {
+  history_.Shrink();
+  request_.Clear();  // what is left of it is in the summary
+}
 
 void JobLife::StayQueued(const std::string& why) {
   if (summary_.reason() == why) return;
@@ -613,7 +616,6 @@ void JobLife::TellResult(const proto::JobResult& result) {
   *event.mutable_result() = result;
   Emit(std::move(event));
   history_.End();
-  request_ = {};  // what is left of it is in the summary
   Forget(state_, id_);
 }
 

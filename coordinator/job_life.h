@@ -67,6 +67,8 @@ class JobLife {
   uint64_t id() const { return id_; }
   proto::JobState state() const { return summary_.state(); }
   const proto::JobSummary& summary() const { return summary_; }
+  // Null for a job that ended long ago.
+  const proto::JobSpec* spec() const { return request_.has_spec() ? &request_.spec() : nullptr; }
   int num_workers() const { return request_.spec().resources().workers(); }
   bool ended() const { return ended_; }
   const JobHistory& history() const { return history_; }

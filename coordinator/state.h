@@ -68,6 +68,7 @@ using Answer = std::function<void(Result<Reply>)>;
 struct Submission {
   proto::SubmitRequest request{};
   std::vector<Answer<proto::SubmitReply>> answers{};  // of retries too
+  uint64_t job = 0;                                   // its number; 0 while it is planned
 };
 
 struct State {
@@ -80,8 +81,9 @@ struct State {
   HostId next_host = 1;
   std::optional<int64_t> silence_checked_ns{};  // when DropSilentHosts ran last
   std::map<uint64_t, std::unique_ptr<JobLife>> jobs;
-  std::map<uint64_t, Submission> submissions{};
-  std::map<std::string, uint64_t> by_submission{};  // jobs and submissions
+  std::map<uint64_t, Submission> submissions{};  // by ticket
+  uint64_t next_submission = 1;
+  std::map<std::string, uint64_t> by_submission{};
   std::deque<uint64_t> ended{};                     // oldest first
   uint64_t next_job = 1;
   EventBytes event_bytes = std::make_shared<std::atomic<int64_t>>(0);

@@ -1,6 +1,8 @@
 #include "actors/plan/job_plan.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "actors/plan/job_orders.h"
 #include "actors/schedule/generators.h"
@@ -39,20 +41,19 @@ bool HasHalves(const Schedule& schedule) {
 }
 
 // What the sums of a step need of its groups (DESIGN: two levels of summation).
-Status CheckGroups(const JobPlan& plan) {
-  const int groups = static_cast<int>(plan.batch.gradient_groups);
-  if (plan.train.num_directions == 2 && groups != 2) {
+Status CheckGroups(const TrainSchedule& train, int groups) {
+  if (train.schedule.num_directions == 2 && groups != 2) {
     return MakeError(
         ErrorCode::kInvalidSpec,
         "batch.gradient_groups = {}: schedule {} sums each direction's microbatches by "
         "itself; use 2, or leave it out",
-        groups, plan.train.name);
+        groups, train.schedule.name);
   }
-  if (!plan.ascending && groups != 1) {
+  if (!train.ascending && groups != 1) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "batch.gradient_groups = {}: schedule {} does not run microbatches in "
                      "ascending order, so it cannot close one group after another; use 1",
-                     groups, plan.train.name);
+                     groups, train.schedule.name);
   }
   return {};
 }
@@ -114,37 +115,82 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
 
 namespace {
 
-// The sizes of the job: all that stands before the question of orders.
-Status ReadSizes(const proto::JobSpec& spec, JobPlan& plan) {
-  ASSIGN_OR_RETURN(plan.mesh, Mesh::FromSpec(spec.parallelism()));
-  for (const Axis axis : {Axis::kDp, Axis::kCp, Axis::kTp, Axis::kEp}) {
-    if (plan.mesh.extent(axis) > 1) {
-      return MakeError(ErrorCode::kInvalidSpec,
-                       "parallelism.{} = {}: only the pipeline (pp) is built so far; use {}: 1",
-                       AxisName(axis), plan.mesh.extent(axis), AxisName(axis));
-    }
+// Sums of bytes stay below an exabyte, and so within 63 bits.
+Status CheckMagnitude(const ModelConfig& c, const BatchArithmetic& batch) {
+  constexpr double kBytesMax = 0x1p60;
+  constexpr double kBytesPerParameter = 32;  // masters, moments, two gradients, a copy
+  constexpr double kCopiesPerToken = 64;     // of a layer's widest vectors, in bytes
+  const auto width = static_cast<double>(c.query_size() + c.key_value_size());
+  const auto hidden = static_cast<double>(c.hidden_size);
+  const auto inner = static_cast<double>(c.intermediate_size);
+  const auto layers = static_cast<double>(c.num_hidden_layers);
+  const double parameters =
+      layers * hidden * (2 * width + 3 * inner) + 2 * hidden * static_cast<double>(c.vocab_size);
+  if (parameters * kBytesPerParameter > kBytesMax) {
+    return MakeError(ErrorCode::kInfeasible,
+                     "model.hidden_size = {}, model.intermediate_size = {}, "
+                     "model.num_attention_heads x model.head_dim = {} x {} and "
+                     "model.vocab_size = {} make {:.1e} parameters, more than can be counted in "
+                     "bytes: use smaller ones",
+                     c.hidden_size, c.intermediate_size, c.num_attention_heads, c.head_dim,
+                     c.vocab_size, parameters);
   }
-  ASSIGN_OR_RETURN(plan.batch, BatchOf(spec.batch(), plan.mesh.extent(Axis::kDp)));
-  ASSIGN_OR_RETURN(plan.widths,
-                   WidthsOf(spec.train().has_dtype() ? spec.train().dtype() : "float32"));
+  const double tokens =
+      static_cast<double>(batch.global_batch_size) * static_cast<double>(batch.seq_len);
+  if (tokens * (layers + 1) * (hidden + width + inner) * kCopiesPerToken > kBytesMax) {
+    return MakeError(ErrorCode::kInfeasible,
+                     "batch.global_batch_size x batch.seq_len = {} x {} tokens a step have more "
+                     "activations than can be counted in bytes: use fewer",
+                     batch.global_batch_size, batch.seq_len);
+  }
+  return {};
+}
+
+// Mesh, batch, widths and threads. False where the schedule cannot be asked for: ranks or
+// microbatches are not known.
+bool ReadSizes(const proto::JobSpec& spec, JobPlan& plan, std::vector<Error>& errors) {
+  const proto::Parallelism& p = spec.parallelism();
+  const size_t errors_before = errors.size();
+  plan.mesh = Mesh::Read(p, errors);
+  for (const Axis axis : {Axis::kDp, Axis::kCp, Axis::kTp, Axis::kEp}) {
+    if (plan.mesh.extent(axis) == 1) continue;
+    errors.push_back(MakeError(ErrorCode::kInvalidSpec,
+                               "parallelism.{} = {}: only the pipeline (pp) is built so far; use "
+                               "{}: 1",
+                               AxisName(axis), plan.mesh.extent(axis), AxisName(axis)));
+  }
+  if (!p.has_dp() || plan.mesh.extent(Axis::kDp) == p.dp()) {
+    BatchReading batch = ReadBatch(spec.batch(), plan.mesh.extent(Axis::kDp));
+    std::ranges::move(batch.errors, std::back_inserter(errors));
+    plan.batch = batch.batch;
+  }
+  const bool known = errors.size() == errors_before;
+  const int ranks = plan.mesh.extent(Axis::kPp);
+  if (known && int64_t{ranks} * plan.batch.num_microbatches > kForwardsMax) {
+    errors.push_back(MakeError(
+        ErrorCode::kInvalidSpec,
+        "batch.global_batch_size = {} makes {} microbatches a step, too many for "
+        "parallelism.pp = {}: use at most {}, by a larger batch.micro_batch_size",
+        plan.batch.global_batch_size, plan.batch.num_microbatches, ranks, kForwardsMax / ranks));
+    return false;
+  }
+  return known;
+}
+
+// What holds between the model and the batch.
+void CheckTokens(const proto::JobSpec& spec, JobPlan& plan, std::vector<Error>& errors) {
+  if (plan.batch.seq_len > plan.config.max_position_embeddings) {
+    errors.push_back(MakeError(ErrorCode::kInvalidSpec,
+                               "batch.seq_len = {} exceeds model.max_position_embeddings = {}: "
+                               "shorten the one or raise the other",
+                               plan.batch.seq_len, plan.config.max_position_embeddings));
+  }
+  if (Status small = CheckMagnitude(plan.config, plan.batch); !small.ok()) {
+    errors.push_back(std::move(small).error());
+  }
   if (spec.resources().threads_per_worker() > 0) {
     plan.num_threads = spec.resources().threads_per_worker();
   }
-  if (plan.batch.seq_len > plan.config.max_position_embeddings) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "batch.seq_len = {} exceeds model.max_position_embeddings = {}: shorten the "
-                     "one or raise the other",
-                     plan.batch.seq_len, plan.config.max_position_embeddings);
-  }
-  const int ranks = plan.mesh.extent(Axis::kPp);
-  if (int64_t{ranks} * plan.batch.num_microbatches > kForwardsMax) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "batch.global_batch_size = {} makes {} microbatches a step, too many for "
-                     "parallelism.pp = {}: use at most {}, by a larger batch.micro_batch_size",
-                     plan.batch.global_batch_size, plan.batch.num_microbatches, ranks,
-                     kForwardsMax / ranks);
-  }
-  return {};
 }
 
 Result<std::vector<StageLayout>> StagesFor(const JobPlan& plan, const proto::Parallelism& order) {
@@ -160,21 +206,27 @@ Result<std::vector<StageLayout>> StagesFor(const JobPlan& plan, const proto::Par
   return stages;
 }
 
-// The orders, and where their stages lie.
-Status ReadOrders(std::span<const proto::Parallelism> orders, JobPlan& plan) {
+// The orders' schedules. False where one cannot be.
+bool ReadOrders(std::span<const proto::Parallelism> orders, JobPlan& plan,
+                std::vector<Error>& errors) {
   for (const proto::Parallelism& order : orders) {
-    ASSIGN_OR_RETURN(TrainSchedule train, TrainScheduleOf(order, plan.mesh.extent(Axis::kPp),
-                                                          plan.batch.num_microbatches));
-    plan.halves = plan.halves || HasHalves(train.schedule);
+    auto train =
+        ReadTrainSchedule(order, plan.mesh.extent(Axis::kPp), plan.batch.num_microbatches, errors);
+    if (!train) return false;
+    plan.halves = plan.halves || HasHalves(train->schedule);
     if (&order != &orders.front()) {
-      plan.others.push_back(std::move(train));
+      plan.others.push_back(*std::move(train));
       continue;
     }
-    plan.train = std::move(train.schedule);
-    plan.policy = train.policy;
-    plan.ascending = train.ascending;
+    if (Status groups = CheckGroups(*train, static_cast<int>(plan.batch.gradient_groups));
+        !groups.ok()) {
+      errors.push_back(std::move(groups).error());
+    }
+    plan.train = std::move(train->schedule);
+    plan.policy = train->policy;
+    plan.ascending = train->ascending;
   }
-  return CheckGroups(plan);
+  return true;
 }
 
 // Microbatches that each stage keeps under an order: exact, or where order follows time a bound.
@@ -198,21 +250,8 @@ Result<Simulation> SimulateOrder(const JobPlan& plan, const Schedule& schedule,
   return simulation;
 }
 
-}  // namespace
-
-Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec,
-                            std::span<const proto::Parallelism> orders) {
-  ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigOf(spec.model()));
-  JobPlan plan{.config = config, .table = ParameterTable(config)};
-  RETURN_IF_ERROR(ReadSizes(spec, plan));
-  JobOrders decided;
-  if (orders.empty()) {
-    ASSIGN_OR_RETURN(decided, DecideOrders(spec));
-    orders = decided.orders;
-    plan.reason = decided.reason;
-  }
-  RETURN_IF_ERROR(ReadOrders(orders, plan));
-  ASSIGN_OR_RETURN(plan.stages, StagesFor(plan, orders.front()));
+// What follows from schedules and stages that can be.
+Status Derive(JobPlan& plan) {
   const int ranks = plan.train.num_ranks;
   const std::vector<Rank> placement(plan.train.placement.begin(),
                                     plan.train.placement.begin() + plan.train.StagesPerDirection());
@@ -232,8 +271,63 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec,
           std::max(plan.peak_microbatches[stage], simulation.peak_microbatches[stage]);
     }
   }
-  ASSIGN_OR_RETURN(plan.learning_rate, LearningRate::FromSpec(spec));
-  return plan;
+  return {};
+}
+
+// Into `errors` where it failed.
+template <typename T>
+std::optional<T> Collect(Result<T> result, std::vector<Error>& errors) {
+  if (result.ok()) return *std::move(result);
+  errors.push_back(std::move(result).error());
+  return std::nullopt;
+}
+
+}  // namespace
+
+JobPlanReading ReadJobPlan(const proto::JobSpec& spec, std::span<const proto::Parallelism> orders) {
+  ModelConfigReading model = ReadModelConfig(spec.model());
+  const bool model_good = model.errors.empty();
+  JobPlanReading reading{.errors = std::move(model.errors)};
+  std::vector<Error>& errors = reading.errors;
+  JobPlan plan{.config = model.config,
+               .table = ParameterTable(model_good ? model.config : ModelConfig{})};
+  if (auto widths =
+          Collect(WidthsOf(spec.train().has_dtype() ? spec.train().dtype() : "float32"), errors)) {
+    plan.widths = *widths;
+  }
+  plan.learning_rate = LearningRate::Read(spec, errors);
+  const bool sizes_known = ReadSizes(spec, plan, errors);
+  if (model_good && sizes_known) CheckTokens(spec, plan, errors);
+  const bool chooses = orders.empty() && ChoosesSchedule(spec.parallelism());
+  JobOrders decided;
+  if (chooses) {
+    if (!errors.empty()) return reading;
+    auto chosen = Collect(DecideOrders(spec), errors);
+    if (!chosen) return reading;
+    decided = *std::move(chosen);
+    plan.reason = decided.reason;
+    orders = decided.orders;
+  } else if (orders.empty()) {
+    orders = {&spec.parallelism(), 1};
+  }
+  if (!sizes_known) CheckScheduleKeys(orders.front(), errors);
+  if (!sizes_known || !ReadOrders(orders, plan, errors) || !model_good) return reading;
+  auto stages = Collect(StagesFor(plan, orders.front()), errors);
+  if (!errors.empty()) return reading;
+  plan.stages = *std::move(stages);
+  if (Status derived = Derive(plan); !derived.ok()) {
+    errors.push_back(std::move(derived).error());
+    return reading;
+  }
+  reading.plan = std::move(plan);
+  return reading;
+}
+
+Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec,
+                            std::span<const proto::Parallelism> orders) {
+  JobPlanReading reading = ReadJobPlan(spec, orders);
+  if (!reading.plan) return std::move(reading.errors.front());
+  return *std::move(reading.plan);
 }
 
 proto::JobSpec SingleWorkerSpec(const proto::JobSpec& spec) {

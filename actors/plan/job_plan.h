@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -66,8 +67,17 @@ struct JobPlan {
   MemoryPrediction MemoryOf(Rank rank, VectorIsa isa) const;
 };
 
-// Refuses by field name what cannot be laid out. `orders` (JobOrders) take the place of the job's
+// Every error found, each by field name, as far as one does not follow from another; a plan where
+// there is none. `orders` (JobOrders) take the place of the job's
 // own parallelism; where they are empty and the schedule is to be chosen, it is by FLOPs.
+struct JobPlanReading {
+  std::optional<JobPlan> plan{};
+  std::vector<Error> errors{};
+};
+JobPlanReading ReadJobPlan(const proto::JobSpec& spec,
+                           std::span<const proto::Parallelism> orders = {});
+
+// The first error, for those who were given an effective job.
 Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec,
                             std::span<const proto::Parallelism> orders = {});
 

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <vector>
 
 #include "actors/schedule/execution_policy.h"
 #include "actors/schedule/schedule.h"
@@ -20,8 +22,15 @@ struct TrainSchedule {
 // Ranks times microbatches of a step: every rank holds the whole schedule.
 inline constexpr int64_t kForwardsMax = int64_t{1} << 20;
 
+// Adds every error found to `errors`, kInvalidSpec by field name; a schedule where there was none.
+std::optional<TrainSchedule> ReadTrainSchedule(const proto::Parallelism& spec, int num_ranks,
+                                               int num_microbatches, std::vector<Error>& errors);
+
+// What is wrong with the words and numbers alone, where ranks and microbatches are not known.
+void CheckScheduleKeys(const proto::Parallelism& spec, std::vector<Error>& errors);
+
 // Reads schedule, virtual_stages, schedule_actions, executor, activation_slack, activation_limit,
-// weight_parts, pairs and backward_output. kInvalidSpec, by field name.
+// weight_parts, pairs and backward_output. The first error.
 Result<TrainSchedule> TrainScheduleOf(const proto::Parallelism& spec, int num_ranks,
                                       int num_microbatches);
 

@@ -5,13 +5,14 @@
 //   cell := "" | action | "(" action ";" action ")OVERLAP_F_B"      action: see action.h
 //   parts of a weight gradient                                      3W5/1of4
 //   two directions
-// Empty cells are bubbles: they mean nothing, and only files of compute actions alone have them. A
-// row with nothing else is a rank without actions, and so is a blank line, as PyTorch reads it; a
-// blank last line, which editors leave, is none. Stages, microbatches and the stages' ranks follow
-// from the actions. A file runs in *two directions* where stages and microbatches are even
-// in number, the lower half of the stages runs none of the upper half of the microbatches and the
-// other way round, and every rank that runs stages runs some of each half. No complete file in one
-// direction looks so, for there every stage runs every microbatch.
+// Empty cells are bubbles: they mean nothing, and between others only files of compute actions
+// alone have them. A row with nothing else is a rank without actions, and so is a blank line, as
+// PyTorch reads it; such rows at the end, which editors and spreadsheets leave, are none. Read as
+// well is what spreadsheets write of such a file (csv_cells.h). Stages, microbatches and the
+// stages' ranks follow from the actions. A file runs in *two directions* where stages and
+// microbatches are even in number, the lower half of the stages runs none of the upper half of the
+// microbatches and the other way round, and every rank that runs stages runs some of each half. No
+// complete file in one direction looks so, for there every stage runs every microbatch.
 //
 // PyTorch's older dialect wrote BW for the whole backward and B for the input gradient. A file is
 // read so where it has a BW, or W and B but no I: today W only ever follows I.
@@ -47,6 +48,9 @@ Result<std::string> ToCsvWithCommunication(const Schedule& schedule,
 struct CsvNotes {
   bool older_dialect = false;       // translated: BW to B, B to I
   bool with_communication = false;  // it had sends and receives; they matched and were dropped
+  // Where the first UNSHARD, RESHARD, REDUCE_GRAD or WAIT_REDUCE_GRAD stands: "row 1, cell 3
+  // (0UNSHARD)"; empty: there is none.
+  std::string collective{};
 };
 
 // The longest text that is read; ranks, stages and microbatches have limits too (action.h).

@@ -67,7 +67,6 @@ class Reading {
     return MakeError(ErrorCode::kInvalidSpec, "{}: {}", Spelled(key, value), why);
   }
 
- private:
   Result<PairMode> Pairs() const {
     if (!settings_.pairs) return PairMode::kEager;
     auto pairs = ParsePairMode(*settings_.pairs);
@@ -108,6 +107,7 @@ class Reading {
                       : "a rank must hold a microbatch of each direction: use 2 or more");
   }
 
+ private:
   Error RefuseInMode(std::string_view key, double value, ExecutorMode its,
                      ExecutorMode mode) const {
     return Refuse(key, value,
@@ -123,6 +123,25 @@ class Reading {
 
 Result<ExecutorMode> ExecutorModeOf(const Schedule& lists, const ExecutionSettings& settings) {
   return Reading(lists, settings).Mode();
+}
+
+std::vector<Error> CheckSettings(const Schedule* lists, const ExecutionSettings& settings) {
+  const Schedule unknown;
+  const Reading reading(lists == nullptr ? unknown : *lists, settings);
+  std::vector<Error> errors;
+  const auto collect = [&errors](const auto& read) {
+    if (!read.ok()) errors.push_back(read.error());
+  };
+  const auto mode = reading.Mode();
+  collect(mode);
+  collect(reading.Pairs());
+  if (lists != nullptr && mode.ok()) {
+    collect(reading.Slack(*mode));
+    collect(reading.Limit(*mode));
+  }
+  collect(reading.WeightParts(ExecutorMode::kStrict));
+  collect(reading.SplitsBackwards());
+  return errors;
 }
 
 Result<ExecutableSchedule> MakeExecutable(Schedule lists, const ExecutionSettings& settings) {

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "actors/schedule/execution_policy.h"
 #include "actors/schedule/schedule.h"
@@ -39,6 +40,10 @@ struct ExecutableSchedule {
 
 // The mode that the settings ask for, or that the lists have by themselves.
 Result<ExecutorMode> ExecutorModeOf(const Schedule& lists, const ExecutionSettings& settings);
+
+// Every setting that cannot be, kInvalidSpec by its name. Without `lists` (null: they cannot be
+// read) only what does not depend on them.
+std::vector<Error> CheckSettings(const Schedule* lists, const ExecutionSettings& settings);
 
 // kInvalidSpec by the setting's name, or with row and cell where the lists cannot run.
 Result<ExecutableSchedule> MakeExecutable(Schedule lists, const ExecutionSettings& settings);

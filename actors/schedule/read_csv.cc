@@ -5,6 +5,7 @@
 
 #include "actors/schedule/communication.h"
 #include "actors/schedule/csv.h"
+#include "actors/schedule/csv_cells.h"
 
 namespace troupe {
 namespace {
@@ -12,15 +13,6 @@ namespace {
 constexpr std::string_view kPairSuffix = "OVERLAP_F_B";
 constexpr std::string_view kPairForm = "(0F2;0B1)OVERLAP_F_B";
 constexpr std::string_view kOlderBackward = "BW";
-
-std::string_view Trimmed(std::string_view text) {
-  constexpr std::string_view kSpace = " \t\r";
-  const size_t first = text.find_first_not_of(kSpace);
-  if (first == std::string_view::npos) {
-    return {};
-  }
-  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
-}
 
 // Takes the text up to `separator` off the front of `text`.
 std::string_view TakeUntil(std::string_view& text, char separator) {
@@ -73,6 +65,7 @@ class CsvReader {
     RETURN_IF_ERROR(InferMicrobatches());
     schedule_.num_directions = HasTwoDirections() ? 2 : 1;
     RETURN_IF_ERROR(CheckCommunication());
+    NoteCollectives();
     for (Row& row : rows_) {
       std::erase_if(row.actions, [](const Action& a) { return IsCommunication(a.kind); });
       schedule_.ranks.push_back(std::move(row.actions));
@@ -99,11 +92,15 @@ class CsvReader {
   Status InferMicrobatches();
   bool HasTwoDirections() const;
   Status CheckCommunication();
+  void NoteCollectives();
 
-  Error At(Position at, std::string_view why) const {
+  std::string Place(Position at) const {
     const Row& row = rows_[at.rank];
-    return MakeError(ErrorCode::kInvalidSpec, "row {}, cell {} ({}): {}", at.rank + 1,
-                     row.cells[at.index], ToString(row.actions[at.index]), why);
+    return fmt::format("row {}, cell {} ({})", at.rank + 1, row.cells[at.index],
+                       ToString(row.actions[at.index]));
+  }
+  Error At(Position at, std::string_view why) const {
+    return MakeError(ErrorCode::kInvalidSpec, "{}: {}", Place(at), why);
   }
   template <typename Visit>  // (Position, const Action&)
   void ForEachCompute(const Visit& visit) const {
@@ -116,7 +113,7 @@ class CsvReader {
     }
   }
 
-  std::string_view text_;
+  CsvCells text_;
   bool has_older_backward_;
   std::vector<Row> rows_;
   Schedule schedule_;
@@ -124,19 +121,14 @@ class CsvReader {
 };
 
 Status CsvReader::ReadRows() {
-  std::string_view rest = text_;
-  while (!rest.empty()) {
-    const std::string_view row = TakeUntil(rest, '\n');
-    if (rest.empty() && Trimmed(row).empty()) {
-      break;  // a blank last line is no rank
-    }
+  while (const auto row = text_.NextRow()) {
     if (std::ssize(rows_) == kRanksMax) {
       return MakeError(ErrorCode::kInvalidSpec,
                        "row {}, cell 1: a schedule has at most {} ranks; give one row a rank, or "
                        "take fewer ranks",
                        kRanksMax + 1, kRanksMax);
     }
-    RETURN_IF_ERROR(ReadRow(row, rows_.emplace_back()));
+    RETURN_IF_ERROR(ReadRow(*row, rows_.emplace_back()));
   }
   schedule_.num_ranks = static_cast<int>(rows_.size());
   return {};
@@ -144,15 +136,21 @@ Status CsvReader::ReadRows() {
 
 Status CsvReader::ReadRow(std::string_view text, Row& row) {
   int32_t next_pair = 0;
+  int empty_cell = 0;
   for (int cell_number = 1; !text.empty(); ++cell_number) {
-    const std::string_view cell = Trimmed(TakeUntil(text, ','));
-    if (cell.empty()) {
-      row.first_empty_cell = row.first_empty_cell == 0 ? cell_number : row.first_empty_cell;
+    const auto refuse = [&](Error error) {
+      return Context(fmt::format("row {}, cell {}", rows_.size(), cell_number), std::move(error));
+    };
+    auto cell = text_.TakeCell(text);
+    if (!cell.ok()) return refuse(std::move(cell).error());
+    if (cell->empty()) {
+      empty_cell = empty_cell == 0 ? cell_number : empty_cell;
       continue;
     }
-    if (Status status = ReadCell(cell, next_pair, row); !status.ok()) {
-      return Context(fmt::format("row {}, cell {}", rows_.size(), cell_number),
-                     std::move(status).error());
+    // Empty cells at a row's end are a spreadsheet's, and no bubbles.
+    row.first_empty_cell = empty_cell;
+    if (Status status = ReadCell(*cell, next_pair, row); !status.ok()) {
+      return refuse(std::move(status).error());
     }
     row.cells.resize(row.actions.size(), cell_number);
   }
@@ -195,8 +193,8 @@ Status CsvReader::ReadPair(std::string_view cell, int32_t pair, Row& row) {
                      kPairSuffix, kPairForm);
   }
   std::string_view inside = cell.substr(1, close - 1);
-  const std::string_view first = Trimmed(TakeUntil(inside, ';'));
-  const std::string_view second = Trimmed(inside);
+  const std::string_view first = TrimmedCell(TakeUntil(inside, ';'));
+  const std::string_view second = TrimmedCell(inside);
   const auto torn = [cell] {
     return MakeError(ErrorCode::kInvalidSpec,
                      "pair '{}' is not one Forward and one backward; write it as {}", cell,
@@ -326,6 +324,17 @@ Status CsvReader::CheckCommunication() {
     return At({misplaced->rank.value, misplaced->index}, misplaced->why);
   }
   return {};
+}
+
+void CsvReader::NoteCollectives() {
+  for (int rank = 0; rank < schedule_.num_ranks; ++rank) {
+    for (size_t i = 0; i < rows_[rank].actions.size(); ++i) {
+      const ActionKind kind = rows_[rank].actions[i].kind;
+      if (IsCompute(kind) || IsCommunication(kind)) continue;
+      notes_.collective = Place({rank, i});
+      return;
+    }
+  }
 }
 
 }  // namespace

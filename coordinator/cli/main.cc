@@ -13,6 +13,8 @@
 #include "coordinator/cli/run_command.h"
 #include "coordinator/cli/schedule_command.h"
 #include "coordinator/cli/schedule_flags.h"
+#include "coordinator/cli/set_words.h"
+#include "coordinator/cli/validate_command.h"
 #include "coordinator/job/yaml_walker.h"
 #include "runtime/base/talk.h"
 
@@ -69,7 +71,8 @@ void AddCoordinator(CLI::App* verb, std::string& address) {
 
 void AddJobFile(CLI::App* verb, RunCommand& run) {
   verb->add_option("job", run.job_file, "JOB.yaml")->required();
-  verb->add_option("--set", run.sets, "override, as train.steps=10")->allow_extra_args(false);
+  verb->add_option("--set", run.sets, "overrides, as train.steps=10 name=x; model.config= unsets")
+      ->allow_extra_args(false);
 }
 
 void AddRunDirectory(CLI::App* verb, RunCommand& run) {
@@ -126,10 +129,14 @@ void AddPlanAndValidate(CLI::App& app, CommandLine& line) {
   });
 
   auto* validate = app.add_subcommand("validate", "name every error of a job file");
-  SetExamples(validate,
-              {"validate examples/every-key.yaml", "validate job.yaml --set parallelism.pp=8"});
+  SetExamples(validate, {"validate examples/every-key.yaml",
+                         "validate job.yaml --set parallelism.pp=8", "validate job.yaml -o json"});
   AddJobFile(validate, line.run);
-  validate->callback([&line] { line.exit_code = ValidateJob(line.run); });
+  AddOutput(validate, line);
+  validate->callback([&line] {
+    line.run.output = line.format();
+    line.exit_code = ValidateJob(line.run);
+  });
 }
 
 // ---- verbs that ask about jobs ----------------------------------------------------------------
@@ -228,7 +235,7 @@ int Main(int argc, char** argv) {
     return RefuseVerb(app, argv[1]);
   }
   try {
-    app.parse(argc, argv);
+    app.parse(ReversedWords(argc, argv));
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsage;
   }

@@ -16,6 +16,7 @@
 
 #include "coordinator/cli/client.h"
 #include "coordinator/cli/local_cluster.h"
+#include "coordinator/cli/validate_command.h"
 #include "coordinator/job/job_file.h"
 #include "coordinator/job/resume.h"
 #include "coordinator/report/console.h"
@@ -34,17 +35,10 @@ int Fail(const Error& error) {
 int Cores() { return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)); }
 
 Result<LoadedJob> Load(const RunCommand& command) {
-  std::vector<Override> overrides;
-  for (const std::string& text : command.sets) {
-    ASSIGN_OR_RETURN(auto one, ParseOverride(text));
-    overrides.push_back(std::move(one));
-  }
-  if (!command.resume.empty()) {
-    overrides.push_back({.path = "checkpoint.resume",
-                         .value = command.resume,
-                         .flag = "--resume " + command.resume});
-  }
-  return LoadJob(SystemFiles(), command.job_file, overrides);
+  JobReading reading = ReadJobOf(command);
+  TalkWarnings(reading.job.warnings);
+  if (!reading.errors.empty()) return Joined(reading.errors);
+  return std::move(reading.job);
 }
 
 // runs/NAME/latest, where this was called.
@@ -196,13 +190,6 @@ int PlanJob(const RunCommand& command) {
   if (!plan.ok()) return Fail(plan.error());
   fmt::print("{}\n", PlanJson(job->spec, *plan, ThisVectorIsa(),
                               command.output == OutputFormat::kJson ? 2 : -1));
-  return 0;
-}
-
-int ValidateJob(const RunCommand& command) {
-  const auto job = Load(command);
-  if (!job.ok()) return Fail(job.error());
-  Talk("{}: ok\n", command.job_file);
   return 0;
 }
 

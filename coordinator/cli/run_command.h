@@ -1,4 +1,4 @@
-// `troupe run`, `submit`, `plan` and `validate`: from a job file to a finished run.
+// `troupe run`, `submit` and `plan`: from a job file to a finished run.
 #pragma once
 
 #include <string>
@@ -28,6 +28,5 @@ std::string ShellWord(std::string_view word);
 int RunJob(const RunCommand& command);
 int SubmitJob(const RunCommand& command);
 int PlanJob(const RunCommand& command);
-int ValidateJob(const RunCommand& command);
 
 }  // namespace troupe

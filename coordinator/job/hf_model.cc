@@ -1,5 +1,6 @@
 #include "coordinator/job/hf_model.h"
 
+#include "runtime/format/file_kind.h"
 #include "runtime/format/hf_config.h"
 
 namespace troupe {
@@ -75,13 +76,23 @@ void Fill(const HfConfig& config, const Origin& origin, proto::Model& model,
 
 Status MergeHfConfig(FileSystem& files, proto::Model& model, Provenance& provenance) {
   const bool own_file = model.has_config();
-  if (!own_file && !model.has_init_from()) return {};
+  if (own_file ? model.config().empty() : !model.has_init_from()) return {};
   const std::string path = own_file ? model.config() : JoinPath(model.init_from(), "config.json");
-  const Origin origin{.source = own_file ? "model.config" : "model.init_from", .place = path};
+  const Origin origin{.source = own_file ? "model.config" : "model.init_from",
+                      .place = {.where = path}};
+  model.set_config("");
+  provenance["model.config"].source = path;
+  if (!own_file && model.init_from().ends_with(".safetensors")) {
+    return MakeError(ErrorCode::kInvalidSpec, "model.init_from = {}: give the folder that holds it",
+                     model.init_from());
+  }
   auto text = files.ReadFile(path, kConfigBytesMax);
   if (!text.ok()) return Context(origin.source, std::move(text).error());
   auto config = ParseHfConfigJson(*text, path);
-  if (!config.ok()) return Context(origin.source, std::move(config).error());
+  if (!config.ok()) {
+    return Context(origin.source, NamedAsWhatItIs(path, BytesOf(*text), "a config.json",
+                                                  std::move(config).error()));
+  }
   Fill(*config, origin, model, provenance);
   FillTokenIds(*config, origin, model, provenance);
   FillRopeScaling(*config, origin, model, provenance);

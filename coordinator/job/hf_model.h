@@ -10,7 +10,8 @@
 namespace troupe {
 
 // From the file `model.config`, else from config.json in the folder `model.init_from`; nothing to
-// do where neither is given. Notes which of the two in the provenance. Token ids outside the
+// do where neither is given, or the config is "". It is that afterwards, whatever comes of it: what
+// the file says stands in the keys. Notes which of the two in the provenance. Token ids outside the
 // vocabulary are left out.
 Status MergeHfConfig(FileSystem& files, proto::Model& model, Provenance& provenance);
 

@@ -5,67 +5,77 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <iterator>
+#include <limits>
 
-#include "actors/plan/batch_arithmetic.h"
-#include "actors/plan/data_order.h"
 #include "actors/plan/job_plan.h"
-#include "actors/plan/model_config.h"
-#include "actors/schedule/generators.h"
-#include "actors/schedule/schedule_choice.h"
+#include "coordinator/job/job_bounds.h"
+#include "coordinator/job/job_defaults.h"
+#include "coordinator/job/provenance.h"
 #include "coordinator/job/yaml_walker.h"
 #include "runtime/format/token_file.h"
 
 namespace troupe {
 namespace {
 
+// Rounds of an evaluation, tokens of a sample, seconds: counts that nobody means to be larger.
+constexpr int kCountMax = 1 << 20;
+
 class Checker {
  public:
-  Checker(FileSystem& files, const proto::JobSpec& spec) : files_(files), spec_(spec) {}
+  explicit Checker(const proto::JobSpec& spec) : spec_(spec) {}
 
   std::vector<Error> Run() {
-    Plan();
+    errors_ = CheckBounds(spec_);
+    const size_t unbounded = errors_.size();
+    if (errors_.empty()) Layout();
     Identity();
     Training();
     Resources();
-    Output();
-    Data();
+    Evaluation();
+    Checkpoints();
+    Files();
+    // A value out of bounds has been told.
+    const auto told = [this, unbounded](const Error& error) {
+      return std::any_of(errors_.begin(), errors_.begin() + static_cast<int64_t>(unbounded),
+                         [&](const Error& bound) {
+                           return LeadingKey(bound.message) == LeadingKey(error.message);
+                         });
+    };
+    errors_.erase(
+        std::remove_if(errors_.begin() + static_cast<int64_t>(unbounded), errors_.end(), told),
+        errors_.end());
     return std::move(errors_);
   }
 
  private:
-  void Add(Error error) { errors_.push_back(std::move(error)); }
   template <typename... Args>
   void Refuse(fmt::format_string<Args...> format, Args&&... args) {
-    Add(MakeError(ErrorCode::kInvalidSpec, format, std::forward<Args>(args)...));
+    errors_.push_back(MakeError(ErrorCode::kInvalidSpec, format, std::forward<Args>(args)...));
+  }
+  void Count(std::string_view key, int value, int least, int most, std::string_view meaning = "") {
+    if (value < least || value > most) {
+      Refuse("{} = {}: use {}{} to {}", key, value, least, meaning, most);
+    }
   }
 
-  // What a plan is made of, then what does not go together.
-  void Plan() {
+  void Layout() {
     const proto::Parallelism& p = spec_.parallelism();
-    Mesh::Read(p, errors_);
-    if (errors_.empty()) {
-      for (Error& error : ReadBatch(spec_.batch(), p.dp()).errors) Add(std::move(error));
+    if (p.has_schedule_csv()) {
+      Refuse("parallelism.schedule_csv = {}: send what the file holds, as schedule_actions",
+             Shown(p.schedule_csv()));
     }
-    for (Error& error : ReadModelConfig(spec_.model()).errors) Add(std::move(error));
-    // A file's lists go under a name of their own.
-    if (!p.has_schedule_actions() && p.schedule() != kAutoSchedule &&
-        !CanonicalScheduleName(p.schedule()).ok()) {
-      std::vector<std::string_view> known = {kAutoSchedule};
-      for (const ScheduleInfo& schedule : KnownSchedules()) known.push_back(schedule.name);
-      Refuse("parallelism.schedule = {}: use one of {}", Shown(p.schedule()),
-             fmt::join(known, ", "));
+    JobPlanReading plan = ReadJobPlan(spec_);
+    std::ranges::move(plan.errors, std::back_inserter(errors_));
+    const proto::RopeScaling& rope = spec_.model().rope_scaling();
+    if (rope.has_rope_theta() && !(rope.rope_theta() > 0)) {
+      Refuse("model.rope_scaling.rope_theta = {}: use a positive number", rope.rope_theta());
     }
-    LearningRate::Read(spec_, errors_);
-    if (auto widths = WidthsOf(spec_.train().dtype()); !widths.ok()) {
-      Add(std::move(widths).error());
-    }
-    if (!errors_.empty()) return;
-    if (auto plan = MakeJobPlan(spec_); !plan.ok()) Add(std::move(plan).error());
   }
 
   void Identity() {
     if (spec_.spec_version() != 1) Refuse("spec_version = {}: use 1", spec_.spec_version());
-    if (spec_.kind() != "pretrain") Refuse("kind = {}: use pretrain", spec_.kind());
+    if (spec_.kind() != "pretrain") Refuse("kind = {}: use pretrain", Shown(spec_.kind()));
     // The name becomes a folder.
     const std::string& name = spec_.name();
     const bool plain = std::ranges::all_of(name, [](unsigned char c) {
@@ -89,12 +99,18 @@ class Checker {
       Refuse("train.stop_after = {}: use 1 to train.steps = {}, or 0 to run to the end",
              train.stop_after(), train.steps());
     }
+    if (spec_.lr_scheduler().decay_steps() < 0) {
+      Refuse("lr_scheduler.decay_steps = {}: use 0 or more", spec_.lr_scheduler().decay_steps());
+    }
     const proto::Optimizer& optimizer = spec_.optimizer();
-    if (optimizer.name() != "adamw") Refuse("optimizer.name = {}: use adamw", optimizer.name());
+    if (optimizer.name() != "adamw") {
+      Refuse("optimizer.name = {}: use adamw", Shown(optimizer.name()));
+    }
     if (optimizer.betas_size() != 2 || !(optimizer.betas(0) >= 0 && optimizer.betas(0) < 1) ||
         !(optimizer.betas(1) >= 0 && optimizer.betas(1) < 1)) {
       Refuse("optimizer.betas = [{}]: use two numbers from 0 to below 1, as [0.9, 0.95]",
-             fmt::join(optimizer.betas(), ", "));
+             fmt::join(optimizer.betas().begin(),
+                       optimizer.betas().begin() + std::min(optimizer.betas_size(), 4), ", "));
     }
     if (!(optimizer.eps() > 0)) Refuse("optimizer.eps = {}: use 1e-8", optimizer.eps());
     if (!(optimizer.weight_decay() >= 0)) {
@@ -108,50 +124,47 @@ class Checker {
   void Resources() {
     const proto::Parallelism& p = spec_.parallelism();
     const proto::Resources& resources = spec_.resources();
+    const int dp = p.has_dp() ? p.dp() : 1;
+    const int cp = p.has_cp() ? p.cp() : 1;
+    const int tp = p.has_tp() ? p.tp() : 1;
+    const int pp = p.has_pp() ? p.pp() : 1;
     // Axes may be out of range here, and their product with them.
-    const double product = double{1} * p.dp() * p.cp() * p.tp() * p.pp();
+    const double product = double{1} * dp * cp * tp * pp;
     if (product >= 1 && product < 1e9 && resources.workers() != product) {
       Refuse(
-          "resources.workers = {}, but dp x cp x tp x pp = {} x {} x {} x {} = {}: leave it out, "
-          "or set {}",
-          resources.workers(), p.dp(), p.cp(), p.tp(), p.pp(), product, product);
+          "resources.workers = {}, but parallelism.dp x parallelism.cp x parallelism.tp x "
+          "parallelism.pp = {} x {} x {} x {} = {}: leave it out, or set {}",
+          resources.workers(), dp, cp, tp, pp, product, product);
     }
-    if (resources.threads_per_worker() < 1 || resources.threads_per_worker() > 1024) {
-      Refuse("resources.threads_per_worker = {}: use 1 to 1024", resources.threads_per_worker());
+    Count("resources.threads_per_worker", resources.threads_per_worker(), 1, 1024);
+    if (resources.has_peer_silence_seconds()) {
+      Count("resources.peer_silence_seconds", resources.peer_silence_seconds(), 1, kCountMax);
     }
+    Count("log.every", spec_.log().every(), 1, std::numeric_limits<int32_t>::max());
   }
 
-  void Output() {
+  void Evaluation() {
     const proto::Eval& eval = spec_.eval();
     if (eval.every() < 0) Refuse("eval.every = {}: use 0 (never) or more", eval.every());
-    if (eval.batches() < 1) Refuse("eval.batches = {}: use 1 or more", eval.batches());
-    if (eval.every() > 0 && !(spec_.data().val_fraction() > 0)) {
+    Count("eval.batches", eval.batches(), 1, kCountMax);
+    const double val_fraction = spec_.data().val_fraction();
+    if (!(val_fraction >= 0 && val_fraction < 1)) {
+      Refuse("data.val_fraction = {}: use 0 to below 1 (the share of the file's tail)",
+             val_fraction);
+    } else if (eval.every() > 0 && val_fraction == 0) {
       Refuse("eval.every = {} needs data to evaluate on: set data.val_fraction, as 0.05",
              eval.every());
     }
     if (eval.has_check_against() && eval.check_against() != "single_worker" &&
         eval.check_against() != "single-worker") {
-      Refuse("eval.check_against = {}: use single_worker", eval.check_against());
+      Refuse("eval.check_against = {}: use single_worker", Shown(eval.check_against()));
     }
-    if (eval.has_sample()) {
-      Prompt(eval.sample().prompt());
-      if (eval.sample().tokens() < 1) {
-        Refuse("eval.sample.tokens = {}: use 1 or more", eval.sample().tokens());
-      }
-      if (!(eval.sample().temperature() >= 0)) {
-        Refuse("eval.sample.temperature = {}: use 0 (greedy) or more", eval.sample().temperature());
-      }
+    if (!eval.has_sample()) return;
+    Prompt(eval.sample().prompt());
+    Count("eval.sample.tokens", eval.sample().tokens(), 1, kCountMax);
+    if (!(eval.sample().temperature() >= 0)) {
+      Refuse("eval.sample.temperature = {}: use 0 (greedy) or more", eval.sample().temperature());
     }
-    const proto::Checkpoint& checkpoint = spec_.checkpoint();
-    if (checkpoint.every() < 0) {
-      Refuse("checkpoint.every = {}: use 0 (at the end only) or more", checkpoint.every());
-    }
-    if (spec_.parallelism().rebalance() && checkpoint.every() == 0) {
-      Refuse(
-          "parallelism.rebalance = true: layers move at a checkpoint, and checkpoint.every = 0 "
-          "writes none before the end; give it steps");
-    }
-    if (checkpoint.keep() < 1) Refuse("checkpoint.keep = {}: use 1 or more", checkpoint.keep());
   }
 
   // Its bytes are tokens.
@@ -167,40 +180,71 @@ class Checker {
     }
   }
 
-  void Data() {
-    const proto::Data& data = spec_.data();
-    if (!data.has_train()) return Refuse("data.train is missing: give a .txt or .bin file");
-    const bool text = !data.train().ends_with(".bin");
-    if (text && spec_.model().vocab_size() > 0 && spec_.model().vocab_size() < 256) {
-      Refuse("model.vocab_size = {}: bytes as tokens (.txt) need 256", spec_.model().vocab_size());
+  void Checkpoints() {
+    const proto::Checkpoint& checkpoint = spec_.checkpoint();
+    if (checkpoint.every() < 0) {
+      Refuse("checkpoint.every = {}: use 0 (at the end only) or more", checkpoint.every());
     }
-    const auto file = TokenFile::Open(files_, data.train());
-    if (!file.ok()) {
-      return Add({file.error().code, fmt::format("data.train = {}: give a .txt or .bin file that "
-                                                 "can be read",
-                                                 file.error().message)});
+    if (checkpoint.every_seconds() < 0) {
+      Refuse("checkpoint.every_seconds = {}: use 0 (never) or more", checkpoint.every_seconds());
     }
-    if (spec_.batch().seq_len() < 1) return;
-    const auto samples = CountSamples(*file, spec_.batch().seq_len());
-    if (!samples.ok()) {
-      return Add({samples.error().code, "data.train = " + samples.error().message});
+    if (spec_.parallelism().rebalance() && checkpoint.every() == 0) {
+      Refuse(
+          "parallelism.rebalance = true: layers move at a checkpoint, and checkpoint.every = 0 "
+          "writes none before the end; give it steps");
     }
-    auto order =
-        DataOrder::Make({.num_samples = *samples,
-                         .val_fraction = data.val_fraction(),
-                         .validates = spec_.eval().every() > 0 && data.val_fraction() > 0});
-    if (!order.ok()) Add(std::move(order).error());
+    if (checkpoint.keep() < 1) Refuse("checkpoint.keep = {}: use 1 or more", checkpoint.keep());
+    const std::string& resume = checkpoint.resume();
+    if (resume != "never" && resume != "auto") Path("checkpoint.resume", resume, "never, auto or ");
+    const std::string& as = checkpoint.resume_as();
+    if (checkpoint.has_resume_as() && as != "same_run" && as != "new_run") {
+      Refuse("checkpoint.resume_as = {}: use same_run or new_run", Shown(as));
+    }
   }
 
-  FileSystem& files_;
+  // Every host opens it, from another working directory.
+  void Path(std::string_view key, const std::string& path, std::string_view also = "") {
+    if (!path.starts_with('/')) Refuse("{} = {}: use {}an absolute path", key, Shown(path), also);
+  }
+
+  void Files() {
+    const proto::Data& data = spec_.data();
+    const proto::Model& model = spec_.model();
+    if (!model.config().empty()) {
+      Refuse("model.config = {}: send the keys that the file holds", Shown(model.config()));
+    }
+    if (model.has_init_from()) Path("model.init_from", model.init_from());
+    const auto format = ParseTokenFormat(data.format());
+    if (!format.ok()) Refuse("data.format = {}: {}", Shown(data.format()), format.error().message);
+    if (!data.has_train()) return Refuse("data.train is missing: give a .txt or .bin file");
+    Path("data.train", data.train());
+    if (format.ok() && BytesAreTokens(*format, data.train()) && model.vocab_size() > 0 &&
+        model.vocab_size() < 256) {
+      Refuse("model.vocab_size = {}: bytes as tokens (.txt) need 256", model.vocab_size());
+    }
+  }
+
   const proto::JobSpec& spec_;
   std::vector<Error> errors_{};
 };
 
 }  // namespace
 
-std::vector<Error> CheckJob(FileSystem& files, const proto::JobSpec& spec) {
-  return Checker(files, spec).Run();
+std::vector<Error> CheckJob(const proto::JobSpec& spec) { return Checker(spec).Run(); }
+
+Result<proto::JobSpec> AcceptSpec(proto::JobSpec spec) {
+  std::vector<Error> errors = CheckBounds(spec);
+  if (errors.empty()) {
+    Provenance unused;
+    ApplyDefaults(spec, unused);
+    errors = CheckJob(spec);
+  }
+  if (errors.empty()) return spec;
+  Error first = std::move(errors.front());
+  if (errors.size() > 1) {
+    first.message += fmt::format("; and {} more", errors.size() - 1);
+  }
+  return first;
 }
 
 }  // namespace troupe

@@ -1,76 +1,30 @@
 #include "coordinator/job/job_file.h"
 
 #include <fmt/format.h>
-#include <google/protobuf/descriptor.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
+#include <set>
 
 #include "actors/schedule/csv.h"
+#include "coordinator/job/absolute_paths.h"
 #include "coordinator/job/hf_model.h"
 #include "coordinator/job/job_checks.h"
 #include "coordinator/job/job_defaults.h"
+#include "coordinator/job/job_files.h"
+#include "coordinator/job/job_warnings.h"
 #include "coordinator/job/yaml_walker.h"
 
 namespace troupe {
 namespace {
 
 namespace fs = std::filesystem;
-using google::protobuf::FieldDescriptor;
-using google::protobuf::Message;
-using google::protobuf::Reflection;
 
 constexpr int64_t kFileBytesMax = int64_t{1} << 20;
 constexpr int kExtendsMax = 8;
 constexpr size_t kSentenceBytesMax = 1000;
-
-std::string Absolute(const std::string& folder, const std::string& path) {
-  // By its words alone: asking the disk throws for what can be no path.
-  std::string absolute = (fs::path(folder) / path).lexically_normal().string();
-  if (absolute.size() > 1 && absolute.ends_with('/')) absolute.pop_back();
-  return absolute;
-}
-
-// A run's `latest` moves on when this job starts: what it names is followed now.
-std::string FollowLatest(FileSystem& files, std::string path) {
-  constexpr std::string_view kLatest = "/latest";
-  for (size_t at = path.find(kLatest); at != std::string::npos; at = path.find(kLatest, at + 1)) {
-    const size_t end = at + kLatest.size();
-    if (end < path.size() && path[end] != '/') continue;
-    const auto target = files.ReadLink(path.substr(0, end));
-    if (target.ok()) path = Absolute(path.substr(0, at), *target + path.substr(end));
-  }
-  return path;
-}
-
-// Makes the paths that `spec` gives absolute, from `folder`.
-void ResolvePaths(FileSystem& files, const std::string& folder, proto::JobSpec& spec) {
-  const auto resolve = [&](std::string* path) {
-    if (!path->empty()) *path = FollowLatest(files, Absolute(folder, *path));
-  };
-  if (spec.data().has_train()) resolve(spec.mutable_data()->mutable_train());
-  if (spec.model().has_config()) resolve(spec.mutable_model()->mutable_config());
-  if (spec.model().has_init_from()) resolve(spec.mutable_model()->mutable_init_from());
-  if (spec.parallelism().has_schedule_csv()) {
-    resolve(spec.mutable_parallelism()->mutable_schedule_csv());
-  }
-  const std::string& resume = spec.checkpoint().resume();
-  if (!resume.empty() && resume != "never" && resume != "auto") {
-    resolve(spec.mutable_checkpoint()->mutable_resume());
-  }
-}
-
-// The job carries the schedule's text: no other host needs the file.
-Status ReadSchedule(FileSystem& files, LoadedJob& job) {
-  proto::Parallelism& parallelism = *job.spec.mutable_parallelism();
-  if (parallelism.has_schedule_csv()) {
-    auto text = files.ReadFile(parallelism.schedule_csv(), kCsvBytesMax);
-    if (!text.ok()) return Context("parallelism.schedule_csv", std::move(text).error());
-    parallelism.set_schedule_actions(*std::move(text));
-    job.provenance["parallelism.schedule_actions"] = {.source = parallelism.schedule_csv()};
-  }
-  if (parallelism.has_schedule_actions()) parallelism.set_schedule("csv");
-  return {};
-}
 
 // A list replaces a list.
 void Merge(const proto::JobSpec& own, proto::JobSpec& spec) {
@@ -80,117 +34,181 @@ void Merge(const proto::JobSpec& own, proto::JobSpec& spec) {
   spec.MergeFrom(own);
 }
 
-// Parents first, so that a child's keys win. `named_at`: where another file names this one, and
-// how.
-void ReadWithParents(FileSystem& files, const std::string& path, int depth,
-                     const std::string& named_at, LoadedJob& job,
-                     std::vector<std::string>& errors) {
-  if (depth > kExtendsMax) {
-    errors.push_back(
-        fmt::format("{}: goes through more than {} files: end the chain", named_at, kExtendsMax));
-    return;
-  }
-  auto text = files.ReadFile(path, kFileBytesMax);
-  if (!text.ok()) {
-    const std::string sentence = (depth == 0 ? "" : named_at + ": ") + text.error().message;
-    errors.push_back(Shown(sentence, kSentenceBytesMax));
-    return;
-  }
-  if (depth == 0) job.text = *text;
-  const std::string folder = FolderOf(path);
-  const std::string here = Absolute(fs::current_path().string(), folder);
-  proto::JobSpec own;
-  Provenance provenance;
-  ExtraKeys extra = {{"extends", ""}};
-  const std::string source = depth == 0 ? "file" : Absolute(here, fs::path(path).filename());
-  WalkYaml(*text, {path, source, &errors, &provenance}, own, &extra);
-  if (const std::string& parent = extra["extends"]; !parent.empty()) {
-    const std::string at =
-        fmt::format("{}: extends = {}", provenance["extends"].place, Shown(parent));
-    ReadWithParents(files, (fs::path(folder) / parent).lexically_normal().string(), depth + 1, at,
-                    job, errors);
-  }
-  ResolvePaths(files, here, own);
-  Merge(own, job.spec);
-  for (auto& [key, origin] : provenance) job.provenance[key] = std::move(origin);
-}
+class Reader {
+ public:
+  Reader(FileSystem& files, const std::string& path) : files_(files) { reading_.job.path = path; }
 
-void ApplyOverrides(FileSystem& files, const std::vector<Override>& overrides, LoadedJob& job,
-                    std::vector<std::string>& errors) {
-  for (const Override& o : overrides) {
+  JobReading Run(const std::vector<Override>& overrides) {
+    auto here = WorkingDirectory();
+    if (!here.ok()) {
+      Add(here.error());
+      return std::move(reading_);
+    }
+    here_ = *std::move(here);
+    ReadWithParents(job_.path, 0, "");
+    for (const Override& one : overrides) Apply(one);
+    if (unread_.contains("")) return std::move(reading_);  // nothing to judge
+    if (Status merged = MergeHfConfig(files_, *job_.spec.mutable_model(), job_.provenance);
+        !merged.ok()) {
+      Add(merged.error());
+      unread_.insert("model.");
+    }
+    ReadSchedule();
+    ApplyDefaults(job_.spec, job_.provenance);
+    Check();
+    if (reading_.errors.empty()) Finish();
+    return std::move(reading_);
+  }
+
+ private:
+  void Add(const Error& error) { reading_.errors.push_back(FindingOf(job_, error)); }
+  void AddAt(std::string where, std::string sentence) {
+    reading_.errors.push_back(
+        {.place = {.where = std::move(where)}, .message = Shown(sentence, kSentenceBytesMax)});
+  }
+
+  // Parents first, so that a child's keys win. `named_at`: where another file names this one, and
+  // how.
+  void ReadWithParents(const std::string& path, int depth, const std::string& named_at) {
+    if (depth > kExtendsMax) {
+      unread_.insert("");
+      return AddAt(named_at,
+                   fmt::format("goes through more than {} files: end the chain", kExtendsMax));
+    }
+    const auto text = files_.ReadFile(path, kFileBytesMax);
+    if (!text.ok()) {
+      unread_.insert("");
+      return AddAt(named_at, text.error().message);
+    }
+    const std::string folder = FolderOf(path);
+    const std::string here = AbsolutePath(here_, folder);
+    proto::JobSpec own;
+    Provenance provenance;
+    ExtraKeys extra = {{"extends", ""}};
+    const std::string source = depth == 0 ? "file" : AbsolutePath(here, fs::path(path).filename());
+    WalkYaml(*text, {path, source, &reading_.errors, &provenance, &unread_}, own, &extra);
+    const std::string& parent = extra["extends"];
+    const Place extends = provenance["extends"].place;
+    if (!parent.empty()) {
+      ReadWithParents((fs::path(folder) / parent).lexically_normal().string(), depth + 1,
+                      fmt::format("{}: extends = {}", extends.Text(), Shown(parent)));
+    }
+    std::vector<Edit> edits = ResolvePaths(files_, here, provenance, own);
+    if (depth == 0) {
+      const std::string from = parent.empty() ? "" : AbsolutePath(here, parent);
+      if (from != parent) edits.push_back({extends, parent, from});
+      KeepText(*text, std::move(edits), own, from);
+    }
+    Merge(own, job_.spec);
+    for (auto& [key, origin] : provenance) job_.provenance[key] = std::move(origin);
+  }
+
+  // The text that says the same from anywhere; none where paths cannot be written into it.
+  void KeepText(const std::string& text, std::vector<Edit> edits, const proto::JobSpec& own,
+                const std::string& parent) {
+    job_.text = text;
+    if (edits.empty()) return;
+    std::string edited = WithEdits(text, std::move(edits));
+    proto::JobSpec again;
+    std::vector<Finding> errors;
+    ExtraKeys extra = {{"extends", ""}};
+    WalkYaml(edited, {.errors = &errors}, again, &extra);
+    const bool same = errors.empty() && extra["extends"] == parent &&
+                      again.SerializeAsString() == own.SerializeAsString();
+    job_.text = same ? std::move(edited) : "";
+  }
+
+  void Apply(const Override& o) {
     const std::string place =
         o.flag.empty() ? fmt::format("--set {}={}", Shown(o.path), Shown(o.value)) : o.flag;
+    const WalkContext context{place, "flag", &reading_.errors, &job_.provenance, &unread_};
+    if (o.value.empty()) return UnsetKey(o.path, context, job_.spec);
     proto::JobSpec own;
-    WalkOverride(o.path, o.value, {place, "flag", &errors, &job.provenance}, own);
+    WalkOverride(o.path, o.value, context, own);
     // Paths on the command line are relative to where it was typed.
-    ResolvePaths(files, fs::current_path().string(), own);
-    Merge(own, job.spec);
+    (void)ResolvePaths(files_, here_, {}, own);
+    Merge(own, job_.spec);
   }
-}
 
-std::string ScalarText(const Message& message, const FieldDescriptor& field, int index) {
-  const Reflection& r = *message.GetReflection();
-  const bool one = index < 0;
-  switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32:
-      return fmt::format(
-          "{}", one ? r.GetInt32(message, &field) : r.GetRepeatedInt32(message, &field, index));
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-      return fmt::format(
-          "{}", one ? r.GetDouble(message, &field) : r.GetRepeatedDouble(message, &field, index));
-    case FieldDescriptor::CPPTYPE_BOOL:
-      return r.GetBool(message, &field) ? "true" : "false";
-    default: {
-      std::string quoted = "\"";
-      for (const char c : r.GetString(message, &field)) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte < 0x20 || byte == 0x7f) {
-          quoted += fmt::format("\\x{:02x}", byte);
-          continue;
-        }
-        if (c == '"' || c == '\\') quoted += '\\';
-        quoted += c;
+  // The job carries the schedule's text: no other host needs the file, and nobody later.
+  void ReadSchedule() {
+    proto::Parallelism& parallelism = *job_.spec.mutable_parallelism();
+    if (parallelism.has_schedule_csv()) {
+      auto text = files_.ReadFile(parallelism.schedule_csv(), kCsvBytesMax);
+      if (text.ok()) {
+        parallelism.set_schedule_actions(*std::move(text));
+        job_.provenance["parallelism.schedule_actions"] = {.source = parallelism.schedule_csv()};
+      } else {
+        Add(Context("parallelism.schedule_csv", std::move(text).error()));
+        unread_.insert("parallelism.schedule_csv");
       }
-      return quoted + "\"";
+      parallelism.clear_schedule_csv();
+    }
+    if (parallelism.has_schedule_actions()) parallelism.set_schedule("csv");
+  }
+
+  void Check() {
+    FileFindings in_files = CheckFiles(files_, job_.spec);
+    std::vector<Error> errors = CheckJob(job_.spec);
+    std::ranges::move(in_files.errors, std::back_inserter(errors));
+    for (const Error& error : errors) {
+      if (!Follows(error.message)) Add(error);
+    }
+    std::vector<std::string> odd = std::move(in_files.warnings);
+    if (reading_.errors.empty()) {
+      std::ranges::move(OddSettings(job_.spec, job_.provenance), std::back_inserter(odd));
+    }
+    for (std::string& sentence : odd) {
+      job_.warnings.push_back(FindingOf(job_, {ErrorCode::kInvalidSpec, std::move(sentence)}));
     }
   }
-}
 
-void EmitYaml(const Message& message, const std::string& path, int indent,
-              const Provenance& provenance, std::string& out) {
-  const Reflection& r = *message.GetReflection();
-  const auto& type = *message.GetDescriptor();
-  for (int i = 0; i < type.field_count(); ++i) {
-    const FieldDescriptor& field = *type.field(i);
-    const std::string full = path.empty() ? field.name() : path + "." + field.name();
-    const std::string head = std::string(static_cast<size_t>(indent), ' ') + field.name() + ":";
-    if (field.is_repeated()) {
-      const int size = r.FieldSize(message, &field);
-      if (size == 0) continue;
-      std::string list;
-      for (int k = 0; k < size; ++k) {
-        list += (k == 0 ? "" : ", ") + ScalarText(message, field, k);
+  // Whether a sentence speaks of what could not be read, and was said about that already.
+  bool Follows(std::string_view sentence) const {
+    if (unread_.empty()) return false;
+    const bool speaks_of_it = AnyKeyIn(sentence, [this](std::string_view key) {
+      for (size_t end = key.size(); end != std::string_view::npos && end > 0;
+           end = key.rfind('.', end - 1)) {
+        if (unread_.contains(std::string(key.substr(0, end)))) return true;
       }
-      const auto from = provenance.find(full);
-      out += fmt::format("{} [{}]  # from: {}\n", head, list,
-                         from == provenance.end() ? "default" : from->second.source);
-      continue;
+      return false;
+    });
+    const std::string_view key = LeadingKey(sentence);
+    const std::string group(key.substr(0, key.rfind('.') + 1));
+    if (speaks_of_it || (sentence.find(" is missing") != std::string_view::npos && !group.empty() &&
+                         unread_.contains(group))) {
+      return true;
     }
-    if (!r.HasField(message, &field)) continue;
-    if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-      out += head + "\n";
-      EmitYaml(r.GetMessage(message, &field), full, indent + 2, provenance, out);
-      continue;
-    }
-    const auto from = provenance.find(full);
-    out += fmt::format("{} {}  # from: {}\n", head, ScalarText(message, field, -1),
-                       from == provenance.end() ? "default" : from->second.source);
+    // What a pipeline's lists say rests on all of these.
+    constexpr std::string_view kOfLists[] = {"parallelism.stage_layers",
+                                             "parallelism.schedule_csv",
+                                             "parallelism.schedule:",
+                                             "parallelism.schedule with",
+                                             "parallelism.activation_",
+                                             "parallelism.executor",
+                                             "parallelism.pp"};
+    const auto begins = [&](std::string_view part) { return sentence.starts_with(part); };
+    return std::ranges::any_of(kOfLists, begins) &&
+           std::ranges::any_of(unread_, [](const std::string& k) {
+             return k.starts_with("parallelism.") || k.starts_with("batch.") ||
+                    k.starts_with("model.");
+           });
   }
-}
 
-Error Joined(const std::vector<std::string>& sentences, ErrorCode code) {
-  return MakeError(code, "{}", fmt::join(sentences, "\n"));
-}
+  void Finish() {
+    job_.effective_text = EffectiveYaml(job_.spec, job_.provenance);
+    if (job_.text.empty()) {
+      job_.text = fmt::format("# What {} says, with its paths absolute.\n{}", job_.path,
+                              job_.effective_text);
+    }
+  }
+
+  FileSystem& files_;
+  JobReading reading_{};
+  LoadedJob& job_ = reading_.job;
+  std::set<std::string> unread_{};
+  std::string here_{};  // where the command was typed
+};
 
 }  // namespace
 
@@ -203,41 +221,41 @@ Result<Override> ParseOverride(std::string_view text) {
   return Override{std::string(text.substr(0, equals)), std::string(text.substr(equals + 1))};
 }
 
+JobReading ReadJob(FileSystem& files, const std::string& path,
+                   const std::vector<Override>& overrides) {
+  return Reader(files, path).Run(overrides);
+}
+
+Error Joined(const std::vector<Finding>& errors) {
+  std::vector<std::string> lines;
+  ErrorCode code = ErrorCode::kInfeasible;
+  for (const Finding& error : errors) {
+    if (error.code != ErrorCode::kInfeasible) code = ErrorCode::kInvalidSpec;
+    lines.push_back(error.Line());
+  }
+  return MakeError(code, "{}", fmt::join(lines, "\n"));
+}
+
 Result<LoadedJob> LoadJob(FileSystem& files, const std::string& path,
                           const std::vector<Override>& overrides) {
-  LoadedJob job{.path = path};
-  std::vector<std::string> errors;
-  ReadWithParents(files, path, 0, "", job, errors);
-  ApplyOverrides(files, overrides, job, errors);
-  if (Status merged = MergeHfConfig(files, *job.spec.mutable_model(), job.provenance);
-      !merged.ok()) {
-    errors.push_back(AtPlace(job, std::move(merged).error()).message);
-  }
-  if (Status read = ReadSchedule(files, job); !read.ok()) {
-    errors.push_back(AtPlace(job, std::move(read).error()).message);
-  }
-  if (!errors.empty()) return Joined(errors, ErrorCode::kInvalidSpec);
-  ApplyDefaults(job.spec, job.provenance);
-  ErrorCode code = ErrorCode::kInfeasible;
-  for (Error& error : CheckJob(files, job.spec)) {
-    if (error.code != ErrorCode::kInfeasible) code = ErrorCode::kInvalidSpec;
-    errors.push_back(AtPlace(job, std::move(error)).message);
-  }
-  if (!errors.empty()) return Joined(errors, code);
-  job.effective_text = EffectiveYaml(job.spec, job.provenance);
-  return job;
+  JobReading reading = ReadJob(files, path, overrides);
+  if (!reading.errors.empty()) return Joined(reading.errors);
+  return std::move(reading.job);
+}
+
+Finding FindingOf(const LoadedJob& job, const Error& error) {
+  const Place* place = PlaceOf(job.provenance, error.message);
+  const std::string_view key = LeadingKey(error.message);
+  const bool known = key.find('.') != std::string_view::npos || job.provenance.contains(key);
+  return {.place = place == nullptr ? Place{.where = job.path} : *place,
+          .key = std::string(known ? key : ""),
+          .message = Shown(error.message, kSentenceBytesMax),
+          .code = error.code};
 }
 
 Error AtPlace(const LoadedJob& job, Error error) {
-  const std::string_view place = PlaceOf(job.provenance, error.message);
-  error.message = Shown(error.message, kSentenceBytesMax);
-  return Context(place.empty() ? job.path : place, std::move(error));
-}
-
-std::string EffectiveYaml(const proto::JobSpec& spec, const Provenance& provenance) {
-  std::string out;
-  EmitYaml(spec, "", 0, provenance, out);
-  return out;
+  error.message = FindingOf(job, error).Line();
+  return error;
 }
 
 }  // namespace troupe

@@ -1,21 +1,35 @@
 #include "coordinator/job/provenance.h"
 
-#include <algorithm>
+#include <fmt/format.h>
 
 namespace troupe {
 
-std::string_view PlaceOf(const Provenance& provenance, std::string_view sentence) {
-  constexpr std::string_view kKeyBytes = "abcdefghijklmnopqrstuvwxyz0123456789_.";
-  for (size_t start = 0; start < sentence.size();) {
-    const size_t end = std::min(sentence.find_first_not_of(kKeyBytes, start), sentence.size());
-    const std::string_view word = sentence.substr(start, end - start);
-    // "name" and "kind" are keys where they begin the sentence, and words after that.
-    const bool key = start == 0 || word.find('.') != std::string_view::npos;
-    const auto origin = key ? provenance.find(word) : provenance.end();
-    if (origin != provenance.end() && !origin->second.place.empty()) return origin->second.place;
-    start = sentence.find_first_of(kKeyBytes, end);
-  }
-  return {};
+std::string Place::Text() const {
+  return line == 0 ? where : fmt::format("{}:{}:{}", where, line, column);
+}
+
+std::string Finding::Line() const {
+  return place.where.empty() ? message : fmt::format("{}: {}", place.Text(), message);
+}
+
+std::string_view LeadingKey(std::string_view sentence) {
+  std::string_view leading;
+  (void)AnyKeyIn(sentence, [&](std::string_view word) {
+    if (word.data() == sentence.data()) leading = word;
+    return true;
+  });
+  return leading;
+}
+
+const Place* PlaceOf(const Provenance& provenance, std::string_view sentence) {
+  const Place* place = nullptr;
+  (void)AnyKeyIn(sentence, [&](std::string_view word) {
+    const auto origin = provenance.find(word);
+    if (origin == provenance.end() || origin->second.place.where.empty()) return false;
+    place = &origin->second.place;
+    return true;
+  });
+  return place;
 }
 
 }  // namespace troupe

@@ -23,7 +23,7 @@ using google::protobuf::Reflection;
 constexpr const char* kCheckpointsFolder = "checkpoints";
 
 // A key, or a group of keys, that a resumed run may change.
-constexpr std::array<std::string_view, 13> kMayDiffer = {"name",
+constexpr std::array<std::string_view, 14> kMayDiffer = {"name",
                                                          "parallelism",
                                                          "resources.workers",
                                                          "log",
@@ -33,6 +33,7 @@ constexpr std::array<std::string_view, 13> kMayDiffer = {"name",
                                                          "train.stop_after",
                                                          "model.config",
                                                          "model.init_from",
+                                                         "model.ignore_extra_tensors",
                                                          "model.bos_token_id",
                                                          "model.eos_token_id",
                                                          "model.pad_token_id"};

@@ -5,10 +5,10 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <limits>
 #include <set>
+
+#include "coordinator/job/yaml_scalar.h"
+#include "runtime/base/utf8.h"
 
 namespace troupe {
 namespace {
@@ -52,68 +52,29 @@ std::vector<std::string> KeysOf(const Descriptor& type) {
   return keys;
 }
 
-// The line, from 1, of the first byte that is not UTF-8 as RFC 3629 has it; 0 where all is.
+// The line, from 1, of the first byte that is not UTF-8; 0 where all is.
 int LineOfBadUtf8(std::string_view text) {
   int line = 1;
-  for (size_t i = 0; i < text.size();) {
-    const auto at = [&](size_t k) { return static_cast<unsigned char>(text[i + k]); };
-    const unsigned char lead = at(0);
-    line += lead == '\n' ? 1 : 0;
-    const size_t length = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-    const bool lead_good = lead < 0x80 || (lead >= 0xc2 && lead <= 0xf4);
-    if (!lead_good || i + length > text.size()) return line;
-    for (size_t k = 1; k < length; ++k) {
-      if ((at(k) & 0xc0) != 0x80) return line;
-    }
-    const bool overlong = (lead == 0xe0 && at(1) < 0xa0) || (lead == 0xf0 && at(1) < 0x90);
-    const bool no_character = (lead == 0xed && at(1) >= 0xa0) || (lead == 0xf4 && at(1) >= 0x90);
-    if (overlong || no_character) return line;
-    i += length;
+  for (size_t at = 0; at < text.size();) {
+    line += text[at] == '\n' ? 1 : 0;
+    const size_t length = Utf8CharacterBytes(text, at);
+    if (length == 0) return line;
+    at += length;
   }
   return 0;
 }
 
-template <typename T>
-bool ParseAll(std::string_view text, T& value) {
-  const char* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
-  return error == std::errc() && stop == end;
+Place PlaceIn(const WalkContext& context, const YAML::Mark& mark) {
+  if (context.source == "flag" || mark.is_null()) return {.where = context.place};
+  return {context.place, mark.line + 1, mark.column + 1};
 }
 
-bool ParseFinite(std::string_view text, double& value) {
-  return ParseAll(text, value) && std::isfinite(value);
-}
-
-// What is wrong with `text` as a number, and the plain digits for what was probably meant: 1e3 and
-// 2_000 are whole numbers elsewhere.
-std::string NumberNeeded(std::string text, bool whole) {
-  double value = 0;
-  if (ParseAll(text, value) && !std::isfinite(value)) {
-    return whole ? "a whole number" : "a finite number";
-  }
-  std::erase_if(text, [](char c) { return c == '_'; });
-  if (text.starts_with('+')) text.erase(0, 1);
-  if (!ParseFinite(text, value)) return whole ? "a whole number" : "a number";
-  if (!whole) return fmt::format("a number in plain digits: write {}", text);
-  constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
-  if (value != std::trunc(value)) return "a whole number";
-  if (std::abs(value) > kMost) return fmt::format("a whole number from -{0} to {0}", kMost);
-  return fmt::format("a whole number in plain digits: write {}", static_cast<int32_t>(value));
-}
-
-std::string_view TypeInWords(const FieldDescriptor& field) {
-  switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32:
-      return "a whole number";
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-      return "a number";
-    case FieldDescriptor::CPPTYPE_BOOL:
-      return "true or false";
-    case FieldDescriptor::CPPTYPE_STRING:
-      return "text";
-    default:
-      return "a mapping";
-  }
+// A document with nothing in it drops nothing.
+std::vector<YAML::Node> Documents(const std::string& text) {
+  std::vector<YAML::Node> documents = YAML::LoadAll(text);
+  std::erase_if(documents, [](const YAML::Node& node) { return node.IsNull(); });
+  if (documents.empty()) documents.emplace_back();
+  return documents;
 }
 
 class Walker {
@@ -124,14 +85,14 @@ class Walker {
   void Map(const YAML::Node& node, const std::string& path, Message& message, int depth) {
     const Descriptor& type = *message.GetDescriptor();
     if (!node.IsMap()) {
-      return Fail(node, "{} is not a mapping of keys: {}", path.empty() ? "the job" : path,
-                  fmt::join(KeysOf(type), ", "));
+      return FailKey(node, path, "{} is not a mapping of keys: {}", path.empty() ? "the job" : path,
+                     fmt::join(KeysOf(type), ", "));
     }
-    if (depth > kDepthMax) return Fail(node, "{} is nested too deeply", path);
+    if (depth > kDepthMax) return FailKey(node, path, "{} is nested too deeply", path);
     std::set<std::string> seen;
     for (const auto& entry : node) {
       if (!entry.first.IsScalar()) {
-        Fail(entry.first, "a key of {} is not a word", path);
+        FailKey(entry.first, path, "a key of {} is not a word", path);
         continue;
       }
       std::string key = entry.first.Scalar();
@@ -145,7 +106,7 @@ class Walker {
       if (field == nullptr && !extra) {
         UnknownKey(entry.first, full, key, type);
       } else if (!seen.insert(key).second) {
-        Fail(entry.first, "{} is given twice", full);
+        FailKey(entry.first, full, "{} is given twice", full);
       } else if (extra) {
         Extra(entry.second, key);
       } else {
@@ -168,8 +129,10 @@ class Walker {
     // A single value stands for a list of one, as in config.json's eos_token_id.
     reflection.ClearField(&message, &field);
     const bool list = node.IsSequence();
-    if (list && node.size() > kListLengthMax) return Fail(node, "{} has too many values", path);
-    if (list && node.size() == 0) return Fail(node, "{} is empty: leave it out", path);
+    if (list && node.size() > kListLengthMax) {
+      return FailKey(node, path, "{} has too many values", path);
+    }
+    if (list && node.size() == 0) return FailKey(node, path, "{} is empty: leave it out", path);
     bool good = true;
     for (size_t i = 0; i < (list ? node.size() : 1); ++i) {
       good = Scalar(list ? node[i] : node, path, field, message) && good;
@@ -178,7 +141,7 @@ class Walker {
   }
 
   void Extra(const YAML::Node& node, const std::string& key) {
-    if (!node.IsScalar()) return Fail(node, "{} needs text", key);
+    if (!node.IsScalar()) return FailKey(node, key, "{} needs text", key);
     (*extra_)[key] = node.Scalar();
     Note(node, key);
   }
@@ -190,70 +153,49 @@ class Walker {
       for (const auto& [own, text] : *extra_) keys.push_back(own);
     }
     const std::string nearest = key.size() > kShownBytesMax ? "" : Nearest(key, keys);
-    if (!nearest.empty()) {
-      return Fail(at, "there is no key {}: did you mean {}?", path, nearest);
+    const std::string group = path.substr(0, path.size() - std::min(path.size(), key.size()));
+    if (context_.unread != nullptr && !(group + nearest).empty()) {
+      context_.unread->insert(group + nearest);
     }
-    Fail(at, "there is no key {}: use one of {}", path, fmt::join(keys, ", "));
+    if (!nearest.empty()) {
+      return Fail(at, path, "there is no key {}: did you mean {}?", path, nearest);
+    }
+    Fail(at, path, "there is no key {}: use one of {}", path, fmt::join(keys, ", "));
+  }
+
+  // What is wrong with the key's value: it counts as not read.
+  template <typename... Args>
+  void FailKey(const YAML::Node& node, const std::string& key, fmt::format_string<Args...> format,
+               Args&&... args) {
+    if (context_.unread != nullptr) context_.unread->insert(key);
+    Fail(node, key, format, std::forward<Args>(args)...);
   }
 
   template <typename... Args>
-  void Fail(const YAML::Node& node, fmt::format_string<Args...> format, Args&&... args) {
+  void Fail(const YAML::Node& node, const std::string& key, fmt::format_string<Args...> format,
+            Args&&... args) {
     if (context_.errors->size() >= kErrorsMax) return;
-    context_.errors->push_back(At(node) + ": " + fmt::format(format, std::forward<Args>(args)...));
+    context_.errors->push_back({.place = PlaceIn(context_, node.Mark()),
+                                .key = key,
+                                .message = fmt::format(format, std::forward<Args>(args)...)});
   }
 
  private:
-  std::string At(const YAML::Node& node) const {
-    const YAML::Mark mark = node.Mark();
-    if (context_.source == "flag" || mark.is_null()) return context_.place;
-    return fmt::format("{}:{}:{}", context_.place, mark.line + 1, mark.column + 1);
-  }
-
   bool Scalar(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,
               Message& message) {
     if (!node.IsScalar()) {
-      Fail(node, "{} needs {}", path, TypeInWords(field));
+      FailKey(node, path, "{} needs {}", path, TypeInWords(field));
       return false;
     }
     const std::string& text = node.Scalar();
-    if (Set(text, field, message)) return true;
-    const bool whole = field.cpp_type() == FieldDescriptor::CPPTYPE_INT32;
-    const bool number = whole || field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE;
-    Fail(node, "{} = {}: needs {}", path, Shown(text),
-         number ? NumberNeeded(text, whole) : std::string(TypeInWords(field)));
+    if (SetScalar(text, field, message)) return true;
+    FailKey(node, path, "{} = {}: needs {}", path, Shown(text), NeededFor(text, field));
     return false;
-  }
-
-  static bool Set(const std::string& text, const FieldDescriptor& field, Message& message) {
-    const Reflection& r = *message.GetReflection();
-    switch (field.cpp_type()) {
-      case FieldDescriptor::CPPTYPE_INT32: {
-        int32_t value = 0;
-        if (!ParseAll(text, value)) return false;
-        field.is_repeated() ? r.AddInt32(&message, &field, value)
-                            : r.SetInt32(&message, &field, value);
-        return true;
-      }
-      case FieldDescriptor::CPPTYPE_DOUBLE: {
-        double value = 0;
-        if (!ParseFinite(text, value)) return false;
-        field.is_repeated() ? r.AddDouble(&message, &field, value)
-                            : r.SetDouble(&message, &field, value);
-        return true;
-      }
-      case FieldDescriptor::CPPTYPE_BOOL:
-        if (text != "true" && text != "false") return false;
-        r.SetBool(&message, &field, text == "true");
-        return true;
-      default:
-        r.SetString(&message, &field, text);
-        return true;
-    }
   }
 
   void Note(const YAML::Node& node, const std::string& path) {
     if (context_.provenance != nullptr) {
-      (*context_.provenance)[path] = {context_.source, At(node)};
+      (*context_.provenance)[path] = {context_.source, PlaceIn(context_, node.Mark())};
     }
   }
 
@@ -292,52 +234,101 @@ std::string Nearest(std::string_view word, const std::vector<std::string>& candi
 
 void WalkYaml(std::string_view text, const WalkContext& context, Message& message,
               ExtraKeys* extra) {
+  const auto refuse = [&](Place place, std::string sentence) {
+    if (context.unread != nullptr) context.unread->insert("");
+    context.errors->push_back({.place = std::move(place), .message = std::move(sentence)});
+  };
   if (text.size() > kFileBytesMax) {
-    context.errors->push_back(fmt::format("{}: a job file of {} bytes: at most {} are read",
-                                          context.place, text.size(), kFileBytesMax));
-    return;
+    return refuse(
+        {.where = context.place},
+        fmt::format("a job file of {} bytes: at most {} are read", text.size(), kFileBytesMax));
   }
   if (const int line = LineOfBadUtf8(text); line > 0) {
-    context.errors->push_back(
-        fmt::format("{}:{}: not UTF-8: save the file as UTF-8", context.place, line));
-    return;
+    return refuse({fmt::format("{}:{}", context.place, line)}, "not UTF-8: save the file as UTF-8");
   }
   try {
-    Walker(context, extra).Map(YAML::Load(std::string(text)), "", message, 0);
+    const std::vector<YAML::Node> documents = Documents(std::string(text));
+    Walker(context, extra).Map(documents.front(), "", message, 0);
+    if (documents.size() == 1) return;
+    context.errors->push_back({.place = PlaceIn(context, documents[1].Mark()),
+                               .message = "a second YAML document begins here, after ---: a job "
+                                          "file is one; move it to a file of its own"});
   } catch (const YAML::Exception& error) {
-    context.errors->push_back(fmt::format("{}:{}:{}: not YAML: {}", context.place,
-                                          error.mark.line + 1, error.mark.column + 1, error.msg));
+    refuse({context.place, error.mark.line + 1, error.mark.column + 1},
+           fmt::format("not YAML: {}", error.msg));
   }
 }
 
+namespace {
+
+// The field that a dotted path names, and the message that has it; null, and an error, where there
+// is none. `make`: messages on the way that are not there are made, else they are no error.
+struct Named {
+  Message* message = nullptr;
+  const FieldDescriptor* field = nullptr;
+  std::string path{};  // in the keys' own names
+};
+Named Find(std::string_view path, const YAML::Node& node, Walker& walker, Message& message,
+           bool make) {
+  Named named{.message = &message};
+  const Descriptor* type = message.GetDescriptor();
+  for (std::string_view rest = path;;) {
+    const size_t dot = rest.find('.');
+    std::string key(rest.substr(0, dot));
+    if (const auto alias = kAliases.find(key); alias != kAliases.end()) key = alias->second;
+    named.path += (named.path.empty() ? "" : ".") + key;
+    named.field = type->FindFieldByName(key);
+    if (named.field == nullptr) {
+      walker.UnknownKey(node, named.path, key, *type);
+      return {};
+    }
+    if (dot == std::string_view::npos) return named;
+    type = named.field->message_type();
+    if (type == nullptr) {
+      walker.FailKey(node, named.path, "{} has no keys of its own", named.path);
+      return {};
+    }
+    Message* const at = named.message;
+    const bool there = at != nullptr && at->GetReflection()->HasField(*at, named.field);
+    named.message = there || make ? at->GetReflection()->MutableMessage(at, named.field) : nullptr;
+    rest.remove_prefix(dot + 1);
+  }
+}
+
+}  // namespace
+
 void WalkOverride(std::string_view path, std::string_view value, const WalkContext& context,
                   Message& message) {
-  if (LineOfBadUtf8(path) > 0 || LineOfBadUtf8(value) > 0) {
-    context.errors->push_back(fmt::format("{}: not UTF-8", context.place));
+  const auto refuse = [&](std::string sentence) {
+    context.errors->push_back({.place = {.where = context.place}, .message = std::move(sentence)});
+  };
+  if (LineOfBadUtf8(path) > 0 || LineOfBadUtf8(value) > 0) return refuse("not UTF-8");
+  Walker walker(context);
+  try {
+    const std::vector<YAML::Node> documents = Documents(std::string(value));
+    if (documents.size() > 1) return refuse("several YAML documents: give one value");
+    const Named named = Find(path, documents.front(), walker, message, true);
+    if (named.field == nullptr) return;
+    walker.Field(documents.front(), named.path, *named.field, *named.message, 0);
+  } catch (const YAML::Exception& error) {
+    refuse(fmt::format("not YAML: {}", error.msg));
+  }
+}
+
+void UnsetKey(std::string_view path, const WalkContext& context, Message& message) {
+  if (LineOfBadUtf8(path) > 0) {
+    context.errors->push_back({.place = {.where = context.place}, .message = "not UTF-8"});
     return;
   }
   Walker walker(context);
-  try {
-    const YAML::Node node = YAML::Load(std::string(value));
-    Message* at = &message;
-    std::string done;
-    for (std::string_view rest = path;;) {
-      const size_t dot = rest.find('.');
-      std::string key(rest.substr(0, dot));
-      if (const auto alias = kAliases.find(key); alias != kAliases.end()) key = alias->second;
-      done += (done.empty() ? "" : ".") + key;
-      const FieldDescriptor* field = at->GetDescriptor()->FindFieldByName(key);
-      if (field == nullptr) return walker.UnknownKey(node, done, key, *at->GetDescriptor());
-      if (dot == std::string_view::npos) return walker.Field(node, done, *field, *at, 0);
-      if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) {
-        return walker.Fail(node, "{} has no keys of its own", done);
-      }
-      at = at->GetReflection()->MutableMessage(at, field);
-      rest.remove_prefix(dot + 1);
-    }
-  } catch (const YAML::Exception& error) {
-    context.errors->push_back(fmt::format("{}: not YAML: {}", context.place, error.msg));
+  const Named named = Find(path, YAML::Node(), walker, message, false);
+  if (named.field == nullptr) return;
+  if (named.message != nullptr) {
+    named.message->GetReflection()->ClearField(named.message, named.field);
   }
+  std::erase_if(*context.provenance, [&](const auto& entry) {
+    return entry.first == named.path || entry.first.starts_with(named.path + ".");
+  });
 }
 
 }  // namespace troupe

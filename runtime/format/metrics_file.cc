@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "runtime/base/utf8.h"
 #include "runtime/format/json_reader.h"
 
 namespace troupe {
@@ -12,24 +13,6 @@ namespace {
 
 constexpr size_t kPieceBytes = size_t{1} << 20;
 constexpr JsonBounds kLineBounds{.max_depth = 16, .max_values = 100'000};
-
-// The bytes of the UTF-8 character at the start of `text`, 0 where it is not one.
-size_t CharacterBytes(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return 1;
-  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return 0;
-  for (size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  }
-  // Overlong forms, surrogates and what lies beyond U+10FFFF.
-  if ((lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xed && byte(1) >= 0xa0) ||
-      (lead == 0xf0 && byte(1) < 0x90) || (lead == 0xf4 && byte(1) >= 0x90)) {
-    return 0;
-  }
-  return length;
-}
 
 // Whether the line stays when a run goes on after `step`.
 bool Stays(std::string_view line, int64_t step) {
@@ -84,7 +67,7 @@ std::string JsonLine::Text() const { return fmt::format("{{{}}}", body_); }
 std::string JsonString(std::string_view text) {
   std::string quoted = "\"";
   while (!text.empty()) {
-    const size_t length = CharacterBytes(text);
+    const size_t length = Utf8CharacterBytes(text, 0);
     const char c = text[0];
     if (length == 0) {
       quoted += "\xef\xbf\xbd";  // U+FFFD

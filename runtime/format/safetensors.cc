@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "runtime/format/file_kind.h"
 #include "runtime/format/json_reader.h"
 #include "runtime/format/metrics_file.h"
 
@@ -183,7 +184,12 @@ Result<SafetensorsFile> SafetensorsFile::Open(FileSystem& files, const std::stri
   SafetensorsFile file;
   file.path_ = path;
   ASSIGN_OR_RETURN(file.mapping_, files.MapReadOnly(path));
-  ASSIGN_OR_RETURN(file.header_, ParseSafetensorsHeader(file.mapping_.bytes(), path));
+  auto header = ParseSafetensorsHeader(file.mapping_.bytes(), path);
+  if (!header.ok()) {
+    return NamedAsWhatItIs(path, file.mapping_.bytes(), "a safetensors file",
+                           std::move(header).error());
+  }
+  file.header_ = *std::move(header);
   for (size_t i = 0; i < file.header_.tensors.size(); ++i) {
     file.index_[file.header_.tensors[i].spec.name] = i;
   }

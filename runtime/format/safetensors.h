@@ -102,7 +102,8 @@ class SafetensorsFolder {
  public:
   static Result<SafetensorsFolder> Open(FileSystem& files, const std::string& folder);
 
-  // All names, ascending.
+  const std::string& path() const { return folder_; }
+  // All names, ascending; of the files too that an index forgets.
   std::vector<std::string> Names() const;
   std::optional<StoredTensor> Find(std::string_view name) const;
   // Find, or one sentence that names folder and tensor when it is absent, or its shape differs.

@@ -25,6 +25,18 @@ Error BadIndex(const std::string& path, std::string_view problem) {
   return MakeError(ErrorCode::kCorrupt, "{}: not a usable index: {}", path, problem);
 }
 
+// Weights in a form that is not read are a likely reason why there are none in one that is.
+Error WithWhatIsThere(FileSystem& files, const std::string& folder, Error error) {
+  if (error.code != ErrorCode::kNotFound) return error;
+  for (const char* other : {"pytorch_model.bin", "pytorch_model.bin.index.json",
+                            "consolidated.00.pth", "tf_model.h5", "flax_model.msgpack"}) {
+    if (!files.Exists(JoinPath(folder, other))) continue;
+    error.message += fmt::format("; there is a {}: convert it to safetensors", other);
+    break;
+  }
+  return error;
+}
+
 std::string ShapeText(std::span<const int64_t> shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
@@ -36,7 +48,9 @@ Result<SafetensorsFolder> SafetensorsFolder::Open(FileSystem& files, const std::
   folder.folder_ = path;
   const std::string index_path = JoinPath(path, kIndexName);
   if (!files.Exists(index_path) || files.Exists(JoinPath(path, kSingleName))) {
-    ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(files, JoinPath(path, kSingleName)));
+    auto opened = SafetensorsFile::Open(files, JoinPath(path, kSingleName));
+    if (!opened.ok()) return WithWhatIsThere(files, path, std::move(opened).error());
+    SafetensorsFile file = *std::move(opened);
     for (const TensorEntry& entry : file.tensors()) folder.file_of_[entry.spec.name] = 0;
     folder.files_.push_back(std::move(file));
     return folder;
@@ -65,6 +79,12 @@ Result<SafetensorsFolder> SafetensorsFolder::Open(FileSystem& files, const std::
                       fmt::format("tensor {} is not in {}", Quoted(tensor), Quoted(name)));
     }
     folder.file_of_[tensor] = place->second;
+  }
+  // What the index forgets is in the folder all the same.
+  for (size_t i = 0; i < folder.files_.size(); ++i) {
+    for (const TensorEntry& entry : folder.files_[i].tensors()) {
+      folder.file_of_.try_emplace(entry.spec.name, i);
+    }
   }
   return folder;
 }

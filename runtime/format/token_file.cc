@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "runtime/base/check.h"
+#include "runtime/format/file_kind.h"
 
 namespace troupe {
 namespace {
@@ -23,21 +24,37 @@ int32_t Word(std::span<const std::byte> bytes, int64_t index) {
 
 }  // namespace
 
-Result<TokenFile> TokenFile::Open(FileSystem& files, const std::string& path) {
+Result<TokenFormat> ParseTokenFormat(std::string_view word) {
+  if (word.empty() || word == "auto") return TokenFormat::kAuto;
+  if (word == "bytes") return TokenFormat::kBytes;
+  if (word == "tokens") return TokenFormat::kTokens;
+  return MakeError(ErrorCode::kInvalidSpec, "use auto (by the name's ending), bytes or tokens");
+}
+
+bool BytesAreTokens(TokenFormat format, std::string_view path) {
+  return format == TokenFormat::kAuto ? !path.ends_with(".bin") : format == TokenFormat::kBytes;
+}
+
+Result<TokenFile> TokenFile::Open(FileSystem& files, const std::string& path, TokenFormat format) {
   TokenFile file;
   file.path_ = path;
   ASSIGN_OR_RETURN(file.mapping_, files.MapReadOnly(path));
   const std::span<const std::byte> bytes = file.mapping_.bytes();
   const auto num_bytes = static_cast<int64_t>(bytes.size());
-  if (!path.ends_with(".bin")) {
+  if (BytesAreTokens(format, path)) {
+    if (format == TokenFormat::kAuto) RETURN_IF_ERROR(CheckIsText(path, bytes));
     file.num_tokens_ = num_bytes;
     file.vocab_size_ = 256;
     return file;
   }
+  const auto refuse = [&](Error error) {
+    return NamedAsWhatItIs(path, bytes, "a token file of llm.c", std::move(error));
+  };
   if (num_bytes < kHeaderBytes) {
-    return MakeError(ErrorCode::kCorrupt,
-                     "{}: {} bytes are less than llm.c's header of {}: is it a .bin of llm.c?",
-                     path, num_bytes, kHeaderBytes);
+    return refuse(
+        MakeError(ErrorCode::kCorrupt,
+                  "{}: {} bytes are less than llm.c's header of {}: is it a .bin of llm.c?", path,
+                  num_bytes, kHeaderBytes));
   }
   const int32_t magic = Word(bytes, 0);
   const int32_t version = Word(bytes, 1);
@@ -47,10 +64,10 @@ Result<TokenFile> TokenFile::Open(FileSystem& files, const std::string& path) {
   } else if (magic == kMagicU32 && version == kVersionU32) {
     file.token_bytes_ = 4;
   } else {
-    return MakeError(ErrorCode::kCorrupt,
-                     "{}: magic {} version {} is no token file of llm.c ({} version {}, or {} "
-                     "version {})",
-                     path, magic, version, kMagicU16, kVersionU16, kMagicU32, kVersionU32);
+    return refuse(MakeError(ErrorCode::kCorrupt,
+                            "{}: magic {} version {} is no token file of llm.c ({} version {}, or "
+                            "{} version {})",
+                            path, magic, version, kMagicU16, kVersionU16, kMagicU32, kVersionU32));
   }
   file.data_begin_ = kHeaderBytes;
   if (count < 0 || num_bytes != kHeaderBytes + count * file.token_bytes_) {

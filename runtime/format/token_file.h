@@ -1,20 +1,31 @@
 // TokenFile: tokens of a training text, mapped. A name that ends in .bin is llm.c's format (256
 // int32 words {magic, version, count}, then uint16 or uint32 tokens); any other file is text, one
-// token per byte. Used by the data loader of every rank that holds the embedding or the head;
-// reading is thread-safe.
+// token per byte, and refused where it is none. A format that is given goes before the name. Used
+// by the data loader of every rank that holds the embedding or the head; reading is thread-safe.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "runtime/base/file_system.h"
 #include "runtime/base/result.h"
 
 namespace troupe {
 
+enum class TokenFormat : uint8_t {
+  kAuto,    // by the name's ending
+  kBytes,   // one token per byte, whatever they are
+  kTokens,  // llm.c's, whatever the name
+};
+// "auto" or nothing, "bytes", "tokens"; kInvalidSpec for any other word.
+Result<TokenFormat> ParseTokenFormat(std::string_view word);
+bool BytesAreTokens(TokenFormat format, std::string_view path);
+
 class TokenFile {
  public:
-  static Result<TokenFile> Open(FileSystem& files, const std::string& path);
+  static Result<TokenFile> Open(FileSystem& files, const std::string& path,
+                                TokenFormat format = TokenFormat::kAuto);
 
   int64_t num_tokens() const { return num_tokens_; }
   // 256 for bytes; 0 where the file does not say.

@@ -335,14 +335,15 @@ TEST_F(CheckpointStoreTest, TheFolderOfAnotherModelIsRefused) {
   std::vector<TensorSpec> specs;
   int64_t num_bytes = 0;
   for (const auto& parameter : one.plan().table.parameters()) {
-    specs.push_back({parameter.name, TensorDtype::kF16, parameter.shape()});
+    specs.push_back({parameter.name, TensorDtype::kF8E4M3, parameter.shape()});
     num_bytes += TensorBytes(specs.back());
   }
-  ASSERT_TRUE(SystemFiles().CreateDirectories(folder_ / "f16").ok());
-  auto writer = *SafetensorsWriter::Create(SystemFiles(), folder_ / "f16/model.safetensors", specs);
+  ASSERT_TRUE(SystemFiles().CreateDirectories(folder_ / "f8").ok());
+  auto writer = *SafetensorsWriter::Create(SystemFiles(), folder_ / "f8/model.safetensors", specs);
   ASSERT_TRUE(writer.Append(BytesOf(std::string(static_cast<size_t>(num_bytes), 'x'))).ok());
   ASSERT_TRUE(writer.Finish().ok());
-  EXPECT_THAT(Import(one, folder_ / "f16").error().message, HasSubstr("has dtype F16: save it as"));
+  EXPECT_THAT(Import(one, folder_ / "f8").error().message,
+              HasSubstr("has dtype F8_E4M3: save it as F32, BF16 or F16"));
 }
 
 }  // namespace

@@ -69,6 +69,7 @@ inline proto::JobSpec SmallJob(int workers) {
   model->set_rope_theta(10000);
   model->set_tie_word_embeddings(false);
   model->set_initializer_range(0.02);
+  spec.mutable_data()->set_train("/text.txt");
   auto* axes = spec.mutable_parallelism();
   axes->set_dp(1);
   axes->set_cp(1);

@@ -73,7 +73,7 @@ class OneText : public OneFile {
   }
   // What the job trains on.
   Result<MappedFile> MapReadOnly(const std::string&) override {
-    static const std::vector<std::byte> text(100'000);
+    static const std::vector<std::byte> text(100'000, std::byte{'a'});
     return MappedFile(nullptr, text);
   }
 

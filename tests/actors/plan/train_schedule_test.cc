@@ -41,5 +41,23 @@ TEST(TrainSchedule, RefusesMoreForwardsThanAJobMayHave) {
   EXPECT_THAT(train.error().message, HasSubstr("are too many; use at most"));
 }
 
+TEST(TrainScheduleTest, WhatNoJobRunsIsRefusedWithItsCell) {
+  proto::Parallelism spec;
+  const std::pair<const char*, const char*> cases[] = {
+      {"0UNSHARD,0F0,0B0\n1F0,1B0\n", "row 1, cell 1 (0UNSHARD): no job runs UNSHARD"},
+      {"0F0,0B0\n1F0,1B0,1RESHARD\n", "row 2, cell 3 (1RESHARD): no job runs"},
+      {"0F0,0B0,0REDUCE_GRAD\n1F0,1B0\n", "row 1, cell 3 (0REDUCE_GRAD): no job"},
+      {"0F0\n1F0\n", "row 1, cell 1: there are Forwards only"},
+  };
+  for (const auto& [text, said] : cases) {
+    spec.set_schedule_actions(text);
+    const auto train = TrainScheduleOf(spec, 2, 1);
+    ASSERT_FALSE(train.ok()) << text;
+    EXPECT_EQ(train.error().code, ErrorCode::kInvalidSpec);
+    EXPECT_EQ(train.error().message.find("parallelism.schedule_csv: " + std::string(said)), 0u)
+        << train.error().message;
+  }
+}
+
 }  // namespace
 }  // namespace troupe

@@ -61,6 +61,40 @@ TEST(ScheduleCsv, ABlankLineBetweenOthersIsARankWithoutActions) {
   }
 }
 
+TEST(ScheduleCsv, ReadsWhatSpreadsheetsWrite) {
+  const char* plain = "0F0,0F1,0B0,0B1\r\n1F0,1B0,1F1,1B1\r\n";
+  for (const char* text : {
+           "\xef\xbb\xbf"
+           "0F0,0F1,0B0,0B1\r\n1F0,1B0,1F1,1B1\r\n",
+           "\"0F0\",\"0F1\",\"0B0\",\"0B1\"\n\"1F0\", \"1B0\" ,1F1,1B1",
+           "0F0,0F1,0B0,0B1,,\r\n1F0,1B0,1F1,1B1,,\r\n,,,,,\r\n\r\n,,\"\",,,\r\n",
+           "0F0;0F1;0B0;0B1\r\n1F0;1B0;1F1;1B1\r\n;;;\r\n",
+           "0F0\t0F1\t0B0\t0B1\n1F0\t1B0\t1F1\t1B1\n\t\t\t\n",
+           "0F0,0F1,0B0,0B1\r1F0,1B0,1F1,1B1\r",
+           "0F0,0F1,0B0,0B1\r\r\n1F0,1B0,1F1,1B1\r\r\n",
+       }) {
+    const auto read = ParseCsv(text, "sheet");
+    ASSERT_TRUE(read.ok()) << text << read.error().message;
+    EXPECT_EQ(ToCsv(*read), plain) << text;
+  }
+  for (const char* pair : {"0F0;(0F1;0B0)OVERLAP_F_B;0B1\n", "0F0,\"(0F1;0B0)OVERLAP_F_B\",0B1\n",
+                           "0F0;\"(0F1;0B0)OVERLAP_F_B\";0B1\n"}) {
+    const auto read = ParseCsv(pair, "pair");
+    ASSERT_TRUE(read.ok()) << read.error().message;
+    EXPECT_EQ(ToCsv(*read), "0F0,(0F1;0B0)OVERLAP_F_B,0B1\r\n");
+  }
+  // Cells after the last action are no bubbles among sends and receives.
+  EXPECT_TRUE(ParseCsv("0F0,0SEND_F0,0RECV_B0,0B0,,\n1RECV_F0,1F0,1B0,1SEND_B0,\n,,\n", "c").ok());
+}
+
+TEST(ScheduleCsv, NotesTheFirstCollective) {
+  CsvNotes notes;
+  ASSERT_TRUE(ParseCsv("0F0,0B0\n1F0,1B0,1REDUCE_GRAD\n", "reduce", &notes).ok());
+  EXPECT_EQ(notes.collective, "row 2, cell 3 (1REDUCE_GRAD)");
+  ASSERT_TRUE(ParseCsv("0F0,0B0\n", "plain", &notes).ok());
+  EXPECT_EQ(notes.collective, "");
+}
+
 void ExpectRefused(const std::string& text, const std::string& reason) {
   const auto read = ParseCsv(text, "bad");
   ASSERT_FALSE(read.ok()) << text.substr(0, 100);
@@ -79,6 +113,8 @@ TEST(ScheduleCsv, RefusesWithRowAndCell) {
        "actions can serve"},
       {"0UNSHARD\n", "row 1, cell 1: the schedule has no compute action"},
       {"", "row 1, cell 1: the schedule has no compute action"},
+      {"0F0,\"0B0\n", "row 1, cell 2: a quote without its other half"},
+      {"\"0F0\"x,0B0\n", "row 1, cell 1: text follows the cell's quote"},
   };
   for (const auto& [text, reason] : cases) ExpectRefused(text, reason);
 }
@@ -100,9 +136,7 @@ TEST(ScheduleCsv, RefusesBytesThatAreNoText) {
       {"0F0," + std::string(101, '0') + "\n", "row 1, cell 2: 101 bytes are no action; put commas"},
       {"0F0,0B0\xc3\n", "row 1, cell 2: byte 0xc3 is part of no action; save the file as plain"},
       {std::string("0F0\n1F0,1B\0", 11), "row 2, cell 2: byte 0x00 is part of no action"},
-      {"\xef\xbb\xbf"
-       "0F0,0B0\n",
-       "row 1, cell 1: byte 0xef is part of no action"},
+      {"\xff\xfe0F0,0B0\n", "row 1, cell 1: byte 0xff is part of no action"},
   };
   for (const auto& [text, reason] : cases) ExpectRefused(text, reason);
 }
@@ -122,10 +156,10 @@ TEST(ScheduleCsv, RefusesWhatIsTooLarge) {
        "microbatch number is too large"},
   };
   for (const auto& [text, reason] : cases) ExpectRefused(text, reason);
-  std::string rows = "0F0,0B0\n";
+  std::string rows;
   for (int rank = 1; rank < kRanksMax; ++rank) rows += ",\n";
-  EXPECT_EQ(ParseCsv(rows, "most")->num_ranks, kRanksMax);
-  ExpectRefused(rows + ",\n",
+  EXPECT_EQ(ParseCsv(rows + "0F0,0B0\n", "most")->num_ranks, kRanksMax);
+  ExpectRefused(rows + ",\n0F0,0B0\n",
                 "row 16385, cell 1: a schedule has at most 16384 ranks; give one row");
   ExpectRefused(std::string(kCsvBytesMax + 1, ','),
                 "row 1, cell 1: the file has 67108865 bytes, more than 67108864; take fewer");

@@ -76,7 +76,7 @@ TEST(HfModelTest, TokenIdsOfTheFileStayWhereTheyAreTokens) {
 TEST(HfModelTest, AFolderToStartFromHasItsOwnConfig) {
   const JobFolder small(JobWith("{init_from: .}"));
   small.folder.Write("config.json", kConfig);
-  const auto job = small.Load();
+  const auto job = small.Load({"checkpoint.resume=/runs/x"});  // whose weights are taken
   ASSERT_TRUE(job.ok()) << job.error().message;
   EXPECT_EQ(job->spec.model().num_hidden_layers(), 6);
   EXPECT_EQ(job->provenance.at("model.num_hidden_layers").source, "model.init_from");

@@ -1,8 +1,10 @@
 #include "coordinator/job/job_file.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "tests/support/job_folder.h"
@@ -25,7 +27,6 @@ TEST(JobFileTest, DefaultsFillTheEffectiveJob) {
   EXPECT_EQ(spec.lr_scheduler().decay_steps(), 20);
   EXPECT_EQ(spec.checkpoint().resume(), "never");
   EXPECT_EQ(spec.data().train(), small.folder / "text.txt") << "relative to the job file";
-  EXPECT_EQ(job->text, kTinyJob);
   EXPECT_EQ(job->provenance.at("train.steps").source, "file");
   EXPECT_EQ(job->provenance.at("resources.workers").source, "default");
 }
@@ -122,6 +123,106 @@ TEST(JobFileTest, SchedulesHaveSeveralSpellings) {
   EXPECT_THAT(small.Errors({"parallelism.schedule=1f1c"}), HasSubstr("1f1b"));
 }
 
+// What a run directory keeps must say the same from there.
+TEST(JobFileTest, TheTextRunsFromWhereverItLies) {
+  const JobFolder small(std::string(kTinyJob) +
+                        "checkpoint: {resume: 'it''s/old', keep: 3}  # a \"comment\", kept\n");
+  small.folder.Write("child.yaml", "extends: job.yaml  # the parent\ntrain:\n  steps: 9\n");
+  for (const char* file : {"job.yaml", "child.yaml"}) {
+    const auto job = LoadJob(SystemFiles(), small.folder / file, {});
+    ASSERT_TRUE(job.ok()) << job.error().message;
+    const TemporaryFolder elsewhere;
+    const auto again = LoadJob(SystemFiles(), elsewhere.Write("job.yaml", job->text), {});
+    ASSERT_TRUE(again.ok()) << again.error().message << job->text;
+    EXPECT_EQ(again->spec.SerializeAsString(), job->spec.SerializeAsString());
+    EXPECT_EQ(again->text, job->text) << "nothing is left to change";
+  }
+  const std::string text = small.Load()->text;
+  EXPECT_THAT(text, HasSubstr("\ndata: {train: " + (small.folder / "text.txt") + "}\n"));
+  EXPECT_THAT(text, HasSubstr("{resume: \"" + (small.folder / "it's/old") +
+                              "\", keep: 3}  # a \"comment\", kept\n"));
+  EXPECT_THAT(LoadJob(SystemFiles(), small.folder / "child.yaml", {})->text,
+              HasSubstr("extends: " + small.path + "  # the parent\n"));
+}
+
+TEST(JobFileTest, ATextThatTakesNoAbsolutePathsBecomesTheEffectiveOne) {
+  std::string yaml(kTinyJob);
+  yaml.replace(yaml.find("train: text.txt"), 15, "train: &t text.txt");
+  const JobFolder small(yaml);
+  const auto job = small.Load();
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  EXPECT_EQ(job->text,
+            "# What " + small.path + " says, with its paths absolute.\n" + job->effective_text);
+}
+
+TEST(JobFileTest, TheEffectiveTextNeedsNoFileThatWasReadIntoIt) {
+  const JobFolder small(
+      "extends: parent.yaml\nmodel: {config: config.json}\n"
+      "parallelism: {pp: 2, schedule_csv: order.csv}\n");
+  small.folder.Write("parent.yaml",
+                     "data: {train: text.txt}\ntrain: {steps: 3}\n"
+                     "batch: {micro_batch_size: 1, global_batch_size: 2, seq_len: 8}\n");
+  small.folder.Write("config.json", R"({"model_type": "llama", "hidden_size": 16, "vocab_size": 256,
+      "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4})");
+  small.folder.Write("order.csv", "\"0F0\",0F1,0B0,0B1,\r\n1F0,1B0,1F1,1B1,\r\n,,,\r\n");
+  const auto job = small.Load();
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  EXPECT_FALSE(job->spec.parallelism().has_schedule_csv());
+  EXPECT_EQ(job->spec.model().config(), "");
+  EXPECT_THAT(job->effective_text,
+              HasSubstr("  config: \"\"  # from: " + (small.folder / "config.json") + "\n"));
+  for (const char* file : {"parent.yaml", "config.json", "order.csv"}) {
+    ASSERT_TRUE(SystemFiles().RemoveAll(small.folder / file).ok());
+  }
+  const auto again =
+      LoadJob(SystemFiles(), small.folder.Write("effective.yaml", job->effective_text), {});
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_EQ(again->spec.SerializeAsString(), job->spec.SerializeAsString());
+}
+
+TEST(JobFileTest, AnEmptyOverrideTakesAKeyBackToItsDefault) {
+  const JobFolder small;
+  EXPECT_EQ(small.Load({"train.seed="})->spec.train().seed(), 1234);
+  EXPECT_EQ(small.Load({"train.seed=", "train.seed=8"})->spec.train().seed(), 8);
+  EXPECT_THAT(small.Errors({"train.steps="}), HasSubstr(small.path + ": train.steps is missing"));
+  EXPECT_EQ(small.Errors({"train.sed="}),
+            "--set train.sed=: there is no key train.sed: did you mean seed?");
+}
+
+TEST(JobFileTest, WhatIsLegalAndOddIsWarnedAbout) {
+  const auto warned = [](const std::vector<std::string>& sets) {
+    const auto job = JobFolder().Load(sets);
+    EXPECT_TRUE(job.ok()) << job.error().message;
+    std::string lines;
+    for (const Finding& warning : job->warnings) lines += warning.Line() + "\n";
+    return lines;
+  };
+  EXPECT_EQ(warned({}), "");
+  const std::pair<std::vector<std::string>, const char*> cases[] = {
+      {{"lr_scheduler.warmup_steps=30"},
+       "--set lr_scheduler.warmup_steps=30: lr_scheduler.warmup_steps = 30 is more than "
+       "train.steps "
+       "= 20: the warm-up outlasts the run"},
+      {{"train.stop_after=5", "lr_scheduler.warmup_steps=6"}, "is more than train.stop_after = 5"},
+      {{"eval.every=30", "data.val_fraction=0.1"}, "nothing is evaluated"},
+      {{"data.val_fraction=0.1"}, "data.val_fraction = 0.1 keeps data from training"},
+      {{"checkpoint.every=30"}, "the only checkpoint is that of the end"},
+      {{"log.every=21"}, "few steps are shown"},
+      {{"optimizer.lr=3"}, "optimizer.lr = 3 is more than AdamW bears"},
+      {{"optimizer.lr=0.1", "optimizer.weight_decay=10"}, "optimizer.weight_decay = 10 times"},
+      {{"optimizer.betas=[0.95, 0.9]"}, "optimizer.betas = [0.95, 0.9]: the first is usually"},
+      {{"lr_scheduler.min_lr=1e-5"}, "lr_scheduler.min_lr has no effect"},
+      {{"lr_scheduler.name=linear", "lr_scheduler.decay_steps=10"},
+       "lr_scheduler.decay_steps = 10 is less than train.steps = 20, and lr_scheduler.min_lr = 0"},
+      {{"batch.global_batch_size=1"}, "parallelism.pp = 2 with 1 microbatch a step"},
+  };
+  for (const auto& [sets, said] : cases) {
+    const std::string lines = warned(sets);
+    EXPECT_THAT(lines, HasSubstr(said));
+    EXPECT_EQ(std::ranges::count(lines, '\n'), 1) << lines;
+  }
+}
+
 TEST(JobFileTest, AllErrorsComeInOnePass) {
   const JobFolder small("train: {stesp: 3, seed: x}\nmodell: {}\n");
   const auto job = small.Load({"batch.nothing=1"});
@@ -132,6 +233,29 @@ TEST(JobFileTest, AllErrorsComeInOnePass) {
   EXPECT_THAT(job.error().message, HasSubstr("job.yaml:1:25: train.seed = x"));
   EXPECT_THAT(job.error().message, HasSubstr("job.yaml:2:1: there is no key modell"));
   EXPECT_THAT(job.error().message, HasSubstr("--set batch.nothing=1: there is no key"));
+  // Besides what follows from these, data.train is missing.
+  EXPECT_EQ(std::ranges::count(job.error().message, '\n'), 4) << job.error().message;
+}
+
+TEST(JobFileTest, WhatTheKeysSayIsJudgedBesideWhatCannotBeRead) {
+  const JobFolder small(
+      "spec_version: 1\nname: small\nstray: 1\n"
+      "model: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 4, num_attention_heads: "
+      "3,"
+      " vocab_size: 4k}\n"
+      "data: {train: text.txt}\nparallelism: {pp: x, stage_layers: [1, 2]}\n"
+      "batch: {micro_batch_size: 2, global_batch_size: 5, seq_len: 8}\ntrain: {steps: 0}\n"
+      "---\ntrain: {steps: 5}\n");
+  const JobReading reading = ReadJob(SystemFiles(), small.path, {{"optimizer.lr", "-1"}});
+  std::vector<std::string> said;
+  for (const Finding& error : reading.errors) {
+    said.push_back(fmt::format("{}:{} {}", error.place.line, error.place.column, error.key));
+  }
+  EXPECT_THAT(said, ::testing::UnorderedElementsAre(
+                        "3:1 stray", "4:107 model.vocab_size", "6:19 parallelism.pp", "10:1 ",
+                        "4:92 model.num_attention_heads", "7:49 batch.global_batch_size",
+                        "8:16 train.steps", "0:0 optimizer.lr"))
+      << Joined(reading.errors).message;
 }
 
 TEST(JobFileTest, AMissingFileIsNamed) {

@@ -17,18 +17,29 @@ struct Walked {
   proto::JobSpec spec{};
   std::vector<std::string> errors{};
   Provenance provenance{};
+  std::set<std::string> unread{};
 };
 
-Walked Walk(std::string_view text) {
-  Walked walked;
-  WalkYaml(text, {"job.yaml", "file", &walked.errors, &walked.provenance}, walked.spec);
+// With the lines that a user is shown.
+Walked WithErrors(Walked walked, const std::vector<Finding>& errors) {
+  for (const Finding& error : errors) walked.errors.push_back(error.Line());
   return walked;
+}
+
+Walked Walk(std::string_view text, ExtraKeys* extra = nullptr) {
+  Walked walked;
+  std::vector<Finding> errors;
+  WalkYaml(text, {"job.yaml", "file", &errors, &walked.provenance, &walked.unread}, walked.spec,
+           extra);
+  return WithErrors(std::move(walked), errors);
 }
 
 Walked WalkSet(std::string_view path, std::string_view value) {
   Walked walked;
-  WalkOverride(path, value, {"--set", "flag", &walked.errors, &walked.provenance}, walked.spec);
-  return walked;
+  std::vector<Finding> errors;
+  WalkOverride(path, value, {"--set", "flag", &errors, &walked.provenance, &walked.unread},
+               walked.spec);
+  return WithErrors(std::move(walked), errors);
 }
 
 TEST(YamlWalkerTest, ReadsEveryTypeOfKey) {
@@ -44,8 +55,8 @@ TEST(YamlWalkerTest, ReadsEveryTypeOfKey) {
   EXPECT_EQ(walked.spec.optimizer().lr(), 3e-4);
   EXPECT_THAT(walked.spec.optimizer().betas(), ElementsAre(0.9, 0.95));
   EXPECT_EQ(walked.provenance.at("model.hidden_size").source, "file");
-  EXPECT_EQ(walked.provenance.at("model.hidden_size").place, "job.yaml:2:22");
-  EXPECT_EQ(walked.provenance.at("optimizer.betas").place, "job.yaml:3:32");
+  EXPECT_EQ(walked.provenance.at("model.hidden_size").place.Text(), "job.yaml:2:22");
+  EXPECT_EQ(walked.provenance.at("optimizer.betas").place.Text(), "job.yaml:3:32");
   EXPECT_FALSE(walked.provenance.contains("model.head_dim"));
 }
 
@@ -111,10 +122,31 @@ TEST(YamlWalkerTest, NumbersAreWrittenInPlainDigits) {
             "--set: train.steps = +5: needs a whole number in plain digits: write 5");
   EXPECT_EQ(error("train.steps", "3.0"),
             "--set: train.steps = 3.0: needs a whole number in plain digits: write 3");
-  for (const char* none : {"1e-3", "0x10", "1k", "1e", "_", "nan", "--5", "1 000"}) {
+  for (const char* none : {"1e-3", "0x10", "1x", "k", "1e", "_", "nan", "--5", "1 000"}) {
     EXPECT_EQ(error("train.steps", none),
               fmt::format("--set: train.steps = {}: needs a whole number", none));
   }
+  const std::pair<const char*, const char*> suffixes[] = {
+      {"4k", "4000 or 4096"},
+      {"4K", "4000 or 4096"},
+      {"1M", "1000000 or 1048576"},
+      {"1.5k", "1500 or 1536"},
+      {"4Ki", "4096"},
+      {"4kb", "4000 or 4096"},
+      {"2g", "2000000000"},
+      {"1,000", "1000"},
+      {"12,345,678", "12345678"},
+      {"0.5Mi", "524288"},
+      {"2_0k", "20000 or 20480"},
+  };
+  for (const auto& [text, meant] : suffixes) {
+    EXPECT_EQ(error("train.steps", fmt::format("'{}'", text)),
+              fmt::format("--set: train.steps = {}: needs a whole number in plain digits: write {}",
+                          text, meant));
+  }
+  EXPECT_EQ(
+      error("optimizer.weight_decay", "1k"),
+      "--set: optimizer.weight_decay = 1k: needs a number in plain digits: write 1000 or 1024");
   EXPECT_EQ(error("optimizer.lr", "1_0.5"),
             "--set: optimizer.lr = 1_0.5: needs a number in plain digits: write 10.5");
   for (const char* endless : {"nan", "inf", "-inf"}) {
@@ -125,17 +157,63 @@ TEST(YamlWalkerTest, NumbersAreWrittenInPlainDigits) {
   EXPECT_EQ(error("train.steps", "-5"), "");
 }
 
+TEST(YamlWalkerTest, BooleansHaveThreeSpellings) {
+  for (const char* yes : {"true", "True", "TRUE"}) {
+    EXPECT_TRUE(WalkSet("data.shuffle", yes).spec.data().shuffle());
+  }
+  for (const char* no : {"false", "False", "FALSE"}) {
+    const Walked walked = WalkSet("data.shuffle", no);
+    EXPECT_THAT(walked.errors, IsEmpty());
+    EXPECT_TRUE(walked.spec.data().has_shuffle() && !walked.spec.data().shuffle());
+  }
+  EXPECT_EQ(WalkSet("name", "True").spec.name(), "True") << "text stays text";
+  for (const char* word : {"tRue", "yes", "on", "1"}) {
+    EXPECT_THAT(WalkSet("data.shuffle", word).errors, ElementsAre(HasSubstr("true or false")));
+  }
+}
+
+TEST(YamlWalkerTest, ASecondDocumentIsRefusedWithItsLine) {
+  const Walked walked = Walk("train: {steps: x}\n---\n\nname: b\n");
+  EXPECT_THAT(walked.errors,
+              ElementsAre(HasSubstr("job.yaml:1:16: train.steps = x"),
+                          HasSubstr("job.yaml:4:1: a second YAML document begins here")));
+  EXPECT_EQ(Walk("---\nname: a\n...\n").spec.name(), "a");
+  EXPECT_THAT(Walk("name: a\n---\n# nothing\n").errors, IsEmpty()) << "nothing is dropped";
+  EXPECT_EQ(WalkSet("name", "a\n---\nb").errors.size(), 1u);
+}
+
+TEST(YamlWalkerTest, AKeyIsTakenBack) {
+  Walked walked = Walk("train: {steps: 1, seed: 2}\nmodel: {rope_scaling: {factor: 2.0}}\n");
+  std::vector<Finding> errors;
+  const WalkContext context{"--set", "flag", &errors, &walked.provenance, &walked.unread};
+  UnsetKey("train.steps", context, walked.spec);
+  UnsetKey("model.rope_scaling", context, walked.spec);
+  UnsetKey("eval.sample.prompt", context, walked.spec);
+  EXPECT_THAT(errors, IsEmpty());
+  EXPECT_FALSE(walked.spec.train().has_steps());
+  EXPECT_EQ(walked.spec.train().seed(), 2);
+  EXPECT_FALSE(walked.spec.model().has_rope_scaling());
+  EXPECT_FALSE(walked.spec.has_eval()) << "nothing is made";
+  EXPECT_FALSE(walked.provenance.contains("train.steps"));
+  EXPECT_FALSE(walked.provenance.contains("model.rope_scaling.factor"));
+  UnsetKey("train.stesp", context, walked.spec);
+  ASSERT_EQ(errors.size(), 1u);
+  EXPECT_EQ(errors[0].Line(), "--set: there is no key train.stesp: did you mean steps?");
+}
+
+TEST(YamlWalkerTest, WhatCouldNotBeReadIsKnown) {
+  EXPECT_THAT(Walk("train: {stesp: 3, seed: x}\nmodell: {}\nbatch: {zzz: 1}\nzzz: 1\n").unread,
+              ElementsAre("batch.", "model", "train.seed", "train.steps"));
+  EXPECT_THAT(Walk("a: [1").unread, ElementsAre(""));
+}
+
 TEST(YamlWalkerTest, KeysThatOnlyTheCallerKnows) {
-  const auto walk = [](std::string_view text, ExtraKeys& extra) {
-    Walked walked;
-    WalkYaml(text, {"job.yaml", "file", &walked.errors, &walked.provenance}, walked.spec, &extra);
-    return walked;
-  };
+  const auto walk = [](std::string_view text, ExtraKeys& extra) { return Walk(text, &extra); };
   ExtraKeys extra = {{"extends", ""}};
   const Walked good = walk("name: x\nextends: a.yaml\n", extra);
   EXPECT_THAT(good.errors, IsEmpty());
   EXPECT_EQ(extra["extends"], "a.yaml");
-  EXPECT_EQ(good.provenance.at("extends").place, "job.yaml:2:10");
+  EXPECT_EQ(good.provenance.at("extends").place.Text(), "job.yaml:2:10");
   EXPECT_THAT(walk("extend: a.yaml", extra).errors,
               ElementsAre("job.yaml:1:1: there is no key extend: did you mean extends?"));
   EXPECT_THAT(walk("extends: a\nextends: b", extra).errors,
@@ -195,7 +273,7 @@ TEST(YamlWalkerTest, AnOverrideIsCheckedLikeAFile) {
   EXPECT_THAT(good.errors, IsEmpty());
   EXPECT_THAT(good.spec.optimizer().betas(), ElementsAre(0.8, 0.9));
   EXPECT_EQ(good.provenance.at("optimizer.betas").source, "flag");
-  EXPECT_EQ(good.provenance.at("optimizer.betas").place, "--set");
+  EXPECT_EQ(good.provenance.at("optimizer.betas").place.Text(), "--set");
   EXPECT_THAT(WalkSet("train.stesp", "3").errors,
               ElementsAre("--set: there is no key train.stesp: did you mean steps?"));
   EXPECT_THAT(WalkSet("name.first", "x").errors,

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <optional>
@@ -83,6 +84,46 @@ TEST(SubmitTest, ACoordinatorThatEndsAnswersWhoWaits) {
   ASSERT_TRUE(error);
   EXPECT_EQ(error->code, ErrorCode::kUnavailable);
   h.scheduler.RunUntilIdle();
+  EXPECT_TRUE(h.state.jobs.empty());
+}
+
+TEST(SubmitTest, ARetryWithAnotherSpecIsToldWhatDiffers) {
+  Harness h;
+  const auto first = h.TrySubmit(SmallJob(2), "id-1");
+  ASSERT_TRUE(first.ok()) << first.error().message;
+  proto::JobSpec other = SmallJob(2);
+  other.mutable_train()->set_steps(30);
+  const auto refused = h.TrySubmit(other, "id-1");
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidSpec);
+  EXPECT_THAT(
+      refused.error().message,
+      HasSubstr("submission id-1 is job 1, of another spec: modified: train.steps: 20 -> 30"));
+  EXPECT_EQ(h.state.jobs.size(), 1u);
+}
+
+TEST(SubmitTest, RefusesWhatTheCommandLineRefuses) {
+  Harness h;
+  const std::pair<const char*, void (*)(proto::JobSpec&)> cases[] = {
+      {"optimizer.betas", [](auto& spec) { spec.mutable_optimizer()->add_betas(0.5); }},
+      {"resources.workers", [](auto& spec) { spec.mutable_resources()->set_workers(0); }},
+      {"name = ../../x", [](auto& spec) { spec.set_name("../../x"); }},
+      {"name has 40000000 bytes", [](auto& spec) { spec.set_name(std::string(40'000'000, 'x')); }},
+      {"kind = serve", [](auto& spec) { spec.set_kind("serve"); }},
+      {"optimizer.name = sgd", [](auto& spec) { spec.mutable_optimizer()->set_name("sgd"); }},
+      {"spec_version = 2", [](auto& spec) { spec.set_spec_version(2); }},
+      {"optimizer.eps = nan", [](auto& spec) { spec.mutable_optimizer()->set_eps(std::nan("")); }},
+      {"data.train = text.txt", [](auto& spec) { spec.mutable_data()->set_train("text.txt"); }},
+  };
+  for (const auto& [said, spoil] : cases) {
+    proto::JobSpec spec = SmallJob(2);
+    spoil(spec);
+    const auto reply = h.TrySubmit(spec);
+    ASSERT_FALSE(reply.ok()) << said;
+    EXPECT_EQ(ExitCode(reply.error().code), 2) << said;
+    EXPECT_THAT(reply.error().message, HasSubstr(said));
+    EXPECT_LT(reply.error().message.size(), 1000u);
+  }
   EXPECT_TRUE(h.state.jobs.empty());
 }
 

@@ -61,6 +61,24 @@ TEST(TokenFileTest, NegativeTokensAreOutsideEveryVocabulary) {
   EXPECT_THAT(file->CheckVocabulary(100).error().message, HasSubstr("4294967295"));
 }
 
+TEST(TokenFileTest, AFormatThatIsGivenGoesBeforeTheName) {
+  const TemporaryFolder folder;
+  const std::string tokens = folder.Write("a.tokens", BinOf<uint16_t>(20240520, 1, 2, {300, 7}));
+  EXPECT_THAT(
+      TokenFile::Open(SystemFiles(), tokens).error().message,
+      HasSubstr("a.tokens: this is a token file of llm.c, not text: give it a name in .bin"));
+  const auto read = TokenFile::Open(SystemFiles(), tokens, TokenFormat::kTokens);
+  ASSERT_TRUE(read.ok()) << read.error().message;
+  EXPECT_THAT(TokensOf(*read, 0, 2), ElementsAre(300, 7));
+  const auto bytes = TokenFile::Open(SystemFiles(), folder.Write("b.bin", std::string("\0\xff", 2)),
+                                     TokenFormat::kBytes);
+  ASSERT_TRUE(bytes.ok()) << bytes.error().message;
+  EXPECT_THAT(TokensOf(*bytes, 0, 2), ElementsAre(0, 255));
+  EXPECT_EQ(bytes->vocab_size(), 256);
+  EXPECT_EQ(*ParseTokenFormat("bytes"), TokenFormat::kBytes);
+  EXPECT_FALSE(ParseTokenFormat("text").ok());
+}
+
 TEST(TokenFileTest, RefusesWhatIsNotOne) {
   const TemporaryFolder folder;
   const std::pair<std::string, const char*> cases[] = {
@@ -91,7 +109,8 @@ TEST(CountSamplesTest, LeavesALabelForEveryToken) {
   EXPECT_EQ(none.error().code, ErrorCode::kInvalidSpec);
   EXPECT_THAT(none.error().message,
               HasSubstr("has 9 tokens, a sample needs batch.seq_len + 1 = 10"));
-  const auto empty = *TokenFile::Open(SystemFiles(), folder.Write("b.txt", ""));
+  const auto empty =
+      *TokenFile::Open(SystemFiles(), folder.Write("b.txt", ""), TokenFormat::kBytes);
   EXPECT_FALSE(CountSamples(empty, 1).ok());
 }
 

@@ -1,0 +1,24 @@
+// `troupe validate`, and the job file that it and other verbs are given.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "coordinator/cli/run_command.h"
+#include "coordinator/job/job_file.h"
+
+namespace troupe {
+
+// The command's job file with its --set and --resume.
+JobReading ReadJobOf(const RunCommand& command);
+// On stderr, a line each.
+void TalkWarnings(const std::vector<Finding>& warnings);
+
+// {"ok": false, "job": PATH, "errors": [{"file", "line", "column", "key", "message"}], "warnings":
+// […]}; line and column are null where a finding has none, and file is then the flag.
+std::string ValidationJson(const JobReading& reading, int indent);
+
+// Returns the process' exit code: 0, 2 or 3.
+int ValidateJob(const RunCommand& command);
+
+}  // namespace troupe

@@ -1,0 +1,62 @@
+#include "coordinator/job/job_files.h"
+
+#include <iterator>
+#include <utility>
+
+#include "actors/plan/data_order.h"
+#include "actors/plan/model_config.h"
+#include "actors/plan/parameter_table.h"
+#include "coordinator/job/init_weights.h"
+#include "runtime/format/token_file.h"
+
+namespace troupe {
+namespace {
+
+void CheckData(FileSystem& files, const proto::JobSpec& spec, std::vector<Error>& errors) {
+  const proto::Data& data = spec.data();
+  const auto format = ParseTokenFormat(data.format());
+  if (!data.has_train() || !format.ok()) return;
+  const auto refuse = [&](Error error, std::string_view remedy) {
+    errors.push_back({error.code, fmt::format("data.train = {}{}", error.message, remedy)});
+  };
+  const auto file = TokenFile::Open(files, data.train(), *format);
+  if (!file.ok()) {
+    // What cannot be opened says no more than that; what was opened says what is wrong with it.
+    const bool unread =
+        file.error().code == ErrorCode::kNotFound || file.error().code == ErrorCode::kIo;
+    return refuse(file.error(), unread ? ": give a .txt or .bin file that can be read" : "");
+  }
+  if (spec.model().vocab_size() > 0 && !BytesAreTokens(*format, data.train())) {
+    if (Status known = file->CheckVocabulary(spec.model().vocab_size()); !known.ok()) {
+      refuse(known.error(), ": raise it, or give the file of this vocabulary");
+    }
+  }
+  if (spec.batch().seq_len() < 1) return;
+  const auto samples = CountSamples(*file, spec.batch().seq_len());
+  if (!samples.ok()) return refuse(samples.error(), "");
+  if (!(data.val_fraction() >= 0 && data.val_fraction() < 1)) return;
+  auto order = DataOrder::Make({.num_samples = *samples,
+                                .val_fraction = data.val_fraction(),
+                                .validates = spec.eval().every() > 0 && data.val_fraction() > 0});
+  if (!order.ok()) errors.push_back(std::move(order).error());
+}
+
+}  // namespace
+
+FileFindings CheckFiles(FileSystem& files, const proto::JobSpec& spec) {
+  FileFindings findings;
+  CheckData(files, spec, findings.errors);
+  const std::string& resume = spec.checkpoint().resume();
+  const bool from_checkpoint = !resume.empty() && resume != "never" && resume != "auto";
+  if (!spec.model().has_init_from() || from_checkpoint) return findings;
+  const ModelConfigReading model = ReadModelConfig(spec.model());
+  if (!model.errors.empty()) return findings;
+  InitWeightsFindings weights =
+      CheckInitWeights(files, spec.model().init_from(), ParameterTable(model.config),
+                       spec.model().ignore_extra_tensors());
+  std::ranges::move(weights.errors, std::back_inserter(findings.errors));
+  std::ranges::move(weights.warnings, std::back_inserter(findings.warnings));
+  return findings;
+}
+
+}  // namespace troupe

@@ -1,0 +1,125 @@
+#include "coordinator/job/job_warnings.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "actors/plan/batch_arithmetic.h"
+#include "runtime/format/token_file.h"
+
+namespace troupe {
+namespace {
+
+class Oddities {
+ public:
+  Oddities(const proto::JobSpec& spec, const Provenance& provenance)
+      : spec_(spec), provenance_(provenance) {}
+
+  std::vector<std::string> Run() {
+    Periods();
+    Rates();
+    Data();
+    Pipeline();
+    return std::move(found_);
+  }
+
+ private:
+  template <typename... Args>
+  void Say(fmt::format_string<Args...> format, Args&&... args) {
+    found_.push_back(fmt::format(format, std::forward<Args>(args)...));
+  }
+  bool Written(std::string_view key) const {
+    const auto origin = provenance_.find(key);
+    return origin != provenance_.end() && !origin->second.place.where.empty();
+  }
+
+  // Steps of this run, and the key that says so.
+  std::pair<int, std::string_view> Steps() const {
+    const proto::Train& train = spec_.train();
+    if (train.stop_after() > 0) return {train.stop_after(), "train.stop_after"};
+    return {train.steps(), "train.steps"};
+  }
+
+  void Periods() {
+    const auto [steps, key] = Steps();
+    const auto longer = [&](std::string_view name, int value, std::string_view what) {
+      if (Written(name) && value > steps) {
+        Say("{} = {} is more than {} = {}: {}", name, value, key, steps, what);
+      }
+    };
+    longer("lr_scheduler.warmup_steps", spec_.lr_scheduler().warmup_steps(),
+           "the warm-up outlasts the run, which never reaches optimizer.lr");
+    longer("eval.every", spec_.eval().every(), "nothing is evaluated");
+    longer("checkpoint.every", spec_.checkpoint().every(),
+           "the only checkpoint is that of the end");
+    longer("log.every", spec_.log().every(), "few steps are shown");
+    if (Written("data.val_fraction") && spec_.data().val_fraction() > 0 &&
+        spec_.eval().every() == 0) {
+      Say("data.val_fraction = {} keeps data from training, and eval.every = 0 evaluates on none",
+          spec_.data().val_fraction());
+    }
+  }
+
+  void Rates() {
+    constexpr double kRateMax = 0.1;
+    const proto::Optimizer& optimizer = spec_.optimizer();
+    const proto::LrScheduler& scheduler = spec_.lr_scheduler();
+    if (optimizer.lr() > kRateMax) {
+      Say("optimizer.lr = {} is more than AdamW bears, as a rule: 1e-4 to 1e-2 are usual",
+          optimizer.lr());
+    }
+    if (optimizer.lr() * optimizer.weight_decay() >= 1) {
+      Say("optimizer.weight_decay = {} times optimizer.lr = {} takes away whole weights each step",
+          optimizer.weight_decay(), optimizer.lr());
+    }
+    if (optimizer.betas(0) > optimizer.betas(1)) {
+      Say("optimizer.betas = [{}, {}]: the first is usually the smaller one", optimizer.betas(0),
+          optimizer.betas(1));
+    }
+    if (scheduler.name() == "constant") {
+      for (const char* key : {"lr_scheduler.decay_steps", "lr_scheduler.min_lr"}) {
+        if (Written(key)) Say("{} has no effect: lr_scheduler.name = constant", key);
+      }
+    } else if (const auto [steps, key] = Steps();
+               scheduler.min_lr() == 0 && scheduler.decay_steps() < steps) {
+      Say("lr_scheduler.decay_steps = {} is less than {} = {}, and lr_scheduler.min_lr = 0: "
+          "nothing "
+          "is learnt after it",
+          scheduler.decay_steps(), key, steps);
+    }
+  }
+
+  void Data() {
+    const auto format = ParseTokenFormat(spec_.data().format());
+    const int vocab_size = spec_.model().vocab_size();
+    if (!format.ok() || !BytesAreTokens(*format, spec_.data().train())) return;
+    if (spec_.model().has_init_from() && vocab_size > 256) {
+      Say("data.train = {} gives bytes as tokens, but model.init_from has a vocabulary of {}: its "
+          "tokens mean something else",
+          spec_.data().train(), vocab_size);
+    }
+  }
+
+  void Pipeline() {
+    const auto batch = BatchOf(spec_.batch(), std::max(1, spec_.parallelism().dp()));
+    const int pp = spec_.parallelism().pp();
+    if (!batch.ok() || batch->num_microbatches >= pp) return;
+    Say("parallelism.pp = {} with {} microbatch{} a step: most ranks wait most of the time; raise "
+        "batch.global_batch_size, or lower batch.micro_batch_size",
+        pp, batch->num_microbatches, batch->num_microbatches == 1 ? "" : "es");
+  }
+
+  const proto::JobSpec& spec_;
+  const Provenance& provenance_;
+  std::vector<std::string> found_{};
+};
+
+}  // namespace
+
+std::vector<std::string> OddSettings(const proto::JobSpec& spec, const Provenance& provenance) {
+  return Oddities(spec, provenance).Run();
+}
+
+}  // namespace troupe

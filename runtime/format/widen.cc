@@ -1,0 +1,57 @@
+#include "runtime/format/widen.h"
+
+#include <bit>
+#include <cstring>
+
+namespace troupe {
+namespace {
+
+float BFloat16ToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+
+template <typename Convert>
+void WidenEach(std::span<const std::byte> bytes, float* out, Convert convert) {
+  for (size_t at = 0; at + 1 < bytes.size(); at += 2) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, bytes.data() + at, sizeof(bits));
+    *out++ = convert(bits);
+  }
+}
+
+}  // namespace
+
+float HalfToFloat(uint16_t bits) {
+  const uint32_t sign = uint32_t{bits & 0x8000u} << 16;
+  const uint32_t exponent = (bits >> 10) & 0x1fu;
+  const uint32_t fraction = bits & 0x3ffu;
+  if (exponent == 0) {  // zero or subnormal: fraction x 2^-24
+    const float value = static_cast<float>(fraction) * 0x1p-24f;
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
+  }
+  const uint32_t wide = exponent == 0x1f ? 0xffu : exponent + 127 - 15;
+  return std::bit_cast<float>(sign | wide << 23 | fraction << 13);
+}
+
+Status CheckWidens(const TensorSpec& spec, const std::string& place) {
+  if (spec.dtype == TensorDtype::kF32 || spec.dtype == TensorDtype::kBf16 ||
+      spec.dtype == TensorDtype::kF16) {
+    return {};
+  }
+  return MakeError(ErrorCode::kInvalidSpec, "{}: {} has dtype {}: save it as F32, BF16 or F16",
+                   place, spec.name, TensorDtypeName(spec.dtype));
+}
+
+void WidenToFloat32(const StoredTensor& stored, float* out) {
+  switch (stored.entry->spec.dtype) {
+    case TensorDtype::kF32:
+      if (!stored.bytes.empty()) std::memcpy(out, stored.bytes.data(), stored.bytes.size());
+      return;
+    case TensorDtype::kBf16:
+      return WidenEach(stored.bytes, out, BFloat16ToFloat);
+    case TensorDtype::kF16:
+      return WidenEach(stored.bytes, out, HalfToFloat);
+    default:
+      CHECK(false, "{} does not widen", stored.entry->spec.name);
+  }
+}
+
+}  // namespace troupe
