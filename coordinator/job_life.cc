@@ -109,17 +109,27 @@ void JobLife::StayQueued(const std::string& why) {
   SetState(proto::JOB_STATE_QUEUED);
 }
 
+AgentPort* JobLife::PortOf(HostId id) const {
+  const auto host = state_.hosts.find(id);
+  return host == state_.hosts.end() ? nullptr : host->second.port;
+}
+
+std::string JobLife::HostName(HostId id) const {
+  const auto host = state_.hosts.find(id);
+  return host == state_.hosts.end() ? "" : host->second.name;
+}
+
 void JobLife::Tell(int32_t rank, const proto::ToRank& order) {
   const RankState& to = ranks_[static_cast<size_t>(rank)];
-  const auto host = state_.hosts.find(to.place.host);
-  if (to.exited || host == state_.hosts.end() || host->second.port == nullptr) return;
+  AgentPort* port = PortOf(to.place.host);
+  if (to.exited || port == nullptr) return;
   proto::ToAgent command;
   auto* tell = command.mutable_tell();
   tell->set_job(id_);
   tell->set_epoch(epoch_);
   tell->set_rank(rank);
   *tell->mutable_message() = order;
-  host->second.port->Send(command);
+  port->Send(command);
 }
 
 void JobLife::TellAll(const proto::ToRank& order) {
@@ -133,7 +143,7 @@ void JobLife::Start(std::vector<Placement> places) {
   std::vector<std::string> hosts;
   for (size_t rank = 0; rank < places.size(); ++rank) {
     ranks_[rank].place = places[rank];
-    hosts.push_back(state_.hosts.at(places[rank].host).name);
+    hosts.push_back(HostName(places[rank].host));
   }
   if (recorder_) recorder_->Placed(hosts);
   summary_.clear_reason();
@@ -160,7 +170,7 @@ void JobLife::Spawn(const proto::JobSpec& spec) {
     start->set_run_directory(request_.run_directory());
     start->set_resume_from(reference_run_ ? request_.resume_from() : resume_from_);
     start->set_reference_run(reference_run_);
-    state_.hosts.at(ranks_[rank].place.host).port->Send(command);
+    if (AgentPort* port = PortOf(ranks_[rank].place.host)) port->Send(command);
   }
   const int hello_ms = MeasuresCosts(spec) ? kMeasuredHelloMs : kHelloMs;
   hello_timer_ = seams_.scheduler.After(hello_ms, [this, hello_ms] {
@@ -174,7 +184,9 @@ void JobLife::Spawn(const proto::JobSpec& spec) {
 }
 
 void JobLife::OnHello(int32_t rank, const proto::Hello& hello) {
-  ranks_[static_cast<size_t>(rank)].hello = hello;
+  auto& greeted = ranks_[static_cast<size_t>(rank)].hello;
+  if (killing_ || greeted) return;
+  greeted = hello;
   const auto said = [](const RankState& r) { return r.hello.has_value(); };
   if (!std::ranges::all_of(ranks_, said)) return;
   seams_.scheduler.Cancel(hello_timer_);
@@ -202,7 +214,7 @@ void JobLife::IntroducePeers() {
     auto* peer = peers->add_peers();
     peer->set_rank(static_cast<int32_t>(r));
     peer->set_address(ranks_[r].hello->transport_address());
-    peer->set_host(state_.hosts.at(ranks_[r].place.host).name);
+    peer->set_host(HostName(ranks_[r].place.host));
   }
   if (!reference_run_) decided_.WriteTo(*peers);
   TellAll(order);
@@ -220,8 +232,13 @@ void JobLife::OnReady(int32_t rank) {
 
 // ---- running ---------------------------------------------------------------------------------
 
+bool JobLife::Heeds(uint64_t epoch, int32_t rank) const {
+  return !ended() && epoch == epoch_ && rank >= 0 && rank < static_cast<int32_t>(ranks_.size()) &&
+         !ranks_[static_cast<size_t>(rank)].exited;
+}
+
 void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& message) {
-  if (epoch != epoch_ || rank < 0 || rank >= static_cast<int32_t>(ranks_.size())) return;  // J3
+  if (!Heeds(epoch, rank)) return;
   if (recorder_) recorder_->RankSaid(rank, reference_run_, message);
   if (cancelling_ && !killing_ && IsAdvance(message)) AwaitCleanStop();
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
@@ -267,7 +284,7 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
 }
 
 void JobLife::RankLogged(const proto::RankLog& log) {
-  if (log.epoch() == epoch_ && recorder_) {
+  if (Heeds(log.epoch(), log.rank()) && recorder_) {
     recorder_->RankLogged(log.rank(), reference_run_, log.lines());
   }
 }
@@ -280,7 +297,9 @@ void JobLife::AskWaits() {
 }
 
 void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
-  ranks_[static_cast<size_t>(rank)].finished = finished;
+  auto& last_word = ranks_[static_cast<size_t>(rank)].finished;
+  if (last_word) return;
+  last_word = finished;
   if (finished.error_code() != 0) {
     if (killing_) return;  // what a rank suffers from the others' end
 
@@ -310,12 +329,9 @@ void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
 }
 
 void JobLife::RankExited(const proto::RankExited& exited) {
-  if (exited.epoch() != epoch_ || exited.rank() < 0 ||
-      exited.rank() >= static_cast<int32_t>(ranks_.size())) {
-    return;
-  }
+  if (!Heeds(exited.epoch(), exited.rank())) return;
   RankState& rank = ranks_[static_cast<size_t>(exited.rank())];
-  if (std::exchange(rank.exited, true)) return;
+  rank.exited = true;
   const bool as_told = killing_ || (rank.finished && exited.signal() == 0);
   if (!as_told) Fail(ErrorCode::kPeerDown, HowItEnded(exited));
   if (AllExited()) PhaseOver();
@@ -356,8 +372,8 @@ void JobLife::HostLost(HostId host, const std::string& why) {
 
 std::string JobLife::RankInWords(int32_t rank) const {
   const RankState& r = ranks_[static_cast<size_t>(rank)];
-  const auto host = state_.hosts.find(r.place.host);
-  const std::string where = host == state_.hosts.end() ? "" : "host " + host->second.name;
+  const std::string host = HostName(r.place.host);
+  const std::string where = host.empty() ? "" : "host " + host;
   const std::string pid = r.hello ? fmt::format(", pid {}", r.hello->pid()) : "";
   return fmt::format("{}rank {} ({}{})", reference_run_ ? "reference run's " : "", rank, where,
                      pid);
@@ -386,12 +402,12 @@ void JobLife::KillRanks() {
     if (!rank.exited) hosts.insert(rank.place.host);
   }
   for (const HostId id : hosts) {
-    const auto host = state_.hosts.find(id);
-    if (host == state_.hosts.end() || host->second.port == nullptr) continue;
+    AgentPort* port = PortOf(id);
+    if (port == nullptr) continue;
     proto::ToAgent command;
     command.mutable_kill()->set_job(id_);
     command.mutable_kill()->set_epoch(epoch_);
-    host->second.port->Send(command);
+    port->Send(command);
   }
 }
 
@@ -460,7 +476,7 @@ void JobLife::PhaseOver() {
 // The same ranks start anew with other layers each, from the checkpoint that they just wrote.
 void JobLife::MoveLayers(const proto::Finished& finished) {
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
-    if (state_.hosts.contains(ranks_[rank].place.host)) continue;
+    if (PortOf(ranks_[rank].place.host) != nullptr) continue;
     return End(
         proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kPeerDown),
         fmt::format("the host of rank {} was lost while layers moved: go on with --resume", rank));
@@ -478,7 +494,7 @@ void JobLife::CheckAgainstSingleWorker() {
     const auto host = state_.hosts.find(ranks_[rank].place.host);
     if (host != state_.hosts.end()) host->second.used_slots.erase(ranks_[rank].place.slot);
   }
-  if (!state_.hosts.contains(place.host)) {
+  if (PortOf(place.host) == nullptr) {
     return End(proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kPeerDown),
                "the host of rank 0 was lost before the run on one worker");
   }

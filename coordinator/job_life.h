@@ -11,7 +11,9 @@
 //       its peer is gone waits kCauseWaitMs for the peer's own end to be known.
 //   J2. A job ends once; its slots are free when its last rank has exited or its host is gone. Its
 //       result is told when everything is recorded, or when that takes longer than kRecordMs.
-//   J3. Messages of another epoch change nothing.
+//   J3. Messages of another epoch, of a rank that has exited and of a job that has ended change
+//       nothing; what a rank says once (Hello, Finished) counts once. Hosts may be gone at any
+//       time.
 #pragma once
 
 #include <cstdint>
@@ -90,6 +92,10 @@ class JobLife {
     proto::Progress progress{};
   };
 
+  // J3: a word of this epoch's rank, which has not exited, about a job that lives.
+  bool Heeds(uint64_t epoch, int32_t rank) const;
+  AgentPort* PortOf(HostId host) const;     // null: the host is gone
+  std::string HostName(HostId host) const;  // empty: likewise
   void Spawn(const proto::JobSpec& spec);
   void Tell(int32_t rank, const proto::ToRank& order);
   void TellAll(const proto::ToRank& order);

@@ -175,6 +175,41 @@ TEST_F(JobLifeTest, ALostHostTakesItsRanksAndTheRestIsKilled) {
             "rank 1 (host b, pid 4712) was lost with its host: its agent's connection ended");
 }
 
+TEST_F(JobLifeTest, AHelloAfterAnotherRanksHostWasLostChangesNothing) {
+  const HostId a = h.Join("a", 1);
+  const HostId b = h.Join("b", 1);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Hello(job, 1);
+  HostGone(h.state, b, "its connection ended");
+  h.Hello(job, 0);
+  h.Ready(job, 0);
+  EXPECT_EQ(h.Orders(a, proto::ToRank::kPeers), 0) << "it failed already";
+  h.Exits(job, 0, 0, SIGKILL);
+  EXPECT_EQ(job.summary().exit_code(), 5);
+  EXPECT_THAT(job.summary().reason(),
+              HasSubstr("rank 1 (host b, pid 4712) was lost with its host"));
+}
+
+TEST_F(JobLifeTest, WhatIsSaidOnceCountsOnce) {
+  const HostId host = h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  for (int i = 0; i < 2; ++i) h.Begins(job, 2);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kPeers), 2);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kBegin), 1);
+  for (int i = 0; i < 2; ++i) h.Finishes(job, 0);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kShutDown), 2);
+  h.Exits(job, 0, 0);
+  h.Finishes(job, 1);
+  for (int i = 0; i < 2; ++i) h.Exits(job, 1, 0);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_SUCCEEDED);
+  // After the end nothing moves, not even the summary.
+  h.Step(job, 99, 1.0);
+  h.FinishesWith(job, 0, ErrorCode::kFailed, "late");
+  HostGone(h.state, host, "its connection ended");
+  EXPECT_EQ(job.state(), proto::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(job.summary().step(), 0);
+}
+
 TEST_F(JobLifeTest, RanksOfDifferentBuildsDoNotTrain) {
   const HostId host = h.Join("a", 2);
   JobLife& job = h.Submitted(SmallJob(2));
