@@ -82,6 +82,7 @@ class Transport {
 
   // What peers need to reach this rank; travels over the control plane.
   virtual std::string LocalAddress() const = 0;
+  // A peer that has gone by now is told of as any lost one.
   virtual Status Connect(Rank peer, std::string_view address) = 0;
 
   // Receiver side of a data channel: `num_slots` slots of `slot_bytes` for bulk from `from`.

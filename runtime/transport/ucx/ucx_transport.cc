@@ -31,7 +31,7 @@ Result<std::unique_ptr<Transport>> UcxTransport::Create(const UcxTransportOption
 }
 
 Status UcxLink::Open() {
-  ASSIGN_OR_RETURN(worker_, UcxWorker::Create());
+  ASSIGN_OR_RETURN(worker_, UcxWorker::Create(options_.warn));
   RETURN_IF_ERROR(wakeup_.Open(worker_.event_fd(), std::max(options_.heartbeat_ms, 1)));
   std::random_device random;
   nonce_ = uint64_t{random()} << 32 | random();
@@ -82,6 +82,11 @@ Status UcxLink::Connect(Rank to, std::string_view address) {
                      options_.self, to);
   }
   auto endpoint = worker_.Connect(parsed->worker, &UcxLink::OnEndpointError, &peer);
+  if (!endpoint.ok() && endpoint.error().code == ErrorCode::kPeerDown) {
+    peer.state = PeerState::kUp;
+    BeginLoss(peer, std::move(endpoint).error().message);  // told from Progress, as any loss
+    return {};
+  }
   if (!endpoint.ok()) {
     return Context(fmt::format("rank {} cannot reach rank {}", options_.self, to),
                    std::move(endpoint).error());
