@@ -14,6 +14,7 @@
 #include "coordinator/ops/attend.h"
 #include "coordinator/report/background_recorder.h"
 #include "coordinator/report/run_directory.h"
+#include "runtime/base/awake_clock.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
@@ -59,7 +60,8 @@ void CheckSilence(State& state, Seams seams) {
 }  // namespace
 
 int RunCoordinator(const CoordinatorCommand& command) {
-  Scheduler scheduler({.spin_us = 0, .trace_handlers = false});
+  AwakeClock clock(SystemClock());
+  Scheduler scheduler({.clock = &clock, .spin_us = 0, .trace_handlers = false});
   StopSignals stop(scheduler);
   FileSystem& files = SystemFiles();
   if (const Status made = files.CreateDirectories(command.state_directory); !made.ok()) {
@@ -71,7 +73,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
   state.options.state_directory = command.state_directory;
   const NewRecorder recorder = [&](const std::string& path) {
     return std::make_unique<BackgroundRecorder>(
-        scheduler, std::make_unique<RunDirectory>(files, scheduler.clock(), path));
+        scheduler, std::make_unique<RunDirectory>(files, SystemClock(), path));
   };
   auto server = ControlServer::Start(state, seams, recorder, command.listen);
   if (!server.ok()) {
@@ -91,7 +93,8 @@ int RunCoordinator(const CoordinatorCommand& command) {
 }
 
 int RunWorker(const WorkerCommand& command) {
-  Scheduler scheduler({.spin_us = 0, .trace_handlers = false});
+  AwakeClock clock(SystemClock());
+  Scheduler scheduler({.clock = &clock, .spin_us = 0, .trace_handlers = false});
   StopSignals stop(scheduler);
   const char* given = std::getenv("TROUPE_RANK");
   std::error_code ignored;
