@@ -52,11 +52,18 @@ JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest re
 }
 
 JobLife::~JobLife() {
+  CancelTimers();
   seams_.scheduler.Cancel(suspicion_timer_);
-  seams_.scheduler.Cancel(drain_timer_);
-  seams_.scheduler.Cancel(hello_timer_);
-  seams_.scheduler.Cancel(cancel_timer_);
   seams_.scheduler.Cancel(record_timer_);
+}
+
+// Those of a phase: the main run, its restarts, the run on one worker.
+void JobLife::CancelTimers() {
+  for (TimerId timer : {drain_timer_, hello_timer_, cancel_timer_, kill_timer_}) {
+    seams_.scheduler.Cancel(timer);
+  }
+  kill_timer_ = {};
+  ForgetSilence();
 }
 
 bool JobLife::ended() const {
@@ -304,10 +311,12 @@ void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
     if (killing_) return;  // what a rank suffers from the others' end
 
     const auto code = static_cast<ErrorCode>(finished.error_code() - 1);
-    const std::string sentence = fmt::format("{}: {}", RankInWords(rank), finished.error());
     // A rank that lost its peer is a consequence: wait for the cause.
-    code == ErrorCode::kPeerDown ? FailSoon(code, sentence) : Fail(code, sentence);
-    return;
+    if (code == ErrorCode::kPeerDown || code == ErrorCode::kUnavailable ||
+        finished.has_lost_peer()) {
+      return SuspectPeer(rank, finished);
+    }
+    return Fail(code, fmt::format("{}: {}", RankInWords(rank), finished.error()));
   }
   if (killing_) return;
   const auto said = [](const RankState& r) { return r.finished.has_value(); };
@@ -329,20 +338,17 @@ void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
 }
 
 void JobLife::RankExited(const proto::RankExited& exited) {
+  if (ended()) return FreeSlotOf(exited);
   if (!Heeds(exited.epoch(), exited.rank())) return;
   RankState& rank = ranks_[static_cast<size_t>(exited.rank())];
   rank.exited = true;
+  seams_.scheduler.Cancel(rank.silence_timer);
   const bool as_told = killing_ || (rank.finished && exited.signal() == 0);
   if (!as_told) Fail(ErrorCode::kPeerDown, HowItEnded(exited));
   if (AllExited()) PhaseOver();
 }
 
 std::string JobLife::HowItEnded(const proto::RankExited& exited) const {
-  const RankState& rank = ranks_[static_cast<size_t>(exited.rank())];
-  const std::string doing =
-      rank.progress.action().empty()
-          ? (rank.ready ? "before the first step" : "while starting")
-          : fmt::format("at step {} during {}", rank.progress.step(), rank.progress.action());
   std::string how = fmt::format("exited with {}", exited.exit_code());
   if (exited.signal() != 0) how = fmt::format("was killed by {}", SignalName(exited.signal()));
   std::string why;
@@ -353,7 +359,7 @@ std::string JobLife::HowItEnded(const proto::RankExited& exited) const {
     how = "was killed by its host agent";
     why = fmt::format(": {}", exited.cause());
   }
-  return fmt::format("{} {} {}{}", RankInWords(exited.rank()), how, doing, why);
+  return fmt::format("{} {} {}{}", RankInWords(exited.rank()), how, WhatItDid(exited.rank()), why);
 }
 
 void JobLife::HostLost(HostId host, const std::string& why) {
@@ -381,14 +387,6 @@ std::string JobLife::RankInWords(int32_t rank) const {
 
 // ---- ending ----------------------------------------------------------------------------------
 
-void JobLife::FailSoon(ErrorCode code, std::string sentence) {
-  if (failure_ || suspicion_) return;
-  suspicion_ = Error{code, std::move(sentence)};
-  suspicion_timer_ = seams_.scheduler.After(kCauseWaitMs, [this] {
-    if (suspicion_ && !failure_) Fail(suspicion_->code, suspicion_->message);
-  });
-}
-
 void JobLife::Fail(ErrorCode code, std::string sentence) {
   if (failure_ || ended()) return;  // J1
   failure_ = Error{code, std::move(sentence)};
@@ -397,6 +395,10 @@ void JobLife::Fail(ErrorCode code, std::string sentence) {
 
 void JobLife::KillRanks() {
   killing_ = true;
+  ForgetSilence();
+  if (kill_timer_.generation == 0) {
+    kill_timer_ = seams_.scheduler.After(kKillMs, [this] { GiveUpKilling(); });
+  }
   std::set<HostId> hosts;
   for (const RankState& rank : ranks_) {
     if (!rank.exited) hosts.insert(rank.place.host);
@@ -438,14 +440,27 @@ void JobLife::AwaitCleanStop() {
 void JobLife::FreeSlots() {
   for (const RankState& rank : ranks_) {
     const auto host = state_.hosts.find(rank.place.host);
-    if (host != state_.hosts.end()) host->second.used_slots.erase(rank.place.slot);
+    if (rank.exited && host != state_.hosts.end()) {
+      host->second.used_slots.erase(rank.place.slot);
+    }
   }
 }
 
+// J2: a rank that outlived its job has gone at last.
+void JobLife::FreeSlotOf(const proto::RankExited& exited) {
+  if (exited.epoch() != epoch_ || exited.rank() < 0 ||
+      exited.rank() >= static_cast<int32_t>(ranks_.size())) {
+    return;
+  }
+  RankState& rank = ranks_[static_cast<size_t>(exited.rank())];
+  if (std::exchange(rank.exited, true)) return;
+  const auto host = state_.hosts.find(rank.place.host);
+  if (host != state_.hosts.end()) host->second.used_slots.erase(rank.place.slot);
+  seams_.scheduler.Post([&state = state_] { StartWhatFits(state); });
+}
+
 void JobLife::PhaseOver() {
-  seams_.scheduler.Cancel(drain_timer_);
-  seams_.scheduler.Cancel(hello_timer_);
-  seams_.scheduler.Cancel(cancel_timer_);
+  CancelTimers();
   if (!failure_ && !killing_) failure_ = suspicion_;  // no other cause can come any more
   const bool moves = ranks_[0].finished && ranks_[0].finished->stage_layers_size() > 0;
   if (moves && !failure_ && !cancelling_) return MoveLayers(proto::Finished(*ranks_[0].finished));

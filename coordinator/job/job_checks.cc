@@ -119,6 +119,10 @@ class Checker {
     if (resources.threads_per_worker() < 1 || resources.threads_per_worker() > 1024) {
       Refuse("resources.threads_per_worker = {}: use 1 to 1024", resources.threads_per_worker());
     }
+    if (resources.peer_silence_seconds() < 3 || resources.peer_silence_seconds() > 86'400) {
+      Refuse("resources.peer_silence_seconds = {}: use 3 to 86400",
+             resources.peer_silence_seconds());
+    }
   }
 
   void Output() {
