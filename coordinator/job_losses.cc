@@ -90,7 +90,9 @@ void JobLife::SuspectPeer(int32_t rank, const proto::Finished& finished) {
   if (named) {
     sentence = fmt::format("{} was lost {}, says {}", RankInWords(lost), WhatItDid(lost), sentence);
   }
-  suspicion_ = Error{ErrorCode::kPeerDown, std::move(sentence)};
+  const auto code = static_cast<ErrorCode>(finished.error_code() - 1);
+  suspicion_ =
+      Error{code == ErrorCode::kUnavailable ? ErrorCode::kPeerDown : code, std::move(sentence)};
   suspicion_timer_ = seams_.scheduler.After(kCauseWaitMs, [this, lost, named] {
     if (!suspicion_ || failure_) return;
     const int64_t silent_ms = named ? ranks_[static_cast<size_t>(lost)].silent_ms : 0;

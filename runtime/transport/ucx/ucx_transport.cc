@@ -82,14 +82,11 @@ Status UcxLink::Connect(Rank to, std::string_view address) {
                      options_.self, to);
   }
   auto endpoint = worker_.Connect(parsed->worker, &UcxLink::OnEndpointError, &peer);
-  if (!endpoint.ok() && endpoint.error().code == ErrorCode::kPeerDown) {
+  if (!endpoint.ok()) {  // told from Progress, as any loss
     peer.state = PeerState::kUp;
-    BeginLoss(peer, std::move(endpoint).error().message);  // told from Progress, as any loss
+    peer.code_lost = endpoint.error().code;
+    BeginLoss(peer, std::move(endpoint).error().message);
     return {};
-  }
-  if (!endpoint.ok()) {
-    return Context(fmt::format("rank {} cannot reach rank {}", options_.self, to),
-                   std::move(endpoint).error());
   }
   peer.endpoint = *endpoint;
   peer.nonce = parsed->nonce;
@@ -268,8 +265,8 @@ bool UcxLink::FinishLoss(UcxPeer& peer) {
   RunFinished();
   peer.state = PeerState::kDown;
   if (handlers_.on_peer_down) {
-    handlers_.on_peer_down(peer.rank, MakeError(ErrorCode::kPeerDown, "rank {} was lost: {}",
-                                                peer.rank, peer.why_lost));
+    handlers_.on_peer_down(
+        peer.rank, MakeError(peer.code_lost, "rank {} was lost: {}", peer.rank, peer.why_lost));
   }
   return true;
 }

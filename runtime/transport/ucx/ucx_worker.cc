@@ -195,15 +195,14 @@ Result<ucp_ep_h> UcxWorker::Connect(const std::string& worker_address,
   const ucs_status_t status =
       NewEndpoint(worker_, worker_address.data(), on_error, argument, &endpoint);
   if (status == UCS_OK) return endpoint;
-  if (status != UCS_ERR_UNREACHABLE) {
+  const std::string limits = LimitsInWords();
+  if (status != UCS_ERR_UNREACHABLE || limits.empty()) {
     return MakeError(ErrorCode::kPeerDown, "connecting failed: {}", ucs_status_string(status));
   }
-  const std::string limits = LimitsInWords();
-  return MakeError(ErrorCode::kInvalidSpec, "UCX has no transport between them{}",
-                   limits.empty() ? ""
-                                  : fmt::format(" with {} in the environment: unset it, or "
-                                                "name what both hosts have",
-                                                limits));
+  return MakeError(ErrorCode::kInvalidSpec,
+                   "UCX has no transport between them with {} in the environment: unset it, or "
+                   "name what both hosts have",
+                   limits);
 }
 
 std::string MessageDevice(ucp_ep_h endpoint) {

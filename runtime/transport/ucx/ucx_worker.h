@@ -16,7 +16,8 @@ class UcxWorker {
  public:
   // A UCX_… variable of the environment wins over the setting of the same name here, unless it
   // leaves no way to any other process of this host: such a one is ignored, with a warning.
-  static Result<UcxWorker> Create(const std::function<void(const std::string&)>& warn);
+  static Result<UcxWorker> Create(const std::function<void(const std::string&)>& warn =
+                                      [](const std::string&) {});
 
   UcxWorker() = default;
   UcxWorker(UcxWorker&& other) noexcept { *this = std::move(other); }
@@ -24,8 +25,8 @@ class UcxWorker {
   ~UcxWorker() { Destroy(); }
 
   Status Handle(unsigned id, ucp_am_recv_callback_t callback, void* argument);
-  // kInvalidSpec where UCX has no transport to that address; kPeerDown where it fails otherwise:
-  // the likely cause is the peer's end.
+  // kPeerDown, since the peer's end is the likely cause; kInvalidSpec where it may be the settings
+  // of the environment.
   Result<ucp_ep_h> Connect(const std::string& worker_address, ucp_err_handler_cb_t on_error,
                            void* argument);
 
