@@ -46,6 +46,9 @@ namespace {
 
 constexpr int kProgressMs = 20;
 constexpr int kReportMs = 200;
+constexpr int kAliveMs = 1000;
+constexpr int kLossMs = 1000;             // until the transport says who was lost, at most
+constexpr int kSilenceMarginMs = 10'000;  // the agent judges a peer's silence before we do
 constexpr int kLastWordsMs = 2000;
 constexpr int kCloseMs = 500;
 constexpr int kDiskWaitMs = 60'000;  // who waits longer for files is told of
@@ -57,7 +60,11 @@ class RankProgram {
         link_(scheduler, control_fd,
               {.on_frame = [this](std::string_view frame) { return OnFrame(frame); },
                .on_closed = [this](const Error&) { scheduler_.Stop(); }}) {  // R1
-    scheduler_.SetOnDown([this](const Down& down) { Fail(down.error); });
+    scheduler_.SetOnDown([this](const Down& down) {
+      if (down.error.code != ErrorCode::kPeerDown) return Fail(down.error);
+      // It sent to a peer that is being lost: which one, the transport says soon.
+      scheduler_.After(kLossMs, [this, error = down.error] { Fail(error); });
+    });
     scheduler_.waits().SetOnDeadline(
         [this](const WaitRecord&, const std::string& sentence) { Happened("warning", sentence); });
   }
@@ -115,7 +122,7 @@ class RankProgram {
     if (start_.world_size() == 1) {
       transport_ = network_.NewTransport(self_);
     } else {
-      ASSIGN_OR_RETURN(transport_, UcxTransport::Create({.self = self_}, ledger_));
+      ASSIGN_OR_RETURN(transport_, UcxTransport::Create(TransportOptions(), ledger_));
     }
     proto::FromRank news;
     auto* hello = news.mutable_hello();
@@ -130,7 +137,18 @@ class RankProgram {
       *hello->mutable_costs() = ToProto(costs);
     }
     Say(news);
+    SayAlive();
     return {};
+  }
+
+  UcxTransportOptions TransportOptions() {
+    UcxTransportOptions options{.self = self_};
+    options.silence_ms = start_.spec().resources().peer_silence_seconds() * 1000 + kSilenceMarginMs;
+    options.warn = [this](const std::string& text) {
+      Talk("{}\n", text);
+      if (self_.value == 0) Happened("warning", text);  // all would say the same
+    };
+    return options;
   }
 
   Status OnPeers(const proto::Peers& peers) {
@@ -253,7 +271,8 @@ class RankProgram {
     RankRouter::Options options{
         .self = self_, .job = JobId(start_.job()), .epoch = Epoch(start_.epoch())};
     options.on_peer_down = [this](Rank peer, const Error& cause) {
-      Fail(MakeError(ErrorCode::kPeerDown, "rank {} is gone: {}", peer, cause.message));
+      lost_peer_ = peer;
+      Fail(cause);
     };
     options.on_credit = [this](Rank peer, uint16_t channel) {
       if (executor_.alive()) (void)executor_.Send(CreditReturned{peer, channel});
@@ -391,6 +410,12 @@ class RankProgram {
   }
 
   // ---- news ----
+  void SayAlive() {
+    proto::FromRank news;
+    news.mutable_alive();
+    link_.SendTelemetry(news.SerializeAsString());
+    scheduler_.After(kAliveMs, [this] { SayAlive(); });
+  }
   void Say(const proto::FromRank& news) { link_.Send(news.SerializeAsString()); }
   void Happened(const std::string& level, const std::string& text) {
     proto::FromRank news;
@@ -446,6 +471,7 @@ class RankProgram {
     finished->set_error_code(static_cast<int>(error.code) + 1);
     finished->set_error(error.message);
     finished->set_last_step(last_step_);
+    if (lost_peer_) finished->set_lost_peer(lost_peer_->value);
     Say(news);
   }
 
@@ -469,6 +495,7 @@ class RankProgram {
   std::vector<StageActor::SelfRef> stages_{};
   ExecutorActor::SelfRef executor_{};
   ScheduleActor::SelfRef schedule_{};
+  std::optional<Rank> lost_peer_{};  // why this rank fails
   RankActivity activity_{};
   bool progress_armed_ = false;
   int64_t committed_step_ = 0;  // resumed from

@@ -59,11 +59,18 @@ JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest re
 JobLife::~JobLife() {
   AnswerWaits();
   seams_.scheduler.Cancel(waits_timer_);
+  CancelTimers();
   seams_.scheduler.Cancel(suspicion_timer_);
-  seams_.scheduler.Cancel(drain_timer_);
-  seams_.scheduler.Cancel(hello_timer_);
-  seams_.scheduler.Cancel(cancel_timer_);
   seams_.scheduler.Cancel(record_timer_);
+}
+
+// Those of a phase: the main run, its restarts, the run on one worker.
+void JobLife::CancelTimers() {
+  for (TimerId timer : {drain_timer_, hello_timer_, cancel_timer_, kill_timer_}) {
+    seams_.scheduler.Cancel(timer);
+  }
+  kill_timer_ = {};
+  ForgetSilence();
 }
 
 bool JobLife::AllExited() const {
@@ -82,16 +89,7 @@ void JobLife::SetState(proto::JobState state) {
   Emit(std::move(event));
 }
 
-void JobLife::Warn(const std::string& sentence) {
-  proto::FromRank message;
-  message.mutable_happening()->set_level("warning");
-  message.mutable_happening()->set_text(sentence);
-  if (recorder_) recorder_->RankSaid(0, reference_run_, message);
-  proto::JobEvent event;
-  event.mutable_rank()->set_reference_run(reference_run_);
-  *event.mutable_rank()->mutable_message() = std::move(message);
-  Emit(std::move(event));
-}
+void JobLife::Warn(const std::string& sentence) { Happened(0, sentence); }
 
 FollowerId JobLife::Follow(FollowerPort* port) { return history_.Follow(port, summary_); }
 void JobLife::Unfollow(FollowerId follower) { history_.Unfollow(follower); }
@@ -106,17 +104,27 @@ void JobLife::StayQueued(const std::string& why) {
   SetState(proto::JOB_STATE_QUEUED);
 }
 
+AgentPort* JobLife::PortOf(HostId id) const {
+  const auto host = state_.hosts.find(id);
+  return host == state_.hosts.end() ? nullptr : host->second.port;
+}
+
+std::string JobLife::HostName(HostId id) const {
+  const auto host = state_.hosts.find(id);
+  return host == state_.hosts.end() ? "" : host->second.name;
+}
+
 void JobLife::Tell(int32_t rank, const proto::ToRank& order) {
   const RankState& to = ranks_[static_cast<size_t>(rank)];
-  const auto host = state_.hosts.find(to.place.host);
-  if (to.exited || host == state_.hosts.end() || host->second.port == nullptr) return;
+  AgentPort* port = PortOf(to.place.host);
+  if (to.exited || port == nullptr) return;
   proto::ToAgent command;
   auto* tell = command.mutable_tell();
   tell->set_job(id_);
   tell->set_epoch(epoch_);
   tell->set_rank(rank);
   *tell->mutable_message() = order;
-  host->second.port->Send(command);
+  port->Send(command);
 }
 
 void JobLife::TellAll(const proto::ToRank& order) {
@@ -130,7 +138,7 @@ void JobLife::Start(std::vector<Placement> places) {
   std::vector<std::string> hosts;
   for (size_t rank = 0; rank < places.size(); ++rank) {
     ranks_[rank].place = places[rank];
-    hosts.push_back(state_.hosts.at(places[rank].host).name);
+    hosts.push_back(HostName(places[rank].host));
   }
   summary_.clear_reason();
   SetState(proto::JOB_STATE_STARTING);
@@ -169,10 +177,7 @@ void JobLife::Spawn(const proto::JobSpec& spec) {
     start->set_resume_from(reference_run_ ? request_.resume_from() : resume_from_);
     start->set_reference_run(reference_run_);
     start->set_owner(fmt::format("{:x}-{}-{}", state_.term, id_, epoch_));
-    const auto host = state_.hosts.find(ranks_[rank].place.host);
-    if (host != state_.hosts.end() && host->second.port != nullptr) {
-      host->second.port->Send(command);
-    }
+    if (AgentPort* port = PortOf(ranks_[rank].place.host)) port->Send(command);
   }
   const int hello_ms = MeasuresCosts(spec) ? kMeasuredHelloMs : kHelloMs;
   hello_timer_ = seams_.scheduler.After(hello_ms, [this, hello_ms] {
@@ -186,8 +191,9 @@ void JobLife::Spawn(const proto::JobSpec& spec) {
 }
 
 void JobLife::OnHello(int32_t rank, const proto::Hello& hello) {
-  if (killing_ || ranks_[static_cast<size_t>(rank)].hello) return;
-  ranks_[static_cast<size_t>(rank)].hello = hello;
+  auto& greeted = ranks_[static_cast<size_t>(rank)].hello;
+  if (killing_ || greeted) return;
+  greeted = hello;
   const auto said = [](const RankState& r) { return r.hello.has_value(); };
   if (!std::ranges::all_of(ranks_, said)) return;
   seams_.scheduler.Cancel(hello_timer_);
@@ -235,9 +241,7 @@ void JobLife::IntroducePeers() {
     auto* peer = peers->add_peers();
     peer->set_rank(static_cast<int32_t>(r));
     peer->set_address(ranks_[r].hello->transport_address());
-    const auto host = state_.hosts.find(ranks_[r].place.host);
-    if (host == state_.hosts.end()) return;  // lost: the job is ending because of it
-    peer->set_host(host->second.name);
+    peer->set_host(HostName(ranks_[r].place.host));
   }
   if (!reference_run_) decided_.WriteTo(*peers);
   TellAll(order);
@@ -256,11 +260,13 @@ void JobLife::OnReady(int32_t rank) {
 
 // ---- running ---------------------------------------------------------------------------------
 
+bool JobLife::Heeds(uint64_t epoch, int32_t rank) const {
+  return !ended() && epoch == epoch_ && rank >= 0 && rank < static_cast<int32_t>(ranks_.size()) &&
+         !ranks_[static_cast<size_t>(rank)].exited;
+}
+
 void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& message) {
-  if (ended_ || epoch != epoch_ || rank < 0 || rank >= static_cast<int32_t>(ranks_.size())) {
-    return;  // J3
-  }
-  if (ranks_[static_cast<size_t>(rank)].exited) return;
+  if (!Heeds(epoch, rank)) return;
   if (recorder_) recorder_->RankSaid(rank, reference_run_, message);
   if (cancelling_ && !killing_ && IsAdvance(message)) AwaitCleanStop();
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
@@ -314,7 +320,7 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
 }
 
 void JobLife::RankLogged(const proto::RankLog& log) {
-  if (log.epoch() == epoch_ && log.rank() >= 0 && log.rank() < num_workers() && recorder_) {
+  if (Heeds(log.epoch(), log.rank()) && recorder_) {
     recorder_->RankLogged(log.rank(), reference_run_, log.lines());
   }
 }
@@ -359,16 +365,19 @@ void JobLife::AnswerWaits() {
 }
 
 void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
-  if (ranks_[static_cast<size_t>(rank)].finished) return;  // a rank's last word is its first of it
-  ranks_[static_cast<size_t>(rank)].finished = finished;
+  auto& last_word = ranks_[static_cast<size_t>(rank)].finished;
+  if (last_word) return;
+  last_word = finished;
   if (finished.error_code() != 0) {
     if (killing_) return;  // what a rank suffers from the others' end
 
     const auto code = static_cast<ErrorCode>(finished.error_code() - 1);
-    const std::string sentence = fmt::format("{}: {}", RankInWords(rank), finished.error());
     // A rank that lost its peer is a consequence: wait for the cause.
-    code == ErrorCode::kPeerDown ? FailSoon(code, sentence) : Fail(code, sentence);
-    return;
+    if (code == ErrorCode::kPeerDown || code == ErrorCode::kUnavailable ||
+        finished.has_lost_peer()) {
+      return SuspectPeer(rank, finished);
+    }
+    return Fail(code, fmt::format("{}: {}", RankInWords(rank), finished.error()));
   }
   if (killing_) return;
   const auto said = [](const RankState& r) { return r.finished.has_value(); };
@@ -393,23 +402,17 @@ void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
 }
 
 void JobLife::RankExited(const proto::RankExited& exited) {
-  if (ended_ || exited.epoch() != epoch_ || exited.rank() < 0 ||
-      exited.rank() >= static_cast<int32_t>(ranks_.size())) {
-    return;
-  }
+  if (ended()) return FreeSlotOf(exited);
+  if (!Heeds(exited.epoch(), exited.rank())) return;
   RankState& rank = ranks_[static_cast<size_t>(exited.rank())];
-  if (std::exchange(rank.exited, true)) return;
+  rank.exited = true;
+  seams_.scheduler.Cancel(rank.silence_timer);
   const bool as_told = killing_ || (rank.finished && exited.signal() == 0);
   if (!as_told) Fail(ErrorCode::kPeerDown, HowItEnded(exited));
   if (AllExited()) PhaseOver();
 }
 
 std::string JobLife::HowItEnded(const proto::RankExited& exited) const {
-  const RankState& rank = ranks_[static_cast<size_t>(exited.rank())];
-  const std::string doing =
-      rank.progress.action().empty()
-          ? (rank.ready ? "before the first step" : "while starting")
-          : fmt::format("at step {} during {}", rank.progress.step(), rank.progress.action());
   std::string how = fmt::format("exited with {}", exited.exit_code());
   if (exited.signal() != 0) how = fmt::format("was killed by {}", SignalName(exited.signal()));
   std::string why;
@@ -420,7 +423,7 @@ std::string JobLife::HowItEnded(const proto::RankExited& exited) const {
     how = "was killed by its host agent";
     why = fmt::format(": {}", exited.cause());
   }
-  return fmt::format("{} {} {}{}", RankInWords(exited.rank()), how, doing, why);
+  return fmt::format("{} {} {}{}", RankInWords(exited.rank()), how, WhatItDid(exited.rank()), why);
 }
 
 void JobLife::HostLost(HostId host, const std::string& why) {
@@ -439,22 +442,14 @@ void JobLife::HostLost(HostId host, const std::string& why) {
 
 std::string JobLife::RankInWords(int32_t rank) const {
   const RankState& r = ranks_[static_cast<size_t>(rank)];
-  const auto host = state_.hosts.find(r.place.host);
-  const std::string where = host == state_.hosts.end() ? "" : "host " + host->second.name;
+  const std::string host = HostName(r.place.host);
+  const std::string where = host.empty() ? "" : "host " + host;
   const std::string pid = r.hello ? fmt::format(", pid {}", r.hello->pid()) : "";
   return fmt::format("{}rank {} ({}{})", reference_run_ ? "reference run's " : "", rank, where,
                      pid);
 }
 
 // ---- ending ----------------------------------------------------------------------------------
-
-void JobLife::FailSoon(ErrorCode code, std::string sentence) {
-  if (failure_ || suspicion_) return;
-  suspicion_ = Error{code, std::move(sentence)};
-  suspicion_timer_ = seams_.scheduler.After(kCauseWaitMs, [this] {
-    if (suspicion_ && !failure_) Fail(suspicion_->code, suspicion_->message);
-  });
-}
 
 void JobLife::Fail(ErrorCode code, std::string sentence) {
   if (failure_ || ended_) return;  // J1
@@ -464,17 +459,21 @@ void JobLife::Fail(ErrorCode code, std::string sentence) {
 
 void JobLife::KillRanks() {
   killing_ = true;
+  ForgetSilence();
+  if (kill_timer_.generation == 0) {
+    kill_timer_ = seams_.scheduler.After(kKillMs, [this] { GiveUpKilling(); });
+  }
   std::set<HostId> hosts;
   for (const RankState& rank : ranks_) {
     if (!rank.exited) hosts.insert(rank.place.host);
   }
   for (const HostId id : hosts) {
-    const auto host = state_.hosts.find(id);
-    if (host == state_.hosts.end() || host->second.port == nullptr) continue;
+    AgentPort* port = PortOf(id);
+    if (port == nullptr) continue;
     proto::ToAgent command;
     command.mutable_kill()->set_job(id_);
     command.mutable_kill()->set_epoch(epoch_);
-    host->second.port->Send(command);
+    port->Send(command);
   }
 }
 
@@ -505,14 +504,27 @@ void JobLife::AwaitCleanStop() {
 void JobLife::FreeSlots() {
   for (const RankState& rank : ranks_) {
     const auto host = state_.hosts.find(rank.place.host);
-    if (host != state_.hosts.end()) host->second.used_slots.erase(rank.place.slot);
+    if (rank.exited && host != state_.hosts.end()) {
+      host->second.used_slots.erase(rank.place.slot);
+    }
   }
 }
 
+// J2: a rank that outlived its job has gone at last.
+void JobLife::FreeSlotOf(const proto::RankExited& exited) {
+  if (exited.epoch() != epoch_ || exited.rank() < 0 ||
+      exited.rank() >= static_cast<int32_t>(ranks_.size())) {
+    return;
+  }
+  RankState& rank = ranks_[static_cast<size_t>(exited.rank())];
+  if (std::exchange(rank.exited, true)) return;
+  const auto host = state_.hosts.find(rank.place.host);
+  if (host != state_.hosts.end()) host->second.used_slots.erase(rank.place.slot);
+  seams_.scheduler.Post([&state = state_] { StartWhatFits(state); });
+}
+
 void JobLife::PhaseOver() {
-  seams_.scheduler.Cancel(drain_timer_);
-  seams_.scheduler.Cancel(hello_timer_);
-  seams_.scheduler.Cancel(cancel_timer_);
+  CancelTimers();
   if (!failure_ && !killing_) failure_ = suspicion_;  // no other cause can come any more
   const bool moves = ranks_[0].finished && ranks_[0].finished->stage_layers_size() > 0;
   if (moves && !failure_ && !cancelling_) return MoveLayers(proto::Finished(*ranks_[0].finished));
@@ -543,7 +555,7 @@ void JobLife::PhaseOver() {
 // The same ranks start anew with other layers each, from the checkpoint that they just wrote.
 void JobLife::MoveLayers(const proto::Finished& finished) {
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
-    if (state_.hosts.contains(ranks_[rank].place.host)) continue;
+    if (PortOf(ranks_[rank].place.host) != nullptr) continue;
     return End(
         proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kPeerDown),
         fmt::format("the host of rank {} was lost while layers moved: go on with --resume", rank));
@@ -561,7 +573,7 @@ void JobLife::CheckAgainstSingleWorker() {
     const auto host = state_.hosts.find(ranks_[rank].place.host);
     if (host != state_.hosts.end()) host->second.used_slots.erase(ranks_[rank].place.slot);
   }
-  if (!state_.hosts.contains(place.host)) {
+  if (PortOf(place.host) == nullptr) {
     return End(proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kPeerDown),
                "the host of rank 0 was lost before the run on one worker");
   }

@@ -8,10 +8,14 @@
 //   starting, running, draining --a rank lost, a rank failed--> draining (killing) --> failed
 //
 //   J1. The first cause is the headline: what fails because of it is only logged. A rank that says
-//       its peer is gone waits kCauseWaitMs for the peer's own end to be known.
-//   J2. A job ends once; its slots are free when its last rank has exited or its host is gone. Its
+//       its peer is gone waits kCauseWaitMs for the peer's own end to be known. A silent rank is
+//       told at once and lost after resources.peer_silence_seconds.
+//   J2. A job ends once; its slots are free when its last rank has exited or its host is gone. A
+//       rank that stays kKillMs after its kill ends the job and keeps its slot. Its
 //       result is told when everything is recorded, or when that takes longer than kRecordMs.
-//   J3. Messages of another epoch change nothing.
+//   J3. Messages of another epoch, of a rank that has exited and of a job that has ended change
+//       nothing; what a rank says once (Hello, Finished) counts once. Hosts may be gone at any
+//       time.
 #pragma once
 
 #include <cstdint>
@@ -32,11 +36,12 @@ namespace troupe {
 
 class JobLife {
  public:
-  static constexpr int kCauseWaitMs = 1000;
+  static constexpr int kCauseWaitMs = 4000;  // a host's silence is known by then too
   static constexpr int kDrainMs = 10'000;
   static constexpr int kHelloMs = 60'000;           // from spawning to the last rank's Hello …
   static constexpr int kMeasuredHelloMs = 300'000;  // … where ranks measure before
   static constexpr int kCancelMs = 30'000;          // a clean stop that stands still becomes a kill
+  static constexpr int kKillMs = 15'000;            // until a rank that is killed has gone
   static constexpr int kRecordMs = 60'000;          // a result is told no later, recorded or not
   static constexpr int kWaitsMs = 1000;             // for every rank's answer to `status --why`
   static constexpr int kWaitEdgesMax = 10'000;
@@ -60,6 +65,7 @@ class JobLife {
   // ---- what happened ----
   void RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& message);
   void RankExited(const proto::RankExited& exited);
+  void RankSilent(const proto::RankSilent& news);
   void RankLogged(const proto::RankLog& log);
   void HostLost(HostId host, const std::string& why);
 
@@ -81,9 +87,16 @@ class JobLife {
     std::optional<proto::Hello> hello{};
     std::optional<proto::Finished> finished{};
     proto::Progress progress{};
+    int64_t silent_ms = 0;  // as its agent said last
+    bool stopped = false;   // likewise
+    TimerId silence_timer{};
   };
 
   void Begun(const Status& begun);
+  // J3: a word of this epoch's rank, which has not exited, about a job that lives.
+  bool Heeds(uint64_t epoch, int32_t rank) const;
+  AgentPort* PortOf(HostId host) const;     // null: the host is gone
+  std::string HostName(HostId host) const;  // empty: likewise
   void Spawn(const proto::JobSpec& spec);
   void Tell(int32_t rank, const proto::ToRank& order);
   void TellAll(const proto::ToRank& order);
@@ -95,12 +108,14 @@ class JobLife {
   void OnFinished(int32_t rank, const proto::Finished& finished);
   // Kills what still runs; the job ends as failed when everything has exited.
   void Fail(ErrorCode code, std::string sentence);
-  void FailSoon(ErrorCode code, std::string sentence);
+  void SuspectPeer(int32_t rank, const proto::Finished& finished);
   void KillRanks();
+  void GiveUpKilling();
   // Kills the ranks when they have said nothing of an action, a step or a checkpoint for kCancelMs.
   void AwaitCleanStop();
   void PhaseOver();
   void FreeSlots();
+  void FreeSlotOf(const proto::RankExited& exited);
   void MoveLayers(const proto::Finished& finished);
   void CheckAgainstSingleWorker();
   void End(proto::JobState state, int exit_code, std::string reason);
@@ -109,6 +124,12 @@ class JobLife {
   void AnswerWaits();
   void SetState(proto::JobState state);
   void Emit(proto::JobEvent event, bool keep = true);
+  void CancelTimers();
+  void ForgetSilence();
+  int64_t PeerSilenceMs() const;
+  void Happened(int32_t rank, const std::string& text);  // a warning of the coordinator's own
+  std::string WhatItDid(int32_t rank) const;
+  std::string SilenceInWords(int32_t rank, int64_t silent_ms) const;
   std::string RankInWords(int32_t rank) const;
   std::string HowItEnded(const proto::RankExited& exited) const;
   bool AllExited() const;
@@ -135,6 +156,7 @@ class JobLife {
   TimerId drain_timer_{};
   TimerId hello_timer_{};
   TimerId cancel_timer_{};
+  TimerId kill_timer_{};
   TimerId record_timer_{};
   RunTrace main_trace_{};
   RunTrace reference_trace_{};

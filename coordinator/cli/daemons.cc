@@ -15,6 +15,7 @@
 #include "coordinator/ops/submit.h"
 #include "coordinator/report/background_recorder.h"
 #include "coordinator/report/run_directory.h"
+#include "runtime/base/awake_clock.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
@@ -60,7 +61,8 @@ void CheckSilence(State& state, Seams seams) {
 }  // namespace
 
 int RunCoordinator(const CoordinatorCommand& command) {
-  Scheduler scheduler({.spin_us = 0, .trace_handlers = false});
+  AwakeClock clock(SystemClock());
+  Scheduler scheduler({.clock = &clock, .spin_us = 0, .trace_handlers = false});
   StopSignals stop(scheduler);
   FileSystem& files = SystemFiles();
   if (const Status made = files.CreateDirectories(command.state_directory); !made.ok()) {
@@ -90,7 +92,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
       scheduler.Post([on_trouble, trouble] { on_trouble(trouble); });
     };
     return std::make_unique<BackgroundRecorder>(
-        disk, std::make_unique<RunDirectory>(files, scheduler.clock(), path, post));
+        disk, std::make_unique<RunDirectory>(files, SystemClock(), path, post));
   };
   auto server = ControlServer::Start(state, seams, recorder, command.listen);
   if (!server.ok()) {
@@ -111,7 +113,8 @@ int RunCoordinator(const CoordinatorCommand& command) {
 }
 
 int RunWorker(const WorkerCommand& command) {
-  Scheduler scheduler({.spin_us = 0, .trace_handlers = false});
+  AwakeClock clock(SystemClock());
+  Scheduler scheduler({.clock = &clock, .spin_us = 0, .trace_handlers = false});
   StopSignals stop(scheduler);
   const char* given = std::getenv("TROUPE_RANK");
   std::error_code ignored;

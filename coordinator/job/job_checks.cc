@@ -138,7 +138,7 @@ class Checker {
     }
     Count("resources.threads_per_worker", resources.threads_per_worker(), 1, 1024);
     if (resources.has_peer_silence_seconds()) {
-      Count("resources.peer_silence_seconds", resources.peer_silence_seconds(), 1, kCountMax);
+      Count("resources.peer_silence_seconds", resources.peer_silence_seconds(), 3, 86'400);
     }
     Count("log.every", spec_.log().every(), 1, std::numeric_limits<int32_t>::max());
   }

@@ -72,6 +72,11 @@ void AgentSaid(State& state, Seams seams, HostId id, const proto::FromAgent& mes
         job->RankLogged(message.rank_log());
       }
       break;
+    case proto::FromAgent::kRankSilent:
+      if (JobLife* job = FindJob(state, message.rank_silent().job())) {
+        job->RankSilent(message.rank_silent());
+      }
+      break;
     default:
       break;
   }

@@ -82,6 +82,8 @@ class Transport {
 
   // What peers need to reach this rank; travels over the control plane.
   virtual std::string LocalAddress() const = 0;
+  // A peer that cannot be reached (any more) is told of as any lost one, with kInvalidSpec instead
+  // of kPeerDown where the reason may be the settings.
   virtual Status Connect(Rank peer, std::string_view address) = 0;
 
   // Receiver side of a data channel: `num_slots` slots of `slot_bytes` for bulk from `from`.

@@ -101,6 +101,146 @@ TEST_F(JobLifeTest, ALostPeerWithoutACauseIsTheCauseAfterAWhile) {
   EXPECT_THAT(job.summary().reason(), HasSubstr("rank 1 (host a, pid 4712): rank 0 does not"));
 }
 
+TEST_F(JobLifeTest, ALostPeerIsNamedWithTheOneThatLostIt) {
+  h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Begins(job, 2);
+  proto::FromRank message;
+  message.mutable_finished()->set_error_code(static_cast<int32_t>(ErrorCode::kPeerDown) + 1);
+  message.mutable_finished()->set_error("rank 0 was lost: its connection broke");
+  message.mutable_finished()->set_lost_peer(0);
+  h.Says(job, 1, message);
+  h.AdvanceMs(JobLife::kCauseWaitMs + 1);
+  for (int rank : {0, 1}) h.Exits(job, rank, 0, SIGKILL);
+  EXPECT_EQ(job.summary().exit_code(), 5);
+  EXPECT_EQ(job.summary().reason(),
+            "rank 0 (host a, pid 4711) was lost before the first step, says rank 1 (host a, pid "
+            "4712): rank 0 was lost: its connection broke");
+}
+
+TEST_F(JobLifeTest, AnUnreachablePeerWaitsForItsCauseToo) {
+  h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  for (int rank : {0, 1}) h.Hello(job, rank);
+  h.FinishesWith(job, 1, ErrorCode::kUnavailable, "rank 0 cannot be reached");
+  h.AdvanceMs(JobLife::kCauseWaitMs / 2);
+  h.Exits(job, 0, 0, SIGKILL);
+  h.Exits(job, 1, 0, SIGKILL);
+  EXPECT_EQ(job.summary().exit_code(), 5) << "4 is the coordinator's";
+  EXPECT_EQ(job.summary().reason(),
+            "rank 0 (host a, pid 4711) was killed by signal 9 (SIGKILL) while starting");
+}
+
+// ---- silence ---------------------------------------------------------------------------------
+
+class JobSilenceTest : public JobLifeTest {
+ protected:
+  JobSilenceTest() {
+    proto::JobSpec spec = SmallJob(3);
+    spec.mutable_resources()->set_peer_silence_seconds(20);
+    host = h.Join("a", 3);
+    job = &h.Submitted(std::move(spec));
+    h.Begins(*job, 3);
+    proto::FromRank progress;
+    progress.mutable_progress()->set_step(17);
+    progress.mutable_progress()->set_action("forward of microbatch 3 on stage 2");
+    h.Says(*job, 2, progress);
+  }
+  void Silent(int32_t rank, int64_t silent_ms, bool stopped = true, uint64_t epoch = 1) {
+    proto::FromAgent message;
+    message.mutable_rank_silent()->set_job(job->id());
+    message.mutable_rank_silent()->set_epoch(epoch);
+    message.mutable_rank_silent()->set_rank(rank);
+    message.mutable_rank_silent()->set_silent_ms(silent_ms);
+    message.mutable_rank_silent()->set_stopped(stopped);
+    AgentSaid(h.state, h.seams, host, message);
+  }
+  std::vector<std::string> Happenings() {
+    std::vector<std::string> texts;
+    for (const auto& event : h.FollowerOf(*job).events) {
+      if (event.rank().message().has_happening()) {
+        texts.push_back(event.rank().message().happening().text());
+      }
+    }
+    return texts;
+  }
+
+  HostId host = 0;
+  JobLife* job = nullptr;
+};
+
+TEST_F(JobSilenceTest, ASilentRankIsToldAtOnceAndLostAfterItsTime) {
+  Silent(2, 2000);
+  EXPECT_THAT(Happenings(),
+              ElementsAre("rank 2 (host a, pid 4713) has said nothing for 2 s at step 17 during "
+                          "forward of microbatch 3 on stage 2: it is stopped (SIGSTOP); the job "
+                          "waits up to 20 s for it (resources.peer_silence_seconds)"));
+  h.AdvanceMs(5000);
+  Silent(2, 7000);
+  EXPECT_EQ(Happenings().size(), 1u) << "once is enough";
+  h.AdvanceMs(12'000);
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 0);
+  h.AdvanceMs(1100);
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
+  for (int rank : {0, 1, 2}) h.Exits(*job, rank, 0, SIGKILL);
+  EXPECT_EQ(job->summary().exit_code(), 5);
+  EXPECT_EQ(job->summary().reason(),
+            "rank 2 (host a, pid 4713) has said nothing for 20 s at step 17 during forward of "
+            "microbatch 3 on stage 2: it is stopped (SIGSTOP)");
+}
+
+TEST_F(JobSilenceTest, ARankThatSpeaksAgainGoesOn) {
+  Silent(2, 2000, /*stopped=*/false);
+  h.AdvanceMs(10'000);
+  Silent(2, 0);
+  EXPECT_THAT(Happenings(),
+              ElementsAre(HasSubstr("its process is there, its thread does not get on"),
+                          "rank 2 (host a, pid 4713) speaks again: the job goes on"));
+  h.AdvanceMs(100'000);
+  EXPECT_EQ(job->state(), proto::JOB_STATE_RUNNING);
+}
+
+TEST_F(JobSilenceTest, TheSilentPeerIsTheCauseOfItsNeighboursLoss) {
+  Silent(2, 2000);
+  proto::FromRank message;
+  message.mutable_finished()->set_error_code(static_cast<int32_t>(ErrorCode::kPeerDown) + 1);
+  message.mutable_finished()->set_error("rank 2 was lost: its connection broke");
+  message.mutable_finished()->set_lost_peer(2);
+  h.Says(*job, 1, message);
+  h.AdvanceMs(JobLife::kCauseWaitMs + 1);
+  for (int rank : {0, 1, 2}) h.Exits(*job, rank, 0, SIGKILL);
+  EXPECT_THAT(job->summary().reason(), HasSubstr("rank 2 (host a, pid 4713) has said nothing for"));
+}
+
+TEST_F(JobSilenceTest, WhatCannotBeSilentChangesNothing) {
+  Silent(7, 2000);
+  Silent(-1, 2000);
+  Silent(2, 2000, true, /*epoch=*/3);
+  Silent(1, 0);
+  h.AdvanceMs(100'000);
+  EXPECT_EQ(job->state(), proto::JOB_STATE_RUNNING);
+  EXPECT_TRUE(Happenings().empty());
+}
+
+TEST_F(JobSilenceTest, ARankThatCannotBeKilledFreesTheClientAndKeepsItsSlot) {
+  job->Cancel(/*checkpoint=*/false, /*kill=*/true);
+  h.Exits(*job, 0, 0, SIGKILL);
+  h.Exits(*job, 2, 0, SIGKILL);
+  h.AdvanceMs(JobLife::kKillMs - 1000);
+  EXPECT_FALSE(job->ended());
+  h.AdvanceMs(1100);
+  EXPECT_EQ(job->state(), proto::JOB_STATE_FAILED);
+  EXPECT_EQ(job->summary().exit_code(), 5);
+  EXPECT_EQ(job->summary().reason(),
+            "15 s after it was killed there is still rank 1 (host a, pid 4712): its slot stays "
+            "taken");
+  EXPECT_TRUE(h.FollowerOf(*job).finished);
+  EXPECT_THAT(h.state.hosts.at(host).used_slots, ElementsAre(1));
+  for (int i = 0; i < 2; ++i) h.Exits(*job, 1, 0, SIGKILL);
+  EXPECT_TRUE(h.state.hosts.at(host).used_slots.empty());
+  EXPECT_EQ(job->state(), proto::JOB_STATE_FAILED);
+}
+
 TEST_F(JobLifeTest, RanksThatAllLostTheirPeersDoNotSucceed) {
   h.Join("a", 2);
   JobLife& job = h.Submitted(SmallJob(2));
@@ -173,6 +313,41 @@ TEST_F(JobLifeTest, ALostHostTakesItsRanksAndTheRestIsKilled) {
   EXPECT_EQ(job.summary().exit_code(), 5);
   EXPECT_EQ(job.summary().reason(),
             "rank 1 (host b, pid 4712) was lost with its host: its agent's connection ended");
+}
+
+TEST_F(JobLifeTest, AHelloAfterAnotherRanksHostWasLostChangesNothing) {
+  const HostId a = h.Join("a", 1);
+  const HostId b = h.Join("b", 1);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Hello(job, 1);
+  HostGone(h.state, b, "its connection ended");
+  h.Hello(job, 0);
+  h.Ready(job, 0);
+  EXPECT_EQ(h.Orders(a, proto::ToRank::kPeers), 0) << "it failed already";
+  h.Exits(job, 0, 0, SIGKILL);
+  EXPECT_EQ(job.summary().exit_code(), 5);
+  EXPECT_THAT(job.summary().reason(),
+              HasSubstr("rank 1 (host b, pid 4712) was lost with its host"));
+}
+
+TEST_F(JobLifeTest, WhatIsSaidOnceCountsOnce) {
+  const HostId host = h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  for (int i = 0; i < 2; ++i) h.Begins(job, 2);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kPeers), 2);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kBegin), 1);
+  for (int i = 0; i < 2; ++i) h.Finishes(job, 0);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kShutDown), 2);
+  h.Exits(job, 0, 0);
+  h.Finishes(job, 1);
+  for (int i = 0; i < 2; ++i) h.Exits(job, 1, 0);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_SUCCEEDED);
+  // After the end nothing moves, not even the summary.
+  h.Step(job, 99, 1.0);
+  h.FinishesWith(job, 0, ErrorCode::kFailed, "late");
+  HostGone(h.state, host, "its connection ended");
+  EXPECT_EQ(job.state(), proto::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(job.summary().step(), 0);
 }
 
 TEST_F(JobLifeTest, RanksOfDifferentBuildsDoNotTrain) {

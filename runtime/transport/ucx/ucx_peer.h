@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/error.h"
 #include "runtime/base/ids.h"
 #include "runtime/transport/envelope.h"
 #include "runtime/transport/ucx/shared_region.h"
@@ -110,6 +111,7 @@ struct UcxPeer {
   int64_t last_sent_ns = 0;
   int64_t closing_since_ns = 0;
   std::string why_lost{};
+  ErrorCode code_lost = ErrorCode::kPeerDown;
 };
 
 }  // namespace troupe
