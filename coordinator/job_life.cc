@@ -37,7 +37,8 @@ JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest re
       id_(id),
       request_(std::move(request)),
       recorder_(std::move(recorder)),
-      resume_from_(request_.resume_from()) {
+      resume_from_(request_.resume_from()),
+      checkpoint_(request_.resume_from()) {
   const proto::JobSpec& spec = request_.spec();
   summary_.set_job(id_);
   summary_.set_name(spec.name());
@@ -61,7 +62,12 @@ JobLife::~JobLife() {
 
 bool JobLife::ended() const {
   return state() == proto::JOB_STATE_SUCCEEDED || state() == proto::JOB_STATE_FAILED ||
-         state() == proto::JOB_STATE_CANCELLED;
+         state() == proto::JOB_STATE_CANCELLED || state() == proto::JOB_STATE_PREEMPTED;
+}
+
+bool JobLife::RunsOn(HostId host) const {
+  return std::ranges::any_of(
+      ranks_, [host](const RankState& rank) { return rank.place.host == host && !rank.exited; });
 }
 
 bool JobLife::AllExited() const {
@@ -215,7 +221,7 @@ void JobLife::OnReady(int32_t rank) {
   proto::ToRank order;
   order.mutable_begin();
   Tell(0, order);
-  if (!reference_run_ && !cancelling_) SetState(proto::JOB_STATE_RUNNING);
+  if (!reference_run_ && !stop_) SetState(proto::JOB_STATE_RUNNING);
 }
 
 // ---- running ---------------------------------------------------------------------------------
@@ -223,7 +229,7 @@ void JobLife::OnReady(int32_t rank) {
 void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& message) {
   if (epoch != epoch_ || rank < 0 || rank >= static_cast<int32_t>(ranks_.size())) return;  // J3
   if (recorder_) recorder_->RankSaid(rank, reference_run_, message);
-  if (cancelling_ && !killing_ && IsAdvance(message)) AwaitCleanStop();
+  if (stop_ && !killing_ && IsAdvance(message)) AwaitCleanStop();
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
   switch (message.message_case()) {
     case proto::FromRank::kHello:
@@ -248,6 +254,7 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
       break;
     case proto::FromRank::kCheckpoint:
       checkpoint_ = message.checkpoint().directory();
+      checkpoint_step_ = message.checkpoint().step();
       break;
     case proto::FromRank::kWaits:
       waits_.insert(waits_.end(), message.waits().edges().begin(), message.waits().edges().end());
@@ -298,7 +305,10 @@ void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
     TellAll(order);
   }
   if (rank != 0) return;
-  if (!finished.checkpoint().empty()) checkpoint_ = finished.checkpoint();
+  if (!finished.checkpoint().empty() && finished.checkpoint() != checkpoint_) {
+    checkpoint_ = finished.checkpoint();
+    checkpoint_step_ = finished.last_step();
+  }
   if (!reference_run_) SetState(proto::JOB_STATE_DRAINING);
   proto::ToRank order;
   order.mutable_shut_down();
@@ -395,20 +405,17 @@ void JobLife::KillRanks() {
   }
 }
 
-void JobLife::Cancel(bool checkpoint, bool kill) {
+void JobLife::Cancel(const StopOrder& order) {
   if (ended()) return;
-  cancelling_ = true;
-  if (state() == proto::JOB_STATE_QUEUED) {
-    return End(proto::JOB_STATE_CANCELLED, ExitCode(ErrorCode::kCancelled), "");
-  }
-  if (kill || reference_run_ || !began_) {
-    KillRanks();
-    return;
-  }
+  const bool stops_already = stop_.has_value();
+  if (!stops_already || order.cause.empty()) stop_ = order;
+  if (state() == proto::JOB_STATE_QUEUED) return EndStopped();
+  if (order.kill || reference_run_ || !began_) return KillRanks();
+  if (stops_already) return;
   SetState(proto::JOB_STATE_DRAINING);
-  proto::ToRank order;
-  order.mutable_cancel()->set_checkpoint(checkpoint);
-  Tell(0, order);
+  proto::ToRank command;
+  command.mutable_cancel()->set_checkpoint(order.checkpoint);
+  Tell(0, command);
   AwaitCleanStop();
 }
 
@@ -417,6 +424,12 @@ void JobLife::AwaitCleanStop() {
   cancel_timer_ = seams_.scheduler.After(kCancelMs, [this] {
     if (!ended()) KillRanks();
   });
+}
+
+void JobLife::EndStopped() {
+  const StopOrder why = stop_.value_or(StopOrder{});
+  if (why.preempted) return End(proto::JOB_STATE_PREEMPTED, kPreemptedExitCode, why.cause);
+  End(proto::JOB_STATE_CANCELLED, ExitCode(ErrorCode::kCancelled), why.cause);
 }
 
 void JobLife::FreeSlots() {
@@ -432,7 +445,7 @@ void JobLife::PhaseOver() {
   seams_.scheduler.Cancel(cancel_timer_);
   if (!failure_ && !killing_) failure_ = suspicion_;  // no other cause can come any more
   const bool moves = ranks_[0].finished && ranks_[0].finished->stage_layers_size() > 0;
-  if (moves && !failure_ && !cancelling_) return MoveLayers(proto::Finished(*ranks_[0].finished));
+  if (moves && !failure_ && !stop_) return MoveLayers(proto::Finished(*ranks_[0].finished));
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
   for (const RankState& rank : ranks_) {
     if (!rank.finished) continue;
@@ -442,10 +455,8 @@ void JobLife::PhaseOver() {
   if (failure_) {
     return End(proto::JOB_STATE_FAILED, ExitCode(failure_->code), failure_->message);
   }
-  const bool cancelled = cancelling_ || (ranks_[0].finished && IsCancelled(*ranks_[0].finished));
-  if (cancelled && !(reference_run_ && !cancelling_)) {
-    return End(proto::JOB_STATE_CANCELLED, ExitCode(ErrorCode::kCancelled), "");
-  }
+  const bool cancelled = ranks_[0].finished && IsCancelled(*ranks_[0].finished);
+  if (stop_ || (cancelled && !reference_run_)) return EndStopped();
   if (!reference_run_ && request_.spec().eval().has_check_against()) {
     return CheckAgainstSingleWorker();
   }
@@ -504,6 +515,7 @@ void JobLife::End(proto::JobState state, int exit_code, std::string reason) {
   result->set_reason(std::move(reason));
   result->set_run_directory(request_.run_directory());
   result->set_checkpoint(checkpoint_);
+  result->set_checkpoint_step(checkpoint_step_);
   result->set_parity(parity_);
   recorder_ ? Record(event) : TellResult(std::move(event));
   // Not from within: StartWhatFits walks the jobs, this one among them.

@@ -3,7 +3,8 @@
 // Thread: the coordinator's event loop.
 //
 //   queued --slots--> starting --every rank ready--> running --rank 0 finished--> draining --all
-//   exited--> [checking: the single worker runs the same job] --> succeeded | failed | cancelled
+//   exited--> [checking: the single worker runs the same job] --> succeeded | failed | cancelled |
+//     preempted
 //   draining --rank 0 finished with other stage_layers--> starting again, from its checkpoint
 //   starting, running, draining --a rank lost, a rank failed--> draining (killing) --> failed
 //
@@ -44,8 +45,17 @@ class JobRecorder {
   virtual void Ended(const proto::JobResult& result, std::function<void()> done) = 0;
 };
 
+// Why and how a job is to stop before its end.
+struct StopOrder {
+  bool checkpoint = true;
+  bool kill = false;       // at once
+  bool preempted = false;  // for its machine's sake: PREEMPTED, not CANCELLED
+  std::string cause{};     // "SIGTERM at host agent alpha"; empty: a person's wish
+};
+
 class JobLife {
  public:
+  static constexpr int kPreemptedExitCode = 143;  // what a shell calls the end by SIGTERM
   static constexpr int kCauseWaitMs = 1000;
   static constexpr int kDrainMs = 10'000;
   static constexpr int kHelloMs = 60'000;           // from spawning to the last rank's Hello …
@@ -61,7 +71,8 @@ class JobLife {
   // ---- commands ----
   void Start(std::vector<Placement> places);
   void StayQueued(const std::string& why);
-  void Cancel(bool checkpoint, bool kill);
+  // The first order is the result's cause, but for a person's wish: that counts whenever it comes.
+  void Cancel(const StopOrder& order);
   FollowerId Follow(FollowerPort* port);
   void Unfollow(FollowerId follower);
   void AskWaits();
@@ -79,6 +90,8 @@ class JobLife {
   int num_workers() const { return request_.spec().resources().workers(); }
   const std::vector<proto::WaitEdge>& waits() const { return waits_; }
   bool ended() const;
+  bool result_told() const { return result_told_; }
+  bool RunsOn(HostId host) const;  // has ranks there that have not exited
 
  private:
   struct RankState {
@@ -103,6 +116,7 @@ class JobLife {
   void KillRanks();
   // Kills the ranks when they have said nothing of an action, a step or a checkpoint for kCancelMs.
   void AwaitCleanStop();
+  void EndStopped();
   void PhaseOver();
   void FreeSlots();
   void MoveLayers(const proto::Finished& finished);
@@ -127,7 +141,7 @@ class JobLife {
   uint64_t epoch_ = 0;
   bool reference_run_ = false;
   bool began_ = false;
-  bool cancelling_ = false;
+  std::optional<StopOrder> stop_{};
   bool killing_ = false;
   bool result_told_ = false;
   std::vector<RankState> ranks_{};
@@ -143,7 +157,8 @@ class JobLife {
   DecidedOrders decided_{};
   std::string resume_from_{};
   std::string parity_{};
-  std::string checkpoint_{};
+  std::string checkpoint_{};     // the newest that is committed; at the start what it goes on from
+  int64_t checkpoint_step_ = 0;  // of that; 0: not known
   std::vector<proto::WaitEdge> waits_{};
 };
 

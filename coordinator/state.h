@@ -47,6 +47,7 @@ struct Host {
   AgentPort* port = nullptr;  // null: gone
   int64_t last_heard_ns = 0;
   std::set<int> used_slots{};
+  bool leaving = false;  // told to end: takes no new ranks
 };
 
 using HostId = int;
@@ -77,6 +78,7 @@ struct State {
   std::map<std::string, uint64_t> by_submission{};
   uint64_t next_job = 1;
   FollowerId next_follower = 1;
+  bool stopping = false;  // told to end: takes no new jobs
 };
 
 // A worker's place: a slot of a host.

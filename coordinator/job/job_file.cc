@@ -98,7 +98,7 @@ void ReadWithParents(FileSystem& files, const std::string& path, int depth,
   }
   if (depth == 0) job.text = *text;
   const std::string folder = FolderOf(path);
-  const std::string here = Absolute(fs::current_path().string(), folder);
+  const std::string here = Absolute(job.working_folder, folder);
   proto::JobSpec own;
   Provenance provenance;
   ExtraKeys extra = {{"extends", ""}};
@@ -123,7 +123,7 @@ void ApplyOverrides(FileSystem& files, const std::vector<Override>& overrides, L
     proto::JobSpec own;
     WalkOverride(o.path, o.value, {place, "flag", &errors, &job.provenance}, own);
     // Paths on the command line are relative to where it was typed.
-    ResolvePaths(files, fs::current_path().string(), own);
+    ResolvePaths(files, job.working_folder, own);
     Merge(own, job.spec);
   }
 }
@@ -205,7 +205,9 @@ Result<Override> ParseOverride(std::string_view text) {
 
 Result<LoadedJob> LoadJob(FileSystem& files, const std::string& path,
                           const std::vector<Override>& overrides) {
-  LoadedJob job{.path = path};
+  auto working_folder = CurrentFolder();
+  if (!working_folder.ok() && !path.starts_with('/')) return std::move(working_folder).error();
+  LoadedJob job{.path = path, .working_folder = working_folder.ok() ? *working_folder : ""};
   std::vector<std::string> errors;
   ReadWithParents(files, path, 0, "", job, errors);
   ApplyOverrides(files, overrides, job, errors);

@@ -23,8 +23,9 @@ struct Override {
 Result<Override> ParseOverride(std::string_view text);
 
 struct LoadedJob {
-  std::string path{};     // of the job file, as given
-  proto::JobSpec spec{};  // effective: every key that applies is set, paths are absolute
+  std::string path{};            // of the job file, as given
+  std::string working_folder{};  // of this process; empty: it was removed
+  proto::JobSpec spec{};         // effective: every key that applies is set, paths are absolute
   Provenance provenance{};
   std::string text{};            // as the user wrote it
   std::string effective_text{};  // YAML with `# from:` comments

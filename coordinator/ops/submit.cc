@@ -16,6 +16,10 @@ Result<proto::SubmitReply> Submit(State& state, Seams seams, const NewRecorder& 
     reply.set_deduplicated(true);
     return reply;
   }
+  if (state.stopping) {
+    return MakeError(ErrorCode::kUnavailable,
+                     "the coordinator was told to end: submit it again later");
+  }
   // The client has checked too; a foreign one may not have.
   RETURN_IF_ERROR(MakeJobPlan(request.spec()));
   const uint64_t id = state.next_job++;

@@ -225,7 +225,7 @@ TEST_F(JobLifeTest, MessagesOfAnotherEpochChangeNothing) {
 
 TEST_F(JobLifeTest, CancelInTheQueue) {
   JobLife& job = h.Submitted(SmallJob(2));
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
   EXPECT_EQ(job.summary().exit_code(), 130);
   const HostId host = h.Join("a", 2);
@@ -236,7 +236,7 @@ TEST_F(JobLifeTest, CancelWhileStarting) {
   const HostId host = h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
   h.Hello(job, 0);
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
   h.Exits(job, 0, 0, SIGKILL);
   EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
@@ -246,7 +246,7 @@ TEST_F(JobLifeTest, CancelWhileRunningKeepsACheckpoint) {
   const HostId host = h.Join("a", 2);
   JobLife& job = h.Submitted(SmallJob(2));
   h.Begins(job, 2);
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   EXPECT_EQ(job.state(), proto::JOB_STATE_DRAINING);
   ASSERT_EQ(h.Orders(host, proto::ToRank::kCancel), 1);
   EXPECT_TRUE(h.AgentOf(host).commands.back().tell().message().cancel().checkpoint());
@@ -266,7 +266,7 @@ TEST_F(JobLifeTest, ACleanStopThatTakesTooLongBecomesAKill) {
   const HostId host = h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
   h.Begins(job, 1);
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   h.AdvanceMs(JobLife::kCancelMs + 1);
   EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
   h.Exits(job, 0, 0, SIGKILL);
@@ -277,7 +277,7 @@ TEST_F(JobLifeTest, ACleanStopThatGetsOnIsWaitedFor) {
   const HostId host = h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
   h.Begins(job, 1);
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   proto::FromRank action;
   action.mutable_progress()->set_action("Forward");
   proto::FromRank step;
@@ -301,7 +301,7 @@ TEST_F(JobLifeTest, WhatDyingRanksSayAfterAKillIsNoFailure) {
   h.Join("a", 2);
   JobLife& job = h.Submitted(SmallJob(2));
   h.Begins(job, 2);
-  job.Cancel(/*checkpoint=*/false, /*kill=*/true);
+  job.Cancel({.checkpoint = false, .kill = true});
   h.Exits(job, 0, 0, SIGKILL);
   h.FinishesWith(job, 1, ErrorCode::kPeerDown, "rank 0 has gone");
   h.Exits(job, 1, 0);
@@ -469,7 +469,7 @@ TEST_F(MovedLayersTest, TheSameRanksStartAnewFromTheirCheckpoint) {
 }
 
 TEST_F(MovedLayersTest, ACancelledJobDoesNotStartAnew) {
-  job_.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job_.Cancel({});
   FinishToMove();
   EXPECT_EQ(job_.state(), proto::JOB_STATE_CANCELLED);
   EXPECT_EQ(h.Commands(host_, proto::ToAgent::kSpawn), 2);

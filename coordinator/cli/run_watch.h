@@ -1,0 +1,89 @@
+// RunWatch: what a client that follows a job minds meanwhile, on a thread of its own: signals, the
+// daemons that it started, a coordinator that answers no more. Nothing that it does waits without a
+// deadline, so a second signal ends the client whatever hangs.
+//
+//   W1. The first signal asks the job for a clean stop, the second ends it at once; kForceMs later,
+//       or at a third, the daemons are killed and the process ends by _exit.
+//   W2. A coordinator that leaves a clean stop unanswered for kUnansweredMs, or has said nothing
+//       and answered nothing for kSilenceMs, is given up: Follow returns, and `verdict` says why.
+//   W3. Time in which this process itself was stopped counts for nothing.
+//   W4. SIGTSTP, where it was asked for, stops the daemons and their ranks, then this process;
+//       SIGCONT lets all go on.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "coordinator/cli/client.h"
+#include "coordinator/cli/local_cluster.h"
+#include "coordinator/cli/stop_signals.h"
+
+namespace troupe {
+
+class RunWatch {
+ public:
+  static constexpr int kUnansweredMs = 3000;
+  static constexpr int kProbeMs = 10'000;  // of silence, then it is asked
+  static constexpr int kSilenceMs = 30'000;
+  static constexpr int kDaemonGoneMs = 2000;  // for the coordinator to say what comes of it
+  static constexpr int kForceMs = 3000;
+
+  // Blocks the signals: made before any thread.
+  explicit RunWatch(bool pauses);
+  ~RunWatch();
+  Status Start();
+
+  // What to mind from now on; null: nothing any more.
+  void Mind(LocalCluster* cluster);
+  // `client` follows the job, at `address`. `last_words` are said where this ends the process.
+  void Mind(ControlClient* client, const std::string& address, uint64_t job,
+            const std::string& last_words);
+
+  void Heard() { heard_ = true; }  // the coordinator spoke
+  bool stop_asked() const { return stop_asked_; }
+  // Why this gave something up: a daemon of ours, or the coordinator.
+  std::optional<Error> verdict();
+
+ private:
+  void Loop();
+  void OnSignal(int signal);
+  void Pause();
+  void MindDaemons();
+  void MindCoordinator();
+  void AskStop();
+  void GiveUp(Error why);
+  [[noreturn]] void ForceEnd();
+  void SayNow(const std::string& line) const;
+
+  StopSignals signals_;
+  int wake_fd_ = -1;
+  std::thread thread_;
+  std::atomic<bool> heard_{false};
+  std::atomic<bool> stop_asked_{false};
+  std::atomic<bool> ending_{false};
+
+  std::mutex mutex_;  // of what follows
+  LocalCluster* cluster_ = nullptr;
+  ControlClient* client_ = nullptr;
+  std::unique_ptr<ControlClient> quick_{};  // the same coordinator, with a short deadline
+  std::string address_{};
+  uint64_t job_ = 0;
+  std::string last_words_{};
+  std::optional<Error> verdict_{};
+  int num_signals_ = 0;
+  std::optional<proto::CancelRequest> order_{};  // until the coordinator has it
+  // Milliseconds that this thread has lived.
+  int64_t lived_ms_ = 0;
+  int64_t heard_ms_ = 0;
+  int64_t tried_ms_ = 0;
+  int64_t ordered_ms_ = 0;
+  std::optional<int64_t> agent_gone_ms_{};
+  std::optional<int64_t> force_ms_{};
+};
+
+}  // namespace troupe

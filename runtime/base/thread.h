@@ -1,0 +1,14 @@
+// Threads as Results: where the machine gives no more of them, std::thread throws.
+#pragma once
+
+#include <functional>
+#include <thread>
+
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+// `name` completes "no thread for …". The thread is the caller's to join.
+Result<std::thread> StartThread(std::string_view name, std::function<void()> body);
+
+}  // namespace troupe
