@@ -25,8 +25,8 @@ constexpr int kTalkMs = 100;
 
 }  // namespace
 
-RunWatch::RunWatch(bool pauses)
-    : signals_(pauses), wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+RunWatch::RunWatch(bool pauses, RunWatchLimits limits)
+    : limits_(limits), signals_(pauses), wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 RunWatch::~RunWatch() {
   ending_ = true;
@@ -52,6 +52,7 @@ void RunWatch::Mind(ControlClient* client, const std::string& address, uint64_t 
   quick_ = client == nullptr ? nullptr : ConnectControl(address, kCallMs);
   address_ = address;
   job_ = job;
+  has_job_ = true;
   last_words_ = last_words;
   heard_ms_ = ordered_ms_ = lived_ms_;
   if (order_) order_->set_job(job);
@@ -73,6 +74,7 @@ void RunWatch::Loop() {
     lived_ms_ += std::min((now_ns - std::exchange(last_ns, now_ns)) / 1'000'000, kTickMaxMs);
     for (int signal = 0; (signal = signals_.Take()) != 0;) OnSignal(signal);
     if (force_ms_ && lived_ms_ >= *force_ms_) ForceEnd();
+    if (order_ && !has_job_ && lived_ms_ - ordered_ms_ > limits_.unanswered) ForceEnd();
     if (heard_.exchange(false)) heard_ms_ = lived_ms_;
     if (cluster_ != nullptr) MindDaemons();
     if (client_ != nullptr) MindCoordinator();
@@ -90,7 +92,7 @@ void RunWatch::OnSignal(int signal) {
   ++num_signals_;
   if (num_signals_ > 2) ForceEnd();
   const bool kill = num_signals_ == 2;
-  if (kill) force_ms_ = lived_ms_ + kForceMs;
+  if (kill) force_ms_ = lived_ms_ + limits_.force;
   proto::CancelRequest order;
   order.set_job(job_);
   order.set_checkpoint(true);
@@ -131,7 +133,7 @@ void RunWatch::MindDaemons() {
   const std::string end = cluster_->AgentEnd();
   if (end.empty() || stop_asked_) return;
   if (!agent_gone_ms_) agent_gone_ms_ = lived_ms_;
-  if (lived_ms_ - *agent_gone_ms_ < kDaemonGoneMs) return;
+  if (lived_ms_ - *agent_gone_ms_ < limits_.daemon_gone) return;
   verdict_ = Error{ErrorCode::kPeerDown, end};
   order_.emplace();
   order_->set_job(job_);
@@ -142,16 +144,16 @@ void RunWatch::MindDaemons() {
 void RunWatch::MindCoordinator() {
   if (lived_ms_ - tried_ms_ < kAgainMs) return;
   if (order_) return AskStop();
-  if (lived_ms_ - heard_ms_ < kProbeMs) return;
+  if (lived_ms_ - heard_ms_ < limits_.probe) return;
   tried_ms_ = lived_ms_;
   proto::GetStatusRequest request;
   request.set_job(job_);
   const auto answer = quick_->GetStatus(request);
   if (answer.ok() || answer.error().code != ErrorCode::kUnavailable) {
     heard_ms_ = lived_ms_;
-  } else if (lived_ms_ - heard_ms_ > kSilenceMs) {
+  } else if (lived_ms_ - heard_ms_ > limits_.silence) {
     GiveUp(MakeError(ErrorCode::kUnavailable, "the coordinator at {} has not answered for {} s",
-                     address_, kSilenceMs / 1000));
+                     address_, limits_.silence / 1000));
   }
 }
 
@@ -161,7 +163,7 @@ void RunWatch::AskStop() {
   if (answer.ok() || answer.error().code != ErrorCode::kUnavailable) {
     order_.reset();
     heard_ms_ = lived_ms_;
-  } else if (lived_ms_ - ordered_ms_ > kUnansweredMs) {
+  } else if (lived_ms_ - ordered_ms_ > limits_.unanswered) {
     const auto code = cluster_ != nullptr ? ErrorCode::kCancelled : ErrorCode::kUnavailable;
     GiveUp(MakeError(code, "the coordinator at {} does not answer: {}", address_,
                      cluster_ != nullptr

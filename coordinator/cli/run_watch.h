@@ -2,10 +2,12 @@
 // daemons that it started, a coordinator that answers no more. Nothing that it does waits without a
 // deadline, so a second signal ends the client whatever hangs.
 //
-//   W1. The first signal asks the job for a clean stop, the second ends it at once; kForceMs later,
-//       or at a third, the daemons are killed and the process ends by _exit.
-//   W2. A coordinator that leaves a clean stop unanswered for kUnansweredMs, or has said nothing
-//       and answered nothing for kSilenceMs, is given up: Follow returns, and `verdict` says why.
+//   W1. The first signal asks the job for a clean stop, the second ends it at once. The daemons are
+//       killed and the process ends by _exit at a third, limits.force after the second, and
+//       limits.unanswered after the first where no job is known yet.
+//   W2. A coordinator that leaves a clean stop unanswered for limits.unanswered, or has
+//       said and answered nothing for limits.silence, is given up: Follow returns, and `verdict`
+//       says why.
 //   W3. Time in which this process itself was stopped counts for nothing.
 //   W4. SIGTSTP, where it was asked for, stops the daemons and their ranks, then this process;
 //       SIGCONT lets all go on.
@@ -25,16 +27,19 @@
 
 namespace troupe {
 
+// Milliseconds in which this process lived.
+struct RunWatchLimits {
+  int unanswered = 3000;   // a clean stop
+  int probe = 10'000;      // the coordinator's silence, after which it is asked
+  int silence = 30'000;    // and given up
+  int daemon_gone = 2000;  // until a job that nothing ran is ended
+  int force = 3000;        // from the second signal to the end of this process
+};
+
 class RunWatch {
  public:
-  static constexpr int kUnansweredMs = 3000;
-  static constexpr int kProbeMs = 10'000;  // of silence, then it is asked
-  static constexpr int kSilenceMs = 30'000;
-  static constexpr int kDaemonGoneMs = 2000;  // for the coordinator to say what comes of it
-  static constexpr int kForceMs = 3000;
-
   // Blocks the signals: made before any thread.
-  explicit RunWatch(bool pauses);
+  explicit RunWatch(bool pauses, RunWatchLimits limits = {});
   ~RunWatch();
   Status Start();
 
@@ -60,6 +65,7 @@ class RunWatch {
   [[noreturn]] void ForceEnd();
   void SayNow(const std::string& line) const;
 
+  const RunWatchLimits limits_;
   StopSignals signals_;
   int wake_fd_ = -1;
   std::thread thread_;
@@ -73,6 +79,7 @@ class RunWatch {
   std::unique_ptr<ControlClient> quick_{};  // the same coordinator, with a short deadline
   std::string address_{};
   uint64_t job_ = 0;
+  bool has_job_ = false;  // or had
   std::string last_words_{};
   std::optional<Error> verdict_{};
   int num_signals_ = 0;
