@@ -10,6 +10,9 @@
 
 namespace troupe {
 
+// What gRPC may make of its own; a program that cannot have them is told by CheckThreads.
+constexpr int kRpcThreads = 12;
+
 class ControlClient {
  public:
   virtual ~ControlClient() = default;

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "coordinator/agent/agent_client.h"
+#include "coordinator/cli/client.h"
 #include "coordinator/cli/stop_signals.h"
 #include "coordinator/control_service.h"
 #include "coordinator/ops/attend.h"
@@ -19,6 +20,7 @@
 #include "coordinator/report/run_directory.h"
 #include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
+#include "runtime/base/thread.h"
 
 namespace troupe {
 namespace {
@@ -100,6 +102,10 @@ int RunCoordinator(const CoordinatorCommand& command) {
     end.When([&] { return AllJobsTold(state); }, [&] { scheduler.Stop(); },
              at_once ? kAtOnceMs : kStopMs);
   });
+  if (const Status threads = CheckThreads(kRpcThreads); !threads.ok()) {
+    Talk("{}\n", threads.error().message);
+    return ExitCode(threads.error().code);
+  }
   if (const Status made = files.CreateDirectories(command.state_directory); !made.ok()) {
     Talk("--state: {}\n", made.error().message);
     return ExitCode(made.error().code);
@@ -163,6 +169,10 @@ int RunWorker(const WorkerCommand& command) {
              },
              kStopMs);
   });
+  if (const Status threads = CheckThreads(kRpcThreads); !threads.ok()) {
+    Talk("{}\n", threads.error().message);
+    return ExitCode(threads.error().code);
+  }
   client = AgentClient::Connect(agent, scheduler, command.join);
   scheduler.Run();
   client.reset();

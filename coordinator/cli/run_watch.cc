@@ -36,6 +36,7 @@ RunWatch::~RunWatch() {
 }
 
 Status RunWatch::Start() {
+  RETURN_IF_ERROR(CheckThreads(kRpcThreads));
   ASSIGN_OR_RETURN(thread_, StartThread("signals", [this] { Loop(); }));
   return {};
 }

@@ -100,27 +100,23 @@ TEST_F(StreamsTest, AFifoInAFilesPlaceStopsNothing) {
     std::filesystem::create_directories(folder_ / "run/logs");
     ASSERT_EQ(::mkfifo((folder_ / "run/" + name).c_str(), 0644), 0);
     Program run = Shell("bin/troupe run job.yaml --run-dir run");
-    EXPECT_THAT(run.Wait(), AnyOf(0, 1)) << name << "\n" << run.err();
+    EXPECT_THAT(run.Wait(), AnyOf(0, 1, 2)) << name << "\n" << run.err();
     std::filesystem::remove_all(folder_ / "run");
   }
 }
 
 TEST_F(StreamsTest, AFileAtItsAllowedSizeIsASentence) {
   Program run = Shell(
-      "ulimit -f 1; bin/troupe run job.yaml --run-dir run 2>&1 | cat; "
+      "(ulimit -f 1; exec bin/troupe run job.yaml --run-dir run) 2>&1 | cat; "
       "exit ${PIPESTATUS[0]}");
   EXPECT_EQ(run.Wait(), 1) << run.out();
   EXPECT_THAT(run.out(), HasSubstr("File too large: raise the limit on a file's size (ulimit -f)"));
 }
 
-TEST_F(StreamsTest, NoMemoryForThreadsIsASentence) {
-  for (const int kilobytes : {60'000, 100'000, 150'000, 250'000}) {
-    Program run =
-        Shell("ulimit -v " + std::to_string(kilobytes) + "; bin/troupe run job.yaml --run-dir run");
-    const int code = run.Wait(40s);
-    EXPECT_THAT(code, AnyOf(0, 1, 4, 5)) << kilobytes << " KB\n" << run.err();
-    std::filesystem::remove_all(folder_ / "run");
-  }
+TEST_F(StreamsTest, AMachineThatGivesNoThreadsIsASentence) {
+  Program run = Shell("ulimit -v 60000; exec bin/troupe run job.yaml --run-dir run");
+  EXPECT_EQ(run.Wait(), 1) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("no thread for the control service: "));
 }
 
 }  // namespace
