@@ -161,7 +161,9 @@ class RankProgram {
     }
     if (self_.value == 0) PrepareReplanning(peers);
     RETURN_IF_ERROR(OpenRouter(peers));
-    stream_ = std::make_unique<ThreadStream>(scheduler_, "compute");
+    auto stream = std::make_unique<ThreadStream>(scheduler_, "compute");
+    RETURN_IF_ERROR(stream->started());
+    stream_ = std::move(stream);
     name_ = fmt::format("rank {}", self_);
     auto loaded = std::make_shared<Result<Loaded>>(Loaded{});
     OnDisk(

@@ -39,6 +39,7 @@ JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest re
       recorder_(std::move(recorder)),
       history_(state.event_bytes),
       resume_from_(request_.resume_from()) {
+  result_.set_checkpoint(request_.resume_from());
   const proto::JobSpec& spec = request_.spec();
   summary_.set_job(id_);
   summary_.set_name(spec.name());
@@ -71,6 +72,11 @@ void JobLife::CancelTimers() {
   }
   kill_timer_ = {};
   ForgetSilence();
+}
+
+bool JobLife::RunsOn(HostId host) const {
+  return std::ranges::any_of(
+      ranks_, [host](const RankState& rank) { return rank.place.host == host && !rank.exited; });
 }
 
 bool JobLife::AllExited() const {
@@ -255,7 +261,7 @@ void JobLife::OnReady(int32_t rank) {
   proto::ToRank order;
   order.mutable_begin();
   Tell(0, order);
-  if (!reference_run_ && !cancelling_) SetState(proto::JOB_STATE_RUNNING);
+  if (!reference_run_ && !stop_) SetState(proto::JOB_STATE_RUNNING);
 }
 
 // ---- running ---------------------------------------------------------------------------------
@@ -268,7 +274,7 @@ bool JobLife::Heeds(uint64_t epoch, int32_t rank) const {
 void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& message) {
   if (!Heeds(epoch, rank)) return;
   if (recorder_) recorder_->RankSaid(rank, reference_run_, message);
-  if (cancelling_ && !killing_ && IsAdvance(message)) AwaitCleanStop();
+  if (stop_ && !killing_ && IsAdvance(message)) AwaitCleanStop();
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
   switch (message.message_case()) {
     case proto::FromRank::kHello:
@@ -477,20 +483,20 @@ void JobLife::KillRanks() {
   }
 }
 
-void JobLife::Cancel(bool checkpoint, bool kill) {
+void JobLife::Cancel(const StopOrder& order) {
   if (ended_) return;
-  cancelling_ = true;
+  const bool stops_already = stop_.has_value();
+  if (!stops_already || order.cause.empty()) stop_ = order;
   if (epoch_ == 0) {  // no rank was started
-    return End(proto::JOB_STATE_CANCELLED, ExitCode(ErrorCode::kCancelled), "");
+    for (RankState& rank : ranks_) rank.exited = true;
+    return EndStopped();
   }
-  if (kill || reference_run_ || !began_) {
-    KillRanks();
-    return;
-  }
+  if (order.kill || reference_run_ || !began_) return KillRanks();
+  if (stops_already) return;
   SetState(proto::JOB_STATE_DRAINING);
-  proto::ToRank order;
-  order.mutable_cancel()->set_checkpoint(checkpoint);
-  Tell(0, order);
+  proto::ToRank command;
+  command.mutable_cancel()->set_checkpoint(order.checkpoint);
+  Tell(0, command);
   AwaitCleanStop();
 }
 
@@ -499,6 +505,12 @@ void JobLife::AwaitCleanStop() {
   cancel_timer_ = seams_.scheduler.After(kCancelMs, [this] {
     if (!ended_) KillRanks();
   });
+}
+
+void JobLife::EndStopped() {
+  const StopOrder why = stop_.value_or(StopOrder{});
+  if (why.preempted) return End(proto::JOB_STATE_PREEMPTED, kPreemptedExitCode, why.cause);
+  End(proto::JOB_STATE_CANCELLED, ExitCode(ErrorCode::kCancelled), why.cause);
 }
 
 void JobLife::FreeSlots() {
@@ -527,7 +539,7 @@ void JobLife::PhaseOver() {
   CancelTimers();
   if (!failure_ && !killing_) failure_ = suspicion_;  // no other cause can come any more
   const bool moves = ranks_[0].finished && ranks_[0].finished->stage_layers_size() > 0;
-  if (moves && !failure_ && !cancelling_) return MoveLayers(proto::Finished(*ranks_[0].finished));
+  if (moves && !failure_ && !stop_) return MoveLayers(proto::Finished(*ranks_[0].finished));
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
   for (const RankState& rank : ranks_) {
     if (!rank.finished) continue;
@@ -537,10 +549,8 @@ void JobLife::PhaseOver() {
   if (failure_) {
     return End(proto::JOB_STATE_FAILED, ExitCode(failure_->code), failure_->message);
   }
-  const bool cancelled = cancelling_ || (ranks_[0].finished && IsCancelled(*ranks_[0].finished));
-  if (cancelled && !(reference_run_ && !cancelling_)) {
-    return End(proto::JOB_STATE_CANCELLED, ExitCode(ErrorCode::kCancelled), "");
-  }
+  const bool cancelled = ranks_[0].finished && IsCancelled(*ranks_[0].finished);
+  if (stop_ || (cancelled && !reference_run_)) return EndStopped();
   if (!reference_run_ && request_.spec().eval().has_check_against()) {
     return CheckAgainstSingleWorker();
   }

@@ -3,7 +3,8 @@
 // Thread: the coordinator's event loop.
 //
 //   queued --slots--> starting --every rank ready--> running --rank 0 finished--> draining --all
-//   exited--> [checking: the single worker runs the same job] --> succeeded | failed | cancelled
+//   exited--> [checking: the single worker runs the same job] --> succeeded | failed | cancelled |
+//     preempted
 //   draining --rank 0 finished with other stage_layers--> starting again, from its checkpoint
 //   starting, running, draining --a rank lost, a rank failed--> draining (killing) --> failed
 //
@@ -34,9 +35,18 @@
 
 namespace troupe {
 
+// Why and how a job is to stop before its end.
+struct StopOrder {
+  bool checkpoint = true;
+  bool kill = false;       // at once
+  bool preempted = false;  // for its machine's sake: PREEMPTED, not CANCELLED
+  std::string cause{};     // "SIGTERM at host agent alpha"; empty: a person's wish
+};
+
 class JobLife {
  public:
-  static constexpr int kCauseWaitMs = 4000;  // a host's silence is known by then too
+  static constexpr int kPreemptedExitCode = 143;  // what a shell calls the end by SIGTERM
+  static constexpr int kCauseWaitMs = 4000;       // a host's silence is known by then too
   static constexpr int kDrainMs = 10'000;
   static constexpr int kHelloMs = 60'000;           // from spawning to the last rank's Hello …
   static constexpr int kMeasuredHelloMs = 300'000;  // … where ranks measure before
@@ -53,7 +63,8 @@ class JobLife {
   // ---- commands ----
   void Start(std::vector<Placement> places);
   void StayQueued(const std::string& why);
-  void Cancel(bool checkpoint, bool kill);
+  // The first order is the result's cause, but for a person's wish: that counts whenever it comes.
+  void Cancel(const StopOrder& order);
   FollowerId Follow(FollowerPort* port);
   void Unfollow(FollowerId follower);
   // Who waits for whom, now.
@@ -78,6 +89,7 @@ class JobLife {
   int num_workers() const { return request_.spec().resources().workers(); }
   bool ended() const { return ended_; }
   const JobHistory& history() const { return history_; }
+  bool RunsOn(HostId host) const;  // has ranks there that have not exited
 
  private:
   struct RankState {
@@ -113,6 +125,7 @@ class JobLife {
   void GiveUpKilling();
   // Kills the ranks when they have said nothing of an action, a step or a checkpoint for kCancelMs.
   void AwaitCleanStop();
+  void EndStopped();
   void PhaseOver();
   void FreeSlots();
   void FreeSlotOf(const proto::RankExited& exited);
@@ -145,7 +158,7 @@ class JobLife {
   uint64_t epoch_ = 0;
   bool reference_run_ = false;
   bool began_ = false;
-  bool cancelling_ = false;
+  std::optional<StopOrder> stop_{};
   bool killing_ = false;
   bool introduced_ = false;  // every rank knows its peers
   bool ended_ = false;

@@ -22,7 +22,7 @@ Result<std::vector<Placement>> PlaceRanks(const std::map<HostId, Host>& hosts, i
   std::vector<Placement> places;
   int total = 0;
   for (const auto& [id, host] : hosts) {
-    if (host.port == nullptr) continue;
+    if (host.port == nullptr || host.leaving) continue;
     total += host.slots;
     for (int slot = 0; slot < host.slots && static_cast<int>(places.size()) < num_ranks; ++slot) {
       if (!host.used_slots.contains(slot)) places.push_back({id, slot});

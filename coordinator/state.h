@@ -42,6 +42,7 @@ struct Host {
   AgentPort* port = nullptr;  // null: gone
   int64_t last_heard_ns = 0;
   std::set<int> used_slots{};
+  bool leaving = false;  // told to end: takes no new ranks
 };
 
 using HostId = int;
@@ -87,6 +88,7 @@ struct State {
   std::deque<uint64_t> ended{};                     // oldest first
   uint64_t next_job = 1;
   EventBytes event_bytes = std::make_shared<std::atomic<int64_t>>(0);
+  bool stopping = false;  // told to end: takes no new jobs
 };
 
 // A worker's place: a slot of a host.

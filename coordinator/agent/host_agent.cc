@@ -57,6 +57,7 @@ void HostAgent::Connected(std::function<void(const proto::FromAgent&)> send) {
   join.mutable_join()->set_slots(options_.slots);
   join.mutable_join()->set_cores(static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)));
   Say(join);
+  if (stop_asked_.has_stop_asked()) Say(stop_asked_);
   scheduler_.Cancel(beat_);
   beat_ = scheduler_.After(heartbeat_ms_, [this] { Beat(); });
 }
@@ -169,7 +170,8 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
                                       .arguments = {"--control-fd", "3"},
                                       .control_fd = control[1],
                                       .stdout_fd = log[1],
-                                      .stderr_fd = log[1]},
+                                      .stderr_fd = log[1],
+                                      .minds_parent_only = true},
                                      [this, key](ExitReport report) { RankEnded(key, report); });
   ::close(control[1]);
   ::close(log[1]);
@@ -292,6 +294,16 @@ void HostAgent::Kill(uint64_t job, uint64_t epoch) {
 
 void HostAgent::KillAll() {
   for (auto& [key, rank] : ranks_) KillRank(rank);
+}
+
+void HostAgent::SignalRanks(int signal) {
+  for (auto& [key, rank] : ranks_) rank.process->Signal(signal);
+}
+
+void HostAgent::AskStop(const std::string& signal, bool preempted) {
+  stop_asked_.mutable_stop_asked()->set_signal(signal);
+  stop_asked_.mutable_stop_asked()->set_preempted(preempted);
+  Say(stop_asked_);
 }
 
 }  // namespace troupe

@@ -48,6 +48,11 @@ class HostAgent {
   void Connected(std::function<void(const proto::FromAgent&)> send);
   void Disconnected();
   void OnCommand(const proto::ToAgent& command);
+  // Told to end by `signal`: the coordinator is to stop the jobs of this host. The ranks live on
+  // until their jobs end them.
+  void AskStop(const std::string& signal, bool preempted);
+  // SIGSTOP and SIGCONT, for every rank.
+  void SignalRanks(int signal);
 
   int num_ranks() const { return static_cast<int>(ranks_.size()); }
 
@@ -88,6 +93,7 @@ class HostAgent {
   int heartbeat_ms_ = 500;
   int dead_after_ms_ = 3000;
   TimerId beat_{};
+  proto::FromAgent stop_asked_{};  // empty: it was not
 };
 
 }  // namespace troupe

@@ -1,4 +1,6 @@
-// The two daemons of the command line. Each runs until SIGINT or SIGTERM.
+// The two daemons of the command line. Each runs until a signal of stop_signals.h: then its jobs
+// stop with a checkpoint, those who follow them are told, and it ends; at a second one it ends at
+// once.
 #pragma once
 
 #include <string>
@@ -18,6 +20,7 @@ struct WorkerCommand {
   int slots = 1;
   std::string name{};
 };
+// SIGTSTP stops its ranks, then itself; SIGCONT continues all. Returns the exit code.
 int RunWorker(const WorkerCommand& command);
 
 }  // namespace troupe

@@ -1,11 +1,10 @@
 #include "coordinator/cli/job_commands.h"
 
-#include <fmt/format.h>
-
 #include <chrono>
 #include <thread>
 
 #include "coordinator/cli/client.h"
+#include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
@@ -16,17 +15,22 @@ int Fail(const Error& error) {
   return ExitCode(error.code);
 }
 
+int Print(const std::string& text) {
+  const Status printed = PrintData(text);
+  return printed.ok() ? 0 : Fail(printed.error());
+}
+
 }  // namespace
 
 int ShowJobs(const JobsCommand& command) {
   const auto reply = ConnectControl(command.coordinator)->ListJobs();
   if (!reply.ok()) return Fail(reply.error());
-  fmt::print("{}", JobsReport(*reply, command.output));
-  if (command.output != OutputFormat::kText) return 0;
+  const int exit_code = Print(JobsReport(*reply, command.output));
+  if (command.output != OutputFormat::kText) return exit_code;
   for (const auto& host : reply->hosts()) {
     Talk("host {}: {} of {} slots in use\n", host.name(), host.slots_used(), host.slots());
   }
-  return 0;
+  return exit_code;
 }
 
 int ShowStatus(const JobsCommand& command) {
@@ -42,8 +46,7 @@ int ShowStatus(const JobsCommand& command) {
     reply = client->GetStatus(request);
   }
   if (!reply.ok()) return Fail(reply.error());
-  fmt::print("{}", StatusReport(*reply, command.output));
-  return 0;
+  return Print(StatusReport(*reply, command.output));
 }
 
 int CancelJob(const JobsCommand& command) {
@@ -53,8 +56,7 @@ int CancelJob(const JobsCommand& command) {
   request.set_kill(command.kill);
   const auto reply = ConnectControl(command.coordinator)->Cancel(request);
   if (!reply.ok()) return Fail(reply.error());
-  fmt::print("{}", CancelReport(command.job, *reply, command.output));
-  return 0;
+  return Print(CancelReport(command.job, *reply, command.output));
 }
 
 }  // namespace troupe

@@ -2,7 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
 #include <memory>
+#include <new>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -16,6 +19,7 @@
 #include "coordinator/cli/set_words.h"
 #include "coordinator/cli/validate_command.h"
 #include "coordinator/job/yaml_walker.h"
+#include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
@@ -211,6 +215,17 @@ int RefuseVerb(const CLI::App& app, const std::string& word) {
   return kUsage;
 }
 
+// Help and version are data, what is wrong is talk.
+int AnswerParse(const CLI::App& app, const CLI::ParseError& error) {
+  std::ostringstream data;
+  std::ostringstream talk;
+  const bool wrong = app.exit(error, data, talk) != 0;
+  if (wrong) Talk("{}", talk.str());
+  const Status printed = PrintData(data.str());
+  if (!printed.ok()) Talk("{}\n", printed.error().message);
+  return wrong ? kUsage : printed.ok() ? 0 : 1;
+}
+
 int Main(int argc, char** argv) {
   CommandLine line;
   for (int i = 0; i < argc; ++i) {
@@ -237,12 +252,27 @@ int Main(int argc, char** argv) {
   try {
     app.parse(ReversedWords(argc, argv));
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kUsage;
+    return AnswerParse(app, error);
   }
   return line.exit_code;
+}
+
+// No exception leaves the program: what no function of ours turned into a Result is a sentence.
+int SafeMain(int argc, char** argv) {
+  SecureStandardStreams();
+  int exit_code = 1;
+  try {
+    exit_code = Main(argc, argv);
+  } catch (const std::bad_alloc&) {
+    Talk("troupe: out of memory\n");
+  } catch (const std::exception& error) {
+    Talk("troupe: {}\n", error.what());
+  }
+  if (TalkLost() > 0) Talk("{} times something could not be said here\n", TalkLost());
+  return exit_code;
 }
 
 }  // namespace
 }  // namespace troupe
 
-int main(int argc, char** argv) { return troupe::Main(argc, argv); }
+int main(int argc, char** argv) { return troupe::SafeMain(argc, argv); }

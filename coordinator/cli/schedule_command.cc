@@ -1,13 +1,12 @@
 #include "coordinator/cli/schedule_command.h"
 
-#include <fmt/format.h>
-
 #include <charconv>
 #include <cstdlib>
 #include <string_view>
 #include <vector>
 
 #include "coordinator/cli/schedule_report.h"
+#include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
@@ -64,10 +63,12 @@ int ShowSchedule(const ScheduleOptions& options) {
   const auto text = Show(options);
   if (!text.ok()) {
     Talk("{}\n", text.error().message);
-    return kUsage;  // nothing here can fail but what the user gave
+    return kUsage;  // nothing in it can fail but what the user gave
   }
-  fmt::print("{}", *text);
-  return 0;
+  const Status printed = PrintData(*text);
+  if (printed.ok()) return 0;
+  Talk("{}\n", printed.error().message);
+  return ExitCode(printed.error().code);
 }
 
 }  // namespace troupe

@@ -176,6 +176,10 @@ void Store(State& state, Seams seams, const NewRecorder& new_recorder, uint64_t 
 
 void Submit(State& state, Seams seams, const NewRecorder& new_recorder,
             proto::SubmitRequest request, Answer<proto::SubmitReply> answer) {
+  if (state.stopping) {
+    return answer(MakeError(ErrorCode::kUnavailable,
+                            "the coordinator was told to end: submit it again later"));
+  }
   if (state.submissions.size() >= kSubmissionsMax) {
     return answer(MakeError(ErrorCode::kResourceExhausted,
                             "{} jobs are being taken in already: submit it again",

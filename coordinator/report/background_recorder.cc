@@ -20,6 +20,7 @@ void BackgroundRecorder::Later(Record record, std::function<void()> done) {
 }
 
 Status BackgroundRecorder::Open(const proto::SubmitRequest& request) {
+  RETURN_IF_ERROR(stream_.started());
   return recorder_->Open(request);
 }
 

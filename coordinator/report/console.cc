@@ -5,11 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <string_view>
 #include <utility>
 
 #include "coordinator/report/plan_report.h"
+#include "runtime/base/standard_streams.h"
+#include "runtime/base/talk.h"
 
 namespace troupe {
 namespace {
@@ -51,6 +54,15 @@ std::string Readable(std::string_view bytes) {
   return text;
 }
 
+// A checkpoint of an earlier run is known by its folder alone: "step-00000040".
+int64_t CommittedStep(const proto::JobResult& result) {
+  if (result.checkpoint_step() > 0) return result.checkpoint_step();
+  const std::string& folder = result.checkpoint();
+  int64_t step = 0;
+  std::from_chars(folder.data() + folder.rfind('-') + 1, folder.data() + folder.size(), step);
+  return step;
+}
+
 size_t ColumnsOf(std::FILE* file) {
   winsize size{};
   const bool known = ::ioctl(::fileno(file), TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
@@ -58,6 +70,11 @@ size_t ColumnsOf(std::FILE* file) {
 }
 
 }  // namespace
+
+std::string GoOnText(int64_t committed_step, bool committed, const std::string& command) {
+  if (!committed) return "no step is committed: there is nothing to go on from";
+  return fmt::format("step {} is committed; go on with: {}", committed_step, command);
+}
 
 bool ShowsBar(std::FILE* file) {
   const char* term = std::getenv("TERM");
@@ -70,19 +87,25 @@ Console::Console(ConsoleOptions options, Clock& clock, std::FILE* data, std::FIL
 // ---- lines -----------------------------------------------------------------------------------
 
 void Console::ClearBar() {
-  if (std::exchange(bar_shown_, false)) fmt::print(talk_, "\r\x1b[K");
+  if (std::exchange(bar_shown_, false)) Talk("\r\x1b[K");
 }
 
 void Console::Say(const std::string& line) {
   ClearBar();
-  fmt::print(talk_, "{}\n", line);
-  std::fflush(talk_);
+  Talk(line + "\n");
 }
 
+void Console::Talk(const std::string& text) { troupe::Say(::fileno(talk_), text, TalkPatience()); }
+
 void Console::Data(const std::string& line) {
-  if (options_.output == OutputFormat::kText) return;
-  fmt::print(data_, "{}\n", line);
-  std::fflush(data_);
+  if (options_.output == OutputFormat::kText || !printed_.ok()) return;
+  printed_ = WriteWhole(::fileno(data_), line + "\n");
+  if (!printed_.ok()) {
+    Say(
+        fmt::format("stdout takes no more: {}: the job goes on, its numbers are in its run "
+                    "directory alone",
+                    printed_.error().message));
+  }
 }
 
 void Console::StepData(const std::string& line) {
@@ -97,9 +120,8 @@ void Console::DrawBar(int64_t step, const std::string& text) {
   // A line that wraps could not be drawn over.
   const size_t columns = ColumnsOf(talk_) - 1;
   if (line.size() > columns) line.resize(columns);
-  fmt::print(talk_, "\r\x1b[K{}", line);
+  Talk("\r\x1b[K" + line);
   bar_shown_ = true;
-  std::fflush(talk_);
 }
 
 bool Console::IsLineDue(int64_t step) {
@@ -247,17 +269,16 @@ void Console::ShowResult(const proto::JobResult& result) {
   ClearBar();
   ShowWhatWasTrained();
   if (!result.parity().empty()) Say(fmt::format("parity with 1 worker: {}", result.parity()));
-  if (result.state() == proto::JOB_STATE_CANCELLED) {
-    Say(fmt::format("cancelled{}", result.checkpoint().empty()
-                                       ? ""
-                                       : fmt::format("; checkpoint {}", result.checkpoint())));
-    if (!options_.resume_command.empty() && !result.checkpoint().empty()) {
-      Say(fmt::format("go on with: {}", options_.resume_command));
-    }
-  } else if (result.state() == proto::JOB_STATE_FAILED) {
-    Say(fmt::format("failed: {}", result.reason()));
-  }
+  const std::string why = result.reason().empty() ? "" : ": " + result.reason();
+  const std::string checkpoint =
+      result.checkpoint().empty() ? "" : "; checkpoint " + result.checkpoint();
+  if (result.state() == proto::JOB_STATE_CANCELLED) Say("cancelled" + why + checkpoint);
+  if (result.state() == proto::JOB_STATE_PREEMPTED) Say("preempted" + why + checkpoint);
+  if (result.state() == proto::JOB_STATE_FAILED) Say("failed" + why);
   ShowWhatWasMade(result.run_directory());
+  if (result.state() != proto::JOB_STATE_SUCCEEDED && !options_.resume_command.empty()) {
+    Say(GoOnText(CommittedStep(result), !result.checkpoint().empty(), options_.resume_command));
+  }
   Data(ResultJson(result));
 }
 

@@ -12,6 +12,7 @@
 #include "coordinator/report/metrics_json.h"
 #include "proto/control.pb.h"
 #include "runtime/base/clock.h"
+#include "runtime/base/result.h"
 
 namespace troupe {
 
@@ -20,7 +21,7 @@ struct ConsoleOptions {
   int log_every = 1;
   int num_workers = 1;
   int64_t steps = 0;
-  std::string resume_command{};  // what continues a cancelled job
+  std::string resume_command{};  // what goes on after any end but success
   bool bar = false;              // stderr is a terminal that moves its cursor
   bool trace = true;             // the run leaves one
   bool tensorboard = true;
@@ -30,6 +31,8 @@ class Console {
  public:
   Console(ConsoleOptions options, Clock& clock, std::FILE* data, std::FILE* talk);
   void Show(const proto::JobEvent& event);
+  // An error once stdout took no more: that is said at once, the rest of the data is left out.
+  const Status& printed() const { return printed_; }
 
  private:
   void ShowState(const proto::JobSummary& summary);
@@ -47,6 +50,7 @@ class Console {
   void DrawBar(int64_t step, const std::string& text);
   void ClearBar();
   void Say(const std::string& line);
+  void Talk(const std::string& text);
   void Data(const std::string& line);
   void StepData(const std::string& line);
   double SecondsLeft(const proto::StepMetrics& metrics) const;
@@ -70,7 +74,11 @@ class Console {
   MemoryReports memory_{};
   MemoryPeaks peaks_{};
   std::string hf_directory_{};
+  Status printed_{};
 };
+
+// The last line after any end but success: from which committed step to go on, and how.
+std::string GoOnText(int64_t committed_step, bool committed, const std::string& command);
 
 // Whether `file` is a terminal that can move its cursor (TERM is not dumb).
 bool ShowsBar(std::FILE* file);

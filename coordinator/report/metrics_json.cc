@@ -56,6 +56,7 @@ std::string ResultJson(const proto::JobResult& r) {
       .Add("run_dir", r.run_directory())
       .Add("reason", r.reason())
       .Add("checkpoint", r.checkpoint())
+      .Add("checkpoint_step", int64_t{r.checkpoint_step()})
       .Add("parity", r.parity())
       .Text();
 }
@@ -76,6 +77,8 @@ std::string_view JobStateName(proto::JobState state) {
       return "FAILED";
     case proto::JOB_STATE_CANCELLED:
       return "CANCELLED";
+    case proto::JOB_STATE_PREEMPTED:
+      return "PREEMPTED";
     default:
       return "UNKNOWN";
   }

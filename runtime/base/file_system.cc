@@ -23,6 +23,11 @@ Error ErrnoError(int number, std::string_view doing, const std::string& path) {
                      "{}: cannot {}: the disk or the quota is full ({}); free some space", path,
                      doing, reason);
   }
+  if (number == EFBIG) {
+    return MakeError(ErrorCode::kOutOfSpace,
+                     "{}: cannot {}: {}: raise the limit on a file's size (ulimit -f)", path, doing,
+                     reason);
+  }
   const auto code = number == ENOENT || number == ENOTDIR ? ErrorCode::kNotFound : ErrorCode::kIo;
   return MakeError(code, "{}: cannot {}: {}", path, doing, reason);
 }
@@ -145,10 +150,16 @@ Result<std::string> PosixFileSystem::ReadFile(const std::string& path, int64_t m
 
 Result<std::unique_ptr<WritableFile>> PosixFileSystem::OpenForWrite(const std::string& path,
                                                                     WriteMode mode) {
-  const int flags =
-      O_WRONLY | O_CREAT | O_CLOEXEC | (mode == WriteMode::kTruncate ? O_TRUNC : O_APPEND);
+  const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK |
+                    (mode == WriteMode::kTruncate ? O_TRUNC : O_APPEND);
   FileDescriptor file(::open(path.c_str(), flags, 0666));
-  if (file.get() < 0) return ErrnoError(errno, "open for writing", path);
+  // A FIFO that nobody reads is ENXIO, where it would be waited for without O_NONBLOCK.
+  if (file.get() < 0 && errno != ENXIO) return ErrnoError(errno, "open for writing", path);
+  struct stat status {};
+  if (file.get() < 0 || ::fstat(file.get(), &status) != 0 ||
+      !(S_ISREG(status.st_mode) || S_ISCHR(status.st_mode))) {
+    return MakeError(ErrorCode::kIo, "{}: cannot write: not a regular file: move it away", path);
+  }
   return std::unique_ptr<WritableFile>(std::make_unique<PosixWritableFile>(path, std::move(file)));
 }
 
@@ -277,6 +288,17 @@ Status WriteFileAtomically(FileSystem& files, const std::string& path, std::stri
 
 Status ReplaceFile(FileSystem& files, const std::string& path, std::string_view bytes) {
   return WriteAside(files, path, bytes, /*sync=*/false);
+}
+
+Result<std::string> CurrentFolder() {
+  std::error_code error;
+  std::string folder = std::filesystem::current_path(error).string();
+  if (error) {
+    return MakeError(ErrorCode::kIo,
+                     "the working directory cannot be told ({}): go to one that exists",
+                     error.message());
+  }
+  return folder;
 }
 
 std::string JoinPath(std::string_view folder, std::string_view name) {

@@ -3,7 +3,8 @@
 // memory. Called by actors, host agents and the coordinator, on whatever thread owns the file.
 //
 // 1. Every failed call returns one sentence with the path. A full disk (ENOSPC, EDQUOT) is
-//    kOutOfSpace, a missing file kNotFound, any other errno kIo.
+//    kOutOfSpace, as is one at its allowed size (EFBIG); a missing file is kNotFound, any other
+//    errno kIo. No call waits for another program: a FIFO in a file's place is refused.
 // 2. What was appended is durable only after Sync; a rename only after SyncDirectory of its folder.
 // 3. A MappedFile keeps its bytes valid for its own life, independent of the FileSystem call.
 #pragma once
@@ -86,6 +87,9 @@ Status WriteFileAtomically(FileSystem& files, const std::string& path, std::stri
 // The same for a reader, but it waits for no disk: after a power failure the file may be empty. For
 // what is written anew all the time.
 Status ReplaceFile(FileSystem& files, const std::string& path, std::string_view bytes);
+
+// The working directory; an error where it was removed.
+Result<std::string> CurrentFolder();
 
 // "a/b" for ("a", "b"); the folder of "a/b" is "a", that of "b" is ".".
 std::string JoinPath(std::string_view folder, std::string_view name);

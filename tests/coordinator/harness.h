@@ -12,6 +12,7 @@
 #include "coordinator/ops/cancel.h"
 #include "coordinator/ops/get_status.h"
 #include "coordinator/ops/list_jobs.h"
+#include "coordinator/ops/stop.h"
 #include "coordinator/ops/submit.h"
 #include "runtime/sim/virtual_clock.h"
 #include "tests/support/temporary_folder.h"

@@ -400,7 +400,7 @@ TEST_F(JobLifeTest, MessagesOfAnotherEpochChangeNothing) {
 
 TEST_F(JobLifeTest, CancelInTheQueue) {
   JobLife& job = h.Submitted(SmallJob(2));
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
   EXPECT_EQ(job.summary().exit_code(), 130);
   const HostId host = h.Join("a", 2);
@@ -411,7 +411,7 @@ TEST_F(JobLifeTest, CancelWhileStarting) {
   const HostId host = h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
   h.Hello(job, 0);
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
   h.Exits(job, 0, 0, SIGKILL);
   EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
@@ -421,7 +421,7 @@ TEST_F(JobLifeTest, CancelWhileRunningKeepsACheckpoint) {
   const HostId host = h.Join("a", 2);
   JobLife& job = h.Submitted(SmallJob(2));
   h.Begins(job, 2);
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   EXPECT_EQ(job.state(), proto::JOB_STATE_DRAINING);
   ASSERT_EQ(h.Orders(host, proto::ToRank::kCancel), 1);
   EXPECT_TRUE(h.AgentOf(host).commands.back().tell().message().cancel().checkpoint());
@@ -441,7 +441,7 @@ TEST_F(JobLifeTest, ACleanStopThatTakesTooLongBecomesAKill) {
   const HostId host = h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
   h.Begins(job, 1);
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   h.AdvanceMs(JobLife::kCancelMs + 1);
   EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
   h.Exits(job, 0, 0, SIGKILL);
@@ -452,7 +452,7 @@ TEST_F(JobLifeTest, ACleanStopThatGetsOnIsWaitedFor) {
   const HostId host = h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
   h.Begins(job, 1);
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   proto::FromRank action;
   action.mutable_progress()->set_action("Forward");
   proto::FromRank step;
@@ -472,11 +472,99 @@ TEST_F(JobLifeTest, ACleanStopThatGetsOnIsWaitedFor) {
   EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
 }
 
+TEST_F(JobLifeTest, TheMachinesWishPreempts) {
+  const HostId host = h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  job.Cancel({.preempted = true, .cause = "SIGTERM at the coordinator"});
+  job.Cancel({.preempted = true, .cause = "SIGTERM at host agent a"});
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kCancel), 1) << "one clean stop, whoever else asks";
+  proto::FromRank committed;
+  committed.mutable_checkpoint()->set_step(4);
+  committed.mutable_checkpoint()->set_directory("/run/checkpoints/step-00000004");
+  h.Says(job, 0, committed);
+  h.Finishes(job, 0, {}, /*cancelled=*/true);
+  h.Exits(job, 0, 0);
+  EXPECT_TRUE(job.ended());
+  const proto::JobResult& result = *h.FollowerOf(job).Result();
+  EXPECT_EQ(result.state(), proto::JOB_STATE_PREEMPTED);
+  EXPECT_EQ(result.exit_code(), 143);
+  EXPECT_EQ(result.reason(), "SIGTERM at the coordinator") << "the first cause";
+  EXPECT_EQ(result.checkpoint_step(), 4);
+}
+
+TEST_F(JobLifeTest, APersonsWishOutweighsTheMachines) {
+  h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  job.Cancel({.preempted = true, .cause = "SIGTERM at the coordinator"});
+  job.Cancel({});
+  h.Finishes(job, 0, {}, /*cancelled=*/true);
+  h.Exits(job, 0, 0);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
+  EXPECT_EQ(job.summary().reason(), "");
+}
+
+TEST_F(JobLifeTest, AKillThatFollowsACleanStopKeepsItsCause) {
+  const HostId host = h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  job.Cancel({.preempted = true, .cause = "SIGUSR1 at host agent a"});
+  job.Cancel({.kill = true, .cause = "SIGINT at the coordinator"});
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
+  h.Exits(job, 0, 0, SIGKILL);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_PREEMPTED);
+  EXPECT_EQ(job.summary().reason(), "SIGUSR1 at host agent a");
+}
+
+TEST_F(JobLifeTest, AnAgentToldToEndStopsItsJobsAndTakesNoOthers) {
+  const HostId a = h.Join("a", 1);
+  const HostId b = h.Join("b", 1);
+  JobLife& on_a = h.Submitted(SmallJob(1));
+  JobLife& on_b = h.Submitted(SmallJob(1));
+  JobLife& queued = h.Submitted(SmallJob(1));
+  h.Begins(on_a, 1);
+  h.Begins(on_b, 1);
+  proto::FromAgent asked;
+  asked.mutable_stop_asked()->set_signal("SIGUSR1");
+  asked.mutable_stop_asked()->set_preempted(true);
+  AgentSaid(h.state, h.seams, a, asked);
+  h.Finishes(on_a, 0, {}, /*cancelled=*/true);
+  h.Exits(on_a, 0, 0);
+  EXPECT_EQ(on_a.state(), proto::JOB_STATE_PREEMPTED);
+  EXPECT_EQ(on_a.summary().reason(), "SIGUSR1 at host agent a");
+  EXPECT_EQ(on_b.state(), proto::JOB_STATE_RUNNING);
+  EXPECT_EQ(queued.state(), proto::JOB_STATE_QUEUED) << "its slot is free, but on its way out";
+  h.Finishes(on_b, 0);
+  h.Exits(on_b, 0, 0);
+  EXPECT_EQ(queued.state(), proto::JOB_STATE_STARTING);
+  EXPECT_EQ(h.Commands(b, proto::ToAgent::kSpawn), 2);
+}
+
+TEST_F(JobLifeTest, ACoordinatorToldToEndStopsAllAndTellsAll) {
+  const HostId host = h.Join("a", 1);
+  JobLife& running = h.Submitted(SmallJob(1));
+  JobLife& queued = h.Submitted(SmallJob(1));
+  h.Begins(running, 1);
+  StopJobs(h.state, {.preempted = true, .cause = "SIGTERM at the coordinator"});
+  EXPECT_EQ(queued.state(), proto::JOB_STATE_PREEMPTED);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kCancel), 1);
+  EXPECT_FALSE(AllJobsTold(h.state));
+  const auto late = h.TrySubmit(SmallJob(1));
+  ASSERT_FALSE(late.ok());
+  EXPECT_EQ(late.error().code, ErrorCode::kUnavailable);
+  h.Finishes(running, 0, {}, /*cancelled=*/true);
+  h.Exits(running, 0, 0);
+  EXPECT_TRUE(AllJobsTold(h.state));
+  EXPECT_EQ(h.FollowerOf(running).Result()->state(), proto::JOB_STATE_PREEMPTED);
+  EXPECT_TRUE(h.FollowerOf(running).finished);
+}
+
 TEST_F(JobLifeTest, WhatDyingRanksSayAfterAKillIsNoFailure) {
   h.Join("a", 2);
   JobLife& job = h.Submitted(SmallJob(2));
   h.Begins(job, 2);
-  job.Cancel(/*checkpoint=*/false, /*kill=*/true);
+  job.Cancel({.checkpoint = false, .kill = true});
   h.Exits(job, 0, 0, SIGKILL);
   h.FinishesWith(job, 1, ErrorCode::kPeerDown, "rank 0 has gone");
   h.Exits(job, 1, 0);
@@ -645,7 +733,7 @@ TEST_F(MovedLayersTest, TheSameRanksStartAnewFromTheirCheckpoint) {
 }
 
 TEST_F(MovedLayersTest, ACancelledJobDoesNotStartAnew) {
-  job_.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job_.Cancel({});
   FinishToMove();
   EXPECT_EQ(job_.state(), proto::JOB_STATE_CANCELLED);
   EXPECT_EQ(h.Commands(host_, proto::ToAgent::kSpawn), 2);

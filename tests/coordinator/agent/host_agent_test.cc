@@ -128,6 +128,23 @@ TEST_F(HostAgentTest, TellsTheSignal) {
   EXPECT_EQ(Exited()->cause(), "");
 }
 
+TEST_F(HostAgentTest, ToldToEndItTellsTheCoordinatorAndItsRanksLiveOn) {
+  Spawn(0);
+  RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });
+  const pid_t rank = Last(proto::FromRank::kHello)->hello().pid();
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGTSTP}) ::kill(rank, signal);
+  agent_.AskStop("SIGTERM", /*preempted=*/true);
+  ASSERT_TRUE(said_.back().has_stop_asked());
+  EXPECT_EQ(said_.back().stop_asked().signal(), "SIGTERM");
+  EXPECT_TRUE(said_.back().stop_asked().preempted());
+  TellPeersAndBegin(0);  // a rank that heeded one of those signals would not train any more
+  RunUntil([this] { return Last(proto::FromRank::kFinished) != nullptr; });
+  EXPECT_EQ(agent_.num_ranks(), 1);
+  // A coordinator that comes back hears it too.
+  agent_.Connected([this](const proto::FromAgent& message) { said_.push_back(message); });
+  EXPECT_TRUE(said_.back().has_stop_asked());
+}
+
 TEST_F(HostAgentTest, CapturesTheLastLines) {
   Spawn(0, "0:exit:1");
   RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });

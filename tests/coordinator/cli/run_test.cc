@@ -193,7 +193,7 @@ TEST_F(RunCommandTest, ADeadCoordinatorEndsTheRun) {
   ASSERT_EQ(RunningAs("coordinator").size(), 1u);
   ::kill(RunningAs("coordinator")[0], SIGKILL);
   EXPECT_EQ(run.Wait(8s), 4) << run.err();
-  EXPECT_THAT(run.err(), HasSubstr("cannot be reached"));
+  EXPECT_THAT(run.err(), HasSubstr("the coordinator of this run was killed by SIGKILL\n"));
 }
 
 TEST_F(RunCommandTest, AKilledRunLeavesNothing) {

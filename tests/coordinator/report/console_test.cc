@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <sstream>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/talk.h"
 #include "tests/runtime/actor/manual_clock.h"
 
 namespace troupe {
@@ -154,6 +156,50 @@ TEST_F(ConsoleTest, ACancelledJobSaysHowToGoOn) {
   console.Show(result);
   EXPECT_THAT(Text(talk_), HasSubstr("cancelled; checkpoint /runs/a/checkpoints/step-00000007"));
   EXPECT_THAT(Text(talk_), HasSubstr("go on with: troupe run a.yaml --resume"));
+}
+
+TEST_F(ConsoleTest, TheLastLineAfterAnyEndButSuccessSaysHowToGoOn) {
+  const std::string command = "troupe run a.yaml --resume";
+  for (const auto state :
+       {proto::JOB_STATE_FAILED, proto::JOB_STATE_CANCELLED, proto::JOB_STATE_PREEMPTED}) {
+    Console& console = With({.resume_command = command});
+    proto::JobEvent result = Result(state);
+    console.Show(Step(9, 3.0));
+    console.Show(result);
+    EXPECT_EQ(Lines(talk_).back(), "no step is committed: there is nothing to go on from");
+    result.mutable_result()->set_checkpoint("/runs/a/checkpoints/step-00000007");
+    console.Show(result);
+    EXPECT_EQ(Lines(talk_).back(), "step 7 is committed; go on with: " + command);
+    result.mutable_result()->set_checkpoint_step(8);
+    console.Show(result);
+    EXPECT_EQ(Lines(talk_).back(), "step 8 is committed; go on with: " + command);
+  }
+}
+
+TEST_F(ConsoleTest, DataThatCannotBeWrittenIsSaidOnceAndKept) {
+  std::FILE* full = std::fopen("/dev/full", "w");
+  Console console({.output = OutputFormat::kJsonl, .steps = 1000}, clock_, full, talk_);
+  EXPECT_TRUE(console.printed().ok());
+  for (int64_t step = 1; step <= 3; ++step) console.Show(Step(step, 3.0));
+  EXPECT_FALSE(console.printed().ok());
+  EXPECT_EQ(console.printed().error().code, ErrorCode::kOutOfSpace);
+  const auto lines = Lines(talk_);
+  EXPECT_EQ(std::ranges::count_if(lines,
+                                  [](const std::string& line) {
+                                    return line.starts_with(
+                                        "stdout takes no more: No space left on device");
+                                  }),
+            1);
+  std::fclose(full);
+}
+
+TEST_F(ConsoleTest, TalkThatCannotBeSaidIsCounted) {
+  std::FILE* full = std::fopen("/dev/full", "w");
+  Console console({.steps = 1000}, clock_, data_, full);
+  const int64_t before = TalkLost();
+  console.Show(Step(1, 3.0));
+  EXPECT_EQ(TalkLost(), before + 1);
+  std::fclose(full);
 }
 
 TEST_F(ConsoleTest, AFailedJobSaysWhyAndPromisesNoPictures) {
