@@ -18,6 +18,7 @@
 #include "coordinator/job/job_file.h"
 #include "coordinator/job/resume.h"
 #include "coordinator/report/console.h"
+#include "coordinator/report/metrics_json.h"
 #include "coordinator/report/plan_report.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/random.h"
@@ -109,11 +110,20 @@ Error WhyLost(RunWatch& watch, LocalCluster* cluster, Error error) {
   return error;
 }
 
-// The newest checkpoint that the run directory shows from here.
-std::string HowToGoOn(const std::string& run_directory, const std::string& resume_command) {
+// The end of a run that its coordinator did not live to record, as far as it is seen from here.
+proto::JobResult LostResult(const std::string& run_directory, const Error& why) {
+  proto::JobResult result;
+  result.set_state(why.code == ErrorCode::kCancelled ? proto::JOB_STATE_CANCELLED
+                                                     : proto::JOB_STATE_FAILED);
+  result.set_exit_code(ExitCode(why.code));
+  result.set_reason(why.message);
+  result.set_run_directory(run_directory);
   const auto newest = FindNewestCheckpoint(SystemFiles(), JoinPath(run_directory, "checkpoints"));
-  const bool found = newest.ok() && newest->has_value();
-  return GoOnText(found ? (*newest)->manifest.step : 0, found, resume_command);
+  if (newest.ok() && newest->has_value()) {
+    result.set_checkpoint((*newest)->folder);
+    result.set_checkpoint_step((*newest)->manifest.step);
+  }
+  return result;
 }
 
 // What a client that follows holds: the daemons are null where they are not its own.
@@ -150,9 +160,17 @@ int FollowJob(const Followed& followed, const RunCommand& command, const LoadedJ
   const bool killed_by_watch = status.ok() && verdict && !followed.watch.stop_asked() &&
                                exit_code == ExitCode(ErrorCode::kCancelled);
   if (!status.ok() || killed_by_watch) {
-    exit_code = Fail(killed_by_watch ? *verdict
-                                     : WhyLost(followed.watch, followed.cluster, status.error()));
-    Talk("{}\n", HowToGoOn(run_directory, options.resume_command));
+    const Error why =
+        killed_by_watch ? *verdict : WhyLost(followed.watch, followed.cluster, status.error());
+    exit_code = Fail(why);
+    const proto::JobResult result = LostResult(run_directory, why);
+    if (followed.cluster != nullptr) {
+      const Status recorded = WriteFileAtomically(
+          SystemFiles(), JoinPath(run_directory, "result.json"), ResultJson(result) + "\n");
+      if (!recorded.ok()) Talk("{}\n", recorded.error().message);
+    }
+    Talk("{}\n",
+         GoOnText(result.checkpoint_step(), !result.checkpoint().empty(), options.resume_command));
   }
   return exit_code == 0 && !console.printed().ok() ? 1 : exit_code;
 }

@@ -194,6 +194,9 @@ TEST_F(RunCommandTest, ADeadCoordinatorEndsTheRun) {
   ::kill(RunningAs("coordinator")[0], SIGKILL);
   EXPECT_EQ(run.Wait(8s), 4) << run.err();
   EXPECT_THAT(run.err(), HasSubstr("the coordinator of this run was killed by SIGKILL\n"));
+  const auto result = nlohmann::json::parse(testing::Slurp(folder_ / "run/result.json"));
+  EXPECT_EQ(result["exit_code"], 4);
+  EXPECT_EQ(result["reason"], "the coordinator of this run was killed by SIGKILL");
 }
 
 TEST_F(RunCommandTest, AKilledRunLeavesNothing) {

@@ -163,6 +163,7 @@ TEST_F(SignalsTest, AnInterruptEndsARunWhoseCoordinatorStandsStill) {
   run.Signal(SIGINT);
   EXPECT_EQ(run.Wait(), kCancelled) << run.err();
   EXPECT_THAT(run.err(), HasSubstr("does not answer: ended without it"));
+  EXPECT_EQ(ResultOfRun()["state"], "CANCELLED") << "written by the client";
   EXPECT_TRUE(Eventually([&] { return Running().empty(); }));
 }
 
