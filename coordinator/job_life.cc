@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "actors/plan/job_orders.h"
@@ -46,6 +47,7 @@ JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest re
   if (auto mesh = Mesh::FromSpec(spec.parallelism()); mesh.ok()) {
     summary_.set_layout(mesh->Name());
   }
+  summary_.set_workers(num_workers());
   summary_.set_submitted_wall_us(seams_.scheduler.clock().WallUs());
   summary_.set_run_directory(request_.run_directory());
   SetState(proto::JOB_STATE_QUEUED);
@@ -136,6 +138,9 @@ void JobLife::Start(std::vector<Placement> places) {
     hosts.push_back(state_.hosts.at(places[rank].host).name);
   }
   if (recorder_) recorder_->Placed(hosts);
+  for (const std::string& host : std::set<std::string>(hosts.begin(), hosts.end())) {
+    summary_.add_hosts(host);
+  }
   summary_.clear_reason();
   SetState(proto::JOB_STATE_STARTING);
   Spawn(request_.spec());
@@ -204,6 +209,9 @@ void JobLife::IntroducePeers() {
     peer->set_address(ranks_[r].hello->transport_address());
     peer->set_host(state_.hosts.at(ranks_[r].place.host).name);
   }
+  double product_flops = 0;
+  for (const RankState& rank : ranks_) product_flops += rank.hello->product_flops();
+  peers->set_product_flops(product_flops);
   if (!reference_run_) decided_.WriteTo(*peers);
   TellAll(order);
 }
@@ -494,6 +502,7 @@ void JobLife::CheckAgainstSingleWorker() {
 
 void JobLife::End(proto::JobState state, int exit_code, std::string reason) {
   FreeSlots();
+  summary_.set_ended_wall_us(seams_.scheduler.clock().WallUs());
   summary_.set_exit_code(exit_code);
   summary_.set_reason(reason);
   SetState(state);

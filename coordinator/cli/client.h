@@ -20,6 +20,9 @@ class ControlClient {
   // Calls `on_event` until the job has ended.
   virtual Status Follow(uint64_t job,
                         const std::function<void(const proto::JobEvent&)>& on_event) = 0;
+  // Calls `on_lines` with what the ranks print, until it returns false.
+  virtual Status ReadLogs(const proto::ReadLogsRequest& request,
+                          const std::function<bool(const proto::LogLines&)>& on_lines) = 0;
 };
 std::unique_ptr<ControlClient> ConnectControl(const std::string& address);
 

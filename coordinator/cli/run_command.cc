@@ -11,10 +11,12 @@
 #include <ctime>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "coordinator/cli/client.h"
+#include "coordinator/cli/find_coordinator.h"
 #include "coordinator/cli/local_cluster.h"
 #include "coordinator/job/job_file.h"
 #include "coordinator/job/resume.h"
@@ -135,7 +137,8 @@ int FollowJob(ControlClient& client, const RunCommand& command, const LoadedJob&
   options.steps =
       job.spec.train().stop_after() > 0 ? job.spec.train().stop_after() : job.spec.train().steps();
   options.bar = ShowsBar(stderr);
-  options.trace = job.spec.log().trace();
+  options.ticks = true;
+  options.trace = job.spec.log().trace().steps() > 0;
   options.tensorboard = job.spec.log().tensorboard();
   options.resume_command = ResumeCommand(command, run_directory);
   Console console(options, SystemClock(), stdout, stderr);
@@ -232,6 +235,7 @@ int RunJob(const RunCommand& command) {
   if (!resume_from.ok()) return Fail(resume_from.error());
   if (!resume_from->empty()) Talk("going on from {}\n", *resume_from);
   std::unique_ptr<LocalCluster> cluster;
+  std::optional<CoordinatorFile> announced;
   std::string address = command.coordinator;
   if (address.empty()) {
     auto started = LocalCluster::Start(run_directory, run_directory + "/logs",
@@ -239,6 +243,7 @@ int RunJob(const RunCommand& command) {
     if (!started.ok()) return Fail(started.error());
     cluster = *std::move(started);
     address = cluster->address();
+    announced.emplace(run_directory, address);
   }
   const auto client = ConnectControl(address);
   if (cluster) AwaitSlots(*client, job->spec.resources().workers());

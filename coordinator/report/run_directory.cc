@@ -72,12 +72,13 @@ Status RunDirectory::WritePlan(const JobPlan& plan) {
 Status RunDirectory::OpenMetrics(const proto::SubmitRequest& request) {
   ASSIGN_OR_RETURN(const int64_t step, FirstStepAfter(files_, request.resume_from()));
   RETURN_IF_ERROR(CutBackToStep(files_, In("metrics.jsonl"), step));
-  if (step > 0) RETURN_IF_ERROR(ReadEarlierLosses());
+  if (step > 0) {
+    RETURN_IF_ERROR(ReadEarlierLosses());
+    ++restarts_;
+  }
   if (request.spec().log().tensorboard()) RETURN_IF_ERROR(OpenTensorboard(step));
-  if (!request.spec().log().trace()) return {};
-  RETURN_IF_ERROR(files_.CreateDirectories(In("trace")));
-  const std::string name = fmt::format("trace/step-{:08}.json", step + 1);
-  ASSIGN_OR_RETURN(trace_, TraceFile::Create(files_, In(name)));
+  traces_.emplace(files_, clock_, clocks_, In("trace"),
+                  TraceWindow(request.spec().log().trace(), step + 1));
   return {};
 }
 
@@ -107,6 +108,9 @@ Status RunDirectory::ReadEarlierLosses() {
     start = end + 1;
     if (!line.is_object() || !line.contains("step") || !line["step"].is_number_integer()) continue;
     const auto step = line["step"].get<int64_t>();
+    if (line.contains("restarts") && line["restarts"].is_number_integer()) {
+      restarts_ = line["restarts"].get<int64_t>();
+    }
     if (line.contains("loss") && line["loss"].is_number()) {
       pictures_->AddLoss(step, line["loss"].get<double>());
     } else if (line.contains("val/loss") && line["val/loss"].is_number()) {
@@ -190,7 +194,7 @@ void RunDirectory::Planned(const std::vector<proto::Parallelism>& orders) {
 void RunDirectory::RankStarted(int32_t rank, const proto::Hello& hello) {
   clocks_.Add(rank, hello.steady_ns(), hello.wall_us());
   hellos_[rank] = hello;
-  if (trace_) trace_->NameRank(rank, fmt::format("rank {} (pid {})", rank, hello.pid()));
+  if (traces_) traces_->NameRank(rank, fmt::format("rank {} (pid {})", rank, hello.pid()));
   if (hellos_.size() == static_cast<size_t>(num_workers_)) WriteEnvironment();
 }
 
@@ -201,12 +205,16 @@ void RunDirectory::RankReady(int32_t rank, const proto::Ready& ready) {
 }
 
 void RunDirectory::StepDone(const proto::StepMetrics& m) {
-  last_metrics_ = MetricsJson(m, num_workers_, clock_.WallUs(), peaks_);
+  last_metrics_ = MetricsJson(m, num_workers_, clock_.WallUs(), peaks_, restarts_);
   Append("metrics.jsonl", last_metrics_ + "\n");
   Scalar(m.step(), "train/loss", m.loss());
   Scalar(m.step(), "train/grad_norm", m.grad_norm());
   Scalar(m.step(), "train/lr", m.lr());
+  Scalar(m.step(), "train/tokens", static_cast<double>(m.tokens()));
+  Scalar(m.step(), "train/restarts", static_cast<double>(restarts_));
   Scalar(m.step(), "perf/tokens_per_second", m.tokens_per_second());
+  Scalar(m.step(), "perf/step_seconds", m.step_seconds());
+  if (m.mfu() > 0) Scalar(m.step(), "perf/mfu", m.mfu());
   Scalar(m.step(), "perf/bubble", m.bubble_fraction());
   int64_t fullest = 0;
   for (const auto& [rank, peak] : peaks_) fullest = std::max(fullest, peak);
@@ -215,8 +223,9 @@ void RunDirectory::StepDone(const proto::StepMetrics& m) {
   }
   if (pictures_) {
     pictures_->AddLoss(m.step(), m.loss());
-    pictures_->AddStep(m.step(), m.order());
+    pictures_->AddStep(m.step(), m.order(), m.step_seconds());
   }
+  if (traces_) Note(traces_->StepDone(m.step()));
   if (clock_.NowNs() - drawn_ns_ > int64_t{kDrawEveryMs} * 1'000'000) Draw();
 }
 
@@ -228,12 +237,11 @@ void RunDirectory::Evaluated(const proto::EvalMetrics& m) {
 
 void RunDirectory::Traced(int32_t rank, const proto::SpanBatch& batch) {
   for (proto::Span span : batch.spans()) {
+    if (traces_) traces_->Add(rank, span);
     span.set_start_ns(clocks_.CommonNs(rank, span.start_ns()));
     span.set_end_ns(clocks_.CommonNs(rank, span.end_ns()));
-    if (trace_) trace_->Add(rank, span);
     if (pictures_) pictures_->AddSpan(rank, span);
   }
-  if (trace_) Note(trace_->Flush());
   if (batch.dropped() > 0) {
     Event("spans_lost", fmt::format("\"rank\":{},\"count\":{}", rank, batch.dropped()));
   }
@@ -282,18 +290,20 @@ void RunDirectory::RankLogged(int32_t rank, bool reference_run, const std::strin
 }
 
 void RunDirectory::StateChanged(const proto::JobSummary& summary) {
+  const bool starts = summary.state() == proto::JOB_STATE_STARTING;
+  if (starts && std::exchange(started_, true)) ++restarts_;
   Event("state", fmt::format("\"job\":{},\"state\":{},\"reason\":{}", summary.job(),
                              JsonText(JobStateName(summary.state())), JsonText(summary.reason())));
 }
 
 void RunDirectory::Ended(const proto::JobResult& result, std::function<void()> done) {
   Draw();
-  if (trace_) {
-    if (trace_->spans_left_out() > 0) {
-      Event("trace_full", fmt::format("\"spans_left_out\":{}", trace_->spans_left_out()));
+  if (traces_) {
+    Note(traces_->Finish());
+    if (traces_->spans_left_out() > 0) {
+      Event("trace_full", fmt::format("\"spans_left_out\":{}", traces_->spans_left_out()));
     }
-    Note(trace_->Finish());
-    trace_.reset();
+    traces_.reset();
   }
   if (tensorboard_) Note(tensorboard_->Close());
   std::string text = ResultJson(result);

@@ -24,7 +24,7 @@
 #include "coordinator/report/memory_report.h"
 #include "coordinator/report/metrics_json.h"
 #include "coordinator/report/run_pictures.h"
-#include "coordinator/report/trace_file.h"
+#include "coordinator/report/run_traces.h"
 #include "runtime/base/file_system.h"
 #include "runtime/format/tensorboard.h"
 
@@ -72,7 +72,7 @@ class RunDirectory : public JobRecorder {
   int num_workers_ = 1;
   std::map<std::string, std::unique_ptr<WritableFile>> open_{};
   std::optional<TensorboardWriter> tensorboard_{};
-  std::unique_ptr<TraceFile> trace_{};
+  std::optional<RunTraces> traces_{};
   std::optional<RunPictures> pictures_{};
   ClockAlignment clocks_{};
   std::vector<std::string> hosts_{};  // of the ranks
@@ -80,6 +80,8 @@ class RunDirectory : public JobRecorder {
   MemoryPeaks peaks_{};
   MemoryReports memory_{};
   std::string last_metrics_{};  // JSON
+  int64_t restarts_ = 0;        // how often the run has been gone on with, or started anew
+  bool started_ = false;
   int64_t opened_ns_ = 0;
   int64_t drawn_ns_ = 0;
   bool complained_ = false;
