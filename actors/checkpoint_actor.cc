@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "actors/checkpoint_store.h"
+#include "runtime/trace/span.h"
 
 namespace troupe {
 
@@ -19,8 +20,27 @@ CheckpointActor::CheckpointActor(CheckpointOptions options, FileSystem& files,
 Status CheckpointActor::On(proto::CheckpointStart start) {
   auto done = std::make_shared<proto::CheckpointDone>();
   stream_.Launch([this, done, start = std::move(start)] { *done = Write(start); },
-                 [this, done](const WorkTime&) { (void)schedule_.Send(*done); });
+                 [this, done](const WorkTime& time) {
+                   Trace(done->step(), time);
+                   (void)schedule_.Send(*done);
+                 });
   return {};
+}
+
+void CheckpointActor::Trace(int64_t step, const WorkTime& time) const {
+  if (!options_.trace.Covers(step)) return;
+  static const uint32_t name = InternTraceName("checkpoint");
+  static const uint32_t track = InternTraceName("step");
+  SpanRecord record;
+  record.name = name;
+  record.category = SpanCategory::kIo;
+  record.track = track;
+  record.rank = options_.rank.value;
+  record.step = static_cast<int32_t>(step);
+  record.start_ns = time.start_ns;
+  record.end_ns = time.end_ns;
+  record.cpu_ns = time.cpu_ns;
+  ThreadTraceRing().Write(record);
 }
 
 proto::CheckpointDone CheckpointActor::Write(const proto::CheckpointStart& start) const {

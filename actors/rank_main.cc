@@ -136,6 +136,7 @@ class RankProgram {
       ASSIGN_OR_RETURN(const ModelCosts costs, MeasureCosts(start_.spec(), scheduler_.clock()));
       *hello->mutable_costs() = ToProto(costs);
     }
+    hello->set_product_flops(MeasureProductFlops(start_.spec(), scheduler_.clock()));
     Say(news);
     SayAlive();
     return {};
@@ -155,6 +156,7 @@ class RankProgram {
     const std::vector<proto::Parallelism> orders(peers.orders().begin(), peers.orders().end());
     ASSIGN_OR_RETURN(JobPlan plan, MakeJobPlan(start_.spec(), orders));
     plan_ = std::move(plan);
+    product_flops_ = peers.product_flops();
     if (plan_->train.num_ranks != start_.world_size()) {
       return MakeError(ErrorCode::kInvalidSpec, "the plan has {} ranks, the job was given {}",
                        plan_->train.num_ranks, start_.world_size());
@@ -222,6 +224,9 @@ class RankProgram {
     if (finished_) return {};  // the job ended meanwhile
     ASSIGN_OR_RETURN(Loaded loaded, std::move(result));
     last_step_ = committed_step_ = loaded.committed_step;
+    if (!start_.reference_run()) {
+      trace_ = TraceWindow(start_.spec().log().trace(), committed_step_ + 1);
+    }
     RETURN_IF_ERROR(SpawnActors(std::move(loaded.tokens)));
     proto::FromRank news;
     auto* ready = news.mutable_ready();
@@ -306,8 +311,10 @@ class RankProgram {
     }
     peers.checkpoint = scheduler_.Spawn<CheckpointActor>(
         {.name = "checkpoint"},
-        CheckpointOptions{
-            .rank = self_, .num_ranks = start_.world_size(), .dtype = DTypeOfJob(start_.spec())},
+        CheckpointOptions{.rank = self_,
+                          .num_ranks = start_.world_size(),
+                          .dtype = DTypeOfJob(start_.spec()),
+                          .trace = trace_},
         files_, ParametersOf(models_), *stream_,
         Ref<proto::CheckpointDone>(
             router_->Remote<proto::CheckpointDone>(Rank(0), kScheduleIndex)));
@@ -320,6 +327,7 @@ class RankProgram {
                           WithBulk<SharedGradient>>(Rank(other), kExecutorIndex);
     }
     ExecutorOptions executor = ExecutorOptionsOf(start_.spec(), *plan_, self_);
+    executor.trace = trace_;
     executor.on_progress = [this](const RankActivity& activity) { Progressed(activity); };
     executor_ = scheduler_.Spawn<ExecutorActor>({.name = "executor"}, std::move(executor),
                                                 std::move(peers));
@@ -336,14 +344,16 @@ class RankProgram {
   }
 
   StageRef SpawnStage(StageId stage, StageModel& model) {
-    stages_.push_back(scheduler_.Spawn<StageActor>(
-        {.name = fmt::format("stage {}", stage)},
-        StageOptionsOf(start_.spec(), *plan_, self_, stage), model, *stream_));
+    StageOptions options = StageOptionsOf(start_.spec(), *plan_, self_, stage);
+    options.trace = trace_;
+    stages_.push_back(scheduler_.Spawn<StageActor>({.name = fmt::format("stage {}", stage)},
+                                                   std::move(options), model, *stream_));
     return stages_.back();
   }
 
   void SpawnSchedule() {
     ScheduleOptions options = ScheduleOptionsOf(start_, *plan_);
+    options.product_flops = product_flops_;
     if (replanner_) options.order = [this] { return replanner_->order(); };
     std::vector<RankRef> ranks;
     for (int rank = 0; rank < start_.world_size(); ++rank) {
@@ -446,7 +456,7 @@ class RankProgram {
     *news.mutable_memory() =
         ReportMemory(ledger_, plan_->MemoryOf(self_, ThisVectorIsa()), activity_.step);
     link_.SendTelemetry(news.SerializeAsString());
-    if (!start_.spec().log().trace()) return;
+    if (start_.reference_run()) return;
     *news.mutable_spans() = ReportSpans();
     if (news.spans().spans_size() > 0) link_.SendTelemetry(news.SerializeAsString());
   }
@@ -489,7 +499,9 @@ class RankProgram {
   StageSet models_{};
   std::optional<JobCheckpoints> checkpoints_{};  // rank 0's; used on the stream's thread
   std::optional<Replanner> replanner_{};         // rank 0's
-  std::vector<int> moved_layers_{};              // the run goes on elsewhere, with so many a stage
+  TraceWindow trace_{};
+  double product_flops_ = 0;         // a second, of all ranks; 0: not known
+  std::vector<int> moved_layers_{};  // the run goes on elsewhere, with so many a stage
   std::unique_ptr<RankRouter> router_{};
   std::unique_ptr<Stream> stream_{};
   std::string name_{};  // "rank 2", for the wait below
@@ -510,7 +522,7 @@ int Main(int argc, char** argv) {
     Talk("troupe-rank is started by a host agent: troupe worker --join HOST:PORT\n");
     return ExitCode(ErrorCode::kInvalidSpec);
   }
-  Scheduler scheduler;
+  Scheduler scheduler({.trace_handlers = false});  // nobody is told of them
   RankProgram program(scheduler, std::atoi(argv[2]));
   scheduler.Run();
   return 0;

@@ -169,6 +169,9 @@ Status ScheduleActor::On(proto::StepDone done) {
   metrics.set_step_seconds(seconds);
   metrics.set_tokens_per_second(static_cast<double>(decided_.num_tokens) / std::max(seconds, 1e-9));
   metrics.set_bubble_fraction(bubble_);
+  if (options_.product_flops > 0) {
+    metrics.set_mfu(options_.step_flops / std::max(seconds, 1e-9) / options_.product_flops);
+  }
   metrics.set_order(order_);
   double data_ns = 0;
   double message_ns = 0;

@@ -79,6 +79,8 @@ struct ScheduleOptions {
   double sample_temperature = 0;
   int32_t sample_seed = 0;
   int32_t seq_len = 0;
+  double step_flops = 0;     // that the model takes in a step
+  double product_flops = 0;  // a second, of all ranks' devices; 0: not known
   std::function<double(int64_t step)> learning_rate{};
   // Which of the plan's orders the next step runs; without it the first.
   std::function<size_t()> order{};

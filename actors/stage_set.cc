@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "actors/checkpoint_store.h"
+#include "actors/model/product_rate.h"
 
 namespace troupe {
 
@@ -57,6 +58,17 @@ Result<ModelCosts> MeasureCosts(const proto::JobSpec& spec, const Clock& clock) 
                    WidthsOf(spec.train().has_dtype() ? spec.train().dtype() : "float32"));
   const int threads = std::max(1, spec.resources().threads_per_worker());
   return MeasureModelCosts(config, batch, widths, DTypeOfJob(spec), threads, clock);
+}
+
+double MeasureProductFlops(const proto::JobSpec& spec, const Clock& clock) {
+  const proto::Model& model = spec.model();
+  if (model.hidden_size() < 1 || model.intermediate_size() < 1) return 0;
+  const MatmulShape shape{
+      .tokens = int64_t{1} * spec.batch().micro_batch_size() * spec.batch().seq_len(),
+      .in = model.hidden_size(),
+      .out = model.intermediate_size(),
+      .dtype = DTypeOfJob(spec)};
+  return MeasureProductRate(shape, std::max(1, spec.resources().threads_per_worker()), clock);
 }
 
 TensorDescriptor BoundaryTensor(const proto::JobSpec& spec, const JobPlan& plan) {

@@ -34,6 +34,10 @@ std::vector<const StageParameters*> ParametersOf(const StageSet& stages);
 // What this rank takes for the parts of the job's model (measured_costs.h).
 Result<ModelCosts> MeasureCosts(const proto::JobSpec& spec, const Clock& clock);
 
+// Floating-point operations a second of a product of the job's layers (product_rate.h); 0 where the
+// job names no sizes.
+double MeasureProductFlops(const proto::JobSpec& spec, const Clock& clock);
+
 // What travels between the job's stages, and between copies of the same weights.
 TensorDescriptor BoundaryTensor(const proto::JobSpec& spec, const JobPlan& plan);
 std::map<std::pair<StageId, SharedWeights>, TensorDescriptor> SharedTensors(const JobPlan& plan,

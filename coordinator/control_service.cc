@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "coordinator/job_life.h"
+#include "coordinator/log_stream.h"
 #include "coordinator/ops/attend.h"
 #include "coordinator/ops/cancel.h"
 #include "coordinator/ops/get_status.h"
@@ -171,7 +172,10 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
 class Service final : public proto::Control::CallbackService {
  public:
   Service(State& state, Seams seams, NewRecorder new_recorder)
-      : state_(state), seams_(seams), new_recorder_(std::move(new_recorder)) {}
+      : state_(state),
+        seams_(seams),
+        new_recorder_(std::move(new_recorder)),
+        log_disk_(seams.scheduler, "logs", /*spin_us=*/0) {}
 
   grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context,
                                    const proto::SubmitRequest* request,
@@ -203,6 +207,10 @@ class Service final : public proto::Control::CallbackService {
                                                     const proto::FollowRequest* request) override {
     return new FollowStream(state_, seams_, request->job(), num_follow_streams_);
   }
+  grpc::ServerWriteReactor<proto::LogLines>* ReadLogs(
+      grpc::CallbackServerContext*, const proto::ReadLogsRequest* request) override {
+    return NewLogStream(state_, seams_, log_disk_, *request);
+  }
   grpc::ServerBidiReactor<proto::FromAgent, proto::ToAgent>* Attend(
       grpc::CallbackServerContext*) override {
     return new AttendStream(state_, seams_);
@@ -231,6 +239,7 @@ class Service final : public proto::Control::CallbackService {
   State& state_;
   const Seams seams_;
   const NewRecorder new_recorder_;
+  ThreadStream log_disk_;
 };
 
 class Server final : public ControlServer {

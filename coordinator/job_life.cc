@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "actors/plan/job_orders.h"
@@ -48,6 +49,7 @@ JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest re
   if (auto mesh = Mesh::FromSpec(spec.parallelism()); mesh.ok()) {
     summary_.set_layout(mesh->Name());
   }
+  summary_.set_workers(num_workers());
   summary_.set_submitted_wall_us(seams_.scheduler.clock().WallUs());
   summary_.set_run_directory(request_.run_directory());
   result_.set_run_directory(request_.run_directory());
@@ -145,6 +147,9 @@ void JobLife::Start(std::vector<Placement> places) {
   for (size_t rank = 0; rank < places.size(); ++rank) {
     ranks_[rank].place = places[rank];
     hosts.push_back(HostName(places[rank].host));
+  }
+  for (const std::string& host : std::set<std::string>(hosts.begin(), hosts.end())) {
+    summary_.add_hosts(host);
   }
   summary_.clear_reason();
   SetState(proto::JOB_STATE_STARTING);
@@ -249,6 +254,9 @@ void JobLife::IntroducePeers() {
     peer->set_address(ranks_[r].hello->transport_address());
     peer->set_host(HostName(ranks_[r].place.host));
   }
+  double product_flops = 0;
+  for (const RankState& rank : ranks_) product_flops += rank.hello->product_flops();
+  peers->set_product_flops(product_flops);
   if (!reference_run_) decided_.WriteTo(*peers);
   TellAll(order);
 }
@@ -628,6 +636,7 @@ void JobLife::End(proto::JobState state, int exit_code, std::string reason) {
 void JobLife::TellResult(const proto::JobResult& result) {
   if (history_.ended()) return;
   result_ = result;
+  summary_.set_ended_wall_us(seams_.scheduler.clock().WallUs());
   summary_.set_exit_code(result.exit_code());
   summary_.set_reason(result.reason());
   summary_.set_state(result.state());

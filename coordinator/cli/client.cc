@@ -53,6 +53,22 @@ class Client final : public ControlClient {
   }
   void StopFollowing() override { following_.TryCancel(); }
 
+  Status ReadLogs(const proto::ReadLogsRequest& request,
+                  const std::function<bool(const proto::LogLines&)>& on_lines) override {
+    grpc::ClientContext context;
+    const auto reader = stub_->ReadLogs(&context, request);
+    proto::LogLines lines;
+    while (reader->Read(&lines)) {
+      if (on_lines(lines)) continue;
+      context.TryCancel();
+      (void)reader->Finish();
+      return {};
+    }
+    const grpc::Status status = reader->Finish();
+    if (!status.ok()) return Explain(status);
+    return {};
+  }
+
  private:
   Error Explain(const grpc::Status& status) const {
     if (!address_.empty()) return FromRpc(status, address_);

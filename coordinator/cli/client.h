@@ -24,6 +24,9 @@ class ControlClient {
   virtual Status Follow(uint64_t job,
                         const std::function<void(const proto::JobEvent&)>& on_event) = 0;
   virtual void StopFollowing() = 0;
+  // Calls `on_lines` with what the ranks print, until it returns false.
+  virtual Status ReadLogs(const proto::ReadLogsRequest& request,
+                          const std::function<bool(const proto::LogLines&)>& on_lines) = 0;
 };
 // No call but Follow takes longer than `deadline_ms`.
 std::unique_ptr<ControlClient> ConnectControl(const std::string& address, int deadline_ms = 10'000);

@@ -8,10 +8,12 @@
 #include <ctime>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "coordinator/cli/client.h"
+#include "coordinator/cli/find_coordinator.h"
 #include "coordinator/cli/local_cluster.h"
 #include "coordinator/cli/run_watch.h"
 #include "coordinator/cli/validate_command.h"
@@ -143,7 +145,8 @@ int FollowJob(const Followed& followed, const RunCommand& command, const LoadedJ
   options.steps =
       job.spec.train().stop_after() > 0 ? job.spec.train().stop_after() : job.spec.train().steps();
   options.bar = ShowsBar(stderr);
-  options.trace = job.spec.log().trace();
+  options.ticks = true;
+  options.trace = job.spec.log().trace().steps() > 0;
   options.tensorboard = job.spec.log().tensorboard();
   options.resume_command = ResumeCommand(command, run_directory);
   Console console(options, SystemClock(), stdout, stderr);

@@ -167,6 +167,17 @@ class Checker {
     }
   }
 
+  void Trace(const proto::TraceWindow& window) {
+    if (window.first() < 1) Refuse("log.trace.first = {}: use 1 or more", window.first());
+    if (window.steps() < 0) {
+      Refuse("log.trace.steps = {}: use 0 (no trace) or more", window.steps());
+    }
+    if (window.every() < 0 || (window.every() > 0 && window.every() < window.steps())) {
+      Refuse("log.trace.every = {}: use 0 (one window), or log.trace.steps = {} or more",
+             window.every(), window.steps());
+    }
+  }
+
   // Its bytes are tokens.
   void Prompt(const std::string& prompt) {
     if (prompt.empty()) return Refuse("eval.sample.prompt is missing: give some text");

@@ -6,6 +6,7 @@
 #include "actors/plan/batch_arithmetic.h"
 #include "actors/plan/job_orders.h"
 #include "actors/plan/learning_rate.h"
+#include "actors/plan/trace_window.h"
 #include "actors/plan/train_schedule.h"
 #include "actors/schedule/generators.h"
 
@@ -120,7 +121,10 @@ void OutputDefaults(proto::JobSpec& spec, Provenance& provenance) {
   TROUPE_DEFAULT(checkpoint, "checkpoint", resume, "never");
   proto::Log* log = spec.mutable_log();
   TROUPE_DEFAULT(log, "log", every, 1);
-  TROUPE_DEFAULT(log, "log", trace, true);
+  proto::TraceWindow* trace = log->mutable_trace();
+  TROUPE_DEFAULT(trace, "log.trace", first, TraceWindow::kFirst);
+  TROUPE_DEFAULT(trace, "log.trace", steps, TraceWindow::kSteps);
+  TROUPE_DEFAULT(trace, "log.trace", every, TraceWindow::kEvery);
   TROUPE_DEFAULT(log, "log", tensorboard, true);
 }
 

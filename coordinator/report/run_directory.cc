@@ -108,12 +108,12 @@ Status RunDirectory::WritePlan(const JobPlan& plan) {
 Status RunDirectory::OpenMetrics() {
   ASSIGN_OR_RETURN(const int64_t step, FirstStepAfter(files_, resume_from_));
   RETURN_IF_ERROR(CutBackToStep(files_, In("metrics.jsonl"), step));
-  if (step > 0) RETURN_IF_ERROR(ReadEarlierLosses());
+  if (step > 0) {
+    RETURN_IF_ERROR(ReadEarlierLosses());
+    ++restarts_;
+  }
   if (spec_.log().tensorboard()) RETURN_IF_ERROR(OpenTensorboard(step));
-  if (!spec_.log().trace()) return {};
-  RETURN_IF_ERROR(files_.CreateDirectories(In("trace")));
-  const std::string name = fmt::format("trace/step-{:08}.json", step + 1);
-  ASSIGN_OR_RETURN(trace_, TraceFile::Create(files_, In(name)));
+  traces_.emplace(files_, clock_, clocks_, In("trace"), TraceWindow(spec_.log().trace(), step + 1));
   return {};
 }
 
@@ -137,6 +137,9 @@ Status RunDirectory::ReadEarlierLosses() {
     const auto line = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
     if (!line.is_object() || !line.contains("step") || !line["step"].is_number_integer()) return;
     const auto step = line["step"].get<int64_t>();
+    if (line.contains("restarts") && line["restarts"].is_number_integer()) {
+      restarts_ = line["restarts"].get<int64_t>();
+    }
     if (line.contains("loss") && line["loss"].is_number()) {
       pictures_->AddLoss(step, line["loss"].get<double>());
     } else if (line.contains("val/loss") && line["val/loss"].is_number()) {
@@ -236,7 +239,7 @@ void RunDirectory::Planned(const std::vector<proto::Parallelism>& orders) {
 void RunDirectory::RankStarted(int32_t rank, const proto::Hello& hello) {
   clocks_.Add(rank, hello.steady_ns(), hello.wall_us());
   hellos_[rank] = hello;
-  if (trace_) trace_->NameRank(rank, fmt::format("rank {} (pid {})", rank, hello.pid()));
+  if (traces_) traces_->NameRank(rank, fmt::format("rank {} (pid {})", rank, hello.pid()));
   if (hellos_.size() == static_cast<size_t>(num_workers_)) WriteEnvironment();
 }
 
@@ -247,12 +250,16 @@ void RunDirectory::RankReady(int32_t rank, const proto::Ready& ready) {
 }
 
 void RunDirectory::StepDone(const proto::StepMetrics& m) {
-  last_metrics_ = MetricsJson(m, num_workers_, clock_.WallUs(), peaks_);
+  last_metrics_ = MetricsJson(m, num_workers_, clock_.WallUs(), peaks_, restarts_);
   Append("metrics.jsonl", last_metrics_ + "\n");
   Scalar(m.step(), "train/loss", m.loss());
   Scalar(m.step(), "train/grad_norm", m.grad_norm());
   Scalar(m.step(), "train/lr", m.lr());
+  Scalar(m.step(), "train/tokens", static_cast<double>(m.tokens()));
+  Scalar(m.step(), "train/restarts", static_cast<double>(restarts_));
   Scalar(m.step(), "perf/tokens_per_second", m.tokens_per_second());
+  Scalar(m.step(), "perf/step_seconds", m.step_seconds());
+  if (m.mfu() > 0) Scalar(m.step(), "perf/mfu", m.mfu());
   Scalar(m.step(), "perf/bubble", m.bubble_fraction());
   int64_t fullest = 0;
   for (const auto& [rank, peak] : peaks_) fullest = std::max(fullest, peak);
@@ -261,8 +268,9 @@ void RunDirectory::StepDone(const proto::StepMetrics& m) {
   }
   if (pictures_) {
     pictures_->AddLoss(m.step(), m.loss());
-    pictures_->AddStep(m.step(), m.order());
+    pictures_->AddStep(m.step(), m.order(), m.step_seconds());
   }
+  if (traces_) NoteStream("trace", traces_->StepDone(m.step()));
   if (clock_.NowNs() - drawn_ns_ > int64_t{kDrawEveryMs} * 1'000'000) Draw();
 }
 
@@ -274,12 +282,11 @@ void RunDirectory::Evaluated(const proto::EvalMetrics& m) {
 
 void RunDirectory::Traced(int32_t rank, const proto::SpanBatch& batch) {
   for (proto::Span span : batch.spans()) {
+    if (traces_) traces_->Add(rank, span);
     span.set_start_ns(clocks_.CommonNs(rank, span.start_ns()));
     span.set_end_ns(clocks_.CommonNs(rank, span.end_ns()));
-    if (trace_) trace_->Add(rank, span);
     if (pictures_) pictures_->AddSpan(rank, span);
   }
-  if (trace_) NoteStream("trace", trace_->Flush());
   if (batch.dropped() > 0) {
     Event("spans_lost", fmt::format("\"rank\":{},\"count\":{}", rank, batch.dropped()));
   }
@@ -329,6 +336,8 @@ void RunDirectory::RankLogged(int32_t rank, bool reference_run, const std::strin
 
 void RunDirectory::StateChanged(const proto::JobSummary& summary) {
   job_ = summary.job();
+  const bool starts = summary.state() == proto::JOB_STATE_STARTING;
+  if (starts && std::exchange(started_, true)) ++restarts_;
   StateIs(summary.state(), summary.reason());
 }
 
@@ -338,8 +347,6 @@ void RunDirectory::StateIs(proto::JobState state, const std::string& reason) {
 }
 
 std::vector<std::string> RunDirectory::CloseFiles() {
-  if (trace_) NoteStream("trace", trace_->Finish());
-  trace_.reset();
   if (tensorboard_) NoteStream("tb", tensorboard_->Close());
   tensorboard_.reset();
   std::vector<std::string> missing;
@@ -373,8 +380,12 @@ void RunDirectory::Ended(const proto::JobResult& result,
     for (const auto& [name, text] : std::exchange(early_, {})) Append(name, text);
   }
   Draw();
-  if (trace_ && trace_->spans_left_out() > 0) {
-    Event("trace_full", fmt::format("\"spans_left_out\":{}", trace_->spans_left_out()));
+  if (traces_) {
+    NoteStream("trace", traces_->Finish());
+    if (traces_->spans_left_out() > 0) {
+      Event("trace_full", fmt::format("\"spans_left_out\":{}", traces_->spans_left_out()));
+    }
+    traces_.reset();
   }
   StateIs(told.state(), told.reason());
   // What the news of a lost host may not have told.

@@ -31,7 +31,7 @@
 #include "coordinator/report/record_file.h"
 #include "coordinator/report/run_folder.h"
 #include "coordinator/report/run_pictures.h"
-#include "coordinator/report/trace_file.h"
+#include "coordinator/report/run_traces.h"
 #include "runtime/base/file_system.h"
 #include "runtime/format/tensorboard.h"
 
@@ -97,7 +97,7 @@ class RunDirectory : public JobRecorder {
   std::map<std::string, std::string> troubles_{};  // of the files written whole: the last write's
   std::set<std::string> told_{};
   std::optional<TensorboardWriter> tensorboard_{};
-  std::unique_ptr<TraceFile> trace_{};
+  std::optional<RunTraces> traces_{};
   std::optional<RunPictures> pictures_{};
   ClockAlignment clocks_{};
   std::vector<std::string> hosts_{};  // of the ranks
@@ -105,6 +105,8 @@ class RunDirectory : public JobRecorder {
   MemoryPeaks peaks_{};
   MemoryReports memory_{};
   std::string last_metrics_{};  // JSON
+  int64_t restarts_ = 0;        // how often the run has been gone on with, or started anew
+  bool started_ = false;
   int64_t opened_ns_ = 0;
   int64_t drawn_ns_ = 0;
 };

@@ -65,6 +65,7 @@ struct Delivery {
   Envelope envelope;
   std::span<const std::byte> payload;  // valid only during the call
   Bulk bulk;
+  int64_t arrived_ns = 0;  // when it began to arrive (steady clock); 0: with this call
 };
 
 class Transport {

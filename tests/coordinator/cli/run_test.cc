@@ -18,6 +18,7 @@ using testing::Eventually;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::Program;
+using ::testing::StartsWith;
 
 class RunCommandTest : public testing::TroupeTest {};
 
@@ -66,7 +67,9 @@ TEST_F(RunCommandTest, TheEnvironmentNamesVersionMachineAndCommand) {
   const auto environment = nlohmann::json::parse(testing::Slurp(folder_ / "run/env.json"));
   Program version = Troupe({"--version"});
   EXPECT_EQ(version.Wait(), 0);
-  EXPECT_EQ("troupe " + environment["version"].get<std::string>() + "\n", version.out());
+  EXPECT_THAT(version.out(),
+              StartsWith("troupe " + environment["version"].get<std::string>() + " (AVX"))
+      << "and what the kernels may use of this CPU";
   EXPECT_THAT(environment["command_line"].get<std::string>(),
               HasSubstr("bin/troupe run job.yaml --run-dir run"));
   char host[256] = {};
@@ -223,7 +226,9 @@ TEST_F(RunCommandTest, UsageErrorsAreTwo) {
   } cases[] = {
       {{"sumbit"}, "there is no command sumbit: did you mean submit?"},
       {{"run"}, "job is required"},
-      {{"run", "job.yaml", "--colour"}, "--colour"},
+      {{"run", "job.yaml", "--colour"}, "troupe run has no flag --colour"},
+      {{"run", "job.yaml", "--resmue"}, "did you mean --resume?"},
+      {{"help", "sumbit"}, "there is no command sumbit: did you mean submit?"},
       {{"run", "nowhere.yaml"}, "nowhere.yaml"},
       {{"run", "job.yaml", "--set", "trian.steps=1"}, "did you mean train?"},
       {{"run", "job.yaml", "--set", "nonsense"}, "nonsense"},
@@ -238,7 +243,28 @@ TEST_F(RunCommandTest, UsageErrorsAreTwo) {
   }
 }
 
+TEST_F(RunCommandTest, ARunIsFoundWhileItGoesOn) {
+  Program run = Troupe({"run", "job.yaml", "--run-dir", "runs/a/b", "--set", "train.steps=100000"});
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  Program ps = Troupe({"ps", "-o", "jsonl"});
+  EXPECT_EQ(ps.Wait(), 0) << ps.err();
+  EXPECT_THAT(ps.out(), HasSubstr(folder_ / "runs/a/b"));
+  Program status = Troupe({"status", "--run-dir", "runs/a/b", "-o", "json"});
+  EXPECT_EQ(status.Wait(), 0) << status.err();
+  EXPECT_EQ(nlohmann::json::parse(status.out())["state"], "RUNNING");
+  Program cancel = Troupe({"cancel", "--run-dir", "runs/a/b"});
+  EXPECT_EQ(cancel.Wait(), 0) << cancel.err();
+  EXPECT_EQ(run.Wait(), 130) << run.err();
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs/a/b/coordinator"));
+  Program over = Troupe({"status", "--run-dir", "runs/a/b"});
+  EXPECT_EQ(over.Wait(), 4);
+  EXPECT_THAT(over.err(), HasSubstr("no run goes on there: see its result.json"));
+}
+
 TEST_F(RunCommandTest, HelpIsDataAndBeginsWithExamples) {
+  Program word = Troupe({"help", "run"});
+  EXPECT_EQ(word.Wait(), 0);
+  EXPECT_TRUE(word.out().starts_with("examples:\n  troupe run ")) << word.out();
   Program help = Troupe({"--help"});
   EXPECT_EQ(help.Wait(), 0);
   EXPECT_TRUE(help.out().starts_with("examples:\n  troupe run examples/pretrain-tiny.yaml\n"))
@@ -254,7 +280,7 @@ TEST_F(RunCommandTest, HelpIsDataAndBeginsWithExamples) {
     EXPECT_EQ(about.Wait(), 0) << about.err();
     EXPECT_TRUE(about.out().starts_with("examples:\n  troupe " + verb + " ")) << about.out();
   }
-  EXPECT_EQ(verbs, 10);
+  EXPECT_EQ(verbs, 13);
 }
 
 TEST_F(RunCommandTest, APlanIsOneDocumentOrOneLine) {

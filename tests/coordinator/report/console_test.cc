@@ -105,6 +105,54 @@ TEST_F(ConsoleTest, TheBarIsDrawnOverAndClearedBeforeALine) {
   }
 }
 
+TEST_F(ConsoleTest, ALineComesWhereStepsAreLong) {
+  Console& console = With({});
+  proto::JobEvent starting;
+  starting.mutable_state()->set_state(proto::JOB_STATE_STARTING);
+  console.Show(starting);
+  clock_.AdvanceMs(29'500);
+  console.Tick();
+  console.Tick();
+  console.Show(Step(1, 3.0));
+  clock_.AdvanceMs(28'000);
+  console.Tick();
+  clock_.AdvanceMs(2'000);
+  console.Tick();
+  const auto lines = Lines(talk_);
+  ASSERT_THAT(lines, SizeIs(4));
+  EXPECT_EQ(lines[1], "starting for 30s");
+  EXPECT_THAT(lines[3],
+              StartsWith("step     1/100 was 30s ago | loss 3.0000 | tok/s 12,345 | eta"));
+}
+
+TEST_F(ConsoleTest, NothingIsSaidAfterTheEnd) {
+  Console& console = With({});
+  console.Show(Result(proto::JOB_STATE_FAILED));
+  const size_t said = Lines(talk_).size();
+  clock_.AdvanceMs(100'000);
+  console.Tick();
+  EXPECT_THAT(Lines(talk_), SizeIs(said));
+}
+
+TEST_F(ConsoleTest, TokensAreThisRuns) {
+  Console& console = With({});
+  for (const int64_t step : {151, 152}) {
+    proto::JobEvent event = Step(step, 2.0);
+    event.mutable_rank()->mutable_message()->mutable_metrics()->set_tokens(step * 2048);
+    console.Show(event);
+  }
+  console.Show(Result(proto::JOB_STATE_SUCCEEDED));
+  EXPECT_THAT(Text(talk_), HasSubstr("trained steps 151 to 152"));
+  EXPECT_THAT(Text(talk_), HasSubstr(", 4,096 tokens in "));
+  EXPECT_THAT(Text(talk_), HasSubstr("(311,296 in all)"));
+}
+
+TEST_F(ConsoleTest, StepsSeenBeforeAreNotToldAgain) {
+  Console& console = With({.output = OutputFormat::kJsonl, .seen_through = 7});
+  for (int64_t step = 1; step <= 9; ++step) console.Show(Step(step, 3.0));
+  EXPECT_THAT(Lines(data_), SizeIs(2));
+}
+
 TEST_F(ConsoleTest, JsonlIsOneObjectAStepAndLastTheResult) {
   Console& console = With({.output = OutputFormat::kJsonl});
   console.Show(Step(1, 3.0));
