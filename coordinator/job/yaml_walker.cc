@@ -8,6 +8,7 @@
 #include <set>
 
 #include "actors/plan/trace_window.h"
+#include "coordinator/job/yaml_documents.h"
 #include "coordinator/job/yaml_scalar.h"
 #include "runtime/base/utf8.h"
 
@@ -68,14 +69,6 @@ int LineOfBadUtf8(std::string_view text) {
 Place PlaceIn(const WalkContext& context, const YAML::Mark& mark) {
   if (context.source == "flag" || mark.is_null()) return {.where = context.place};
   return {context.place, mark.line + 1, mark.column + 1};
-}
-
-// A document with nothing in it drops nothing.
-std::vector<YAML::Node> Documents(const std::string& text) {
-  std::vector<YAML::Node> documents = YAML::LoadAll(text);
-  std::erase_if(documents, [](const YAML::Node& node) { return node.IsNull(); });
-  if (documents.empty()) documents.emplace_back();
-  return documents;
 }
 
 class Walker {
@@ -263,10 +256,11 @@ void WalkYaml(std::string_view text, const WalkContext& context, Message& messag
     return refuse({fmt::format("{}:{}", context.place, line)}, "not UTF-8: save the file as UTF-8");
   }
   try {
-    const std::vector<YAML::Node> documents = Documents(std::string(text));
-    Walker(context, extra).Map(documents.front(), "", message, 0);
-    if (documents.size() == 1) return;
-    context.errors->push_back({.place = PlaceIn(context, documents[1].Mark()),
+    const YAML::Node node = YAML::Load(std::string(text));
+    Walker(context, extra).Map(node, "", message, 0);
+    const auto second = node.IsMap() ? SecondDocument(text) : std::nullopt;
+    if (!second) return;
+    context.errors->push_back({.place = PlaceIn(context, *second),
                                .message = "a second YAML document begins here, after ---: a job "
                                           "file is one; move it to a file of its own"});
   } catch (const YAML::Exception& error) {
@@ -321,11 +315,11 @@ void WalkOverride(std::string_view path, std::string_view value, const WalkConte
   if (LineOfBadUtf8(path) > 0 || LineOfBadUtf8(value) > 0) return refuse("not UTF-8");
   Walker walker(context);
   try {
-    const std::vector<YAML::Node> documents = Documents(std::string(value));
-    if (documents.size() > 1) return refuse("several YAML documents: give one value");
-    const Named named = Find(path, documents.front(), walker, message, true);
+    const YAML::Node node = YAML::Load(std::string(value));
+    if (SecondDocument(value)) return refuse("several YAML documents: give one value");
+    const Named named = Find(path, node, walker, message, true);
     if (named.field == nullptr) return;
-    walker.Field(documents.front(), named.path, *named.field, *named.message, 0);
+    walker.Field(node, named.path, *named.field, *named.message, 0);
   } catch (const YAML::Exception& error) {
     refuse(fmt::format("not YAML: {}", error.msg));
   }

@@ -30,8 +30,6 @@ TEST(SetWordsTest, OtherWordsStayAsTheyAre) {
   EXPECT_THAT(WordsOf({"run", "--set", "a=1", "./x=y.yaml", "b=2"}),
               ElementsAre("run", "--set", "a=1", "./x=y.yaml", "b=2"))
       << "a file ends the list";
-  EXPECT_THAT(WordsOf({"run", "--set", "--set", "a=1"}),
-              ElementsAre("run", "--set", "--set", "a=1"));
   EXPECT_THAT(WordsOf({}), ElementsAre());
 }
 

@@ -180,6 +180,9 @@ TEST(YamlWalkerTest, ASecondDocumentIsRefusedWithItsLine) {
   EXPECT_EQ(Walk("---\nname: a\n...\n").spec.name(), "a");
   EXPECT_THAT(Walk("name: a\n---\n# nothing\n").errors, IsEmpty()) << "nothing is dropped";
   EXPECT_EQ(WalkSet("name", "a\n---\nb").errors.size(), 1u);
+  for (const char* text : {"name: a\n}", "name: a\n]\n", "{name: a}}", "name: a\n...\n}\n"}) {
+    EXPECT_EQ(Walk(text).errors.size(), 1u) << text;
+  }
 }
 
 TEST(YamlWalkerTest, AKeyIsTakenBack) {
