@@ -10,6 +10,7 @@
 
 #include <oneapi/dnnl/dnnl.hpp>
 
+#include "kernels/cpu/operand_layout.h"
 #include "kernels/cpu/product_path.h"
 
 namespace troupe {
@@ -99,8 +100,10 @@ std::optional<Product>& ProductFor(const ProductShape& shape) {
   return products.emplace(shape, BuildProduct(shape)).first->second;
 }
 
+// How plain b becomes packed.
 struct Packing {
-  dnnl::reorder reorder;
+  enum class By : uint8_t { kRows, kBlocks, kReorder } by = By::kReorder;
+  dnnl::reorder reorder;  // kReorder alone: a layout that no copy of ours knows
   dnnl::memory from;
   dnnl::memory to;
   int64_t num_bytes = 0;  // 0: the plain layout is the fastest
@@ -109,13 +112,25 @@ struct Packing {
 Packing BuildPacking(const ProductShape& shape) try {
   const Desc from = PlainDesc(shape), to = PackedDesc(shape);
   if (from == to) return {};
-  dnnl::memory plain(from, Engine(), DNNL_MEMORY_NONE), packed(to, Engine(), DNNL_MEMORY_NONE);
-  UseThreads(1);
-  dnnl::reorder reorder(plain, packed);
+  const CpuCapabilities& cpu = ThisCpu();
   // Rows apart: whole ones, also the last.
-  const int64_t spread_bytes =
-      shape.k * SpreadStride(ThisCpu(), shape.n) * DTypeBytes(shape.inputs);
-  return {reorder, plain, packed, std::max(spread_bytes, static_cast<int64_t>(to.get_size()))};
+  const int64_t spread_bytes = shape.k * SpreadStride(cpu, shape.n) * DTypeBytes(shape.inputs);
+  const bool is_float32 = shape.inputs == DType::kFloat32;
+  const Desc blocks(
+      {shape.k, shape.n}, TypeOf(shape.inputs),
+      is_float32 ? dnnl::memory::format_tag::BA16a64b : dnnl::memory::format_tag::BA16a64b2a);
+  Packing packing{.num_bytes = std::max(spread_bytes, static_cast<int64_t>(to.get_size()))};
+  if (to == blocks) {
+    packing.by = Packing::By::kBlocks;
+  } else if (!cpu.blocked_products && is_float32) {
+    packing.by = Packing::By::kRows;
+  } else {
+    packing.from = dnnl::memory(from, Engine(), DNNL_MEMORY_NONE);
+    packing.to = dnnl::memory(to, Engine(), DNNL_MEMORY_NONE);
+    UseThreads(1);
+    packing.reorder = dnnl::reorder(packing.from, packing.to);
+  }
+  return packing;
 } catch (const dnnl::error&) {
   return {};
 }
@@ -191,6 +206,15 @@ bool PacksOperand(const ProductShape& shape, int64_t num_bytes) {
 
 void PackOperand(const ProductShape& shape, void* packed, const void* b) {
   Packing& packing = PackingFor(shape);
+  const PlainOperand plain{b, shape.k, shape.n, shape.b_row, shape.b_column, shape.inputs};
+  switch (packing.by) {
+    case Packing::By::kRows:
+      return CopyToRows(plain, SpreadStride(ThisCpu(), shape.n), static_cast<float*>(packed));
+    case Packing::By::kBlocks:
+      return CopyToBlocks(plain, packed);
+    case Packing::By::kReorder:
+      break;
+  }
   Bind(packing.from, b);
   Bind(packing.to, packed);
   const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, packing.from.get()},
