@@ -106,6 +106,7 @@ class JobLife {
   void PhaseOver();
   void FreeSlots();
   void MoveLayers(const proto::Finished& finished);
+  std::string ReferenceStart() const;
   void CheckAgainstSingleWorker();
   void End(proto::JobState state, int exit_code, std::string reason);
   void Record(const proto::JobEvent& result);  // then tells it

@@ -8,6 +8,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "coordinator/cli/ckpt_command.h"
 #include "coordinator/cli/daemons.h"
 #include "coordinator/cli/job_commands.h"
 #include "coordinator/cli/run_command.h"
@@ -29,6 +30,7 @@ struct CommandLine {
   bool no_wait = false;
   JobsCommand jobs{};
   ScheduleOptions schedule{};
+  CkptCommand ckpt{};
   std::string output = "text";
   int exit_code = 0;
 
@@ -132,6 +134,27 @@ void AddPlanAndValidate(CLI::App& app, CommandLine& line) {
   validate->callback([&line] { line.exit_code = ValidateJob(line.run); });
 }
 
+void AddCheckpoints(CLI::App& app, CommandLine& line) {
+  auto* ckpt = app.add_subcommand("ckpt", "look into checkpoints, and check their bytes");
+  ckpt->require_subcommand(1);
+  SetExamples(ckpt, {"ckpt list runs/pretrain-tiny/latest", "ckpt verify runs/pretrain-tiny/latest",
+                     "ckpt show runs/first/checkpoints/step-00000120 -o json"});
+  const auto add = [&](const char* name, const char* description,
+                       int (*answer)(const CkptCommand&)) {
+    auto* verb = ckpt->add_subcommand(name, description);
+    SetExamples(verb, {fmt::format("ckpt {} runs/pretrain-tiny/latest", name)});
+    verb->add_option("path", line.ckpt.path, "a checkpoint, or a run directory")->required();
+    AddOutput(verb, line);
+    verb->callback([&line, answer] {
+      line.ckpt.output = line.format();
+      line.exit_code = answer(line.ckpt);
+    });
+  };
+  add("verify", "compare every byte with the digests that were written", VerifyCheckpoints);
+  add("list", "the checkpoints of a run, the newest first", ListCheckpoints);
+  add("show", "what one holds", ShowCheckpoint);
+}
+
 // ---- verbs that ask about jobs ----------------------------------------------------------------
 
 // A verb that asks a coordinator, by `ask`.
@@ -220,6 +243,7 @@ int Main(int argc, char** argv) {
   AddRun(app, line);
   AddSubmit(app, line);
   AddPlanAndValidate(app, line);
+  AddCheckpoints(app, line);
   AddQuestions(app, line);
   AddSchedule(app, line);
   AddDaemons(app, line);

@@ -19,7 +19,10 @@
 #include "coordinator/job/job_file.h"
 #include "coordinator/job/resume.h"
 #include "coordinator/report/console.h"
+#include "coordinator/report/memory_fit.h"
 #include "coordinator/report/plan_report.h"
+#include "runtime/base/bytes_in_words.h"
+#include "runtime/base/host_memory.h"
 #include "runtime/base/random.h"
 #include "runtime/base/talk.h"
 
@@ -162,12 +165,36 @@ void AwaitSlots(ControlClient& client, int slots) {
   }
 }
 
-int PrintPlan(const LoadedJob& job, std::FILE* to) {
+// What does not fit this host at all is refused; what may not fit beside what else runs is said.
+int SayWhetherItFits(const MemoryFit& fit) {
+  if (const Status fits = CheckFit(fit); !fits.ok()) return Fail(fits.error());
+  if (!fit.fits_now()) {
+    Talk("warning: {} are needed, {} are available now: the kernel may end the job\n",
+         BytesInWords(static_cast<double>(fit.needed_bytes())),
+         BytesInWords(static_cast<double>(fit.memory.available_bytes)));
+  }
+  return 0;
+}
+
+// `here`: all ranks will run on this host.
+int PrintPlan(const LoadedJob& job, bool here, std::FILE* to) {
   auto plan = MakeJobPlan(job.spec);
   if (!plan.ok()) return Fail(plan.error());
-  fmt::print(to, "{}\n", PlanText(job.spec, *plan, {Cores(), ThisVectorIsa()}));
+  std::string text = PlanText(job.spec, *plan, {Cores(), ThisVectorIsa()});
+  const auto memory = here ? ReadHostMemory(SystemFiles()) : std::nullopt;
+  if (!memory) {
+    fmt::print(to, "{}\n", text);
+    return 0;
+  }
+  const MemoryFit fit = FitOnHost(job.spec, *plan, ThisVectorIsa(), *memory);
+  fmt::print(to, "{}{}\n", text, FitText(fit, plan->train.num_ranks));
   std::fflush(to);
-  return 0;
+  return SayWhetherItFits(fit);
+}
+
+void SayWhereItBegins(const ResumePoint& point) {
+  for (const std::string& note : point.notes) Talk("{}\n", note);
+  if (!point.folder.empty()) Talk("going on from {}\n", point.folder);
 }
 
 }  // namespace
@@ -186,12 +213,19 @@ std::string ShellWord(std::string_view word) {
 int PlanJob(const RunCommand& command) {
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
-  if (command.output == OutputFormat::kText) return PrintPlan(*job, stdout);
+  if (command.output == OutputFormat::kText) return PrintPlan(*job, /*here=*/true, stdout);
   auto plan = MakeJobPlan(job->spec);
   if (!plan.ok()) return Fail(plan.error());
-  fmt::print("{}\n", PlanJson(job->spec, *plan, ThisVectorIsa(),
-                              command.output == OutputFormat::kJson ? 2 : -1));
-  return 0;
+  const int indent = command.output == OutputFormat::kJson ? 2 : -1;
+  const auto memory = ReadHostMemory(SystemFiles());
+  if (!memory) {
+    fmt::print("{}\n", PlanJson(job->spec, *plan, ThisVectorIsa(), indent));
+    return 0;
+  }
+  const MemoryFit fit = FitOnHost(job->spec, *plan, ThisVectorIsa(), *memory);
+  fmt::print("{}\n", PlanJson(job->spec, *plan, ThisVectorIsa(), indent, &fit));
+  std::fflush(stdout);
+  return SayWhetherItFits(fit);
 }
 
 int ValidateJob(const RunCommand& command) {
@@ -207,9 +241,10 @@ int SubmitJob(const RunCommand& command) {
   CancelOnSignal signals;
   const auto client = ConnectControl(command.coordinator);
   const std::string run_directory = RunDirectoryOf(command, job->spec.name());
-  auto resume_from = ResolveResume(SystemFiles(), run_directory, *job);
-  if (!resume_from.ok()) return Fail(resume_from.error());
-  auto reply = Send(*client, command, *job, run_directory, *resume_from);
+  const auto resume = ResolveResume(SystemFiles(), run_directory, *job);
+  if (!resume.ok()) return Fail(resume.error());
+  SayWhereItBegins(*resume);
+  auto reply = Send(*client, command, *job, run_directory, resume->folder);
   if (!reply.ok()) return Fail(reply.error());
   if (!command.follow) {
     fmt::print("{}", SubmitReport(*reply, command.output));
@@ -226,11 +261,12 @@ int RunJob(const RunCommand& command) {
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
   CancelOnSignal signals;
-  if (const int failed = PrintPlan(*job, stderr); failed != 0) return failed;
+  if (const int failed = PrintPlan(*job, command.coordinator.empty(), stderr); failed != 0)
+    return failed;
   const std::string run_directory = RunDirectoryOf(command, job->spec.name());
-  auto resume_from = ResolveResume(SystemFiles(), run_directory, *job);
-  if (!resume_from.ok()) return Fail(resume_from.error());
-  if (!resume_from->empty()) Talk("going on from {}\n", *resume_from);
+  const auto resume = ResolveResume(SystemFiles(), run_directory, *job);
+  if (!resume.ok()) return Fail(resume.error());
+  SayWhereItBegins(*resume);
   std::unique_ptr<LocalCluster> cluster;
   std::string address = command.coordinator;
   if (address.empty()) {
@@ -242,7 +278,7 @@ int RunJob(const RunCommand& command) {
   }
   const auto client = ConnectControl(address);
   if (cluster) AwaitSlots(*client, job->spec.resources().workers());
-  auto reply = Send(*client, command, *job, run_directory, *resume_from);
+  auto reply = Send(*client, command, *job, run_directory, resume->folder);
   if (!reply.ok()) return Fail(reply.error());
   signals.Watch(*client, reply->job());
   const int exit_code = FollowJob(*client, command, *job, reply->job(), run_directory);

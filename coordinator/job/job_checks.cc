@@ -146,6 +146,12 @@ class Checker {
     if (checkpoint.every() < 0) {
       Refuse("checkpoint.every = {}: use 0 (at the end only) or more", checkpoint.every());
     }
+    if (checkpoint.every_seconds() < 0) {
+      Refuse("checkpoint.every_seconds = {}: use 0 (never) or more", checkpoint.every_seconds());
+    }
+    if (checkpoint.resume_as() != "same_run" && checkpoint.resume_as() != "new_run") {
+      Refuse("checkpoint.resume_as = {}: use same_run or new_run", Shown(checkpoint.resume_as()));
+    }
     if (spec_.parallelism().rebalance() && checkpoint.every() == 0) {
       Refuse(
           "parallelism.rebalance = true: layers move at a checkpoint, and checkpoint.every = 0 "

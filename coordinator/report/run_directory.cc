@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "actors/plan/job_plan.h"
+#include "actors/plan/resumption.h"
 #include "coordinator/report/plan_report.h"
 #include "runtime/base/talk.h"
 #include "runtime/format/checkpoint_manifest.h"
@@ -31,8 +32,11 @@ std::string HostName() {
 }
 
 // The step that a run goes on from: 0 for a fresh one.
-Result<int64_t> FirstStepAfter(FileSystem& files, const std::string& checkpoint) {
-  if (checkpoint.empty()) return int64_t{0};
+Result<int64_t> FirstStepAfter(FileSystem& files, const proto::SubmitRequest& request) {
+  const std::string& checkpoint = request.resume_from();
+  if (checkpoint.empty() || StartsNewRun(request.spec(), request.run_directory(), checkpoint)) {
+    return int64_t{0};
+  }
   ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(files, checkpoint));
   return manifest.step;
 }
@@ -70,7 +74,7 @@ Status RunDirectory::WritePlan(const JobPlan& plan) {
 }
 
 Status RunDirectory::OpenMetrics(const proto::SubmitRequest& request) {
-  ASSIGN_OR_RETURN(const int64_t step, FirstStepAfter(files_, request.resume_from()));
+  ASSIGN_OR_RETURN(const int64_t step, FirstStepAfter(files_, request));
   RETURN_IF_ERROR(CutBackToStep(files_, In("metrics.jsonl"), step));
   if (step > 0) RETURN_IF_ERROR(ReadEarlierLosses());
   if (request.spec().log().tensorboard()) RETURN_IF_ERROR(OpenTensorboard(step));
