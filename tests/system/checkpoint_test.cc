@@ -60,15 +60,14 @@ TEST_F(CheckpointRunTest, DataAreWhatTheyHoldWhereverTheyLie) {
       In("troupe run job.yaml --set train.stop_after=3 --run-dir a 2>&1 && cp text.txt moved.txt")
           .exit_code,
       0);
-  const std::string resume = "troupe run job.yaml --run-dir a --resume --set data.train=moved.txt ";
+  const std::string resume = "troupe run job.yaml --resume --set data.train=moved.txt --run-dir ";
   ASSERT_EQ(In("echo more >>moved.txt").exit_code, 0);
-  const auto longer = In(resume + "2>&1");
+  const auto longer = In(resume + "a 2>&1");
   EXPECT_EQ(longer.exit_code, 2);
   EXPECT_THAT(longer.output, HasSubstr("moved.txt: it had "));
-  const auto allowed =
-      In("cp -r a b && " + resume + "--run-dir b --set data.allow_change=true 2>&1");
+  const auto allowed = In("cp -r a b && " + resume + "b --set data.allow_change=true 2>&1");
   EXPECT_EQ(allowed.exit_code, 0) << allowed.output;
-  const auto moved = In("mv text.txt moved.txt && " + resume + "2>&1");
+  const auto moved = In("mv text.txt moved.txt && " + resume + "a 2>&1");
   EXPECT_EQ(moved.exit_code, 0) << moved.output;
   EXPECT_EQ(In("grep -c '\"loss\"' a/metrics.jsonl").output, "6\n");
 }
