@@ -37,9 +37,7 @@ class CheckpointReaderTest : public ::testing::Test {
   }
   void WriteManifest() { folder_.Write("step-00000003/manifest.json", ManifestJson(manifest_)); }
   std::string Bytes() const { return *SystemFiles().ReadFile(JoinPath(path_, kFile), 1 << 20); }
-  void Replace(const std::string& bytes) {
-    folder_.Write(JoinPath("step-00000003", kFile), bytes);
-  }
+  void Replace(const std::string& bytes) { folder_.Write(JoinPath("step-00000003", kFile), bytes); }
   std::vector<std::string> Damage() const {
     const auto report = CheckCheckpoint(SystemFiles(), path_);
     CHECK(report.ok(), "{}", report.error().message);
