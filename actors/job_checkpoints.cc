@@ -9,6 +9,7 @@
 #include "actors/checkpoint_store.h"
 #include "actors/stage_set.h"
 #include "runtime/base/digest.h"
+#include "runtime/format/checkpoint_owner.h"
 
 namespace troupe {
 

@@ -16,12 +16,10 @@ using TensorMap = std::map<std::string, CheckpointTensor>;
 
 constexpr std::string_view kManifestName = "manifest.json";
 constexpr std::string_view kLatestName = "latest";
-constexpr std::string_view kOwnerName = "owner";
 constexpr std::string_view kDigest = "xxh3";
 constexpr std::string_view kPrefix = "step-";
 constexpr std::string_view kAbandonedPrefix = "abandoned-";
 constexpr int64_t kManifestMaxBytes = 100'000'000;
-constexpr int64_t kOwnerMaxBytes = 4096;
 constexpr JsonBounds kManifestBounds{.max_depth = 6, .max_values = 8'000'000};
 
 // The name of a file in the folder itself, so that a manifest cannot point outside.
@@ -361,24 +359,6 @@ Status PruneCheckpoints(FileSystem& files, const std::string& checkpoints_dir, i
     if (folder != spared) RETURN_IF_ERROR(files.RemoveAll(folder));
   }
   return {};
-}
-
-Status TakeOwnership(FileSystem& files, const std::string& checkpoints_dir,
-                     const std::string& owner) {
-  if (owner.empty()) return {};
-  RETURN_IF_ERROR(files.CreateDirectories(checkpoints_dir));
-  return WriteFileAtomically(files, JoinPath(checkpoints_dir, kOwnerName), owner + "\n");
-}
-
-Status CheckOwner(FileSystem& files, const std::string& checkpoints_dir, const std::string& owner) {
-  if (owner.empty()) return {};
-  ASSIGN_OR_RETURN(const std::string now,
-                   files.ReadFile(JoinPath(checkpoints_dir, kOwnerName), kOwnerMaxBytes));
-  if (now == owner + "\n") return {};
-  return MakeError(ErrorCode::kStale,
-                   "{}: another start of the job writes here now ({}): this one ({}) ends and "
-                   "leaves its checkpoints alone",
-                   checkpoints_dir, now.substr(0, now.find('\n')), owner);
 }
 
 Result<std::string> SetAsideCheckpointsAfter(FileSystem& files, const std::string& checkpoints_dir,

@@ -109,13 +109,6 @@ Result<std::string> CommitCheckpoint(FileSystem& files, const std::string& check
 Status PruneCheckpoints(FileSystem& files, const std::string& checkpoints_dir, int keep,
                         const std::string& spared = "");
 
-// Whose `checkpoints_dir` is: written by who starts to write there, before anything else.
-// CheckOwner refuses with kStale where another has taken it over since; an empty `owner` owns
-// nothing and is never refused.
-Status TakeOwnership(FileSystem& files, const std::string& checkpoints_dir,
-                     const std::string& owner);
-Status CheckOwner(FileSystem& files, const std::string& checkpoints_dir, const std::string& owner);
-
 // Moves the committed folders of steps above `step`, which a run that starts from `step` leaves
 // behind, into "abandoned-1" (the first free number) of `checkpoints_dir` and returns its path; or
 // an empty string where there is none. Neither pruning nor FindNewestCheckpoint looks in there; a
