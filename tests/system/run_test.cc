@@ -318,7 +318,9 @@ TEST_F(RunTest, EveryErrorOfAJobFileHasItsPlace) {
   EXPECT_THAT(unwhole.output, HasSubstr("write 1000"));
   const auto good = Troupe("validate job.yaml 2>&1");
   EXPECT_EQ(good.exit_code, 0);
-  EXPECT_EQ(good.output, "job.yaml: ok\n");
+  EXPECT_EQ(good.output,
+            "warning: job.yaml:5:39: data.val_fraction = 0.2 keeps data from training, and "
+            "eval.every = 0 evaluates on none\njob.yaml: ok\n");
 }
 
 // Starts a run in the background, waits until it steps, runs `then` with $run and $rank (one of its
