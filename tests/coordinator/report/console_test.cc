@@ -1,7 +1,10 @@
 #include "coordinator/report/console.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <sstream>
@@ -9,6 +12,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/check.h"
 #include "runtime/base/talk.h"
 #include "tests/runtime/actor/manual_clock.h"
 
@@ -123,6 +127,50 @@ TEST_F(ConsoleTest, ALineComesWhereStepsAreLong) {
   EXPECT_EQ(lines[1], "starting for 30s");
   EXPECT_THAT(lines[3],
               StartsWith("step     1/100 was 30s ago | loss 3.0000 | tok/s 12,345 | eta"));
+}
+
+// A terminal of so many columns, as a program sees it.
+class Terminal {
+ public:
+  explicit Terminal(unsigned short columns) : master_(::posix_openpt(O_RDWR | O_NOCTTY)) {
+    CHECK(master_ >= 0 && ::grantpt(master_) == 0 && ::unlockpt(master_) == 0);
+    const winsize size{.ws_row = 24, .ws_col = columns, .ws_xpixel = 0, .ws_ypixel = 0};
+    const int fd = ::open(::ptsname(master_), O_RDWR | O_NOCTTY);
+    CHECK(::ioctl(fd, TIOCSWINSZ, &size) == 0);
+    file_ = ::fdopen(fd, "w");
+  }
+  ~Terminal() {
+    std::fclose(file_);
+    ::close(master_);
+  }
+  std::FILE* file() const { return file_; }
+  std::string Shown() const {
+    std::string text(4096, '\0');
+    const ssize_t got = ::read(master_, text.data(), text.size());
+    text.resize(got > 0 ? static_cast<size_t>(got) : 0);
+    return text;
+  }
+
+ private:
+  const int master_;
+  std::FILE* file_ = nullptr;
+};
+
+TEST_F(ConsoleTest, TheBarFitsAnyTerminalAndKeepsWhatPeopleLookFor) {
+  for (const unsigned short columns : {40, 52, 60, 80, 100, 132, 250}) {
+    const Terminal terminal(columns);
+    Console console({.num_workers = 4, .steps = 100, .bar = true}, clock_, data_, terminal.file());
+    console.Show(Step(50, 3.0));
+    const std::string shown = terminal.Shown();
+    ASSERT_THAT(shown, StartsWith("\r\x1b[K"));
+    const std::string line = shown.substr(4);
+    EXPECT_LT(line.size(), columns) << line;
+    for (const char* word : {"loss 3.0000", "tok/s 12,345", "eta 25s"}) {
+      EXPECT_THAT(line, HasSubstr(word)) << columns;
+    }
+    EXPECT_EQ(columns >= 60, line.find("step    50/100") != std::string::npos) << line;
+    EXPECT_EQ(columns >= 80, line.find("lr 0.00e+00") != std::string::npos) << line;
+  }
 }
 
 TEST_F(ConsoleTest, NothingIsSaidAfterTheEnd) {

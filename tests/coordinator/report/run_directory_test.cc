@@ -38,6 +38,16 @@ class RunDirectoryTest : public ::testing::Test {
     message.mutable_metrics()->set_loss(loss);
     return message;
   }
+  static proto::FromRank Optimizer(int64_t step) {
+    proto::FromRank message;
+    auto* span = message.mutable_spans()->add_spans();
+    span->set_name("optimizer");
+    span->set_category("step");
+    span->set_step(step);
+    span->set_start_ns(step * 1000);
+    span->set_end_ns(step * 1000 + 10);
+    return message;
+  }
   // A run of so many steps that says and leaves all there is.
   void Run(RunDirectory& directory, int64_t first, int64_t last) {
     for (int32_t rank = 0; rank < 2; ++rank) {
@@ -53,6 +63,7 @@ class RunDirectoryTest : public ::testing::Test {
       directory.RankSaid(rank, false, ready);
     }
     for (int64_t step = first; step <= last; ++step) {
+      directory.RankSaid(0, false, Optimizer(step));
       directory.RankSaid(0, false, Step(step, 6.0 - 0.1 * static_cast<double>(step)));
     }
     proto::FromRank memory;
@@ -221,6 +232,13 @@ TEST_F(RunDirectoryTest, AResumedRunCutsMetricsBackAndGoesOn) {
   End(resumed);
   EXPECT_THAT(Steps(), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10));
   EXPECT_TRUE(nlohmann::json::parse(Read("trace/step-00000008.json")).is_object());
+  EXPECT_TRUE(nlohmann::json::parse(Read("trace/step-00000001.json")).is_object()) << "stays";
+  std::istringstream metrics(Read("metrics.jsonl"));
+  std::vector<int> restarts;
+  for (std::string line; std::getline(metrics, line);) {
+    restarts.push_back(nlohmann::json::parse(line)["restarts"].get<int>());
+  }
+  EXPECT_THAT(restarts, ElementsAre(0, 0, 0, 0, 0, 0, 0, 1, 1, 1));
   EXPECT_THAT(*SystemFiles().List(JoinPath(path_, "tb")), SizeIs(1)) << "one curve, one file";
 }
 
