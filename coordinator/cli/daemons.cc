@@ -126,6 +126,11 @@ int RunCoordinator(const CoordinatorCommand& command) {
   state.next_job = *first_job;
   ThreadStream planner(scheduler, "planner", /*spin_us=*/0);
   ThreadStream disk(scheduler, "disk", /*spin_us=*/0);
+  for (const ThreadStream* stream : {&planner, &disk}) {
+    if (stream->started().ok()) continue;
+    Talk("{}\n", stream->started().error().message);
+    return ExitCode(stream->started().error().code);
+  }
   const Seams seams{scheduler, files, planner, disk};
   const NewRecorder recorder = [&](const std::string& path,
                                    std::function<void(const std::string&)> on_trouble) {

@@ -20,7 +20,6 @@ void BackgroundRecorder::Later(Record record, std::function<void()> done) {
 }
 
 Status BackgroundRecorder::Open(const proto::SubmitRequest& request) {
-  RETURN_IF_ERROR(stream_.started());
   return recorder_->Open(request);
 }
 
