@@ -594,6 +594,7 @@ class ParityLifeTest : public JobLifeTest {
     proto::JobSpec spec = SmallJob(2);
     spec.mutable_eval()->set_check_against("single_worker");
     spec.mutable_eval()->set_every(5);
+    spec.mutable_data()->set_val_fraction(0.1);
     spec.mutable_checkpoint()->set_every(5);
     return spec;
   }
@@ -696,6 +697,7 @@ class MovedLayersTest : public JobLifeTest {
   static proto::JobSpec Moving() {
     proto::JobSpec spec = SmallJob(2);
     spec.mutable_parallelism()->set_rebalance(true);
+    spec.mutable_checkpoint()->set_every(1);
     return spec;
   }
   void FinishToMove() {
@@ -744,6 +746,7 @@ TEST_F(JobLifeTest, AHostThatIsLostWhileLayersMoveEndsTheJob) {
   const HostId b = h.Join("b", 1);
   proto::JobSpec spec = SmallJob(2);
   spec.mutable_parallelism()->set_rebalance(true);
+  spec.mutable_checkpoint()->set_every(1);
   JobLife& job = h.Submitted(spec);
   for (int rank : {0, 1}) HelloWithCosts(h, job, rank, 1'000'000);
   for (int rank : {0, 1}) h.Ready(job, rank);

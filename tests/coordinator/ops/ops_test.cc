@@ -96,9 +96,9 @@ TEST(SubmitTest, ARetryWithAnotherSpecIsToldWhatDiffers) {
   const auto refused = h.TrySubmit(other, "id-1");
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code, ErrorCode::kInvalidSpec);
-  EXPECT_THAT(
-      refused.error().message,
-      HasSubstr("submission id-1 is job 1, of another spec: modified: train.steps: 20 -> 30"));
+  EXPECT_THAT(refused.error().message,
+              HasSubstr("submission id-1 is job 1, of another spec: modified: "
+                        "lr_scheduler.decay_steps: 20 -> 30; modified: train.steps: 20 -> 30"));
   EXPECT_EQ(h.state.jobs.size(), 1u);
 }
 

@@ -124,7 +124,8 @@ TEST_F(RunDirectoryTest, LeavesWhatTheReadmePromises) {
   ASSERT_TRUE(Start(directory).ok());
   Run(directory, 1, 3);
   End(directory);
-  EXPECT_EQ(Read("job.yaml"), kTinyJob);
+  EXPECT_EQ(Read("job.yaml"), request_.job_file());
+  EXPECT_THAT(Read("job.yaml"), HasSubstr(job_.folder / "text.txt")) << "it runs again from there";
   EXPECT_EQ(Read("job.effective.yaml"), request_.effective_file());
   EXPECT_EQ(nlohmann::json::parse(Read("plan.json"))["workers"], 2);
   const auto environment = nlohmann::json::parse(Read("env.json"));
