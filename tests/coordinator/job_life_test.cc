@@ -223,7 +223,7 @@ TEST_F(JobSilenceTest, WhatCannotBeSilentChangesNothing) {
 }
 
 TEST_F(JobSilenceTest, ARankThatCannotBeKilledFreesTheClientAndKeepsItsSlot) {
-  job->Cancel(/*checkpoint=*/false, /*kill=*/true);
+  job->Cancel({.checkpoint = false, .kill = true});
   h.Exits(*job, 0, 0, SIGKILL);
   h.Exits(*job, 2, 0, SIGKILL);
   h.AdvanceMs(JobLife::kKillMs - 1000);

@@ -29,6 +29,10 @@ struct Follower : ControlClient {
     return Unused();
   }
   void StopFollowing() override { stopped = true; }
+  Status ReadLogs(const proto::ReadLogsRequest&,
+                  const std::function<bool(const proto::LogLines&)>&) override {
+    return Unused();
+  }
   static Error Unused() { return {ErrorCode::kFailed, "unused"}; }
 
   std::atomic<bool> stopped{false};

@@ -58,7 +58,7 @@ TEST(SubmitTest, ARunDirectoryHasOneJob) {
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.error().code, ErrorCode::kInvalidSpec);
   EXPECT_THAT(second.error().message, HasSubstr("mine is job 1's"));
-  h.state.jobs.at(first->job())->Cancel(true, false);
+  h.state.jobs.at(first->job())->Cancel({});
   EXPECT_TRUE(h.TrySubmit(request).ok()) << "after its end";
 }
 

@@ -101,7 +101,7 @@ TEST(FindLogsTest, KnowsJobsAndTheirRanks) {
   request.set_rank(2);
   EXPECT_THAT(FindLogs(h.state, request).error().message, HasSubstr("has ranks 0 to 1"));
   request.set_rank(1);
-  job.Cancel(false, false);
+  job.Cancel({.checkpoint = false});
   EXPECT_TRUE(FindLogs(h.state, request)->complete);
   request.set_job(99);
   EXPECT_EQ(FindLogs(h.state, request).error().code, ErrorCode::kNotFound);
