@@ -52,10 +52,13 @@ proto::CheckpointDone CheckpointActor::Write(const proto::CheckpointStart& start
     done.set_error_code(static_cast<int>(error.code));
     return done;
   };
-  auto written = WriteCheckpointShard(files_, start.directory(), options_.rank.value,
-                                      options_.num_ranks, stages_);
-  if (!written.ok()) return fail(written.error());
-  for (auto& tensor : *written) *done.add_tensors() = std::move(tensor);
+  if (start.directory().empty()) {
+    NameOwnedTensors(stages_, done);
+  } else {
+    const Status written = WriteCheckpointShard(files_, start.directory(), options_.rank.value,
+                                                options_.num_ranks, stages_, done);
+    if (!written.ok()) return fail(written.error());
+  }
   if (start.hf_directory().empty()) return done;
   const Status exported = WriteHfShard(files_, start.hf_directory(), options_.rank.value,
                                        options_.num_ranks, options_.dtype, stages_);

@@ -101,7 +101,7 @@ Status ExecutorActor::On(proto::StepStart start) {
     if (start_.mode() == proto::STEP_MODE_SAMPLE) {
       auto tokens = std::make_shared<const std::vector<int32_t>>(start_.tokens().begin(),
                                                                  start_.tokens().end());
-      return On(TokensReady{start_.round(), {std::move(tokens)}});
+      return On(TokensReady{.round = start_.round(), .blocks = {std::move(tokens)}});
     }
     RETURN_IF_ERROR(peers_.loader.Send(FetchTokens{
         start_.round(), start_.mode(), start_.first_sample(), start_.num_microbatches()}));
@@ -111,6 +111,7 @@ Status ExecutorActor::On(proto::StepStart start) {
 
 Status ExecutorActor::On(TokensReady ready) {
   if (ready.round != start_.round() || state_ != State::kRunning) return {};
+  RETURN_IF_ERROR(std::move(ready.status));
   tokens_ = std::move(ready.blocks);
   for (const RankList::Stage& stage : progress_->list().stages()) {
     if (!stage.is_first && !stage.is_last) continue;

@@ -201,6 +201,7 @@ struct TokensReady {
   static constexpr std::string_view kMessageName = "troupe.TokensReady";
   int64_t round = 0;
   std::vector<TokenBlock> blocks{};  // by microbatch
+  Status status{};                   // an error ends the job: the tokens are gone or others
 };
 
 }  // namespace troupe

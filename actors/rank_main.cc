@@ -30,6 +30,7 @@
 #include "actors/job_checkpoints.h"
 #include "actors/plan/job_orders.h"
 #include "actors/plan/job_plan.h"
+#include "actors/rank_load.h"
 #include "actors/rank_reports.h"
 #include "actors/rank_setup.h"
 #include "actors/replanner.h"
@@ -132,6 +133,7 @@ class RankProgram {
     hello->set_wall_us(scheduler_.clock().WallUs());
     hello->set_cpu(CpuName());
     hello->set_build(BuildId());
+    if (const auto memory = ReadHostMemory(files_)) hello->set_memory_bytes(memory->total_bytes);
     if (MeasuresCosts(start_.spec())) {
       ASSIGN_OR_RETURN(const ModelCosts costs, MeasureCosts(start_.spec(), scheduler_.clock()));
       *hello->mutable_costs() = ToProto(costs);
@@ -167,9 +169,13 @@ class RankProgram {
     RETURN_IF_ERROR(stream->started());
     stream_ = std::move(stream);
     name_ = fmt::format("rank {}", self_);
-    auto loaded = std::make_shared<Result<Loaded>>(Loaded{});
+    auto loaded = std::make_shared<Result<LoadedRank>>(LoadedRank{});
     OnDisk(
-        "start", "weights and tokens", [this, loaded] { *loaded = Load(); },
+        "start", "weights and tokens",
+        [this, loaded] {
+          const auto memory = ReadHostMemory(files_);
+          *loaded = LoadRank(files_, start_, *plan_, memory, ledger_);
+        },
         [this, loaded] {
           Status ready = OnLoaded(std::move(*loaded));
           if (!ready.ok()) Fail(std::move(ready).error());
@@ -192,37 +198,11 @@ class RankProgram {
     });
   }
 
-  struct TokenSource {
-    TokenFile file;
-    DataOrder order;
-  };
-  struct Loaded {
-    int64_t committed_step = 0;
-    std::optional<TokenSource> tokens{};  // where a stage of this rank reads them
-  };
-
-  // On the stream's thread, which has models_ to itself until this returns.
-  Result<Loaded> Load() {
-    Loaded loaded;
-    models_ = BuildStages(start_.spec(), *plan_, self_, ledger_);
-    ASSIGN_OR_RETURN(loaded.committed_step, FillStages(files_, start_, models_));
-    const bool reads_data = std::ranges::any_of(models_, [this](const auto& entry) {
-      return plan_->train.IsFirstStage(entry.first) || plan_->train.IsLastStage(entry.first);
-    });
-    if (!reads_data) return loaded;
-    const proto::Data& data = start_.spec().data();
-    ASSIGN_OR_RETURN(const TokenFormat format, ParseTokenFormat(data.format()));
-    ASSIGN_OR_RETURN(TokenFile file, TokenFile::Open(files_, data.train(), format));
-    const auto vocabulary = static_cast<int32_t>(plan_->config.vocab_size);
-    RETURN_IF_ERROR(file.CheckVocabulary(vocabulary));
-    ASSIGN_OR_RETURN(DataOrder order, DataOrderOf(start_.spec(), *plan_, file));
-    loaded.tokens = TokenSource{.file = std::move(file), .order = std::move(order)};
-    return loaded;
-  }
-
-  Status OnLoaded(Result<Loaded> result) {
+  Status OnLoaded(Result<LoadedRank> result) {
     if (finished_) return {};  // the job ended meanwhile
-    ASSIGN_OR_RETURN(Loaded loaded, std::move(result));
+    ASSIGN_OR_RETURN(LoadedRank loaded, std::move(result));
+    models_ = std::move(loaded.stages);
+    content_ = loaded.content;
     last_step_ = committed_step_ = loaded.committed_step;
     if (!start_.reference_run()) {
       trace_ = TraceWindow(start_.spec().log().trace(), committed_step_ + 1);
@@ -337,7 +317,7 @@ class RankProgram {
     if (loader) RETURN_IF_ERROR(loader->Send(MeetExecutor{executor_}));
     RegisterExecutor(*router_, executor_);
     if (self_.value == 0) {
-      if (!start_.reference_run()) checkpoints_.emplace(files_, start_, *plan_);
+      if (!start_.reference_run()) checkpoints_.emplace(files_, start_, *plan_, content_);
       SpawnSchedule();
     }
     return {};
@@ -346,6 +326,7 @@ class RankProgram {
   StageRef SpawnStage(StageId stage, StageModel& model) {
     StageOptions options = StageOptionsOf(start_.spec(), *plan_, self_, stage);
     options.trace = trace_;
+    options.earlier_updates = content_.earlier_updates;
     stages_.push_back(scheduler_.Spawn<StageActor>({.name = fmt::format("stage {}", stage)},
                                                    std::move(options), model, *stream_));
     return stages_.back();
@@ -497,6 +478,7 @@ class RankProgram {
   InprocNetwork network_{};
   std::unique_ptr<Transport> transport_{};
   StageSet models_{};
+  RunContent content_{};
   std::optional<JobCheckpoints> checkpoints_{};  // rank 0's; used on the stream's thread
   std::optional<Replanner> replanner_{};         // rank 0's
   TraceWindow trace_{};
@@ -522,6 +504,7 @@ int Main(int argc, char** argv) {
     Talk("troupe-rank is started by a host agent: troupe worker --join HOST:PORT\n");
     return ExitCode(ErrorCode::kInvalidSpec);
   }
+  SayWhereMemoryRunsOut();
   Scheduler scheduler({.trace_handlers = false});  // nobody is told of them
   RankProgram program(scheduler, std::atoi(argv[2]));
   scheduler.Run();

@@ -20,6 +20,7 @@ ScheduleOptions ScheduleOptionsOf(const proto::StartRank& start, const JobPlan& 
       .evaluate_every = spec.eval().every(),
       .evaluate_rounds = spec.eval().batches(),
       .checkpoint_every = spec.checkpoint().every(),
+      .checkpoint_every_seconds = spec.checkpoint().every_seconds(),
       .checkpoint_at_end = !start.reference_run(),
       .seq_len = static_cast<int32_t>(plan.batch.seq_len),
       .step_flops = ModelFlops(plan.config, plan.batch.seq_len).total() *

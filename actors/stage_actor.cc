@@ -116,7 +116,7 @@ Status StageActor::On(ApplyUpdate update) {
   AdamWOptions adamw = options_.adamw;
   adamw.lr = update.learning_rate;
   adamw.grad_factor = update.gradient_factor;
-  adamw.step = update.step;
+  adamw.step = options_.earlier_updates + update.step;
   return Answering(
       UpdateDone{.stage = options_.stage, .step = update.step},
       [this, adamw, apply = update.apply](UpdateDone&) { model_.ApplyUpdate(adamw, apply); });

@@ -26,7 +26,7 @@ StageSet BuildStages(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
                      MemoryLedger& ledger);
 
 // Weights and optimizer state from a checkpoint, weights from a Hugging Face folder, or random ones
-// by seed, whichever the start names. Returns the committed step that they are of.
+// by seed, whichever the start names. Returns the step that training goes on from.
 Result<int64_t> FillStages(FileSystem& files, const proto::StartRank& start, StageSet& stages);
 
 std::vector<const StageParameters*> ParametersOf(const StageSet& stages);

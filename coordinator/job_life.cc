@@ -185,7 +185,7 @@ void JobLife::Spawn(const proto::JobSpec& spec) {
     start->set_world_size(static_cast<int32_t>(ranks_.size()));
     *start->mutable_spec() = spec;
     start->set_run_directory(request_.run_directory());
-    start->set_resume_from(reference_run_ ? request_.resume_from() : resume_from_);
+    start->set_resume_from(reference_run_ ? ReferenceStart() : resume_from_);
     start->set_reference_run(reference_run_);
     start->set_owner(fmt::format("{:x}-{}-{}", state_.term, id_, epoch_));
     if (AgentPort* port = PortOf(ranks_[rank].place.host)) port->Send(command);
@@ -199,6 +199,11 @@ void JobLife::Spawn(const proto::JobSpec& spec) {
                               RankInWords(static_cast<int32_t>(rank)), hello_ms));
     }
   });
+}
+
+// Where no step was left to run, there is nothing to compare but where all of them lead.
+std::string JobLife::ReferenceStart() const {
+  return main_trace_.steps.empty() ? "" : request_.resume_from();
 }
 
 void JobLife::OnHello(int32_t rank, const proto::Hello& hello) {

@@ -130,6 +130,7 @@ class JobLife {
   void FreeSlots();
   void FreeSlotOf(const proto::RankExited& exited);
   void MoveLayers(const proto::Finished& finished);
+  std::string ReferenceStart() const;
   void CheckAgainstSingleWorker();
   void End(proto::JobState state, int exit_code, std::string reason);
   void TellResult(const proto::JobResult& result);

@@ -13,10 +13,12 @@
 #include <CLI/CLI.hpp>
 
 #include "coordinator/cli/address.h"
+#include "coordinator/cli/ckpt_command.h"
 #include "coordinator/cli/completion.h"
 #include "coordinator/cli/daemons.h"
 #include "coordinator/cli/job_commands.h"
 #include "coordinator/cli/run_command.h"
+#include "coordinator/cli/run_start.h"
 #include "coordinator/cli/schedule_command.h"
 #include "coordinator/cli/schedule_flags.h"
 #include "coordinator/cli/set_words.h"
@@ -38,6 +40,7 @@ struct CommandLine {
   bool no_wait = false;
   JobsCommand jobs{};
   ScheduleOptions schedule{};
+  CkptCommand ckpt{};
   std::string output = "text";
   std::string shell{};
   int exit_code = 0;
@@ -98,6 +101,13 @@ void AddJobFile(CLI::App* verb, RunCommand& run) {
 
 void AddRunDirectory(CLI::App* verb, RunCommand& run) {
   verb->add_option("--run-dir", run.run_directory, "folder for what the run leaves");
+  auto* resume = verb->add_option("--resume", run.resume,
+                                  "checkpoint; alone: the newest of the run folder, or of the "
+                                  "newest run; auto: that, or anew where there is none")
+                     ->expected(0, 1)
+                     ->default_str(std::string(kResumeNewest));
+  verb->add_flag("--overwrite", run.overwrite, "move an earlier run in the folder aside, whole")
+      ->excludes(resume);
 }
 
 // ---- verbs that take a job file ---------------------------------------------------------------
@@ -111,9 +121,6 @@ void AddRun(CLI::App& app, CommandLine& line) {
   AddOutput(verb, line);
   AddCoordinator(verb, line.run.coordinator);
   AddRunDirectory(verb, line.run);
-  verb->add_option("--resume", line.run.resume, "checkpoint; alone: the newest of the run folder")
-      ->expected(0, 1)
-      ->default_str("auto");
   verb->callback([&line] {
     line.run.output = line.format();
     line.exit_code = RunJob(line.run);
@@ -159,6 +166,27 @@ void AddPlanAndValidate(CLI::App& app, CommandLine& line) {
     line.run.output = line.format();
     line.exit_code = ValidateJob(line.run);
   });
+}
+
+void AddCheckpoints(CLI::App& app, CommandLine& line) {
+  auto* ckpt = app.add_subcommand("ckpt", "look into checkpoints, and check their bytes");
+  ckpt->require_subcommand(1);
+  SetExamples(ckpt, {"ckpt list runs/pretrain-tiny/latest", "ckpt verify runs/pretrain-tiny/latest",
+                     "ckpt show runs/first/checkpoints/step-00000120 -o json"});
+  const auto add = [&](const char* name, const char* description,
+                       int (*answer)(const CkptCommand&)) {
+    auto* verb = ckpt->add_subcommand(name, description);
+    SetExamples(verb, {fmt::format("ckpt {} runs/pretrain-tiny/latest", name)});
+    verb->add_option("path", line.ckpt.path, "a checkpoint, or a run directory")->required();
+    AddOutput(verb, line);
+    verb->callback([&line, answer] {
+      line.ckpt.output = line.format();
+      line.exit_code = answer(line.ckpt);
+    });
+  };
+  add("verify", "compare every byte with the digests that were written", VerifyCheckpoints);
+  add("list", "the checkpoints of a run, the newest first", ListCheckpoints);
+  add("show", "what one holds", ShowCheckpoint);
 }
 
 // ---- verbs that ask about jobs ----------------------------------------------------------------
@@ -313,6 +341,7 @@ int Main(int argc, char** argv) {
   AddRun(app, line);
   AddSubmit(app, line);
   AddPlanAndValidate(app, line);
+  AddCheckpoints(app, line);
   AddQuestions(app, line);
   AddSchedule(app, line);
   AddDaemons(app, line);

@@ -15,14 +15,17 @@
 #include "coordinator/cli/client.h"
 #include "coordinator/cli/find_coordinator.h"
 #include "coordinator/cli/local_cluster.h"
+#include "coordinator/cli/run_start.h"
 #include "coordinator/cli/run_watch.h"
 #include "coordinator/cli/validate_command.h"
 #include "coordinator/job/job_file.h"
-#include "coordinator/job/resume.h"
 #include "coordinator/report/console.h"
+#include "coordinator/report/memory_fit.h"
 #include "coordinator/report/metrics_json.h"
 #include "coordinator/report/plan_report.h"
+#include "runtime/base/bytes_in_words.h"
 #include "runtime/base/clock.h"
+#include "runtime/base/host_memory.h"
 #include "runtime/base/random.h"
 #include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
@@ -50,39 +53,14 @@ Result<LoadedJob> Load(const RunCommand& command) {
   return std::move(reading.job);
 }
 
-// runs/NAME/latest, where this was called.
-std::string LatestLink(const std::string& name) {
-  return (std::filesystem::current_path() / "runs" / name / "latest").string();
-}
-
-Result<std::string> NewRunDirectory(const std::string& name) {
-  const std::time_t now = std::time(nullptr);
-  std::tm local{};
-  ::localtime_r(&now, &local);
-  char stamp[32];
-  std::strftime(stamp, sizeof(stamp), "%Y%m%d-%H%M%S", &local);
-  ASSIGN_OR_RETURN(const std::string here, CurrentFolder());
-  return fmt::format("{}/runs/{}/{}-{:04x}", here, name, stamp, SystemRandom().NextU64() & 0xffff);
-}
-
-Result<std::string> RunDirectoryOf(const RunCommand& command, const std::string& name) {
-  std::filesystem::path path = command.run_directory;
-  if (path.empty()) return NewRunDirectory(name);
-  if (path.is_relative()) {
-    ASSIGN_OR_RETURN(const std::string here, CurrentFolder());
-    path = here / path;
-  }
-  return path.lexically_normal().string();
-}
-
 Result<proto::SubmitReply> Send(ControlClient& client, const RunCommand& command,
-                                const LoadedJob& job, const std::string& run_directory,
-                                const std::string& resume_from) {
+                                const LoadedJob& job, const RunStart& start) {
   proto::SubmitRequest request;
-  request.set_resume_from(resume_from);
+  request.set_resume_from(start.resume_from);
+  request.set_overwrite(start.use == FolderUse::kMoveAside);
   request.set_submission_id(fmt::format("{:016x}", SystemRandom().NextU64()));
   *request.mutable_spec() = job.spec;
-  request.set_run_directory(run_directory);
+  request.set_run_directory(start.run_directory);
   request.set_job_file(job.text);
   request.set_effective_file(job.effective_text);
   request.set_command_line(command.command_line);
@@ -202,13 +180,40 @@ Status AwaitSlots(const RunWatch& watch, LocalCluster& cluster, int slots) {
                    kJoinMs / 1000);
 }
 
-Result<std::string> Plan(const LoadedJob& job, OutputFormat output) {
+// A plan, as it is to be printed, and whether this host has the memory for it.
+struct PlanOnHost {
+  std::string text{};
+  std::optional<MemoryFit> fit{};  // absent: the ranks run elsewhere, or the memory is not known
+};
+
+Result<PlanOnHost> Plan(const LoadedJob& job, OutputFormat output, bool here) {
   ASSIGN_OR_RETURN(const JobPlan plan, MakeJobPlan(job.spec));
+  PlanOnHost on_host;
+  if (const auto memory = here ? ReadHostMemory(SystemFiles()) : std::nullopt) {
+    on_host.fit = FitOnHost(job.spec, plan, ThisVectorIsa(), *memory);
+  }
   if (output == OutputFormat::kText) {
-    return PlanText(job.spec, plan, {Cores(), ThisVectorIsa()}) + "\n";
+    on_host.text = PlanText(job.spec, plan, {Cores(), ThisVectorIsa()});
+    if (on_host.fit) on_host.text += FitText(*on_host.fit, plan.train.num_ranks);
+    on_host.text += "\n";
+    return on_host;
   }
   const int indent = output == OutputFormat::kJson ? 2 : -1;
-  return PlanJson(job.spec, plan, ThisVectorIsa(), indent) + "\n";
+  on_host.text =
+      PlanJson(job.spec, plan, ThisVectorIsa(), indent, on_host.fit ? &*on_host.fit : nullptr) +
+      "\n";
+  return on_host;
+}
+
+// What does not fit this host at all is refused; what may not fit beside what else runs is said.
+Status CheckAndSayFit(const PlanOnHost& plan) {
+  if (!plan.fit) return {};
+  RETURN_IF_ERROR(CheckFit(*plan.fit));
+  if (plan.fit->fits_now()) return {};
+  Talk("warning: {} are needed, {} are available now: the kernel may end the job\n",
+       BytesInWords(static_cast<double>(plan.fit->needed_bytes())),
+       BytesInWords(static_cast<double>(plan.fit->memory.available_bytes)));
+  return {};
 }
 
 int Print(const std::string& text) {
@@ -218,12 +223,41 @@ int Print(const std::string& text) {
 
 // Hands the job over and follows it.
 int SubmitAndFollow(const Followed& followed, const RunCommand& command, const LoadedJob& job,
-                    const std::string& run_directory, const std::string& resume_from,
-                    const std::string& address) {
-  auto reply = Send(followed.client, command, job, run_directory, resume_from);
+                    const RunStart& start, const std::string& address) {
+  auto reply = Send(followed.client, command, job, start);
   if (!reply.ok()) return Fail(WhyLost(followed.watch, followed.cluster, reply.error()));
   if (followed.cluster == nullptr) Talk("job {}\n", reply->job());
   return FollowJob(followed, command, job, *reply, address);
+}
+
+// On daemons of its own, which write their logs into the run's folder: it is taken, and an earlier
+// run moved aside, before they start.
+int RunWithDaemons(const RunCommand& command, const LoadedJob& job, RunStart start,
+                   RunWatch& watch) {
+  // Let go at once: the job itself takes it for its time.
+  if (const auto taken = TakeRunFolder(SystemFiles(), start.run_directory, start.use,
+                                       fmt::format("`troupe run`, process {}", ::getpid()));
+      !taken.ok()) {
+    return Fail(taken.error());
+  }
+  start.use = FolderUse::kGoOn;
+  const int slots = job.spec.resources().workers();
+  auto cluster = LocalCluster::Start(start.run_directory, start.run_directory + "/logs", slots,
+                                     [&watch] { return watch.stop_asked(); });
+  if (!cluster.ok()) return Fail(cluster.error());
+  watch.Mind(cluster->get());
+  const CoordinatorFile announced(start.run_directory, (*cluster)->address());
+  int exit_code = 0;
+  if (const Status joined = AwaitSlots(watch, **cluster, slots); !joined.ok()) {
+    exit_code = Fail(joined.error());
+  } else {
+    const std::string& address = (*cluster)->address();
+    const auto client = ConnectControl(address);
+    exit_code = SubmitAndFollow({*client, watch, cluster->get()}, command, job, start, address);
+  }
+  (*cluster)->Stop();  // while a second signal can still end this at once
+  watch.Mind(nullptr);
+  return exit_code;
 }
 
 }  // namespace
@@ -242,65 +276,45 @@ std::string ShellWord(std::string_view word) {
 int PlanJob(const RunCommand& command) {
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
-  const auto plan = Plan(*job, command.output);
-  return plan.ok() ? Print(*plan) : Fail(plan.error());
+  const auto plan = Plan(*job, command.output, /*here=*/true);
+  if (!plan.ok()) return Fail(plan.error());
+  const int printed = Print(plan->text);
+  const Status fits = CheckAndSayFit(*plan);
+  return fits.ok() ? printed : Fail(fits.error());
 }
 
 int SubmitJob(const RunCommand& command) {
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
-  const auto run_directory = RunDirectoryOf(command, job->spec.name());
-  if (!run_directory.ok()) return Fail(run_directory.error());
-  auto resume_from = ResolveResume(SystemFiles(), *run_directory, *job);
-  if (!resume_from.ok()) return Fail(resume_from.error());
+  const auto start = DecideStart(command, *job);
+  if (!start.ok()) return Fail(start.error());
+  const auto client = ConnectControl(command.coordinator);
   if (!command.follow) {
-    const auto client = ConnectControl(command.coordinator);
-    const auto reply = Send(*client, command, *job, *run_directory, *resume_from);
+    const auto reply = Send(*client, command, *job, *start);
     return reply.ok() ? Print(SubmitReport(*reply, command.output)) : Fail(reply.error());
   }
   RunWatch watch(/*pauses=*/false);
   if (const Status started = watch.Start(); !started.ok()) return Fail(started.error());
-  const auto client = ConnectControl(command.coordinator);
-  return SubmitAndFollow({*client, watch}, command, *job, *run_directory, *resume_from,
-                         command.coordinator);
+  return SubmitAndFollow({*client, watch}, command, *job, *start, command.coordinator);
 }
 
 int RunJob(const RunCommand& command) {
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
-  const auto plan = Plan(*job, OutputFormat::kText);
-  if (!plan.ok()) return Fail(plan.error());
-  Talk("{}", *plan);
-  const auto run_directory = RunDirectoryOf(command, job->spec.name());
-  if (!run_directory.ok()) return Fail(run_directory.error());
-  auto resume_from = ResolveResume(SystemFiles(), *run_directory, *job);
-  if (!resume_from.ok()) return Fail(resume_from.error());
-  if (!resume_from->empty()) Talk("going on from {}\n", *resume_from);
   const bool starts_daemons = command.coordinator.empty();
+  const auto plan = Plan(*job, OutputFormat::kText, starts_daemons);
+  if (!plan.ok()) return Fail(plan.error());
+  Talk("{}", plan->text);
+  if (const Status fits = CheckAndSayFit(*plan); !fits.ok()) return Fail(fits.error());
+  auto start = DecideStart(command, *job);
+  if (!start.ok()) return Fail(start.error());
   RunWatch watch(/*pauses=*/starts_daemons);
   if (const Status started = watch.Start(); !started.ok()) return Fail(started.error());
   if (!starts_daemons) {
     const auto client = ConnectControl(command.coordinator);
-    return SubmitAndFollow({*client, watch}, command, *job, *run_directory, *resume_from,
-                           command.coordinator);
+    return SubmitAndFollow({*client, watch}, command, *job, *start, command.coordinator);
   }
-  const int slots = job->spec.resources().workers();
-  auto cluster = LocalCluster::Start(*run_directory, *run_directory + "/logs", slots,
-                                     [&watch] { return watch.stop_asked(); });
-  if (!cluster.ok()) return Fail(cluster.error());
-  watch.Mind(cluster->get());
-  int exit_code = 0;
-  if (const Status joined = AwaitSlots(watch, **cluster, slots); !joined.ok()) {
-    exit_code = Fail(joined.error());
-  } else {
-    const std::string& address = (*cluster)->address();
-    const auto client = ConnectControl(address);
-    exit_code = SubmitAndFollow({*client, watch, cluster->get()}, command, *job, *run_directory,
-                                *resume_from, address);
-  }
-  (*cluster)->Stop();  // while a second signal can still end this at once
-  watch.Mind(nullptr);
-  return exit_code;
+  return RunWithDaemons(command, *job, *std::move(start), watch);
 }
 
 }  // namespace troupe

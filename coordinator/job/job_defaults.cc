@@ -84,6 +84,7 @@ void TrainingDefaults(proto::JobSpec& spec, Provenance& provenance) {
   proto::Data* data = spec.mutable_data();
   TROUPE_DEFAULT(data, "data", val_fraction, 0.0);
   TROUPE_DEFAULT(data, "data", shuffle, true);
+  TROUPE_DEFAULT(data, "data", allow_change, false);
   proto::Optimizer* optimizer = spec.mutable_optimizer();
   TROUPE_DEFAULT(optimizer, "optimizer", name, "adamw");
   TROUPE_DEFAULT(optimizer, "optimizer", lr, 3e-4);
@@ -115,10 +116,13 @@ void OutputDefaults(proto::JobSpec& spec, Provenance& provenance) {
     TROUPE_DEFAULT(sample, "eval.sample", seed, 1);
   }
   proto::Checkpoint* checkpoint = spec.mutable_checkpoint();
+  // A run that nobody thought about loses ten minutes at most.
+  TROUPE_DEFAULT(checkpoint, "checkpoint", every_seconds, checkpoint->has_every() ? 0 : 600);
   TROUPE_DEFAULT(checkpoint, "checkpoint", every, 0);
   TROUPE_DEFAULT(checkpoint, "checkpoint", keep, 2);
   TROUPE_DEFAULT(checkpoint, "checkpoint", save_hf, false);
   TROUPE_DEFAULT(checkpoint, "checkpoint", resume, "never");
+  TROUPE_DEFAULT(checkpoint, "checkpoint", resume_as, "same_run");
   proto::Log* log = spec.mutable_log();
   TROUPE_DEFAULT(log, "log", every, 1);
   proto::TraceWindow* trace = log->mutable_trace();

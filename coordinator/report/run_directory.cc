@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "actors/plan/job_plan.h"
+#include "actors/plan/resumption.h"
 #include "coordinator/report/plan_report.h"
 #include "runtime/base/talk.h"
 #include "runtime/format/checkpoint_manifest.h"
@@ -32,8 +33,9 @@ std::string HostName() {
 }
 
 // The step that a run goes on from: 0 for a fresh one.
-Result<int64_t> FirstStepAfter(FileSystem& files, const std::string& checkpoint) {
-  if (checkpoint.empty()) return int64_t{0};
+Result<int64_t> FirstStepAfter(FileSystem& files, const proto::JobSpec& spec,
+                               const std::string& run_directory, const std::string& checkpoint) {
+  if (checkpoint.empty() || StartsNewRun(spec, run_directory, checkpoint)) return int64_t{0};
   ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(files, checkpoint));
   return manifest.step;
 }
@@ -106,7 +108,7 @@ Status RunDirectory::WritePlan(const JobPlan& plan) {
 }
 
 Status RunDirectory::OpenMetrics() {
-  ASSIGN_OR_RETURN(const int64_t step, FirstStepAfter(files_, resume_from_));
+  ASSIGN_OR_RETURN(const int64_t step, FirstStepAfter(files_, spec_, path_, resume_from_));
   RETURN_IF_ERROR(CutBackToStep(files_, In("metrics.jsonl"), step));
   if (step > 0) {
     RETURN_IF_ERROR(ReadEarlierLosses());

@@ -32,6 +32,11 @@ Error ErrnoError(int number, std::string_view doing, const std::string& path) {
   return MakeError(code, "{}: cannot {}: {}", path, doing, reason);
 }
 
+Error EndsAt(int64_t num_bytes, const std::string& path) {
+  return MakeError(ErrorCode::kIo, "{}: ends at byte {}, before what is to be read of it", path,
+                   num_bytes);
+}
+
 class FileDescriptor {
  public:
   explicit FileDescriptor(int value) : value_(value) {}
@@ -85,6 +90,60 @@ class PosixWritableFile : public WritableFile {
   FileDescriptor file_;
 };
 
+class PosixReadableFile : public ReadableFile {
+ public:
+  PosixReadableFile(std::string path, FileDescriptor file)
+      : path_(std::move(path)), file_(std::move(file)) {}
+
+  Status ReadAt(int64_t begin, std::span<std::byte> out) const override {
+    while (!out.empty()) {
+      const ssize_t got = ::pread(file_.get(), out.data(), out.size(), begin);
+      if (got < 0) {
+        if (errno == EINTR) continue;
+        return ErrnoError(errno, fmt::format("read at byte {}", begin), path_);
+      }
+      if (got == 0) return EndsAt(begin, path_);
+      begin += got;
+      out = out.subspan(static_cast<size_t>(got));
+    }
+    return {};
+  }
+
+  Result<FileVersion> Version() const override {
+    struct stat status {};
+    if (::fstat(file_.get(), &status) != 0) return ErrnoError(errno, "inspect", path_);
+    return FileVersion{status.st_size,
+                       int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
+  }
+
+ private:
+  std::string path_;
+  FileDescriptor file_;
+};
+
+class MappedReadableFile : public ReadableFile {
+ public:
+  MappedReadableFile(std::string path, MappedFile mapping)
+      : path_(std::move(path)), mapping_(std::move(mapping)) {}
+
+  Status ReadAt(int64_t begin, std::span<std::byte> out) const override {
+    const std::span<const std::byte> bytes = mapping_.bytes();
+    const auto from = static_cast<size_t>(begin);
+    if (from > bytes.size() || out.size() > bytes.size() - from) {
+      return EndsAt(static_cast<int64_t>(bytes.size()), path_);
+    }
+    std::ranges::copy(bytes.subspan(from, out.size()), out.begin());
+    return {};
+  }
+  Result<FileVersion> Version() const override {
+    return FileVersion{.num_bytes = static_cast<int64_t>(mapping_.bytes().size())};
+  }
+
+ private:
+  std::string path_;
+  MappedFile mapping_;
+};
+
 struct Mapping {
   void* address = nullptr;
   size_t num_bytes = 0;
@@ -107,6 +166,7 @@ class PosixFileSystem : public FileSystem {
   Result<int64_t> FileBytes(const std::string& path) override;
   Result<int64_t> FreeBytes(const std::string& path) override;
   Result<MappedFile> MapReadOnly(const std::string& path) override;
+  Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) override;
   Status PointLink(const std::string& path, const std::string& target) override;
   Result<std::string> ReadLink(const std::string& path) override;
   Result<std::unique_ptr<FileLock>> Lock(const std::string& path,
@@ -237,6 +297,12 @@ Result<MappedFile> PosixFileSystem::MapReadOnly(const std::string& path) {
   return MappedFile(std::move(mapping), bytes);
 }
 
+Result<std::unique_ptr<ReadableFile>> PosixFileSystem::OpenForRead(const std::string& path) {
+  int64_t ignored = 0;
+  ASSIGN_OR_RETURN(FileDescriptor file, OpenRegular(path, &ignored));
+  return std::unique_ptr<ReadableFile>(std::make_unique<PosixReadableFile>(path, std::move(file)));
+}
+
 Status PosixFileSystem::PointLink(const std::string& path, const std::string& target) {
   struct stat status {};
   if (::lstat(path.c_str(), &status) == 0 && !S_ISLNK(status.st_mode)) {
@@ -275,6 +341,12 @@ Status WriteAside(FileSystem& files, const std::string& path, std::string_view b
 }
 
 }  // namespace
+
+Result<std::unique_ptr<ReadableFile>> FileSystem::OpenForRead(const std::string& path) {
+  ASSIGN_OR_RETURN(MappedFile mapping, MapReadOnly(path));
+  return std::unique_ptr<ReadableFile>(
+      std::make_unique<MappedReadableFile>(path, std::move(mapping)));
+}
 
 FileSystem& SystemFiles() {
   static PosixFileSystem files;

@@ -6,7 +6,10 @@
 //    kOutOfSpace, as is one at its allowed size (EFBIG); a missing file is kNotFound, any other
 //    errno kIo. No call waits for another program: a FIFO in a file's place is refused.
 // 2. What was appended is durable only after Sync; a rename only after SyncDirectory of its folder.
-// 3. A MappedFile keeps its bytes valid for its own life, independent of the FileSystem call.
+// 3. A MappedFile keeps its bytes valid for its own life, independent of the FileSystem call. A
+// file
+//    that may be cut or written over meanwhile is read through a ReadableFile: touching mapped
+//    bytes that are gone ends the process.
 #pragma once
 
 #include <cstddef>
@@ -30,6 +33,22 @@ class WritableFile {
   virtual Status Append(std::span<const std::byte> bytes) = 0;
   virtual Status Sync() = 0;   // fsync
   virtual Status Close() = 0;  // idempotent
+};
+
+// What tells one state of a file from another without reading it.
+struct FileVersion {
+  int64_t num_bytes = 0;
+  int64_t changed_ns = 0;  // of the last write, wall clock
+  bool operator==(const FileVersion&) const = default;
+};
+
+// An open file's bytes, read on demand. Thread-safe.
+class ReadableFile {
+ public:
+  virtual ~ReadableFile() = default;
+  // Fills `out` from byte `begin` on; kIo where the file ends before that.
+  virtual Status ReadAt(int64_t begin, std::span<std::byte> out) const = 0;
+  virtual Result<FileVersion> Version() const = 0;
 };
 
 // The bytes of a file, read-only. Movable; the owner unmaps.
@@ -67,6 +86,8 @@ class FileSystem {
   // Bytes that an unprivileged writer may still add on the disk that holds `path`.
   virtual Result<int64_t> FreeBytes(const std::string& path) = 0;
   virtual Result<MappedFile> MapReadOnly(const std::string& path) = 0;
+  // Without one of its own, a file system reads from a mapping.
+  virtual Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path);
   // Makes `path` a symbolic link to `target` (relative: to the link's folder), atomically in place
   // of a link that is there; anything else in its place stays, with an error.
   virtual Status PointLink(const std::string& path, const std::string& target) = 0;

@@ -138,7 +138,7 @@ void FuzzTokenFile(std::span<const std::byte> bytes) {
   const auto file = TokenFile::Open(files, "/fuzz.bin");
   if (!file.ok()) return CheckSentence(file.error());
   std::vector<int32_t> tokens(static_cast<size_t>(file->num_tokens()));
-  file->Read(0, file->num_tokens(), tokens.data());
+  CHECK(file->Read(0, file->num_tokens(), tokens.data()).ok());
   if (const Status known = file->CheckVocabulary(50257); !known.ok()) CheckSentence(known.error());
   if (const auto samples = CountSamples(*file, 16); !samples.ok()) CheckSentence(samples.error());
 }

@@ -269,5 +269,19 @@ TEST(JobChecksTest, WhatAUserWroteIsShownInOneShortLine) {
               HasSubstr(": kind has the control character 0x0a at byte 1: take it out"));
 }
 
+TEST(JobChecksTest, WithoutAnIntervalACheckpointIsWrittenEveryTenMinutes) {
+  const JobFolder small;
+  EXPECT_EQ(small.Load()->spec.checkpoint().every_seconds(), 600);
+  EXPECT_EQ(small.Load({"checkpoint.every=0"})->spec.checkpoint().every_seconds(), 0);
+  EXPECT_EQ(small.Load({"checkpoint.every=5", "checkpoint.every_seconds=30"})
+                ->spec.checkpoint()
+                .every_seconds(),
+            30);
+  EXPECT_THAT(small.Errors({"checkpoint.every_seconds=-1"}),
+              ::testing::HasSubstr("checkpoint.every_seconds = -1: use 0 (never) or more"));
+  EXPECT_THAT(small.Errors({"checkpoint.resume_as=other"}),
+              ::testing::HasSubstr("checkpoint.resume_as = other: use same_run or new_run"));
+}
+
 }  // namespace
 }  // namespace troupe::testing
