@@ -20,6 +20,7 @@ constexpr int64_t kMebibyte = int64_t{1} << 20;
 
 class MemoryFitTest : public ::testing::Test {
  protected:
+  MemoryFitTest() { small_.folder.Write("text.txt", std::string(100'000, 'x')); }
   // Activations are most of what it needs.
   proto::JobSpec Spec(const std::vector<std::string>& sets = {}) {
     std::vector<std::string> all = {"batch.seq_len=64", "batch.micro_batch_size=64",
@@ -35,12 +36,7 @@ class MemoryFitTest : public ::testing::Test {
     CHECK(plan.ok());
     return FitOnHost(spec, *plan, kIsa, memory);
   }
-  JobFolder Folder() {
-    JobFolder folder;
-    folder.folder.Write("text.txt", std::string(100'000, 'x'));
-    return folder;
-  }
-  JobFolder small_ = Folder();
+  JobFolder small_;
 };
 
 HostMemory Host(int64_t total, int64_t available = -1) {
