@@ -76,7 +76,8 @@ class Client final : public AgentClient {
       : agent_(agent), scheduler_(scheduler), coordinator_(std::move(coordinator)) {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
-    // A coordinator that is stopped for a while is not gone; one whose process ended is known at once.
+    // A coordinator that is stopped for a while is not gone; one whose process ended is known at
+    // once.
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
     arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);

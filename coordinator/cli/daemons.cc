@@ -96,6 +96,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
   FileSystem& files = SystemFiles();
   State state;
   state.options.state_directory = command.state_directory;
+  state.options.dead_after_ms = command.host_silence_seconds * 1000;
   EndOnSignal end(scheduler, /*pauses=*/false, [&](int signal, bool at_once) {
     const std::string cause = fmt::format("{} at the coordinator", SignalWord(signal));
     Talk("{}: {}\n", cause,

@@ -10,6 +10,7 @@ namespace troupe {
 struct CoordinatorCommand {
   std::string listen = "127.0.0.1:7077";
   std::string state_directory{};
+  int host_silence_seconds = 30;
 };
 // Prints "troupe coordinator listening on HOST:PORT" on stdout when it takes calls. Returns the
 // exit code.

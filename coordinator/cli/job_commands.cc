@@ -51,19 +51,13 @@ int ShowJobs(const JobsCommand& command) {
 }
 
 int ShowStatus(const JobsCommand& command) {
-  constexpr auto kRanksAnswer = std::chrono::milliseconds(300);
   const auto found = FindJob(command);
   if (!found.ok()) return Fail(found.error());
   ControlClient& client = *found->coordinator.client;
   proto::GetStatusRequest request;
   request.set_job(found->summary.job());
   request.set_why(command.why);
-  auto reply = client.GetStatus(request);
-  if (command.why && reply.ok()) {  // the first one asked the ranks
-    std::this_thread::sleep_for(kRanksAnswer);
-    request.set_why(false);
-    reply = client.GetStatus(request);
-  }
+  const auto reply = client.GetStatus(request);
   if (!reply.ok()) return Fail(reply.error());
   return Print(StatusReport(*reply, command.output));
 }

@@ -263,6 +263,10 @@ void AddDaemons(CLI::App& app, CommandLine& line) {
             AddressUse::kListen)
       ->capture_default_str();
   verb->add_option("--state", line.coordinator.state_directory, "folder")->required();
+  verb->add_option("--host-silence-seconds", line.coordinator.host_silence_seconds,
+                   "a host that says nothing for so long is lost")
+      ->check(CLI::Range(3, 86'400))
+      ->capture_default_str();
   verb->callback([&line] { line.exit_code = RunCoordinator(line.coordinator); });
 
   verb = app.add_subcommand("worker", "start this host's agent");
@@ -286,8 +290,23 @@ void AddCompletion(CLI::App& app, CommandLine& line) {
       ->required()
       ->check(CLI::IsMember({"bash", "zsh"}));
   verb->callback([&app, &line] {
-    fmt::print("{}", CompletionScript(app, line.shell == "zsh" ? Shell::kZsh : Shell::kBash));
+    const Status printed =
+        PrintData(CompletionScript(app, line.shell == "zsh" ? Shell::kZsh : Shell::kBash));
+    if (printed.ok()) return;
+    Talk("{}\n", printed.error().message);
+    line.exit_code = ExitCode(printed.error().code);
   });
+}
+
+// Help and version are data, what is wrong is talk.
+int AnswerParse(const CLI::App& app, const CLI::ParseError& error) {
+  std::ostringstream data;
+  std::ostringstream talk;
+  const bool wrong = app.exit(error, data, talk) != 0;
+  if (wrong) Talk("{}", talk.str());
+  const Status printed = PrintData(data.str());
+  if (!printed.ok()) Talk("{}\n", printed.error().message);
+  return wrong ? kUsage : printed.ok() ? 0 : 1;
 }
 
 // The words after the program's name; runs the verb that they begin with. 0, or the exit code of a
@@ -306,20 +325,9 @@ int Parse(CLI::App& app, std::vector<std::string> words) {
     Talk("{}\n", UnknownWord(app));
     return kUsage;
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kUsage;
+    return AnswerParse(app, error);
   }
   return 0;
-}
-
-// Help and version are data, what is wrong is talk.
-int AnswerParse(const CLI::App& app, const CLI::ParseError& error) {
-  std::ostringstream data;
-  std::ostringstream talk;
-  const bool wrong = app.exit(error, data, talk) != 0;
-  if (wrong) Talk("{}", talk.str());
-  const Status printed = PrintData(data.str());
-  if (!printed.ok()) Talk("{}\n", printed.error().message);
-  return wrong ? kUsage : printed.ok() ? 0 : 1;
 }
 
 int Main(int argc, char** argv) {

@@ -288,13 +288,15 @@ int SubmitJob(const RunCommand& command) {
   if (!job.ok()) return Fail(job.error());
   const auto start = DecideStart(command, *job);
   if (!start.ok()) return Fail(start.error());
-  const auto client = ConnectControl(command.coordinator);
   if (!command.follow) {
+    const auto client = ConnectControl(command.coordinator);
     const auto reply = Send(*client, command, *job, *start);
     return reply.ok() ? Print(SubmitReport(*reply, command.output)) : Fail(reply.error());
   }
+  // Before the client: its threads inherit what signals are blocked.
   RunWatch watch(/*pauses=*/false);
   if (const Status started = watch.Start(); !started.ok()) return Fail(started.error());
+  const auto client = ConnectControl(command.coordinator);
   return SubmitAndFollow({*client, watch}, command, *job, *start, command.coordinator);
 }
 

@@ -34,6 +34,7 @@ class Checker {
     Resources();
     Evaluation();
     Checkpoints();
+    Trace(spec_.log().trace());
     Files();
     // A value out of bounds has been told.
     const auto told = [this, unbounded](const Error& error) {

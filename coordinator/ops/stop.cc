@@ -10,7 +10,8 @@ void StopJobs(State& state, const StopOrder& order) {
 }
 
 bool AllJobsTold(const State& state) {
-  return std::ranges::all_of(state.jobs, [](const auto& job) { return job.second->history().ended(); });
+  return std::ranges::all_of(state.jobs,
+                             [](const auto& job) { return job.second->history().ended(); });
 }
 
 }  // namespace troupe

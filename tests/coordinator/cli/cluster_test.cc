@@ -19,7 +19,8 @@ using testing::Program;
 class ClusterTest : public testing::TroupeTest {
  protected:
   ClusterTest()
-      : coordinator_(Troupe({"coordinator", "--listen", "127.0.0.1:0", "--state", "state"})) {
+      : coordinator_(Troupe({"coordinator", "--listen", "127.0.0.1:0", "--state", "state",
+                             "--host-silence-seconds", "3"})) {
     CHECK(coordinator_.Says("\n"), "{}", coordinator_.err());
     const std::string line = coordinator_.out();
     address_ = line.substr(line.rfind(' ') + 1);

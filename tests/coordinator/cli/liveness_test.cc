@@ -40,6 +40,7 @@ TEST_F(LivenessTest, AStoppedRankIsToldAtOnceThenBlamedByItsNumberAndPid) {
         AllOf(HasSubstr("pid " + std::to_string(stopped) + ") has said nothing for 4 s"),
               HasSubstr("during forward of microbatch 3"), HasSubstr("it is stopped (SIGSTOP)")));
     EXPECT_THAT(testing::Slurp(folder_ / "run/events.jsonl"), HasSubstr("it is stopped (SIGSTOP)"));
+    std::filesystem::remove_all(folder_ / "run");
   }
 }
 

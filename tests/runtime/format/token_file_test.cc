@@ -135,8 +135,10 @@ TEST(TokenFileTest, ATextThatChangesWhileItIsReadIsNamed) {
 TEST(TokenFileTest, ADiskThatFailsIsASentence) {
   const TemporaryFolder folder;
   const std::string path = folder.Write("text.txt", "0123456789");
-  testing::FaultyFileSystem files({.fail_read = 1});
-  const auto file = *TokenFile::Open(files, path);
+  testing::FaultyFileSystem broken({.fail_read = 1});
+  EXPECT_EQ(TokenFile::Open(broken, path).error().message, path + ": cannot read: injected fault");
+  testing::FaultyFileSystem breaks({.fail_read = 2});
+  const auto file = *TokenFile::Open(breaks, path);
   int32_t token = 0;
   EXPECT_EQ(file.Read(0, 1, &token).error().message, path + ": cannot read: injected fault");
 }
