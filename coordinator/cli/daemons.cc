@@ -87,6 +87,18 @@ void CheckSilence(State& state, Seams seams) {
   seams.scheduler.After(kSilenceCheckMs, [&state, seams] { CheckSilence(state, seams); });
 }
 
+// Run directories written on the disk's stream.
+NewRecorder RunDirectories(Scheduler& scheduler, FileSystem& files, Stream& disk) {
+  return [&scheduler, &files, &disk](const std::string& path,
+                                     std::function<void(const std::string&)> on_trouble) {
+    const auto post = [&scheduler, on_trouble = std::move(on_trouble)](const std::string& trouble) {
+      scheduler.Post([on_trouble, trouble] { on_trouble(trouble); });
+    };
+    return std::make_unique<BackgroundRecorder>(
+        disk, std::make_unique<RunDirectory>(files, SystemClock(), path, post));
+  };
+}
+
 }  // namespace
 
 int RunCoordinator(const CoordinatorCommand& command) {
@@ -133,14 +145,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
     return ExitCode(stream->started().error().code);
   }
   const Seams seams{scheduler, files, planner, disk};
-  const NewRecorder recorder = [&](const std::string& path,
-                                   std::function<void(const std::string&)> on_trouble) {
-    const auto post = [&scheduler, on_trouble = std::move(on_trouble)](const std::string& trouble) {
-      scheduler.Post([on_trouble, trouble] { on_trouble(trouble); });
-    };
-    return std::make_unique<BackgroundRecorder>(
-        disk, std::make_unique<RunDirectory>(files, SystemClock(), path, post));
-  };
+  const NewRecorder recorder = RunDirectories(scheduler, files, disk);
   auto server = ControlServer::Start(state, seams, recorder, command.listen);
   if (!server.ok()) {
     Talk("{}\n", server.error().message);
