@@ -46,8 +46,8 @@ void Thin(std::vector<StackedSample>& samples) {
 
 RunPictures::RunPictures(std::string job_name, const JobPlan& plan, VectorIsa isa)
     : job_name_(std::move(job_name)), steps_(plan) {
-  loss_.name = "train";
-  validation_loss_.name = "validation";
+  loss_.series.name = "train";
+  validation_loss_.series.name = "validation";
   Replan(plan, isa);
 }
 
@@ -58,12 +58,22 @@ void RunPictures::Replan(const JobPlan& plan, VectorIsa isa) {
   fullest_rank_ = FullestRank(plan, isa);
 }
 
-void RunPictures::AddLoss(int64_t step, double loss) {
-  loss_.points.push_back({static_cast<double>(step), loss});
+void LongCurve::Add(double x, double y) {
+  auto& points = series.points;
+  if (loose_) points.pop_back();
+  points.push_back({x, y});
+  loose_ = count_++ % stride_ != 0;
+  if (loose_ || points.size() < kPointsMax) return;
+  size_t kept = 0;
+  for (size_t i = 0; i < points.size(); i += 2) points[kept++] = points[i];
+  points.resize(kept);
+  stride_ *= 2;
 }
 
+void RunPictures::AddLoss(int64_t step, double loss) { loss_.Add(static_cast<double>(step), loss); }
+
 void RunPictures::AddValidationLoss(int64_t step, double loss) {
-  validation_loss_.points.push_back({static_cast<double>(step), loss});
+  validation_loss_.Add(static_cast<double>(step), loss);
 }
 
 void RunPictures::AddMemory(int32_t rank, double seconds, const proto::MemoryReport& report) {
@@ -85,9 +95,9 @@ void RunPictures::AddMemory(int32_t rank, double seconds, const proto::MemoryRep
 }
 
 std::string RunPictures::LossSvg() const {
-  if (loss_.points.empty()) return "";
-  std::vector<ChartSeries> series = {loss_};
-  if (!validation_loss_.points.empty()) series.push_back(validation_loss_);
+  if (loss_.series.points.empty()) return "";
+  std::vector<ChartSeries> series = {loss_.series};
+  if (!validation_loss_.series.points.empty()) series.push_back(validation_loss_.series);
   return LineChart(series,
                    {.title = job_name_ + " · loss", .x_label = "step", .y_label = "loss (nats)"});
 }

@@ -13,6 +13,20 @@
 
 namespace troupe {
 
+// A curve of any length in bounded room: every stride-th point and the last one, the stride doubled
+// whenever kPointsMax are reached.
+struct LongCurve {
+  static constexpr size_t kPointsMax = 16'384;
+  void Add(double x, double y);
+
+  ChartSeries series{};
+
+ private:
+  int64_t count_ = 0;
+  int64_t stride_ = 1;
+  bool loose_ = false;  // the last point stands between two strides
+};
+
 class RunPictures {
  public:
   static constexpr size_t kMemorySamplesMax = 4096;
@@ -48,8 +62,8 @@ class RunPictures {
   Timeline planned_{};  // as `troupe plan` shows it: by operations
   int num_ranks_ = 0;
   int32_t fullest_rank_ = 0;  // by prediction; its memory is the one drawn
-  ChartSeries loss_{};
-  ChartSeries validation_loss_{};
+  LongCurve loss_{};
+  LongCurve validation_loss_{};
   StackedData memory_{};
   double memory_predicted_ = 0;  // bytes, all tags
 };

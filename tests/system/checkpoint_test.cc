@@ -46,9 +46,12 @@ TEST_F(CheckpointRunTest, ADamagedCheckpointIsNamedAndTheOneBeforeIsTakenAndSaid
   EXPECT_EQ(by_path.exit_code, 1) << by_path.output;
   EXPECT_THAT(by_path.output, HasSubstr(file + ": tensor model.layers.1."));
   const auto resumed = In("troupe run job.yaml --set train.steps=8 --run-dir a --resume 2>&1");
-  EXPECT_EQ(resumed.exit_code, 0) << resumed.output;
-  EXPECT_THAT(resumed.output, HasSubstr("passed over: "));
-  EXPECT_THAT(resumed.output, HasSubstr("a/checkpoints/step-00000004\n"));
+  EXPECT_EQ(resumed.exit_code, 1) << resumed.output;
+  EXPECT_THAT(resumed.output, HasSubstr("or the newest whole one of --run-dir with auto"));
+  const auto passed = In("troupe run job.yaml --set train.steps=8 --run-dir a --resume auto 2>&1");
+  EXPECT_EQ(passed.exit_code, 0) << passed.output;
+  EXPECT_THAT(passed.output, HasSubstr("passed over: "));
+  EXPECT_THAT(passed.output, HasSubstr("a/checkpoints/step-00000004\n"));
   EXPECT_EQ(In("grep -c '\"loss\"' a/metrics.jsonl").output, "8\n");
   EXPECT_EQ(In("troupe ckpt verify nowhere 2>&1").exit_code, 2);
   EXPECT_THAT(In("troupe ckpt list a -o json").output, HasSubstr("\"has_digests\": true"));

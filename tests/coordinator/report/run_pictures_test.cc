@@ -147,6 +147,25 @@ TEST_F(RunPicturesTest, LossShowsValidationWhereThereIsOne) {
   EXPECT_THAT(pictures_->LossSvg(), HasSubstr("validation 4.75"));
 }
 
+TEST_F(RunPicturesTest, ALongCurveKeepsItsEndsAndTakesNoMoreRoom) {
+  for (int64_t step = 1; step <= 40'000; ++step) {
+    pictures_->AddLoss(step, 6.0 - 1e-4 * static_cast<double>(step));
+  }
+  const std::string long_run = pictures_->LossSvg();
+  for (int64_t step = 40'001; step <= 2'000'000; ++step) pictures_->AddLoss(step, 2.0);
+  EXPECT_LT(pictures_->LossSvg().size(), 3 * long_run.size());
+  EXPECT_THAT(pictures_->LossSvg(), HasSubstr("train 2"));
+  LongCurve curve;
+  for (int i = 0; i < 1'000'000; ++i) curve.Add(i, i);
+  const auto& points = curve.series.points;
+  ASSERT_LE(points.size(), LongCurve::kPointsMax);
+  EXPECT_EQ(points.front().x, 0);
+  EXPECT_EQ(points.back().x, 999'999);
+  for (size_t i = 2; i + 1 < points.size(); ++i) {
+    ASSERT_EQ(points[i].x - points[i - 1].x, points[1].x - points[0].x) << "evenly apart";
+  }
+}
+
 TEST_F(RunPicturesTest, MemoryIsTheFullestRanksAndBounded) {
   pictures_->AddMemory(1, 0.0, Memory(7 << 20));
   EXPECT_EQ(pictures_->MemorySvg(), "") << "rank 0 holds more microbatches";
