@@ -1,11 +1,14 @@
 #include "coordinator/cli/schedule_command.h"
 
 #include <charconv>
+#include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <string_view>
 #include <vector>
 
 #include "coordinator/cli/schedule_report.h"
+#include "runtime/base/clock.h"
 #include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
 
@@ -41,6 +44,16 @@ Result<std::string> Report(const ScheduleRequest& request,
   return std::string();
 }
 
+// Says every few seconds how far a long sampling is.
+std::function<void(int)> Progress(const std::string& name, int num_samples) {
+  constexpr int64_t kEveryNs = 3'000'000'000;
+  return [name, num_samples, said_ns = SystemClock().NowNs()](int done) mutable {
+    if (SystemClock().NowNs() - said_ns < kEveryNs) return;
+    said_ns = SystemClock().NowNs();
+    Talk("{}: sample {} of {}\n", name, done, num_samples);
+  };
+}
+
 Result<std::string> Show(const ScheduleOptions& options) {
   if (options.list) {
     ASSIGN_OR_RETURN(const ScheduleOutput output, ParseScheduleOutput(options.output));
@@ -49,7 +62,9 @@ Result<std::string> Show(const ScheduleOptions& options) {
   ASSIGN_OR_RETURN(const ScheduleRequest request, MakeScheduleRequest(options, SystemFiles()));
   std::vector<ScheduleFigures> figures;
   for (const RequestedSchedule& requested : request.schedules) {
-    auto one = FiguresOf(requested.executable, requested.costs, request.figures);
+    FigureOptions options_of_one = request.figures;
+    options_of_one.on_sample = Progress(requested.name, request.figures.num_samples);
+    auto one = FiguresOf(requested.executable, requested.costs, options_of_one);
     if (!one.ok()) return Context(requested.name, std::move(one).error());
     figures.push_back(*std::move(one));
   }

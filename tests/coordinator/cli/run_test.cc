@@ -289,7 +289,11 @@ TEST_F(RunCommandTest, APlanIsOneDocumentOrOneLine) {
   EXPECT_EQ(json.Wait(), 0) << json.err();
   Program jsonl = Troupe({"plan", "job.yaml", "-o", "jsonl"});
   EXPECT_EQ(jsonl.Wait(), 0) << jsonl.err();
-  EXPECT_EQ(nlohmann::json::parse(json.out()), nlohmann::json::parse(jsonl.out()));
+  auto document = nlohmann::json::parse(json.out());
+  auto line = nlohmann::json::parse(jsonl.out());
+  // What is free changes from one call to the next.
+  for (auto* plan : {&document, &line}) (*plan)["host"].erase("available_bytes");
+  EXPECT_EQ(document, line);
   EXPECT_EQ(std::ranges::count(jsonl.out(), '\n'), 1);
 }
 
