@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "actors/checkpoint_store.h"
+#include "runtime/trace/span.h"
 
 namespace troupe {
 
@@ -19,8 +20,27 @@ CheckpointActor::CheckpointActor(CheckpointOptions options, FileSystem& files,
 Status CheckpointActor::On(proto::CheckpointStart start) {
   auto done = std::make_shared<proto::CheckpointDone>();
   stream_.Launch([this, done, start = std::move(start)] { *done = Write(start); },
-                 [this, done](const WorkTime&) { (void)schedule_.Send(*done); });
+                 [this, done](const WorkTime& time) {
+                   Trace(done->step(), time);
+                   (void)schedule_.Send(*done);
+                 });
   return {};
+}
+
+void CheckpointActor::Trace(int64_t step, const WorkTime& time) const {
+  if (!options_.trace.Covers(step)) return;
+  static const uint32_t name = InternTraceName("checkpoint");
+  static const uint32_t track = InternTraceName("step");
+  SpanRecord record;
+  record.name = name;
+  record.category = SpanCategory::kIo;
+  record.track = track;
+  record.rank = options_.rank.value;
+  record.step = static_cast<int32_t>(step);
+  record.start_ns = time.start_ns;
+  record.end_ns = time.end_ns;
+  record.cpu_ns = time.cpu_ns;
+  ThreadTraceRing().Write(record);
 }
 
 proto::CheckpointDone CheckpointActor::Write(const proto::CheckpointStart& start) const {
@@ -32,10 +52,13 @@ proto::CheckpointDone CheckpointActor::Write(const proto::CheckpointStart& start
     done.set_error_code(static_cast<int>(error.code));
     return done;
   };
-  auto written = WriteCheckpointShard(files_, start.directory(), options_.rank.value,
-                                      options_.num_ranks, stages_);
-  if (!written.ok()) return fail(written.error());
-  for (auto& tensor : *written) *done.add_tensors() = std::move(tensor);
+  if (start.directory().empty()) {
+    NameOwnedTensors(stages_, done);
+  } else {
+    const Status written = WriteCheckpointShard(files_, start.directory(), options_.rank.value,
+                                                options_.num_ranks, stages_, done);
+    if (!written.ok()) return fail(written.error());
+  }
   if (start.hf_directory().empty()) return done;
   const Status exported = WriteHfShard(files_, start.hf_directory(), options_.rank.value,
                                        options_.num_ranks, options_.dtype, stages_);

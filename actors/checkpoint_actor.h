@@ -11,6 +11,7 @@
 
 #include "actors/messages.h"
 #include "actors/model/stage_parameters.h"
+#include "actors/plan/trace_window.h"
 #include "runtime/actor/actor.h"
 #include "runtime/actor/remote.h"
 #include "runtime/actor/stream.h"
@@ -22,6 +23,7 @@ struct CheckpointOptions {
   Rank rank{};
   int num_ranks = 1;
   DType dtype = DType::kFloat32;  // of the job: what an exported model is saved in
+  TraceWindow trace{};            // the steps whose checkpoints leave a span
 };
 
 class CheckpointActor : public Actor<CheckpointActor, proto::CheckpointStart> {
@@ -35,6 +37,7 @@ class CheckpointActor : public Actor<CheckpointActor, proto::CheckpointStart> {
 
  private:
   proto::CheckpointDone Write(const proto::CheckpointStart& start) const;
+  void Trace(int64_t step, const WorkTime& time) const;
 
   const CheckpointOptions options_;
   FileSystem& files_;

@@ -7,6 +7,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/digest.h"
+#include "runtime/format/checkpoint_reader.h"
 #include "runtime/format/hf_config.h"
 #include "runtime/format/safetensors.h"
 #include "runtime/format/widen.h"
@@ -27,18 +29,24 @@ struct Named {
 };
 
 Status WriteFile(FileSystem& files, const std::string& folder, const std::string& name,
-                 const std::vector<Named>& tensors, std::vector<proto::CheckpointTensor>& written) {
+                 const std::vector<Named>& tensors, proto::CheckpointDone& written) {
   std::vector<TensorSpec> specs;
   for (const Named& tensor : tensors) specs.push_back(tensor.spec);
   ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(files, JoinPath(folder, name), specs));
   for (const Named& tensor : tensors) {
     RETURN_IF_ERROR(writer.Append(BytesOf(tensor.view)));
-    auto& entry = written.emplace_back();
+    auto& entry = *written.add_tensors();
     entry.set_name(tensor.spec.name);
     entry.set_file(name);
     entry.set_num_bytes(tensor.view.num_bytes());
+    entry.set_digest(DigestOf(BytesOf(tensor.view)));
   }
-  return writer.Finish();
+  RETURN_IF_ERROR(writer.Finish());
+  auto& file = *written.add_files();
+  file.set_name(name);
+  file.set_num_bytes(writer.num_bytes());
+  file.set_digest(writer.digest());
+  return {};
 }
 
 // Copies a stored tensor into a master of the same number of elements, widening half precision.
@@ -51,37 +59,12 @@ Status Fill(const StoredTensor& stored, const std::string& place, TensorView to)
   return {};
 }
 
-// Opens each file of a checkpoint once.
-class CheckpointFiles {
- public:
-  CheckpointFiles(FileSystem& files, std::string folder)
-      : files_(files), folder_(std::move(folder)) {}
-
-  Status Read(const std::map<std::string, CheckpointTensor>& tensors, const std::string& name,
-              const std::vector<int64_t>& shape, TensorView to) {
-    const auto found = tensors.find(name);
-    if (found == tensors.end() || found->second.shape != shape) {
-      return MakeError(ErrorCode::kCorrupt, "{}: the manifest has no {} of this shape", folder_,
-                       name);
-    }
-    auto file = open_.find(found->second.file);
-    if (file == open_.end()) {
-      ASSIGN_OR_RETURN(auto opened,
-                       SafetensorsFile::Open(files_, JoinPath(folder_, found->second.file)));
-      file = open_.emplace(found->second.file, std::move(opened)).first;
-    }
-    const TensorEntry* entry = file->second.Find(name);
-    if (entry == nullptr || entry->spec.shape != shape) {
-      return MakeError(ErrorCode::kCorrupt, "{}: {} lacks {}", folder_, found->second.file, name);
-    }
-    return Fill({entry, file->second.Bytes(*entry)}, folder_, to);
-  }
-
- private:
-  FileSystem& files_;
-  const std::string folder_;
-  std::map<std::string, SafetensorsFile> open_{};
-};
+Status ReadInto(CheckpointReader& from, const std::map<std::string, CheckpointTensor>& tensors,
+                const std::string& name, const std::vector<int64_t>& shape, TensorView to) {
+  CHECK(to.dtype() == DType::kFloat32, "only float32 masters are saved");
+  return from.Read(tensors, name, shape,
+                   {static_cast<std::byte*>(to.data()), static_cast<size_t>(to.num_bytes())});
+}
 
 std::vector<const StageParameter*> Owned(const std::vector<const StageParameters*>& stages) {
   std::vector<const StageParameter*> owned;
@@ -129,9 +112,9 @@ std::string ShardFileName(const std::string& stem, int index, int count) {
   return fmt::format("{}-{:05}-of-{:05}.safetensors", stem, index + 1, count);
 }
 
-Result<std::vector<proto::CheckpointTensor>> WriteCheckpointShard(
-    FileSystem& files, const std::string& folder, int rank, int num_ranks,
-    const std::vector<const StageParameters*>& stages) {
+Status WriteCheckpointShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
+                            const std::vector<const StageParameters*>& stages,
+                            proto::CheckpointDone& written) {
   std::vector<Named> masters;
   std::vector<Named> moments;
   for (const StageParameter* p : Owned(stages)) {
@@ -142,12 +125,14 @@ Result<std::vector<proto::CheckpointTensor>> WriteCheckpointShard(
     moments.push_back({spec(kFirstMoment), p->m});
     moments.push_back({spec(kSecondMoment), p->v});
   }
-  std::vector<proto::CheckpointTensor> written;
   RETURN_IF_ERROR(
       WriteFile(files, folder, ShardFileName("tensors", rank, num_ranks), masters, written));
-  RETURN_IF_ERROR(
-      WriteFile(files, folder, ShardFileName("optim", rank, num_ranks), moments, written));
-  return written;
+  return WriteFile(files, folder, ShardFileName("optim", rank, num_ranks), moments, written);
+}
+
+void NameOwnedTensors(const std::vector<const StageParameters*>& stages,
+                      proto::CheckpointDone& shard) {
+  for (const StageParameter* p : Owned(stages)) shard.add_tensors()->set_name(p->spec->name);
 }
 
 Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& shard,
@@ -167,7 +152,11 @@ Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& s
                        shard.rank(), tensor.name());
     }
     auto& tensors = optimizer ? manifest.optimizer_tensors : manifest.tensors;
-    tensors[tensor.name()] = {tensor.file(), TensorDtype::kF32, table[index].shape()};
+    tensors[tensor.name()] = {tensor.file(), TensorDtype::kF32, table[index].shape(),
+                              tensor.digest()};
+  }
+  for (const auto& file : shard.files()) {
+    manifest.files[file.name()] = {file.num_bytes(), file.digest()};
   }
   return {};
 }
@@ -185,17 +174,16 @@ Status CheckWhole(const ParameterTable& table, const CheckpointManifest& manifes
   return {};
 }
 
-Status ReadCheckpoint(FileSystem& files, const std::string& folder, StageParameters& parameters) {
-  ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(files, folder));
-  CheckpointFiles from(files, folder);
+Status ReadCheckpoint(FileSystem& files, const std::string& folder,
+                      const CheckpointManifest& manifest, StageParameters& parameters) {
+  CheckpointReader from(files, folder);
+  const auto& moments = manifest.optimizer_tensors;
   for (const StageParameter& p : parameters.all()) {
     const std::string& name = p.spec->name;
     const std::vector<int64_t> shape = p.spec->shape();
-    RETURN_IF_ERROR(from.Read(manifest.tensors, name, shape, p.weight));
-    RETURN_IF_ERROR(
-        from.Read(manifest.optimizer_tensors, name + std::string(kFirstMoment), shape, p.m));
-    RETURN_IF_ERROR(
-        from.Read(manifest.optimizer_tensors, name + std::string(kSecondMoment), shape, p.v));
+    RETURN_IF_ERROR(ReadInto(from, manifest.tensors, name, shape, p.weight));
+    RETURN_IF_ERROR(ReadInto(from, moments, name + std::string(kFirstMoment), shape, p.m));
+    RETURN_IF_ERROR(ReadInto(from, moments, name + std::string(kSecondMoment), shape, p.v));
   }
   return {};
 }

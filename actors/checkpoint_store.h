@@ -18,20 +18,25 @@ namespace troupe {
 std::string ShardFileName(const std::string& stem, int index, int count);
 
 // Masters and both moments of what the rank's stages own, into two files of `folder`, durable on
-// return.
-Result<std::vector<proto::CheckpointTensor>> WriteCheckpointShard(
-    FileSystem& files, const std::string& folder, int rank, int num_ranks,
-    const std::vector<const StageParameters*>& stages);
+// return. Adds tensors and files, each with its digest, to `written`.
+Status WriteCheckpointShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
+                            const std::vector<const StageParameters*>& stages,
+                            proto::CheckpointDone& written);
+// Adds the names alone: of a shard that is exported but not saved.
+void NameOwnedTensors(const std::vector<const StageParameters*>& stages,
+                      proto::CheckpointDone& shard);
 
-// What the manifest says of the shards' tensors; shapes come from the table.
+// What the manifest says of the shards' tensors and files; shapes come from the table.
 Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& shard,
                      CheckpointManifest& manifest);
 
 // That every parameter and both of its moments are in some shard.
 Status CheckWhole(const ParameterTable& table, const CheckpointManifest& manifest);
 
-// Fills masters and moments; the caller then tells the model (WeightsChanged).
-Status ReadCheckpoint(FileSystem& files, const std::string& folder, StageParameters& parameters);
+// Fills masters and moments, and compares them with the manifest's digests; the caller then tells
+// the model (WeightsChanged).
+Status ReadCheckpoint(FileSystem& files, const std::string& folder,
+                      const CheckpointManifest& manifest, StageParameters& parameters);
 
 // The owned weights as one file of a Hugging Face folder: model.safetensors, or one of several.
 // bfloat16 jobs export bfloat16.

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <utility>
+#include <vector>
 
 #include "actors/messages.h"
 #include "actors/plan/data_order.h"
@@ -32,12 +33,14 @@ class DataLoaderActor : public Actor<DataLoaderActor, MeetExecutor, FetchTokens>
   Status On(FetchTokens fetch);
 
  private:
+  // Fills the round's blocks; fails where the file can no longer be read, or changes meanwhile.
+  Status Read(const FetchTokens& fetch, std::vector<TokenBlock>& blocks);
   // Tokens of `micro_batch_size` samples from global number `first`: rows of seq_len + 1.
-  TokenBlock Block(proto::StepMode mode, int64_t first);
+  Result<TokenBlock> Block(proto::StepMode mode, int64_t first);
 
   const DataLoaderOptions options_;
-  const TokenFile file_;
-  DataOrder order_;  // the stream's
+  TokenFile file_;  // the stream's, as is the next
+  DataOrder order_;
   Stream& stream_;
   ExecutorAnswers executor_{};
 };

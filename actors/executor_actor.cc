@@ -36,7 +36,8 @@ ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
       outputs_({.rank = options_.rank,
                 .boundary = options_.boundary,
                 .num_buffers = options_.output_buffers,
-                .neighbours = peers_.neighbours}) {
+                .neighbours = peers_.neighbours,
+                .trace = options_.trace}) {
   CHECK(!peers_.stages.empty(), "{} holds no stage", name_);
   for (StageId stage{}; stage.value < options_.train.num_stages; stage = stage.Next()) {
     stage_names_.push_back(fmt::format("stage {} (rank {})", stage, options_.train.RankOf(stage)));
@@ -69,6 +70,7 @@ Status ExecutorActor::On(proto::StepStart start) {
                      start.round(), start_.round());
   }
   start_ = std::move(start);
+  round_start_ns_ = context().clock().NowNs();
   ASSIGN_OR_RETURN(const RankList* list, ListOf(start_));
   schedule_ = &list->schedule();
   if (start_.num_microbatches() != schedule_->num_microbatches) {
@@ -99,7 +101,7 @@ Status ExecutorActor::On(proto::StepStart start) {
     if (start_.mode() == proto::STEP_MODE_SAMPLE) {
       auto tokens = std::make_shared<const std::vector<int32_t>>(start_.tokens().begin(),
                                                                  start_.tokens().end());
-      return On(TokensReady{start_.round(), {std::move(tokens)}});
+      return On(TokensReady{.round = start_.round(), .blocks = {std::move(tokens)}});
     }
     RETURN_IF_ERROR(peers_.loader.Send(FetchTokens{
         start_.round(), start_.mode(), start_.first_sample(), start_.num_microbatches()}));
@@ -109,6 +111,7 @@ Status ExecutorActor::On(proto::StepStart start) {
 
 Status ExecutorActor::On(TokensReady ready) {
   if (ready.round != start_.round() || state_ != State::kRunning) return {};
+  RETURN_IF_ERROR(std::move(ready.status));
   tokens_ = std::move(ready.blocks);
   for (const RankList::Stage& stage : progress_->list().stages()) {
     if (!stage.is_first && !stage.is_last) continue;
@@ -123,13 +126,13 @@ Status ExecutorActor::On(TokensReady ready) {
 }
 
 Status ExecutorActor::On(WithBulk<Activation> m) {
-  TraceReceive(m.envelope, InputKind::kActivation);
+  TraceReceive(m.envelope, InputKind::kActivation, m.arrived_ns);
   return Arrive(InputKind::kActivation, m.message.round, m.message.stage, m.message.microbatch,
                 m.message.tensor, std::move(m.bulk));
 }
 
 Status ExecutorActor::On(WithBulk<ActivationGradient> m) {
-  TraceReceive(m.envelope, InputKind::kGradient);
+  TraceReceive(m.envelope, InputKind::kGradient, m.arrived_ns);
   return Arrive(InputKind::kGradient, m.message.round, m.message.stage, m.message.microbatch,
                 m.message.tensor, std::move(m.bulk));
 }
@@ -297,7 +300,9 @@ void ExecutorActor::SendSoon(const Transfer& transfer, Buffer output) {
   });
 }
 
-void ExecutorActor::TraceReceive(const Envelope& envelope, InputKind kind) const {
+void ExecutorActor::TraceReceive(const Envelope& envelope, InputKind kind,
+                                 int64_t arrived_ns) const {
+  if (!options_.trace.Covers(envelope.step)) return;
   static const uint32_t track = InternTraceName("receive");
   SpanRecord span;
   span.name = ReceiveSpanName(kind);
@@ -308,8 +313,22 @@ void ExecutorActor::TraceReceive(const Envelope& envelope, InputKind kind) const
   span.microbatch = envelope.microbatch;
   span.step = static_cast<int32_t>(envelope.step);
   span.flow_in = envelope.flow_id;
-  span.start_ns = context().clock().NowNs();
-  span.end_ns = span.start_ns + 1000;  // an arrival has no length; an arrow needs a slice to end in
+  span.end_ns = context().clock().NowNs();
+  span.start_ns = arrived_ns > 0 ? arrived_ns : span.end_ns;
+  ThreadTraceRing().Write(span);
+}
+
+void ExecutorActor::TracePhase(std::string_view name, int64_t start_ns) const {
+  if (!options_.trace.Covers(start_.step())) return;
+  static const uint32_t track = InternTraceName("step");
+  SpanRecord span;
+  span.name = InternTraceName(name);
+  span.category = SpanCategory::kStep;
+  span.track = track;
+  span.rank = options_.rank.value;
+  span.step = static_cast<int32_t>(start_.step());
+  span.start_ns = start_ns;
+  span.end_ns = context().clock().NowNs();
   ThreadTraceRing().Write(span);
 }
 
@@ -416,6 +435,7 @@ Status ExecutorActor::On(GradientMerged merged) {
 
 Status ExecutorActor::CollectVotes() {
   state_ = State::kVoting;
+  phase_start_ns_ = context().clock().NowNs();
   wait_.Reset();
   for (const auto& [stage, ref] : peers_.stages) {
     RETURN_IF_ERROR(ref.Send(CollectVote{start_.round()}));
@@ -441,6 +461,8 @@ Status ExecutorActor::On(StageVote vote) {
 
 Status ExecutorActor::SendVote() {
   if (start_.mode() == proto::STEP_MODE_TRAIN) times_.WriteTo(vote_);
+  if (start_.mode() == proto::STEP_MODE_EVAL) TracePhase("evaluation", round_start_ns_);
+  if (start_.mode() == proto::STEP_MODE_SAMPLE) TracePhase("sampling", round_start_ns_);
   state_ = start_.mode() == proto::STEP_MODE_TRAIN ? State::kVoted : State::kIdle;
   Tell(start_.step(), "vote");
   if (state_ == State::kVoted) BeginWait("optimizer", "commit", "schedule (rank 0)");
@@ -454,6 +476,8 @@ Status ExecutorActor::On(proto::Commit commit) {
   }
   state_ = State::kUpdating;
   wait_.Reset();
+  TracePhase("vote", phase_start_ns_);
+  phase_start_ns_ = context().clock().NowNs();
   stage_answers_ = 0;
   Tell(start_.step(), "optimizer");
   for (const auto& [stage, ref] : peers_.stages) {
@@ -466,6 +490,8 @@ Status ExecutorActor::On(proto::Commit commit) {
 Status ExecutorActor::On(UpdateDone done) {
   if (++stage_answers_ < peers_.stages.size()) return {};
   state_ = State::kIdle;
+  TracePhase("optimizer", phase_start_ns_);
+  TracePhase("step", round_start_ns_);
   proto::StepDone answer;
   answer.set_step(done.step);
   answer.set_rank(options_.rank.value);

@@ -38,6 +38,7 @@
 #include "actors/messages.h"
 #include "actors/output_channels.h"
 #include "actors/plan/memory_model.h"
+#include "actors/plan/trace_window.h"
 #include "actors/plan/train_schedule.h"
 #include "actors/round_times.h"
 #include "actors/schedule/next_action.h"
@@ -81,6 +82,7 @@ struct ExecutorOptions {
   std::vector<GradientExchange> exchanges{};
   // What a shared gradient looks like, for each of the rank's stages in an exchange.
   std::map<std::pair<StageId, SharedWeights>, TensorDescriptor> shared{};
+  TraceWindow trace{};  // the steps that leave spans of sends, receives and phases
   int64_t wait_deadline_ms = 60'000;
   std::function<void(const RankActivity&)> on_progress{};
 };
@@ -140,7 +142,9 @@ class ExecutorActor
   void BeginWait(std::string_view activity, std::string_view owed, std::string_view from,
                  std::optional<MicrobatchId> microbatch = {});
   void EndWait();
-  void TraceReceive(const Envelope& envelope, InputKind kind) const;
+  void TraceReceive(const Envelope& envelope, InputKind kind, int64_t arrived_ns) const;
+  // A phase of the round, from `start_ns` until now.
+  void TracePhase(std::string_view name, int64_t start_ns) const;
   bool NeedsTokens() const;
 
   const ExecutorOptions options_;
@@ -172,6 +176,8 @@ class ExecutorActor
   std::vector<std::string> stage_names_{};  // "stage 2 (rank 1)", by stage, for waits
   std::string exchange_peer_{};             // "rank 1", for the exchange's wait
   int64_t wait_since_ns_ = 0;               // 0: not waiting
+  int64_t round_start_ns_ = 0;
+  int64_t phase_start_ns_ = 0;  // of the vote, then of the optimizer
   bool waits_for_data_ = false;
 };
 

@@ -8,10 +8,13 @@
 
 #include "actors/checkpoint_store.h"
 #include "actors/stage_set.h"
+#include "runtime/base/digest.h"
+#include "runtime/format/checkpoint_owner.h"
 
 namespace troupe {
 
 Result<std::string> JobCheckpoints::StartFrom(int64_t step) {
+  RETURN_IF_ERROR(TakeOwnership(files_, Folder(), start_.owner()));
   RETURN_IF_ERROR(PutFormerExportBack());
   ASSIGN_OR_RETURN(const std::string aside, SetAsideCheckpointsAfter(files_, Folder(), step));
   if (aside.empty()) return std::string();
@@ -21,36 +24,64 @@ Result<std::string> JobCheckpoints::StartFrom(int64_t step) {
       step, aside);
 }
 
+bool JobCheckpoints::IsCommitted(int64_t step) const {
+  return !start_.resume_from().empty() &&
+         start_.resume_from() == JoinPath(Folder(), CheckpointFolderName(step));
+}
+
 Result<CheckpointFolders> JobCheckpoints::Open(int64_t step) {
-  open_step_ = step;
   CheckpointFolders folders;
-  ASSIGN_OR_RETURN(folders.checkpoint, BeginCheckpoint(files_, Folder(), step));
+  if (!IsCommitted(step)) {
+    open_step_ = step;
+    ASSIGN_OR_RETURN(folders.checkpoint, BeginCheckpoint(files_, Folder(), step, start_.owner()));
+  }
   if (!start_.spec().checkpoint().save_hf()) return folders;
+  open_step_ = step;
   folders.exported = PartialHfFolder();
   RETURN_IF_ERROR(PutFormerExportBack());
-  RETURN_IF_ERROR(files_.RemoveAll(folders.exported));
+  RETURN_IF_ERROR(RemovePartialExports());
   RETURN_IF_ERROR(files_.CreateDirectories(folders.exported));
   return folders;
 }
 
-Result<proto::CheckpointCommitted> JobCheckpoints::Commit(
-    int64_t step, const std::vector<proto::CheckpointDone>& shards) {
+Result<CheckpointManifest> JobCheckpoints::ManifestOf(
+    int64_t step, const std::vector<proto::CheckpointDone>& shards) const {
   const proto::JobSpec& spec = start_.spec();
   CheckpointManifest manifest{.step = step,
                               .next_sample = step * plan_.batch.global_batch_size,
                               .seed = static_cast<uint64_t>(spec.train().seed()),
-                              .gradient_groups = plan_.batch.gradient_groups};
+                              .gradient_groups = plan_.batch.gradient_groups,
+                              .data = content_.data,
+                              .init_from = content_.init_from,
+                              .data_changed = content_.data_changed};
+  if (content_.earlier_updates > 0) manifest.optimizer_steps = step + content_.earlier_updates;
   if (!google::protobuf::util::MessageToJsonString(spec, &manifest.job_json).ok()) {
     return MakeError(ErrorCode::kFailed, "the job cannot be written as JSON");
   }
   for (const auto& shard : shards) RETURN_IF_ERROR(AddToManifest(plan_.table, shard, manifest));
   RETURN_IF_ERROR(CheckWhole(plan_.table, manifest));
-  ASSIGN_OR_RETURN(newest_, CommitCheckpoint(files_, Folder(), manifest));
-  RETURN_IF_ERROR(PruneCheckpoints(files_, Folder(), spec.checkpoint().keep()));
+  return manifest;
+}
+
+Result<proto::CheckpointCommitted> JobCheckpoints::Commit(
+    int64_t step, const std::vector<proto::CheckpointDone>& shards) {
+  RETURN_IF_ERROR(CheckOwner(files_, Folder(), start_.owner()));
+  const proto::Checkpoint& options = start_.spec().checkpoint();
+  if (IsCommitted(step)) {
+    newest_ = start_.resume_from();
+  } else {
+    ASSIGN_OR_RETURN(const CheckpointManifest manifest, ManifestOf(step, shards));
+    ASSIGN_OR_RETURN(newest_, CommitCheckpoint(files_, Folder(), manifest, start_.owner()));
+    RETURN_IF_ERROR(CheckOwner(files_, Folder(), start_.owner()));
+    // A run on one worker starts where this one did.
+    const bool compared = start_.spec().eval().has_check_against();
+    RETURN_IF_ERROR(
+        PruneCheckpoints(files_, Folder(), options.keep(), compared ? start_.resume_from() : ""));
+  }
   proto::CheckpointCommitted committed;
   committed.set_step(step);
   committed.set_directory(newest_);
-  if (spec.checkpoint().save_hf()) {
+  if (options.save_hf()) {
     RETURN_IF_ERROR(Export(shards));
     committed.set_hf_directory(HfFolder());
   }
@@ -81,10 +112,28 @@ Status JobCheckpoints::PutFormerExportBack() {
   return files_.Rename(FormerHfFolder(), HfFolder());
 }
 
+std::string JobCheckpoints::PartialHfFolder() const {
+  if (start_.owner().empty()) return JoinPath(start_.run_directory(), ".hf.partial");
+  return JoinPath(start_.run_directory(),
+                  fmt::format(".hf.{}.partial", DigestText(DigestOf(BytesOf(start_.owner())))));
+}
+
+// Also those of earlier starts that did not get to the end of theirs.
+Status JobCheckpoints::RemovePartialExports() {
+  RETURN_IF_ERROR(CheckOwner(files_, Folder(), start_.owner()));
+  ASSIGN_OR_RETURN(const auto names, files_.List(start_.run_directory()));
+  for (const std::string& name : names) {
+    if (!name.starts_with(".hf.") || !name.ends_with(".partial")) continue;
+    RETURN_IF_ERROR(files_.RemoveAll(JoinPath(start_.run_directory(), name)));
+  }
+  return {};
+}
+
 // Best effort: the job ends with the error of the checkpoint.
 void JobCheckpoints::Abandon() {
   if (!open_step_) return;
-  (void)files_.RemoveAll(JoinPath(Folder(), PartialCheckpointFolderName(*open_step_)));
+  (void)files_.RemoveAll(
+      JoinPath(Folder(), PartialCheckpointFolderName(*open_step_, start_.owner())));
   (void)files_.RemoveAll(PartialHfFolder());
   open_step_.reset();
 }

@@ -107,6 +107,7 @@ struct ActionDone {
   Action action{};
   int64_t round = 0;
   int64_t step = 0;
+  proto::StepMode mode = proto::STEP_MODE_TRAIN;
   Buffer output{};
   double loss_sum = 0;     // Forward of the last stage
   int64_t num_tokens = 0;  // labels that count
@@ -200,6 +201,7 @@ struct TokensReady {
   static constexpr std::string_view kMessageName = "troupe.TokensReady";
   int64_t round = 0;
   std::vector<TokenBlock> blocks{};  // by microbatch
+  Status status{};                   // an error ends the job: the tokens are gone or others
 };
 
 }  // namespace troupe

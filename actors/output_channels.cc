@@ -57,10 +57,11 @@ Status OutputChannels::Send(const Parked& parked, const ActorRef<OutputSent>& ex
                           .flow_id = NewFlowId(options_.rank)};
   const NeighbourRef& to = options_.neighbours.at(t.to);
   // The bytes live in `done` until the transport has let go of them.
-  auto done = [&clock, output = parked, span = SpanOf(*parked, postmark.flow_id, clock), executor,
+  auto done = [&clock, output = parked, traced = options_.trace.Covers(parked->step),
+               span = SpanOf(*parked, postmark.flow_id, clock), executor,
                sent = OutputSent{t.to, t.kind}]() mutable {
     span.end_ns = clock.NowNs();
-    ThreadTraceRing().Write(span);
+    if (traced) ThreadTraceRing().Write(span);
     output.reset();
     (void)executor.Send(sent);  // an executor that has ended counts no buffers
   };

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "actors/messages.h"
+#include "actors/plan/trace_window.h"
 #include "actors/schedule/schedule.h"
 #include "runtime/actor/actor_ref.h"
 #include "runtime/actor/remote.h"
@@ -37,6 +38,7 @@ class OutputChannels {
     TensorDescriptor boundary{};  // shape and bytes of an output
     int num_buffers = 0;          // of each channel
     std::map<Rank, NeighbourRef> neighbours{};
+    TraceWindow trace{};  // the steps whose sends leave spans
   };
   // An output and where it belongs in time.
   struct Output {

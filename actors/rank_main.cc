@@ -30,6 +30,7 @@
 #include "actors/job_checkpoints.h"
 #include "actors/plan/job_orders.h"
 #include "actors/plan/job_plan.h"
+#include "actors/rank_load.h"
 #include "actors/rank_reports.h"
 #include "actors/rank_setup.h"
 #include "actors/replanner.h"
@@ -46,6 +47,9 @@ namespace {
 
 constexpr int kProgressMs = 20;
 constexpr int kReportMs = 200;
+constexpr int kAliveMs = 1000;
+constexpr int kLossMs = 1000;             // until the transport says who was lost, at most
+constexpr int kSilenceMarginMs = 10'000;  // the agent judges a peer's silence before we do
 constexpr int kLastWordsMs = 2000;
 constexpr int kCloseMs = 500;
 constexpr int kDiskWaitMs = 60'000;  // who waits longer for files is told of
@@ -57,7 +61,11 @@ class RankProgram {
         link_(scheduler, control_fd,
               {.on_frame = [this](std::string_view frame) { return OnFrame(frame); },
                .on_closed = [this](const Error&) { scheduler_.Stop(); }}) {  // R1
-    scheduler_.SetOnDown([this](const Down& down) { Fail(down.error); });
+    scheduler_.SetOnDown([this](const Down& down) {
+      if (down.error.code != ErrorCode::kPeerDown) return Fail(down.error);
+      // It sent to a peer that is being lost: which one, the transport says soon.
+      scheduler_.After(kLossMs, [this, error = down.error] { Fail(error); });
+    });
     scheduler_.waits().SetOnDeadline(
         [this](const WaitRecord&, const std::string& sentence) { Happened("warning", sentence); });
   }
@@ -115,7 +123,7 @@ class RankProgram {
     if (start_.world_size() == 1) {
       transport_ = network_.NewTransport(self_);
     } else {
-      ASSIGN_OR_RETURN(transport_, UcxTransport::Create({.self = self_}, ledger_));
+      ASSIGN_OR_RETURN(transport_, UcxTransport::Create(TransportOptions(), ledger_));
     }
     proto::FromRank news;
     auto* hello = news.mutable_hello();
@@ -125,29 +133,49 @@ class RankProgram {
     hello->set_wall_us(scheduler_.clock().WallUs());
     hello->set_cpu(CpuName());
     hello->set_build(BuildId());
+    if (const auto memory = ReadHostMemory(files_)) hello->set_memory_bytes(memory->total_bytes);
     if (MeasuresCosts(start_.spec())) {
       ASSIGN_OR_RETURN(const ModelCosts costs, MeasureCosts(start_.spec(), scheduler_.clock()));
       *hello->mutable_costs() = ToProto(costs);
     }
+    hello->set_product_flops(MeasureProductFlops(start_.spec(), scheduler_.clock()));
     Say(news);
+    SayAlive();
     return {};
+  }
+
+  UcxTransportOptions TransportOptions() {
+    UcxTransportOptions options{.self = self_};
+    options.silence_ms = start_.spec().resources().peer_silence_seconds() * 1000 + kSilenceMarginMs;
+    options.warn = [this](const std::string& text) {
+      Talk("{}\n", text);
+      if (self_.value == 0) Happened("warning", text);  // all would say the same
+    };
+    return options;
   }
 
   Status OnPeers(const proto::Peers& peers) {
     const std::vector<proto::Parallelism> orders(peers.orders().begin(), peers.orders().end());
     ASSIGN_OR_RETURN(JobPlan plan, MakeJobPlan(start_.spec(), orders));
     plan_ = std::move(plan);
+    product_flops_ = peers.product_flops();
     if (plan_->train.num_ranks != start_.world_size()) {
       return MakeError(ErrorCode::kInvalidSpec, "the plan has {} ranks, the job was given {}",
                        plan_->train.num_ranks, start_.world_size());
     }
     if (self_.value == 0) PrepareReplanning(peers);
     RETURN_IF_ERROR(OpenRouter(peers));
-    stream_ = std::make_unique<ThreadStream>(scheduler_, "compute");
+    auto stream = std::make_unique<ThreadStream>(scheduler_, "compute");
+    RETURN_IF_ERROR(stream->started());
+    stream_ = std::move(stream);
     name_ = fmt::format("rank {}", self_);
-    auto loaded = std::make_shared<Result<Loaded>>(Loaded{});
+    auto loaded = std::make_shared<Result<LoadedRank>>(LoadedRank{});
     OnDisk(
-        "start", "weights and tokens", [this, loaded] { *loaded = Load(); },
+        "start", "weights and tokens",
+        [this, loaded] {
+          const auto memory = ReadHostMemory(files_);
+          *loaded = LoadRank(files_, start_, *plan_, memory, ledger_);
+        },
         [this, loaded] {
           Status ready = OnLoaded(std::move(*loaded));
           if (!ready.ok()) Fail(std::move(ready).error());
@@ -170,38 +198,15 @@ class RankProgram {
     });
   }
 
-  struct TokenSource {
-    TokenFile file;
-    DataOrder order;
-  };
-  struct Loaded {
-    int64_t committed_step = 0;
-    std::optional<TokenSource> tokens{};  // where a stage of this rank reads them
-  };
-
-  // On the stream's thread, which has models_ to itself until this returns.
-  Result<Loaded> Load() {
-    Loaded loaded;
-    models_ = BuildStages(start_.spec(), *plan_, self_, ledger_);
-    ASSIGN_OR_RETURN(loaded.committed_step, FillStages(files_, start_, models_));
-    const bool reads_data = std::ranges::any_of(models_, [this](const auto& entry) {
-      return plan_->train.IsFirstStage(entry.first) || plan_->train.IsLastStage(entry.first);
-    });
-    if (!reads_data) return loaded;
-    const proto::Data& data = start_.spec().data();
-    ASSIGN_OR_RETURN(const TokenFormat format, ParseTokenFormat(data.format()));
-    ASSIGN_OR_RETURN(TokenFile file, TokenFile::Open(files_, data.train(), format));
-    const auto vocabulary = static_cast<int32_t>(plan_->config.vocab_size);
-    RETURN_IF_ERROR(file.CheckVocabulary(vocabulary));
-    ASSIGN_OR_RETURN(DataOrder order, DataOrderOf(start_.spec(), *plan_, file));
-    loaded.tokens = TokenSource{.file = std::move(file), .order = std::move(order)};
-    return loaded;
-  }
-
-  Status OnLoaded(Result<Loaded> result) {
+  Status OnLoaded(Result<LoadedRank> result) {
     if (finished_) return {};  // the job ended meanwhile
-    ASSIGN_OR_RETURN(Loaded loaded, std::move(result));
+    ASSIGN_OR_RETURN(LoadedRank loaded, std::move(result));
+    models_ = std::move(loaded.stages);
+    content_ = loaded.content;
     last_step_ = committed_step_ = loaded.committed_step;
+    if (!start_.reference_run()) {
+      trace_ = TraceWindow(start_.spec().log().trace(), committed_step_ + 1);
+    }
     RETURN_IF_ERROR(SpawnActors(std::move(loaded.tokens)));
     proto::FromRank news;
     auto* ready = news.mutable_ready();
@@ -253,7 +258,8 @@ class RankProgram {
     RankRouter::Options options{
         .self = self_, .job = JobId(start_.job()), .epoch = Epoch(start_.epoch())};
     options.on_peer_down = [this](Rank peer, const Error& cause) {
-      Fail(MakeError(ErrorCode::kPeerDown, "rank {} is gone: {}", peer, cause.message));
+      lost_peer_ = peer;
+      Fail(cause);
     };
     options.on_credit = [this](Rank peer, uint16_t channel) {
       if (executor_.alive()) (void)executor_.Send(CreditReturned{peer, channel});
@@ -285,8 +291,10 @@ class RankProgram {
     }
     peers.checkpoint = scheduler_.Spawn<CheckpointActor>(
         {.name = "checkpoint"},
-        CheckpointOptions{
-            .rank = self_, .num_ranks = start_.world_size(), .dtype = DTypeOfJob(start_.spec())},
+        CheckpointOptions{.rank = self_,
+                          .num_ranks = start_.world_size(),
+                          .dtype = DTypeOfJob(start_.spec()),
+                          .trace = trace_},
         files_, ParametersOf(models_), *stream_,
         Ref<proto::CheckpointDone>(
             router_->Remote<proto::CheckpointDone>(Rank(0), kScheduleIndex)));
@@ -299,6 +307,7 @@ class RankProgram {
                           WithBulk<SharedGradient>>(Rank(other), kExecutorIndex);
     }
     ExecutorOptions executor = ExecutorOptionsOf(start_.spec(), *plan_, self_);
+    executor.trace = trace_;
     executor.on_progress = [this](const RankActivity& activity) { Progressed(activity); };
     executor_ = scheduler_.Spawn<ExecutorActor>({.name = "executor"}, std::move(executor),
                                                 std::move(peers));
@@ -308,21 +317,24 @@ class RankProgram {
     if (loader) RETURN_IF_ERROR(loader->Send(MeetExecutor{executor_}));
     RegisterExecutor(*router_, executor_);
     if (self_.value == 0) {
-      if (!start_.reference_run()) checkpoints_.emplace(files_, start_, *plan_);
+      if (!start_.reference_run()) checkpoints_.emplace(files_, start_, *plan_, content_);
       SpawnSchedule();
     }
     return {};
   }
 
   StageRef SpawnStage(StageId stage, StageModel& model) {
-    stages_.push_back(scheduler_.Spawn<StageActor>(
-        {.name = fmt::format("stage {}", stage)},
-        StageOptionsOf(start_.spec(), *plan_, self_, stage), model, *stream_));
+    StageOptions options = StageOptionsOf(start_.spec(), *plan_, self_, stage);
+    options.trace = trace_;
+    options.earlier_updates = content_.earlier_updates;
+    stages_.push_back(scheduler_.Spawn<StageActor>({.name = fmt::format("stage {}", stage)},
+                                                   std::move(options), model, *stream_));
     return stages_.back();
   }
 
   void SpawnSchedule() {
     ScheduleOptions options = ScheduleOptionsOf(start_, *plan_);
+    options.product_flops = product_flops_;
     if (replanner_) options.order = [this] { return replanner_->order(); };
     std::vector<RankRef> ranks;
     for (int rank = 0; rank < start_.world_size(); ++rank) {
@@ -391,6 +403,12 @@ class RankProgram {
   }
 
   // ---- news ----
+  void SayAlive() {
+    proto::FromRank news;
+    news.mutable_alive();
+    link_.SendTelemetry(news.SerializeAsString());
+    scheduler_.After(kAliveMs, [this] { SayAlive(); });
+  }
   void Say(const proto::FromRank& news) { link_.Send(news.SerializeAsString()); }
   void Happened(const std::string& level, const std::string& text) {
     proto::FromRank news;
@@ -419,7 +437,7 @@ class RankProgram {
     *news.mutable_memory() =
         ReportMemory(ledger_, plan_->MemoryOf(self_, ThisVectorIsa()), activity_.step);
     link_.SendTelemetry(news.SerializeAsString());
-    if (!start_.spec().log().trace()) return;
+    if (start_.reference_run()) return;
     *news.mutable_spans() = ReportSpans();
     if (news.spans().spans_size() > 0) link_.SendTelemetry(news.SerializeAsString());
   }
@@ -446,6 +464,7 @@ class RankProgram {
     finished->set_error_code(static_cast<int>(error.code) + 1);
     finished->set_error(error.message);
     finished->set_last_step(last_step_);
+    if (lost_peer_) finished->set_lost_peer(lost_peer_->value);
     Say(news);
   }
 
@@ -459,9 +478,12 @@ class RankProgram {
   InprocNetwork network_{};
   std::unique_ptr<Transport> transport_{};
   StageSet models_{};
+  RunContent content_{};
   std::optional<JobCheckpoints> checkpoints_{};  // rank 0's; used on the stream's thread
   std::optional<Replanner> replanner_{};         // rank 0's
-  std::vector<int> moved_layers_{};              // the run goes on elsewhere, with so many a stage
+  TraceWindow trace_{};
+  double product_flops_ = 0;         // a second, of all ranks; 0: not known
+  std::vector<int> moved_layers_{};  // the run goes on elsewhere, with so many a stage
   std::unique_ptr<RankRouter> router_{};
   std::unique_ptr<Stream> stream_{};
   std::string name_{};  // "rank 2", for the wait below
@@ -469,6 +491,7 @@ class RankProgram {
   std::vector<StageActor::SelfRef> stages_{};
   ExecutorActor::SelfRef executor_{};
   ScheduleActor::SelfRef schedule_{};
+  std::optional<Rank> lost_peer_{};  // why this rank fails
   RankActivity activity_{};
   bool progress_armed_ = false;
   int64_t committed_step_ = 0;  // resumed from
@@ -481,7 +504,8 @@ int Main(int argc, char** argv) {
     Talk("troupe-rank is started by a host agent: troupe worker --join HOST:PORT\n");
     return ExitCode(ErrorCode::kInvalidSpec);
   }
-  Scheduler scheduler;
+  SayWhereMemoryRunsOut();
+  Scheduler scheduler({.trace_handlers = false});  // nobody is told of them
   RankProgram program(scheduler, std::atoi(argv[2]));
   scheduler.Run();
   return 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "actors/plan/cost_model.h"
 #include "actors/stage_set.h"
 
 namespace troupe {
@@ -19,8 +20,11 @@ ScheduleOptions ScheduleOptionsOf(const proto::StartRank& start, const JobPlan& 
       .evaluate_every = spec.eval().every(),
       .evaluate_rounds = spec.eval().batches(),
       .checkpoint_every = spec.checkpoint().every(),
+      .checkpoint_every_seconds = spec.checkpoint().every_seconds(),
       .checkpoint_at_end = !start.reference_run(),
       .seq_len = static_cast<int32_t>(plan.batch.seq_len),
+      .step_flops = ModelFlops(plan.config, plan.batch.seq_len).total() *
+                    static_cast<double>(plan.batch.tokens_per_step()),
       .learning_rate = [rate = plan.learning_rate](int64_t step) { return rate.At(step); }};
   if (!spec.eval().has_sample()) return options;
   // Bytes as tokens.

@@ -66,7 +66,8 @@ Status ScheduleActor::On(BeginTraining begin) {
   if (state_ == State::kEnded) return {};  // cancelled before
   CHECK(state_ == State::kIdle, "training begins once");
   step_ = begin.committed_step;
-  if (IsLastStep()) return NextOrEnd();
+  saved_ns_ = context().clock().NowNs();
+  if (IsLastStep()) return AfterStep();  // stopped after its last step: the rest is still to do
   return StartRound(State::kVoting, proto::STEP_MODE_TRAIN);
 }
 
@@ -169,6 +170,9 @@ Status ScheduleActor::On(proto::StepDone done) {
   metrics.set_step_seconds(seconds);
   metrics.set_tokens_per_second(static_cast<double>(decided_.num_tokens) / std::max(seconds, 1e-9));
   metrics.set_bubble_fraction(bubble_);
+  if (options_.product_flops > 0) {
+    metrics.set_mfu(options_.step_flops / std::max(seconds, 1e-9) / options_.product_flops);
+  }
   metrics.set_order(order_);
   double data_ns = 0;
   double message_ns = 0;
@@ -193,14 +197,19 @@ Status ScheduleActor::AfterStep() {
     evaluation_ = {};
     return StartRound(State::kEvaluating, proto::STEP_MODE_EVAL);
   }
-  const bool at_interval = options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0;
-  const bool at_end =
-      IsLastStep() && (cancelling_ ? checkpoint_on_cancel_ : options_.checkpoint_at_end);
-  if (reports_.open_checkpoint && !checkpointed_ && (at_interval || at_end)) {
+  if (reports_.open_checkpoint && !checkpointed_ && CheckpointIsDue()) {
     StartCheckpoint();
     return {};
   }
   return NextOrEnd();
+}
+
+bool ScheduleActor::CheckpointIsDue() const {
+  if (IsLastStep()) return cancelling_ ? checkpoint_on_cancel_ : options_.checkpoint_at_end;
+  if (options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0) return true;
+  constexpr int64_t kSecond = 1'000'000'000;
+  return options_.checkpoint_every_seconds > 0 &&
+         (context().clock().NowNs() - saved_ns_) / kSecond >= options_.checkpoint_every_seconds;
 }
 
 Status ScheduleActor::AfterEvaluation() {
@@ -232,6 +241,7 @@ Status ScheduleActor::On(FoldersOpened opened) {
     End(std::move(opened.folders).error());
     return {};
   }
+  if (opened.folders->checkpoint.empty() && opened.folders->exported.empty()) return NextOrEnd();
   state_ = State::kCheckpointing;
   shards_.clear();
   proto::CheckpointStart start;
@@ -268,6 +278,7 @@ Status ScheduleActor::On(ShardsCommitted committed) {
     End(std::move(committed.status));
     return {};
   }
+  saved_ns_ = context().clock().NowNs();
   if (!IsLastStep() && reports_.on_committed && reports_.on_committed(options_.steps - step_)) {
     End({});
     return {};

@@ -6,6 +6,7 @@
 //   Thread: rank 0's actor thread.
 //
 //     idle --BeginTraining--> voting --all voted--> updating --all done--> (next) voting
+//       '--no step is left--> what follows a step
 //                               |                                   |--> evaluating --> …
 //                               |                                   |--> opening -->
 //                               |                                   |    checkpointing -->
@@ -47,8 +48,8 @@ struct CancelTraining {
 
 // Where the shards of one checkpoint go, both uncommitted.
 struct CheckpointFolders {
-  std::string checkpoint{};
-  std::string exported{};  // empty: no Hugging Face folder is written
+  std::string checkpoint{};  // empty: the step is committed already
+  std::string exported{};    // empty: no Hugging Face folder is written
 };
 // Answers to JobReports::open_checkpoint and commit_checkpoint.
 struct FoldersOpened {
@@ -73,12 +74,15 @@ struct ScheduleOptions {
   int32_t evaluate_every = 0;
   int32_t evaluate_rounds = 0;
   int32_t checkpoint_every = 0;
+  int64_t checkpoint_every_seconds = 0;  // since the last one, or the start; 0: never
   bool checkpoint_at_end = true;
   std::vector<int32_t> prompt{};  // sample after the last step
   int32_t sample_tokens = 0;
   double sample_temperature = 0;
   int32_t sample_seed = 0;
   int32_t seq_len = 0;
+  double step_flops = 0;     // that the model takes in a step
+  double product_flops = 0;  // a second, of all ranks' devices; 0: not known
   std::function<double(int64_t step)> learning_rate{};
   // Which of the plan's orders the next step runs; without it the first.
   std::function<size_t()> order{};
@@ -143,6 +147,7 @@ class ScheduleActor
   Status StartRound(State state, proto::StepMode mode);
   Status Decide();
   Status AfterStep();
+  bool CheckpointIsDue() const;
   void StartCheckpoint();
   Status AfterEvaluation();
   Status AfterSample();
@@ -173,6 +178,7 @@ class ScheduleActor
   double decided_norm_ = 0;
   int32_t order_ = 0;  // of the open or last training step
   int64_t step_start_ns_ = 0;
+  int64_t saved_ns_ = 0;  // the last checkpoint's, or the start's
   double bubble_ = 0;
   WaitHandle wait_{};
 };

@@ -24,7 +24,7 @@ Status StageActor::Answering(Answer answer, Work work) {
   stream_.Launch([shared, work = std::move(work)] { work(*shared); },
                  [this, shared](const WorkTime& time) {
                    if constexpr (requires { shared->time; }) shared->time = time;
-                   if constexpr (std::is_same_v<Answer, ActionDone>) TraceAction(*shared);
+                   if constexpr (requires { Trace(*shared); }) Trace(*shared);
                    // An executor that has ended needs no answer.
                    (void)executor_.Send(std::move(*shared));
                  });
@@ -37,7 +37,7 @@ Status StageActor::On(MeetExecutor meet) {
 }
 
 Status StageActor::On(RunAction run) {
-  ActionDone done{.action = run.action, .round = run.round, .step = run.step};
+  ActionDone done{.action = run.action, .round = run.round, .step = run.step, .mode = run.mode};
   return Answering(std::move(done),
                    [this, run = std::move(run)](ActionDone& answer) { Compute(run, answer); });
 }
@@ -116,25 +116,39 @@ Status StageActor::On(ApplyUpdate update) {
   AdamWOptions adamw = options_.adamw;
   adamw.lr = update.learning_rate;
   adamw.grad_factor = update.gradient_factor;
-  adamw.step = update.step;
+  adamw.step = options_.earlier_updates + update.step;
   return Answering(
       UpdateDone{.stage = options_.stage, .step = update.step},
       [this, adamw, apply = update.apply](UpdateDone&) { model_.ApplyUpdate(adamw, apply); });
 }
 
-void StageActor::TraceAction(const ActionDone& done) const {
+void StageActor::Trace(const ActionDone& done) const {
+  const bool trains = done.mode == proto::STEP_MODE_TRAIN;
+  if (!trains && !options_.trace.Covers(done.step)) return;
+  const std::string_view name = trains                               ? KindName(done.action.kind)
+                                : done.mode == proto::STEP_MODE_EVAL ? "evaluation"
+                                                                     : "sampling";
+  WriteSpan(name, done.step, done.action.microbatch.value, done.time);
+}
+
+void StageActor::Trace(const UpdateDone& done) const {
+  if (options_.trace.Covers(done.step)) WriteSpan("optimizer", done.step, -1, done.time);
+}
+
+void StageActor::WriteSpan(std::string_view name, int64_t step, int32_t microbatch,
+                           const WorkTime& time) const {
   static const uint32_t track = InternTraceName("compute");
   SpanRecord record;
-  record.name = InternTraceName(KindName(done.action.kind));
+  record.name = InternTraceName(name);
   record.category = SpanCategory::kCompute;
   record.track = track;
   record.rank = options_.rank.value;
   record.stage = static_cast<int16_t>(options_.stage.value);
-  record.microbatch = done.action.microbatch.value;
-  record.step = static_cast<int32_t>(done.step);
-  record.start_ns = done.time.start_ns;
-  record.end_ns = done.time.end_ns;
-  record.cpu_ns = done.time.cpu_ns;
+  record.microbatch = microbatch;
+  record.step = static_cast<int32_t>(step);
+  record.start_ns = time.start_ns;
+  record.end_ns = time.end_ns;
+  record.cpu_ns = time.cpu_ns;
   ThreadTraceRing().Write(record);
 }
 

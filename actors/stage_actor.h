@@ -11,9 +11,11 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "actors/messages.h"
 #include "actors/model/stage_model.h"
+#include "actors/plan/trace_window.h"
 #include "runtime/actor/actor.h"
 #include "runtime/actor/stream.h"
 
@@ -24,8 +26,10 @@ struct StageOptions {
   StageId stage{};
   bool last = false;             // ends in the loss
   int32_t first_microbatch = 0;  // of those that pass through the stage; the model counts from 0
+  int64_t earlier_updates = 0;   // that the optimizer's state had seen before step 1
   // Optimizer settings that do not change from step to step.
   AdamWOptions adamw{};
+  TraceWindow trace{};  // the steps whose every piece of work leaves a span
 };
 
 class StageActor : public Actor<StageActor, MeetExecutor, RunAction, CollectVote, TakeGradient,
@@ -46,7 +50,11 @@ class StageActor : public Actor<StageActor, MeetExecutor, RunAction, CollectVote
   Status Answering(Answer answer, Work work);
   void Compute(const RunAction& run, ActionDone& done);
   void ComputeForward(const RunAction& run, ActionDone& done);
-  void TraceAction(const ActionDone& done) const;
+  // A training step's actions leave spans always: costs and pictures are made of them.
+  void Trace(const ActionDone& done) const;
+  void Trace(const UpdateDone& done) const;
+  void WriteSpan(std::string_view name, int64_t step, int32_t microbatch,
+                 const WorkTime& time) const;
 
   const StageOptions options_;
   StageModel& model_;

@@ -1,8 +1,11 @@
 #include "actors/stage_set.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "actors/checkpoint_store.h"
+#include "actors/model/product_rate.h"
+#include "actors/plan/resumption.h"
 
 namespace troupe {
 
@@ -24,11 +27,14 @@ StageSet BuildStages(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
 }
 
 Result<int64_t> FillStages(FileSystem& files, const proto::StartRank& start, StageSet& stages) {
-  int64_t committed_step = 0;
+  std::optional<CheckpointManifest> manifest;
+  if (!start.resume_from().empty()) {
+    ASSIGN_OR_RETURN(manifest, ReadManifest(files, start.resume_from()));
+  }
   for (auto& [stage, model] : stages) {
     StageParameters& parameters = model->parameters();
-    if (!start.resume_from().empty()) {
-      RETURN_IF_ERROR(ReadCheckpoint(files, start.resume_from(), parameters));
+    if (manifest) {
+      RETURN_IF_ERROR(ReadCheckpoint(files, start.resume_from(), *manifest, parameters));
     } else if (start.spec().model().has_init_from()) {
       RETURN_IF_ERROR(ReadHfFolder(files, start.spec().model().init_from(), parameters));
     } else {
@@ -36,11 +42,9 @@ Result<int64_t> FillStages(FileSystem& files, const proto::StartRank& start, Sta
     }
     model->WeightsChanged();
   }
-  if (!start.resume_from().empty()) {
-    ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(files, start.resume_from()));
-    committed_step = manifest.step;
-  }
-  return committed_step;
+  return manifest && !StartsNewRun(start.spec(), start.run_directory(), start.resume_from())
+             ? manifest->step
+             : 0;
 }
 
 std::vector<const StageParameters*> ParametersOf(const StageSet& stages) {
@@ -57,6 +61,17 @@ Result<ModelCosts> MeasureCosts(const proto::JobSpec& spec, const Clock& clock) 
                    WidthsOf(spec.train().has_dtype() ? spec.train().dtype() : "float32"));
   const int threads = std::max(1, spec.resources().threads_per_worker());
   return MeasureModelCosts(config, batch, widths, DTypeOfJob(spec), threads, clock);
+}
+
+double MeasureProductFlops(const proto::JobSpec& spec, const Clock& clock) {
+  const proto::Model& model = spec.model();
+  if (model.hidden_size() < 1 || model.intermediate_size() < 1) return 0;
+  const MatmulShape shape{
+      .tokens = int64_t{1} * spec.batch().micro_batch_size() * spec.batch().seq_len(),
+      .in = model.hidden_size(),
+      .out = model.intermediate_size(),
+      .dtype = DTypeOfJob(spec)};
+  return MeasureProductRate(shape, std::max(1, spec.resources().threads_per_worker()), clock);
 }
 
 TensorDescriptor BoundaryTensor(const proto::JobSpec& spec, const JobPlan& plan) {

@@ -26,13 +26,17 @@ StageSet BuildStages(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
                      MemoryLedger& ledger);
 
 // Weights and optimizer state from a checkpoint, weights from a Hugging Face folder, or random ones
-// by seed, whichever the start names. Returns the committed step that they are of.
+// by seed, whichever the start names. Returns the step that training goes on from.
 Result<int64_t> FillStages(FileSystem& files, const proto::StartRank& start, StageSet& stages);
 
 std::vector<const StageParameters*> ParametersOf(const StageSet& stages);
 
 // What this rank takes for the parts of the job's model (measured_costs.h).
 Result<ModelCosts> MeasureCosts(const proto::JobSpec& spec, const Clock& clock);
+
+// Floating-point operations a second of a product of the job's layers (product_rate.h); 0 where the
+// job names no sizes.
+double MeasureProductFlops(const proto::JobSpec& spec, const Clock& clock);
 
 // What travels between the job's stages, and between copies of the same weights.
 TensorDescriptor BoundaryTensor(const proto::JobSpec& spec, const JobPlan& plan);

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "coordinator/job_life.h"
+#include "coordinator/log_stream.h"
 #include "coordinator/ops/attend.h"
 #include "coordinator/ops/cancel.h"
 #include "coordinator/ops/get_status.h"
@@ -21,15 +22,27 @@ namespace troupe {
 namespace {
 
 constexpr int kMessageBytesMax = 64 << 20;
+constexpr size_t kGrpcBytesMax = size_t{512} << 20;  // of all calls together
 // Events that wait for a client that does not read: beyond the first number reports of memory are
-// left out, beyond the second the stream ends.
+// left out, beyond the second the stream ends. It ends sooner where all that waits, of all jobs, is
+// too much.
 constexpr size_t kFollowerTelemetryMax = 1024;
-constexpr size_t kFollowerQueueMax = 2 * JobLife::kHistoryMax;
+constexpr size_t kFollowerQueueMax = 2 * JobHistory::kEventsMax;
+constexpr size_t kFollowerQueueAlways = 256;
+constexpr int64_t kEventBytesMax = int64_t{256} << 20;
+constexpr int kFollowersMax = 1024;
 
 // A stream to a follower. Lives until both gRPC and the event loop have let it go.
 class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public FollowerPort {
  public:
-  FollowStream(State& state, Seams seams, uint64_t job) : seams_(seams) {
+  FollowStream(State& state, Seams seams, uint64_t job, std::atomic<int>& num_streams)
+      : seams_(seams), event_bytes_(state.event_bytes), num_streams_(num_streams) {
+    if (num_streams_.fetch_add(1) >= kFollowersMax) {
+      FinishOnce(ToRpc(MakeError(ErrorCode::kResourceExhausted,
+                                 "{} clients follow jobs already: read the run directory",
+                                 kFollowersMax)));
+      return;
+    }
     seams_.scheduler.Post([this, &state, job] {
       const auto found = state.jobs.find(job);
       if (found == state.jobs.end()) {
@@ -41,19 +54,20 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
       follower_ = found->second->Follow(this);
     });
   }
-  void Send(const proto::JobEvent& event) override {
+  void Send(const SharedEvent& event) override {
     const std::lock_guard lock(mutex_);
     if (finished_) return;
-    const bool telemetry = event.rank().message().has_memory();
+    const bool telemetry = event->rank().message().has_memory();
     if (telemetry && queue_.size() >= kFollowerTelemetryMax) return;
-    if (queue_.size() >= kFollowerQueueMax) {
+    const bool too_much = queue_.size() >= kFollowerQueueAlways && *event_bytes_ > kEventBytesMax;
+    if (too_much || queue_.size() >= kFollowerQueueMax) {
       finished_ = true;
       ServerWriteReactor::Finish(
           ToRpc(MakeError(ErrorCode::kResourceExhausted,
                           "job {} tells more than this client reads: follow it again", job_)));
       return;
     }
-    if (queue_.Push(event)) StartWrite(queue_.Front());
+    if (queue_.Push(event)) StartWrite(queue_.Front()->get());
   }
   void Finish() override {
     follower_ = 0;
@@ -65,10 +79,11 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
     const auto* next = queue_.Pop();
     if (next == nullptr && ending_) return FinishOnce(grpc::Status::OK);
     const std::lock_guard lock(mutex_);
-    if (next != nullptr && !finished_) StartWrite(next);
+    if (next != nullptr && !finished_) StartWrite(next->get());
   }
   void OnCancel() override { FinishOnce(grpc::Status::CANCELLED); }
   void OnDone() override {
+    num_streams_.fetch_sub(1);
     seams_.scheduler.Post([this] {
       if (follower_ != 0) {
         const auto job = state_->jobs.find(job_);
@@ -85,13 +100,15 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
   }
 
   Seams seams_;
+  const EventBytes event_bytes_;
+  std::atomic<int>& num_streams_;  // the service's
   State* state_ = nullptr;
   uint64_t job_ = 0;
   FollowerId follower_ = 0;
   std::atomic<bool> ending_{false};
   std::mutex mutex_;
   bool finished_ = false;  // then gRPC may let the call go at any time: no new write
-  WriteQueue<proto::JobEvent> queue_;
+  WriteQueue<SharedEvent> queue_;
 };
 
 // An agent's stream, both ways.
@@ -155,13 +172,16 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
 class Service final : public proto::Control::CallbackService {
  public:
   Service(State& state, Seams seams, NewRecorder new_recorder)
-      : state_(state), seams_(seams), new_recorder_(std::move(new_recorder)) {}
+      : state_(state),
+        seams_(seams),
+        new_recorder_(std::move(new_recorder)),
+        log_disk_(seams.scheduler, "logs", /*spin_us=*/0) {}
 
   grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context,
                                    const proto::SubmitRequest* request,
                                    proto::SubmitReply* reply) override {
-    return Answer(context, reply, [this, request] {
-      return troupe::Submit(state_, seams_, new_recorder_, *request);
+    return AnswerLater(context, reply, [this, request](troupe::Answer<proto::SubmitReply> answer) {
+      troupe::Submit(state_, seams_, new_recorder_, *request, std::move(answer));
     });
   }
   grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context,
@@ -178,11 +198,18 @@ class Service final : public proto::Control::CallbackService {
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
                                       const proto::GetStatusRequest* request,
                                       proto::GetStatusReply* reply) override {
-    return Answer(context, reply, [this, request] { return troupe::GetStatus(state_, *request); });
+    return AnswerLater(context, reply,
+                       [this, request](troupe::Answer<proto::GetStatusReply> answer) {
+                         troupe::GetStatus(state_, *request, std::move(answer));
+                       });
   }
   grpc::ServerWriteReactor<proto::JobEvent>* Follow(grpc::CallbackServerContext*,
                                                     const proto::FollowRequest* request) override {
-    return new FollowStream(state_, seams_, request->job());
+    return new FollowStream(state_, seams_, request->job(), num_follow_streams_);
+  }
+  grpc::ServerWriteReactor<proto::LogLines>* ReadLogs(
+      grpc::CallbackServerContext*, const proto::ReadLogsRequest* request) override {
+    return NewLogStream(state_, seams_, log_disk_, *request);
   }
   grpc::ServerBidiReactor<proto::FromAgent, proto::ToAgent>* Attend(
       grpc::CallbackServerContext*) override {
@@ -190,21 +217,29 @@ class Service final : public proto::Control::CallbackService {
   }
 
  private:
+  // `op` gets an Answer, to be called once, on the loop.
   template <typename Reply, typename Op>
-  grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, Reply* reply, Op op) {
+  grpc::ServerUnaryReactor* AnswerLater(grpc::CallbackServerContext* context, Reply* reply, Op op) {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     seams_.scheduler.Post([reactor, reply, op = std::move(op)] {
-      Result<Reply> result = op();
-      if (!result.ok()) return reactor->Finish(ToRpc(result.error()));
-      *reply = *std::move(result);
-      reactor->Finish(grpc::Status::OK);
+      op([reactor, reply](Result<Reply> result) {
+        if (!result.ok()) return reactor->Finish(ToRpc(result.error()));
+        *reply = *std::move(result);
+        reactor->Finish(grpc::Status::OK);
+      });
     });
     return reactor;
   }
+  template <typename Reply, typename Op>
+  grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, Reply* reply, Op op) {
+    return AnswerLater(context, reply, [op = std::move(op)](auto answer) { answer(op()); });
+  }
 
+  std::atomic<int> num_follow_streams_{0};
   State& state_;
   const Seams seams_;
   const NewRecorder new_recorder_;
+  ThreadStream log_disk_;
 };
 
 class Server final : public ControlServer {
@@ -217,6 +252,7 @@ class Server final : public ControlServer {
     builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service_);
     builder.SetMaxReceiveMessageSize(kMessageBytesMax);
+    builder.SetResourceQuota(grpc::ResourceQuota("control").Resize(kGrpcBytesMax));
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 200);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);

@@ -20,7 +20,8 @@ class ControlServer {
                                                       const std::string& listen);
   virtual ~ControlServer() = default;
   virtual int port() const = 0;
-  // Ends all calls; the event loop must still run (from another thread, or RunUntilIdle after).
+  // Ends all calls; the event loop must still run (from another thread, or RunUntilIdle after), and
+  // what waits for an answer has got one (RefuseSubmissions).
   virtual void Shutdown() = 0;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "actors/plan/job_orders.h"
@@ -26,18 +27,18 @@ bool IsAdvance(const proto::FromRank& message) {
          message.has_checkpoint();
 }
 
-bool IsCancelled(const proto::Finished& finished) { return finished.cancelled(); }
-
 }  // namespace
 
 JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest request,
-                 std::unique_ptr<JobRecorder> recorder)
+                 std::shared_ptr<JobRecorder> recorder)
     : state_(state),
       seams_(seams),
       id_(id),
       request_(std::move(request)),
       recorder_(std::move(recorder)),
+      history_(state.event_bytes),
       resume_from_(request_.resume_from()) {
+  result_.set_checkpoint(request_.resume_from());
   const proto::JobSpec& spec = request_.spec();
   summary_.set_job(id_);
   summary_.set_name(spec.name());
@@ -46,22 +47,36 @@ JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest re
   if (auto mesh = Mesh::FromSpec(spec.parallelism()); mesh.ok()) {
     summary_.set_layout(mesh->Name());
   }
+  summary_.set_workers(num_workers());
   summary_.set_submitted_wall_us(seams_.scheduler.clock().WallUs());
   summary_.set_run_directory(request_.run_directory());
+  result_.set_run_directory(request_.run_directory());
+  // The recorder has written them; a queue of jobs need not hold them.
+  request_.clear_job_file();
+  request_.clear_effective_file();
   SetState(proto::JOB_STATE_QUEUED);
 }
 
 JobLife::~JobLife() {
+  AnswerWaits();
+  seams_.scheduler.Cancel(waits_timer_);
+  CancelTimers();
   seams_.scheduler.Cancel(suspicion_timer_);
-  seams_.scheduler.Cancel(drain_timer_);
-  seams_.scheduler.Cancel(hello_timer_);
-  seams_.scheduler.Cancel(cancel_timer_);
   seams_.scheduler.Cancel(record_timer_);
 }
 
-bool JobLife::ended() const {
-  return state() == proto::JOB_STATE_SUCCEEDED || state() == proto::JOB_STATE_FAILED ||
-         state() == proto::JOB_STATE_CANCELLED;
+// Those of a phase: the main run, its restarts, the run on one worker.
+void JobLife::CancelTimers() {
+  for (TimerId timer : {drain_timer_, hello_timer_, cancel_timer_, kill_timer_}) {
+    seams_.scheduler.Cancel(timer);
+  }
+  kill_timer_ = {};
+  ForgetSilence();
+}
+
+bool JobLife::RunsOn(HostId host) const {
+  return std::ranges::any_of(
+      ranks_, [host](const RankState& rank) { return rank.place.host == host && !rank.exited; });
 }
 
 bool JobLife::AllExited() const {
@@ -70,12 +85,7 @@ bool JobLife::AllExited() const {
 
 // ---- telling ---------------------------------------------------------------------------------
 
-void JobLife::Emit(proto::JobEvent event, bool keep) {
-  for (const auto& [id, follower] : followers_) follower->Send(event);
-  if (!keep) return;
-  history_.push_back(std::move(event));
-  if (history_.size() > kHistoryMax) history_.pop_front();
-}
+void JobLife::Emit(proto::JobEvent event, bool keep) { history_.Tell(std::move(event), keep); }
 
 void JobLife::SetState(proto::JobState state) {
   summary_.set_state(state);
@@ -85,23 +95,14 @@ void JobLife::SetState(proto::JobState state) {
   Emit(std::move(event));
 }
 
-FollowerId JobLife::Follow(FollowerPort* port) {
-  if (history_.size() == kHistoryMax) {  // the start is no longer known: at least where it stands
-    proto::JobEvent event;
-    *event.mutable_state() = summary_;
-    port->Send(event);
-  }
-  for (const proto::JobEvent& event : history_) port->Send(event);
-  if (result_told_) {
-    port->Finish();
-    return 0;
-  }
-  const FollowerId id = state_.next_follower++;
-  followers_[id] = port;
-  return id;
-}
+void JobLife::Warn(const std::string& sentence) { Happened(0, sentence); }
 
-void JobLife::Unfollow(FollowerId follower) { followers_.erase(follower); }
+FollowerId JobLife::Follow(FollowerPort* port) { return history_.Follow(port, summary_); }
+void JobLife::Unfollow(FollowerId follower) { history_.Unfollow(follower); }
+void JobLife::ShrinkHistory() {
+  history_.Shrink();
+  request_.Clear();  // what is left of it is in the summary
+}
 
 void JobLife::StayQueued(const std::string& why) {
   if (summary_.reason() == why) return;
@@ -109,121 +110,44 @@ void JobLife::StayQueued(const std::string& why) {
   SetState(proto::JOB_STATE_QUEUED);
 }
 
+AgentPort* JobLife::PortOf(HostId id) const {
+  const auto host = state_.hosts.find(id);
+  return host == state_.hosts.end() ? nullptr : host->second.port;
+}
+
+std::string JobLife::HostName(HostId id) const {
+  const auto host = state_.hosts.find(id);
+  return host == state_.hosts.end() ? "" : host->second.name;
+}
+
 void JobLife::Tell(int32_t rank, const proto::ToRank& order) {
   const RankState& to = ranks_[static_cast<size_t>(rank)];
-  const auto host = state_.hosts.find(to.place.host);
-  if (to.exited || host == state_.hosts.end() || host->second.port == nullptr) return;
+  AgentPort* port = PortOf(to.place.host);
+  if (to.exited || port == nullptr) return;
   proto::ToAgent command;
   auto* tell = command.mutable_tell();
   tell->set_job(id_);
   tell->set_epoch(epoch_);
   tell->set_rank(rank);
   *tell->mutable_message() = order;
-  host->second.port->Send(command);
+  port->Send(command);
 }
 
 void JobLife::TellAll(const proto::ToRank& order) {
   for (size_t rank = 0; rank < ranks_.size(); ++rank) Tell(static_cast<int32_t>(rank), order);
 }
 
-// ---- starting --------------------------------------------------------------------------------
-
-void JobLife::Start(std::vector<Placement> places) {
-  ranks_.assign(places.size(), {});
-  std::vector<std::string> hosts;
-  for (size_t rank = 0; rank < places.size(); ++rank) {
-    ranks_[rank].place = places[rank];
-    hosts.push_back(state_.hosts.at(places[rank].host).name);
-  }
-  if (recorder_) recorder_->Placed(hosts);
-  summary_.clear_reason();
-  SetState(proto::JOB_STATE_STARTING);
-  Spawn(request_.spec());
-}
-
-void JobLife::Spawn(const proto::JobSpec& spec) {
-  ++epoch_;
-  began_ = false;
-  killing_ = false;
-  for (size_t rank = 0; rank < ranks_.size(); ++rank) {
-    proto::ToAgent command;
-    auto* spawn = command.mutable_spawn();
-    spawn->set_job(id_);
-    spawn->set_epoch(epoch_);
-    spawn->set_rank(static_cast<int32_t>(rank));
-    auto* start = spawn->mutable_start();
-    start->set_job(id_);
-    start->set_epoch(epoch_);
-    start->set_rank(static_cast<int32_t>(rank));
-    start->set_world_size(static_cast<int32_t>(ranks_.size()));
-    *start->mutable_spec() = spec;
-    start->set_run_directory(request_.run_directory());
-    start->set_resume_from(reference_run_ ? request_.resume_from() : resume_from_);
-    start->set_reference_run(reference_run_);
-    state_.hosts.at(ranks_[rank].place.host).port->Send(command);
-  }
-  const int hello_ms = MeasuresCosts(spec) ? kMeasuredHelloMs : kHelloMs;
-  hello_timer_ = seams_.scheduler.After(hello_ms, [this, hello_ms] {
-    for (size_t rank = 0; rank < ranks_.size(); ++rank) {
-      if (ranks_[rank].hello) continue;
-      return Fail(ErrorCode::kDeadlineExceeded,
-                  fmt::format("{} did not say Hello within {} ms of its start",
-                              RankInWords(static_cast<int32_t>(rank)), hello_ms));
-    }
-  });
-}
-
-void JobLife::OnHello(int32_t rank, const proto::Hello& hello) {
-  ranks_[static_cast<size_t>(rank)].hello = hello;
-  const auto said = [](const RankState& r) { return r.hello.has_value(); };
-  if (!std::ranges::all_of(ranks_, said)) return;
-  seams_.scheduler.Cancel(hello_timer_);
-  for (size_t r = 0; r < ranks_.size(); ++r) {
-    if (ranks_[r].hello->build() == ranks_[0].hello->build()) continue;
-    return Fail(ErrorCode::kFailed,
-                fmt::format("{} runs another build than {}: install the same binaries everywhere",
-                            RankInWords(static_cast<int32_t>(r)), RankInWords(0)));
-  }
-  if (!reference_run_) {
-    std::vector<proto::Hello> hellos;
-    for (const RankState& rank : ranks_) hellos.push_back(*rank.hello);
-    if (const Status decided = decided_.Decide(request_.spec(), hellos); !decided.ok()) {
-      return Fail(decided.error().code, decided.error().message);
-    }
-    if (recorder_ && !decided_.orders().empty()) recorder_->Planned(decided_.orders());
-  }
-  IntroducePeers();
-}
-
-void JobLife::IntroducePeers() {
-  proto::ToRank order;
-  auto* peers = order.mutable_peers();
-  for (size_t r = 0; r < ranks_.size(); ++r) {
-    auto* peer = peers->add_peers();
-    peer->set_rank(static_cast<int32_t>(r));
-    peer->set_address(ranks_[r].hello->transport_address());
-    peer->set_host(state_.hosts.at(ranks_[r].place.host).name);
-  }
-  if (!reference_run_) decided_.WriteTo(*peers);
-  TellAll(order);
-}
-
-void JobLife::OnReady(int32_t rank) {
-  ranks_[static_cast<size_t>(rank)].ready = true;
-  if (began_ || killing_ || !std::ranges::all_of(ranks_, &RankState::ready)) return;
-  began_ = true;
-  proto::ToRank order;
-  order.mutable_begin();
-  Tell(0, order);
-  if (!reference_run_ && !cancelling_) SetState(proto::JOB_STATE_RUNNING);
-}
-
 // ---- running ---------------------------------------------------------------------------------
 
+bool JobLife::Heeds(uint64_t epoch, int32_t rank) const {
+  return !ended() && epoch == epoch_ && rank >= 0 && rank < static_cast<int32_t>(ranks_.size()) &&
+         !ranks_[static_cast<size_t>(rank)].exited;
+}
+
 void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& message) {
-  if (epoch != epoch_ || rank < 0 || rank >= static_cast<int32_t>(ranks_.size())) return;  // J3
+  if (!Heeds(epoch, rank)) return;
   if (recorder_) recorder_->RankSaid(rank, reference_run_, message);
-  if (cancelling_ && !killing_ && IsAdvance(message)) AwaitCleanStop();
+  if (stop_ && !killing_ && IsAdvance(message)) AwaitCleanStop();
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
   switch (message.message_case()) {
     case proto::FromRank::kHello:
@@ -238,8 +162,10 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
     case proto::FromRank::kSpans:
       return;
     case proto::FromRank::kMetrics:
-      trace.steps.push_back(
-          {message.metrics().step(), message.metrics().loss(), message.metrics().grad_norm()});
+      if (request_.spec().eval().has_check_against()) {
+        trace.steps.push_back(
+            {message.metrics().step(), message.metrics().loss(), message.metrics().grad_norm()});
+      }
       if (!reference_run_) {
         summary_.set_step(message.metrics().step());
         summary_.set_loss(message.metrics().loss());
@@ -247,11 +173,17 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
       }
       break;
     case proto::FromRank::kCheckpoint:
-      checkpoint_ = message.checkpoint().directory();
+      result_.set_checkpoint(message.checkpoint().directory());
+      result_.set_checkpoint_step(message.checkpoint().step());
+      break;
+    case proto::FromRank::kEval:
+      if (!reference_run_) result_.set_val_loss(message.eval().val_loss());
+      break;
+    case proto::FromRank::kSampled:
+      if (!reference_run_) *result_.mutable_sample() = message.sampled();
       break;
     case proto::FromRank::kWaits:
-      waits_.insert(waits_.end(), message.waits().edges().begin(), message.waits().edges().end());
-      return;
+      return OnWaits(rank, message.waits());
     case proto::FromRank::kFinished:
       OnFinished(rank, message.finished());
       break;
@@ -267,28 +199,64 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
 }
 
 void JobLife::RankLogged(const proto::RankLog& log) {
-  if (log.epoch() == epoch_ && recorder_) {
+  if (Heeds(log.epoch(), log.rank()) && recorder_) {
     recorder_->RankLogged(log.rank(), reference_run_, log.lines());
   }
 }
 
-void JobLife::AskWaits() {
+void JobLife::AskWaits(Answer<proto::GetStatusReply> answer) {
+  wait_answers_.push_back(std::move(answer));
+  if (wait_answers_.size() > 1) return;  // asked already
   waits_.clear();
   proto::ToRank order;
   order.mutable_status();
   TellAll(order);
+  if (ended_ || AllExited() || epoch_ == 0) return AnswerWaits();
+  waits_timer_ = seams_.scheduler.After(kWaitsMs, [this] { AnswerWaits(); });
+}
+
+void JobLife::OnWaits(int32_t rank, const proto::Waits& waits) {
+  if (wait_answers_.empty()) return;
+  std::vector<proto::WaitEdge>& edges = waits_[rank];
+  edges.assign(waits.edges().begin(),
+               waits.edges().begin() + std::min(waits.edges_size(), kWaitEdgesMax));
+  if (waits_.size() == ranks_.size()) AnswerWaits();
+}
+
+void JobLife::AnswerWaits() {
+  seams_.scheduler.Cancel(waits_timer_);
+  proto::GetStatusReply reply;
+  *reply.mutable_summary() = summary_;
+  for (size_t rank = 0; rank < ranks_.size() && !ended_; ++rank) {
+    const auto said = waits_.find(static_cast<int32_t>(rank));
+    if (said != waits_.end()) {
+      for (const proto::WaitEdge& edge : said->second) *reply.add_waits() = edge;
+    } else if (!ranks_[rank].exited && epoch_ > 0) {
+      proto::WaitEdge& edge = *reply.add_waits();
+      edge.set_waiter("coordinator");
+      edge.set_owed("an answer to this question");
+      edge.set_from(RankInWords(static_cast<int32_t>(rank)));
+      edge.set_waited_ms(kWaitsMs);
+    }
+  }
+  waits_.clear();
+  for (const auto& answer : std::exchange(wait_answers_, {})) answer(reply);
 }
 
 void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
-  ranks_[static_cast<size_t>(rank)].finished = finished;
+  auto& last_word = ranks_[static_cast<size_t>(rank)].finished;
+  if (last_word) return;
+  last_word = finished;
   if (finished.error_code() != 0) {
     if (killing_) return;  // what a rank suffers from the others' end
 
     const auto code = static_cast<ErrorCode>(finished.error_code() - 1);
-    const std::string sentence = fmt::format("{}: {}", RankInWords(rank), finished.error());
     // A rank that lost its peer is a consequence: wait for the cause.
-    code == ErrorCode::kPeerDown ? FailSoon(code, sentence) : Fail(code, sentence);
-    return;
+    if (code == ErrorCode::kPeerDown || code == ErrorCode::kUnavailable ||
+        finished.has_lost_peer()) {
+      return SuspectPeer(rank, finished);
+    }
+    return Fail(code, fmt::format("{}: {}", RankInWords(rank), finished.error()));
   }
   if (killing_) return;
   const auto said = [](const RankState& r) { return r.finished.has_value(); };
@@ -298,7 +266,10 @@ void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
     TellAll(order);
   }
   if (rank != 0) return;
-  if (!finished.checkpoint().empty()) checkpoint_ = finished.checkpoint();
+  if (!finished.checkpoint().empty() && finished.checkpoint() != result_.checkpoint()) {
+    result_.set_checkpoint(finished.checkpoint());
+    result_.set_checkpoint_step(finished.last_step());
+  }
   if (!reference_run_) SetState(proto::JOB_STATE_DRAINING);
   proto::ToRank order;
   order.mutable_shut_down();
@@ -310,23 +281,17 @@ void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
 }
 
 void JobLife::RankExited(const proto::RankExited& exited) {
-  if (exited.epoch() != epoch_ || exited.rank() < 0 ||
-      exited.rank() >= static_cast<int32_t>(ranks_.size())) {
-    return;
-  }
+  if (ended()) return FreeSlotOf(exited);
+  if (!Heeds(exited.epoch(), exited.rank())) return;
   RankState& rank = ranks_[static_cast<size_t>(exited.rank())];
-  if (std::exchange(rank.exited, true)) return;
+  rank.exited = true;
+  seams_.scheduler.Cancel(rank.silence_timer);
   const bool as_told = killing_ || (rank.finished && exited.signal() == 0);
   if (!as_told) Fail(ErrorCode::kPeerDown, HowItEnded(exited));
   if (AllExited()) PhaseOver();
 }
 
 std::string JobLife::HowItEnded(const proto::RankExited& exited) const {
-  const RankState& rank = ranks_[static_cast<size_t>(exited.rank())];
-  const std::string doing =
-      rank.progress.action().empty()
-          ? (rank.ready ? "before the first step" : "while starting")
-          : fmt::format("at step {} during {}", rank.progress.step(), rank.progress.action());
   std::string how = fmt::format("exited with {}", exited.exit_code());
   if (exited.signal() != 0) how = fmt::format("was killed by {}", SignalName(exited.signal()));
   std::string why;
@@ -337,11 +302,11 @@ std::string JobLife::HowItEnded(const proto::RankExited& exited) const {
     how = "was killed by its host agent";
     why = fmt::format(": {}", exited.cause());
   }
-  return fmt::format("{} {} {}{}", RankInWords(exited.rank()), how, doing, why);
+  return fmt::format("{} {} {}{}", RankInWords(exited.rank()), how, WhatItDid(exited.rank()), why);
 }
 
 void JobLife::HostLost(HostId host, const std::string& why) {
-  if (ended()) return;
+  if (ended_) return;
   bool touched = false;
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
     if (ranks_[rank].place.host != host || ranks_[rank].exited) continue;
@@ -356,181 +321,11 @@ void JobLife::HostLost(HostId host, const std::string& why) {
 
 std::string JobLife::RankInWords(int32_t rank) const {
   const RankState& r = ranks_[static_cast<size_t>(rank)];
-  const auto host = state_.hosts.find(r.place.host);
-  const std::string where = host == state_.hosts.end() ? "" : "host " + host->second.name;
+  const std::string host = HostName(r.place.host);
+  const std::string where = host.empty() ? "" : "host " + host;
   const std::string pid = r.hello ? fmt::format(", pid {}", r.hello->pid()) : "";
   return fmt::format("{}rank {} ({}{})", reference_run_ ? "reference run's " : "", rank, where,
                      pid);
-}
-
-// ---- ending ----------------------------------------------------------------------------------
-
-void JobLife::FailSoon(ErrorCode code, std::string sentence) {
-  if (failure_ || suspicion_) return;
-  suspicion_ = Error{code, std::move(sentence)};
-  suspicion_timer_ = seams_.scheduler.After(kCauseWaitMs, [this] {
-    if (suspicion_ && !failure_) Fail(suspicion_->code, suspicion_->message);
-  });
-}
-
-void JobLife::Fail(ErrorCode code, std::string sentence) {
-  if (failure_ || ended()) return;  // J1
-  failure_ = Error{code, std::move(sentence)};
-  KillRanks();
-}
-
-void JobLife::KillRanks() {
-  killing_ = true;
-  std::set<HostId> hosts;
-  for (const RankState& rank : ranks_) {
-    if (!rank.exited) hosts.insert(rank.place.host);
-  }
-  for (const HostId id : hosts) {
-    const auto host = state_.hosts.find(id);
-    if (host == state_.hosts.end() || host->second.port == nullptr) continue;
-    proto::ToAgent command;
-    command.mutable_kill()->set_job(id_);
-    command.mutable_kill()->set_epoch(epoch_);
-    host->second.port->Send(command);
-  }
-}
-
-void JobLife::Cancel(bool checkpoint, bool kill) {
-  if (ended()) return;
-  cancelling_ = true;
-  if (state() == proto::JOB_STATE_QUEUED) {
-    return End(proto::JOB_STATE_CANCELLED, ExitCode(ErrorCode::kCancelled), "");
-  }
-  if (kill || reference_run_ || !began_) {
-    KillRanks();
-    return;
-  }
-  SetState(proto::JOB_STATE_DRAINING);
-  proto::ToRank order;
-  order.mutable_cancel()->set_checkpoint(checkpoint);
-  Tell(0, order);
-  AwaitCleanStop();
-}
-
-void JobLife::AwaitCleanStop() {
-  seams_.scheduler.Cancel(cancel_timer_);
-  cancel_timer_ = seams_.scheduler.After(kCancelMs, [this] {
-    if (!ended()) KillRanks();
-  });
-}
-
-void JobLife::FreeSlots() {
-  for (const RankState& rank : ranks_) {
-    const auto host = state_.hosts.find(rank.place.host);
-    if (host != state_.hosts.end()) host->second.used_slots.erase(rank.place.slot);
-  }
-}
-
-void JobLife::PhaseOver() {
-  seams_.scheduler.Cancel(drain_timer_);
-  seams_.scheduler.Cancel(hello_timer_);
-  seams_.scheduler.Cancel(cancel_timer_);
-  if (!failure_ && !killing_) failure_ = suspicion_;  // no other cause can come any more
-  const bool moves = ranks_[0].finished && ranks_[0].finished->stage_layers_size() > 0;
-  if (moves && !failure_ && !cancelling_) return MoveLayers(proto::Finished(*ranks_[0].finished));
-  RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
-  for (const RankState& rank : ranks_) {
-    if (!rank.finished) continue;
-    trace.parameter_digests.insert(rank.finished->parameter_digests().begin(),
-                                   rank.finished->parameter_digests().end());
-  }
-  if (failure_) {
-    return End(proto::JOB_STATE_FAILED, ExitCode(failure_->code), failure_->message);
-  }
-  const bool cancelled = cancelling_ || (ranks_[0].finished && IsCancelled(*ranks_[0].finished));
-  if (cancelled && !(reference_run_ && !cancelling_)) {
-    return End(proto::JOB_STATE_CANCELLED, ExitCode(ErrorCode::kCancelled), "");
-  }
-  if (!reference_run_ && request_.spec().eval().has_check_against()) {
-    return CheckAgainstSingleWorker();
-  }
-  if (!reference_run_) return End(proto::JOB_STATE_SUCCEEDED, 0, "");
-  const Parity parity = Compare(main_trace_, reference_trace_);
-  parity_ = parity.sentence;
-  if (parity.bit_equal) return End(proto::JOB_STATE_SUCCEEDED, 0, "");
-  End(proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kGateFailed),
-      fmt::format("eval.check_against: the run differs from one worker: {}", parity.sentence));
-}
-
-// The same ranks start anew with other layers each, from the checkpoint that they just wrote.
-void JobLife::MoveLayers(const proto::Finished& finished) {
-  for (size_t rank = 0; rank < ranks_.size(); ++rank) {
-    if (state_.hosts.contains(ranks_[rank].place.host)) continue;
-    return End(
-        proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kPeerDown),
-        fmt::format("the host of rank {} was lost while layers moved: go on with --resume", rank));
-  }
-  decided_.Move(request_.spec(), {finished.stage_layers().begin(), finished.stage_layers().end()});
-  resume_from_ = finished.checkpoint();
-  for (RankState& rank : ranks_) rank = RankState{.place = rank.place};
-  SetState(proto::JOB_STATE_STARTING);
-  Spawn(request_.spec());
-}
-
-void JobLife::CheckAgainstSingleWorker() {
-  const Placement place = ranks_[0].place;
-  for (size_t rank = 1; rank < ranks_.size(); ++rank) {
-    const auto host = state_.hosts.find(ranks_[rank].place.host);
-    if (host != state_.hosts.end()) host->second.used_slots.erase(ranks_[rank].place.slot);
-  }
-  if (!state_.hosts.contains(place.host)) {
-    return End(proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kPeerDown),
-               "the host of rank 0 was lost before the run on one worker");
-  }
-  ranks_.assign(1, RankState{.place = place});
-  reference_run_ = true;
-  proto::JobSpec single = SingleWorkerSpec(request_.spec());
-  single.clear_eval();
-  single.mutable_checkpoint()->set_every(0);
-  single.mutable_checkpoint()->set_save_hf(false);
-  SetState(proto::JOB_STATE_DRAINING);
-  Spawn(single);
-}
-
-void JobLife::End(proto::JobState state, int exit_code, std::string reason) {
-  FreeSlots();
-  summary_.set_exit_code(exit_code);
-  summary_.set_reason(reason);
-  SetState(state);
-  proto::JobEvent event;
-  auto* result = event.mutable_result();
-  result->set_state(state);
-  result->set_exit_code(exit_code);
-  result->set_reason(std::move(reason));
-  result->set_run_directory(request_.run_directory());
-  result->set_checkpoint(checkpoint_);
-  result->set_parity(parity_);
-  recorder_ ? Record(event) : TellResult(std::move(event));
-  // Not from within: StartWhatFits walks the jobs, this one among them.
-  seams_.scheduler.Post([&state = state_] { StartWhatFits(state); });
-}
-
-void JobLife::Record(const proto::JobEvent& result) {
-  record_timer_ = seams_.scheduler.After(kRecordMs, [this, result] {
-    Talk(
-        "job {}: {} is not written whole after {} ms, its result is told without: is the disk "
-        "slow?\n",
-        id_, request_.run_directory(), kRecordMs);
-    TellResult(result);
-  });
-  recorder_->Ended(result.result(), [this, result] {
-    seams_.scheduler.Cancel(record_timer_);
-    TellResult(result);
-    // Not from within its own call.
-    seams_.scheduler.Post([recorder = std::shared_ptr<JobRecorder>(std::move(recorder_))] {});
-  });
-}
-
-void JobLife::TellResult(proto::JobEvent result) {
-  if (std::exchange(result_told_, true)) return;
-  Emit(std::move(result));
-  for (const auto& [id, follower] : followers_) follower->Finish();
-  followers_.clear();
 }
 
 }  // namespace troupe

@@ -3,15 +3,20 @@
 // Thread: the coordinator's event loop.
 //
 //   queued --slots--> starting --every rank ready--> running --rank 0 finished--> draining --all
-//   exited--> [checking: the single worker runs the same job] --> succeeded | failed | cancelled
+//   exited--> [checking: the single worker runs the same job] --> succeeded | failed | cancelled |
+//     preempted
 //   draining --rank 0 finished with other stage_layers--> starting again, from its checkpoint
 //   starting, running, draining --a rank lost, a rank failed--> draining (killing) --> failed
 //
 //   J1. The first cause is the headline: what fails because of it is only logged. A rank that says
-//       its peer is gone waits kCauseWaitMs for the peer's own end to be known.
-//   J2. A job ends once; its slots are free when its last rank has exited or its host is gone. Its
+//       its peer is gone waits kCauseWaitMs for the peer's own end to be known. A silent rank is
+//       told at once and lost after resources.peer_silence_seconds.
+//   J2. A job ends once; its slots are free when its last rank has exited or its host is gone. A
+//       rank that stays kKillMs after its kill ends the job and keeps its slot. Its
 //       result is told when everything is recorded, or when that takes longer than kRecordMs.
-//   J3. Messages of another epoch change nothing.
+//   J3. Messages of another epoch, of a rank that has exited and of a job that has ended change
+//       nothing; what a rank says once (Hello, Finished) counts once. Hosts may be gone at any
+//       time.
 #pragma once
 
 #include <cstdint>
@@ -23,52 +28,55 @@
 #include <vector>
 
 #include "coordinator/decided_orders.h"
+#include "coordinator/job_history.h"
+#include "coordinator/job_recorder.h"
 #include "coordinator/parity.h"
 #include "coordinator/state.h"
 
 namespace troupe {
 
-// Where a job writes what its ranks say: the run directory. Null in tests of the life alone.
-class JobRecorder {
- public:
-  virtual ~JobRecorder() = default;
-  virtual Status Open(const proto::SubmitRequest& request) = 0;
-  // The host of every rank, before any of them speaks.
-  virtual void Placed(const std::vector<std::string>& hosts) = 0;
-  // What the ranks will run, before they say Ready; again where they start anew.
-  virtual void Planned(const std::vector<proto::Parallelism>& orders) = 0;
-  virtual void RankSaid(int32_t rank, bool reference_run, const proto::FromRank& message) = 0;
-  virtual void RankLogged(int32_t rank, bool reference_run, const std::string& lines) = 0;
-  virtual void StateChanged(const proto::JobSummary& summary) = 0;
-  // `done` runs on the loop when everything is recorded; it may end the recorder.
-  virtual void Ended(const proto::JobResult& result, std::function<void()> done) = 0;
+// Why and how a job is to stop before its end.
+struct StopOrder {
+  bool checkpoint = true;
+  bool kill = false;       // at once
+  bool preempted = false;  // for its machine's sake: PREEMPTED, not CANCELLED
+  std::string cause{};     // "SIGTERM at host agent alpha"; empty: a person's wish
 };
 
 class JobLife {
  public:
-  static constexpr int kCauseWaitMs = 1000;
+  static constexpr int kPreemptedExitCode = 143;  // what a shell calls the end by SIGTERM
+  static constexpr int kCauseWaitMs = 4000;       // a host's silence is known by then too
   static constexpr int kDrainMs = 10'000;
   static constexpr int kHelloMs = 60'000;           // from spawning to the last rank's Hello …
   static constexpr int kMeasuredHelloMs = 300'000;  // … where ranks measure before
   static constexpr int kCancelMs = 30'000;          // a clean stop that stands still becomes a kill
+  static constexpr int kKillMs = 15'000;            // until a rank that is killed has gone
   static constexpr int kRecordMs = 60'000;          // a result is told no later, recorded or not
-  static constexpr size_t kHistoryMax = 100'000;  // events; who follows later has the run directory
+  static constexpr int kWaitsMs = 1000;             // for every rank's answer to `status --why`
+  static constexpr int kWaitEdgesMax = 10'000;
 
   JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest request,
-          std::unique_ptr<JobRecorder> recorder);
+          std::shared_ptr<JobRecorder> recorder);
   ~JobLife();
 
   // ---- commands ----
   void Start(std::vector<Placement> places);
   void StayQueued(const std::string& why);
-  void Cancel(bool checkpoint, bool kill);
+  // The first order is the result's cause, but for a person's wish: that counts whenever it comes.
+  void Cancel(const StopOrder& order);
   FollowerId Follow(FollowerPort* port);
   void Unfollow(FollowerId follower);
-  void AskWaits();
+  // Who waits for whom, now.
+  void AskWaits(Answer<proto::GetStatusReply> answer);
+  // A sentence for followers, and for events.jsonl.
+  void Warn(const std::string& sentence);
+  void ShrinkHistory();
 
   // ---- what happened ----
   void RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& message);
   void RankExited(const proto::RankExited& exited);
+  void RankSilent(const proto::RankSilent& news);
   void RankLogged(const proto::RankLog& log);
   void HostLost(HostId host, const std::string& why);
 
@@ -76,10 +84,12 @@ class JobLife {
   uint64_t id() const { return id_; }
   proto::JobState state() const { return summary_.state(); }
   const proto::JobSummary& summary() const { return summary_; }
-  const proto::JobSpec& spec() const { return request_.spec(); }
+  // Null for a job that ended long ago.
+  const proto::JobSpec* spec() const { return request_.has_spec() ? &request_.spec() : nullptr; }
   int num_workers() const { return request_.spec().resources().workers(); }
-  const std::vector<proto::WaitEdge>& waits() const { return waits_; }
-  bool ended() const;
+  bool ended() const { return ended_; }
+  const JobHistory& history() const { return history_; }
+  bool RunsOn(HostId host) const;  // has ranks there that have not exited
 
  private:
   struct RankState {
@@ -89,30 +99,51 @@ class JobLife {
     std::optional<proto::Hello> hello{};
     std::optional<proto::Finished> finished{};
     proto::Progress progress{};
+    int64_t silent_ms = 0;  // as its agent said last
+    bool stopped = false;   // likewise
+    TimerId silence_timer{};
   };
 
+  void Begun(const Status& begun);
+  // J3: a word of this epoch's rank, which has not exited, about a job that lives.
+  bool Heeds(uint64_t epoch, int32_t rank) const;
+  AgentPort* PortOf(HostId host) const;     // null: the host is gone
+  std::string HostName(HostId host) const;  // empty: likewise
   void Spawn(const proto::JobSpec& spec);
   void Tell(int32_t rank, const proto::ToRank& order);
   void TellAll(const proto::ToRank& order);
   void OnHello(int32_t rank, const proto::Hello& hello);
+  // Runs `decide` on the planner, then `go_on` where the job still stands where it stood.
+  void Decide(std::function<Status(DecidedOrders&)> decide, std::function<void()> go_on);
   void IntroducePeers();
   void OnReady(int32_t rank);
   void OnFinished(int32_t rank, const proto::Finished& finished);
   // Kills what still runs; the job ends as failed when everything has exited.
   void Fail(ErrorCode code, std::string sentence);
-  void FailSoon(ErrorCode code, std::string sentence);
+  void SuspectPeer(int32_t rank, const proto::Finished& finished);
   void KillRanks();
+  void GiveUpKilling();
   // Kills the ranks when they have said nothing of an action, a step or a checkpoint for kCancelMs.
   void AwaitCleanStop();
+  void EndStopped();
   void PhaseOver();
   void FreeSlots();
+  void FreeSlotOf(const proto::RankExited& exited);
   void MoveLayers(const proto::Finished& finished);
+  std::string ReferenceStart() const;
   void CheckAgainstSingleWorker();
   void End(proto::JobState state, int exit_code, std::string reason);
-  void Record(const proto::JobEvent& result);  // then tells it
-  void TellResult(proto::JobEvent result);
+  void TellResult(const proto::JobResult& result);
+  void OnWaits(int32_t rank, const proto::Waits& waits);
+  void AnswerWaits();
   void SetState(proto::JobState state);
   void Emit(proto::JobEvent event, bool keep = true);
+  void CancelTimers();
+  void ForgetSilence();
+  int64_t PeerSilenceMs() const;
+  void Happened(int32_t rank, const std::string& text);  // a warning of the coordinator's own
+  std::string WhatItDid(int32_t rank) const;
+  std::string SilenceInWords(int32_t rank, int64_t silent_ms) const;
   std::string RankInWords(int32_t rank) const;
   std::string HowItEnded(const proto::RankExited& exited) const;
   bool AllExited() const;
@@ -120,17 +151,18 @@ class JobLife {
   State& state_;
   const Seams seams_;
   const uint64_t id_;
-  const proto::SubmitRequest request_;
-  std::unique_ptr<JobRecorder> recorder_;  // null once it has recorded the end
+  proto::SubmitRequest request_;
+  std::shared_ptr<JobRecorder> recorder_;  // null once it has recorded the end
   proto::JobSummary summary_{};
-  std::deque<proto::JobEvent> history_{};  // for those who follow late; no spans
-  std::map<FollowerId, FollowerPort*> followers_{};
+  JobHistory history_;
+  const std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for work off the loop
   uint64_t epoch_ = 0;
   bool reference_run_ = false;
   bool began_ = false;
-  bool cancelling_ = false;
+  std::optional<StopOrder> stop_{};
   bool killing_ = false;
-  bool result_told_ = false;
+  bool introduced_ = false;  // every rank knows its peers
+  bool ended_ = false;
   std::vector<RankState> ranks_{};
   std::optional<Error> failure_{};
   std::optional<Error> suspicion_{};  // J1: waits for its cause
@@ -138,14 +170,16 @@ class JobLife {
   TimerId drain_timer_{};
   TimerId hello_timer_{};
   TimerId cancel_timer_{};
+  TimerId kill_timer_{};
   TimerId record_timer_{};
   RunTrace main_trace_{};
   RunTrace reference_trace_{};
   DecidedOrders decided_{};
   std::string resume_from_{};
-  std::string parity_{};
-  std::string checkpoint_{};
-  std::vector<proto::WaitEdge> waits_{};
+  proto::JobResult result_{};  // as far as it is known
+  std::vector<Answer<proto::GetStatusReply>> wait_answers_{};
+  std::map<int32_t, std::vector<proto::WaitEdge>> waits_{};  // by rank, while somebody asks
+  TimerId waits_timer_{};
 };
 
 }  // namespace troupe

@@ -13,9 +13,33 @@ bool SameBits(double a, double b) {
   return std::bit_cast<uint64_t>(a) == std::bit_cast<uint64_t>(b);
 }
 
+size_t DifferingParameters(const RunTrace& run, const RunTrace& reference) {
+  const size_t parameters = run.parameter_digests.size();
+  if (parameters != reference.parameter_digests.size()) return parameters;
+  size_t differing = 0;
+  for (const auto& [parameter, digest] : run.parameter_digests) {
+    const auto other = reference.parameter_digests.find(parameter);
+    differing += other == reference.parameter_digests.end() || other->second != digest;
+  }
+  return differing;
+}
+
+Parity CompareParameters(const RunTrace& run, const RunTrace& reference) {
+  const size_t parameters = run.parameter_digests.size();
+  const size_t differing = DifferingParameters(run, reference);
+  const int64_t last = reference.steps.back().step;
+  if (differing == 0 && parameters > 0 && parameters == reference.parameter_digests.size()) {
+    return {true,
+            fmt::format("{} parameters bit-equal after {} steps on one worker", parameters, last)};
+  }
+  return {false, fmt::format("{} of {} parameters differ after {} steps on one worker", differing,
+                             parameters, last)};
+}
+
 }  // namespace
 
 Parity Compare(const RunTrace& run, const RunTrace& reference) {
+  if (run.steps.empty() && !reference.steps.empty()) return CompareParameters(run, reference);
   if (run.steps.size() != reference.steps.size() || run.steps.empty()) {
     return {false, fmt::format("{} steps against {} on one worker", run.steps.size(),
                                reference.steps.size())};
@@ -31,12 +55,7 @@ Parity Compare(const RunTrace& run, const RunTrace& reference) {
     if (!same && first < 0) first = a.step;
   }
   const size_t parameters = run.parameter_digests.size();
-  size_t differing = 0;
-  for (const auto& [parameter, digest] : run.parameter_digests) {
-    const auto other = reference.parameter_digests.find(parameter);
-    differing += other == reference.parameter_digests.end() || other->second != digest;
-  }
-  if (parameters != reference.parameter_digests.size()) differing = parameters;
+  const size_t differing = DifferingParameters(run, reference);
   if (first < 0 && differing == 0 && parameters > 0) {
     return {true, fmt::format("{} losses, {} gradient norms and {} parameters bit-equal",
                               run.steps.size(), run.steps.size(), parameters)};

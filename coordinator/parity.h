@@ -25,7 +25,8 @@ struct Parity {
   bool bit_equal = false;
   std::string sentence{};  // "200 losses, 200 gradient norms and 75 parameters bit-equal"
 };
-// A difference names the first step, or the number of parameters, that differ.
+// A difference names the first step, or the number of parameters, that differ. A run without steps,
+// which only went on from its last checkpoint, is compared by its parameters.
 Parity Compare(const RunTrace& run, const RunTrace& reference);
 
 }  // namespace troupe

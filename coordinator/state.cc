@@ -8,6 +8,13 @@
 
 namespace troupe {
 
+namespace {
+
+constexpr size_t kWholeHistoriesMax = 16;
+constexpr size_t kEndedJobsMax = 1000;
+
+}  // namespace
+
 State::State() = default;
 State::~State() = default;
 
@@ -15,7 +22,7 @@ Result<std::vector<Placement>> PlaceRanks(const std::map<HostId, Host>& hosts, i
   std::vector<Placement> places;
   int total = 0;
   for (const auto& [id, host] : hosts) {
-    if (host.port == nullptr) continue;
+    if (host.port == nullptr || host.leaving) continue;
     total += host.slots;
     for (int slot = 0; slot < host.slots && static_cast<int>(places.size()) < num_ranks; ++slot) {
       if (!host.used_slots.contains(slot)) places.push_back({id, slot});
@@ -41,6 +48,18 @@ void StartWhatFits(State& state) {
     }
     job->Start(*std::move(places));
   }
+}
+
+void Forget(State& state, uint64_t job) {
+  state.ended.push_back(job);
+  if (state.ended.size() > kWholeHistoriesMax) {
+    state.jobs.at(state.ended[state.ended.size() - 1 - kWholeHistoriesMax])->ShrinkHistory();
+  }
+  if (state.ended.size() <= kEndedJobsMax) return;
+  const uint64_t oldest = state.ended.front();
+  state.ended.pop_front();
+  std::erase_if(state.by_submission, [&](const auto& known) { return known.second == oldest; });
+  state.jobs.erase(oldest);
 }
 
 void HostGone(State& state, HostId id, const std::string& why) {

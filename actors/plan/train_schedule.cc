@@ -103,8 +103,19 @@ std::optional<TrainSchedule> ReadTrainSchedule(const proto::Parallelism& spec, i
                                                int num_microbatches, std::vector<Error>& errors) {
   const ExecutionSettings settings = SettingsOf(spec);
   const size_t errors_before = errors.size();
-  const bool too_many = int64_t{num_ranks} * num_microbatches > kForwardsMax;
-  if (too_many) {
+  // Chunks and parts of a weight gradient multiply what a step's lists hold.
+  const int64_t pieces = std::max({int64_t{1}, int64_t{spec.virtual_stages()},
+                                   int64_t{spec.virtual_stages()} * spec.weight_parts() / 4,
+                                   int64_t{spec.weight_parts()} / 4});
+  const bool too_many = int64_t{num_ranks} * num_microbatches > kForwardsMax / pieces;
+  if (too_many && int64_t{num_ranks} * num_microbatches <= kForwardsMax) {
+    errors.push_back(MakeError(
+        ErrorCode::kInvalidSpec,
+        "parallelism.virtual_stages = {}, parallelism.weight_parts = {}: a step of {} microbatches "
+        "on {} ranks has too many actions to plan; their product may be {} forwards, or four "
+        "parts for each",
+        spec.virtual_stages(), spec.weight_parts(), num_microbatches, num_ranks, kForwardsMax));
+  } else if (too_many) {
     errors.push_back(
         MakeError(ErrorCode::kInvalidSpec,
                   "parallelism.pp = {}: {} microbatches a step are too many; use at most {}",

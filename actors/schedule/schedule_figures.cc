@@ -56,6 +56,7 @@ class Sampling {
       ASSIGN_OR_RETURN(Simulation run, (sample == 0 ? drawn : counted).Run(times));
       Add(run, times);
       if (sample == 0) figures_.timeline = std::move(run.timeline);
+      if (options_.on_sample) options_.on_sample(sample + 1);
     }
     return {};
   }

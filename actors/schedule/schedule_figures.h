@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -15,8 +16,9 @@ namespace troupe {
 
 struct FigureOptions {
   Noise noise{};
-  int num_samples = 1;         // at least 1; sample s of any two schedules has the same noise
-  double held_for_weight = 1;  // ρ
+  int num_samples = 1;  // at least 1; sample s of any two schedules has the same noise
+  std::function<void(int done)> on_sample{};  // after each, where somebody waits for all
+  double held_for_weight = 1;                 // ρ
   // Of the lower bound, in microbatches of a rank's whole share; the schedule's own peak where it
   // is not given.
   std::optional<double> activations_max{};

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <utility>
 
@@ -31,7 +32,12 @@ class Stream : public grpc::ClientBidiReactor<proto::FromAgent, proto::ToAgent> 
     StartCall();
   }
   void Write(const proto::FromAgent& message) {
-    if (!closing_ && queue_.Push(message)) StartWrite(queue_.Front());
+    if (!closing_ && !leaving_ && queue_.Push(message)) StartWrite(queue_.Front());
+  }
+  // Nothing is written from now on; what was, is sent before the stream ends.
+  void Leave() {
+    leaving_ = true;
+    if (queue_.size() == 0) HalfClose();
   }
   void Close() {
     if (std::exchange(closing_, true)) return;
@@ -41,16 +47,26 @@ class Stream : public grpc::ClientBidiReactor<proto::FromAgent, proto::ToAgent> 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override {
     if (!ok) return;
-    if (const auto* next = queue_.Pop()) StartWrite(next);
+    if (const auto* next = queue_.Pop()) {
+      StartWrite(next);
+    } else if (leaving_) {
+      HalfClose();
+    }
   }
   void OnDone(const grpc::Status& status) override;
 
  private:
+  void HalfClose() {
+    if (!half_closed_.exchange(true)) StartWritesDone();
+  }
+
   Client& client_;
   Scheduler& scheduler_;
   grpc::ClientContext context_;
   proto::ToAgent incoming_;
   bool closing_ = false;  // scheduler's thread
+  std::atomic<bool> leaving_{false};
+  std::atomic<bool> half_closed_{false};
   WriteQueue<proto::FromAgent> queue_;
 };
 
@@ -60,8 +76,10 @@ class Client final : public AgentClient {
       : agent_(agent), scheduler_(scheduler), coordinator_(std::move(coordinator)) {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
-    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 1000);
-    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 2000);
+    // A coordinator that is stopped for a while is not gone; one whose process ended is known at
+    // once.
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
     arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
     arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kRetryMs);
@@ -78,6 +96,13 @@ class Client final : public AgentClient {
     gone_.wait(lock, [this] { return open_streams_ == 0; });
   }
 
+  void Leave(std::function<void()> gone) override {
+    gone_for_good_ = std::move(gone);
+    scheduler_.Cancel(retry_);
+    if (stream_ == nullptr) return gone_for_good_();
+    stream_->Leave();
+  }
+
   void Opened() {
     agent_.Connected([this](const proto::FromAgent& message) {
       if (stream_ != nullptr) stream_->Write(message);
@@ -90,6 +115,7 @@ class Client final : public AgentClient {
     stream_->Close();
     stream_ = nullptr;
     agent_.Disconnected();
+    if (gone_for_good_) return gone_for_good_();
     if (!std::exchange(complained_, true)) {
       Talk("{}; trying again\n", FromRpc(status, coordinator_).message);
     }
@@ -120,6 +146,7 @@ class Client final : public AgentClient {
   Stream* stream_ = nullptr;
   bool complained_ = false;
   TimerId retry_{};
+  std::function<void()> gone_for_good_{};
   std::mutex mutex_;
   std::condition_variable gone_;
   int open_streams_ = 0;

@@ -2,6 +2,7 @@
 // only gRPC of the agent; its callbacks post to the scheduler.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -15,6 +16,9 @@ class AgentClient {
   static std::unique_ptr<AgentClient> Connect(HostAgent& agent, Scheduler& scheduler,
                                               const std::string& coordinator);
   virtual ~AgentClient() = default;
+  // Ends the connection when the coordinator has all that was said, then calls `gone` once on the
+  // scheduler; no other is tried. Where nobody listens `gone` does not come.
+  virtual void Leave(std::function<void()> gone) = 0;
 };
 
 }  // namespace troupe

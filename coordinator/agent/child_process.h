@@ -21,6 +21,9 @@ struct ProgramStart {
   int control_fd = -1;                   // becomes descriptor 3 of the child
   int stdout_fd = -1;                    // -1: the parent's
   int stderr_fd = -1;
+  // Ignores what asks a program to stop or to pause: whoever signals all processes of a machine or
+  // a job means its parent, which decides.
+  bool minds_parent_only = false;
 };
 // fork and exec. All signals are unblocked in the child.
 Result<pid_t> StartProgram(const ProgramStart& start);

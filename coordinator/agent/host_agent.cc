@@ -5,9 +5,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <fstream>
 #include <utility>
 #include <vector>
 
@@ -16,9 +18,18 @@ namespace {
 
 constexpr size_t kLastLines = 5;
 constexpr size_t kLineBytesMax = 4096;
+constexpr int64_t kMsNs = 1'000'000;
 
 std::string InWords(const std::tuple<uint64_t, uint64_t, int32_t>& key) {
   return fmt::format("rank {} of job {}", std::get<2>(key), std::get<0>(key));
+}
+
+// By a signal, as the kernel says: the state stands behind the program's name in parentheses.
+bool IsStopped(pid_t pid) {
+  std::string line;
+  std::getline(std::ifstream(fmt::format("/proc/{}/stat", pid)), line);
+  const size_t name_end = line.rfind(") ");
+  return name_end != std::string::npos && (line[name_end + 2] == 'T' || line[name_end + 2] == 't');
 }
 
 }  // namespace
@@ -46,30 +57,59 @@ void HostAgent::Connected(std::function<void(const proto::FromAgent&)> send) {
   join.mutable_join()->set_slots(options_.slots);
   join.mutable_join()->set_cores(static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)));
   Say(join);
+  if (stop_asked_.has_stop_asked()) Say(stop_asked_);
   scheduler_.Cancel(beat_);
   beat_ = scheduler_.After(heartbeat_ms_, [this] { Beat(); });
 }
 
 void HostAgent::Disconnected() {
   send_ = nullptr;
-  scheduler_.Cancel(beat_);
   KillAll();  // A2
 }
 
 void HostAgent::Beat() {
   const int64_t now_ns = scheduler_.clock().NowNs();
-  if (now_ns - last_heard_ns_ > int64_t{dead_after_ms_} * 1'000'000) KillAll();  // A2
+  if (now_ns - last_heard_ns_ > dead_after_ms_ * kMsNs) KillAll();  // A2
+  for (auto& [key, rank] : ranks_) WatchRank(key, rank, now_ns);
   proto::FromAgent message;
   message.mutable_heartbeat()->set_steady_ns(now_ns);
   Say(message);
   beat_ = scheduler_.After(heartbeat_ms_, [this] { Beat(); });
 }
 
+void HostAgent::WatchRank(const RankKey& key, RankProcess& rank, int64_t now_ns) {
+  if (rank.killed_ns != 0) {
+    if (now_ns - rank.killed_ns > kKillAgainMs * kMsNs) KillRank(rank);  // A5
+    return;
+  }
+  const int64_t silent_ns = now_ns - rank.last_heard_ns;
+  const bool told = rank.silence_told_ns != 0;
+  if (silent_ns < kSilentMs * kMsNs || rank.link->closed() ||
+      (told && now_ns - rank.silence_told_ns < kTellAgainMs * kMsNs)) {
+    return;
+  }
+  const bool stopped = IsStopped(rank.process->pid());
+  if (!rank.is_alive && !stopped) return;
+  rank.silence_told_ns = now_ns;
+  TellSilence(key, silent_ns / kMsNs, stopped);
+}
+
+void HostAgent::TellSilence(const RankKey& key, int64_t silent_ms, bool stopped) {
+  proto::FromAgent message;
+  auto* silent = message.mutable_rank_silent();
+  silent->set_job(std::get<0>(key));
+  silent->set_epoch(std::get<1>(key));
+  silent->set_rank(std::get<2>(key));
+  silent->set_silent_ms(silent_ms);
+  silent->set_stopped(stopped);
+  Say(message);
+}
+
 void HostAgent::OnCommand(const proto::ToAgent& command) {
   last_heard_ns_ = scheduler_.clock().NowNs();
   switch (command.message_case()) {
     case proto::ToAgent::kWelcome:
-      heartbeat_ms_ = std::max(10, command.welcome().heartbeat_ms());
+      heartbeat_ms_ = std::clamp(command.welcome().heartbeat_ms(), 10, kBeatMsMax);
       dead_after_ms_ = std::max(100, command.welcome().dead_after_ms());
       return;
     case proto::ToAgent::kSpawn:
@@ -103,6 +143,13 @@ void HostAgent::Spawn(const proto::SpawnRank& spawn) {
 }
 
 Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& spawn) {
+  // A killed one is on its way out and holds no slot.
+  const auto lives = [](const auto& entry) { return entry.second.killed_ns == 0; };
+  if (std::ranges::count_if(ranks_, lives) >= options_.slots) {  // A6
+    return MakeError(ErrorCode::kResourceExhausted,
+                     "{} is not started: all {} slots of host agent {} are in use", InWords(key),
+                     options_.slots, options_.name);
+  }
   int control[2];
   int log[2];
   const auto no_descriptors = [&key](int number) {
@@ -123,7 +170,8 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
                                       .arguments = {"--control-fd", "3"},
                                       .control_fd = control[1],
                                       .stdout_fd = log[1],
-                                      .stderr_fd = log[1]},
+                                      .stderr_fd = log[1],
+                                      .minds_parent_only = true},
                                      [this, key](ExitReport report) { RankEnded(key, report); });
   ::close(control[1]);
   ::close(log[1]);
@@ -134,6 +182,7 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
   }
   RankProcess& rank = ranks_[key];
   rank.process = *std::move(process);
+  rank.last_heard_ns = scheduler_.clock().NowNs();
   rank.log_fd = log[0];
   ::fcntl(rank.log_fd, F_SETFL, O_NONBLOCK);
   rank.log_poller =
@@ -155,7 +204,7 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
               [this, key](const Error& error) {
                 if (error.code != ErrorCode::kCorrupt) return;
                 ranks_.at(key).cause = error.message;
-                ranks_.at(key).process->Signal(SIGKILL);
+                KillRank(ranks_.at(key));
               }});
   proto::ToRank order;
   *order.mutable_start() = spawn.start();
@@ -164,6 +213,13 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
 }
 
 void HostAgent::RankSpoke(const RankKey& key, const proto::FromRank& message) {
+  RankProcess& rank = ranks_.at(key);
+  rank.last_heard_ns = scheduler_.clock().NowNs();
+  if (std::exchange(rank.silence_told_ns, 0) != 0) TellSilence(key, 0, false);
+  if (message.has_alive()) {
+    rank.is_alive = true;
+    return;
+  }
   proto::FromAgent from;
   auto* said = from.mutable_rank_said();
   said->set_job(std::get<0>(key));
@@ -225,14 +281,29 @@ void HostAgent::RankEnded(const RankKey& key, ExitReport report) {
   Say(message);  // A3
 }
 
+void HostAgent::KillRank(RankProcess& rank) {
+  rank.killed_ns = std::max<int64_t>(scheduler_.clock().NowNs(), 1);
+  rank.process->Signal(SIGKILL);
+}
+
 void HostAgent::Kill(uint64_t job, uint64_t epoch) {
   for (auto& [key, rank] : ranks_) {
-    if (std::get<0>(key) == job && std::get<1>(key) == epoch) rank.process->Signal(SIGKILL);
+    if (std::get<0>(key) == job && std::get<1>(key) == epoch) KillRank(rank);
   }
 }
 
 void HostAgent::KillAll() {
-  for (auto& [key, rank] : ranks_) rank.process->Signal(SIGKILL);
+  for (auto& [key, rank] : ranks_) KillRank(rank);
+}
+
+void HostAgent::SignalRanks(int signal) {
+  for (auto& [key, rank] : ranks_) rank.process->Signal(signal);
+}
+
+void HostAgent::AskStop(const std::string& signal, bool preempted) {
+  stop_asked_.mutable_stop_asked()->set_signal(signal);
+  stop_asked_.mutable_stop_asked()->set_preempted(preempted);
+  Say(stop_asked_);
 }
 
 }  // namespace troupe

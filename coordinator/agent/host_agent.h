@@ -6,6 +6,13 @@
 //   A2. Without a word from the coordinator for dead_after_ms, or when the connection ends, every
 //       rank is killed: the coordinator has given them up.
 //   A3. RankExited is the last that the coordinator hears of a rank.
+//   A4. A rank that says nothing for kSilentMs is told of, again every kTellAgainMs, and once more
+//       when it speaks. Judged from its first Alive on (before, it may measure), or where the
+//       kernel says that it is stopped. The agent judges; the coordinator decides.
+//   A5. A killed rank that stays is killed again every kKillAgainMs.
+//   A6. No more ranks than slots, whatever the coordinator says.
+// Time is the scheduler's clock's: in the daemon one that stands still while the agent does
+// (runtime/base/awake_clock.h), so its own pause is nobody's silence.
 #pragma once
 
 #include <deque>
@@ -29,6 +36,11 @@ struct HostAgentOptions {
 
 class HostAgent {
  public:
+  static constexpr int kSilentMs = 2000;
+  static constexpr int kTellAgainMs = 5000;
+  static constexpr int kKillAgainMs = 3000;
+  static constexpr int kBeatMsMax = 500;
+
   HostAgent(HostAgentOptions options, Scheduler& scheduler);
   ~HostAgent();
 
@@ -36,6 +48,11 @@ class HostAgent {
   void Connected(std::function<void(const proto::FromAgent&)> send);
   void Disconnected();
   void OnCommand(const proto::ToAgent& command);
+  // Told to end by `signal`: the coordinator is to stop the jobs of this host. The ranks live on
+  // until their jobs end them.
+  void AskStop(const std::string& signal, bool preempted);
+  // SIGSTOP and SIGCONT, for every rank.
+  void SignalRanks(int signal);
 
   int num_ranks() const { return static_cast<int>(ranks_.size()); }
 
@@ -49,6 +66,10 @@ class HostAgent {
     std::string unfinished_line{};
     std::deque<std::string> last_lines{};
     std::string cause{};  // why it was killed
+    int64_t last_heard_ns = 0;
+    bool is_alive = false;        // it has said Alive
+    int64_t silence_told_ns = 0;  // 0: it is not known to be silent
+    int64_t killed_ns = 0;        // 0: it was not
   };
 
   void Spawn(const proto::SpawnRank& spawn);
@@ -56,8 +77,11 @@ class HostAgent {
   void RankSpoke(const RankKey& key, const proto::FromRank& message);
   int ReadLog(const RankKey& key);
   void RankEnded(const RankKey& key, ExitReport report);
+  void KillRank(RankProcess& rank);
   void KillAll();
   void Kill(uint64_t job, uint64_t epoch);
+  void WatchRank(const RankKey& key, RankProcess& rank, int64_t now_ns);
+  void TellSilence(const RankKey& key, int64_t silent_ms, bool stopped);
   void Beat();
   void Say(const proto::FromAgent& message);
 
@@ -69,6 +93,7 @@ class HostAgent {
   int heartbeat_ms_ = 500;
   int dead_after_ms_ = 3000;
   TimerId beat_{};
+  proto::FromAgent stop_asked_{};  // empty: it was not
 };
 
 }  // namespace troupe

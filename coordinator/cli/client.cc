@@ -11,12 +11,12 @@
 namespace troupe {
 namespace {
 
-constexpr auto kCallDeadline = std::chrono::seconds(10);
 constexpr int kMessageBytesMax = 64 << 20;
 
 class Client final : public ControlClient {
  public:
-  explicit Client(std::string address) : address_(std::move(address)) {
+  Client(std::string address, int deadline_ms)
+      : address_(std::move(address)), deadline_(deadline_ms) {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
@@ -42,12 +42,28 @@ class Client final : public ControlClient {
   }
   Status Follow(uint64_t job,
                 const std::function<void(const proto::JobEvent&)>& on_event) override {
-    grpc::ClientContext context;
     proto::FollowRequest request;
     request.set_job(job);
-    const auto reader = stub_->Follow(&context, request);
+    const auto reader = stub_->Follow(&following_, request);
     proto::JobEvent event;
     while (reader->Read(&event)) on_event(event);
+    const grpc::Status status = reader->Finish();
+    if (!status.ok()) return Explain(status);
+    return {};
+  }
+  void StopFollowing() override { following_.TryCancel(); }
+
+  Status ReadLogs(const proto::ReadLogsRequest& request,
+                  const std::function<bool(const proto::LogLines&)>& on_lines) override {
+    grpc::ClientContext context;
+    const auto reader = stub_->ReadLogs(&context, request);
+    proto::LogLines lines;
+    while (reader->Read(&lines)) {
+      if (on_lines(lines)) continue;
+      context.TryCancel();
+      (void)reader->Finish();
+      return {};
+    }
     const grpc::Status status = reader->Finish();
     if (!status.ok()) return Explain(status);
     return {};
@@ -63,7 +79,7 @@ class Client final : public ControlClient {
   template <typename Reply, typename Stubbed>
   Result<Reply> Call(Stubbed stubbed) {
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
+    context.set_deadline(std::chrono::system_clock::now() + deadline_);
     Reply reply;
     const grpc::Status status = stubbed(&context, &reply);
     if (!status.ok()) return Explain(status);
@@ -71,13 +87,15 @@ class Client final : public ControlClient {
   }
 
   const std::string address_;
+  const std::chrono::milliseconds deadline_;
+  grpc::ClientContext following_;  // of the one Follow
   std::unique_ptr<proto::Control::Stub> stub_;
 };
 
 }  // namespace
 
-std::unique_ptr<ControlClient> ConnectControl(const std::string& address) {
-  return std::make_unique<Client>(address);
+std::unique_ptr<ControlClient> ConnectControl(const std::string& address, int deadline_ms) {
+  return std::make_unique<Client>(address, deadline_ms);
 }
 
 }  // namespace troupe

@@ -1,54 +1,85 @@
 #include "coordinator/cli/daemons.h"
 
 #include <fmt/format.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <utility>
 
 #include "coordinator/agent/agent_client.h"
+#include "coordinator/cli/client.h"
+#include "coordinator/cli/stop_signals.h"
 #include "coordinator/control_service.h"
 #include "coordinator/ops/attend.h"
+#include "coordinator/ops/stop.h"
+#include "coordinator/ops/submit.h"
 #include "coordinator/report/background_recorder.h"
 #include "coordinator/report/run_directory.h"
+#include "runtime/base/awake_clock.h"
+#include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
+#include "runtime/base/thread.h"
 
 namespace troupe {
 namespace {
 
 constexpr int kSilenceCheckMs = 250;
+constexpr int kEndCheckMs = 10;
+constexpr int kStopMs = 300'000;  // jobs that stand still are killed long before (job_life.h)
+constexpr int kAtOnceMs = 2000;
+constexpr int kLeaveMs = 2000;        // for the last words of an agent
+constexpr int kTalkPatienceMs = 100;  // for a stderr that nobody reads: the loop must go on
 
-// Stops the scheduler at the first SIGINT or SIGTERM. Made before any thread starts.
-class StopSignals {
+// A daemon's end: the first signal asks it to wind up, the next to do so at once.
+class EndOnSignal {
  public:
-  explicit StopSignals(Scheduler& scheduler) : scheduler_(scheduler) {
-    sigset_t signals;
-    ::sigemptyset(&signals);
-    ::sigaddset(&signals, SIGINT);
-    ::sigaddset(&signals, SIGTERM);
-    ::sigprocmask(SIG_BLOCK, &signals, nullptr);
-    fd_ = ::signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
+  using OnSignal = std::function<void(int signal, bool at_once)>;
+
+  EndOnSignal(Scheduler& scheduler, bool pauses, OnSignal on_signal)
+      : scheduler_(scheduler), signals_(pauses) {
     poller_ = scheduler_.AddPoller(
-        [this] {
-          signalfd_siginfo info;
-          if (::read(fd_, &info, sizeof(info)) != sizeof(info)) return 0;
-          scheduler_.Stop();
+        [this, on_signal = std::move(on_signal)] {
+          const int signal = signals_.Take();
+          if (signal == 0) return 0;
+          const bool again = signal != SIGTSTP && std::exchange(asked_, true);
+          at_once_ |= again;
+          on_signal(signal, again);
           return 1;
         },
-        fd_, [] { return true; });
+        signals_.fd(), [] { return true; });
   }
-  ~StopSignals() {
-    scheduler_.RemovePoller(poller_);
-    ::close(fd_);
+  ~EndOnSignal() { scheduler_.RemovePoller(poller_); }
+
+  // `end` once `is_over`; the loop stops in any case after `limit_ms`.
+  void When(std::function<bool()> is_over, std::function<void()> end, int limit_ms) {
+    scheduler_.Cancel(limit_);
+    limit_ = scheduler_.After(limit_ms, [this] { scheduler_.Stop(); });
+    is_over_ = std::move(is_over);
+    end_ = std::move(end);
+    scheduler_.Cancel(check_);
+    Check();
   }
+  bool at_once() const { return at_once_; }
 
  private:
+  void Check() {
+    if (is_over_()) return end_();
+    check_ = scheduler_.After(kEndCheckMs, [this] { Check(); });
+  }
+
   Scheduler& scheduler_;
-  int fd_ = -1;
+  StopSignals signals_;
   PollerId poller_;
+  bool asked_ = false;
+  bool at_once_ = false;
+  std::function<bool()> is_over_{};
+  std::function<void()> end_{};
+  TimerId check_{};
+  TimerId limit_{};
 };
 
 void CheckSilence(State& state, Seams seams) {
@@ -56,43 +87,89 @@ void CheckSilence(State& state, Seams seams) {
   seams.scheduler.After(kSilenceCheckMs, [&state, seams] { CheckSilence(state, seams); });
 }
 
+// Run directories written on the disk's stream.
+NewRecorder RunDirectories(Scheduler& scheduler, FileSystem& files, Stream& disk) {
+  return [&scheduler, &files, &disk](const std::string& path,
+                                     std::function<void(const std::string&)> on_trouble) {
+    const auto post = [&scheduler, on_trouble = std::move(on_trouble)](const std::string& trouble) {
+      scheduler.Post([on_trouble, trouble] { on_trouble(trouble); });
+    };
+    return std::make_unique<BackgroundRecorder>(
+        disk, std::make_unique<RunDirectory>(files, SystemClock(), path, post));
+  };
+}
+
 }  // namespace
 
 int RunCoordinator(const CoordinatorCommand& command) {
-  Scheduler scheduler({.spin_us = 0, .trace_handlers = false});
-  StopSignals stop(scheduler);
+  SetTalkPatience(kTalkPatienceMs);
+  AwakeClock clock(SystemClock());
+  Scheduler scheduler({.clock = &clock, .spin_us = 0, .trace_handlers = false});
   FileSystem& files = SystemFiles();
+  State state;
+  state.options.state_directory = command.state_directory;
+  state.options.dead_after_ms = command.host_silence_seconds * 1000;
+  EndOnSignal end(scheduler, /*pauses=*/false, [&](int signal, bool at_once) {
+    const std::string cause = fmt::format("{} at the coordinator", SignalWord(signal));
+    Talk("{}: {}\n", cause,
+         at_once ? "ends at once" : "jobs stop with a checkpoint; again: at once");
+    StopJobs(state, {.kill = at_once, .preempted = IsPreemption(signal), .cause = cause});
+    end.When([&] { return AllJobsTold(state); }, [&] { scheduler.Stop(); },
+             at_once ? kAtOnceMs : kStopMs);
+  });
+  if (const Status threads = CheckThreads(kRpcThreads); !threads.ok()) {
+    Talk("{}\n", threads.error().message);
+    return ExitCode(threads.error().code);
+  }
   if (const Status made = files.CreateDirectories(command.state_directory); !made.ok()) {
     Talk("--state: {}\n", made.error().message);
     return ExitCode(made.error().code);
   }
-  const Seams seams{scheduler, files};
-  State state;
-  state.options.state_directory = command.state_directory;
-  const NewRecorder recorder = [&](const std::string& path) {
-    return std::make_unique<BackgroundRecorder>(
-        scheduler, std::make_unique<RunDirectory>(files, scheduler.clock(), path));
-  };
+  // One coordinator a folder: its jobs have numbers and run directories that no other gives out.
+  const auto lock = files.Lock(JoinPath(command.state_directory, "lock"),
+                               fmt::format("coordinator process {}", ::getpid()));
+  const auto first_job = FirstJob(files, command.state_directory);
+  for (const Error* error :
+       {lock.ok() ? nullptr : &lock.error(), first_job.ok() ? nullptr : &first_job.error()}) {
+    if (error == nullptr) continue;
+    Talk("--state {}: {}\n", command.state_directory, error->message);
+    return ExitCode(error->code);
+  }
+  state.term = static_cast<uint64_t>(scheduler.clock().WallUs());
+  state.next_job = *first_job;
+  ThreadStream planner(scheduler, "planner", /*spin_us=*/0);
+  ThreadStream disk(scheduler, "disk", /*spin_us=*/0);
+  for (const ThreadStream* stream : {&planner, &disk}) {
+    if (stream->started().ok()) continue;
+    Talk("{}\n", stream->started().error().message);
+    return ExitCode(stream->started().error().code);
+  }
+  const Seams seams{scheduler, files, planner, disk};
+  const NewRecorder recorder = RunDirectories(scheduler, files, disk);
   auto server = ControlServer::Start(state, seams, recorder, command.listen);
   if (!server.ok()) {
     Talk("{}\n", server.error().message);
     return ExitCode(server.error().code);
   }
   const std::string host = command.listen.substr(0, command.listen.rfind(':'));
-  fmt::print("troupe coordinator listening on {}:{}\n", host, (*server)->port());
-  std::fflush(stdout);
+  const Status printed =
+      PrintData(fmt::format("troupe coordinator listening on {}:{}\n", host, (*server)->port()));
+  if (!printed.ok()) Talk("{}\n", printed.error().message);
   CheckSilence(state, seams);
   scheduler.Run();
   // Agents lose their connection, which ends every rank.
   for (auto& [id, host] : state.hosts) host.port->Close();
+  RefuseSubmissions(state);
   (*server)->Shutdown();
   scheduler.RunUntilIdle();
+  if (end.at_once()) ::_exit(0);  // a recorder may wait for its disk
   return 0;
 }
 
 int RunWorker(const WorkerCommand& command) {
-  Scheduler scheduler({.spin_us = 0, .trace_handlers = false});
-  StopSignals stop(scheduler);
+  SetTalkPatience(kTalkPatienceMs);
+  AwakeClock clock(SystemClock());
+  Scheduler scheduler({.clock = &clock, .spin_us = 0, .trace_handlers = false});
   const char* given = std::getenv("TROUPE_RANK");
   std::error_code ignored;
   const std::string program =
@@ -110,10 +187,29 @@ int RunWorker(const WorkerCommand& command) {
                    .slots = command.slots,
                    .rank_program = program},
                   scheduler);
-  {
-    const auto client = AgentClient::Connect(agent, scheduler, command.join);
-    scheduler.Run();
+  std::unique_ptr<AgentClient> client;
+  EndOnSignal end(scheduler, /*pauses=*/true, [&](int signal, bool at_once) {
+    if (signal == SIGTSTP) {
+      agent.SignalRanks(SIGSTOP);
+      ::raise(SIGSTOP);  // until SIGCONT
+      return agent.SignalRanks(SIGCONT);
+    }
+    if (at_once) return scheduler.Stop();
+    agent.AskStop(SignalWord(signal), IsPreemption(signal));
+    end.When([&] { return agent.num_ranks() == 0; },
+             [&] {
+               scheduler.After(kLeaveMs, [&] { scheduler.Stop(); });
+               client->Leave([&] { scheduler.Stop(); });
+             },
+             kStopMs);
+  });
+  if (const Status threads = CheckThreads(kRpcThreads); !threads.ok()) {
+    Talk("{}\n", threads.error().message);
+    return ExitCode(threads.error().code);
   }
+  client = AgentClient::Connect(agent, scheduler, command.join);
+  scheduler.Run();
+  client.reset();
   return 0;
 }
 

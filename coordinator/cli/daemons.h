@@ -1,4 +1,6 @@
-// The two daemons of the command line. Each runs until SIGINT or SIGTERM.
+// The two daemons of the command line. Each runs until a signal of stop_signals.h: then its jobs
+// stop with a checkpoint, those who follow them are told, and it ends; at a second one it ends at
+// once.
 #pragma once
 
 #include <string>
@@ -8,6 +10,7 @@ namespace troupe {
 struct CoordinatorCommand {
   std::string listen = "127.0.0.1:7077";
   std::string state_directory{};
+  int host_silence_seconds = 30;
 };
 // Prints "troupe coordinator listening on HOST:PORT" on stdout when it takes calls. Returns the
 // exit code.
@@ -18,6 +21,7 @@ struct WorkerCommand {
   int slots = 1;
   std::string name{};
 };
+// SIGTSTP stops its ranks, then itself; SIGCONT continues all. Returns the exit code.
 int RunWorker(const WorkerCommand& command);
 
 }  // namespace troupe

@@ -1,7 +1,9 @@
 #include "coordinator/cli/local_cluster.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +14,8 @@
 #include <thread>
 
 #include "coordinator/agent/child_process.h"
+#include "coordinator/cli/stop_signals.h"
+#include "runtime/base/clock.h"
 #include "runtime/base/file_system.h"
 
 namespace troupe {
@@ -19,32 +23,52 @@ namespace {
 
 constexpr int kStartMs = 10'000;
 constexpr int kStopMs = 3000;
+constexpr int kKillMs = 500;  // a killed process that waits for a disk ends when the disk answers
+constexpr int kPauseMs = 2000;
+constexpr int kLookMs = 5;
+constexpr int64_t kLogBytesMax = int64_t{1} << 20;
 constexpr std::string_view kGreeting = "listening on ";
+
+// Whether `done` within `patience_ms`.
+bool Wait(int patience_ms, const std::function<bool()>& done) {
+  const int64_t until_ns = SystemClock().NowNs() + int64_t{patience_ms} * 1'000'000;
+  while (!done()) {
+    if (SystemClock().NowNs() > until_ns) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(kLookMs));
+  }
+  return true;
+}
 
 std::string OwnProgram() {
   std::error_code ignored;
   return std::filesystem::read_symlink("/proc/self/exe", ignored).string();
 }
 
-int OpenLog(const std::string& path) {
-  return ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+Result<int> OpenLog(const std::string& path) {
+  // Not blocking: what is no file may have nobody at its other end.
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0644);
+  if (fd < 0) {
+    return MakeError(ErrorCode::kIo, "{}: cannot open for writing: {}", path, std::strerror(errno));
+  }
+  return fd;
 }
 
 // The address in the coordinator's first line.
-Result<std::string> ReadAddress(int fd) {
+Result<std::string> ReadAddress(int fd, const std::function<bool()>& stop_asked) {
   std::string line;
-  for (;;) {
+  const int64_t until_ns = SystemClock().NowNs() + int64_t{kStartMs} * 1'000'000;
+  for (char c = 0; c != '\n';) {
+    if (stop_asked()) return MakeError(ErrorCode::kCancelled, "stopped before anything ran");
     pollfd waiting{.fd = fd, .events = POLLIN, .revents = 0};
-    if (::poll(&waiting, 1, kStartMs) <= 0) {
+    if (::poll(&waiting, 1, kLookMs) <= 0) {
+      if (SystemClock().NowNs() < until_ns) continue;
       return MakeError(ErrorCode::kUnavailable, "the coordinator did not start within {} ms",
                        kStartMs);
     }
-    char c = 0;
     if (::read(fd, &c, 1) != 1) {
       return MakeError(ErrorCode::kUnavailable, "the coordinator ended at its start");
     }
-    if (c == '\n') break;
-    line += c;
+    if (c != '\n') line += c;
   }
   const size_t at = line.find(kGreeting);
   if (at == std::string::npos) {
@@ -53,56 +77,142 @@ Result<std::string> ReadAddress(int fd) {
   return line.substr(at + kGreeting.size());
 }
 
-void StopChild(pid_t pid) {
-  if (pid <= 0) return;
-  ::kill(pid, SIGTERM);
-  for (int waited_ms = 0; waited_ms < kStopMs; waited_ms += 5) {
-    if (::waitpid(pid, nullptr, WNOHANG) == pid) return;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  ::kill(pid, SIGKILL);
-  ::waitpid(pid, nullptr, 0);
+std::string LastLine(const std::string& path) {
+  const auto text = SystemFiles().ReadFile(path, kLogBytesMax);
+  if (!text.ok()) return "";
+  const size_t end = text->find_last_not_of('\n');
+  if (end == std::string::npos) return "";
+  const size_t before = text->rfind('\n', end);
+  return text->substr(before + 1, end - before);  // npos + 1 is 0
+}
+
+bool IsStopped(pid_t pid) {
+  const auto stat = SystemFiles().ReadFile(fmt::format("/proc/{}/stat", pid), kLogBytesMax);
+  if (!stat.ok()) return true;  // it has gone
+  const size_t name_end = stat->rfind(") ");
+  return name_end == std::string::npos || (*stat)[name_end + 2] == 'T';
 }
 
 }  // namespace
 
+// ---- starting --------------------------------------------------------------------------------
+
 Result<std::unique_ptr<LocalCluster>> LocalCluster::Start(const std::string& state_directory,
                                                           const std::string& log_directory,
-                                                          int slots) {
+                                                          int slots,
+                                                          const std::function<bool()>& stop_asked) {
   RETURN_IF_ERROR(SystemFiles().CreateDirectories(log_directory));
   auto cluster = std::unique_ptr<LocalCluster>(new LocalCluster());
-  int out[2];
-  if (::pipe2(out, O_CLOEXEC) != 0) {
-    return MakeError(ErrorCode::kResourceExhausted, "no pipe: {}", std::strerror(errno));
+  cluster->coordinator_.log = JoinPath(log_directory, "coordinator.log");
+  cluster->agent_.log = JoinPath(log_directory, "agent.log");
+  auto address = cluster->StartCoordinator(state_directory, stop_asked);
+  if (!address.ok()) {
+    const std::string end = cluster->CoordinatorEnd();
+    if (!end.empty()) return Error{ErrorCode::kUnavailable, end};
+    return std::move(address).error();
   }
-  const int coordinator_log = OpenLog(JoinPath(log_directory, "coordinator.log"));
-  auto coordinator = StartProgram(
-      {.path = OwnProgram(),
-       .arguments = {"coordinator", "--listen", "127.0.0.1:0", "--state", state_directory},
-       .stdout_fd = out[1],
-       .stderr_fd = coordinator_log});
-  ::close(out[1]);
-  ::close(coordinator_log);
-  if (coordinator.ok()) cluster->coordinator_ = *coordinator;
-  auto address = coordinator.ok() ? ReadAddress(out[0]) : std::move(coordinator).error();
-  ::close(out[0]);
-  if (!address.ok()) return std::move(address).error();
   cluster->address_ = *std::move(address);
-  const int agent_log = OpenLog(JoinPath(log_directory, "agent.log"));
-  auto agent = StartProgram(
-      {.path = OwnProgram(),
-       .arguments = {"worker", "--join", cluster->address_, "--slots", std::to_string(slots)},
-       .stdout_fd = agent_log,
-       .stderr_fd = agent_log});
-  ::close(agent_log);
-  if (!agent.ok()) return std::move(agent).error();
-  cluster->agent_ = *agent;
+  RETURN_IF_ERROR(cluster->StartAgent(slots));
   return cluster;
 }
 
-LocalCluster::~LocalCluster() {
-  StopChild(agent_);
-  StopChild(coordinator_);
+Result<std::string> LocalCluster::StartCoordinator(const std::string& state_directory,
+                                                   const std::function<bool()>& stop_asked) {
+  ASSIGN_OR_RETURN(const int log, OpenLog(coordinator_.log));
+  int out[2];
+  if (::pipe2(out, O_CLOEXEC) != 0) {
+    ::close(log);
+    return MakeError(ErrorCode::kResourceExhausted, "no pipe: {}", std::strerror(errno));
+  }
+  auto pid = StartProgram(
+      {.path = OwnProgram(),
+       .arguments = {"coordinator", "--listen", "127.0.0.1:0", "--state", state_directory},
+       .stdout_fd = out[1],
+       .stderr_fd = log});
+  ::close(out[1]);
+  ::close(log);
+  if (pid.ok()) coordinator_.pid = *pid;
+  Result<std::string> address =
+      pid.ok() ? ReadAddress(out[0], stop_asked) : Result<std::string>(std::move(pid).error());
+  ::close(out[0]);
+  return address;
 }
+
+Status LocalCluster::StartAgent(int slots) {
+  ASSIGN_OR_RETURN(const int log, OpenLog(agent_.log));
+  auto pid =
+      StartProgram({.path = OwnProgram(),
+                    .arguments = {"worker", "--join", address_, "--slots", std::to_string(slots)},
+                    .stdout_fd = log,
+                    .stderr_fd = log});
+  ::close(log);
+  if (!pid.ok()) return std::move(pid).error();
+  agent_.pid = *pid;
+  return {};
+}
+
+// ---- while they run --------------------------------------------------------------------------
+
+void LocalCluster::Signal(const Daemon& daemon, int signal) {
+  const std::lock_guard lock(mutex_);
+  if (daemon.pid > 0) ::kill(daemon.pid, signal);
+}
+
+bool LocalCluster::Reap(Daemon& daemon) {
+  if (daemon.pid > 0 && ::waitpid(daemon.pid, &daemon.status, WNOHANG) == daemon.pid) {
+    daemon.pid = -1;
+    daemon.ended = true;
+  }
+  return daemon.pid < 0;
+}
+
+std::string LocalCluster::EndOf(Daemon& daemon) {
+  const std::lock_guard lock(mutex_);
+  Reap(daemon);
+  if (!daemon.ended) return "";
+  const std::string how = WIFSIGNALED(daemon.status)
+                              ? fmt::format("was killed by {}", SignalWord(WTERMSIG(daemon.status)))
+                              : fmt::format("exited with {}", WEXITSTATUS(daemon.status));
+  const std::string last = LastLine(daemon.log);
+  return fmt::format("the {} of this run {}{}", daemon.name, how,
+                     last.empty() ? "" : fmt::format("; {} ends with: {}", daemon.log, last));
+}
+
+void LocalCluster::Pause() {
+  Signal(agent_, SIGTSTP);
+  // One that was told to go on before it had stopped would stop for ever.
+  Wait(kPauseMs, [this] {
+    const std::lock_guard lock(mutex_);
+    return Reap(agent_) || IsStopped(agent_.pid);
+  });
+  Signal(coordinator_, SIGSTOP);
+}
+
+void LocalCluster::Resume() {
+  Signal(coordinator_, SIGCONT);
+  Signal(agent_, SIGCONT);
+}
+
+// ---- ending ----------------------------------------------------------------------------------
+
+void LocalCluster::Stop() {
+  const auto both_gone = [this] {
+    const std::lock_guard lock(mutex_);
+    const bool agent_gone = Reap(agent_);
+    return Reap(coordinator_) && agent_gone;
+  };
+  Signal(agent_, SIGTERM);
+  Signal(coordinator_, SIGTERM);
+  if (Wait(kStopMs, both_gone)) return;
+  Kill();
+  Wait(kKillMs, both_gone);
+}
+
+void LocalCluster::Kill() {
+  Signal(agent_, SIGKILL);
+  Signal(coordinator_, SIGKILL);
+}
+
+LocalCluster::~LocalCluster() { Stop(); }
 
 }  // namespace troupe

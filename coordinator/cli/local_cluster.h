@@ -1,10 +1,13 @@
 // LocalCluster: what `troupe run` starts when no coordinator is given: a coordinator on a free
 // loopback port and a host agent, both children that end with it.
+// Thread: made, stopped and destroyed on one, which must outlive the children; the rest any thread.
 #pragma once
 
 #include <sys/types.h>
 
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "runtime/base/result.h"
@@ -13,22 +16,48 @@ namespace troupe {
 
 class LocalCluster {
  public:
-  // The daemons' own talk goes to `log_directory`.
+  // The daemons' own talk goes to `log_directory`. Gives up where `stop_asked` says so.
   static Result<std::unique_ptr<LocalCluster>> Start(const std::string& state_directory,
-                                                     const std::string& log_directory, int slots);
-  // Asks both to end, waits, then kills.
-  ~LocalCluster();
+                                                     const std::string& log_directory, int slots,
+                                                     const std::function<bool()>& stop_asked);
+  ~LocalCluster();  // as Stop
   LocalCluster(const LocalCluster&) = delete;
   LocalCluster& operator=(const LocalCluster&) = delete;
 
   const std::string& address() const { return address_; }
 
+  // How a daemon ended by itself, with the last line of its log; empty while both live.
+  std::string AgentEnd() { return EndOf(agent_); }
+  std::string CoordinatorEnd() { return EndOf(coordinator_); }
+  // Stops agent, ranks and coordinator, and lets them go on.
+  void Pause();
+  void Resume();
+  // Asks both to end, waits a few seconds, then kills; the ranks go with the agent.
+  void Stop();
+  // At once; does not wait.
+  void Kill();
+
  private:
+  struct Daemon {
+    pid_t pid = -1;  // -1: not started, or reaped
+    int status = 0;  // of waitpid
+    bool ended = false;
+    std::string name{};
+    std::string log{};
+  };
+
   LocalCluster() = default;
+  Result<std::string> StartCoordinator(const std::string& state_directory,
+                                       const std::function<bool()>& stop_asked);
+  Status StartAgent(int slots);
+  void Signal(const Daemon& daemon, int signal);
+  bool Reap(Daemon& daemon);  // true: it has ended, or never began; under the mutex
+  std::string EndOf(Daemon& daemon);
 
   std::string address_{};
-  pid_t coordinator_ = -1;
-  pid_t agent_ = -1;
+  std::mutex mutex_{};  // a number is signalled only while it is this daemon's
+  Daemon coordinator_{.name = "coordinator"};
+  Daemon agent_{.name = "host agent"};
 };
 
 }  // namespace troupe

@@ -2,20 +2,29 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <exception>
 #include <memory>
+#include <new>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include <CLI/CLI.hpp>
 
+#include "coordinator/cli/address.h"
+#include "coordinator/cli/ckpt_command.h"
+#include "coordinator/cli/completion.h"
 #include "coordinator/cli/daemons.h"
 #include "coordinator/cli/job_commands.h"
 #include "coordinator/cli/run_command.h"
+#include "coordinator/cli/run_start.h"
 #include "coordinator/cli/schedule_command.h"
 #include "coordinator/cli/schedule_flags.h"
 #include "coordinator/cli/set_words.h"
+#include "coordinator/cli/usage.h"
 #include "coordinator/cli/validate_command.h"
-#include "coordinator/job/yaml_walker.h"
+#include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
@@ -31,7 +40,9 @@ struct CommandLine {
   bool no_wait = false;
   JobsCommand jobs{};
   ScheduleOptions schedule{};
+  CkptCommand ckpt{};
   std::string output = "text";
+  std::string shell{};
   int exit_code = 0;
 
   OutputFormat format() const {
@@ -65,8 +76,21 @@ void AddOutput(CLI::App* verb, CommandLine& line) {
       ->check(CLI::IsMember({"text", "json", "jsonl"}));
 }
 
+// An address in the form that gRPC takes; anything else is refused as it is read.
+CLI::Option* AsAddress(CLI::Option* option, AddressUse use) {
+  return option->transform(CLI::Validator(
+      [use](std::string& given) -> std::string {
+        auto address = ParseAddress(given, use);
+        if (!address.ok()) return address.error().message;
+        given = *std::move(address);
+        return "";
+      },
+      ""));
+}
+
 void AddCoordinator(CLI::App* verb, std::string& address) {
-  verb->add_option("--coordinator", address, "HOST:PORT")->envname("TROUPE_COORDINATOR");
+  AsAddress(verb->add_option("--coordinator", address, "HOST:PORT"), AddressUse::kConnect)
+      ->envname("TROUPE_COORDINATOR");
 }
 
 void AddJobFile(CLI::App* verb, RunCommand& run) {
@@ -77,6 +101,13 @@ void AddJobFile(CLI::App* verb, RunCommand& run) {
 
 void AddRunDirectory(CLI::App* verb, RunCommand& run) {
   verb->add_option("--run-dir", run.run_directory, "folder for what the run leaves");
+  auto* resume = verb->add_option("--resume", run.resume,
+                                  "checkpoint; alone: the newest of the run folder, or of the "
+                                  "newest run; auto: that, or anew where there is none")
+                     ->expected(0, 1)
+                     ->default_str(std::string(kResumeNewest));
+  verb->add_flag("--overwrite", run.overwrite, "move an earlier run in the folder aside, whole")
+      ->excludes(resume);
 }
 
 // ---- verbs that take a job file ---------------------------------------------------------------
@@ -90,9 +121,6 @@ void AddRun(CLI::App& app, CommandLine& line) {
   AddOutput(verb, line);
   AddCoordinator(verb, line.run.coordinator);
   AddRunDirectory(verb, line.run);
-  verb->add_option("--resume", line.run.resume, "checkpoint; alone: the newest of the run folder")
-      ->expected(0, 1)
-      ->default_str("auto");
   verb->callback([&line] {
     line.run.output = line.format();
     line.exit_code = RunJob(line.run);
@@ -111,6 +139,7 @@ void AddSubmit(CLI::App& app, CommandLine& line) {
   verb->add_flag("-d,--no-wait", line.no_wait, "print the job's number and return");
   verb->callback([&line] {
     line.run.follow = !line.no_wait;
+    if (line.run.coordinator.empty()) line.run.coordinator = kDefaultAddress;
     line.run.output = line.format();
     line.exit_code = SubmitJob(line.run);
   });
@@ -139,6 +168,27 @@ void AddPlanAndValidate(CLI::App& app, CommandLine& line) {
   });
 }
 
+void AddCheckpoints(CLI::App& app, CommandLine& line) {
+  auto* ckpt = app.add_subcommand("ckpt", "look into checkpoints, and check their bytes");
+  ckpt->require_subcommand(1);
+  SetExamples(ckpt, {"ckpt list runs/pretrain-tiny/latest", "ckpt verify runs/pretrain-tiny/latest",
+                     "ckpt show runs/first/checkpoints/step-00000120 -o json"});
+  const auto add = [&](const char* name, const char* description,
+                       int (*answer)(const CkptCommand&)) {
+    auto* verb = ckpt->add_subcommand(name, description);
+    SetExamples(verb, {fmt::format("ckpt {} runs/pretrain-tiny/latest", name)});
+    verb->add_option("path", line.ckpt.path, "a checkpoint, or a run directory")->required();
+    AddOutput(verb, line);
+    verb->callback([&line, answer] {
+      line.ckpt.output = line.format();
+      line.exit_code = answer(line.ckpt);
+    });
+  };
+  add("verify", "compare every byte with the digests that were written", VerifyCheckpoints);
+  add("list", "the checkpoints of a run, the newest first", ListCheckpoints);
+  add("show", "what one holds", ShowCheckpoint);
+}
+
 // ---- verbs that ask about jobs ----------------------------------------------------------------
 
 // A verb that asks a coordinator, by `ask`.
@@ -146,7 +196,7 @@ CLI::App* AddQuestion(CLI::App& app, CommandLine& line, const std::string& name,
                       const std::string& description, int (*ask)(const JobsCommand&)) {
   auto* verb = app.add_subcommand(name, description);
   AddCoordinator(verb, line.jobs.coordinator);
-  AddOutput(verb, line);
+  verb->add_option("--run-dir", line.jobs.run_directory, "the run's folder, in place of a number");
   verb->callback([&line, ask] {
     line.jobs.output = line.format();
     line.exit_code = ask(line.jobs);
@@ -154,18 +204,40 @@ CLI::App* AddQuestion(CLI::App& app, CommandLine& line, const std::string& name,
   return verb;
 }
 
+void AddJob(CLI::App* verb, CommandLine& line) {
+  verb->add_option("job", line.jobs.job, "number; not needed with --run-dir, or for the only job");
+}
+
 void AddQuestions(CLI::App& app, CommandLine& line) {
   auto* verb = AddQuestion(app, line, "ps", "list jobs", ShowJobs);
-  SetExamples(verb, {"ps --coordinator 127.0.0.1:7077", "ps -o json"});
+  SetExamples(verb, {"ps", "ps --coordinator 10.0.0.1:7077", "ps --watch", "ps -o json"});
+  AddOutput(verb, line);
+  verb->add_option("--watch", line.jobs.watch_seconds, "again and again, every so many seconds")
+      ->expected(0, 1)
+      ->default_str("2")
+      ->check(CLI::Range(0.1, 86400.0));
 
   verb = AddQuestion(app, line, "status", "show one job", ShowStatus);
-  SetExamples(verb, {"status 1", "status 1 --why", "status 1 -o json"});
-  verb->add_option("job", line.jobs.job, "number")->required();
+  SetExamples(verb, {"status 1", "status 1 --why", "status --run-dir runs/first -o json"});
+  AddJob(verb, line);
+  AddOutput(verb, line);
   verb->add_flag("--why", line.jobs.why, "who waits for whom");
+
+  verb = AddQuestion(app, line, "attach", "follow a job again; Ctrl-C detaches", AttachToJob);
+  SetExamples(verb, {"attach 1", "attach --run-dir runs/first", "attach 1 -o jsonl"});
+  AddJob(verb, line);
+  AddOutput(verb, line);
+
+  verb = AddQuestion(app, line, "logs", "show what a job's ranks print", ShowLogs);
+  SetExamples(verb, {"logs 1", "logs 1 --follow --rank 3"});
+  AddJob(verb, line);
+  verb->add_flag("-f,--follow", line.jobs.follow, "until the job has ended");
+  verb->add_option("--rank", line.jobs.rank, "of one rank alone")->check(CLI::NonNegativeNumber);
 
   verb = AddQuestion(app, line, "cancel", "stop a job, with a checkpoint", CancelJob);
   SetExamples(verb, {"cancel 1", "cancel 1 --kill"});
-  verb->add_option("job", line.jobs.job, "number")->required();
+  AddJob(verb, line);
+  AddOutput(verb, line);
   verb->add_flag("--kill", line.jobs.kill, "at once, without a checkpoint");
 }
 
@@ -186,14 +258,23 @@ void AddDaemons(CLI::App& app, CommandLine& line) {
   auto* verb = app.add_subcommand("coordinator", "start a coordinator");
   SetExamples(verb, {"coordinator --state state",
                      "coordinator --listen 10.0.0.1:7077 --state /var/lib/troupe"});
-  verb->add_option("--listen", line.coordinator.listen, "HOST:PORT")->capture_default_str();
+  AsAddress(verb->add_option("--listen", line.coordinator.listen,
+                             "HOST:PORT, or a port of this machine alone"),
+            AddressUse::kListen)
+      ->capture_default_str();
   verb->add_option("--state", line.coordinator.state_directory, "folder")->required();
+  verb->add_option("--host-silence-seconds", line.coordinator.host_silence_seconds,
+                   "a host that says nothing for so long is lost")
+      ->check(CLI::Range(3, 86'400))
+      ->capture_default_str();
   verb->callback([&line] { line.exit_code = RunCoordinator(line.coordinator); });
 
   verb = app.add_subcommand("worker", "start this host's agent");
   SetExamples(verb, {"worker --join 10.0.0.1:7077 --slots 4",
                      "worker --join 10.0.0.1:7077 --slots 4 --name rack1-a"});
-  verb->add_option("--join", line.worker.join, "coordinator's HOST:PORT")->required();
+  AsAddress(verb->add_option("--join", line.worker.join, "coordinator's HOST:PORT"),
+            AddressUse::kConnect)
+      ->required();
   verb->add_option("--slots", line.worker.slots, "workers this host may run")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
@@ -201,14 +282,52 @@ void AddDaemons(CLI::App& app, CommandLine& line) {
   verb->callback([&line] { line.exit_code = RunWorker(line.worker); });
 }
 
-// A verb that does not exist gets a suggestion, which CLI11 does not make.
-int RefuseVerb(const CLI::App& app, const std::string& word) {
-  std::vector<std::string> verbs;
-  for (const CLI::App* verb : app.get_subcommands({})) verbs.push_back(verb->get_name());
-  const std::string nearest = Nearest(word, verbs);
-  Talk("troupe: there is no command {}{}\n", word,
-       nearest.empty() ? ": troupe --help lists them" : fmt::format(": did you mean {}?", nearest));
-  return kUsage;
+void AddCompletion(CLI::App& app, CommandLine& line) {
+  auto* verb = app.add_subcommand("completion", "print a script that completes commands and flags");
+  SetExamples(verb, {"completion bash > ~/.local/share/bash-completion/completions/troupe",
+                     "completion zsh > ~/.zfunc/_troupe"});
+  verb->add_option("shell", line.shell, "bash or zsh")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh"}));
+  verb->callback([&app, &line] {
+    const Status printed =
+        PrintData(CompletionScript(app, line.shell == "zsh" ? Shell::kZsh : Shell::kBash));
+    if (printed.ok()) return;
+    Talk("{}\n", printed.error().message);
+    line.exit_code = ExitCode(printed.error().code);
+  });
+}
+
+// Help and version are data, what is wrong is talk.
+int AnswerParse(const CLI::App& app, const CLI::ParseError& error) {
+  std::ostringstream data;
+  std::ostringstream talk;
+  const bool wrong = app.exit(error, data, talk) != 0;
+  if (wrong) Talk("{}", talk.str());
+  const Status printed = PrintData(data.str());
+  if (!printed.ok()) Talk("{}\n", printed.error().message);
+  return wrong ? kUsage : printed.ok() ? 0 : 1;
+}
+
+// The words after the program's name; runs the verb that they begin with. 0, or the exit code of a
+// command line that is refused.
+int Parse(CLI::App& app, std::vector<std::string> words) {
+  const auto is_verb = [&](const CLI::App* v) { return v->get_name() == words[0]; };
+  if (!words.empty() && !words[0].starts_with('-') &&
+      std::ranges::none_of(app.get_subcommands({}), is_verb)) {
+    Talk("{}\n", UnknownVerb(app, words[0]));
+    return kUsage;
+  }
+  std::ranges::reverse(words);  // as CLI11 takes them
+  try {
+    app.parse(std::move(words));
+  } catch (const CLI::ExtrasError&) {
+    Talk("{}\n", UnknownWord(app));
+    return kUsage;
+  } catch (const CLI::ParseError& error) {
+    return AnswerParse(app, error);
+  }
+  return 0;
 }
 
 int Main(int argc, char** argv) {
@@ -217,9 +336,12 @@ int Main(int argc, char** argv) {
     line.run.command_line += (i == 0 ? "" : " ") + ShellWord(argv[i]);
   }
   if (argc > 0) line.run.program = argv[0];
+  // What gRPC has to say of a connection is said in a sentence of ours.
+  ::setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   CLI::App app("Trains transformers on pipelines of worker actors.");
   app.formatter(std::make_shared<ExamplesFirst>());
-  app.set_version_flag("--version", "troupe " TROUPE_VERSION);
+  app.name("troupe");
+  app.set_version_flag("--version", VersionLine());
   SetExamples(&app, {"run examples/pretrain-tiny.yaml",
                      "plan examples/pretrain-tiny.yaml --set parallelism.pp=2",
                      "coordinator --listen 127.0.0.1:7077 --state state"});
@@ -227,22 +349,32 @@ int Main(int argc, char** argv) {
   AddRun(app, line);
   AddSubmit(app, line);
   AddPlanAndValidate(app, line);
+  AddCheckpoints(app, line);
   AddQuestions(app, line);
   AddSchedule(app, line);
   AddDaemons(app, line);
-  const auto is_verb = [&](const CLI::App* v) { return v->get_name() == argv[1]; };
-  if (argc > 1 && argv[1][0] != '-' && std::ranges::none_of(app.get_subcommands({}), is_verb)) {
-    return RefuseVerb(app, argv[1]);
-  }
+  AddCompletion(app, line);
+  std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  const int refused = Parse(app, WithoutHelpVerb(std::move(words)));
+  return refused != 0 ? refused : line.exit_code;
+}
+
+// No exception leaves the program: what no function of ours turned into a Result is a sentence.
+int SafeMain(int argc, char** argv) {
+  SecureStandardStreams();
+  int exit_code = 1;
   try {
-    app.parse(ReversedWords(argc, argv));
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kUsage;
+    exit_code = Main(argc, argv);
+  } catch (const std::bad_alloc&) {
+    Talk("troupe: out of memory\n");
+  } catch (const std::exception& error) {
+    Talk("troupe: {}\n", error.what());
   }
-  return line.exit_code;
+  if (TalkLost() > 0) Talk("{} times something could not be said here\n", TalkLost());
+  return exit_code;
 }
 
 }  // namespace
 }  // namespace troupe
 
-int main(int argc, char** argv) { return troupe::Main(argc, argv); }
+int main(int argc, char** argv) { return troupe::SafeMain(argc, argv); }

@@ -1,31 +1,43 @@
 #include "coordinator/cli/run_command.h"
 
 #include <fmt/format.h>
-#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cctype>
-#include <csignal>
 #include <ctime>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "coordinator/cli/client.h"
+#include "coordinator/cli/find_coordinator.h"
 #include "coordinator/cli/local_cluster.h"
+#include "coordinator/cli/run_start.h"
+#include "coordinator/cli/run_watch.h"
 #include "coordinator/cli/validate_command.h"
 #include "coordinator/job/job_file.h"
-#include "coordinator/job/resume.h"
 #include "coordinator/report/console.h"
+#include "coordinator/report/memory_fit.h"
+#include "coordinator/report/metrics_json.h"
 #include "coordinator/report/plan_report.h"
+#include "runtime/base/bytes_in_words.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/host_memory.h"
 #include "runtime/base/random.h"
+#include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
+#include "runtime/format/checkpoint_manifest.h"
 
 namespace troupe {
 namespace {
+
+constexpr int kJoinMs = 30'000;    // for the host agent that this starts
+constexpr int kDaemonEndMs = 500;  // from its last word until it can be seen to have ended
+constexpr int kQuickCallMs = 1000;
+constexpr int kPauseMs = 10;
 
 int Fail(const Error& error) {
   Talk("{}\n", error.message);
@@ -41,73 +53,18 @@ Result<LoadedJob> Load(const RunCommand& command) {
   return std::move(reading.job);
 }
 
-std::string NewRunDirectory(const std::string& name) {
-  const std::time_t now = std::time(nullptr);
-  std::tm local{};
-  ::localtime_r(&now, &local);
-  char stamp[32];
-  std::strftime(stamp, sizeof(stamp), "%Y%m%d-%H%M%S", &local);
-  return (std::filesystem::current_path() / "runs" / name /
-          fmt::format("{}-{:04x}", stamp, SystemRandom().NextU64() & 0xffff))
-      .string();
-}
-
-std::string RunDirectoryOf(const RunCommand& command, const std::string& name) {
-  if (command.run_directory.empty()) return NewRunDirectory(name);
-  return std::filesystem::absolute(command.run_directory).lexically_normal().string();
-}
-
-// SIGINT and SIGTERM while a job is followed: first a clean stop, then an end at once.
-class CancelOnSignal {
- public:
-  CancelOnSignal() {
-    ::sigemptyset(&signals_);
-    ::sigaddset(&signals_, SIGINT);
-    ::sigaddset(&signals_, SIGTERM);
-    ::sigaddset(&signals_, SIGUSR1);  // ends the waiting thread
-    ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
-  }
-  // Until Stop, which `client` must outlive.
-  void Watch(ControlClient& client, uint64_t job) {
-    thread_ = std::thread([this, &client, job] {
-      for (int count = 0;;) {
-        int signal = 0;
-        ::sigwait(&signals_, &signal);
-        if (signal == SIGUSR1) return;
-        proto::CancelRequest request;
-        request.set_job(job);
-        request.set_checkpoint(true);
-        request.set_kill(++count > 1);
-        Talk("\n{}\n", count == 1 ? "stopping after this step, with a checkpoint; again: at once"
-                                  : "stopping at once");
-        (void)client.Cancel(request);
-      }
-    });
-  }
-  ~CancelOnSignal() { Stop(); }
-  void Stop() {
-    if (!thread_.joinable()) return;
-    ::pthread_kill(thread_.native_handle(), SIGUSR1);
-    thread_.join();
-  }
-
- private:
-  sigset_t signals_{};
-  std::thread thread_;
-};
-
 Result<proto::SubmitReply> Send(ControlClient& client, const RunCommand& command,
-                                const LoadedJob& job, const std::string& run_directory,
-                                const std::string& resume_from) {
+                                const LoadedJob& job, const RunStart& start) {
   proto::SubmitRequest request;
-  request.set_resume_from(resume_from);
+  request.set_resume_from(start.resume_from);
+  request.set_overwrite(start.use == FolderUse::kMoveAside);
   request.set_submission_id(fmt::format("{:016x}", SystemRandom().NextU64()));
   *request.mutable_spec() = job.spec;
-  request.set_run_directory(run_directory);
+  request.set_run_directory(start.run_directory);
   request.set_job_file(job.text);
   request.set_effective_file(job.effective_text);
   request.set_command_line(command.command_line);
-  request.set_point_latest(command.run_directory.empty());
+  request.set_latest(LatestLink(job.spec.name()));
   return client.Submit(request);
 }
 
@@ -120,8 +77,45 @@ std::string ResumeCommand(const RunCommand& command, const std::string& run_dire
   return line + fmt::format(" --run-dir {} --resume", ShellWord(run_directory));
 }
 
-int FollowJob(ControlClient& client, const RunCommand& command, const LoadedJob& job, uint64_t id,
-              const std::string& run_directory) {
+// Why the wait for a job ended without its result.
+Error WhyLost(RunWatch& watch, LocalCluster* cluster, Error error) {
+  if (const auto verdict = watch.verdict()) return *verdict;
+  if (cluster == nullptr) return error;
+  // Its connection ends a moment before it can be seen to have ended.
+  for (int waited_ms = 0; waited_ms < kDaemonEndMs; waited_ms += kPauseMs) {
+    const std::string end = cluster->CoordinatorEnd();
+    if (!end.empty()) return {ErrorCode::kUnavailable, end};
+    std::this_thread::sleep_for(std::chrono::milliseconds(kPauseMs));
+  }
+  return error;
+}
+
+// The end of a run that its coordinator did not live to record, as far as it is seen from here.
+proto::JobResult LostResult(const std::string& run_directory, const Error& why) {
+  proto::JobResult result;
+  result.set_state(why.code == ErrorCode::kCancelled ? proto::JOB_STATE_CANCELLED
+                                                     : proto::JOB_STATE_FAILED);
+  result.set_exit_code(ExitCode(why.code));
+  result.set_reason(why.message);
+  result.set_run_directory(run_directory);
+  const auto newest = FindNewestCheckpoint(SystemFiles(), JoinPath(run_directory, "checkpoints"));
+  if (newest.ok() && newest->has_value()) {
+    result.set_checkpoint((*newest)->folder);
+    result.set_checkpoint_step((*newest)->manifest.step);
+  }
+  return result;
+}
+
+// What a client that follows holds: the daemons are null where they are not its own.
+struct Followed {
+  ControlClient& client;
+  RunWatch& watch;
+  LocalCluster* cluster = nullptr;
+};
+
+int FollowJob(const Followed& followed, const RunCommand& command, const LoadedJob& job,
+              const proto::SubmitReply& reply, const std::string& address) {
+  const std::string& run_directory = reply.run_directory();
   ConsoleOptions options;
   options.output = command.output;
   options.log_every = job.spec.log().every();
@@ -129,39 +123,141 @@ int FollowJob(ControlClient& client, const RunCommand& command, const LoadedJob&
   options.steps =
       job.spec.train().stop_after() > 0 ? job.spec.train().stop_after() : job.spec.train().steps();
   options.bar = ShowsBar(stderr);
-  options.trace = job.spec.log().trace();
+  options.ticks = true;
+  options.trace = job.spec.log().trace().steps() > 0;
   options.tensorboard = job.spec.log().tensorboard();
   options.resume_command = ResumeCommand(command, run_directory);
   Console console(options, SystemClock(), stdout, stderr);
+  followed.watch.Mind(&followed.client, address, reply.job(),
+                      "from its newest checkpoint go on with: " + options.resume_command);
   int exit_code = ExitCode(ErrorCode::kUnavailable);
-  const Status followed = client.Follow(id, [&](const proto::JobEvent& event) {
+  const Status status = followed.client.Follow(reply.job(), [&](const proto::JobEvent& event) {
+    followed.watch.Heard();
     console.Show(event);
     if (event.has_result()) exit_code = event.result().exit_code();
   });
-  if (!followed.ok()) return Fail(followed.error());
-  return exit_code;
+  followed.watch.Mind(nullptr, address, 0, "");
+  const auto verdict = followed.watch.verdict();
+  const bool killed_by_watch = status.ok() && verdict && !followed.watch.stop_asked() &&
+                               exit_code == ExitCode(ErrorCode::kCancelled);
+  if (!status.ok() || killed_by_watch) {
+    const Error why =
+        killed_by_watch ? *verdict : WhyLost(followed.watch, followed.cluster, status.error());
+    exit_code = Fail(why);
+    const proto::JobResult result = LostResult(run_directory, why);
+    if (followed.cluster != nullptr) {
+      const Status recorded = WriteFileAtomically(
+          SystemFiles(), JoinPath(run_directory, "result.json"), ResultJson(result) + "\n");
+      if (!recorded.ok()) Talk("{}\n", recorded.error().message);
+    }
+    Talk("{}\n",
+         GoOnText(result.checkpoint_step(), !result.checkpoint().empty(), options.resume_command));
+  }
+  return exit_code == 0 && !console.printed().ok() ? 1 : exit_code;
 }
 
 // A job submitted before the agent has joined would only be queued.
-void AwaitSlots(ControlClient& client, int slots) {
-  constexpr int kPatienceMs = 5000;
-  constexpr int kPauseMs = 10;
-  for (int waited_ms = 0; waited_ms < kPatienceMs; waited_ms += kPauseMs) {
+Status AwaitSlots(const RunWatch& watch, LocalCluster& cluster, int slots) {
+  const auto client = ConnectControl(cluster.address(), kQuickCallMs);
+  const int64_t until_ns = SystemClock().NowNs() + int64_t{kJoinMs} * 1'000'000;
+  while (SystemClock().NowNs() < until_ns) {
     int offered = 0;
-    if (const auto reply = client.ListJobs(); reply.ok()) {
+    if (const auto reply = client->ListJobs(); reply.ok()) {
       for (const auto& host : reply->hosts()) offered += host.slots();
     }
-    if (offered >= slots) return;
+    if (offered >= slots) return {};
+    if (watch.stop_asked()) return MakeError(ErrorCode::kCancelled, "stopped before anything ran");
+    if (const std::string end = cluster.AgentEnd(); !end.empty()) {
+      return Error{ErrorCode::kPeerDown, end};
+    }
+    if (const std::string end = cluster.CoordinatorEnd(); !end.empty()) {
+      return Error{ErrorCode::kUnavailable, end};
+    }
     std::this_thread::sleep_for(std::chrono::milliseconds(kPauseMs));
   }
+  return MakeError(ErrorCode::kDeadlineExceeded,
+                   "the host agent of this run has not joined within {} s: see logs/agent.log",
+                   kJoinMs / 1000);
 }
 
-int PrintPlan(const LoadedJob& job, std::FILE* to) {
-  auto plan = MakeJobPlan(job.spec);
-  if (!plan.ok()) return Fail(plan.error());
-  fmt::print(to, "{}\n", PlanText(job.spec, *plan, {Cores(), ThisVectorIsa()}));
-  std::fflush(to);
-  return 0;
+// A plan, as it is to be printed, and whether this host has the memory for it.
+struct PlanOnHost {
+  std::string text{};
+  std::optional<MemoryFit> fit{};  // absent: the ranks run elsewhere, or the memory is not known
+};
+
+Result<PlanOnHost> Plan(const LoadedJob& job, OutputFormat output, bool here) {
+  ASSIGN_OR_RETURN(const JobPlan plan, MakeJobPlan(job.spec));
+  PlanOnHost on_host;
+  if (const auto memory = here ? ReadHostMemory(SystemFiles()) : std::nullopt) {
+    on_host.fit = FitOnHost(job.spec, plan, ThisVectorIsa(), *memory);
+  }
+  if (output == OutputFormat::kText) {
+    on_host.text = PlanText(job.spec, plan, {Cores(), ThisVectorIsa()});
+    if (on_host.fit) on_host.text += FitText(*on_host.fit, plan.train.num_ranks);
+    on_host.text += "\n";
+    return on_host;
+  }
+  const int indent = output == OutputFormat::kJson ? 2 : -1;
+  on_host.text =
+      PlanJson(job.spec, plan, ThisVectorIsa(), indent, on_host.fit ? &*on_host.fit : nullptr) +
+      "\n";
+  return on_host;
+}
+
+// What does not fit this host at all is refused; what may not fit beside what else runs is said.
+Status CheckAndSayFit(const PlanOnHost& plan) {
+  if (!plan.fit) return {};
+  RETURN_IF_ERROR(CheckFit(*plan.fit));
+  if (plan.fit->fits_now()) return {};
+  Talk("warning: {} are needed, {} are available now: the kernel may end the job\n",
+       BytesInWords(static_cast<double>(plan.fit->needed_bytes())),
+       BytesInWords(static_cast<double>(plan.fit->memory.available_bytes)));
+  return {};
+}
+
+int Print(const std::string& text) {
+  const Status printed = PrintData(text);
+  return printed.ok() ? 0 : Fail(printed.error());
+}
+
+// Hands the job over and follows it.
+int SubmitAndFollow(const Followed& followed, const RunCommand& command, const LoadedJob& job,
+                    const RunStart& start, const std::string& address) {
+  auto reply = Send(followed.client, command, job, start);
+  if (!reply.ok()) return Fail(WhyLost(followed.watch, followed.cluster, reply.error()));
+  if (followed.cluster == nullptr) Talk("job {}\n", reply->job());
+  return FollowJob(followed, command, job, *reply, address);
+}
+
+// On daemons of its own, which write their logs into the run's folder: it is taken, and an earlier
+// run moved aside, before they start.
+int RunWithDaemons(const RunCommand& command, const LoadedJob& job, RunStart start,
+                   RunWatch& watch) {
+  // Let go at once: the job itself takes it for its time.
+  if (const auto taken = TakeRunFolder(SystemFiles(), start.run_directory, start.use,
+                                       fmt::format("`troupe run`, process {}", ::getpid()));
+      !taken.ok()) {
+    return Fail(taken.error());
+  }
+  start.use = FolderUse::kGoOn;
+  const int slots = job.spec.resources().workers();
+  auto cluster = LocalCluster::Start(start.run_directory, start.run_directory + "/logs", slots,
+                                     [&watch] { return watch.stop_asked(); });
+  if (!cluster.ok()) return Fail(cluster.error());
+  watch.Mind(cluster->get());
+  const CoordinatorFile announced(start.run_directory, (*cluster)->address());
+  int exit_code = 0;
+  if (const Status joined = AwaitSlots(watch, **cluster, slots); !joined.ok()) {
+    exit_code = Fail(joined.error());
+  } else {
+    const std::string& address = (*cluster)->address();
+    const auto client = ConnectControl(address);
+    exit_code = SubmitAndFollow({*client, watch, cluster->get()}, command, job, start, address);
+  }
+  (*cluster)->Stop();  // while a second signal can still end this at once
+  watch.Mind(nullptr);
+  return exit_code;
 }
 
 }  // namespace
@@ -180,61 +276,47 @@ std::string ShellWord(std::string_view word) {
 int PlanJob(const RunCommand& command) {
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
-  if (command.output == OutputFormat::kText) return PrintPlan(*job, stdout);
-  auto plan = MakeJobPlan(job->spec);
+  const auto plan = Plan(*job, command.output, /*here=*/true);
   if (!plan.ok()) return Fail(plan.error());
-  fmt::print("{}\n", PlanJson(job->spec, *plan, ThisVectorIsa(),
-                              command.output == OutputFormat::kJson ? 2 : -1));
-  return 0;
+  const int printed = Print(plan->text);
+  const Status fits = CheckAndSayFit(*plan);
+  return fits.ok() ? printed : Fail(fits.error());
 }
 
 int SubmitJob(const RunCommand& command) {
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
-  CancelOnSignal signals;
-  const auto client = ConnectControl(command.coordinator);
-  const std::string run_directory = RunDirectoryOf(command, job->spec.name());
-  auto resume_from = ResolveResume(SystemFiles(), run_directory, *job);
-  if (!resume_from.ok()) return Fail(resume_from.error());
-  auto reply = Send(*client, command, *job, run_directory, *resume_from);
-  if (!reply.ok()) return Fail(reply.error());
+  const auto start = DecideStart(command, *job);
+  if (!start.ok()) return Fail(start.error());
   if (!command.follow) {
-    fmt::print("{}", SubmitReport(*reply, command.output));
-    return 0;
+    const auto client = ConnectControl(command.coordinator);
+    const auto reply = Send(*client, command, *job, *start);
+    return reply.ok() ? Print(SubmitReport(*reply, command.output)) : Fail(reply.error());
   }
-  Talk("job {}\n", reply->job());
-  signals.Watch(*client, reply->job());
-  const int exit_code = FollowJob(*client, command, *job, reply->job(), reply->run_directory());
-  signals.Stop();
-  return exit_code;
+  // Before the client: its threads inherit what signals are blocked.
+  RunWatch watch(/*pauses=*/false);
+  if (const Status started = watch.Start(); !started.ok()) return Fail(started.error());
+  const auto client = ConnectControl(command.coordinator);
+  return SubmitAndFollow({*client, watch}, command, *job, *start, command.coordinator);
 }
 
 int RunJob(const RunCommand& command) {
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
-  CancelOnSignal signals;
-  if (const int failed = PrintPlan(*job, stderr); failed != 0) return failed;
-  const std::string run_directory = RunDirectoryOf(command, job->spec.name());
-  auto resume_from = ResolveResume(SystemFiles(), run_directory, *job);
-  if (!resume_from.ok()) return Fail(resume_from.error());
-  if (!resume_from->empty()) Talk("going on from {}\n", *resume_from);
-  std::unique_ptr<LocalCluster> cluster;
-  std::string address = command.coordinator;
-  if (address.empty()) {
-    auto started = LocalCluster::Start(run_directory, run_directory + "/logs",
-                                       job->spec.resources().workers());
-    if (!started.ok()) return Fail(started.error());
-    cluster = *std::move(started);
-    address = cluster->address();
+  const bool starts_daemons = command.coordinator.empty();
+  const auto plan = Plan(*job, OutputFormat::kText, starts_daemons);
+  if (!plan.ok()) return Fail(plan.error());
+  Talk("{}", plan->text);
+  if (const Status fits = CheckAndSayFit(*plan); !fits.ok()) return Fail(fits.error());
+  auto start = DecideStart(command, *job);
+  if (!start.ok()) return Fail(start.error());
+  RunWatch watch(/*pauses=*/starts_daemons);
+  if (const Status started = watch.Start(); !started.ok()) return Fail(started.error());
+  if (!starts_daemons) {
+    const auto client = ConnectControl(command.coordinator);
+    return SubmitAndFollow({*client, watch}, command, *job, *start, command.coordinator);
   }
-  const auto client = ConnectControl(address);
-  if (cluster) AwaitSlots(*client, job->spec.resources().workers());
-  auto reply = Send(*client, command, *job, run_directory, *resume_from);
-  if (!reply.ok()) return Fail(reply.error());
-  signals.Watch(*client, reply->job());
-  const int exit_code = FollowJob(*client, command, *job, reply->job(), run_directory);
-  signals.Stop();
-  return exit_code;
+  return RunWithDaemons(command, *job, *std::move(start), watch);
 }
 
 }  // namespace troupe

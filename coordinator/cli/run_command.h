@@ -15,7 +15,8 @@ struct RunCommand {
   std::vector<std::string> sets{};
   std::string coordinator{};    // empty: run starts its own, submit uses TROUPE_COORDINATOR
   std::string run_directory{};  // empty: runs/NAME/TIME
-  std::string resume{};         // empty: as the job says; "auto" or a path
+  std::string resume{};         // empty: as the job says; "newest" (run_start.h), "auto" or a path
+  bool overwrite = false;       // an earlier run in the run directory is moved aside
   OutputFormat output = OutputFormat::kText;
   bool follow = true;  // submit --no-wait: false
   std::string command_line{};

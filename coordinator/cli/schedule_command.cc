@@ -1,13 +1,15 @@
 #include "coordinator/cli/schedule_command.h"
 
-#include <fmt/format.h>
-
 #include <charconv>
+#include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <string_view>
 #include <vector>
 
 #include "coordinator/cli/schedule_report.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
@@ -42,6 +44,16 @@ Result<std::string> Report(const ScheduleRequest& request,
   return std::string();
 }
 
+// Says every few seconds how far a long sampling is.
+std::function<void(int)> Progress(const std::string& name, int num_samples) {
+  constexpr int64_t kEveryNs = 3'000'000'000;
+  return [name, num_samples, said_ns = SystemClock().NowNs()](int done) mutable {
+    if (SystemClock().NowNs() - said_ns < kEveryNs) return;
+    said_ns = SystemClock().NowNs();
+    Talk("{}: sample {} of {}\n", name, done, num_samples);
+  };
+}
+
 Result<std::string> Show(const ScheduleOptions& options) {
   if (options.list) {
     ASSIGN_OR_RETURN(const ScheduleOutput output, ParseScheduleOutput(options.output));
@@ -50,7 +62,9 @@ Result<std::string> Show(const ScheduleOptions& options) {
   ASSIGN_OR_RETURN(const ScheduleRequest request, MakeScheduleRequest(options, SystemFiles()));
   std::vector<ScheduleFigures> figures;
   for (const RequestedSchedule& requested : request.schedules) {
-    auto one = FiguresOf(requested.executable, requested.costs, request.figures);
+    FigureOptions options_of_one = request.figures;
+    options_of_one.on_sample = Progress(requested.name, request.figures.num_samples);
+    auto one = FiguresOf(requested.executable, requested.costs, options_of_one);
     if (!one.ok()) return Context(requested.name, std::move(one).error());
     figures.push_back(*std::move(one));
   }
@@ -64,10 +78,12 @@ int ShowSchedule(const ScheduleOptions& options) {
   const auto text = Show(options);
   if (!text.ok()) {
     Talk("{}\n", text.error().message);
-    return kUsage;  // nothing here can fail but what the user gave
+    return kUsage;  // nothing in it can fail but what the user gave
   }
-  fmt::print("{}", *text);
-  return 0;
+  const Status printed = PrintData(*text);
+  if (printed.ok()) return 0;
+  Talk("{}\n", printed.error().message);
+  return ExitCode(printed.error().code);
 }
 
 }  // namespace troupe

@@ -14,7 +14,7 @@
 namespace troupe {
 namespace {
 
-constexpr int64_t kActionsMax = 20'000'000;
+constexpr int64_t kActionsMax = 4'000'000;  // a gigabyte, some seconds
 constexpr std::string_view kCompare = "compare";
 
 template <typename... Args>

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "coordinator/cli/run_start.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
@@ -37,7 +38,7 @@ JobReading ReadJobOf(const RunCommand& command) {
     }
     overrides.push_back(*std::move(one));
   }
-  if (!command.resume.empty()) {
+  if (!command.resume.empty() && command.resume != kResumeNewest) {
     overrides.push_back({.path = "checkpoint.resume",
                          .value = command.resume,
                          .flag = "--resume " + command.resume});

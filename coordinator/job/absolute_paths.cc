@@ -56,14 +56,6 @@ std::string AbsolutePath(const std::string& folder, const std::string& path) {
   return absolute;
 }
 
-Result<std::string> WorkingDirectory() {
-  std::error_code error;
-  std::string path = fs::current_path(error).string();
-  if (!error) return path;
-  return MakeError(ErrorCode::kIo, "the working directory cannot be found: {}: change to another",
-                   error.message());
-}
-
 std::vector<Edit> ResolvePaths(FileSystem& files, const std::string& folder,
                                const Provenance& provenance, proto::JobSpec& spec) {
   std::vector<Edit> edits;

@@ -16,9 +16,6 @@ namespace troupe {
 
 // By its words alone: "a/../b" in "/c" is "/c/b".
 std::string AbsolutePath(const std::string& folder, const std::string& path);
-// Of this process. kIo where it was removed.
-Result<std::string> WorkingDirectory();
-
 // A value in a job's text that is to be another.
 struct Edit {
   Place place{};

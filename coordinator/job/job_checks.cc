@@ -34,6 +34,7 @@ class Checker {
     Resources();
     Evaluation();
     Checkpoints();
+    Trace(spec_.log().trace());
     Files();
     // A value out of bounds has been told.
     const auto told = [this, unbounded](const Error& error) {
@@ -138,7 +139,7 @@ class Checker {
     }
     Count("resources.threads_per_worker", resources.threads_per_worker(), 1, 1024);
     if (resources.has_peer_silence_seconds()) {
-      Count("resources.peer_silence_seconds", resources.peer_silence_seconds(), 1, kCountMax);
+      Count("resources.peer_silence_seconds", resources.peer_silence_seconds(), 3, 86'400);
     }
     Count("log.every", spec_.log().every(), 1, std::numeric_limits<int32_t>::max());
   }
@@ -164,6 +165,17 @@ class Checker {
     Count("eval.sample.tokens", eval.sample().tokens(), 1, kCountMax);
     if (!(eval.sample().temperature() >= 0)) {
       Refuse("eval.sample.temperature = {}: use 0 (greedy) or more", eval.sample().temperature());
+    }
+  }
+
+  void Trace(const proto::TraceWindow& window) {
+    if (window.first() < 1) Refuse("log.trace.first = {}: use 1 or more", window.first());
+    if (window.steps() < 0) {
+      Refuse("log.trace.steps = {}: use 0 (no trace) or more", window.steps());
+    }
+    if (window.every() < 0 || (window.every() > 0 && window.every() < window.steps())) {
+      Refuse("log.trace.every = {}: use 0 (one window), or log.trace.steps = {} or more",
+             window.every(), window.steps());
     }
   }
 

@@ -6,6 +6,7 @@
 #include "actors/plan/batch_arithmetic.h"
 #include "actors/plan/job_orders.h"
 #include "actors/plan/learning_rate.h"
+#include "actors/plan/trace_window.h"
 #include "actors/plan/train_schedule.h"
 #include "actors/schedule/generators.h"
 
@@ -72,6 +73,7 @@ void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
   TROUPE_DEFAULT(resources, "resources", workers,
                  static_cast<int32_t>(std::clamp(product, 0.0, 1e9)));
   TROUPE_DEFAULT(resources, "resources", threads_per_worker, 1);
+  TROUPE_DEFAULT(resources, "resources", peer_silence_seconds, 30);
 }
 
 void TrainingDefaults(proto::JobSpec& spec, Provenance& provenance) {
@@ -82,6 +84,7 @@ void TrainingDefaults(proto::JobSpec& spec, Provenance& provenance) {
   proto::Data* data = spec.mutable_data();
   TROUPE_DEFAULT(data, "data", val_fraction, 0.0);
   TROUPE_DEFAULT(data, "data", shuffle, true);
+  TROUPE_DEFAULT(data, "data", allow_change, false);
   proto::Optimizer* optimizer = spec.mutable_optimizer();
   TROUPE_DEFAULT(optimizer, "optimizer", name, "adamw");
   TROUPE_DEFAULT(optimizer, "optimizer", lr, 3e-4);
@@ -113,13 +116,19 @@ void OutputDefaults(proto::JobSpec& spec, Provenance& provenance) {
     TROUPE_DEFAULT(sample, "eval.sample", seed, 1);
   }
   proto::Checkpoint* checkpoint = spec.mutable_checkpoint();
+  // A run that nobody thought about loses ten minutes at most.
+  TROUPE_DEFAULT(checkpoint, "checkpoint", every_seconds, checkpoint->has_every() ? 0 : 600);
   TROUPE_DEFAULT(checkpoint, "checkpoint", every, 0);
   TROUPE_DEFAULT(checkpoint, "checkpoint", keep, 2);
   TROUPE_DEFAULT(checkpoint, "checkpoint", save_hf, false);
   TROUPE_DEFAULT(checkpoint, "checkpoint", resume, "never");
+  TROUPE_DEFAULT(checkpoint, "checkpoint", resume_as, "same_run");
   proto::Log* log = spec.mutable_log();
   TROUPE_DEFAULT(log, "log", every, 1);
-  TROUPE_DEFAULT(log, "log", trace, true);
+  proto::TraceWindow* trace = log->mutable_trace();
+  TROUPE_DEFAULT(trace, "log.trace", first, TraceWindow::kFirst);
+  TROUPE_DEFAULT(trace, "log.trace", steps, TraceWindow::kSteps);
+  TROUPE_DEFAULT(trace, "log.trace", every, TraceWindow::kEvery);
   TROUPE_DEFAULT(log, "log", tensorboard, true);
 }
 

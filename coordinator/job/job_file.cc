@@ -39,12 +39,12 @@ class Reader {
   Reader(FileSystem& files, const std::string& path) : files_(files) { reading_.job.path = path; }
 
   JobReading Run(const std::vector<Override>& overrides) {
-    auto here = WorkingDirectory();
-    if (!here.ok()) {
-      Add(here.error());
+    auto here = CurrentFolder();
+    if (!here.ok() && !job_.path.starts_with('/')) {
+      reading_.errors.push_back({.message = here.error().message, .code = here.error().code});
       return std::move(reading_);
     }
-    here_ = *std::move(here);
+    if (here.ok()) here_ = *std::move(here);
     ReadWithParents(job_.path, 0, "");
     for (const Override& one : overrides) Apply(one);
     if (unread_.contains("")) return std::move(reading_);  // nothing to judge
@@ -233,6 +233,7 @@ Error Joined(const std::vector<Finding>& errors) {
     if (error.code != ErrorCode::kInfeasible) code = ErrorCode::kInvalidSpec;
     lines.push_back(error.Line());
   }
+  if (errors.size() == 1) code = errors.front().code;
   return MakeError(code, "{}", fmt::join(lines, "\n"));
 }
 

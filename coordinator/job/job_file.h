@@ -24,8 +24,8 @@ struct Override {
 Result<Override> ParseOverride(std::string_view text);
 
 struct LoadedJob {
-  std::string path{};     // of the job file, as given
-  proto::JobSpec spec{};  // effective: every key that applies is set, paths are absolute
+  std::string path{};            // of the job file, as given
+  proto::JobSpec spec{};         // effective: every key that applies is set, paths are absolute
   Provenance provenance{};
   // As the user wrote it, but with absolute paths: it runs from wherever it lies.
   std::string text{};

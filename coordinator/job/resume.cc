@@ -2,171 +2,265 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <google/protobuf/text_format.h>
 #include <google/protobuf/util/json_util.h>
 
-#include <algorithm>
-#include <array>
 #include <optional>
 #include <utility>
 
-#include "actors/plan/learning_rate.h"
-#include "runtime/format/checkpoint_manifest.h"
+#include "actors/plan/resumption.h"
+#include "coordinator/job/job_defaults.h"
+#include "coordinator/job/job_differences.h"
+#include "runtime/format/checkpoint_reader.h"
+#include "runtime/format/content_identity.h"
 
 namespace troupe {
 namespace {
 
-using google::protobuf::FieldDescriptor;
-using google::protobuf::Message;
-using google::protobuf::Reflection;
-
 constexpr const char* kCheckpointsFolder = "checkpoints";
 
-// A key, or a group of keys, that a resumed run may change.
-constexpr std::array<std::string_view, 14> kMayDiffer = {"name",
-                                                         "parallelism",
-                                                         "resources.workers",
-                                                         "log",
-                                                         "eval",
-                                                         "checkpoint",
-                                                         "train.steps",
-                                                         "train.stop_after",
-                                                         "model.config",
-                                                         "model.init_from",
-                                                         "model.ignore_extra_tensors",
-                                                         "model.bos_token_id",
-                                                         "model.eos_token_id",
-                                                         "model.pad_token_id"};
+// A checkpoint that was read whole.
+struct Chosen {
+  std::string folder{};
+  CheckpointManifest manifest{};
+};
 
-std::string Shown(const Message& message, const FieldDescriptor& field) {
-  const Reflection& reflection = *message.GetReflection();
-  if (field.is_repeated()) {
-    std::vector<std::string> values;
-    for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
-      std::string text;
-      google::protobuf::TextFormat::PrintFieldValueToString(message, &field, i, &text);
-      values.push_back(std::move(text));
-    }
-    return fmt::format("[{}]", fmt::join(values, ", "));
+Result<Chosen> Verified(FileSystem& files, const std::string& folder,
+                        std::vector<std::string>& notes) {
+  ASSIGN_OR_RETURN(CheckpointReport report, CheckCheckpoint(files, folder));
+  if (!report.damage.empty()) {
+    const size_t others = report.damage.size() - 1;
+    return MakeError(ErrorCode::kCorrupt, "{}{}", report.damage.front(),
+                     others == 0 ? "" : fmt::format(" (and {} more in {})", others, folder));
   }
-  if (!reflection.HasField(message, &field)) return "not given";
-  if (field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE) {
-    return fmt::format("{}", reflection.GetDouble(message, &field));
+  if (!report.has_digests) {
+    notes.push_back(fmt::format(
+        "{} is of an earlier build and has no digests: it is taken unverified", folder));
   }
-  if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
-    return reflection.GetString(message, &field);
-  }
-  std::string text;
-  google::protobuf::TextFormat::PrintFieldValueToString(message, &field, -1, &text);
-  return text;
+  return Chosen{folder, std::move(report.manifest)};
 }
 
-void Compare(const Message& saved, const Message& now, const std::string& path,
-             std::vector<std::string>& differences) {
-  const auto& type = *saved.GetDescriptor();
-  for (int i = 0; i < type.field_count(); ++i) {
-    const FieldDescriptor& field = *type.field(i);
-    const std::string full = path.empty() ? field.name() : path + "." + field.name();
-    if (std::ranges::find(kMayDiffer, full) != kMayDiffer.end()) continue;
-    if (!field.is_repeated() && field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-      Compare(saved.GetReflection()->GetMessage(saved, &field),
-              now.GetReflection()->GetMessage(now, &field), full, differences);
+// Of an auto start: what is damaged is passed over, and said.
+Result<std::optional<Chosen>> NewestWhole(FileSystem& files, const std::string& run_directory,
+                                          std::vector<std::string>& notes) {
+  std::optional<Chosen> none;
+  if (run_directory.empty()) return none;
+  ASSIGN_OR_RETURN(const auto folders,
+                   CommittedCheckpoints(files, JoinPath(run_directory, kCheckpointsFolder)));
+  std::vector<std::string> damaged;
+  for (const std::string& folder : folders) {
+    auto chosen = Verified(files, folder, notes);
+    if (!chosen.ok()) {
+      damaged.push_back(std::move(chosen).error().message);
       continue;
     }
-    const std::string was = Shown(saved, field);
-    const std::string is = Shown(now, field);
-    if (was != is) differences.push_back(fmt::format("{} was {}, is {}", full, was, is));
+    for (const std::string& sentence : damaged) {
+      notes.push_back(fmt::format("passed over: {}", sentence));
+    }
+    return std::optional(*std::move(chosen));
   }
+  if (damaged.empty()) return none;
+  return MakeError(ErrorCode::kCorrupt,
+                   "no checkpoint is whole: {}: start afresh with checkpoint.resume=never in "
+                   "another --run-dir",
+                   fmt::join(damaged, "; "));
 }
 
-Result<std::optional<FoundCheckpoint>> Wanted(FileSystem& files, const std::string& resume,
-                                              const std::string& run_directory) {
-  if (resume == "auto") {
-    if (run_directory.empty()) return std::optional<FoundCheckpoint>();
-    return FindNewestCheckpoint(files, JoinPath(run_directory, kCheckpointsFolder));
+Result<std::optional<Chosen>> Wanted(FileSystem& files, const std::string& resume,
+                                     const std::string& run_directory,
+                                     std::vector<std::string>& notes) {
+  if (resume == "auto") return NewestWhole(files, run_directory, notes);
+  std::vector<std::string> folders;
+  if (files.Exists(JoinPath(resume, "manifest.json"))) folders.push_back(resume);
+  for (const std::string& parent : {JoinPath(resume, kCheckpointsFolder), resume}) {
+    if (!folders.empty()) break;
+    ASSIGN_OR_RETURN(folders, CommittedCheckpoints(files, parent));
   }
-  if (files.Exists(JoinPath(resume, "manifest.json"))) {
-    ASSIGN_OR_RETURN(auto manifest, ReadManifest(files, resume));
-    return std::optional(FoundCheckpoint{resume, std::move(manifest)});
+  if (folders.empty()) {
+    return MakeError(ErrorCode::kNotFound,
+                     "there is no committed checkpoint: give the folder of one "
+                     "(…/checkpoints/step-…), or of a run that has one");
   }
-  for (const std::string& folder : {JoinPath(resume, kCheckpointsFolder), resume}) {
-    ASSIGN_OR_RETURN(auto found, FindNewestCheckpoint(files, folder));
-    if (found) return found;
-  }
-  return MakeError(ErrorCode::kNotFound,
-                   "there is no committed checkpoint: give the folder of one "
-                   "(…/checkpoints/step-…), or of a run that has one");
+  auto chosen = Verified(files, folders.front(), notes);
+  if (chosen.ok()) return std::optional(*std::move(chosen));
+  return MakeError(chosen.error().code,
+                   "{}: take an earlier one by its path{}, or the newest whole one of --run-dir "
+                   "with auto",
+                   chosen.error().message,
+                   folders.size() > 1 ? fmt::format(" ({})", folders[1]) : "");
 }
 
-Status CheckStepsLeft(const proto::Train& train, const FoundCheckpoint& found) {
+// What a run still does when its steps are done.
+std::vector<std::string> LeftAfterTheLastStep(const proto::JobSpec& spec) {
+  std::vector<std::string> left;
+  if (spec.eval().every() > 0) left.emplace_back("evaluates");
+  if (spec.checkpoint().save_hf()) left.emplace_back("exports hf/");
+  if (spec.eval().has_sample()) left.emplace_back("samples");
+  if (spec.eval().has_check_against()) left.emplace_back("compares with one worker");
+  return left;
+}
+
+Status CheckStepsLeft(const proto::JobSpec& spec, const Chosen& chosen,
+                      std::vector<std::string>& notes) {
+  const proto::Train& train = spec.train();
   const bool stops = train.stop_after() > 0;
   const int64_t last = stops ? train.stop_after() : train.steps();
-  if (found.manifest.step < last) return {};
-  return MakeError(ErrorCode::kInvalidSpec,
-                   "{} = {}: the checkpoint {} is already at step {}: raise it, or resume from an "
-                   "earlier one",
-                   stops ? "train.stop_after" : "train.steps", last, found.folder,
-                   found.manifest.step);
+  if (chosen.manifest.step < last) return {};
+  const auto left = LeftAfterTheLastStep(spec);
+  if (chosen.manifest.step > last || left.empty()) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "{} = {}: the checkpoint {} is already at step {}: raise it, or resume from "
+                     "an earlier one",
+                     stops ? "train.stop_after" : "train.steps", last, chosen.folder,
+                     chosen.manifest.step);
+  }
+  const bool repeatable = !chosen.manifest.optimizer_steps && !chosen.manifest.data_changed;
+  if (spec.eval().has_check_against() && !repeatable) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "eval.check_against = {}: its steps are done, and one worker cannot repeat "
+                     "them from the first: the run {}: leave it out",
+                     spec.eval().check_against(),
+                     chosen.manifest.data_changed ? "went on with other data"
+                                                  : "began from another run's checkpoint");
+  }
+  notes.push_back(fmt::format("all {} steps are done: what is left is that it {}", last,
+                              fmt::join(left, ", ")));
+  return {};
 }
 
-// decay_steps follows train.steps unless someone gave it; then it does not count as a difference.
-void FollowSteps(proto::JobSpec& spec) {
-  if (spec.lr_scheduler().decay_steps() == DefaultDecaySteps(spec)) {
-    spec.mutable_lr_scheduler()->clear_decay_steps();
+// The value that a resumed job takes over in place of what it says itself.
+void TakeOver(LoadedJob& job, const std::string& key) {
+  job.provenance[key] = {.source = "checkpoint"};
+  job.effective_text = EffectiveYaml(job.spec, job.provenance);
+}
+
+bool IsGiven(const LoadedJob& job, const std::string& key) {
+  const auto origin = job.provenance.find(key);
+  return origin != job.provenance.end() && origin->second.source != "default";
+}
+
+Error Joined(const LoadedJob& job, std::vector<Error> errors) {
+  std::vector<std::string> sentences;
+  for (Error& error : errors) sentences.push_back(AtPlace(job, std::move(error)).message);
+  return MakeError(ErrorCode::kInvalidSpec, "{}", fmt::join(sentences, "\n"));
+}
+
+void CheckData(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen,
+               const proto::JobSpec& now, std::vector<Error>& errors,
+               std::vector<std::string>& notes) {
+  const std::string& path = now.data().train();
+  std::string difference;
+  if (chosen.manifest.data) {
+    const auto content = IdentityOfFile(files, path);
+    if (!content.ok()) return errors.push_back(content.error());
+    difference = Difference(*chosen.manifest.data, *content);
+    if (!difference.empty()) difference = "it " + difference;
+  } else if (saved.data().train() != path) {  // of an earlier build: the path is all there is
+    difference = fmt::format("it was {}", saved.data().train());
   }
+  if (difference.empty()) return;
+  if (now.data().allow_change()) {
+    notes.push_back(fmt::format(
+        "data.train = {}: {}: goes on with other data than before, as data.allow_change says", path,
+        difference));
+    return;
+  }
+  errors.push_back(MakeError(ErrorCode::kInvalidSpec,
+                             "data.train = {}: {}: these are not the data of {}: give the same "
+                             "bytes (under any path), or set data.allow_change=true",
+                             path, difference, chosen.folder));
+}
+
+// The weights that a run began with are in its checkpoints; other ones were named by mistake.
+void CheckInitialWeights(FileSystem& files, const Chosen& chosen, const proto::JobSpec& now,
+                         std::vector<Error>& errors) {
+  if (!chosen.manifest.init_from || !now.model().has_init_from()) return;
+  const auto content = IdentityOfWeights(files, now.model().init_from());
+  if (!content.ok()) return;  // a resumed run does not read them
+  const std::string difference = Difference(*chosen.manifest.init_from, *content);
+  if (difference.empty()) return;
+  errors.push_back(MakeError(ErrorCode::kInvalidSpec,
+                             "model.init_from = {}: it {}: the run began with other weights, and "
+                             "goes on with those of {}: leave it out, or give the same",
+                             now.model().init_from(), difference, chosen.folder));
+}
+
+Status GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, LoadedJob& job,
+            std::vector<std::string>& notes) {
+  if (job.spec.checkpoint().resume_as() == "new_run") {
+    job.spec.mutable_checkpoint()->set_resume_as("same_run");
+    TakeOver(job, "checkpoint.resume_as");
+  }
+  if (!IsGiven(job, "batch.gradient_groups")) {
+    job.spec.mutable_batch()->set_gradient_groups(chosen.manifest.gradient_groups);
+    TakeOver(job, "batch.gradient_groups");
+  }
+  if (Status left = CheckStepsLeft(job.spec, chosen, notes); !left.ok()) {
+    return AtPlace(job, std::move(left).error());
+  }
+  std::vector<Error> errors;
+  for (const std::string& difference : ForbiddenDifferences(saved, job.spec)) {
+    errors.push_back(MakeError(
+        ErrorCode::kInvalidSpec,
+        "{}: {} cannot be resumed so: give the old value; or take its weights and optimizer state "
+        "into a new run with --resume {} --set checkpoint.resume_as=new_run and another --run-dir",
+        difference, chosen.folder, chosen.folder));
+  }
+  CheckData(files, saved, chosen, job.spec, errors, notes);
+  CheckInitialWeights(files, chosen, job.spec, errors);
+  if (errors.empty()) return {};
+  return Joined(job, std::move(errors));
+}
+
+Status BeginNewRun(const proto::JobSpec& saved, const Chosen& chosen, const LoadedJob& job,
+                   std::vector<std::string>& notes) {
+  std::vector<Error> errors;
+  std::vector<std::string> others;
+  for (const std::string& difference : ForbiddenDifferences(saved, job.spec)) {
+    if (!difference.starts_with("model.")) {
+      others.push_back(difference);
+      continue;
+    }
+    errors.push_back(MakeError(ErrorCode::kInvalidSpec,
+                               "{}: the weights of {} are of another model: give the old value",
+                               difference, chosen.folder));
+  }
+  if (!errors.empty()) return Joined(job, std::move(errors));
+  notes.push_back(fmt::format(
+      "a new run with weights and optimizer state of {} ({} updates): steps, learning rate and "
+      "data begin anew{}{}",
+      chosen.folder, chosen.manifest.updates(), others.empty() ? "" : "; ",
+      fmt::join(others, "; ")));
+  return {};
 }
 
 }  // namespace
 
-std::vector<std::string> ForbiddenDifferences(const proto::JobSpec& saved,
-                                              const proto::JobSpec& now) {
-  proto::JobSpec was = saved;
-  proto::JobSpec is = now;
-  FollowSteps(was);
-  FollowSteps(is);
-  std::vector<std::string> differences;
-  Compare(was, is, "", differences);
-  return differences;
-}
-
-Result<std::string> ResolveResume(FileSystem& files, const std::string& run_directory,
+Result<ResumePoint> ResolveResume(FileSystem& files, const std::string& run_directory,
                                   LoadedJob& job) {
-  const std::string& resume = job.spec.checkpoint().resume();
-  if (resume.empty() || resume == "never") return std::string();
-  auto wanted = Wanted(files, resume, run_directory);
+  const std::string resume = job.spec.checkpoint().resume();
+  ResumePoint point;
+  if (resume.empty() || resume == "never") return point;
+  auto wanted = Wanted(files, resume, run_directory, point.notes);
   if (!wanted.ok()) {
     return AtPlace(job, Context("checkpoint.resume = " + resume, std::move(wanted).error()));
   }
-  const std::optional<FoundCheckpoint> found = *std::move(wanted);
-  if (!found) return std::string();
+  if (!*wanted) return point;
+  const Chosen chosen = *std::move(*wanted);
   proto::JobSpec saved;
   google::protobuf::util::JsonParseOptions options;
   options.ignore_unknown_fields = true;
-  if (!google::protobuf::util::JsonStringToMessage(found->manifest.job_json, &saved, options)
+  if (!google::protobuf::util::JsonStringToMessage(chosen.manifest.job_json, &saved, options)
            .ok()) {
-    return MakeError(ErrorCode::kCorrupt, "{}: its manifest holds no job", found->folder);
+    return MakeError(ErrorCode::kCorrupt, "{}: its manifest holds no job", chosen.folder);
   }
-  const auto origin = job.provenance.find("batch.gradient_groups");
-  if (origin == job.provenance.end() || origin->second.source == "default") {
-    job.spec.mutable_batch()->set_gradient_groups(found->manifest.gradient_groups);
-    job.provenance["batch.gradient_groups"] = {.source = "checkpoint"};
-    job.effective_text = EffectiveYaml(job.spec, job.provenance);
-  }
-  if (Status left = CheckStepsLeft(job.spec.train(), *found); !left.ok()) {
-    return AtPlace(job, std::move(left).error());
-  }
-  std::vector<std::string> sentences;
-  for (const std::string& difference : ForbiddenDifferences(saved, job.spec)) {
-    Error error = MakeError(ErrorCode::kInvalidSpec,
-                            "{}: {} cannot be resumed so: give the old value, or start afresh with "
-                            "checkpoint.resume=never and another --run-dir",
-                            difference, found->folder);
-    sentences.push_back(AtPlace(job, std::move(error)).message);
-  }
-  if (!sentences.empty()) {
-    return MakeError(ErrorCode::kInvalidSpec, "{}", fmt::join(sentences, "\n"));
-  }
-  return found->folder;
+  // Keys that the build which wrote it did not know have their defaults.
+  Provenance ignored;
+  ApplyDefaults(saved, ignored);
+  point.folder = chosen.folder;
+  RETURN_IF_ERROR(StartsNewRun(job.spec, run_directory, chosen.folder)
+                      ? BeginNewRun(saved, chosen, job, point.notes)
+                      : GoOn(files, saved, chosen, job, point.notes));
+  return point;
 }
 
 }  // namespace troupe

@@ -13,19 +13,25 @@
 
 namespace troupe {
 
-// The checkpoint's folder, or empty where the job starts afresh.
-//   never: empty.  auto: the newest committed one of `run_directory`, empty where it has none.
-//   PATH: that checkpoint, or the newest one of that run directory; kNotFound where there is none.
-// batch.gradient_groups that nobody gave becomes the checkpoint's, so that sums keep their shape.
-// kInvalidSpec names every key that differs though it must not, each with its place, or a
-// train.steps or stop_after that the checkpoint has already reached.
-Result<std::string> ResolveResume(FileSystem& files, const std::string& run_directory,
-                                  LoadedJob& job);
+struct ResumePoint {
+  std::string folder{};              // of the checkpoint; empty: the job starts afresh
+  std::vector<std::string> notes{};  // what the user should hear, a sentence each
+};
 
-// Keys of effective jobs that differ and must not: "optimizer.lr was 0.0003, is 0.001". The layout,
-// the number of workers, names, paths of model files, lengths, and what is reported or saved may
-// differ; math threads may not, for they change bits.
-std::vector<std::string> ForbiddenDifferences(const proto::JobSpec& saved,
-                                              const proto::JobSpec& now);
+// Where the job begins.
+//   never: afresh.  auto: from the newest whole one of `run_directory`, afresh where it has none.
+//   PATH: from that checkpoint, or the newest one of that run directory; kNotFound where there is
+//   none.
+// Every byte of the checkpoint is compared with its digests (runtime/format/checkpoint_reader.h): a
+// damaged one is kCorrupt, and only auto passes it over for the one before, with a note.
+// The same run: batch.gradient_groups that nobody gave becomes the checkpoint's, so that sums keep
+// their shape. kInvalidSpec names every key that differs though it must not, each with its place,
+// data or initial weights of other content (under any path), and a train.steps or stop_after that
+// the checkpoint is past, or has reached where nothing else is left to do.
+// A new run (checkpoint.resume_as: new_run, of a checkpoint outside of `run_directory`): only the
+// model must be the same. In its own directory a run is always gone on with; resume_as says so
+// then.
+Result<ResumePoint> ResolveResume(FileSystem& files, const std::string& run_directory,
+                                  LoadedJob& job);
 
 }  // namespace troupe

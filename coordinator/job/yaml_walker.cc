@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <set>
 
+#include "actors/plan/trace_window.h"
 #include "coordinator/job/yaml_documents.h"
 #include "coordinator/job/yaml_scalar.h"
 #include "runtime/base/utf8.h"
@@ -112,7 +113,7 @@ class Walker {
              Message& message, int depth) {
     const Reflection& reflection = *message.GetReflection();
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-      if (node.IsNull()) return;
+      if (node.IsNull() || Switch(node, path, field, message)) return;
       return Map(node, path, *reflection.MutableMessage(&message, &field), depth + 1);
     }
     if (!field.is_repeated()) {
@@ -131,6 +132,21 @@ class Walker {
       good = Scalar(list ? node[i] : node, path, field, message) && good;
     }
     if (good) Note(node, path);
+  }
+
+  // `log.trace` may be a word too: false for no steps, true for the default ones.
+  bool Switch(const YAML::Node& node, const std::string& path, const FieldDescriptor& field,
+              Message& message) {
+    if (field.message_type() != proto::TraceWindow::descriptor() || !node.IsScalar()) return false;
+    bool on = false;
+    if (!YAML::convert<bool>::decode(node, on)) return false;
+    auto& window = static_cast<proto::TraceWindow&>(
+        *message.GetReflection()->MutableMessage(&message, &field));
+    window.set_first(TraceWindow::kFirst);
+    window.set_steps(on ? TraceWindow::kSteps : 0);
+    window.set_every(TraceWindow::kEvery);
+    for (const char* key : {"first", "steps", "every"}) Note(node, path + "." + key);
+    return true;
   }
 
   void Extra(const YAML::Node& node, const std::string& key) {

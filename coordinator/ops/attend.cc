@@ -18,6 +18,16 @@ JobLife* FindJob(State& state, uint64_t id) {
   return job == state.jobs.end() ? nullptr : job->second.get();
 }
 
+// Its jobs stop, on their other hosts too; it takes no new ones.
+void HostStops(State& state, HostId id, const proto::StopAsked& asked) {
+  Host& host = state.hosts.at(id);
+  host.leaving = true;
+  const std::string cause = fmt::format("{} at host agent {}", asked.signal(), host.name);
+  for (auto& [job_id, job] : state.jobs) {
+    if (job->RunsOn(id)) job->Cancel({.preempted = asked.preempted(), .cause = cause});
+  }
+}
+
 }  // namespace
 
 Result<Joined> JoinHost(State& state, Seams seams, const proto::Join& join, AgentPort* port) {
@@ -72,6 +82,13 @@ void AgentSaid(State& state, Seams seams, HostId id, const proto::FromAgent& mes
         job->RankLogged(message.rank_log());
       }
       break;
+    case proto::FromAgent::kRankSilent:
+      if (JobLife* job = FindJob(state, message.rank_silent().job())) {
+        job->RankSilent(message.rank_silent());
+      }
+      break;
+    case proto::FromAgent::kStopAsked:
+      return HostStops(state, id, message.stop_asked());
     default:
       break;
   }

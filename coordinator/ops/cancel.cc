@@ -10,7 +10,10 @@ Result<proto::CancelReply> Cancel(State& state, const proto::CancelRequest& requ
     return MakeError(ErrorCode::kNotFound, "there is no job {}: `troupe ps` lists them",
                      request.job());
   }
-  job->second->Cancel(request.checkpoint(), request.kill());
+  job->second->Cancel({.checkpoint = request.checkpoint(),
+                       .kill = request.kill(),
+                       .preempted = !request.cause().empty(),
+                       .cause = request.cause()});
   proto::CancelReply reply;
   reply.set_state(job->second->state());
   return reply;

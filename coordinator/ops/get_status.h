@@ -1,11 +1,12 @@
-// GetStatus: one job, and with `why` who waits for whom as its ranks last said. Asking makes the
-// ranks say it again, so a second request shows the present.
+// GetStatus: one job, and with `why` who waits for whom. The ranks are asked then, so the answer is
+// of now; it comes when all have said it, or within JobLife::kWaitsMs.
 #pragma once
 
 #include "coordinator/state.h"
 
 namespace troupe {
 
-Result<proto::GetStatusReply> GetStatus(State& state, const proto::GetStatusRequest& request);
+void GetStatus(State& state, const proto::GetStatusRequest& request,
+               Answer<proto::GetStatusReply> answer);
 
 }  // namespace troupe

@@ -1,17 +1,22 @@
 // Submit: takes a job into the queue. A submission that came before finds the same job.
+//
+//   at once: known already? folder free?  →  planner: can it be laid out?  →  disk: number and
+//   folder  →  queued
+//
+// Only the first and the last are on the loop: a plan may take seconds, a disk for ever.
 #pragma once
-
-#include <functional>
-#include <memory>
 
 #include "coordinator/job_life.h"
 
 namespace troupe {
 
-// Makes what writes a job's run directory; null where nothing is written.
-using NewRecorder = std::function<std::unique_ptr<JobRecorder>(const std::string& run_directory)>;
+void Submit(State& state, Seams seams, const NewRecorder& new_recorder,
+            proto::SubmitRequest request, Answer<proto::SubmitReply> answer);
 
-Result<proto::SubmitReply> Submit(State& state, Seams seams, const NewRecorder& new_recorder,
-                                  proto::SubmitRequest request);
+// The coordinator ends: answers every submission that is on its way.
+void RefuseSubmissions(State& state);
+
+// The number of the first job of a coordinator with this folder: no earlier one had it.
+Result<uint64_t> FirstJob(FileSystem& files, const std::string& state_directory);
 
 }  // namespace troupe

@@ -5,17 +5,26 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <chrono>
 #include <cstdlib>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "coordinator/report/plan_report.h"
+#include "runtime/base/standard_streams.h"
+#include "runtime/base/talk.h"
 
 namespace troupe {
 namespace {
 
 constexpr int64_t kLineEveryNs = 10'000'000'000;
+constexpr int64_t kQuietNs = 29'000'000'000;  // then a line says that it goes on
+constexpr int kTickMs = 500;
 constexpr int64_t kBarColumns = 24;
+constexpr int64_t kBarColumnsMin = 8;  // a shorter bar says nothing
 constexpr size_t kColumnsWithoutTerminal = 100;
 
 std::string Duration(double seconds) {
@@ -26,15 +35,55 @@ std::string Duration(double seconds) {
   return fmt::format("{}h{:02}m", whole / 3600, whole % 3600 / 60);
 }
 
-std::string StepLine(const proto::StepMetrics& m, int64_t steps, int workers, double seconds_left) {
+// A piece of a step's line. Where the line is too long, those of the highest number go first.
+struct Piece {
+  std::string text{};
+  int dropped = 0;
+};
+
+std::vector<Piece> StepPieces(const proto::StepMetrics& m, int64_t steps, int workers,
+                              double seconds_left) {
   const auto rate = static_cast<int64_t>(m.tokens_per_second());
-  const std::string per_worker =
-      workers > 1 ? fmt::format(" ({}/worker)", WithThousands(rate / workers)) : "";
-  return fmt::format(
-      "step {:>5}/{} | loss {:.4f} | grad_norm {:.3f} | lr {:.2e} | tok/s {}{} | bubble {:.1f}% | "
-      "{:.3f} s | eta {}",
-      m.step(), steps, m.loss(), m.grad_norm(), m.lr(), WithThousands(rate), per_worker,
-      100 * m.bubble_fraction(), m.step_seconds(), Duration(seconds_left));
+  std::vector<Piece> pieces = {{fmt::format("step {:>5}/{}", m.step(), steps), 1},
+                               {fmt::format("loss {:.4f}", m.loss())},
+                               {fmt::format("grad_norm {:.3f}", m.grad_norm()), 3},
+                               {fmt::format("lr {:.2e}", m.lr()), 2},
+                               {fmt::format("tok/s {}", WithThousands(rate))}};
+  if (workers > 1) pieces.push_back({fmt::format("({}/worker)", WithThousands(rate / workers)), 7});
+  pieces.push_back({fmt::format("bubble {:.1f}%", 100 * m.bubble_fraction()), 5});
+  if (m.mfu() > 0) pieces.push_back({fmt::format("mfu {:.1f}%", 100 * m.mfu()), 4});
+  pieces.push_back({fmt::format("{:.3f} s", m.step_seconds()), 6});
+  pieces.push_back({fmt::format("{} tokens", WithThousands(m.tokens())), 8});
+  pieces.push_back({fmt::format("eta {}", Duration(seconds_left))});
+  return pieces;
+}
+
+std::string Joined(const std::vector<Piece>& pieces) {
+  std::string line;
+  for (const Piece& piece : pieces) {
+    const bool beside = piece.text.starts_with('(');
+    line += (line.empty() ? "" : beside ? " " : " | ") + piece.text;
+  }
+  return line;
+}
+
+// As many pieces as fit: loss, tokens a second and what is left stay to the last.
+std::string Fitted(std::vector<Piece> pieces, size_t columns) {
+  std::string line = Joined(pieces);
+  while (line.size() > columns) {
+    const auto next = std::ranges::max_element(pieces, {}, &Piece::dropped);
+    if (next->dropped == 0) break;
+    pieces.erase(next);
+    line = Joined(pieces);
+  }
+  return line;
+}
+
+// Beside a whole bar where the step's number has room there too.
+std::string FittedBesideBar(const std::vector<Piece>& pieces, size_t columns) {
+  constexpr size_t kBar = kBarColumns + 3;
+  std::string line = columns > kBar ? Fitted(pieces, columns - kBar) : "";
+  return line.starts_with("step") && line.size() + kBar <= columns ? line : Fitted(pieces, columns);
 }
 
 // Sampled bytes as people can read them: what is not printable is shown as its number.
@@ -51,6 +100,22 @@ std::string Readable(std::string_view bytes) {
   return text;
 }
 
+// A checkpoint of an earlier run is known by its folder alone: "step-00000040".
+int64_t CommittedStep(const proto::JobResult& result) {
+  if (result.checkpoint_step() > 0) return result.checkpoint_step();
+  const std::string& folder = result.checkpoint();
+  int64_t step = 0;
+  std::from_chars(folder.data() + folder.rfind('-') + 1, folder.data() + folder.size(), step);
+  return step;
+}
+
+std::string Lowered(std::string_view text) {
+  std::string lowered(text);
+  std::ranges::transform(lowered, lowered.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return lowered;
+}
+
 size_t ColumnsOf(std::FILE* file) {
   winsize size{};
   const bool known = ::ioctl(::fileno(file), TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
@@ -59,30 +124,73 @@ size_t ColumnsOf(std::FILE* file) {
 
 }  // namespace
 
+std::string GoOnText(int64_t committed_step, bool committed, const std::string& command) {
+  if (!committed) return "no step is committed: there is nothing to go on from";
+  return fmt::format("step {} is committed; go on with: {}", committed_step, command);
+}
+
 bool ShowsBar(std::FILE* file) {
   const char* term = std::getenv("TERM");
   return ::isatty(::fileno(file)) != 0 && term != nullptr && std::string_view(term) != "dumb";
 }
 
 Console::Console(ConsoleOptions options, Clock& clock, std::FILE* data, std::FILE* talk)
-    : options_(std::move(options)), clock_(clock), data_(data), talk_(talk) {}
+    : options_(std::move(options)),
+      clock_(clock),
+      data_(data),
+      talk_(talk),
+      last_line_ns_(clock.NowNs()) {
+  if (!options_.ticks || options_.bar) return;
+  ticker_ = std::jthread([this](const std::stop_token& stop) {
+    std::unique_lock lock(mutex_);
+    const auto pause = std::chrono::milliseconds(kTickMs);
+    while (!wake_.wait_for(lock, stop, pause, [&stop] { return stop.stop_requested(); })) {
+      SayWhereNothingWas();
+    }
+  });
+}
 
 // ---- lines -----------------------------------------------------------------------------------
 
 void Console::ClearBar() {
-  if (std::exchange(bar_shown_, false)) fmt::print(talk_, "\r\x1b[K");
+  if (std::exchange(bar_shown_, false)) Talk("\r\x1b[K");
 }
 
 void Console::Say(const std::string& line) {
   ClearBar();
-  fmt::print(talk_, "{}\n", line);
-  std::fflush(talk_);
+  Talk(line + "\n");
+  last_line_ns_ = clock_.NowNs();
 }
 
+void Console::Tick() {
+  const std::lock_guard lock(mutex_);
+  SayWhereNothingWas();
+}
+
+void Console::SayWhereNothingWas() {
+  if (options_.bar || ended_ || clock_.NowNs() - last_line_ns_ <= kQuietNs) return;
+  if (!any_step_) {
+    const double seconds = static_cast<double>(clock_.NowNs() - state_since_ns_) * 1e-9;
+    return Say(fmt::format("{} for {}", Lowered(JobStateName(state_)), Duration(seconds)));
+  }
+  const double seconds = static_cast<double>(clock_.NowNs() - last_ns_) * 1e-9;
+  Say(fmt::format("step {:>5}/{} was {} ago | loss {:.4f} | tok/s {} | eta {}", last_.step(),
+                  options_.steps, Duration(seconds), last_.loss(),
+                  WithThousands(static_cast<int64_t>(last_.tokens_per_second())),
+                  Duration(SecondsLeft(last_))));
+}
+
+void Console::Talk(const std::string& text) { troupe::Say(::fileno(talk_), text, TalkPatience()); }
+
 void Console::Data(const std::string& line) {
-  if (options_.output == OutputFormat::kText) return;
-  fmt::print(data_, "{}\n", line);
-  std::fflush(data_);
+  if (options_.output == OutputFormat::kText || !printed_.ok()) return;
+  printed_ = WriteWhole(::fileno(data_), line + "\n");
+  if (!printed_.ok()) {
+    Say(
+        fmt::format("stdout takes no more: {}: the job goes on, its numbers are in its run "
+                    "directory alone",
+                    printed_.error().message));
+  }
 }
 
 void Console::StepData(const std::string& line) {
@@ -90,30 +198,32 @@ void Console::StepData(const std::string& line) {
 }
 
 void Console::DrawBar(int64_t step, const std::string& text) {
-  const int64_t steps = std::max<int64_t>(1, options_.steps);
-  const int64_t done = std::clamp<int64_t>(kBarColumns * step / steps, 0, kBarColumns);
-  std::string line = fmt::format("[{}{}] {}", std::string(static_cast<size_t>(done), '#'),
-                                 std::string(static_cast<size_t>(kBarColumns - done), '.'), text);
   // A line that wraps could not be drawn over.
-  const size_t columns = ColumnsOf(talk_) - 1;
-  if (line.size() > columns) line.resize(columns);
-  fmt::print(talk_, "\r\x1b[K{}", line);
+  const auto columns = static_cast<int64_t>(ColumnsOf(talk_)) - 1;
+  const int64_t room = std::min(kBarColumns, columns - std::ssize(text) - 3);
+  std::string line = text;
+  if (room >= kBarColumnsMin) {
+    const int64_t steps = std::max<int64_t>(1, options_.steps);
+    const int64_t done = std::clamp<int64_t>(room * step / steps, 0, room);
+    line = fmt::format("[{}{}] {}", std::string(static_cast<size_t>(done), '#'),
+                       std::string(static_cast<size_t>(room - done), '.'), text);
+  }
+  if (std::ssize(line) > columns) line.resize(static_cast<size_t>(std::max<int64_t>(columns, 0)));
+  Talk("\r\x1b[K" + line);
   bar_shown_ = true;
-  std::fflush(talk_);
 }
 
 bool Console::IsLineDue(int64_t step) {
   const int64_t every = std::max<int64_t>({1, options_.log_every, options_.steps / 10});
   const int64_t now_ns = clock_.NowNs();
-  const bool due = step >= options_.steps || step % every == 0 ||
-                   (any_step_ && step == first_.step()) || now_ns - last_line_ns_ > kLineEveryNs;
-  if (due) last_line_ns_ = now_ns;
-  return due;
+  return step >= options_.steps || step % every == 0 || (any_step_ && step == first_.step()) ||
+         now_ns - last_line_ns_ > kLineEveryNs;
 }
 
 // ---- events ----------------------------------------------------------------------------------
 
 void Console::Show(const proto::JobEvent& event) {
+  const std::lock_guard lock(mutex_);
   switch (event.event_case()) {
     case proto::JobEvent::kState:
       return ShowState(event.state());
@@ -128,6 +238,7 @@ void Console::Show(const proto::JobEvent& event) {
 
 void Console::ShowState(const proto::JobSummary& summary) {
   const bool news = summary.state() != state_ || summary.reason() != reason_;
+  if (summary.state() != state_) state_since_ns_ = clock_.NowNs();
   state_ = summary.state();
   reason_ = summary.reason();
   if (!news) return;
@@ -191,12 +302,14 @@ void Console::ShowStep(const proto::StepMetrics& m) {
     first_ = m;
     first_ns_ = last_ns_;
   }
+  if (m.step() <= options_.seen_through) return;
   StepData(MetricsJson(m, options_.num_workers, clock_.WallUs(), peaks_));
-  const std::string line = StepLine(m, options_.steps, options_.num_workers, SecondsLeft(m));
+  const std::vector<Piece> pieces =
+      StepPieces(m, options_.steps, options_.num_workers, SecondsLeft(m));
   if (options_.bar) {
-    DrawBar(m.step(), line);
+    DrawBar(m.step(), FittedBesideBar(pieces, ColumnsOf(talk_) - 1));
   } else if (IsLineDue(m.step())) {
-    Say(line);
+    Say(Joined(pieces));
   }
 }
 
@@ -216,6 +329,7 @@ void Console::ShowReferenceStep(const proto::StepMetrics& m) {
 }
 
 void Console::ShowEval(const proto::EvalMetrics& m) {
+  if (m.step() <= options_.seen_through) return;
   StepData(EvalJson(m, clock_.WallUs()));
   Say(fmt::format("step {:>5}/{} | val/loss {:.4f}", m.step(), options_.steps, m.val_loss()));
 }
@@ -224,10 +338,13 @@ void Console::ShowEval(const proto::EvalMetrics& m) {
 
 void Console::ShowWhatWasTrained() {
   if (!any_step_) return;
+  const int64_t before = first_.tokens() - first_.tokens() / std::max<int64_t>(1, first_.step());
+  const std::string in_all =
+      before > 0 ? fmt::format(" ({} in all)", WithThousands(last_.tokens())) : "";
   Say(fmt::format(
-      "trained steps {} to {}: loss {:.4f} -> {:.4f}, {} tokens in {}", first_.step(), last_.step(),
-      first_.loss(), last_.loss(), WithThousands(last_.tokens()),
-      Duration(static_cast<double>(last_ns_ - first_ns_) * 1e-9 + first_.step_seconds())));
+      "trained steps {} to {}: loss {:.4f} -> {:.4f}, {} tokens in {}{}", first_.step(),
+      last_.step(), first_.loss(), last_.loss(), WithThousands(last_.tokens() - before),
+      Duration(static_cast<double>(last_ns_ - first_ns_) * 1e-9 + first_.step_seconds()), in_all));
   if (const std::string table = MemoryText(memory_); !table.empty()) {
     Say("\nmemory, measured/predicted at the peak");
     Say(table);
@@ -244,20 +361,20 @@ void Console::ShowWhatWasMade(const std::string& run_directory) {
 }
 
 void Console::ShowResult(const proto::JobResult& result) {
+  ended_ = true;
   ClearBar();
   ShowWhatWasTrained();
   if (!result.parity().empty()) Say(fmt::format("parity with 1 worker: {}", result.parity()));
-  if (result.state() == proto::JOB_STATE_CANCELLED) {
-    Say(fmt::format("cancelled{}", result.checkpoint().empty()
-                                       ? ""
-                                       : fmt::format("; checkpoint {}", result.checkpoint())));
-    if (!options_.resume_command.empty() && !result.checkpoint().empty()) {
-      Say(fmt::format("go on with: {}", options_.resume_command));
-    }
-  } else if (result.state() == proto::JOB_STATE_FAILED) {
-    Say(fmt::format("failed: {}", result.reason()));
-  }
+  const std::string why = result.reason().empty() ? "" : ": " + result.reason();
+  const std::string checkpoint =
+      result.checkpoint().empty() ? "" : "; checkpoint " + result.checkpoint();
+  if (result.state() == proto::JOB_STATE_CANCELLED) Say("cancelled" + why + checkpoint);
+  if (result.state() == proto::JOB_STATE_PREEMPTED) Say("preempted" + why + checkpoint);
+  if (result.state() == proto::JOB_STATE_FAILED) Say("failed" + why);
   ShowWhatWasMade(result.run_directory());
+  if (result.state() != proto::JOB_STATE_SUCCEEDED && !options_.resume_command.empty()) {
+    Say(GoOnText(CommittedStep(result), !result.checkpoint().empty(), options_.resume_command));
+  }
   Data(ResultJson(result));
 }
 

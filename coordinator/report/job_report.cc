@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "coordinator/report/metrics_json.h"
@@ -26,27 +28,51 @@ Json JobJson(const proto::JobSummary& job) {
   json["loss"] = job.loss();
   json["tokens_per_second"] = job.tokens_per_second();
   json["layout"] = job.layout();
+  json["workers"] = job.workers();
+  json["hosts"] = Json::array();
+  for (const auto& host : job.hosts()) json["hosts"].push_back(host);
+  json["submitted"] = static_cast<double>(job.submitted_wall_us()) * 1e-6;
+  json["ended"] = job.ended_wall_us() == 0 ? Json(nullptr)
+                                           : Json(static_cast<double>(job.ended_wall_us()) * 1e-6);
   json["run_dir"] = job.run_directory();
   json["exit_code"] = job.exit_code();
   json["reason"] = job.reason();
   return json;
 }
 
-std::string JobsTable(const proto::ListJobsReply& reply) {
-  std::string table = fmt::format("{:<5} {:<20} {:<10} {:>11} {:>8} {:>9} {}\n", "JOB", "NAME",
-                                  "STATE", "STEP", "LOSS", "TOK/S", "LAYOUT");
+std::string HostsInWords(const proto::JobSummary& job) {
+  if (job.hosts().empty()) return "-";
+  if (job.hosts_size() == 1) return job.hosts(0);
+  return fmt::format("{} +{}", job.hosts(0), job.hosts_size() - 1);
+}
+
+std::string JobsTable(const proto::ListJobsReply& reply, int64_t now_wall_us) {
+  std::string table =
+      fmt::format("{:<5} {:<20} {:<10} {:>11} {:>8} {:>9} {:<7} {:>6} {:<12} {}\n", "JOB", "NAME",
+                  "STATE", "STEP", "LOSS", "TOK/S", "LAYOUT", "AGE", "HOSTS", "RUN DIRECTORY");
   for (const auto& job : reply.jobs()) {
-    table += fmt::format("{:<5} {:<20} {:<10} {:>11} {:>8.4f} {:>9.0f} {}\n", job.job(), job.name(),
-                         JobStateName(job.state()), fmt::format("{}/{}", job.step(), job.steps()),
-                         job.loss(), job.tokens_per_second(), job.layout());
+    table += fmt::format(
+        "{:<5} {:<20} {:<10} {:>11} {:>8.4f} {:>9.0f} {:<7} {:>6} {:<12} {}\n", job.job(),
+        job.name(), JobStateName(job.state()), fmt::format("{}/{}", job.step(), job.steps()),
+        job.loss(), job.tokens_per_second(), job.layout(),
+        Age(now_wall_us - job.submitted_wall_us()), HostsInWords(job), job.run_directory());
   }
   return table;
 }
 
 }  // namespace
 
-std::string JobsReport(const proto::ListJobsReply& reply, OutputFormat format) {
-  if (format == OutputFormat::kText) return JobsTable(reply);
+std::string Age(int64_t microseconds) {
+  const int64_t seconds = std::max<int64_t>(0, microseconds / 1'000'000);
+  if (seconds < 100) return fmt::format("{}s", seconds);
+  if (seconds < 6000) return fmt::format("{}m", seconds / 60);
+  if (seconds < 100 * 3600) return fmt::format("{}h{:02}m", seconds / 3600, seconds % 3600 / 60);
+  return fmt::format("{}d{:02}h", seconds / 86400, seconds % 86400 / 3600);
+}
+
+std::string JobsReport(const proto::ListJobsReply& reply, OutputFormat format,
+                       int64_t now_wall_us) {
+  if (format == OutputFormat::kText) return JobsTable(reply, now_wall_us);
   if (format == OutputFormat::kJsonl) {
     std::string lines;
     for (const auto& job : reply.jobs()) lines += Dumped(JobJson(job), format);

@@ -1,6 +1,7 @@
 #include "coordinator/report/measured_steps.h"
 
 #include <algorithm>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -45,6 +46,8 @@ MeasuredSteps::MeasuredSteps(const JobPlan& plan)
       ranks.push_back(static_cast<size_t>(
           std::ranges::count_if(actions, [](const Action& a) { return IsCompute(a.kind); })));
     }
+    const size_t num_bars = std::accumulate(ranks.begin(), ranks.end(), size_t{1});
+    gathered_max_ = std::min(gathered_max_, std::max(kBarsKeptMax / num_bars, kStepsGatheredMin));
   }
 }
 
@@ -53,17 +56,18 @@ MeasuredSteps::Gathering& MeasuredSteps::GatheringOf(int64_t step) {
   Gathering& gathering = found->second;
   if (!fresh) return gathering;
   gathering.bars.resize(static_cast<size_t>(orders_.front().schedule.num_ranks));
-  if (orders_.size() == 1) gathering.order = 0;
-  if (gathering_.size() > kStepsGatheredMax && gathering_.begin() != found) {
+  if (gathering_.size() > gathered_max_ && gathering_.begin() != found) {
     gathering_.erase(gathering_.begin());
   }
   return gathering;
 }
 
-void MeasuredSteps::AddStep(int64_t step, int32_t order) {
+void MeasuredSteps::AddStep(int64_t step, int32_t order, double seconds) {
   const bool known = order >= 0 && static_cast<size_t>(order) < orders_.size();
-  if (!known || step <= whole_step_) return;
-  GatheringOf(step).order = static_cast<size_t>(order);
+  if (!known || step <= newest_whole_) return;
+  Gathering& gathering = GatheringOf(step);
+  gathering.order = static_cast<size_t>(order);
+  gathering.seconds = seconds;
   KeepIfWhole(step);
 }
 
@@ -71,11 +75,10 @@ void MeasuredSteps::AddSpan(int32_t rank, const proto::Span& span) {
   const Schedule& any = orders_.front().schedule;
   const auto kind = ComputeKindNamed(span.name());
   const bool known = rank >= 0 && rank < any.num_ranks && span.stage() >= 0 &&
-                     span.stage() < any.num_stages && span.step() > whole_step_;
+                     span.stage() < any.num_stages && span.step() > newest_whole_;
   if (!kind || !known || any.num_ranks > kRanksGatheredMax) return;
   std::vector<Bar>& bars = GatheringOf(span.step()).bars[static_cast<size_t>(rank)];
-  // Evaluation after a step carries the step's number, and a rank tells its spans in order: what
-  // comes after the rank's last action is not the step's.
+  // A rank tells its spans in order: what comes after its last action is not the step's.
   size_t most = 0;
   for (const auto& ranks : num_actions_) most = std::max(most, ranks[static_cast<size_t>(rank)]);
   if (bars.size() == most) return;
@@ -99,18 +102,42 @@ void MeasuredSteps::KeepIfWhole(int64_t step) {
     if (gathering.bars[rank].size() < num_actions[rank]) return;
   }
   const Schedule& schedule = orders_[*gathering.order].schedule;
-  whole_ = {.num_ranks = schedule.num_ranks};
+  WholeStep whole{.step = step,
+                  .seconds = gathering.seconds,
+                  .order = *gathering.order,
+                  .timeline = {.num_ranks = schedule.num_ranks}};
   for (size_t rank = 0; rank < num_actions.size(); ++rank) {
     std::vector<Bar>& bars = gathering.bars[rank];
     bars.resize(num_actions[rank]);
     Identify(bars, schedule.ranks[rank]);
-    whole_.bars.insert(whole_.bars.end(), bars.begin(), bars.end());
+    whole.timeline.bars.insert(whole.timeline.bars.end(), bars.begin(), bars.end());
   }
-  whole_order_ = *gathering.order;
-  whole_step_ = step;
+  newest_whole_ = step;
   gathering_.erase(gathering_.begin(), gathering_.upper_bound(step));
+  Keep(std::move(whole));
 }
 
-Schedule MeasuredSteps::AsRun() const { return Frozen(order().schedule, whole_); }
+void MeasuredSteps::Keep(WholeStep whole) {
+  if (num_whole_++ % keep_every_ != 0) return;
+  const size_t num_bars = std::max<size_t>(whole.timeline.bars.size(), 1);
+  const size_t kept_max = std::clamp<size_t>(kBarsKeptMax / num_bars, 1, kStepsKeptMax);
+  kept_.push_back(std::move(whole));
+  if (kept_.size() > kept_max) {  // every second one goes; the newest stays where only one can
+    std::ranges::sort(kept_, {}, &WholeStep::step);
+    size_t stay = 0;
+    for (size_t i = (kept_.size() + 1) % 2; i < kept_.size(); i += 2) {
+      std::swap(kept_[stay++], kept_[i]);
+    }
+    kept_.resize(stay);
+    keep_every_ *= 2;
+  }
+  std::ranges::stable_sort(kept_, {}, &WholeStep::seconds);
+}
+
+const MeasuredSteps::WholeStep& MeasuredSteps::Median() const {
+  return kept_[(kept_.size() - 1) / 2];
+}
+
+Schedule MeasuredSteps::AsRun() const { return Frozen(order().schedule, timeline()); }
 
 }  // namespace troupe

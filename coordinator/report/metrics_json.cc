@@ -16,7 +16,7 @@ void NotePeak(MemoryPeaks& peaks, int32_t rank, const proto::MemoryReport& repor
 }
 
 std::string MetricsJson(const proto::StepMetrics& m, int num_workers, int64_t wall_us,
-                        const MemoryPeaks& peaks) {
+                        const MemoryPeaks& peaks, int64_t restarts) {
   JsonLine line;
   line.Add("step", m.step())
       .Add("time", static_cast<double>(wall_us) * 1e-6)
@@ -26,11 +26,16 @@ std::string MetricsJson(const proto::StepMetrics& m, int num_workers, int64_t wa
       .Add("tokens", m.tokens())
       .Add("tokens_per_second", m.tokens_per_second())
       .Add("tokens_per_second_per_worker", m.tokens_per_second() / std::max(1, num_workers))
-      .AddJson("mfu", "null")  // needs the device's peak, which a CPU does not tell
       .Add("step_seconds", m.step_seconds())
       .Add("data_seconds", m.data_seconds())
       .Add("comm_seconds", m.comm_seconds())
       .Add("bubble_fraction", m.bubble_fraction());
+  if (m.mfu() > 0) {
+    line.Add("mfu", m.mfu());
+  } else {
+    line.AddJson("mfu", "null");  // the ranks' product rate is not known
+  }
+  if (restarts >= 0) line.Add("restarts", restarts);
   if (!peaks.empty()) {
     JsonLine by_rank;
     for (const auto& [rank, peak] : peaks) by_rank.Add(std::to_string(rank), peak);
@@ -56,6 +61,7 @@ std::string ResultJson(const proto::JobResult& r) {
       .Add("run_dir", r.run_directory())
       .Add("reason", r.reason())
       .Add("checkpoint", r.checkpoint())
+      .Add("checkpoint_step", int64_t{r.checkpoint_step()})
       .Add("parity", r.parity())
       .Text();
 }
@@ -76,6 +82,8 @@ std::string_view JobStateName(proto::JobState state) {
       return "FAILED";
     case proto::JOB_STATE_CANCELLED:
       return "CANCELLED";
+    case proto::JOB_STATE_PREEMPTED:
+      return "PREEMPTED";
     default:
       return "UNKNOWN";
   }

@@ -14,8 +14,9 @@ namespace troupe {
 using MemoryPeaks = std::map<int32_t, int64_t>;
 void NotePeak(MemoryPeaks& peaks, int32_t rank, const proto::MemoryReport& report);
 
+// restarts: how often the run was gone on with; below 0: not told.
 std::string MetricsJson(const proto::StepMetrics& metrics, int num_workers, int64_t wall_us,
-                        const MemoryPeaks& peaks = {});
+                        const MemoryPeaks& peaks = {}, int64_t restarts = -1);
 std::string EvalJson(const proto::EvalMetrics& metrics, int64_t wall_us);
 // {"event":"result","state":…,"exit_code":…,"run_dir":…}
 std::string ResultJson(const proto::JobResult& result);

@@ -28,16 +28,6 @@ std::string Row(const JobPlan& plan, size_t rank, VectorIsa isa) {
 
 }  // namespace
 
-std::string BytesInWords(double num_bytes) {
-  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  int unit = 0;
-  while (num_bytes >= 1024 && unit < 4) {
-    num_bytes /= 1024;
-    ++unit;
-  }
-  return fmt::format("{:.{}f} {}", num_bytes, unit == 0 || num_bytes >= 100 ? 0 : 1, kUnits[unit]);
-}
-
 std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const PlanMachine& machine,
                      int columns) {
   const int cores = machine.cores;
@@ -77,7 +67,8 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
   return text;
 }
 
-std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa, int indent) {
+std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa, int indent,
+                     const MemoryFit* fit) {
   nlohmann::ordered_json json;
   json["name"] = spec.name();
   json["parameters"] = plan.table.num_elements();
@@ -107,6 +98,14 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa 
           memory[static_cast<size_t>(kind)];
     }
     json["ranks"].push_back(std::move(row));
+  }
+  if (fit != nullptr) {
+    json["host"] = {{"needed_bytes", fit->needed_bytes()},
+                    {"memory_bytes", fit->memory.total_bytes},
+                    {"available_bytes", fit->memory.available_bytes},
+                    {"bound", fit->memory.bound},
+                    {"fits", fit->fits()},
+                    {"what_would", fit->remedies}};
   }
   return json.dump(indent);
 }

@@ -4,6 +4,8 @@
 #include <string>
 
 #include "actors/plan/job_plan.h"
+#include "coordinator/report/memory_fit.h"
+#include "runtime/base/bytes_in_words.h"
 
 namespace troupe {
 
@@ -16,10 +18,9 @@ struct PlanMachine {
 // `columns`: widest line of the schedule's drawing.
 std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const PlanMachine& machine,
                      int columns = 100);
-// `indent`: spaces a level; -1: all in one line. No newline at the end.
-std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa,
-                     int indent = 2);
-
-std::string BytesInWords(double num_bytes);  // "1.9 MiB"
+// `indent`: spaces a level; -1: all in one line. No newline at the end. `fit`: on this host, where
+// that is known.
+std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa, int indent = 2,
+                     const MemoryFit* fit = nullptr);
 
 }  // namespace troupe

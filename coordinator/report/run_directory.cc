@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
 #include "actors/plan/job_plan.h"
+#include "actors/plan/resumption.h"
 #include "coordinator/report/plan_report.h"
 #include "runtime/base/talk.h"
 #include "runtime/format/checkpoint_manifest.h"
@@ -18,7 +20,7 @@
 namespace troupe {
 namespace {
 
-constexpr int64_t kMetricsBytesMax = int64_t{256} << 20;
+constexpr int64_t kEveryStep = std::numeric_limits<int64_t>::max();
 constexpr double kGibibyte = 1 << 30;
 
 double Seconds(int64_t wall_us) { return static_cast<double>(wall_us) * 1e-6; }
@@ -31,24 +33,44 @@ std::string HostName() {
 }
 
 // The step that a run goes on from: 0 for a fresh one.
-Result<int64_t> FirstStepAfter(FileSystem& files, const std::string& checkpoint) {
-  if (checkpoint.empty()) return int64_t{0};
+Result<int64_t> FirstStepAfter(FileSystem& files, const proto::JobSpec& spec,
+                               const std::string& run_directory, const std::string& checkpoint) {
+  if (checkpoint.empty() || StartsNewRun(spec, run_directory, checkpoint)) return int64_t{0};
   ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(files, checkpoint));
   return manifest.step;
 }
 
+// For whoever finds the folder locked.
+std::string Holder() {
+  return fmt::format("a job of coordinator process {} on host {}", ::getpid(), HostName());
+}
+
+Status PointLatest(FileSystem& files, const std::string& link, const std::string& path) {
+  RETURN_IF_ERROR(files.CreateDirectories(FolderOf(link)));
+  return files.PointLink(link, FolderOf(link) == FolderOf(path) ? BaseName(path) : path);
+}
+
 }  // namespace
 
-RunDirectory::RunDirectory(FileSystem& files, Clock& clock, std::string path)
-    : files_(files), clock_(clock), path_(std::move(path)) {}
+RunDirectory::RunDirectory(FileSystem& files, Clock& clock, std::string path,
+                           std::function<void(const std::string&)> on_trouble)
+    : files_(files), clock_(clock), path_(std::move(path)), on_trouble_(std::move(on_trouble)) {}
 
 // ---- opening ---------------------------------------------------------------------------------
+
+FolderUse RunDirectory::UseOf(const proto::SubmitRequest& request) const {
+  if (request.resume_from().starts_with(path_ + "/")) return FolderUse::kGoOn;
+  return request.overwrite() ? FolderUse::kMoveAside : FolderUse::kRefuse;
+}
 
 Status RunDirectory::Open(const proto::SubmitRequest& request) {
   spec_ = request.spec();
   num_workers_ = std::max(1, request.spec().resources().workers());
   command_line_ = request.command_line();
-  opened_ns_ = drawn_ns_ = clock_.NowNs();
+  resume_from_ = request.resume_from();
+  latest_ = request.latest();
+  // Held while the folder is filled; a job that waits in the queue holds no descriptor.
+  ASSIGN_OR_RETURN(const auto lock, TakeRunFolder(files_, path_, UseOf(request), Holder()));
   RETURN_IF_ERROR(files_.CreateDirectories(In("logs")));
   RETURN_IF_ERROR(WriteFileAtomically(files_, In("job.yaml"), request.job_file()));
   RETURN_IF_ERROR(WriteFileAtomically(files_, In("job.effective.yaml"), request.effective_file()));
@@ -56,11 +78,27 @@ Status RunDirectory::Open(const proto::SubmitRequest& request) {
   RETURN_IF_ERROR(WritePlan(plan));
   pictures_.emplace(request.spec().name(), plan, ThisVectorIsa());
   WriteEnvironment();
-  RETURN_IF_ERROR(OpenMetrics(request));
-  if (request.point_latest()) {  // D3
-    const Status linked = files_.PointLink(JoinPath(FolderOf(path_), "latest"), BaseName(path_));
-    if (!linked.ok()) Talk("{}\n", linked.error().message);
-  }
+  return {};
+}
+
+void RunDirectory::Begin(const std::vector<std::string>& hosts, std::function<void(Status)> done) {
+  hosts_ = hosts;
+  opened_ns_ = drawn_ns_ = clock_.NowNs();
+  Status opened = OpenFiles();
+  if (!opened.ok()) lock_.reset();
+  for (const auto& [name, text] : std::exchange(early_, {})) Append(name, text);
+  done(std::move(opened));
+}
+
+Status RunDirectory::OpenFiles() {
+  // What this job wrote into it at its submission is no earlier run.
+  ASSIGN_OR_RETURN(lock_, TakeRunFolder(files_, path_, FolderUse::kGoOn, Holder()));
+  RETURN_IF_ERROR(CutBackToStep(files_, In("events.jsonl"), kEveryStep));
+  RETURN_IF_ERROR(OpenMetrics());
+  (void)files_.RemoveAll(In("result.json"));  // an earlier end; nothing lost where that fails
+  if (latest_.empty()) return {};
+  const Status linked = PointLatest(files_, latest_, path_);  // D3
+  if (!linked.ok()) Tell(latest_, linked.error().message);
   return {};
 }
 
@@ -69,15 +107,15 @@ Status RunDirectory::WritePlan(const JobPlan& plan) {
                              PlanJson(spec_, plan, ThisVectorIsa()) + "\n");
 }
 
-Status RunDirectory::OpenMetrics(const proto::SubmitRequest& request) {
-  ASSIGN_OR_RETURN(const int64_t step, FirstStepAfter(files_, request.resume_from()));
+Status RunDirectory::OpenMetrics() {
+  ASSIGN_OR_RETURN(const int64_t step, FirstStepAfter(files_, spec_, path_, resume_from_));
   RETURN_IF_ERROR(CutBackToStep(files_, In("metrics.jsonl"), step));
-  if (step > 0) RETURN_IF_ERROR(ReadEarlierLosses());
-  if (request.spec().log().tensorboard()) RETURN_IF_ERROR(OpenTensorboard(step));
-  if (!request.spec().log().trace()) return {};
-  RETURN_IF_ERROR(files_.CreateDirectories(In("trace")));
-  const std::string name = fmt::format("trace/step-{:08}.json", step + 1);
-  ASSIGN_OR_RETURN(trace_, TraceFile::Create(files_, In(name)));
+  if (step > 0) {
+    RETURN_IF_ERROR(ReadEarlierLosses());
+    ++restarts_;
+  }
+  if (spec_.log().tensorboard()) RETURN_IF_ERROR(OpenTensorboard(step));
+  traces_.emplace(files_, clock_, clocks_, In("trace"), TraceWindow(spec_.log().trace(), step + 1));
   return {};
 }
 
@@ -97,40 +135,55 @@ Status RunDirectory::OpenTensorboard(int64_t keep_through_step) {
 
 // So that a resumed run's picture shows the whole curve.
 Status RunDirectory::ReadEarlierLosses() {
-  if (!files_.Exists(In("metrics.jsonl"))) return {};
-  ASSIGN_OR_RETURN(const std::string text, files_.ReadFile(In("metrics.jsonl"), kMetricsBytesMax));
-  for (size_t start = 0; start < text.size();) {
-    const size_t end = std::min(text.find('\n', start), text.size());
-    const auto line = nlohmann::json::parse(text.begin() + static_cast<std::ptrdiff_t>(start),
-                                            text.begin() + static_cast<std::ptrdiff_t>(end),
-                                            nullptr, /*allow_exceptions=*/false);
-    start = end + 1;
-    if (!line.is_object() || !line.contains("step") || !line["step"].is_number_integer()) continue;
+  const auto add = [this](std::string_view text) {
+    const auto line = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (!line.is_object() || !line.contains("step") || !line["step"].is_number_integer()) return;
     const auto step = line["step"].get<int64_t>();
+    if (line.contains("restarts") && line["restarts"].is_number_integer()) {
+      restarts_ = line["restarts"].get<int64_t>();
+    }
     if (line.contains("loss") && line["loss"].is_number()) {
       pictures_->AddLoss(step, line["loss"].get<double>());
     } else if (line.contains("val/loss") && line["val/loss"].is_number()) {
       pictures_->AddValidationLoss(step, line["val/loss"].get<double>());
     }
-  }
-  return {};
+  };
+  return ForEachLine(files_, In("metrics.jsonl"), add);
 }
 
 // ---- writing ---------------------------------------------------------------------------------
 
-void RunDirectory::Note(const Status& status) {
-  if (status.ok() || std::exchange(complained_, true)) return;
-  Talk("the run's records are incomplete from now on: {}\n", status.error().message);
+void RunDirectory::Tell(const std::string& name, const std::string& trouble) {
+  if (!told_.insert(name).second) return;
+  Talk("the run's records are incomplete: {}\n", trouble);
+  if (on_trouble_) on_trouble_(fmt::format("the run's records are incomplete: {}", trouble));
+}
+
+void RunDirectory::Note(const std::string& name, const Status& status) {
+  if (status.ok()) {
+    troubles_.erase(name);
+    return;
+  }
+  troubles_[name] = status.error().message;
+  Tell(name, status.error().message);
+}
+
+// A stream that has lost something stays so, however well later writes go.
+void RunDirectory::NoteStream(const std::string& name, const Status& status) {
+  if (!status.ok()) Note(name, status);
 }
 
 void RunDirectory::Append(const std::string& name, const std::string& text) {
-  auto file = open_.find(name);
-  if (file == open_.end()) {
-    auto opened = files_.OpenForWrite(In(name), WriteMode::kAppend);
-    if (!opened.ok()) return Note(std::move(opened).error());
-    file = open_.emplace(name, *std::move(opened)).first;
+  if (lock_ == nullptr) {  // not before the folder is this job's
+    early_.emplace_back(name, text);
+    return;
   }
-  Note(file->second->Append(BytesOf(text)));
+  auto file = records_.find(name);
+  if (file == records_.end()) {
+    file = records_.try_emplace(name, files_, clock_, In(name)).first;
+  }
+  file->second.Append(text);
+  if (file->second.num_missing() > 0) Tell(name, file->second.trouble());
 }
 
 void RunDirectory::Event(std::string_view kind, std::string_view fields) {
@@ -141,7 +194,7 @@ void RunDirectory::Event(std::string_view kind, std::string_view fields) {
 
 void RunDirectory::Scalar(int64_t step, std::string_view tag, double value) {
   if (tensorboard_) {
-    Note(tensorboard_->AddScalar(Seconds(clock_.WallUs()), step, tag, value));
+    NoteStream("tb", tensorboard_->AddScalar(Seconds(clock_.WallUs()), step, tag, value));
   }
 }
 
@@ -153,7 +206,7 @@ void RunDirectory::Draw() {
       {"costs.json", pictures_->CostsJson()},     {"loss.svg", pictures_->LossSvg()},
       {"memory.svg", pictures_->MemorySvg()},     {"memory.json", MemoryJson(memory_)}};
   for (const auto& [name, text] : pictures) {
-    if (!text.empty()) Note(ReplaceFile(files_, In(name), text));
+    if (!text.empty()) Note(name, ReplaceFile(files_, In(name), text));
   }
 }
 
@@ -173,24 +226,22 @@ void RunDirectory::WriteEnvironment() {
   }
   const std::string text =
       json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  Note(WriteFileAtomically(files_, In("env.json"), text));
+  Note("env.json", WriteFileAtomically(files_, In("env.json"), text));
 }
 
 // ---- hearing ---------------------------------------------------------------------------------
 
-void RunDirectory::Placed(const std::vector<std::string>& hosts) { hosts_ = hosts; }
-
 void RunDirectory::Planned(const std::vector<proto::Parallelism>& orders) {
   const auto plan = MakeJobPlan(spec_, orders);
   if (!plan.ok()) return;  // then no rank can plan either, and says so
-  Note(WritePlan(*plan));
+  Note("plan.json", WritePlan(*plan));
   if (pictures_) pictures_->Replan(*plan, ThisVectorIsa());
 }
 
 void RunDirectory::RankStarted(int32_t rank, const proto::Hello& hello) {
   clocks_.Add(rank, hello.steady_ns(), hello.wall_us());
   hellos_[rank] = hello;
-  if (trace_) trace_->NameRank(rank, fmt::format("rank {} (pid {})", rank, hello.pid()));
+  if (traces_) traces_->NameRank(rank, fmt::format("rank {} (pid {})", rank, hello.pid()));
   if (hellos_.size() == static_cast<size_t>(num_workers_)) WriteEnvironment();
 }
 
@@ -201,12 +252,16 @@ void RunDirectory::RankReady(int32_t rank, const proto::Ready& ready) {
 }
 
 void RunDirectory::StepDone(const proto::StepMetrics& m) {
-  last_metrics_ = MetricsJson(m, num_workers_, clock_.WallUs(), peaks_);
+  last_metrics_ = MetricsJson(m, num_workers_, clock_.WallUs(), peaks_, restarts_);
   Append("metrics.jsonl", last_metrics_ + "\n");
   Scalar(m.step(), "train/loss", m.loss());
   Scalar(m.step(), "train/grad_norm", m.grad_norm());
   Scalar(m.step(), "train/lr", m.lr());
+  Scalar(m.step(), "train/tokens", static_cast<double>(m.tokens()));
+  Scalar(m.step(), "train/restarts", static_cast<double>(restarts_));
   Scalar(m.step(), "perf/tokens_per_second", m.tokens_per_second());
+  Scalar(m.step(), "perf/step_seconds", m.step_seconds());
+  if (m.mfu() > 0) Scalar(m.step(), "perf/mfu", m.mfu());
   Scalar(m.step(), "perf/bubble", m.bubble_fraction());
   int64_t fullest = 0;
   for (const auto& [rank, peak] : peaks_) fullest = std::max(fullest, peak);
@@ -215,8 +270,9 @@ void RunDirectory::StepDone(const proto::StepMetrics& m) {
   }
   if (pictures_) {
     pictures_->AddLoss(m.step(), m.loss());
-    pictures_->AddStep(m.step(), m.order());
+    pictures_->AddStep(m.step(), m.order(), m.step_seconds());
   }
+  if (traces_) NoteStream("trace", traces_->StepDone(m.step()));
   if (clock_.NowNs() - drawn_ns_ > int64_t{kDrawEveryMs} * 1'000'000) Draw();
 }
 
@@ -228,12 +284,11 @@ void RunDirectory::Evaluated(const proto::EvalMetrics& m) {
 
 void RunDirectory::Traced(int32_t rank, const proto::SpanBatch& batch) {
   for (proto::Span span : batch.spans()) {
+    if (traces_) traces_->Add(rank, span);
     span.set_start_ns(clocks_.CommonNs(rank, span.start_ns()));
     span.set_end_ns(clocks_.CommonNs(rank, span.end_ns()));
-    if (trace_) trace_->Add(rank, span);
     if (pictures_) pictures_->AddSpan(rank, span);
   }
-  if (trace_) Note(trace_->Flush());
   if (batch.dropped() > 0) {
     Event("spans_lost", fmt::format("\"rank\":{},\"count\":{}", rank, batch.dropped()));
   }
@@ -282,29 +337,75 @@ void RunDirectory::RankLogged(int32_t rank, bool reference_run, const std::strin
 }
 
 void RunDirectory::StateChanged(const proto::JobSummary& summary) {
-  Event("state", fmt::format("\"job\":{},\"state\":{},\"reason\":{}", summary.job(),
-                             JsonText(JobStateName(summary.state())), JsonText(summary.reason())));
+  job_ = summary.job();
+  const bool starts = summary.state() == proto::JOB_STATE_STARTING;
+  if (starts && std::exchange(started_, true)) ++restarts_;
+  StateIs(summary.state(), summary.reason());
 }
 
-void RunDirectory::Ended(const proto::JobResult& result, std::function<void()> done) {
-  Draw();
-  if (trace_) {
-    if (trace_->spans_left_out() > 0) {
-      Event("trace_full", fmt::format("\"spans_left_out\":{}", trace_->spans_left_out()));
-    }
-    Note(trace_->Finish());
-    trace_.reset();
+void RunDirectory::StateIs(proto::JobState state, const std::string& reason) {
+  Event("state", fmt::format("\"job\":{},\"state\":{},\"reason\":{}", job_,
+                             JsonText(JobStateName(state)), JsonText(reason)));
+}
+
+std::vector<std::string> RunDirectory::CloseFiles() {
+  if (tensorboard_) NoteStream("tb", tensorboard_->Close());
+  tensorboard_.reset();
+  std::vector<std::string> missing;
+  for (auto& [name, file] : records_) {
+    file.Close();
+    if (file.num_missing() == 0) continue;
+    missing.push_back(fmt::format("{} lacks {} of {} lines: {}", name, file.num_missing(),
+                                  file.num_lines(), file.trouble()));
   }
-  if (tensorboard_) Note(tensorboard_->Close());
-  std::string text = ResultJson(result);
+  for (const auto& [name, trouble] : troubles_) missing.push_back(trouble);
+  return missing;
+}
+
+// A run whose records are not whole has not succeeded.
+void RunDirectory::AddMissing(proto::JobResult& result, std::vector<std::string> missing) const {
+  for (std::string& sentence : missing) result.add_missing_records(std::move(sentence));
+  if (result.missing_records_size() == 0 || result.state() != proto::JOB_STATE_SUCCEEDED) return;
+  result.set_state(proto::JOB_STATE_FAILED);
+  result.set_exit_code(ExitCode(ErrorCode::kFailed));
+  result.set_reason(fmt::format("the job ran to its end, but its records are incomplete: {}",
+                                result.missing_records(0)));
+}
+
+void RunDirectory::Ended(const proto::JobResult& result,
+                         std::function<void(const proto::JobResult&)> done) {
+  proto::JobResult told = result;
+  if (lock_ == nullptr) {  // it never began
+    auto lock = TakeRunFolder(files_, path_, FolderUse::kGoOn, Holder());
+    if (!lock.ok()) return done(told);  // the folder is another job's
+    lock_ = *std::move(lock);
+    for (const auto& [name, text] : std::exchange(early_, {})) Append(name, text);
+  }
+  Draw();
+  if (traces_) {
+    NoteStream("trace", traces_->Finish());
+    if (traces_->spans_left_out() > 0) {
+      Event("trace_full", fmt::format("\"spans_left_out\":{}", traces_->spans_left_out()));
+    }
+    traces_.reset();
+  }
+  StateIs(told.state(), told.reason());
+  // What the news of a lost host may not have told.
+  const auto newest = FindNewestCheckpoint(files_, In("checkpoints"));
+  if (newest.ok() && *newest && (*newest)->manifest.step > told.checkpoint_step()) {
+    told.set_checkpoint((*newest)->folder);
+    told.set_checkpoint_step((*newest)->manifest.step);
+  }
+  AddMissing(told, CloseFiles());
+  std::string text = ResultJson(told);
   if (!last_metrics_.empty()) {
     text.pop_back();
     text += ",\"metrics\":" + last_metrics_ + "}";
   }
-  Note(WriteFileAtomically(files_, In("result.json"), text + "\n"));
-  for (auto& [name, file] : open_) Note(file->Close());
-  open_.clear();
-  done();
+  const Status written = WriteFileAtomically(files_, In("result.json"), text + "\n");
+  if (!written.ok()) AddMissing(told, {written.error().message});
+  lock_.reset();
+  done(told);
 }
 
 }  // namespace troupe

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -45,29 +46,41 @@ void Thin(std::vector<StackedSample>& samples) {
 
 RunPictures::RunPictures(std::string job_name, const JobPlan& plan, VectorIsa isa)
     : job_name_(std::move(job_name)), steps_(plan) {
-  loss_.name = "train";
-  validation_loss_.name = "validation";
+  loss_.series.name = "train";
+  validation_loss_.series.name = "validation";
   Replan(plan, isa);
 }
 
 void RunPictures::Replan(const JobPlan& plan, VectorIsa isa) {
   steps_ = MeasuredSteps(plan);
+  planned_ = plan.simulation.timeline;
   num_ranks_ = plan.train.num_ranks;
   fullest_rank_ = FullestRank(plan, isa);
 }
 
-void RunPictures::AddLoss(int64_t step, double loss) {
-  loss_.points.push_back({static_cast<double>(step), loss});
+void LongCurve::Add(double x, double y) {
+  auto& points = series.points;
+  if (loose_) points.pop_back();
+  points.push_back({x, y});
+  loose_ = count_++ % stride_ != 0;
+  if (loose_ || points.size() < kPointsMax) return;
+  size_t kept = 0;
+  for (size_t i = 0; i < points.size(); i += 2) points[kept++] = points[i];
+  points.resize(kept);
+  stride_ *= 2;
 }
 
+void RunPictures::AddLoss(int64_t step, double loss) { loss_.Add(static_cast<double>(step), loss); }
+
 void RunPictures::AddValidationLoss(int64_t step, double loss) {
-  validation_loss_.points.push_back({static_cast<double>(step), loss});
+  validation_loss_.Add(static_cast<double>(step), loss);
 }
 
 void RunPictures::AddMemory(int32_t rank, double seconds, const proto::MemoryReport& report) {
   if (rank != fullest_rank_ || report.tags_size() == 0) return;
   if (memory_.layers.empty()) {
     for (const auto& tag : report.tags()) memory_.layers.push_back(tag.tag());
+    memory_.layers.emplace_back("other");
   }
   StackedSample sample{.x = seconds};
   memory_predicted_ = 0;
@@ -75,15 +88,16 @@ void RunPictures::AddMemory(int32_t rank, double seconds, const proto::MemoryRep
     sample.values.push_back(static_cast<double>(tag.current_bytes()));
     memory_predicted_ += static_cast<double>(tag.predicted_bytes());
   }
+  sample.values.push_back(static_cast<double>(std::max<int64_t>(0, report.other_bytes())));
   if (sample.values.size() != memory_.layers.size()) return;
   memory_.samples.push_back(std::move(sample));
   if (memory_.samples.size() > kMemorySamplesMax) Thin(memory_.samples);
 }
 
 std::string RunPictures::LossSvg() const {
-  if (loss_.points.empty()) return "";
-  std::vector<ChartSeries> series = {loss_};
-  if (!validation_loss_.points.empty()) series.push_back(validation_loss_);
+  if (loss_.series.points.empty()) return "";
+  std::vector<ChartSeries> series = {loss_.series};
+  if (!validation_loss_.series.points.empty()) series.push_back(validation_loss_.series);
   return LineChart(series,
                    {.title = job_name_ + " · loss", .x_label = "step", .y_label = "loss (nats)"});
 }
@@ -91,7 +105,7 @@ std::string RunPictures::LossSvg() const {
 std::string RunPictures::MemorySvg() const {
   if (memory_.samples.empty()) return "";
   StackedData data = memory_;
-  data.predicted = {.name = "predicted",
+  data.predicted = {.name = "predicted without other",
                     .points = {{data.samples.front().x, memory_predicted_},
                                {data.samples.back().x, memory_predicted_}},
                     .dashed = true};
@@ -110,13 +124,17 @@ std::string RunPictures::ScheduleSvg() const {
   const Timeline& measured = steps_.timeline();
   const auto& [schedule, policy, ascending] = steps_.order();
   std::vector<Panel> panels;
-  panels.push_back({fmt::format("measured, step {}", steps_.step()), measured});
-  if (auto planned =
+  panels.push_back(
+      {"planned, by operations, its work as long as the measured", AtScaleOf(measured, planned_)});
+  if (auto replayed =
           Simulate(schedule, MeasuredCosts(measured, schedule.num_stages), {.policy = policy});
-      planned.ok()) {
-    panels.push_back(
-        {"planned: the same actions, each rank on a core of its own", planned->timeline});
+      replayed.ok()) {
+    panels.push_back({"replayed with this step's times, each rank on a core of its own",
+                      std::move(replayed->timeline)});
   }
+  panels.push_back({fmt::format("measured, step {}, of median time among {} steps", steps_.step(),
+                                steps_.num_whole()),
+                    measured});
   return DrawSvg(panels,
                  {.title = fmt::format("{} · {} · {} ranks × {} microbatches", job_name_,
                                        schedule.name, num_ranks_, schedule.num_microbatches)});
@@ -154,6 +172,20 @@ std::string RunPictures::CostsJson() const {
 
 std::string RunPictures::ScheduleCsv() const {
   return steps_.step() == 0 ? "" : ToCsv(steps_.AsRun());
+}
+
+Timeline AtScaleOf(const Timeline& measured, Timeline planned) {
+  const double scale = static_cast<double>(IdleOf(measured).work_ns) /
+                       std::max(1.0, static_cast<double>(IdleOf(planned).work_ns));
+  const auto scaled = [scale](int64_t time_ns) {
+    return std::llround(scale * static_cast<double>(time_ns));
+  };
+  for (Bar& bar : planned.bars) {
+    bar.start_ns = scaled(bar.start_ns);
+    bar.end_ns = scaled(bar.end_ns);
+    bar.cpu_ns = bar.end_ns - bar.start_ns;
+  }
+  return planned;
 }
 
 CostModel MeasuredCosts(const Timeline& measured, int num_stages) {

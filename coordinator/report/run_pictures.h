@@ -1,6 +1,6 @@
 // RunPictures: gathers what a run's pictures are drawn from and draws them: loss over steps, memory
-// over time by tag, and the newest whole step's schedule, measured over planned. Owned by the run
-// directory. Pure; one thread.
+// over time by tag, and the schedule of the step of median time: as planned, replayed with the
+// times that this step measured, and measured. Owned by the run directory. Pure; one thread.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,20 @@
 #include "runtime/format/svg_chart.h"
 
 namespace troupe {
+
+// A curve of any length in bounded room: every stride-th point and the last one, the stride doubled
+// whenever kPointsMax are reached.
+struct LongCurve {
+  static constexpr size_t kPointsMax = 16'384;
+  void Add(double x, double y);
+
+  ChartSeries series{};
+
+ private:
+  int64_t count_ = 0;
+  int64_t stride_ = 1;
+  bool loose_ = false;  // the last point stands between two strides
+};
 
 class RunPictures {
  public:
@@ -27,13 +41,15 @@ class RunPictures {
   void AddValidationLoss(int64_t step, double loss);
   void AddMemory(int32_t rank, double seconds, const proto::MemoryReport& report);
   void AddSpan(int32_t rank, const proto::Span& span) { steps_.AddSpan(rank, span); }
-  void AddStep(int64_t step, int32_t order) { steps_.AddStep(step, order); }
+  void AddStep(int64_t step, int32_t order, double seconds) {
+    steps_.AddStep(step, order, seconds);
+  }
 
   // SVG text; empty while there is nothing to draw.
   std::string LossSvg() const;
   std::string MemorySvg() const;
   std::string ScheduleSvg() const;
-  // The newest whole step's costs in milliseconds, as runtime/format/costs_file.h has them.
+  // The drawn step's costs in milliseconds, as runtime/format/costs_file.h has them.
   std::string CostsJson() const;
   // The order that it took, as a file that parallelism.schedule_csv takes.
   std::string ScheduleCsv() const;
@@ -43,13 +59,17 @@ class RunPictures {
  private:
   const std::string job_name_;
   MeasuredSteps steps_;
+  Timeline planned_{};  // as `troupe plan` shows it: by operations
   int num_ranks_ = 0;
   int32_t fullest_rank_ = 0;  // by prediction; its memory is the one drawn
-  ChartSeries loss_{};
-  ChartSeries validation_loss_{};
+  LongCurve loss_{};
+  LongCurve validation_loss_{};
   StackedData memory_{};
   double memory_predicted_ = 0;  // bytes, all tags
 };
+
+// `planned` stretched so that its work takes as long as that of `measured`.
+Timeline AtScaleOf(const Timeline& measured, Timeline planned);
 
 // Mean CPU time of every stage's actions in a measured step, of a weight gradient's parts together:
 // what the plan's panel is simulated from.

@@ -117,6 +117,9 @@ void RankRouter::DeliverToSelf(Envelope envelope, std::span<const std::byte> pay
 
 void RankRouter::Deliver(Delivery delivery) {
   DropCause cause = DropCause::kMalformed;
+  if (delivery.envelope.num_bulk > 0 && delivery.arrived_ns == 0) {
+    delivery.arrived_ns = scheduler_.clock().NowNs();
+  }
   Status status = Dispatch(delivery, &cause);
   if (status.ok()) {
     ++delivered_;

@@ -136,7 +136,8 @@ class RankRouter {
            Wire message{};
            RETURN_IF_ERROR(Decode(delivery.payload, &message));
            if constexpr (WireOf<M>::kWithBulk) {
-             return actor.Send(M{std::move(message), std::move(delivery.bulk), delivery.envelope});
+             return actor.Send(M{std::move(message), std::move(delivery.bulk), delivery.envelope,
+                                 delivery.arrived_ns});
            } else {
              return actor.Send(std::move(message));
            }

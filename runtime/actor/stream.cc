@@ -2,6 +2,10 @@
 
 #include <pthread.h>
 
+#include <utility>
+
+#include "runtime/base/thread.h"
+
 namespace troupe {
 
 void RunStreamJob(StreamJob& job, Clock& clock) {
@@ -14,7 +18,12 @@ void RunStreamJob(StreamJob& job, Clock& clock) {
 
 ThreadStream::ThreadStream(Scheduler& scheduler, std::string name, int64_t spin_us)
     : scheduler_(scheduler), name_(std::move(name)), spin_us_(spin_us) {
-  thread_ = std::thread([this] { Loop(); });
+  auto thread = StartThread("stream " + name_, [this] { Loop(); });
+  if (!thread.ok()) {
+    started_ = std::move(thread).error();
+    return;
+  }
+  thread_ = *std::move(thread);
 }
 
 ThreadStream::~ThreadStream() {
@@ -23,10 +32,14 @@ ThreadStream::~ThreadStream() {
     stopping_ = true;
   }
   has_work_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void ThreadStream::Enqueue(StreamJob* job) {
+  if (!started_.ok()) {
+    RunStreamJob(*job, scheduler_.clock());
+    return scheduler_.PostRunnable(job);
+  }
   bool wake;
   {
     std::lock_guard lock(mutex_);

@@ -20,6 +20,7 @@
 #include "runtime/actor/pool.h"
 #include "runtime/actor/runnable.h"
 #include "runtime/actor/scheduler.h"
+#include "runtime/base/result.h"
 
 namespace troupe {
 
@@ -77,6 +78,9 @@ class ThreadStream : public Stream {
  public:
   ThreadStream(Scheduler& scheduler, std::string name, int64_t spin_us = 20);
   ~ThreadStream() override;
+  // An error where the machine gives no thread: then work runs in Enqueue, and completions come as
+  // they do otherwise.
+  const Status& started() const { return started_; }
 
  protected:
   void Enqueue(StreamJob* job) override;
@@ -95,6 +99,7 @@ class ThreadStream : public Stream {
   bool sleeping_ = false;
   bool stopping_ = false;
   std::thread thread_;
+  Status started_{};
 };
 
 // Runs the work at once on the scheduler's thread; completions still come back as closures. For

@@ -41,6 +41,7 @@ struct WithBulk {
   M message;
   Bulk bulk;
   Envelope envelope;
+  int64_t arrived_ns = 0;  // when it began to arrive (steady clock); 0: not known
 };
 
 // xxh64 of a message's qualified name.

@@ -23,8 +23,18 @@ Error ErrnoError(int number, std::string_view doing, const std::string& path) {
                      "{}: cannot {}: the disk or the quota is full ({}); free some space", path,
                      doing, reason);
   }
+  if (number == EFBIG) {
+    return MakeError(ErrorCode::kOutOfSpace,
+                     "{}: cannot {}: {}: raise the limit on a file's size (ulimit -f)", path, doing,
+                     reason);
+  }
   const auto code = number == ENOENT || number == ENOTDIR ? ErrorCode::kNotFound : ErrorCode::kIo;
   return MakeError(code, "{}: cannot {}: {}", path, doing, reason);
+}
+
+Error EndsAt(int64_t num_bytes, const std::string& path) {
+  return MakeError(ErrorCode::kIo, "{}: ends at byte {}, before what is to be read of it", path,
+                   num_bytes);
 }
 
 class FileDescriptor {
@@ -80,6 +90,60 @@ class PosixWritableFile : public WritableFile {
   FileDescriptor file_;
 };
 
+class PosixReadableFile : public ReadableFile {
+ public:
+  PosixReadableFile(std::string path, FileDescriptor file)
+      : path_(std::move(path)), file_(std::move(file)) {}
+
+  Status ReadAt(int64_t begin, std::span<std::byte> out) const override {
+    while (!out.empty()) {
+      const ssize_t got = ::pread(file_.get(), out.data(), out.size(), begin);
+      if (got < 0) {
+        if (errno == EINTR) continue;
+        return ErrnoError(errno, fmt::format("read at byte {}", begin), path_);
+      }
+      if (got == 0) return EndsAt(begin, path_);
+      begin += got;
+      out = out.subspan(static_cast<size_t>(got));
+    }
+    return {};
+  }
+
+  Result<FileVersion> Version() const override {
+    struct stat status {};
+    if (::fstat(file_.get(), &status) != 0) return ErrnoError(errno, "inspect", path_);
+    return FileVersion{status.st_size,
+                       int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
+  }
+
+ private:
+  std::string path_;
+  FileDescriptor file_;
+};
+
+class MappedReadableFile : public ReadableFile {
+ public:
+  MappedReadableFile(std::string path, MappedFile mapping)
+      : path_(std::move(path)), mapping_(std::move(mapping)) {}
+
+  Status ReadAt(int64_t begin, std::span<std::byte> out) const override {
+    const std::span<const std::byte> bytes = mapping_.bytes();
+    const auto from = static_cast<size_t>(begin);
+    if (from > bytes.size() || out.size() > bytes.size() - from) {
+      return EndsAt(static_cast<int64_t>(bytes.size()), path_);
+    }
+    std::ranges::copy(bytes.subspan(from, out.size()), out.begin());
+    return {};
+  }
+  Result<FileVersion> Version() const override {
+    return FileVersion{.num_bytes = static_cast<int64_t>(mapping_.bytes().size())};
+  }
+
+ private:
+  std::string path_;
+  MappedFile mapping_;
+};
+
 struct Mapping {
   void* address = nullptr;
   size_t num_bytes = 0;
@@ -102,8 +166,13 @@ class PosixFileSystem : public FileSystem {
   Result<int64_t> FileBytes(const std::string& path) override;
   Result<int64_t> FreeBytes(const std::string& path) override;
   Result<MappedFile> MapReadOnly(const std::string& path) override;
+  Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) override;
   Status PointLink(const std::string& path, const std::string& target) override;
   Result<std::string> ReadLink(const std::string& path) override;
+  Result<std::unique_ptr<FileLock>> Lock(const std::string& path,
+                                         std::string_view holder) override {
+    return LockFile(path, holder);
+  }
 };
 
 // Opens a regular file. Not blocking, so that a FIFO in its place is refused instead of waited for.
@@ -141,10 +210,16 @@ Result<std::string> PosixFileSystem::ReadFile(const std::string& path, int64_t m
 
 Result<std::unique_ptr<WritableFile>> PosixFileSystem::OpenForWrite(const std::string& path,
                                                                     WriteMode mode) {
-  const int flags =
-      O_WRONLY | O_CREAT | O_CLOEXEC | (mode == WriteMode::kTruncate ? O_TRUNC : O_APPEND);
+  const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK |
+                    (mode == WriteMode::kTruncate ? O_TRUNC : O_APPEND);
   FileDescriptor file(::open(path.c_str(), flags, 0666));
-  if (file.get() < 0) return ErrnoError(errno, "open for writing", path);
+  // A FIFO that nobody reads is ENXIO, where it would be waited for without O_NONBLOCK.
+  if (file.get() < 0 && errno != ENXIO) return ErrnoError(errno, "open for writing", path);
+  struct stat status {};
+  if (file.get() < 0 || ::fstat(file.get(), &status) != 0 ||
+      !(S_ISREG(status.st_mode) || S_ISCHR(status.st_mode))) {
+    return MakeError(ErrorCode::kIo, "{}: cannot write: not a regular file: move it away", path);
+  }
   return std::unique_ptr<WritableFile>(std::make_unique<PosixWritableFile>(path, std::move(file)));
 }
 
@@ -222,6 +297,12 @@ Result<MappedFile> PosixFileSystem::MapReadOnly(const std::string& path) {
   return MappedFile(std::move(mapping), bytes);
 }
 
+Result<std::unique_ptr<ReadableFile>> PosixFileSystem::OpenForRead(const std::string& path) {
+  int64_t ignored = 0;
+  ASSIGN_OR_RETURN(FileDescriptor file, OpenRegular(path, &ignored));
+  return std::unique_ptr<ReadableFile>(std::make_unique<PosixReadableFile>(path, std::move(file)));
+}
+
 Status PosixFileSystem::PointLink(const std::string& path, const std::string& target) {
   struct stat status {};
   if (::lstat(path.c_str(), &status) == 0 && !S_ISLNK(status.st_mode)) {
@@ -261,6 +342,12 @@ Status WriteAside(FileSystem& files, const std::string& path, std::string_view b
 
 }  // namespace
 
+Result<std::unique_ptr<ReadableFile>> FileSystem::OpenForRead(const std::string& path) {
+  ASSIGN_OR_RETURN(MappedFile mapping, MapReadOnly(path));
+  return std::unique_ptr<ReadableFile>(
+      std::make_unique<MappedReadableFile>(path, std::move(mapping)));
+}
+
 FileSystem& SystemFiles() {
   static PosixFileSystem files;
   return files;
@@ -273,6 +360,17 @@ Status WriteFileAtomically(FileSystem& files, const std::string& path, std::stri
 
 Status ReplaceFile(FileSystem& files, const std::string& path, std::string_view bytes) {
   return WriteAside(files, path, bytes, /*sync=*/false);
+}
+
+Result<std::string> CurrentFolder() {
+  std::error_code error;
+  std::string folder = std::filesystem::current_path(error).string();
+  if (error) {
+    return MakeError(ErrorCode::kIo,
+                     "the working directory cannot be told ({}): go to one that exists",
+                     error.message());
+  }
+  return folder;
 }
 
 std::string JoinPath(std::string_view folder, std::string_view name) {

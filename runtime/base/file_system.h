@@ -3,9 +3,13 @@
 // memory. Called by actors, host agents and the coordinator, on whatever thread owns the file.
 //
 // 1. Every failed call returns one sentence with the path. A full disk (ENOSPC, EDQUOT) is
-//    kOutOfSpace, a missing file kNotFound, any other errno kIo.
+//    kOutOfSpace, as is one at its allowed size (EFBIG); a missing file is kNotFound, any other
+//    errno kIo. No call waits for another program: a FIFO in a file's place is refused.
 // 2. What was appended is durable only after Sync; a rename only after SyncDirectory of its folder.
-// 3. A MappedFile keeps its bytes valid for its own life, independent of the FileSystem call.
+// 3. A MappedFile keeps its bytes valid for its own life, independent of the FileSystem call. A
+// file
+//    that may be cut or written over meanwhile is read through a ReadableFile: touching mapped
+//    bytes that are gone ends the process.
 #pragma once
 
 #include <cstddef>
@@ -16,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/base/file_lock.h"
 #include "runtime/base/result.h"
 
 namespace troupe {
@@ -28,6 +33,22 @@ class WritableFile {
   virtual Status Append(std::span<const std::byte> bytes) = 0;
   virtual Status Sync() = 0;   // fsync
   virtual Status Close() = 0;  // idempotent
+};
+
+// What tells one state of a file from another without reading it.
+struct FileVersion {
+  int64_t num_bytes = 0;
+  int64_t changed_ns = 0;  // of the last write, wall clock
+  bool operator==(const FileVersion&) const = default;
+};
+
+// An open file's bytes, read on demand. Thread-safe.
+class ReadableFile {
+ public:
+  virtual ~ReadableFile() = default;
+  // Fills `out` from byte `begin` on; kIo where the file ends before that.
+  virtual Status ReadAt(int64_t begin, std::span<std::byte> out) const = 0;
+  virtual Result<FileVersion> Version() const = 0;
 };
 
 // The bytes of a file, read-only. Movable; the owner unmaps.
@@ -65,11 +86,16 @@ class FileSystem {
   // Bytes that an unprivileged writer may still add on the disk that holds `path`.
   virtual Result<int64_t> FreeBytes(const std::string& path) = 0;
   virtual Result<MappedFile> MapReadOnly(const std::string& path) = 0;
+  // Without one of its own, a file system reads from a mapping.
+  virtual Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path);
   // Makes `path` a symbolic link to `target` (relative: to the link's folder), atomically in place
   // of a link that is there; anything else in its place stays, with an error.
   virtual Status PointLink(const std::string& path, const std::string& target) = 0;
   // What the symbolic link `path` names, as it was made.
   virtual Result<std::string> ReadLink(const std::string& path) = 0;
+  // LockFile (file_lock.h).
+  virtual Result<std::unique_ptr<FileLock>> Lock(const std::string& path,
+                                                 std::string_view holder) = 0;
 };
 
 // The machine's files. Thread-safe; lives for the whole process.
@@ -82,6 +108,9 @@ Status WriteFileAtomically(FileSystem& files, const std::string& path, std::stri
 // The same for a reader, but it waits for no disk: after a power failure the file may be empty. For
 // what is written anew all the time.
 Status ReplaceFile(FileSystem& files, const std::string& path, std::string_view bytes);
+
+// The working directory; an error where it was removed.
+Result<std::string> CurrentFolder();
 
 // "a/b" for ("a", "b"); the folder of "a/b" is "a", that of "b" is ".".
 std::string JoinPath(std::string_view folder, std::string_view name);

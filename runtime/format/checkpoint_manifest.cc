@@ -4,6 +4,7 @@
 #include <charconv>
 #include <utility>
 
+#include "runtime/base/digest.h"
 #include "runtime/format/json_reader.h"
 #include "runtime/format/metrics_file.h"
 
@@ -15,6 +16,7 @@ using TensorMap = std::map<std::string, CheckpointTensor>;
 
 constexpr std::string_view kManifestName = "manifest.json";
 constexpr std::string_view kLatestName = "latest";
+constexpr std::string_view kDigest = "xxh3";
 constexpr std::string_view kPrefix = "step-";
 constexpr std::string_view kAbandonedPrefix = "abandoned-";
 constexpr int64_t kManifestMaxBytes = 100'000'000;
@@ -48,9 +50,67 @@ std::string TensorsText(const TensorMap& tensors) {
     one.Add("file", tensor.file)
         .Add("dtype", TensorDtypeName(tensor.dtype))
         .AddJson("shape", fmt::format("[{}]", fmt::join(tensor.shape, ",")));
+    if (tensor.digest) one.Add(kDigest, DigestText(*tensor.digest));
     all.AddJson(name, one.Text());
   }
   return all.Text();
+}
+
+// Size and digest, as files and identities of content have them.
+std::string SizedText(int64_t num_bytes, uint64_t digest) {
+  return JsonLine().Add("bytes", num_bytes).Add(kDigest, DigestText(digest)).Text();
+}
+
+std::string FilesText(const std::map<std::string, CheckpointFile>& files) {
+  JsonLine all;
+  for (const auto& [name, file] : files) {
+    all.AddJson(name, SizedText(file.num_bytes, file.digest));
+  }
+  return all.Text();
+}
+
+Result<std::optional<uint64_t>> ReadDigest(const JsonFields& fields) {
+  if (fields.Member(kDigest) == nullptr) return std::optional<uint64_t>();
+  std::string text;
+  RETURN_IF_ERROR(fields.Read(kDigest, &text));
+  const auto digest = ParseDigest(text);
+  if (!digest) return fields.Wrong(kDigest, "16 hexadecimal digits");
+  return digest;
+}
+
+Result<CheckpointFile> ReadSized(const json& value, const std::string& place) {
+  if (!value.is_object()) return MakeError(ErrorCode::kCorrupt, "{}: not an object", place);
+  const JsonFields fields(value, place);
+  CheckpointFile file;
+  RETURN_IF_ERROR(fields.Require("bytes", &file.num_bytes));
+  if (file.num_bytes < 0) return fields.Wrong("bytes", "0 or more");
+  ASSIGN_OR_RETURN(const auto digest, ReadDigest(fields));
+  if (!digest) return fields.Missing(kDigest);
+  file.digest = *digest;
+  return file;
+}
+
+Status ReadIdentity(const JsonFields& fields, std::string_view key, const std::string& path,
+                    std::optional<ContentIdentity>* out) {
+  const json* value = fields.Member(key);
+  if (value == nullptr) return {};
+  ASSIGN_OR_RETURN(const CheckpointFile sized, ReadSized(*value, fmt::format("{}: {}", path, key)));
+  *out = ContentIdentity{sized.num_bytes, sized.digest};
+  return {};
+}
+
+Status ReadFiles(const JsonFields& fields, const std::string& path,
+                 std::map<std::string, CheckpointFile>* files) {
+  if (fields.Member("files") == nullptr) return {};
+  ASSIGN_OR_RETURN(const json* object, fields.RequireObject("files"));
+  for (const auto& [name, value] : object->items()) {
+    if (!IsTensorFileName(name)) {
+      return fields.Wrong("files", "names of .safetensors files beside the manifest");
+    }
+    ASSIGN_OR_RETURN((*files)[name],
+                     ReadSized(value, fmt::format("{}: files {}", path, Quoted(name))));
+  }
+  return {};
 }
 
 Result<CheckpointTensor> ReadTensor(const json& value, const std::string& place) {
@@ -74,6 +134,7 @@ Result<CheckpointTensor> ReadTensor(const json& value, const std::string& place)
     if (!number || *number < 0) return fields.Wrong("shape", "a list of extents");
     tensor.shape.push_back(*number);
   }
+  ASSIGN_OR_RETURN(tensor.digest, ReadDigest(fields));
   return tensor;
 }
 
@@ -86,6 +147,59 @@ Result<TensorMap> ReadTensors(const JsonFields& fields, std::string_view key,
                      ReadTensor(value, fmt::format("{}: {} {}", path, key, Quoted(name))));
   }
   return tensors;
+}
+
+// All but its own digest.
+JsonLine ManifestBody(const CheckpointManifest& manifest) {
+  JsonLine line;
+  line.Add("format_version", kCheckpointFormatVersion)
+      .Add("step", manifest.step)
+      .Add("next_sample", manifest.next_sample)
+      // A string: readers of JSON keep 53 bits of a number.
+      .Add("seed", fmt::format("{}", manifest.seed))
+      .Add("gradient_groups", manifest.gradient_groups)
+      .Add("total_bytes", manifest.total_bytes())
+      .Add("job", manifest.job_json)
+      .AddJson("tensors", TensorsText(manifest.tensors))
+      .AddJson("optimizer_tensors", TensorsText(manifest.optimizer_tensors));
+  if (!manifest.files.empty()) line.AddJson("files", FilesText(manifest.files));
+  if (manifest.optimizer_steps) line.Add("optimizer_steps", *manifest.optimizer_steps);
+  if (manifest.data) {
+    line.AddJson("data", SizedText(manifest.data->num_bytes, manifest.data->digest));
+  }
+  if (manifest.init_from) {
+    line.AddJson("init_from", SizedText(manifest.init_from->num_bytes, manifest.init_from->digest));
+  }
+  if (manifest.data_changed) line.Add("data_changed", true);
+  return line;
+}
+
+// Of what the manifest says, in our own words: spaces and the order of keys do not count.
+uint64_t DigestOfManifest(const CheckpointManifest& manifest) {
+  return DigestOf(BytesOf(ManifestBody(manifest).Text()));
+}
+
+// An earlier build's has no digest anywhere; then nothing can be checked.
+Status CheckManifestDigest(const JsonFields& fields, const CheckpointManifest& manifest,
+                           const std::string& path) {
+  ASSIGN_OR_RETURN(const auto digest, ReadDigest(fields));
+  if (!digest && manifest.files.empty()) return {};
+  if (digest && *digest == DigestOfManifest(manifest)) return {};
+  return MakeError(ErrorCode::kCorrupt,
+                   "{}: it is damaged: what it says does not fit its own digest", path);
+}
+
+// Keys that manifests of earlier builds do not have.
+Status ReadNewerKeys(const JsonFields& fields, const std::string& path,
+                     CheckpointManifest& manifest) {
+  RETURN_IF_ERROR(ReadFiles(fields, path, &manifest.files));
+  if (fields.Member("optimizer_steps") != nullptr) {
+    RETURN_IF_ERROR(fields.Read("optimizer_steps", &manifest.optimizer_steps.emplace()));
+    if (*manifest.optimizer_steps < 0) return fields.Wrong("optimizer_steps", "0 or more");
+  }
+  RETURN_IF_ERROR(ReadIdentity(fields, "data", path, &manifest.data));
+  RETURN_IF_ERROR(ReadIdentity(fields, "init_from", path, &manifest.init_from));
+  return fields.Read("data_changed", &manifest.data_changed);
 }
 
 // Steps of the committed folders in `checkpoints_dir`, the highest first.
@@ -109,18 +223,9 @@ int64_t CheckpointManifest::total_bytes() const {
 }
 
 std::string ManifestJson(const CheckpointManifest& manifest) {
-  JsonLine line;
-  line.Add("format_version", kCheckpointFormatVersion)
-      .Add("step", manifest.step)
-      .Add("next_sample", manifest.next_sample)
-      // A string: readers of JSON keep 53 bits of a number.
-      .Add("seed", fmt::format("{}", manifest.seed))
-      .Add("gradient_groups", manifest.gradient_groups)
-      .Add("total_bytes", manifest.total_bytes())
-      .Add("job", manifest.job_json)
-      .AddJson("tensors", TensorsText(manifest.tensors))
-      .AddJson("optimizer_tensors", TensorsText(manifest.optimizer_tensors));
-  return line.Text() + "\n";
+  JsonLine body = ManifestBody(manifest);
+  body.Add(kDigest, DigestText(DigestOfManifest(manifest)));
+  return body.Text() + "\n";
 }
 
 Result<CheckpointManifest> ParseManifestJson(std::string_view text, const std::string& path) {
@@ -156,6 +261,8 @@ Result<CheckpointManifest> ParseManifestJson(std::string_view text, const std::s
   if (SumBytes(manifest) != total_bytes) {
     return fields.Wrong("total_bytes", "what the shapes add up to");
   }
+  RETURN_IF_ERROR(ReadNewerKeys(fields, path, manifest));
+  RETURN_IF_ERROR(CheckManifestDigest(fields, manifest, path));
   return manifest;
 }
 
@@ -167,8 +274,9 @@ Result<CheckpointManifest> ReadManifest(FileSystem& files, const std::string& fo
 
 std::string CheckpointFolderName(int64_t step) { return fmt::format("{}{:08}", kPrefix, step); }
 
-std::string PartialCheckpointFolderName(int64_t step) {
-  return fmt::format(".{}.partial", CheckpointFolderName(step));
+std::string PartialCheckpointFolderName(int64_t step, std::string_view owner) {
+  const std::string mark = owner.empty() ? "" : "." + DigestText(DigestOf(BytesOf(owner)));
+  return fmt::format(".{}{}.partial", CheckpointFolderName(step), mark);
 }
 
 std::optional<int64_t> ParseCheckpointFolderName(std::string_view name) {
@@ -181,31 +289,50 @@ std::optional<int64_t> ParseCheckpointFolderName(std::string_view name) {
   return step;
 }
 
-Result<std::optional<FoundCheckpoint>> FindNewestCheckpoint(FileSystem& files,
-                                                            const std::string& checkpoints_dir) {
-  std::optional<FoundCheckpoint> none;
+Result<std::vector<std::string>> CommittedCheckpoints(FileSystem& files,
+                                                      const std::string& checkpoints_dir) {
   ASSIGN_OR_RETURN(const auto steps, CommittedSteps(files, checkpoints_dir));
+  std::vector<std::string> folders;
   for (const int64_t step : steps) {
-    const std::string folder = JoinPath(checkpoints_dir, CheckpointFolderName(step));
-    auto manifest = ReadManifest(files, folder);
-    if (!manifest.ok() || manifest->step != step) continue;
-    return std::optional(FoundCheckpoint{folder, std::move(manifest).value()});
+    folders.push_back(JoinPath(checkpoints_dir, CheckpointFolderName(step)));
   }
-  return none;
+  return folders;
+}
+
+Result<FoundCheckpoint> ReadCommittedCheckpoint(FileSystem& files, const std::string& folder) {
+  ASSIGN_OR_RETURN(CheckpointManifest manifest, ReadManifest(files, folder));
+  const auto step = ParseCheckpointFolderName(folder.substr(folder.rfind('/') + 1));
+  if (step && *step != manifest.step) {
+    return MakeError(ErrorCode::kCorrupt, "{}: its manifest is of step {}", folder, manifest.step);
+  }
+  return FoundCheckpoint{folder, std::move(manifest)};
+}
+
+Result<std::optional<FoundCheckpoint>> FindNewestCheckpoint(FileSystem& files,
+                                                            const std::string& checkpoints_dir,
+                                                            std::vector<std::string>* damaged) {
+  ASSIGN_OR_RETURN(const auto folders, CommittedCheckpoints(files, checkpoints_dir));
+  for (const std::string& folder : folders) {
+    auto found = ReadCommittedCheckpoint(files, folder);
+    if (found.ok()) return std::optional(*std::move(found));
+    if (damaged != nullptr) damaged->push_back(found.error().message);
+  }
+  return std::optional<FoundCheckpoint>();
 }
 
 Result<std::string> BeginCheckpoint(FileSystem& files, const std::string& checkpoints_dir,
-                                    int64_t step) {
-  const std::string folder = JoinPath(checkpoints_dir, PartialCheckpointFolderName(step));
+                                    int64_t step, std::string_view owner) {
+  const std::string folder = JoinPath(checkpoints_dir, PartialCheckpointFolderName(step, owner));
   RETURN_IF_ERROR(files.RemoveAll(folder));
   RETURN_IF_ERROR(files.CreateDirectories(folder));
   return folder;
 }
 
 Result<std::string> CommitCheckpoint(FileSystem& files, const std::string& checkpoints_dir,
-                                     const CheckpointManifest& manifest) {
+                                     const CheckpointManifest& manifest, std::string_view owner) {
   const std::string name = CheckpointFolderName(manifest.step);
-  const std::string partial = JoinPath(checkpoints_dir, PartialCheckpointFolderName(manifest.step));
+  const std::string partial =
+      JoinPath(checkpoints_dir, PartialCheckpointFolderName(manifest.step, owner));
   const std::string folder = JoinPath(checkpoints_dir, name);
   // Syncs the partial folder too, and with it the names of the tensor files.
   RETURN_IF_ERROR(
@@ -218,7 +345,8 @@ Result<std::string> CommitCheckpoint(FileSystem& files, const std::string& check
   return folder;
 }
 
-Status PruneCheckpoints(FileSystem& files, const std::string& checkpoints_dir, int keep) {
+Status PruneCheckpoints(FileSystem& files, const std::string& checkpoints_dir, int keep,
+                        const std::string& spared) {
   if (!files.Exists(checkpoints_dir)) return {};
   ASSIGN_OR_RETURN(const auto names, files.List(checkpoints_dir));
   for (const std::string& name : names) {
@@ -228,7 +356,7 @@ Status PruneCheckpoints(FileSystem& files, const std::string& checkpoints_dir, i
   ASSIGN_OR_RETURN(const auto steps, CommittedSteps(files, checkpoints_dir));
   for (size_t i = static_cast<size_t>(keep); keep > 0 && i < steps.size(); ++i) {
     const std::string folder = JoinPath(checkpoints_dir, CheckpointFolderName(steps[i]));
-    RETURN_IF_ERROR(files.RemoveAll(folder));
+    if (folder != spared) RETURN_IF_ERROR(files.RemoveAll(folder));
   }
   return {};
 }

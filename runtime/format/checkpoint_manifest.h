@@ -5,6 +5,8 @@
 // 1. A checkpoint is written in ".step-00000050.partial" and exists from the one rename that
 //    commits it: at any crash there is all of it or nothing.
 // 2. Tensors are global: any layout resumes from a checkpoint of any other.
+// 3. Content is known: a digest (runtime/base/digest.h) of every tensor, of every file, and of the
+//    manifest itself. Manifests of earlier builds have none and are read all the same.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +18,7 @@
 
 #include "runtime/base/file_system.h"
 #include "runtime/base/result.h"
+#include "runtime/format/content_identity.h"
 #include "runtime/format/safetensors.h"
 
 namespace troupe {
@@ -27,7 +30,14 @@ struct CheckpointTensor {
   std::string file;
   TensorDtype dtype = TensorDtype::kF32;
   std::vector<int64_t> shape;
+  std::optional<uint64_t> digest{};  // of its bytes
   bool operator==(const CheckpointTensor&) const = default;
+};
+// A whole file, header and all.
+struct CheckpointFile {
+  int64_t num_bytes = 0;
+  uint64_t digest = 0;
+  bool operator==(const CheckpointFile&) const = default;
 };
 
 struct CheckpointManifest {
@@ -38,6 +48,14 @@ struct CheckpointManifest {
   std::string job_json;                                       // effective JobSpec; opaque here
   std::map<std::string, CheckpointTensor> tensors;            // by parameter name
   std::map<std::string, CheckpointTensor> optimizer_tensors;  // "<parameter>.exp_avg", …
+  std::map<std::string, CheckpointFile> files{};              // by name; empty: of an earlier build
+  // Updates that the optimizer's state has seen: more than `step` where the run took it over.
+  std::optional<int64_t> optimizer_steps{};
+  std::optional<ContentIdentity> data{};       // that the run trains on
+  std::optional<ContentIdentity> init_from{};  // weights that it began with
+  // The run went on with other data than it began with (data.allow_change).
+  bool data_changed = false;
+  int64_t updates() const { return optimizer_steps.value_or(step); }
   // Of all tensors, without the files' headers.
   int64_t total_bytes() const;
   bool operator==(const CheckpointManifest&) const = default;
@@ -45,12 +63,15 @@ struct CheckpointManifest {
 
 std::string ManifestJson(const CheckpointManifest& manifest);
 // Refuses, with one sentence, another format version, a missing key, a file name that leaves the
-// folder and a total that does not agree with the shapes. `path` is for the messages.
+// folder, a total that does not agree with the shapes, and what its own digest does not fit.
+// `path` is for the messages.
 Result<CheckpointManifest> ParseManifestJson(std::string_view json, const std::string& path);
 Result<CheckpointManifest> ReadManifest(FileSystem& files, const std::string& folder);
 
-std::string CheckpointFolderName(int64_t step);         // "step-00000050"
-std::string PartialCheckpointFolderName(int64_t step);  // ".step-00000050.partial"
+std::string CheckpointFolderName(int64_t step);  // "step-00000050"
+// ".step-00000050.partial", with an owner ".step-00000050.1f00….partial": two that write the same
+// step never write into one folder.
+std::string PartialCheckpointFolderName(int64_t step, std::string_view owner = "");
 // The step of a committed folder's name; nothing for any other name.
 std::optional<int64_t> ParseCheckpointFolderName(std::string_view name);
 
@@ -59,24 +80,34 @@ struct FoundCheckpoint {
   CheckpointManifest manifest;
 };
 
-// The highest step whose manifest parses; nothing where there is none, also where the folder does
-// not exist. Partial folders never count; `latest` is for people and is not read.
-Result<std::optional<FoundCheckpoint>> FindNewestCheckpoint(FileSystem& files,
-                                                            const std::string& checkpoints_dir);
+// Paths of the committed folders of `checkpoints_dir`, the newest first; none where it does not
+// exist. Partial folders never count; `latest` is for people and is not read.
+Result<std::vector<std::string>> CommittedCheckpoints(FileSystem& files,
+                                                      const std::string& checkpoints_dir);
+// The manifest of a folder that is named after its step; refuses one of another step.
+Result<FoundCheckpoint> ReadCommittedCheckpoint(FileSystem& files, const std::string& folder);
+// The first of those whose manifest can be read. What is passed over is added to `damaged`, where
+// that is given: a sentence each.
+Result<std::optional<FoundCheckpoint>> FindNewestCheckpoint(
+    FileSystem& files, const std::string& checkpoints_dir,
+    std::vector<std::string>* damaged = nullptr);
 
 // Makes an empty partial folder for `step` in `checkpoints_dir` and returns its path.
 Result<std::string> BeginCheckpoint(FileSystem& files, const std::string& checkpoints_dir,
-                                    int64_t step);
+                                    int64_t step, std::string_view owner = "");
 
 // Commits: writes the manifest into the partial folder of its step, syncs it, renames it to its
 // name, syncs the parent, replaces `latest`. The tensor files must be durable before
 // (SafetensorsWriter::Finish). A folder of the same step is removed just before the rename: a crash
 // between the two falls back to the checkpoint before it. Returns the committed path.
 Result<std::string> CommitCheckpoint(FileSystem& files, const std::string& checkpoints_dir,
-                                     const CheckpointManifest& manifest);
+                                     const CheckpointManifest& manifest,
+                                     std::string_view owner = "");
 
-// Removes partial folders, and committed ones beyond the newest `keep` (0: keep all).
-Status PruneCheckpoints(FileSystem& files, const std::string& checkpoints_dir, int keep);
+// Removes partial folders, and committed ones beyond the newest `keep` (0: keep all), but never
+// `spared` (a path).
+Status PruneCheckpoints(FileSystem& files, const std::string& checkpoints_dir, int keep,
+                        const std::string& spared = "");
 
 // Moves the committed folders of steps above `step`, which a run that starts from `step` leaves
 // behind, into "abandoned-1" (the first free number) of `checkpoints_dir` and returns its path; or

@@ -11,7 +11,7 @@
 namespace troupe {
 namespace {
 
-constexpr int64_t kFileMaxBytes = int64_t{4} << 30;
+constexpr size_t kPieceBytes = size_t{1} << 20;
 constexpr JsonBounds kLineBounds{.max_depth = 16, .max_values = 100'000};
 
 // Whether the line stays when a run goes on after `step`.
@@ -88,19 +88,50 @@ std::string JsonString(std::string_view text) {
   return quoted + '"';
 }
 
-Status CutBackToStep(FileSystem& files, const std::string& path, int64_t step) {
+Status ForEachLine(FileSystem& files, const std::string& path,
+                   const std::function<void(std::string_view)>& on_line) {
   if (!files.Exists(path)) return {};
-  ASSIGN_OR_RETURN(const std::string text, files.ReadFile(path, kFileMaxBytes));
-  std::string kept;
+  ASSIGN_OR_RETURN(const MappedFile file, files.MapReadOnly(path));
+  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()),
+                              file.bytes().size());
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = text.find('\n', begin);
-    if (end == std::string::npos) break;  // the line that a crash cut off
-    const std::string_view line(text.data() + begin, end - begin);
-    if (Stays(line, step)) kept.append(line).append("\n");
+    if (end == std::string_view::npos) break;  // the line that a crash cut off
+    on_line(text.substr(begin, end - begin));
     begin = end + 1;
   }
-  if (kept.size() == text.size()) return {};
-  return WriteFileAtomically(files, path, kept);
+  return {};
+}
+
+Status CutBackToStep(FileSystem& files, const std::string& path, int64_t step) {
+  if (!files.Exists(path)) return {};
+  int64_t num_kept_bytes = 0;
+  RETURN_IF_ERROR(ForEachLine(files, path, [&](std::string_view line) {
+    if (Stays(line, step)) num_kept_bytes += static_cast<int64_t>(line.size()) + 1;
+  }));
+  ASSIGN_OR_RETURN(const int64_t num_bytes, files.FileBytes(path));
+  if (num_kept_bytes == num_bytes) return {};
+  const std::string aside = path + ".partial";
+  ASSIGN_OR_RETURN(const auto kept, files.OpenForWrite(aside, WriteMode::kTruncate));
+  Status written;
+  std::string piece;
+  const auto write = [&](size_t at_least) {
+    if (written.ok() && piece.size() >= at_least) {
+      written = kept->Append(BytesOf(piece));
+      piece.clear();
+    }
+  };
+  RETURN_IF_ERROR(ForEachLine(files, path, [&](std::string_view line) {
+    if (!Stays(line, step)) return;
+    piece.append(line).append("\n");
+    write(kPieceBytes);
+  }));
+  write(1);
+  RETURN_IF_ERROR(std::move(written));
+  RETURN_IF_ERROR(kept->Sync());
+  RETURN_IF_ERROR(kept->Close());
+  RETURN_IF_ERROR(files.Rename(aside, path));
+  return files.SyncDirectory(FolderOf(path));
 }
 
 }  // namespace troupe

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -36,6 +37,11 @@ class JsonLine {
 
 // `text` as a JSON string with its quotes; bytes that are not UTF-8 are replaced.
 std::string JsonString(std::string_view text);
+
+// Calls `on_line` with every whole line, without its newline, of a file of any size. No file is no
+// error.
+Status ForEachLine(FileSystem& files, const std::string& path,
+                   const std::function<void(std::string_view)>& on_line);
 
 // Drops, atomically, every line whose "step" exceeds `step`, and a line cut off by a crash. Lines
 // without a "step" stay. No file is no error.

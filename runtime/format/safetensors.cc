@@ -1,6 +1,7 @@
 #include "runtime/format/safetensors.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -123,6 +124,45 @@ Result<SafetensorsMetadata> ReadMetadata(const json& value, const std::string& p
   return metadata;
 }
 
+// Where the header ends, from the first 8 bytes of a file of `file_bytes`.
+Result<int64_t> EndOfHeader(std::span<const std::byte> length, int64_t file_bytes,
+                            const std::string& path) {
+  uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, length.data(), kLengthBytes);
+  if (header_bytes > static_cast<uint64_t>(kHeaderMaxBytes)) {
+    return Corrupt(path,
+                   fmt::format("a header of {} bytes where 100 MB are allowed", header_bytes));
+  }
+  const int64_t end = kLengthBytes + static_cast<int64_t>(header_bytes);
+  if (end > file_bytes) {
+    return Corrupt(path, fmt::format("a header of {} bytes in a file of {}; the file is cut off",
+                                     header_bytes, file_bytes));
+  }
+  return end;
+}
+
+// `text`: what lies between the length and the data.
+Result<SafetensorsHeader> ParseHeaderText(std::string_view text, int64_t file_bytes,
+                                          const std::string& path) {
+  SafetensorsHeader header;
+  header.data_begin = kLengthBytes + static_cast<int64_t>(text.size());
+  if (!text.starts_with('{')) return Corrupt(path, "the header does not start with '{'");
+  ASSIGN_OR_RETURN(const json document, ParseJson(text, path, kHeaderBounds));
+  for (const auto& [name, value] : document.items()) {
+    if (name == "__metadata__") {
+      ASSIGN_OR_RETURN(header.metadata, ReadMetadata(value, path));
+      continue;
+    }
+    ASSIGN_OR_RETURN(TensorEntry entry, ReadEntry(name, value, path));
+    header.tensors.push_back(std::move(entry));
+  }
+  // An empty tensor may share its begin with the next one, and comes first.
+  std::ranges::sort(header.tensors, {},
+                    [](const TensorEntry& entry) { return std::pair(entry.begin, entry.end); });
+  RETURN_IF_ERROR(CheckTiling(header.tensors, file_bytes - header.data_begin, path));
+  return header;
+}
+
 }  // namespace
 
 std::string_view TensorDtypeName(TensorDtype dtype) {
@@ -149,35 +189,21 @@ Result<SafetensorsHeader> ParseSafetensorsHeader(std::span<const std::byte> file
                                                  const std::string& path) {
   const auto file_bytes = static_cast<int64_t>(file.size());
   if (file_bytes < kLengthBytes) return Corrupt(path, "shorter than 8 bytes");
-  uint64_t header_bytes = 0;
-  std::memcpy(&header_bytes, file.data(), kLengthBytes);
-  if (header_bytes > static_cast<uint64_t>(kHeaderMaxBytes)) {
-    return Corrupt(path,
-                   fmt::format("a header of {} bytes where 100 MB are allowed", header_bytes));
-  }
-  SafetensorsHeader header;
-  header.data_begin = kLengthBytes + static_cast<int64_t>(header_bytes);
-  if (header.data_begin > file_bytes) {
-    return Corrupt(path, fmt::format("a header of {} bytes in a file of {}; the file is cut off",
-                                     header_bytes, file_bytes));
-  }
-  const std::string_view text(reinterpret_cast<const char*>(file.data()) + kLengthBytes,
-                              header_bytes);
-  if (!text.starts_with('{')) return Corrupt(path, "the header does not start with '{'");
-  ASSIGN_OR_RETURN(const json document, ParseJson(text, path, kHeaderBounds));
-  for (const auto& [name, value] : document.items()) {
-    if (name == "__metadata__") {
-      ASSIGN_OR_RETURN(header.metadata, ReadMetadata(value, path));
-      continue;
-    }
-    ASSIGN_OR_RETURN(TensorEntry entry, ReadEntry(name, value, path));
-    header.tensors.push_back(std::move(entry));
-  }
-  // An empty tensor may share its begin with the next one, and comes first.
-  std::ranges::sort(header.tensors, {},
-                    [](const TensorEntry& entry) { return std::pair(entry.begin, entry.end); });
-  RETURN_IF_ERROR(CheckTiling(header.tensors, file_bytes - header.data_begin, path));
-  return header;
+  ASSIGN_OR_RETURN(const int64_t end, EndOfHeader(file, file_bytes, path));
+  const auto* const begin = reinterpret_cast<const char*>(file.data());
+  return ParseHeaderText({begin + kLengthBytes, static_cast<size_t>(end - kLengthBytes)},
+                         file_bytes, path);
+}
+
+Result<SafetensorsHeader> ReadSafetensorsHeader(const ReadableFile& file, const std::string& path) {
+  ASSIGN_OR_RETURN(const FileVersion version, file.Version());
+  if (version.num_bytes < kLengthBytes) return Corrupt(path, "shorter than 8 bytes");
+  std::array<std::byte, kLengthBytes> length{};
+  RETURN_IF_ERROR(file.ReadAt(0, length));
+  ASSIGN_OR_RETURN(const int64_t end, EndOfHeader(length, version.num_bytes, path));
+  std::string text(static_cast<size_t>(end - kLengthBytes), '\0');
+  RETURN_IF_ERROR(file.ReadAt(kLengthBytes, std::as_writable_bytes(std::span(text))));
+  return ParseHeaderText(text, version.num_bytes, path);
 }
 
 Result<SafetensorsFile> SafetensorsFile::Open(FileSystem& files, const std::string& path) {
@@ -236,15 +262,21 @@ Result<SafetensorsWriter> SafetensorsWriter::Create(FileSystem& files, const std
   const uint64_t length = text.size();
   std::string prefix(kLengthBytes, '\0');
   std::memcpy(prefix.data(), &length, kLengthBytes);
-  RETURN_IF_ERROR(writer.file_->Append(BytesOf(prefix + text)));
+  RETURN_IF_ERROR(writer.Write(BytesOf(prefix + text)));
   return writer;
+}
+
+Status SafetensorsWriter::Write(std::span<const std::byte> bytes) {
+  digest_.Update(bytes);
+  num_bytes_ += static_cast<int64_t>(bytes.size());
+  return file_->Append(bytes);
 }
 
 Status SafetensorsWriter::Append(std::span<const std::byte> bytes) {
   CHECK(std::cmp_less_equal(bytes.size(), missing_bytes_), "{}: {} bytes, {} are missing", path_,
         bytes.size(), missing_bytes_);
   missing_bytes_ -= static_cast<int64_t>(bytes.size());
-  return file_->Append(bytes);
+  return Write(bytes);
 }
 
 Status SafetensorsWriter::Finish() {

@@ -19,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/base/digest.h"
 #include "runtime/base/file_system.h"
 #include "runtime/base/result.h"
 
@@ -71,6 +72,8 @@ struct SafetensorsHeader {
 // `file` is the whole file (a mapping); only the header is read. `path` is for the messages.
 Result<SafetensorsHeader> ParseSafetensorsHeader(std::span<const std::byte> file,
                                                  const std::string& path);
+// Reads no byte of a tensor.
+Result<SafetensorsHeader> ReadSafetensorsHeader(const ReadableFile& file, const std::string& path);
 
 // One open file. Spans it hands out live as long as it does (or as any copy of its mapping).
 class SafetensorsFile {
@@ -126,9 +129,16 @@ class SafetensorsWriter {
   Status Append(std::span<const std::byte> bytes);
   // Fails when fewer bytes came than were declared; then syncs and closes.
   Status Finish();
+  // Of the whole file so far, header and all.
+  int64_t num_bytes() const { return num_bytes_; }
+  uint64_t digest() const { return digest_.value(); }
 
  private:
+  Status Write(std::span<const std::byte> bytes);
+
   std::string path_;
+  int64_t num_bytes_ = 0;
+  DigestStream digest_;
   std::unique_ptr<WritableFile> file_;
   int64_t missing_bytes_ = 0;
 };

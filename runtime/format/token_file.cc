@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
+#include <vector>
 
 #include "runtime/base/check.h"
 #include "runtime/format/file_kind.h"
@@ -15,6 +17,9 @@ constexpr int32_t kMagicU16 = 20240520;
 constexpr int32_t kVersionU16 = 1;
 constexpr int32_t kMagicU32 = 20240801;
 constexpr int32_t kVersionU32 = 7;
+
+constexpr int64_t kPieceBytes = int64_t{256} << 10;
+constexpr int64_t kHeadBytes = int64_t{64} << 10;  // what a file is shows there
 
 int32_t Word(std::span<const std::byte> bytes, int64_t index) {
   int32_t word = 0;
@@ -38,9 +43,11 @@ bool BytesAreTokens(TokenFormat format, std::string_view path) {
 Result<TokenFile> TokenFile::Open(FileSystem& files, const std::string& path, TokenFormat format) {
   TokenFile file;
   file.path_ = path;
-  ASSIGN_OR_RETURN(file.mapping_, files.MapReadOnly(path));
-  const std::span<const std::byte> bytes = file.mapping_.bytes();
-  const auto num_bytes = static_cast<int64_t>(bytes.size());
+  ASSIGN_OR_RETURN(file.file_, files.OpenForRead(path));
+  ASSIGN_OR_RETURN(file.version_, file.file_->Version());
+  const int64_t num_bytes = file.num_bytes_ = file.version_.num_bytes;
+  std::vector<std::byte> bytes(static_cast<size_t>(std::min(num_bytes, kHeadBytes)));
+  RETURN_IF_ERROR(file.file_->ReadAt(0, bytes));
   if (BytesAreTokens(format, path)) {
     if (format == TokenFormat::kAuto) RETURN_IF_ERROR(CheckIsText(path, bytes));
     file.num_tokens_ = num_bytes;
@@ -80,29 +87,57 @@ Result<TokenFile> TokenFile::Open(FileSystem& files, const std::string& path, To
   return file;
 }
 
-void TokenFile::Read(int64_t begin, int64_t count, int32_t* out) const {
+Status TokenFile::Read(int64_t begin, int64_t count, int32_t* out) const {
   CHECK(begin >= 0 && count >= 0 && begin + count <= num_tokens_, "tokens {}..{} of {} in {}",
         begin, begin + count, num_tokens_, path_);
-  const std::byte* from = mapping_.bytes().data() + data_begin_ + begin * token_bytes_;
+  // The narrow tokens lie at the end of the wide ones' room, and are widened from the front.
+  const auto narrow = std::as_writable_bytes(std::span(out, static_cast<size_t>(count)))
+                          .last(static_cast<size_t>(count * token_bytes_));
+  RETURN_IF_ERROR(file_->ReadAt(data_begin_ + begin * token_bytes_, narrow));
+  const std::byte* from = narrow.data();
   for (int64_t i = 0; i < count; ++i, from += token_bytes_) {
     uint32_t token = 0;
     std::memcpy(&token, from, static_cast<size_t>(token_bytes_));
     out[i] = static_cast<int32_t>(token);
   }
+  return {};
+}
+
+Result<ContentIdentity> TokenFile::Identify() {
+  ASSIGN_OR_RETURN(identity_, IdentityOf(*file_, num_bytes_));
+  return *identity_;
+}
+
+Status TokenFile::CheckUnchanged() {
+  ASSIGN_OR_RETURN(const FileVersion now, file_->Version());
+  if (now == version_) return {};
+  constexpr std::string_view kRemedy =
+      "put it back as it was and go on with --resume, and copy what is to change";
+  if (now.num_bytes < num_bytes_) {
+    return MakeError(ErrorCode::kIo, "{}: was cut from {} to {} bytes while it is read: {}", path_,
+                     num_bytes_, now.num_bytes, kRemedy);
+  }
+  ASSIGN_OR_RETURN(const ContentIdentity content, IdentityOf(*file_, num_bytes_));
+  if (identity_ && content != *identity_) {
+    return MakeError(ErrorCode::kIo, "{}: was written over while it is read: {}", path_, kRemedy);
+  }
+  version_ = now;
+  return {};
 }
 
 Status TokenFile::CheckVocabulary(int32_t vocab_size) const {
   if (token_bytes_ == 1 && vocab_size >= 256) return {};
-  constexpr int64_t kChunk = 4096;
-  int32_t tokens[kChunk];
-  for (int64_t begin = 0; begin < num_tokens_; begin += kChunk) {
-    const int64_t count = std::min(kChunk, num_tokens_ - begin);
-    Read(begin, count, tokens);
+  std::vector<int32_t> tokens(kPieceBytes / sizeof(int32_t));
+  const auto chunk = static_cast<int64_t>(tokens.size());
+  for (int64_t begin = 0; begin < num_tokens_; begin += chunk) {
+    const int64_t count = std::min(chunk, num_tokens_ - begin);
+    RETURN_IF_ERROR(Read(begin, count, tokens.data()));
     for (int64_t i = 0; i < count; ++i) {
-      if (tokens[i] >= 0 && tokens[i] < vocab_size) continue;
+      const int32_t token = tokens[static_cast<size_t>(i)];
+      if (token >= 0 && token < vocab_size) continue;
       return MakeError(ErrorCode::kInvalidSpec,
                        "{}: token {} at position {} lies outside model.vocab_size = {}", path_,
-                       static_cast<uint32_t>(tokens[i]), begin + i, vocab_size);
+                       static_cast<uint32_t>(token), begin + i, vocab_size);
     }
   }
   return {};

@@ -53,7 +53,7 @@ Buffer::Buffer(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes)
   const size_t rounded =
       (static_cast<size_t>(num_bytes) + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
   data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignmentBytes, rounded));
-  CHECK(data_ != nullptr, "out of memory: {} bytes of {}", num_bytes, MemoryTagName(tag));
+  if (data_ == nullptr) throw BufferTooLarge(num_bytes);
   std::memset(data_, 0, rounded);
   ledger_->Add(tag_, num_bytes_);
 }

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <new>
 #include <span>
 #include <string_view>
 
@@ -39,7 +40,20 @@ class MemoryLedger {
   int64_t total_peak_ = 0;
 };
 
+// The system has no room for a buffer of so many bytes. Thrown, for it may come up anywhere;
+// whoever builds a rank turns it into a sentence (actors/rank_load.h).
+class BufferTooLarge : public std::bad_alloc {
+ public:
+  explicit BufferTooLarge(int64_t num_bytes) : num_bytes_(num_bytes) {}
+  const char* what() const noexcept override { return "out of memory for a buffer"; }
+  int64_t num_bytes() const { return num_bytes_; }
+
+ private:
+  int64_t num_bytes_;
+};
+
 // Host memory aligned to 64 bytes, zeroed on allocation. Move-only; the ledger must outlive it.
+// Throws BufferTooLarge.
 class Buffer {
  public:
   Buffer() = default;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace troupe {
 namespace {
@@ -80,9 +81,16 @@ TraceJsonWriter::TraceJsonWriter(Sink sink) : sink_(std::move(sink)) {
 
 TraceJsonWriter::~TraceJsonWriter() { Finish(); }
 
-void TraceJsonWriter::Event(std::string body) {
+void TraceJsonWriter::Event(std::string_view body) {
   sink_(fmt::format("{}\n{{{}}}", events_ == 0 ? "" : ",", body));
   ++events_;
+}
+
+void TraceJsonWriter::WriteArrivals(int64_t now_ns) {
+  while (!arrivals_.empty() && arrivals_.begin()->first <= now_ns) {
+    Event(arrivals_.begin()->second);
+    arrivals_.erase(arrivals_.begin());
+  }
 }
 
 void TraceJsonWriter::NameRank(Rank rank, std::string_view name) {
@@ -101,6 +109,9 @@ int TraceJsonWriter::TrackId(int32_t rank, std::string_view track) {
   if (fresh) {
     Event(fmt::format(R"("ph":"M","name":"thread_name","pid":{},"tid":{},"args":{{"name":{}}})",
                       rank, found->second, JsonQuoted(track)));
+    Event(fmt::format(
+        R"("ph":"M","name":"thread_sort_index","pid":{},"tid":{},"args":{{"sort_index":{}}})", rank,
+        found->second, found->second));
   }
   return found->second;
 }
@@ -130,24 +141,26 @@ void TraceJsonWriter::Write(const SpanRecord& record, std::string_view name,
   }
   const int tid = TrackId(record.rank, track);
   const std::string_view category = SpanCategoryName(record.category);
+  WriteArrivals(start_ns);
   Event(fmt::format(
       R"("ph":"X","name":{},"cat":"{}","pid":{},"tid":{},"ts":{},"dur":{},"args":{{{}}})", quoted,
       category, record.rank, tid, Micros(start_ns), Micros(end_ns - start_ns), Arguments(record)));
-  // An arrow belongs to the slice around its time, and a slice ends before its end: so the arrow
-  // leaves in the last nanosecond of the sending span and arrives at the start of the receiving
-  // one.
   const auto flow = [&](const char* ph, const char* extra, uint32_t id, int64_t at_ns) {
-    Event(fmt::format(
+    return fmt::format(
         R"("ph":"{}","name":"message","cat":"flow","id":{},"pid":{},"tid":{},"ts":{}{})", ph, id,
-        record.rank, tid, Micros(at_ns), extra));
+        record.rank, tid, Micros(at_ns), extra);
   };
-  if (record.flow_out != 0) flow("s", "", record.flow_out, std::max(start_ns, end_ns - 1));
-  if (record.flow_in != 0) flow("f", R"(,"bp":"e")", record.flow_in, start_ns);
+  if (record.flow_out != 0) Event(flow("s", "", record.flow_out, start_ns));
+  if (record.flow_in == 0) return;
+  // An arrow belongs to the slice around its time, and a slice ends before its end.
+  const int64_t arrival_ns = std::max(start_ns, end_ns - 1);
+  arrivals_.emplace(arrival_ns, flow("f", R"(,"bp":"e")", record.flow_in, arrival_ns));
 }
 
 void TraceJsonWriter::Finish() {
   if (finished_) return;
   finished_ = true;
+  WriteArrivals(std::numeric_limits<int64_t>::max());
   sink_("\n],\"displayTimeUnit\":\"ns\"}\n");
 }
 

@@ -2,9 +2,12 @@
 // Source: "Trace Event Format" (Google): ph X (complete), M (names), s/f (flows), C (counters);
 // ts and dur in microseconds; pid = rank, tid = track.
 //
-// Thread: one. Streams: what it holds is a line and the tracks seen so far.
+// Thread: one. Streams: what it holds is a line, the tracks seen so far and the arrows under way.
 //   J1. After Finish the output is one valid JSON object, whatever strings were interned.
-//   J2. A flow's arrow starts inside its sending span and ends inside its receiving one (bp: e).
+//   J2. A flow's arrow leaves at the start of its sending span and arrives in the last nanosecond
+//   of
+//       its receiving one (bp: e).
+//   J3. Where spans are written in the order of their starts, events are sorted by their times.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +34,8 @@ class TraceJsonWriter {
 
   // How a rank is called in the picture; without it "rank N".
   void NameRank(Rank rank, std::string_view name);
+  // Tracks of a rank stand below one another in the order of their first names or spans.
+  void NameTrack(Rank rank, std::string_view track) { TrackId(rank.value, track); }
   // Added to every time of the rank: aligns the clocks of different machines.
   void SetClockOffset(Rank rank, int64_t offset_ns) { offsets_ns_[rank.value] = offset_ns; }
 
@@ -43,7 +48,9 @@ class TraceJsonWriter {
   int64_t events() const { return events_; }
 
  private:
-  void Event(std::string body);
+  void Event(std::string_view body);
+  // Those that are due at `now_ns`, in order.
+  void WriteArrivals(int64_t now_ns);
   int TrackId(int32_t rank, std::string_view track);
 
   Sink sink_;
@@ -51,6 +58,7 @@ class TraceJsonWriter {
   std::set<int32_t> named_ranks_;
   std::map<int32_t, int64_t> offsets_ns_;
   std::unordered_map<uint32_t, std::string> names_;
+  std::multimap<int64_t, std::string> arrivals_;  // time in ns → the event of an arrow's end
   int64_t events_ = 0;
   bool finished_ = false;
 };

@@ -65,6 +65,7 @@ struct Delivery {
   Envelope envelope;
   std::span<const std::byte> payload;  // valid only during the call
   Bulk bulk;
+  int64_t arrived_ns = 0;  // when it began to arrive (steady clock); 0: with this call
 };
 
 class Transport {
@@ -82,6 +83,8 @@ class Transport {
 
   // What peers need to reach this rank; travels over the control plane.
   virtual std::string LocalAddress() const = 0;
+  // A peer that cannot be reached (any more) is told of as any lost one, with kInvalidSpec instead
+  // of kPeerDown where the reason may be the settings.
   virtual Status Connect(Rank peer, std::string_view address) = 0;
 
   // Receiver side of a data channel: `num_slots` slots of `slot_bytes` for bulk from `from`.

@@ -76,7 +76,10 @@ class OneRank : public Actor<OneRank, proto::StepStart, proto::Commit, proto::Ch
   Status On(const proto::CheckpointStart& start) {
     proto::CheckpointDone all;
     all.set_step(start.step());
-    for (const auto& shard : shards_(start)) all.mutable_tensors()->MergeFrom(shard.tensors());
+    for (const auto& shard : shards_(start)) {
+      all.mutable_tensors()->MergeFrom(shard.tensors());
+      all.mutable_files()->MergeFrom(shard.files());
+    }
     return schedule_.Send(all);
   }
 
@@ -100,10 +103,14 @@ class JobCheckpointsTest : public ::testing::Test {
     for (int rank = 0; rank < ranks_.num_ranks(); ++rank) {
       auto& shard = shards.emplace_back();
       shard.set_rank(rank);
-      const auto written = WriteCheckpointShard(SystemFiles(), folders.checkpoint, rank,
-                                                ranks_.num_ranks(), ranks_.parameters(rank));
-      CHECK(written.ok(), "{}", written.error().message);
-      for (const auto& tensor : *written) *shard.add_tensors() = tensor;
+      if (folders.checkpoint.empty()) {
+        NameOwnedTensors(ranks_.parameters(rank), shard);
+      } else {
+        const Status written =
+            WriteCheckpointShard(SystemFiles(), folders.checkpoint, rank, ranks_.num_ranks(),
+                                 ranks_.parameters(rank), shard);
+        CHECK(written.ok(), "{}", written.error().message);
+      }
       if (folders.exported.empty()) continue;
       CHECK(WriteHfShard(SystemFiles(), folders.exported, rank, ranks_.num_ranks(), DType::kFloat32,
                          ranks_.parameters(rank))
@@ -356,6 +363,92 @@ TEST_F(JobCheckpointsTest, ADiskThatStandsStillHoldsUpNobodyElse) {
     EXPECT_THAT(committed, ElementsAre(5));
   }
   EXPECT_EQ(Newest(), 5);
+}
+
+// An earlier start of the job, stopped for a while, wakes up when another has taken its place.
+TEST_F(JobCheckpointsTest, TwoStartsOfAJobNeverWriteOneFolder) {
+  start_.mutable_spec()->mutable_checkpoint()->set_save_hf(true);
+  proto::StartRank later = start_;
+  start_.set_owner("job 4, epoch 1");
+  later.set_owner("job 4, epoch 2");
+  JobCheckpoints first(SystemFiles(), start_, ranks_.plan());
+  ASSERT_TRUE(first.StartFrom(0).ok());
+  ASSERT_TRUE(SaveWith(first, 4).ok());
+  const auto folders = first.Open(5);
+  ASSERT_TRUE(folders.ok());
+  const auto shards = WriteShards(*folders, 5);
+
+  JobCheckpoints second(SystemFiles(), later, ranks_.plan());
+  ASSERT_TRUE(second.StartFrom(4).ok());
+  EXPECT_EQ(*SystemFiles().ReadFile(folder_ / "run/checkpoints/owner", 100), "job 4, epoch 2\n");
+  const auto others = second.Open(5);
+  ASSERT_TRUE(others.ok());
+  EXPECT_NE(others->checkpoint, folders->checkpoint) << "their shards never mix";
+  EXPECT_NE(others->exported, folders->exported);
+
+  const auto refused = first.Commit(5, shards);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kStale);
+  EXPECT_THAT(refused.error().message,
+              HasSubstr("another start of the job writes here now (job 4, epoch 2): this one "
+                        "(job 4, epoch 1) ends"));
+  EXPECT_EQ(Newest(), 4);
+  EXPECT_FALSE(first.Open(6).ok()) << "nothing of the other's is removed";
+  first.Abandon();
+  ASSERT_TRUE(second.Commit(5, WriteShards(*others, 5)).ok());
+  EXPECT_EQ(Newest(), 5);
+  EXPECT_EQ(Exported(), 5);
+  EXPECT_THAT(Names("run/checkpoints"),
+              ElementsAre("latest", "owner", "step-00000004", "step-00000005"));
+}
+
+TEST_F(JobCheckpointsTest, ARunThatGoesOnFromItsLastStepExportsWithoutANewCheckpoint) {
+  ASSERT_TRUE(Save(5).ok());
+  start_.set_resume_from(folder_ / "run/checkpoints/step-00000005");
+  const auto before = SystemFiles().ReadFile(folder_ / "run/checkpoints/latest", 100);
+  JobCheckpoints checkpoints(SystemFiles(), start_, ranks_.plan());
+  const auto nothing = checkpoints.Open(5);
+  ASSERT_TRUE(nothing.ok());
+  EXPECT_EQ(nothing->checkpoint + nothing->exported, "") << "there is nothing to write";
+  start_.mutable_spec()->mutable_checkpoint()->set_save_hf(true);
+  const auto folders = checkpoints.Open(5);
+  ASSERT_TRUE(folders.ok());
+  EXPECT_EQ(folders->checkpoint, "");
+  const auto committed = checkpoints.Commit(5, WriteShards(*folders, 5));
+  ASSERT_TRUE(committed.ok()) << committed.error().message;
+  EXPECT_EQ(committed->directory(), start_.resume_from());
+  EXPECT_EQ(Exported(), 5);
+  EXPECT_EQ(Newest(), 5);
+  ASSERT_TRUE(SaveWith(checkpoints, 6).ok()) << "a step after it is one like any other";
+  EXPECT_EQ(Newest(), 6);
+}
+
+TEST_F(JobCheckpointsTest, TheManifestRemembersWhatTheRunIsMadeOf) {
+  const RunContent content{.data = ContentIdentity{1000, 7},
+                           .init_from = ContentIdentity{50, 8},
+                           .data_changed = true,
+                           .earlier_updates = 30};
+  JobCheckpoints checkpoints(SystemFiles(), start_, ranks_.plan(), content);
+  const auto committed = SaveWith(checkpoints, 5);
+  ASSERT_TRUE(committed.ok()) << committed.error().message;
+  const auto manifest = ReadManifest(SystemFiles(), committed->directory());
+  ASSERT_TRUE(manifest.ok()) << manifest.error().message;
+  EXPECT_EQ(manifest->data, content.data);
+  EXPECT_EQ(manifest->init_from, content.init_from);
+  EXPECT_TRUE(manifest->data_changed);
+  EXPECT_EQ(manifest->updates(), 35);
+  EXPECT_EQ(manifest->files.size(), 4u) << "two of each rank";
+  for (const auto& [name, tensor] : manifest->tensors) EXPECT_TRUE(tensor.digest) << name;
+}
+
+// What one worker will be compared from stays until then.
+TEST_F(JobCheckpointsTest, TheStartOfARunThatIsComparedIsNotPruned) {
+  for (const int64_t step : {1, 2}) ASSERT_TRUE(Save(step).ok());
+  start_.set_resume_from(folder_ / "run/checkpoints/step-00000002");
+  start_.mutable_spec()->mutable_eval()->set_check_against("single_worker");
+  for (const int64_t step : {3, 4, 5}) ASSERT_TRUE(Save(step).ok());
+  EXPECT_THAT(Names("run/checkpoints"),
+              ElementsAre("latest", "step-00000002", "step-00000004", "step-00000005"));
 }
 
 TEST_F(JobCheckpointsTest, AbandoningWithoutAnOpenStepRemovesNothing) {

@@ -240,6 +240,48 @@ TEST(PipelineTest, AnOrderThatNobodyHasIsANamedError) {
   EXPECT_THAT(toy.job.errors.front(), ::testing::HasSubstr("round 1 asks for order 7 of 1"));
 }
 
+// Spans of phases and messages, for a window of steps alone.
+TEST(PipelineTest, AWindowOfStepsIsTraced) {
+  (void)DrainTrace([](const SpanRecord&) {});
+  proto::TraceWindow window;
+  window.set_first(2);
+  window.set_steps(1);
+  testing::InProcessJobOptions options{.num_ranks = 2, .num_microbatches = 3};
+  options.steps = {.steps = 3, .evaluate_every = 2, .evaluate_rounds = 1};
+  options.trace = TraceWindow(window, 1);
+  Toy toy(std::move(options));
+  toy.job.Run();
+  ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
+  std::map<std::string, std::vector<SpanRecord>> spans;
+  (void)DrainTrace([&](const SpanRecord& span) {
+    if (span.category == SpanCategory::kHandler) return;
+    EXPECT_EQ(span.step, 2) << TraceName(span.name);
+    EXPECT_LE(span.start_ns, span.end_ns);
+    spans[TraceName(span.name)].push_back(span);
+  });
+  for (const char* phase : {"step", "vote", "optimizer", "evaluation"}) {
+    EXPECT_EQ(spans[phase].size(), 2u) << phase << ", once a rank";
+  }
+  for (size_t rank = 0; rank < 2; ++rank) {
+    const SpanRecord& step = spans["step"][rank];
+    const SpanRecord& vote = spans["vote"][rank];
+    const SpanRecord& optimizer = spans["optimizer"][rank];
+    EXPECT_LT(step.start_ns, vote.start_ns);
+    EXPECT_LT(vote.end_ns, optimizer.start_ns);
+    EXPECT_LT(optimizer.end_ns, step.end_ns);
+  }
+  // Three activations of the step and three of the evaluation, three gradients.
+  EXPECT_EQ(spans["send activation"].size(), 6u);
+  EXPECT_EQ(spans["receive activation"].size(), 6u);
+  EXPECT_EQ(spans["send gradient"].size(), 3u);
+  std::map<uint32_t, int64_t> sent_ns;
+  for (const SpanRecord& send : spans["send activation"]) sent_ns[send.flow_out] = send.start_ns;
+  for (const SpanRecord& receive : spans["receive activation"]) {
+    ASSERT_TRUE(sent_ns.contains(receive.flow_in));
+    EXPECT_GE(receive.start_ns, sent_ns[receive.flow_in]) << "nothing arrives before it is sent";
+  }
+}
+
 // Sending takes the actor's thread as long as the copy of an output: the device must not wait for
 // it.
 TEST(PipelineTest, TheNextActionIsLaunchedBeforeAnOutputIsSent) {

@@ -284,5 +284,79 @@ TEST_F(ScheduleActorTest, ACancelWaitsForTheOpenCheckpoint) {
   EXPECT_EQ(opened, 1);
 }
 
+TEST_F(ScheduleActorTest, ACheckpointIsDueWhenSoManySecondsHavePassedSinceTheLast) {
+  options_.steps = 6;
+  options_.checkpoint_every_seconds = 10;
+  options_.checkpoint_at_end = false;
+  std::vector<int64_t> opened;
+  reports_.open_checkpoint = [&](int64_t step) { opened.push_back(step); };
+  reports_.commit_checkpoint = [](int64_t, const std::vector<proto::CheckpointDone>&) {};
+  const auto pass = [this](int64_t ms) { clock_.AdvanceMs(ms); };
+  const auto save = [&] {
+    Opened();
+    for (int rank = 0; rank < kRanks; ++rank) Shard(rank, opened.back());
+    pass(4000);  // the disk takes its time
+    Say(ShardsCommitted{});
+  };
+  Begin();
+  pass(9999);
+  Step();
+  EXPECT_TRUE(opened.empty());
+  pass(1);
+  Step();
+  EXPECT_THAT(opened, ElementsAre(2));
+  save();
+  pass(9999);
+  Step();
+  pass(2);
+  Step();
+  EXPECT_THAT(opened, ElementsAre(2, 4)) << "counted from the commit";
+  save();
+  Step();
+  pass(3'600'000);
+  Step();
+  EXPECT_THAT(opened, ElementsAre(2, 4)) << "the last step's is the end's";
+  EXPECT_EQ(ended_, "ok after step 6");
+}
+
+// Killed while it sampled: no step runs again, what comes after the last one does.
+TEST_F(ScheduleActorTest, ARunWhoseStepsAreDoneDoesWhatComesAfterThem) {
+  options_.steps = 4;
+  options_.evaluate_every = 4;
+  options_.evaluate_rounds = 1;
+  options_.prompt = {5};
+  options_.sample_tokens = 1;
+  options_.seq_len = 8;
+  std::vector<int64_t> opened;
+  std::vector<int32_t> sampled;
+  std::vector<int64_t> evaluated;
+  reports_.open_checkpoint = [&](int64_t step) { opened.push_back(step); };
+  reports_.commit_checkpoint = [](int64_t, const std::vector<proto::CheckpointDone>&) {};
+  reports_.on_eval = [&](const proto::EvalMetrics& m) { evaluated.push_back(m.step()); };
+  reports_.on_sample = [&](const std::vector<int32_t>& tokens) { sampled = tokens; };
+  reports_.on_step = [](const proto::StepMetrics&) { ADD_FAILURE() << "no step is left"; };
+  Spawn();
+  Say(BeginTraining{.committed_step = 4});
+  ASSERT_EQ(heard_[0].starts.size(), 1U);
+  EXPECT_EQ(heard_[0].starts[0].mode(), proto::STEP_MODE_EVAL);
+  for (int rank = 0; rank < kRanks; ++rank) Vote(rank);
+  EXPECT_THAT(evaluated, ElementsAre(4));
+  EXPECT_THAT(opened, ElementsAre(4));
+  Say(FoldersOpened{CheckpointFolders{}});
+  EXPECT_TRUE(heard_[0].checkpoints.empty()) << "it is committed, and nothing is exported";
+  ASSERT_EQ(heard_[0].starts.size(), 2U);
+  EXPECT_EQ(heard_[0].starts[1].mode(), proto::STEP_MODE_SAMPLE);
+  for (int rank = 0; rank < kRanks; ++rank) {
+    proto::Vote vote;
+    vote.set_rank(rank);
+    vote.set_round(2);
+    vote.set_finite(true);
+    vote.set_sampled_token(rank == kRanks - 1 ? 17 : -1);
+    Say(vote);
+  }
+  EXPECT_THAT(sampled, ElementsAre(17));
+  EXPECT_EQ(ended_, "ok after step 4");
+}
+
 }  // namespace
 }  // namespace troupe

@@ -30,8 +30,7 @@ void Export(const RankStages& one, const std::string& folder) {
 std::string Commit(const RankStages& one, const std::string& folder, int64_t step) {
   const std::string partial = *BeginCheckpoint(SystemFiles(), folder, step);
   proto::CheckpointDone shard;
-  const auto written = *WriteCheckpointShard(SystemFiles(), partial, 0, 1, one.parameters(0));
-  for (const auto& tensor : written) *shard.add_tensors() = tensor;
+  CHECK(WriteCheckpointShard(SystemFiles(), partial, 0, 1, one.parameters(0), shard).ok());
   CheckpointManifest manifest{.step = step};
   CHECK(AddToManifest(one.plan().table, shard, manifest).ok());
   return *CommitCheckpoint(SystemFiles(), folder, manifest);

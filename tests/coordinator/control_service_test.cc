@@ -48,9 +48,9 @@ class FollowTest : public ::testing::Test {
     request.set_job(job_->id());
     context_.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(1));
     reader_ = stub_->Follow(&context_, request);
-    const FollowerId before = h_.state.next_follower;
+    const int before = job_->history().num_followers();
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-    while (h_.state.next_follower == before) {
+    while (job_->history().num_followers() == before) {
       CHECK(std::chrono::steady_clock::now() < end, "the call has not arrived");
       h_.scheduler.RunUntilIdle();
     }

@@ -12,6 +12,7 @@
 #include "coordinator/ops/cancel.h"
 #include "coordinator/ops/get_status.h"
 #include "coordinator/ops/list_jobs.h"
+#include "coordinator/ops/stop.h"
 #include "coordinator/ops/submit.h"
 #include "runtime/sim/virtual_clock.h"
 #include "tests/support/temporary_folder.h"
@@ -27,7 +28,7 @@ struct RecordingAgent : AgentPort {
 };
 
 struct RecordingFollower : FollowerPort {
-  void Send(const proto::JobEvent& event) override { events.push_back(event); }
+  void Send(const SharedEvent& event) override { events.push_back(*event); }
   void Finish() override { finished = true; }
 
   std::vector<proto::JobState> States() const {
@@ -118,7 +119,14 @@ class Harness {
     proto::SubmitRequest request;
     request.set_submission_id(id);
     *request.mutable_spec() = std::move(spec);
-    return Submit(state, seams, new_recorder, std::move(request));
+    return TrySubmit(std::move(request));
+  }
+  Result<proto::SubmitReply> TrySubmit(proto::SubmitRequest request) {
+    Result<proto::SubmitReply> reply = MakeError(ErrorCode::kFailed, "not answered");
+    Submit(state, seams, new_recorder, std::move(request),
+           [&reply](Result<proto::SubmitReply> answered) { reply = std::move(answered); });
+    scheduler.RunUntilIdle();
+    return reply;
   }
   // Submits and follows.
   JobLife& Submitted(proto::JobSpec spec) {
@@ -152,6 +160,7 @@ class Harness {
     message.mutable_hello()->set_transport_address(std::to_string(rank));
     message.mutable_hello()->set_build(build);
     Says(job, rank, message, epoch);
+    scheduler.RunUntilIdle();  // what the planner decides
   }
   void Ready(JobLife& job, int32_t rank, uint64_t epoch = 1) {
     proto::FromRank message;
@@ -205,7 +214,8 @@ class Harness {
   TemporaryFolder folder;
   VirtualClock clock;
   Scheduler scheduler{{.clock = &clock}};
-  Seams seams{scheduler, SystemFiles()};
+  InlineStream stream{scheduler};
+  Seams seams{scheduler, SystemFiles(), stream, stream};
   State state;
   NewRecorder new_recorder{};  // of the jobs that are submitted from now on
 

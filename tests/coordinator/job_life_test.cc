@@ -101,6 +101,146 @@ TEST_F(JobLifeTest, ALostPeerWithoutACauseIsTheCauseAfterAWhile) {
   EXPECT_THAT(job.summary().reason(), HasSubstr("rank 1 (host a, pid 4712): rank 0 does not"));
 }
 
+TEST_F(JobLifeTest, ALostPeerIsNamedWithTheOneThatLostIt) {
+  h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Begins(job, 2);
+  proto::FromRank message;
+  message.mutable_finished()->set_error_code(static_cast<int32_t>(ErrorCode::kPeerDown) + 1);
+  message.mutable_finished()->set_error("rank 0 was lost: its connection broke");
+  message.mutable_finished()->set_lost_peer(0);
+  h.Says(job, 1, message);
+  h.AdvanceMs(JobLife::kCauseWaitMs + 1);
+  for (int rank : {0, 1}) h.Exits(job, rank, 0, SIGKILL);
+  EXPECT_EQ(job.summary().exit_code(), 5);
+  EXPECT_EQ(job.summary().reason(),
+            "rank 0 (host a, pid 4711) was lost before the first step, says rank 1 (host a, pid "
+            "4712): rank 0 was lost: its connection broke");
+}
+
+TEST_F(JobLifeTest, AnUnreachablePeerWaitsForItsCauseToo) {
+  h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  for (int rank : {0, 1}) h.Hello(job, rank);
+  h.FinishesWith(job, 1, ErrorCode::kUnavailable, "rank 0 cannot be reached");
+  h.AdvanceMs(JobLife::kCauseWaitMs / 2);
+  h.Exits(job, 0, 0, SIGKILL);
+  h.Exits(job, 1, 0, SIGKILL);
+  EXPECT_EQ(job.summary().exit_code(), 5) << "4 is the coordinator's";
+  EXPECT_EQ(job.summary().reason(),
+            "rank 0 (host a, pid 4711) was killed by signal 9 (SIGKILL) while starting");
+}
+
+// ---- silence ---------------------------------------------------------------------------------
+
+class JobSilenceTest : public JobLifeTest {
+ protected:
+  JobSilenceTest() {
+    proto::JobSpec spec = SmallJob(3);
+    spec.mutable_resources()->set_peer_silence_seconds(20);
+    host = h.Join("a", 3);
+    job = &h.Submitted(std::move(spec));
+    h.Begins(*job, 3);
+    proto::FromRank progress;
+    progress.mutable_progress()->set_step(17);
+    progress.mutable_progress()->set_action("forward of microbatch 3 on stage 2");
+    h.Says(*job, 2, progress);
+  }
+  void Silent(int32_t rank, int64_t silent_ms, bool stopped = true, uint64_t epoch = 1) {
+    proto::FromAgent message;
+    message.mutable_rank_silent()->set_job(job->id());
+    message.mutable_rank_silent()->set_epoch(epoch);
+    message.mutable_rank_silent()->set_rank(rank);
+    message.mutable_rank_silent()->set_silent_ms(silent_ms);
+    message.mutable_rank_silent()->set_stopped(stopped);
+    AgentSaid(h.state, h.seams, host, message);
+  }
+  std::vector<std::string> Happenings() {
+    std::vector<std::string> texts;
+    for (const auto& event : h.FollowerOf(*job).events) {
+      if (event.rank().message().has_happening()) {
+        texts.push_back(event.rank().message().happening().text());
+      }
+    }
+    return texts;
+  }
+
+  HostId host = 0;
+  JobLife* job = nullptr;
+};
+
+TEST_F(JobSilenceTest, ASilentRankIsToldAtOnceAndLostAfterItsTime) {
+  Silent(2, 2000);
+  EXPECT_THAT(Happenings(),
+              ElementsAre("rank 2 (host a, pid 4713) has said nothing for 2 s at step 17 during "
+                          "forward of microbatch 3 on stage 2: it is stopped (SIGSTOP); the job "
+                          "waits up to 20 s for it (resources.peer_silence_seconds)"));
+  h.AdvanceMs(5000);
+  Silent(2, 7000);
+  EXPECT_EQ(Happenings().size(), 1u) << "once is enough";
+  h.AdvanceMs(12'000);
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 0);
+  h.AdvanceMs(1100);
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
+  for (int rank : {0, 1, 2}) h.Exits(*job, rank, 0, SIGKILL);
+  EXPECT_EQ(job->summary().exit_code(), 5);
+  EXPECT_EQ(job->summary().reason(),
+            "rank 2 (host a, pid 4713) has said nothing for 20 s at step 17 during forward of "
+            "microbatch 3 on stage 2: it is stopped (SIGSTOP)");
+}
+
+TEST_F(JobSilenceTest, ARankThatSpeaksAgainGoesOn) {
+  Silent(2, 2000, /*stopped=*/false);
+  h.AdvanceMs(10'000);
+  Silent(2, 0);
+  EXPECT_THAT(Happenings(),
+              ElementsAre(HasSubstr("its process is there, its thread does not get on"),
+                          "rank 2 (host a, pid 4713) speaks again: the job goes on"));
+  h.AdvanceMs(100'000);
+  EXPECT_EQ(job->state(), proto::JOB_STATE_RUNNING);
+}
+
+TEST_F(JobSilenceTest, TheSilentPeerIsTheCauseOfItsNeighboursLoss) {
+  Silent(2, 2000);
+  proto::FromRank message;
+  message.mutable_finished()->set_error_code(static_cast<int32_t>(ErrorCode::kPeerDown) + 1);
+  message.mutable_finished()->set_error("rank 2 was lost: its connection broke");
+  message.mutable_finished()->set_lost_peer(2);
+  h.Says(*job, 1, message);
+  h.AdvanceMs(JobLife::kCauseWaitMs + 1);
+  for (int rank : {0, 1, 2}) h.Exits(*job, rank, 0, SIGKILL);
+  EXPECT_THAT(job->summary().reason(), HasSubstr("rank 2 (host a, pid 4713) has said nothing for"));
+}
+
+TEST_F(JobSilenceTest, WhatCannotBeSilentChangesNothing) {
+  Silent(7, 2000);
+  Silent(-1, 2000);
+  Silent(2, 2000, true, /*epoch=*/3);
+  Silent(1, 0);
+  h.AdvanceMs(100'000);
+  EXPECT_EQ(job->state(), proto::JOB_STATE_RUNNING);
+  EXPECT_TRUE(Happenings().empty());
+}
+
+TEST_F(JobSilenceTest, ARankThatCannotBeKilledFreesTheClientAndKeepsItsSlot) {
+  job->Cancel({.checkpoint = false, .kill = true});
+  h.Exits(*job, 0, 0, SIGKILL);
+  h.Exits(*job, 2, 0, SIGKILL);
+  h.AdvanceMs(JobLife::kKillMs - 1000);
+  EXPECT_FALSE(job->ended());
+  h.AdvanceMs(1100);
+  EXPECT_EQ(job->state(), proto::JOB_STATE_FAILED);
+  EXPECT_EQ(job->summary().exit_code(), 5);
+  EXPECT_EQ(job->summary().reason(),
+            "15 s after it was killed there is still rank 1 (host a, pid 4712): its slot stays "
+            "taken");
+  EXPECT_TRUE(h.FollowerOf(*job).finished);
+  EXPECT_THAT(h.state.hosts.at(host).used_slots, ElementsAre(1));
+  for (int i = 0; i < 2; ++i) h.Exits(*job, 1, 0, SIGKILL);
+  EXPECT_TRUE(h.state.hosts.at(host).used_slots.empty());
+  EXPECT_EQ(job->state(), proto::JOB_STATE_FAILED);
+}
+
 TEST_F(JobLifeTest, RanksThatAllLostTheirPeersDoNotSucceed) {
   h.Join("a", 2);
   JobLife& job = h.Submitted(SmallJob(2));
@@ -175,6 +315,41 @@ TEST_F(JobLifeTest, ALostHostTakesItsRanksAndTheRestIsKilled) {
             "rank 1 (host b, pid 4712) was lost with its host: its agent's connection ended");
 }
 
+TEST_F(JobLifeTest, AHelloAfterAnotherRanksHostWasLostChangesNothing) {
+  const HostId a = h.Join("a", 1);
+  const HostId b = h.Join("b", 1);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Hello(job, 1);
+  HostGone(h.state, b, "its connection ended");
+  h.Hello(job, 0);
+  h.Ready(job, 0);
+  EXPECT_EQ(h.Orders(a, proto::ToRank::kPeers), 0) << "it failed already";
+  h.Exits(job, 0, 0, SIGKILL);
+  EXPECT_EQ(job.summary().exit_code(), 5);
+  EXPECT_THAT(job.summary().reason(),
+              HasSubstr("rank 1 (host b, pid 4712) was lost with its host"));
+}
+
+TEST_F(JobLifeTest, WhatIsSaidOnceCountsOnce) {
+  const HostId host = h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  for (int i = 0; i < 2; ++i) h.Begins(job, 2);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kPeers), 2);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kBegin), 1);
+  for (int i = 0; i < 2; ++i) h.Finishes(job, 0);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kShutDown), 2);
+  h.Exits(job, 0, 0);
+  h.Finishes(job, 1);
+  for (int i = 0; i < 2; ++i) h.Exits(job, 1, 0);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_SUCCEEDED);
+  // After the end nothing moves, not even the summary.
+  h.Step(job, 99, 1.0);
+  h.FinishesWith(job, 0, ErrorCode::kFailed, "late");
+  HostGone(h.state, host, "its connection ended");
+  EXPECT_EQ(job.state(), proto::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(job.summary().step(), 0);
+}
+
 TEST_F(JobLifeTest, RanksOfDifferentBuildsDoNotTrain) {
   const HostId host = h.Join("a", 2);
   JobLife& job = h.Submitted(SmallJob(2));
@@ -225,7 +400,7 @@ TEST_F(JobLifeTest, MessagesOfAnotherEpochChangeNothing) {
 
 TEST_F(JobLifeTest, CancelInTheQueue) {
   JobLife& job = h.Submitted(SmallJob(2));
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
   EXPECT_EQ(job.summary().exit_code(), 130);
   const HostId host = h.Join("a", 2);
@@ -236,7 +411,7 @@ TEST_F(JobLifeTest, CancelWhileStarting) {
   const HostId host = h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
   h.Hello(job, 0);
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
   h.Exits(job, 0, 0, SIGKILL);
   EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
@@ -246,7 +421,7 @@ TEST_F(JobLifeTest, CancelWhileRunningKeepsACheckpoint) {
   const HostId host = h.Join("a", 2);
   JobLife& job = h.Submitted(SmallJob(2));
   h.Begins(job, 2);
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   EXPECT_EQ(job.state(), proto::JOB_STATE_DRAINING);
   ASSERT_EQ(h.Orders(host, proto::ToRank::kCancel), 1);
   EXPECT_TRUE(h.AgentOf(host).commands.back().tell().message().cancel().checkpoint());
@@ -266,7 +441,7 @@ TEST_F(JobLifeTest, ACleanStopThatTakesTooLongBecomesAKill) {
   const HostId host = h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
   h.Begins(job, 1);
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   h.AdvanceMs(JobLife::kCancelMs + 1);
   EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
   h.Exits(job, 0, 0, SIGKILL);
@@ -277,7 +452,7 @@ TEST_F(JobLifeTest, ACleanStopThatGetsOnIsWaitedFor) {
   const HostId host = h.Join("a", 1);
   JobLife& job = h.Submitted(SmallJob(1));
   h.Begins(job, 1);
-  job.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job.Cancel({});
   proto::FromRank action;
   action.mutable_progress()->set_action("Forward");
   proto::FromRank step;
@@ -297,11 +472,99 @@ TEST_F(JobLifeTest, ACleanStopThatGetsOnIsWaitedFor) {
   EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
 }
 
+TEST_F(JobLifeTest, TheMachinesWishPreempts) {
+  const HostId host = h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  job.Cancel({.preempted = true, .cause = "SIGTERM at the coordinator"});
+  job.Cancel({.preempted = true, .cause = "SIGTERM at host agent a"});
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kCancel), 1) << "one clean stop, whoever else asks";
+  proto::FromRank committed;
+  committed.mutable_checkpoint()->set_step(4);
+  committed.mutable_checkpoint()->set_directory("/run/checkpoints/step-00000004");
+  h.Says(job, 0, committed);
+  h.Finishes(job, 0, {}, /*cancelled=*/true);
+  h.Exits(job, 0, 0);
+  EXPECT_TRUE(job.ended());
+  const proto::JobResult& result = *h.FollowerOf(job).Result();
+  EXPECT_EQ(result.state(), proto::JOB_STATE_PREEMPTED);
+  EXPECT_EQ(result.exit_code(), 143);
+  EXPECT_EQ(result.reason(), "SIGTERM at the coordinator") << "the first cause";
+  EXPECT_EQ(result.checkpoint_step(), 4);
+}
+
+TEST_F(JobLifeTest, APersonsWishOutweighsTheMachines) {
+  h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  job.Cancel({.preempted = true, .cause = "SIGTERM at the coordinator"});
+  job.Cancel({});
+  h.Finishes(job, 0, {}, /*cancelled=*/true);
+  h.Exits(job, 0, 0);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_CANCELLED);
+  EXPECT_EQ(job.summary().reason(), "");
+}
+
+TEST_F(JobLifeTest, AKillThatFollowsACleanStopKeepsItsCause) {
+  const HostId host = h.Join("a", 1);
+  JobLife& job = h.Submitted(SmallJob(1));
+  h.Begins(job, 1);
+  job.Cancel({.preempted = true, .cause = "SIGUSR1 at host agent a"});
+  job.Cancel({.kill = true, .cause = "SIGINT at the coordinator"});
+  EXPECT_EQ(h.Commands(host, proto::ToAgent::kKill), 1);
+  h.Exits(job, 0, 0, SIGKILL);
+  EXPECT_EQ(job.state(), proto::JOB_STATE_PREEMPTED);
+  EXPECT_EQ(job.summary().reason(), "SIGUSR1 at host agent a");
+}
+
+TEST_F(JobLifeTest, AnAgentToldToEndStopsItsJobsAndTakesNoOthers) {
+  const HostId a = h.Join("a", 1);
+  const HostId b = h.Join("b", 1);
+  JobLife& on_a = h.Submitted(SmallJob(1));
+  JobLife& on_b = h.Submitted(SmallJob(1));
+  JobLife& queued = h.Submitted(SmallJob(1));
+  h.Begins(on_a, 1);
+  h.Begins(on_b, 1);
+  proto::FromAgent asked;
+  asked.mutable_stop_asked()->set_signal("SIGUSR1");
+  asked.mutable_stop_asked()->set_preempted(true);
+  AgentSaid(h.state, h.seams, a, asked);
+  h.Finishes(on_a, 0, {}, /*cancelled=*/true);
+  h.Exits(on_a, 0, 0);
+  EXPECT_EQ(on_a.state(), proto::JOB_STATE_PREEMPTED);
+  EXPECT_EQ(on_a.summary().reason(), "SIGUSR1 at host agent a");
+  EXPECT_EQ(on_b.state(), proto::JOB_STATE_RUNNING);
+  EXPECT_EQ(queued.state(), proto::JOB_STATE_QUEUED) << "its slot is free, but on its way out";
+  h.Finishes(on_b, 0);
+  h.Exits(on_b, 0, 0);
+  EXPECT_EQ(queued.state(), proto::JOB_STATE_STARTING);
+  EXPECT_EQ(h.Commands(b, proto::ToAgent::kSpawn), 2);
+}
+
+TEST_F(JobLifeTest, ACoordinatorToldToEndStopsAllAndTellsAll) {
+  const HostId host = h.Join("a", 1);
+  JobLife& running = h.Submitted(SmallJob(1));
+  JobLife& queued = h.Submitted(SmallJob(1));
+  h.Begins(running, 1);
+  StopJobs(h.state, {.preempted = true, .cause = "SIGTERM at the coordinator"});
+  EXPECT_EQ(queued.state(), proto::JOB_STATE_PREEMPTED);
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kCancel), 1);
+  EXPECT_FALSE(AllJobsTold(h.state));
+  const auto late = h.TrySubmit(SmallJob(1));
+  ASSERT_FALSE(late.ok());
+  EXPECT_EQ(late.error().code, ErrorCode::kUnavailable);
+  h.Finishes(running, 0, {}, /*cancelled=*/true);
+  h.Exits(running, 0, 0);
+  EXPECT_TRUE(AllJobsTold(h.state));
+  EXPECT_EQ(h.FollowerOf(running).Result()->state(), proto::JOB_STATE_PREEMPTED);
+  EXPECT_TRUE(h.FollowerOf(running).finished);
+}
+
 TEST_F(JobLifeTest, WhatDyingRanksSayAfterAKillIsNoFailure) {
   h.Join("a", 2);
   JobLife& job = h.Submitted(SmallJob(2));
   h.Begins(job, 2);
-  job.Cancel(/*checkpoint=*/false, /*kill=*/true);
+  job.Cancel({.checkpoint = false, .kill = true});
   h.Exits(job, 0, 0, SIGKILL);
   h.FinishesWith(job, 1, ErrorCode::kPeerDown, "rank 0 has gone");
   h.Exits(job, 1, 0);
@@ -390,6 +653,7 @@ void HelloWithCosts(Harness& h, JobLife& job, int32_t rank, int64_t layer_ns, ui
   *message.mutable_hello()->mutable_costs() =
       ToProto({.layer = layer, .embedding = {}, .head = layer, .hop_ns = 1000});
   h.Says(job, rank, message, epoch);
+  h.scheduler.RunUntilIdle();  // what the planner decides
 }
 
 TEST_F(JobLifeTest, AutoIsDecidedWhenEveryRankHasMeasured) {
@@ -471,7 +735,7 @@ TEST_F(MovedLayersTest, TheSameRanksStartAnewFromTheirCheckpoint) {
 }
 
 TEST_F(MovedLayersTest, ACancelledJobDoesNotStartAnew) {
-  job_.Cancel(/*checkpoint=*/true, /*kill=*/false);
+  job_.Cancel({});
   FinishToMove();
   EXPECT_EQ(job_.state(), proto::JOB_STATE_CANCELLED);
   EXPECT_EQ(h.Commands(host_, proto::ToAgent::kSpawn), 2);
@@ -504,97 +768,6 @@ TEST_F(MovedLayersTest, ARankThatDiesOnTheWayFailsTheJob) {
   FinishToMove();
   EXPECT_EQ(job_.state(), proto::JOB_STATE_FAILED);
   EXPECT_EQ(job_.summary().exit_code(), 5);
-}
-
-// ---- followers -------------------------------------------------------------------------------
-
-// Records nothing; the end is recorded when the test says so.
-struct SlowRecorder : JobRecorder {
-  explicit SlowRecorder(std::function<void()>& recorded) : recorded(recorded) {}
-  Status Open(const proto::SubmitRequest&) override { return {}; }
-  void Placed(const std::vector<std::string>&) override {}
-  void Planned(const std::vector<proto::Parallelism>&) override {}
-  void RankSaid(int32_t, bool, const proto::FromRank&) override {}
-  void RankLogged(int32_t, bool, const std::string&) override {}
-  void StateChanged(const proto::JobSummary&) override {}
-  void Ended(const proto::JobResult&, std::function<void()> done) override {
-    recorded = std::move(done);
-  }
-  std::function<void()>& recorded;
-};
-
-TEST_F(JobLifeTest, TheResultIsToldWhenTheRunDirectoryIsWhole) {
-  std::function<void()> recorded;
-  h.new_recorder = [&](const std::string&) { return std::make_unique<SlowRecorder>(recorded); };
-  const HostId host = h.Join("a", 1);
-  JobLife& job = h.Submitted(SmallJob(1));
-  h.Begins(job, 1);
-  h.Finishes(job, 0);
-  h.Exits(job, 0, 0);
-  EXPECT_EQ(job.state(), proto::JOB_STATE_SUCCEEDED);
-  EXPECT_TRUE(h.state.hosts.at(host).used_slots.empty()) << "the next job need not wait";
-  EXPECT_EQ(h.FollowerOf(job).Result(), nullptr);
-  RecordingFollower late;
-  EXPECT_NE(job.Follow(&late), 0) << "the result is still to come";
-  ASSERT_TRUE(recorded);
-  recorded();
-  h.scheduler.RunUntilIdle();
-  ASSERT_NE(h.FollowerOf(job).Result(), nullptr);
-  EXPECT_TRUE(h.FollowerOf(job).finished);
-  EXPECT_NE(late.Result(), nullptr);
-  EXPECT_TRUE(late.finished);
-}
-
-TEST_F(JobLifeTest, ADiskThatStandsStillHoldsUpNoResultForGood) {
-  std::function<void()> recorded;
-  h.new_recorder = [&](const std::string&) { return std::make_unique<SlowRecorder>(recorded); };
-  h.Join("a", 1);
-  JobLife& job = h.Submitted(SmallJob(1));
-  h.Begins(job, 1);
-  h.Finishes(job, 0);
-  h.Exits(job, 0, 0);
-  h.AdvanceMs(JobLife::kRecordMs - 1);
-  EXPECT_EQ(h.FollowerOf(job).Result(), nullptr);
-  h.AdvanceMs(1);
-  ASSERT_NE(h.FollowerOf(job).Result(), nullptr);
-  EXPECT_TRUE(h.FollowerOf(job).finished);
-  const size_t told = h.FollowerOf(job).events.size();
-  recorded();
-  h.scheduler.RunUntilIdle();
-  EXPECT_EQ(h.FollowerOf(job).events.size(), told) << "told once";
-}
-
-TEST_F(JobLifeTest, WhoFollowsALongJobLateHearsItsStateAndTheNewestSteps) {
-  h.Join("a", 1);
-  JobLife& job = h.Submitted(SmallJob(1));
-  h.Begins(job, 1);
-  constexpr int64_t kSteps = JobLife::kHistoryMax + 10;
-  for (int64_t step = 1; step <= kSteps; ++step) h.Step(job, step, 1.0);
-  RecordingFollower late;
-  job.Follow(&late);
-  ASSERT_EQ(late.events.size(), JobLife::kHistoryMax + 1);
-  EXPECT_EQ(late.events.front().state().state(), proto::JOB_STATE_RUNNING);
-  EXPECT_EQ(late.events.back().rank().message().metrics().step(), kSteps);
-}
-
-TEST_F(JobLifeTest, WhoFollowsLateHearsTheSame) {
-  h.Join("a", 1);
-  JobLife& job = h.Submitted(SmallJob(1));
-  h.Begins(job, 1);
-  h.Step(job, 1, 5.0);
-  RecordingFollower in_time;
-  const FollowerId follower = job.Follow(&in_time);
-  EXPECT_EQ(in_time.events.size(), h.FollowerOf(job).events.size());
-  job.Unfollow(follower);
-  h.Finishes(job, 0);
-  h.Exits(job, 0, 0);
-  EXPECT_FALSE(in_time.finished);
-  RecordingFollower late;
-  EXPECT_EQ(job.Follow(&late), 0);
-  EXPECT_TRUE(late.finished);
-  // Whoever follows from the submission on saw the queue only after it had been left.
-  EXPECT_EQ(late.events.size(), h.FollowerOf(job).events.size());
-  EXPECT_EQ(late.Result()->exit_code(), 0);
 }
 
 }  // namespace

@@ -45,6 +45,21 @@ TEST(CompareTest, ComparesBitsNotValues) {
   EXPECT_FALSE(Compare(a, b).bit_equal);
 }
 
+// It went on from its last checkpoint: the one worker ran all steps.
+TEST(CompareTest, ARunWithoutStepsIsComparedByItsParameters) {
+  RunTrace resumed = Trace();
+  resumed.steps.clear();
+  const Parity parity = Compare(resumed, Trace());
+  EXPECT_TRUE(parity.bit_equal);
+  EXPECT_EQ(parity.sentence, "2 parameters bit-equal after 2 steps on one worker");
+  resumed.parameter_digests.begin()->second ^= 1;
+  EXPECT_FALSE(Compare(resumed, Trace()).bit_equal);
+  EXPECT_EQ(Compare(resumed, Trace()).sentence,
+            "1 of 2 parameters differ after 2 steps on one worker");
+  resumed.parameter_digests.clear();
+  EXPECT_FALSE(Compare(resumed, Trace()).bit_equal);
+}
+
 TEST(CompareTest, NothingToCompareIsNotEqual) {
   EXPECT_FALSE(Compare({}, {}).bit_equal);
   RunTrace bare = Trace();

@@ -47,7 +47,7 @@ TEST(StartWhatFits, OneJobAfterAnother) {
   EXPECT_EQ(first.state(), proto::JOB_STATE_STARTING);
   EXPECT_EQ(second.state(), proto::JOB_STATE_QUEUED);
   EXPECT_THAT(second.summary().reason(), HasSubstr("0 of 2 are free"));
-  first.Cancel(/*checkpoint=*/false, /*kill=*/true);
+  first.Cancel({.checkpoint = false, .kill = true});
   h.Exits(first, 0, 0, 9);
   h.Exits(first, 1, 0, 9);
   EXPECT_EQ(second.state(), proto::JOB_STATE_STARTING);

@@ -73,9 +73,8 @@ void Export(const TemporaryFolder& folder, const std::string& name, int pp,
     proto::CheckpointDone& shard = shards.emplace_back();
     shard.set_rank(rank);
     const auto stages = ranks.parameters(rank);
-    const auto written = WriteCheckpointShard(files, open->checkpoint, rank, pp, stages);
+    const Status written = WriteCheckpointShard(files, open->checkpoint, rank, pp, stages, shard);
     ASSERT_TRUE(written.ok()) << written.error().message;
-    for (const auto& tensor : *written) *shard.add_tensors() = tensor;
     ASSERT_TRUE(WriteHfShard(files, open->exported, rank, pp, DType::kFloat32, stages).ok());
   }
   const auto committed = checkpoints.Commit(1, shards);

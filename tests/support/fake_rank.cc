@@ -33,6 +33,7 @@ namespace {
 
 constexpr int kControlFd = 3;
 constexpr int kParameters = 12;
+constexpr int kAliveMs = 1000;
 
 struct Fault {
   int rank = -1;
@@ -82,7 +83,7 @@ class FakeRank {
   int Run() {
     for (;;) {
       pollfd control{.fd = kControlFd, .events = POLLIN, .revents = 0};
-      const int timeout_ms = training_ ? step_ms_ : -1;
+      const int timeout_ms = training_ ? step_ms_ : kAliveMs;
       if (::poll(&control, 1, timeout_ms) > 0) {
         uint32_t length = 0;
         if (!ReadAll(&length, sizeof(length))) return 0;  // end of file ends the rank
@@ -92,6 +93,8 @@ class FakeRank {
         if (!Obey(order)) return 0;
       } else if (training_) {
         Step();
+      } else if (greeted_) {
+        SayAlive();
       }
     }
   }
@@ -148,6 +151,14 @@ class FakeRank {
     hello->set_pid(::getpid());
     hello->set_transport_address("address of " + std::to_string(start_.rank()));
     hello->set_build(Fails("build") ? "another" : "fake");
+    Say(message);
+    greeted_ = true;
+    SayAlive();
+  }
+
+  void SayAlive() {
+    proto::FromRank message;
+    message.mutable_alive();
     Say(message);
   }
 
@@ -217,6 +228,7 @@ class FakeRank {
   const Fault fault_ = Fault::FromEnvironment();
   const int step_ms_ = StepMs();
   proto::StartRank start_{};
+  bool greeted_ = false;
   bool training_ = false;
   int64_t step_ = 0;
 };

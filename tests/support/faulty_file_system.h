@@ -22,6 +22,7 @@ struct FileFaults {
   int64_t fail_write = kNever;
   int64_t fail_sync = kNever;
   int64_t fail_rename = kNever;
+  int64_t fail_read = kNever;  // of files that are read in pieces
 };
 
 class FaultyFileSystem : public FileSystem {
@@ -29,6 +30,7 @@ class FaultyFileSystem : public FileSystem {
   explicit FaultyFileSystem(FileFaults faults = {}, FileSystem& under = SystemFiles())
       : faults_(faults), under_(under) {}
 
+  void SetFaults(const FileFaults& faults) { faults_ = faults; }
   int64_t num_bytes_written() const { return num_bytes_; }
   int64_t num_writes() const { return num_writes_; }
   int64_t num_syncs() const { return num_syncs_; }
@@ -72,12 +74,38 @@ class FaultyFileSystem : public FileSystem {
   Result<MappedFile> MapReadOnly(const std::string& path) override {
     return under_.MapReadOnly(path);
   }
+  Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) override {
+    ASSIGN_OR_RETURN(auto file, under_.OpenForRead(path));
+    return std::unique_ptr<ReadableFile>(std::make_unique<Readable>(*this, path, std::move(file)));
+  }
   Status PointLink(const std::string& path, const std::string& target) override {
     return under_.PointLink(path, target);
   }
   Result<std::string> ReadLink(const std::string& path) override { return under_.ReadLink(path); }
+  Result<std::unique_ptr<FileLock>> Lock(const std::string& path,
+                                         std::string_view holder) override {
+    return under_.Lock(path, holder);
+  }
 
  private:
+  class Readable : public ReadableFile {
+   public:
+    Readable(FaultyFileSystem& files, std::string path, std::unique_ptr<ReadableFile> under)
+        : files_(files), path_(std::move(path)), under_(std::move(under)) {}
+    Status ReadAt(int64_t begin, std::span<std::byte> out) const override {
+      if (++files_.num_reads_ >= files_.faults_.fail_read) {
+        return MakeError(ErrorCode::kIo, "{}: cannot read: injected fault", path_);
+      }
+      return under_->ReadAt(begin, out);
+    }
+    Result<FileVersion> Version() const override { return under_->Version(); }
+
+   private:
+    FaultyFileSystem& files_;
+    std::string path_;
+    std::unique_ptr<ReadableFile> under_;
+  };
+
   class File : public WritableFile {
    public:
     File(FaultyFileSystem& files, std::string path, std::unique_ptr<WritableFile> under)
@@ -120,6 +148,7 @@ class FaultyFileSystem : public FileSystem {
   int64_t num_writes_ = 0;
   int64_t num_syncs_ = 0;
   int64_t num_renames_ = 0;
+  int64_t num_reads_ = 0;
   std::vector<std::string> calls_;
 };
 

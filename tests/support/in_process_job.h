@@ -34,6 +34,7 @@ struct InProcessJobOptions {
   int slots = 0;           // posted per channel; 0: what the schedule asks for
   int output_buffers = 0;  // of an executor's channel; 0: as many as the network needs
   ScheduleOptions steps{};
+  TraceWindow trace{};
   // Where the job runs on another network or clock: one transport a rank, addressed "SCHEME:RANK".
   std::function<std::unique_ptr<Transport>(Rank)> new_transport{};
   std::string address_scheme = "inproc";
@@ -91,7 +92,8 @@ class InProcessJob {
                                .evaluate = evaluate,
                                .sample = sample,
                                .boundary = options_.boundary,
-                               .exchanges = exchanges_};
+                               .exchanges = exchanges_,
+                               .trace = options_.trace};
       // Handed over by pointer, an output's buffer is the receiver's slot until it is read.
       if (!options_.new_transport) executor.output_buffers += MostSlots();
       if (options_.output_buffers > 0) executor.output_buffers = options_.output_buffers;

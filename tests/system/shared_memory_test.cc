@@ -14,12 +14,14 @@ namespace {
 using ::testing::ContainsRegex;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
-// `script` where shared memory is empty; names and System V segments that are still there two
-// seconds after it are its last lines, below "left:".
-testing::ShellResult Alone(const testing::TemporaryFolder& folder, const std::string& script) {
-  folder.Write("script", "mount -t tmpfs tmpfs /dev/shm || exit 99\ncd " + folder.path() + "\n" +
-                             script + R"sh(
+// `script` where shared memory is empty and `size` is room; names and System V segments that are
+// still there two seconds after it are its last lines, below "left:".
+testing::ShellResult Alone(const testing::TemporaryFolder& folder, const std::string& script,
+                           const std::string& size = "50%") {
+  folder.Write("script", "mount -t tmpfs -o size=" + size + " tmpfs /dev/shm || exit 99\ncd " +
+                             folder.path() + "\n" + script + R"sh(
 for i in $(seq 40); do
   left=$(ls -A /dev/shm; tail -n +2 /proc/sysvipc/shm); [ -z "$left" ] && break; sleep 0.05
 done
@@ -50,7 +52,7 @@ TEST(SharedMemory, NothingIsLeftHoweverARunEnds) {
 run=$!
 for i in $(seq 200); do grep -q '^step ' out && break; sleep 0.05; done
 agent=$(pgrep -P $run -f 'troupe worker'); rank=$(pgrep -P $agent | head -1)
-echo "mapped $(grep -cE '/dev/shm/|/SYSV' /proc/$rank/maps)"
+echo "mapped $(grep -cE '/memfd:ucx_shm_posix' /proc/$rank/maps)"
 )sh" + c.then + R"sh(
 wait $run; echo "code $?"
 )sh");
@@ -61,6 +63,50 @@ wait $run; echo "code $?"
     }
     EXPECT_THAT(run.output, EndsWith("left:\n")) << c.then;
   }
+}
+
+// UCX's files and the slots lie in memory without a name, which no mount bounds.
+TEST(SharedMemory, ItsFolderMayBeFull) {
+  const testing::TemporaryFolder folder;
+  testing::WriteSmallJob(folder);
+  const auto made = Alone(folder, ":");
+  if (made.exit_code != 0) GTEST_SKIP() << "no IPC namespace here: " << made.output;
+  const auto run = Alone(folder,
+                         TROUPE_BINARY_DIR
+                         "/bin/troupe run job.yaml --run-dir a >out 2>&1; "
+                         "echo code $?; grep -h lanes a/events.jsonl",
+                         "4k");
+  EXPECT_THAT(run.output, HasSubstr("code 0\n"));
+  EXPECT_THAT(run.output, HasSubstr("shared-memory"));
+  EXPECT_THAT(run.output, Not(HasSubstr("tcp")));
+  EXPECT_THAT(run.output, EndsWith("left:\n"));
+}
+
+// Killed at any moment of its start, a rank is named by its own number.
+TEST(SharedMemory, ARankKilledWhileItStartsIsNamedAndLeavesNothing) {
+  const testing::TemporaryFolder folder;
+  testing::WriteSmallJob(folder);
+  const auto made = Alone(folder, ":");
+  if (made.exit_code != 0) GTEST_SKIP() << "no IPC namespace here: " << made.output;
+  const auto runs =
+      Alone(folder, R"sh(for wait in 0 1 2 3 4 5 6 7; do
+  rm -rf a; )sh" TROUPE_BINARY_DIR
+                    R"sh(/bin/troupe run job.yaml --set train.steps=100000 --run-dir a >out 2>&1 &
+  run=$!; ranks=
+  while [ -z "$ranks" ]; do
+    agent=$(pgrep -P $run -f 'troupe worker') && ranks=$(pgrep -P $agent)
+  done
+  sleep 0.0$wait; rank=$(pgrep -P $agent | tail -1); kill -9 $rank
+  wait $run; code=$?; named=no
+  victim="rank [0-9] \(host [^,)]*(, pid $rank)?\)"
+  grep -qE "^failed: $victim was killed by signal 9" out && named=yes
+  echo "code $code named $named"; [ $named = yes ] || cat out
+done
+)sh");
+  std::string all;
+  for (int i = 0; i < 8; ++i) all += "code 5 named yes\n";
+  EXPECT_THAT(runs.output, HasSubstr(all));
+  EXPECT_THAT(runs.output, EndsWith("left:\n"));
 }
 
 // The check above sees what is left.

@@ -141,7 +141,7 @@ class InprocTransport : public Transport {
     if (const auto peer = peers_.find(from); peer != peers_.end() && peer->second.lost) {
       return true;  // T2
     }
-    Delivery delivery{parcel.envelope, parcel.payload, {}};
+    Delivery delivery{.envelope = parcel.envelope, .payload = parcel.payload, .bulk = {}};
     if (parcel.ticket != 0) {
       const auto slot = slot_bytes_.find({from, parcel.envelope.channel});
       CHECK(slot != slot_bytes_.end() && static_cast<int64_t>(parcel.bulk.size()) <= slot->second,

@@ -97,7 +97,7 @@ class UcxLink final : public UcxTransport {
   void DeliverArrivals(ReceiveChannel& channel);
   void DeliverEarly(UcxPeer& peer);
   void Deliver(UcxPeer& peer, const Envelope& envelope, std::span<const std::byte> payload,
-               Bulk bulk);
+               Bulk bulk, int64_t arrived_ns = 0);
   Bulk BulkOf(const Arrival& arrival);
   void MapSlots(UcxPeer& peer, const LinkFrame& frame);
   void TakeCredit(UcxPeer& peer, const LinkFrame& frame);

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/error.h"
 #include "runtime/base/ids.h"
 #include "runtime/transport/envelope.h"
 #include "runtime/transport/ucx/shared_region.h"
@@ -70,6 +71,7 @@ struct Arrival {
   std::vector<std::byte> payload{};
   std::span<std::byte> bulk{};
   uint32_t slot = 0;
+  int64_t arrived_ns = 0;  // its head; 0: all of it with its delivery
   bool complete = false;
   bool failed = false;  // the bulk never came: dropped when its turn comes
 };
@@ -110,6 +112,7 @@ struct UcxPeer {
   int64_t last_sent_ns = 0;
   int64_t closing_since_ns = 0;
   std::string why_lost{};
+  ErrorCode code_lost = ErrorCode::kPeerDown;
 };
 
 }  // namespace troupe

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "runtime/base/clock.h"
 #include "runtime/transport/ucx/ucx_link.h"
 
 namespace troupe {
@@ -101,6 +102,7 @@ ucs_status_t UcxLink::OnBulk(void* arg, const void* header, size_t header_bytes,
   UcxPeer* peer = self.SourceOf(frame->envelope);
   Arrival taken;
   if (peer == nullptr || !self.Accept(*peer, *frame, &taken)) return self.Drop();
+  taken.arrived_ns = SystemClock().NowNs();
   taken.payload.assign(frame->payload.begin(), frame->payload.end());
   if (peer->state == PeerState::kUnconnected) ++self.num_early_;
   ReceiveChannel& channel = peer->receiving[frame->envelope.channel];
@@ -146,7 +148,7 @@ void UcxLink::DeliverArrivals(ReceiveChannel& channel) {  // U2
     const Arrival arrival = std::move(front);
     channel.arrivals.pop_front();
     if (arrival.failed || peer.state != PeerState::kUp) continue;  // T2
-    Deliver(peer, arrival.envelope, arrival.payload, BulkOf(arrival));
+    Deliver(peer, arrival.envelope, arrival.payload, BulkOf(arrival), arrival.arrived_ns);
   }
 }
 
@@ -175,9 +177,9 @@ void UcxLink::FreeSlot(UcxPeer& peer, uint16_t number, uint32_t slot) {
 }
 
 void UcxLink::Deliver(UcxPeer& peer, const Envelope& envelope, std::span<const std::byte> payload,
-                      Bulk bulk) {
+                      Bulk bulk, int64_t arrived_ns) {
   peer.ever_heard = true;
-  if (handlers_.on_message) handlers_.on_message({envelope, payload, std::move(bulk)});
+  if (handlers_.on_message) handlers_.on_message({envelope, payload, std::move(bulk), arrived_ns});
 }
 
 ucs_status_t UcxLink::OnLink(void* arg, const void*, size_t header_bytes, void* data,

@@ -31,7 +31,7 @@ Result<std::unique_ptr<Transport>> UcxTransport::Create(const UcxTransportOption
 }
 
 Status UcxLink::Open() {
-  ASSIGN_OR_RETURN(worker_, UcxWorker::Create());
+  ASSIGN_OR_RETURN(worker_, UcxWorker::Create(options_.warn));
   RETURN_IF_ERROR(wakeup_.Open(worker_.event_fd(), std::max(options_.heartbeat_ms, 1)));
   std::random_device random;
   nonce_ = uint64_t{random()} << 32 | random();
@@ -82,9 +82,11 @@ Status UcxLink::Connect(Rank to, std::string_view address) {
                      options_.self, to);
   }
   auto endpoint = worker_.Connect(parsed->worker, &UcxLink::OnEndpointError, &peer);
-  if (!endpoint.ok()) {
-    return Context(fmt::format("rank {} cannot reach rank {}", options_.self, to),
-                   std::move(endpoint).error());
+  if (!endpoint.ok()) {  // told from Progress, as any loss
+    peer.state = PeerState::kUp;
+    peer.code_lost = endpoint.error().code;
+    BeginLoss(peer, std::move(endpoint).error().message);
+    return {};
   }
   peer.endpoint = *endpoint;
   peer.nonce = parsed->nonce;
@@ -263,8 +265,8 @@ bool UcxLink::FinishLoss(UcxPeer& peer) {
   RunFinished();
   peer.state = PeerState::kDown;
   if (handlers_.on_peer_down) {
-    handlers_.on_peer_down(peer.rank, MakeError(ErrorCode::kPeerDown, "rank {} was lost: {}",
-                                                peer.rank, peer.why_lost));
+    handlers_.on_peer_down(
+        peer.rank, MakeError(peer.code_lost, "rank {} was lost: {}", peer.rank, peer.why_lost));
   }
   return true;
 }

@@ -11,13 +11,14 @@
 //   U2. Deliveries of one (source, channel) follow the order of their sends, although a bulk may
 //       still be on its way when the next message is there.
 //   U3. A peer is lost when its process ends (same host), when UCX reports its connection broken,
-//       or when it was silent for silence_ms: small sends to a dead or stopped peer in shared
-//       memory would otherwise stay pending for ever. Time in which this rank itself did not run
-//       counts for nobody.
+//       when UCX cannot connect to it, or when it was silent for silence_ms: small sends to a dead
+//       or stopped peer in shared memory would otherwise stay pending for ever. Time in which this
+//       rank itself did not run counts for nobody.
 //   U4. Messages of a rank that is not connected yet wait, a bounded number of them.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -29,8 +30,9 @@ namespace troupe {
 struct UcxTransportOptions {
   Rank self{};
   int heartbeat_ms = 100;
-  int silence_ms = 3000;
+  int silence_ms = 40'000;  // whoever watches the processes knows better and earlier
   int connect_ms = 60'000;  // from Connect until the peer must have connected too
+  std::function<void(const std::string&)> warn = [](const std::string&) {};
 };
 
 class UcxTransport : public Transport {

@@ -1,10 +1,13 @@
 #include "runtime/transport/ucx/ucx_worker.h"
 
+#include <fmt/format.h>
 #include <ucs/config/global_opts.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
+
+#include "runtime/transport/ucx/nameless_memory.h"
 
 namespace troupe {
 namespace {
@@ -14,10 +17,12 @@ struct Setting {
   const char* value;
 };
 
+// System V segments outlive a kill; CMA is dropped by peer error handling anyway.
+constexpr char kTransports[] = "^sysv,cma";
+
 // UCX 1.13, each found by measurement.
 constexpr Setting kSettings[] = {
-    // System V segments outlive a kill; CMA is dropped by peer error handling anyway.
-    {"TLS", "^sysv,cma"},
+    {"TLS", kTransports},
     // Without it peer error handling silently drops shared memory and uses TCP.
     {"POSIX_ERROR_HANDLING", "y"},
     // An envelope and a small payload go inline: no second cache miss for a descriptor.
@@ -32,8 +37,35 @@ constexpr Setting kSettings[] = {
     {"MAX_EAGER_RAILS", "1"},
 };
 
+// What a cluster's modules set for cards that this machine may not have.
+constexpr const char* kLimits[] = {"UCX_TLS", "UCX_NET_DEVICES", "UCX_SHM_DEVICES"};
+
+// "UCX_TLS=rc and UCX_NET_DEVICES=mlx5_0:1", as the environment has them; empty: it has none.
+std::string LimitsInWords() {
+  std::string words;
+  for (const char* name : kLimits) {
+    const char* value = std::getenv(name);
+    if (value == nullptr || std::string_view(value) == kTransports) continue;
+    words += fmt::format("{}{}={}", words.empty() ? "" : " and ", name, value);
+  }
+  return words;
+}
+
 Error UcxError(const char* what, ucs_status_t status) {
-  return MakeError(ErrorCode::kUnavailable, "UCX: {}: {}", what, ucs_status_string(status));
+  return MakeError(ErrorCode::kFailed, "UCX: {}: {}", what, ucs_status_string(status));
+}
+
+void IgnoreError(void*, ucp_ep_h, ucs_status_t) {}
+
+ucs_status_t NewEndpoint(ucp_worker_h worker, const void* address, ucp_err_handler_cb_t on_error,
+                         void* argument, ucp_ep_h* endpoint) {
+  ucp_ep_params_t params{};
+  params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
+                      UCP_EP_PARAM_FIELD_ERR_HANDLER;
+  params.address = static_cast<const ucp_address_t*>(address);
+  params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
+  params.err_handler = {on_error, argument};
+  return ucp_ep_create(worker, &params, endpoint);
 }
 
 Result<ucp_context_h> NewContext() {
@@ -59,7 +91,49 @@ Result<ucp_context_h> NewContext() {
 
 }  // namespace
 
-Result<UcxWorker> UcxWorker::Create() {
+Result<UcxWorker> UcxWorker::Create(const std::function<void(const std::string&)>& warn) {
+  UseNamelessMemory();
+  const std::string limits = LimitsInWords();
+  Result<UcxWorker> made = Open();
+  if (limits.empty() || (made.ok() && made->ReachesAnother())) return made;
+  warn(
+      fmt::format("{} of the environment leaves no way from one process of this host to another, "
+                  "and is ignored: unset it, or name what this host has (ucx_info -d lists it)",
+                  limits));
+  for (const char* name : kLimits) unsetenv(name);
+  return Open();
+}
+
+// Whether there is a transport to another worker of this host.
+bool UcxWorker::ReachesAnother() const {
+  ucp_worker_params_t params{};
+  params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE;
+  params.thread_mode = UCS_THREAD_MODE_SINGLE;
+  ucp_worker_h other = nullptr;
+  if (ucp_worker_create(context_, &params, &other) != UCS_OK) return false;
+  bool reaches = false;
+  ucp_address_t* address = nullptr;
+  size_t num_bytes = 0;
+  if (ucp_worker_get_address(other, &address, &num_bytes) == UCS_OK) {
+    ucp_ep_h endpoint = nullptr;
+    reaches = NewEndpoint(worker_, address, &IgnoreError, nullptr, &endpoint) == UCS_OK;
+    if (reaches) {
+      ucp_request_param_t force{};
+      force.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
+      force.flags = UCP_EP_CLOSE_FLAG_FORCE;
+      const ucs_status_ptr_t closing = ucp_ep_close_nbx(endpoint, &force);
+      while (UCS_PTR_IS_PTR(closing) && ucp_request_check_status(closing) == UCS_INPROGRESS) {
+        ucp_worker_progress(worker_);
+      }
+      if (UCS_PTR_IS_PTR(closing)) ucp_request_free(closing);
+    }
+    ucp_worker_release_address(other, address);
+  }
+  ucp_worker_destroy(other);
+  return reaches;
+}
+
+Result<UcxWorker> UcxWorker::Open() {
   UcxWorker made;
   ASSIGN_OR_RETURN(made.context_, NewContext());
   ucp_worker_params_t params{};
@@ -117,17 +191,18 @@ Status UcxWorker::Handle(unsigned id, ucp_am_recv_callback_t callback, void* arg
 
 Result<ucp_ep_h> UcxWorker::Connect(const std::string& worker_address,
                                     ucp_err_handler_cb_t on_error, void* argument) {
-  ucp_ep_params_t params{};
-  params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
-                      UCP_EP_PARAM_FIELD_ERR_HANDLER;
-  params.address = reinterpret_cast<const ucp_address_t*>(worker_address.data());
-  params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
-  params.err_handler = {on_error, argument};
   ucp_ep_h endpoint = nullptr;
-  if (auto status = ucp_ep_create(worker_, &params, &endpoint); status != UCS_OK) {
-    return UcxError("connecting failed", status);
+  const ucs_status_t status =
+      NewEndpoint(worker_, worker_address.data(), on_error, argument, &endpoint);
+  if (status == UCS_OK) return endpoint;
+  const std::string limits = LimitsInWords();
+  if (status != UCS_ERR_UNREACHABLE || limits.empty()) {
+    return MakeError(ErrorCode::kPeerDown, "connecting failed: {}", ucs_status_string(status));
   }
-  return endpoint;
+  return MakeError(ErrorCode::kInvalidSpec,
+                   "UCX has no transport between them with {} in the environment: unset it, or "
+                   "name what both hosts have",
+                   limits);
 }
 
 std::string MessageDevice(ucp_ep_h endpoint) {

@@ -4,6 +4,7 @@
 
 #include <ucp/api/ucp.h>
 
+#include <functional>
 #include <string>
 
 #include "runtime/base/result.h"
@@ -13,8 +14,10 @@ namespace troupe {
 
 class UcxWorker {
  public:
-  // A UCX_… variable of the environment wins over the setting of the same name here.
-  static Result<UcxWorker> Create();
+  // A UCX_… variable of the environment wins over the setting of the same name here, unless it
+  // leaves no way to any other process of this host: such a one is ignored, with a warning.
+  static Result<UcxWorker> Create(const std::function<void(const std::string&)>& warn =
+                                      [](const std::string&) {});
 
   UcxWorker() = default;
   UcxWorker(UcxWorker&& other) noexcept { *this = std::move(other); }
@@ -22,6 +25,8 @@ class UcxWorker {
   ~UcxWorker() { Destroy(); }
 
   Status Handle(unsigned id, ucp_am_recv_callback_t callback, void* argument);
+  // kPeerDown, since the peer's end is the likely cause; kInvalidSpec where it may be the settings
+  // of the environment.
   Result<ucp_ep_h> Connect(const std::string& worker_address, ucp_err_handler_cb_t on_error,
                            void* argument);
 
@@ -34,6 +39,9 @@ class UcxWorker {
   void Destroy();
 
  private:
+  static Result<UcxWorker> Open();
+  bool ReachesAnother() const;
+
   ucp_context_h context_ = nullptr;
   ucp_worker_h worker_ = nullptr;
   std::string address_{};

@@ -41,6 +41,21 @@ TEST(TrainSchedule, RefusesMoreForwardsThanAJobMayHave) {
   EXPECT_THAT(train.error().message, HasSubstr("are too many; use at most"));
 }
 
+TEST(TrainSchedule, RefusesChunksAndPartsThatMakeTooManyActions) {
+  proto::Parallelism spec;
+  spec.set_schedule("interleaved-1f1b");
+  spec.set_virtual_stages(1000);
+  const auto chunks = TrainScheduleOf(spec, 2, 1024);
+  ASSERT_FALSE(chunks.ok());
+  EXPECT_THAT(chunks.error().message,
+              HasSubstr("parallelism.virtual_stages = 1000, parallelism.weight_parts = 0: a step "
+                        "of 1024 microbatches on 2 ranks has too many actions to plan"));
+  spec.clear_virtual_stages();
+  spec.set_schedule("zb-h1");
+  spec.set_weight_parts(1 << 20);
+  EXPECT_FALSE(TrainScheduleOf(spec, 2, 1024).ok());
+}
+
 TEST(TrainScheduleTest, WhatNoJobRunsIsRefusedWithItsCell) {
   proto::Parallelism spec;
   const std::pair<const char*, const char*> cases[] = {

@@ -4,9 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <thread>
 #include <vector>
+
+#include "runtime/sim/virtual_clock.h"
 
 namespace troupe {
 namespace {
@@ -124,6 +128,23 @@ TEST_F(HostAgentTest, TellsTheSignal) {
   EXPECT_EQ(Exited()->cause(), "");
 }
 
+TEST_F(HostAgentTest, ToldToEndItTellsTheCoordinatorAndItsRanksLiveOn) {
+  Spawn(0);
+  RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });
+  const pid_t rank = Last(proto::FromRank::kHello)->hello().pid();
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGTSTP}) ::kill(rank, signal);
+  agent_.AskStop("SIGTERM", /*preempted=*/true);
+  ASSERT_TRUE(said_.back().has_stop_asked());
+  EXPECT_EQ(said_.back().stop_asked().signal(), "SIGTERM");
+  EXPECT_TRUE(said_.back().stop_asked().preempted());
+  TellPeersAndBegin(0);  // a rank that heeded one of those signals would not train any more
+  RunUntil([this] { return Last(proto::FromRank::kFinished) != nullptr; });
+  EXPECT_EQ(agent_.num_ranks(), 1);
+  // A coordinator that comes back hears it too.
+  agent_.Connected([this](const proto::FromAgent& message) { said_.push_back(message); });
+  EXPECT_TRUE(said_.back().has_stop_asked());
+}
+
 TEST_F(HostAgentTest, CapturesTheLastLines) {
   Spawn(0, "0:exit:1");
   RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });
@@ -189,6 +210,115 @@ TEST_F(HostAgentTest, ASilentCoordinatorKillsEveryRank) {
   Spawn(0, "0:mute");
   ASSERT_EQ(agent_.num_ranks(), 1);
   RunUntil([this] { return agent_.num_ranks() == 0; });
+}
+
+TEST_F(HostAgentTest, NoMoreRanksThanSlots) {
+  for (int32_t rank : {0, 1, 2}) Spawn(rank);
+  EXPECT_EQ(agent_.num_ranks(), 2);
+  ASSERT_NE(Exited(), nullptr);
+  EXPECT_EQ(Exited()->rank(), 2);
+  EXPECT_EQ(Exited()->exit_code(), 127);
+  EXPECT_THAT(Exited()->last_lines(0), HasSubstr("all 2 slots of host agent a are in use"));
+}
+
+// Fake ranks are real processes; the agent's time is the test's.
+class SilenceTest : public ::testing::Test {
+ protected:
+  SilenceTest() {
+    agent_.Connected([this](const proto::FromAgent& message) { said_.push_back(message); });
+  }
+  ~SilenceTest() override {
+    ::kill(pid_, SIGCONT);
+    ::unsetenv("FAKE_RANK_FAULT");
+  }
+
+  void Start() {
+    proto::ToAgent command;
+    command.mutable_spawn()->set_job(1);
+    command.mutable_spawn()->set_epoch(4);
+    command.mutable_spawn()->mutable_start()->set_world_size(1);
+    agent_.OnCommand(command);
+    Await([this] { return pid_ != 0; });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    scheduler_.RunUntilIdle();  // its first Alive came right behind
+  }
+  // In the machine's time: the agent's clock stands still.
+  template <typename Done>
+  void Await(Done done) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMs);
+    while (!done()) {
+      ASSERT_LT(std::chrono::steady_clock::now(), end) << "it never came";
+      scheduler_.RunUntilIdle();
+      for (const auto& message : said_) {
+        if (message.rank_said().message().has_hello()) {
+          pid_ = message.rank_said().message().hello().pid();
+        }
+      }
+    }
+  }
+  void Stop() {
+    ::kill(pid_, SIGSTOP);
+    int status = 0;
+    ASSERT_EQ(::waitpid(pid_, &status, WUNTRACED), pid_);
+    scheduler_.RunUntilIdle();  // what it said before
+    said_.clear();
+  }
+  // Heard from the coordinator meanwhile.
+  void AdvanceMs(int64_t ms) {
+    for (; ms > 0; ms -= 100) {
+      clock_.AdvanceMs(100);
+      agent_.OnCommand(proto::ToAgent());
+      scheduler_.RunUntilIdle();
+    }
+  }
+  std::vector<proto::RankSilent> Silences() const {
+    std::vector<proto::RankSilent> silences;
+    for (const auto& message : said_) {
+      if (message.has_rank_silent()) silences.push_back(message.rank_silent());
+    }
+    return silences;
+  }
+
+  std::vector<proto::FromAgent> said_{};
+  pid_t pid_ = 0;
+  VirtualClock clock_;
+  Scheduler scheduler_{{.clock = &clock_, .spin_us = 0}};
+  HostAgent agent_{{.name = "a", .slots = 2, .rank_program = FAKE_RANK}, scheduler_};
+};
+
+TEST_F(SilenceTest, AStoppedRankIsToldOfAgainAndAgainAndWhenItSpeaks) {
+  Start();
+  Stop();
+  AdvanceMs(HostAgent::kSilentMs - 600);
+  EXPECT_TRUE(Silences().empty());
+  AdvanceMs(1200);
+  ASSERT_EQ(Silences().size(), 1u);
+  EXPECT_EQ(Silences()[0].job(), 1u);
+  EXPECT_EQ(Silences()[0].epoch(), 4u);
+  EXPECT_GE(Silences()[0].silent_ms(), HostAgent::kSilentMs);
+  EXPECT_TRUE(Silences()[0].stopped());
+  AdvanceMs(HostAgent::kTellAgainMs + 600);
+  ASSERT_EQ(Silences().size(), 2u);
+  EXPECT_GE(Silences()[1].silent_ms(), HostAgent::kSilentMs + HostAgent::kTellAgainMs);
+  ::kill(pid_, SIGCONT);
+  Await([this] { return Silences().size() == 3; });
+  EXPECT_EQ(Silences()[2].silent_ms(), 0);
+  EXPECT_EQ(agent_.num_ranks(), 1) << "a pause is no death";
+  for (const auto& message : said_) EXPECT_FALSE(message.rank_said().message().has_alive());
+}
+
+TEST_F(SilenceTest, ARankThatDoesNotGetOnIsNotStopped) {
+  ::setenv("FAKE_RANK_FAULT", "0:hang:1", 1);
+  Start();
+  proto::ToAgent command;
+  command.mutable_tell()->set_job(1);
+  command.mutable_tell()->set_epoch(4);
+  command.mutable_tell()->mutable_message()->mutable_begin();
+  agent_.OnCommand(command);
+  Await([this] { return said_.back().rank_said().message().has_progress(); });
+  AdvanceMs(HostAgent::kSilentMs + 600);
+  ASSERT_FALSE(Silences().empty());
+  EXPECT_FALSE(Silences()[0].stopped());
 }
 
 TEST_F(HostAgentTest, AProgramThatCannotBeRunIsAnExit) {

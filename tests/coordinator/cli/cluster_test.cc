@@ -19,7 +19,8 @@ using testing::Program;
 class ClusterTest : public testing::TroupeTest {
  protected:
   ClusterTest()
-      : coordinator_(Troupe({"coordinator", "--listen", "127.0.0.1:0", "--state", "state"})) {
+      : coordinator_(Troupe({"coordinator", "--listen", "127.0.0.1:0", "--state", "state",
+                             "--host-silence-seconds", "3"})) {
     CHECK(coordinator_.Says("\n"), "{}", coordinator_.err());
     const std::string line = coordinator_.out();
     address_ = line.substr(line.rfind(' ') + 1);
@@ -149,10 +150,92 @@ TEST_F(ClusterTest, ATakenPortAndAnAbsentCoordinatorAreSentences) {
   EXPECT_THAT(ps.err(), HasSubstr("the coordinator at 127.0.0.1:1 cannot be reached"));
   Program nobody = Troupe({"ps"});
   EXPECT_EQ(nobody.Wait(), 4);
-  EXPECT_THAT(nobody.err(), HasSubstr("TROUPE_COORDINATOR"));
+  EXPECT_THAT(nobody.err(), HasSubstr("no coordinator answers at 127.0.0.1:7077"));
+  EXPECT_EQ(std::ranges::count(nobody.err(), '\n'), 1) << "and gRPC is silent: " << nobody.err();
+  for (const std::string address : {":99999", "localhost", "unix:/tmp/x"}) {
+    Program wrong = Troupe({"coordinator", "--listen", address, "--state", "other"});
+    EXPECT_EQ(wrong.Wait(), 2) << address;
+    EXPECT_THAT(wrong.err(), HasSubstr("write HOST:PORT"));
+    Program asked = Troupe({"ps"}, {"TROUPE_COORDINATOR=" + address});
+    EXPECT_EQ(asked.Wait(), 2) << address;
+  }
   Program unknown = Ask({"cancel", "9"});
   EXPECT_EQ(unknown.Wait(), 2);
   EXPECT_THAT(unknown.err(), HasSubstr("there is no job 9"));
+}
+
+TEST_F(ClusterTest, LogsAreWhatRanksPrint) {
+  Program worker = Worker("alpha", 4);
+  Program submitted = Troupe({"submit", "job.yaml", "--coordinator", address_, "--run-dir", "a"});
+  EXPECT_EQ(submitted.Wait(), 0) << submitted.err();
+  std::filesystem::create_directories(folder_ / "a/logs");
+  folder_.Write("a/logs/rank-0001.log", "first\nsecond\n");
+  folder_.Write("a/logs/rank-0003.log", "third");
+  Program all = Ask({"logs", "1"});
+  EXPECT_EQ(all.Wait(), 0) << all.err();
+  EXPECT_EQ(all.out(), "rank 1 | first\nrank 1 | second\nrank 3 | third\n");
+  Program one = Ask({"logs", "1", "--rank", "1", "--follow"});
+  EXPECT_EQ(one.Wait(), 0) << "an ended job prints no more";
+  EXPECT_EQ(one.out(), "first\nsecond\n");
+  Program silent = Ask({"logs", "1", "--rank", "0"});
+  EXPECT_EQ(silent.Wait(), 0);
+  EXPECT_EQ(silent.out(), "");
+  EXPECT_THAT(silent.err(), HasSubstr("nothing was printed by rank 0 of job 1"));
+  Program beyond = Ask({"logs", "1", "--rank", "4"});
+  EXPECT_EQ(beyond.Wait(), 2);
+  EXPECT_THAT(beyond.err(), HasSubstr("job 1 has ranks 0 to 3"));
+}
+
+TEST_F(ClusterTest, LogsAreFollowedWhileRanksPrint) {
+  Program worker = Worker("alpha", 4);
+  Program submitted =
+      Ask({"submit", "job.yaml", "--no-wait", "--run-dir", "a", "--set", "train.steps=100000"});
+  ASSERT_EQ(submitted.Wait(), 0) << submitted.err();
+  ASSERT_TRUE(Lists("RUNNING"));
+  std::filesystem::create_directories(folder_ / "a/logs");
+  folder_.Write("a/logs/rank-0002.log", "early\n");
+  Program logs = Ask({"logs", "--run-dir", "a", "-f"});
+  ASSERT_TRUE(logs.Says("rank 2 | early\n")) << logs.err();
+  std::ofstream(folder_ / "a/logs/rank-0000.log") << "late\n";
+  ASSERT_TRUE(logs.Says("rank 0 | late\n")) << logs.err();
+  Answer({"cancel", "1", "--kill"});
+  EXPECT_EQ(logs.Wait(), 0) << logs.err();
+}
+
+TEST_F(ClusterTest, AJobIsFollowedAgainAndLeftAlone) {
+  Program worker = Worker("alpha", 4);
+  ASSERT_TRUE(Lists("host alpha"));
+  Program job = SubmitLong();
+  ASSERT_TRUE(Lists("RUNNING"));
+  Program attached = Ask({"attach"});  // the only job
+  ASSERT_TRUE(attached.Says("Ctrl-C detaches")) << attached.err();
+  ASSERT_TRUE(attached.Says("| loss ")) << attached.err();
+  attached.Signal(SIGINT);
+  EXPECT_EQ(attached.Wait(), 130) << attached.err();
+  EXPECT_THAT(attached.err(), HasSubstr("detached: job 1 goes on"));
+  EXPECT_TRUE(Lists("RUNNING"));
+  Program again = Ask({"attach", "1", "-o", "json"});
+  ASSERT_TRUE(again.Says("Ctrl-C detaches")) << again.err();
+  Answer({"cancel", "1"});
+  EXPECT_EQ(again.Wait(), 130) << "the job's own code: " << again.err();
+  EXPECT_EQ(nlohmann::json::parse(again.out())["state"], "CANCELLED");
+}
+
+TEST_F(ClusterTest, JobsAreWatchedWithAgeHostsAndFolder) {
+  Program worker = Worker("alpha", 4);
+  ASSERT_TRUE(Lists("host alpha"));
+  Program job = SubmitLong();
+  ASSERT_TRUE(Lists("RUNNING"));
+  EXPECT_TRUE(Lists(" alpha "));
+  EXPECT_TRUE(Lists(folder_ / "runs/small/"));
+  const auto jobs = nlohmann::json::parse(Answer({"ps", "-o", "json"}));
+  EXPECT_EQ(jobs["jobs"][0]["hosts"], nlohmann::json::array({"alpha"}));
+  EXPECT_EQ(jobs["jobs"][0]["workers"], 4);
+  EXPECT_TRUE(jobs["jobs"][0]["ended"].is_null());
+  Program watch = Ask({"ps", "--watch", "0.1", "-o", "jsonl"});
+  EXPECT_TRUE(Eventually([&] { return std::ranges::count(watch.out(), '\n') >= 3; }));
+  watch.Signal(SIGINT);
+  EXPECT_EQ(watch.Wait(), 128 + SIGINT);
 }
 
 }  // namespace

@@ -154,7 +154,7 @@ TEST(ScheduleRequestTest, EveryRefusalIsASentenceWithTheWayOut) {
                 o.ranks = 8000;
                 o.microbatches = 8000;
               }),
-              HasSubstr("384000000 actions, more than 20000000"));
+              HasSubstr("384000000 actions, more than 4000000"));
   EXPECT_THAT(with([](O o) { o.chunks = 3; }), HasSubstr("--chunks 3: schedule zb-v holds 2 a"));
   EXPECT_THAT(with([](O o) {
                 o.names = {"interleaved"};

@@ -89,6 +89,7 @@ INSTANTIATE_TEST_SUITE_P(
             {"parallelism.schedule=1f1c"}, "parallelism.schedule = 1f1c: use one of auto, 1f1b", 2},
         Wrong{{"parallelism.dp=0"}, "parallelism.dp = 0: use 1 to", 2},
         Wrong{{"resources.workers=3"}, "leave it out, or set 2", 2},
+        Wrong{{"resources.peer_silence_seconds=2"}, "resources.peer_silence_seconds = 2", 2},
         Wrong{{"resources.threads_per_worker=0"}, "resources.threads_per_worker = 0", 2},
         Wrong{{"eval.every=5"}, "set data.val_fraction", 2},
         Wrong{{"eval.every=5", "data.val_fraction=0.0001"}, "leaves none to evaluate on", 2},
@@ -266,6 +267,20 @@ TEST(JobChecksTest, WhatAUserWroteIsShownInOneShortLine) {
               HasSubstr("...: kind has 100000 bytes: use at most 4096"));
   EXPECT_THAT(small.Errors({"kind=\"a\\nb\""}),
               HasSubstr(": kind has the control character 0x0a at byte 1: take it out"));
+}
+
+TEST(JobChecksTest, WithoutAnIntervalACheckpointIsWrittenEveryTenMinutes) {
+  const JobFolder small;
+  EXPECT_EQ(small.Load()->spec.checkpoint().every_seconds(), 600);
+  EXPECT_EQ(small.Load({"checkpoint.every=0"})->spec.checkpoint().every_seconds(), 0);
+  EXPECT_EQ(small.Load({"checkpoint.every=5", "checkpoint.every_seconds=30"})
+                ->spec.checkpoint()
+                .every_seconds(),
+            30);
+  EXPECT_THAT(small.Errors({"checkpoint.every_seconds=-1"}),
+              ::testing::HasSubstr("checkpoint.every_seconds = -1: use 0 (never) or more"));
+  EXPECT_THAT(small.Errors({"checkpoint.resume_as=other"}),
+              ::testing::HasSubstr("checkpoint.resume_as = other: use same_run or new_run"));
 }
 
 }  // namespace

@@ -281,5 +281,36 @@ TEST(JobFileTest, AnOverrideNeedsAnEqualsSign) {
   EXPECT_EQ(override_of_text->value, "a=b");
 }
 
+// ---- log.trace -------------------------------------------------------------------------------
+
+TEST(TraceKey, IsAWordOrAWindow) {
+  const JobFolder folder;
+  const auto trace = [&](const std::string& value) {
+    const auto job = folder.Load({"log.trace=" + value});
+    CHECK(job.ok(), "{}", job.error().message);
+    const proto::TraceWindow& window = job->spec.log().trace();
+    return fmt::format("{} {} {}", window.first(), window.steps(), window.every());
+  };
+  EXPECT_EQ(trace("true"), "1 4 0");
+  EXPECT_EQ(trace("false"), "1 0 0");
+  EXPECT_EQ(trace("{first: 3, steps: 2}"), "3 2 0");
+  EXPECT_EQ(trace("{every: 100}"), "1 4 100");
+  const auto job = folder.Load();
+  ASSERT_TRUE(job.ok());
+  EXPECT_EQ(job->spec.log().trace().steps(), 4) << "a few steps, where nobody asks";
+  const auto again = folder.Load({"log.trace=false", "log.trace=true"});
+  EXPECT_EQ(again->spec.log().trace().steps(), 4) << "the last word counts";
+}
+
+TEST(TraceKey, RefusesByName) {
+  const JobFolder folder;
+  EXPECT_THAT(folder.Errors({"log.trace=5"}), HasSubstr("log.trace"));
+  EXPECT_THAT(folder.Errors({"log.trace.first=0"}),
+              HasSubstr("log.trace.first = 0: use 1 or more"));
+  EXPECT_THAT(folder.Errors({"log.trace.steps=-1"}), HasSubstr("log.trace.steps = -1"));
+  EXPECT_THAT(folder.Errors({"log.trace={steps: 5, every: 3}"}),
+              HasSubstr("log.trace.every = 3: use 0 (one window), or log.trace.steps = 5 or more"));
+}
+
 }  // namespace
 }  // namespace troupe::testing

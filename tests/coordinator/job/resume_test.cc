@@ -4,7 +4,12 @@
 #include <google/protobuf/util/json_util.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+
+#include "coordinator/job/job_differences.h"
+#include "runtime/base/digest.h"
 #include "runtime/format/checkpoint_manifest.h"
+#include "runtime/format/content_identity.h"
 #include "tests/support/job_folder.h"
 
 namespace troupe::testing {
@@ -30,7 +35,14 @@ class ResumeTest : public ::testing::Test {
     CHECK(google::protobuf::util::MessageToJsonString(job->spec, &manifest.job_json).ok());
     const std::string checkpoints = JoinPath(run_, "checkpoints");
     CHECK(SystemFiles().CreateDirectories(checkpoints).ok());
-    CHECK(BeginCheckpoint(SystemFiles(), checkpoints, step).ok());
+    const std::string partial = *BeginCheckpoint(SystemFiles(), checkpoints, step);
+    auto writer = *SafetensorsWriter::Create(SystemFiles(), JoinPath(partial, kTensors),
+                                             {{.name = "w", .shape = {2}}});
+    CHECK(writer.Append(BytesOf("weights!")).ok() && writer.Finish().ok());
+    manifest.tensors["w"] = {kTensors, TensorDtype::kF32, {2}, DigestOf(BytesOf("weights!"))};
+    manifest.files[kTensors] = {writer.num_bytes(), writer.digest()};
+    manifest.data = *IdentityOfFile(SystemFiles(), job->spec.data().train());
+    manifest.optimizer_steps = optimizer_steps_;
     auto committed = CommitCheckpoint(SystemFiles(), checkpoints, manifest);
     CHECK(committed.ok(), "{}", committed.error().message);
     return *committed;
@@ -38,16 +50,32 @@ class ResumeTest : public ::testing::Test {
   Result<std::string> Resume(const std::vector<std::string>& sets) {
     auto job = small_.Load(sets);
     CHECK(job.ok(), "{}", job.error().message);
-    auto folder = ResolveResume(SystemFiles(), run_, *job);
-    gradient_groups_ = job->spec.batch().gradient_groups();
+    auto point = ResolveResume(SystemFiles(), run_, *job);
+    spec_ = job->spec;
     effective_text_ = job->effective_text;
-    return folder;
+    if (!point.ok()) return std::move(point).error();
+    notes_ = point->notes;
+    return point->folder;
+  }
+  std::string Refusal(const std::vector<std::string>& sets) {
+    const auto folder = Resume(sets);
+    return folder.ok() ? "none: " + *folder : folder.error().message;
+  }
+  // Another byte in the one tensor of a checkpoint.
+  void Damage(const std::string& folder) {
+    const std::string path = JoinPath(folder, kTensors);
+    std::string bytes = *SystemFiles().ReadFile(path, 1 << 20);
+    bytes.back() ^= 1;
+    CHECK(WriteFileAtomically(SystemFiles(), path, bytes).ok());
   }
 
   JobFolder small_;
   const std::string run_ = small_.folder / "run";
-  int32_t gradient_groups_ = 0;
+  std::optional<int64_t> optimizer_steps_{};
+  proto::JobSpec spec_{};
   std::string effective_text_{};
+  std::vector<std::string> notes_{};
+  static constexpr const char* kTensors = "tensors-00001-of-00001.safetensors";
 };
 
 TEST_F(ResumeTest, NeverStartsAfresh) {
@@ -115,7 +143,7 @@ TEST_F(ResumeTest, WhatMustNotDifferIsRefusedByName) {
 TEST_F(ResumeTest, GradientGroupsFollowTheCheckpointUnlessGiven) {
   Commit(5, /*gradient_groups=*/2);
   ASSERT_TRUE(Resume({"checkpoint.resume=auto"}).ok());
-  EXPECT_EQ(gradient_groups_, 2);
+  EXPECT_EQ(spec_.batch().gradient_groups(), 2);
   EXPECT_THAT(effective_text_, HasSubstr("gradient_groups: 2  # from: checkpoint"));
   const auto given = Resume({"checkpoint.resume=auto", "batch.gradient_groups=4"});
   ASSERT_FALSE(given.ok());
@@ -129,6 +157,87 @@ TEST_F(ResumeTest, ARunThatIsAlreadyThereIsRefused) {
   EXPECT_THAT(refused.error().message,
               StartsWith(small_.path + ":12:16: train.steps = 20: the checkpoint"));
   EXPECT_TRUE(Resume({"checkpoint.resume=auto", "train.steps=21"}).ok());
+  EXPECT_THAT(Refusal({"checkpoint.resume=auto", "train.steps=19", "checkpoint.save_hf=true"}),
+              HasSubstr("is already at step 20"));
+}
+
+TEST_F(ResumeTest, WhatComesAfterTheLastStepMayStillBeDone) {
+  const std::string last = Commit(20);
+  const std::string sample = "eval.sample={prompt: abc}";
+  for (const std::string& set : {sample, std::string("checkpoint.save_hf=true"),
+                                 std::string("eval.check_against=single_worker")}) {
+    EXPECT_EQ(*Resume({"checkpoint.resume=auto", set}), last) << set;
+    EXPECT_THAT(notes_, ElementsAre(HasSubstr("all 20 steps are done: what is left"))) << set;
+  }
+  optimizer_steps_ = 50;
+  Commit(20);
+  EXPECT_TRUE(Resume({"checkpoint.resume=auto", sample}).ok());
+  EXPECT_THAT(Refusal({"checkpoint.resume=auto", "eval.check_against=single_worker"}),
+              HasSubstr("one worker cannot repeat them from the first: the run began from another "
+                        "run's checkpoint"));
+}
+
+TEST_F(ResumeTest, TheSameBytesElsewhereAreTheSameData) {
+  Commit(5);
+  const std::string text = *SystemFiles().ReadFile(small_.folder / "text.txt", 1 << 20);
+  small_.folder.Write("moved.txt", text);
+  const std::string moved = "data.train=" + (small_.folder / "moved.txt");
+  EXPECT_THAT(*Resume({"checkpoint.resume=auto", moved}), EndsWith("step-00000005"));
+  EXPECT_THAT(notes_, IsEmpty());
+  small_.folder.Write("moved.txt", text + "more");
+  EXPECT_THAT(Refusal({"checkpoint.resume=auto", moved}),
+              ::testing::AllOf(HasSubstr("--set " + moved + ": data.train = "),
+                               HasSubstr("it had 1000 bytes, has 1004"),
+                               HasSubstr("data.allow_change=true")));
+  small_.folder.Write("moved.txt", "y" + text.substr(1));
+  EXPECT_THAT(Refusal({"checkpoint.resume=auto", moved}),
+              HasSubstr("has as many bytes as before (1000), but others"));
+  EXPECT_TRUE(Resume({"checkpoint.resume=auto", moved, "data.allow_change=true"}).ok());
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("goes on with other data than before")));
+}
+
+TEST_F(ResumeTest, ADamagedCheckpointIsNamedAndOnlyAutoTakesTheOneBefore) {
+  const std::string five = Commit(5);
+  const std::string twelve = Commit(12);
+  Damage(twelve);
+  const std::string named = JoinPath(twelve, kTensors) + ": tensor w is damaged";
+  EXPECT_EQ(*Resume({"checkpoint.resume=auto"}), five);
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("passed over: " + named)));
+  EXPECT_THAT(Refusal({"checkpoint.resume=" + run_}),
+              ::testing::AllOf(HasSubstr(named), HasSubstr("(" + five + ")")));
+  EXPECT_THAT(Refusal({"checkpoint.resume=" + twelve}), HasSubstr(named));
+  Damage(five);
+  const auto none = Resume({"checkpoint.resume=auto"});
+  ASSERT_FALSE(none.ok()) << "nothing starts afresh unasked";
+  EXPECT_EQ(none.error().code, ErrorCode::kCorrupt);
+  EXPECT_THAT(none.error().message, HasSubstr("no checkpoint is whole"));
+}
+
+TEST_F(ResumeTest, ANewRunTakesWeightsAndOptimizerState) {
+  const std::string five = Commit(5);
+  const std::string elsewhere = small_.folder / "elsewhere";
+  ASSERT_TRUE(SystemFiles().CreateDirectories(elsewhere).ok());
+  ASSERT_TRUE(SystemFiles().Rename(run_, elsewhere + "/run").ok());
+  const std::string from = "checkpoint.resume=" + elsewhere + "/run";
+  const std::vector<std::string> sets = {from, "optimizer.lr=1.0e-3", "train.seed=8",
+                                         "train.steps=9"};
+  EXPECT_THAT(Refusal(sets), HasSubstr("checkpoint.resume_as=new_run and another --run-dir"));
+  auto anew = sets;
+  anew.emplace_back("checkpoint.resume_as=new_run");
+  EXPECT_THAT(*Resume(anew), EndsWith("step-00000005"));
+  EXPECT_THAT(notes_, ElementsAre(::testing::AllOf(
+                          HasSubstr("a new run with weights and optimizer state of"),
+                          HasSubstr("optimizer.lr was 0.0003, is 0.001"))));
+  anew.emplace_back("model.hidden_size=32");
+  EXPECT_THAT(Refusal(anew), HasSubstr("model.hidden_size was 16, is 32"));
+}
+
+// Stopped itself, it goes on as every run does.
+TEST_F(ResumeTest, ANewRunIsResumedAsTheSame) {
+  const std::string five = Commit(5);
+  EXPECT_EQ(*Resume({"checkpoint.resume=auto", "checkpoint.resume_as=new_run"}), five);
+  EXPECT_EQ(spec_.checkpoint().resume_as(), "same_run");
+  EXPECT_THAT(effective_text_, HasSubstr("resume_as: \"same_run\"  # from: checkpoint"));
 }
 
 TEST_F(ResumeTest, EqualJobsDoNotDiffer) {

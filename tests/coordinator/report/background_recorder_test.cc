@@ -22,9 +22,10 @@ class SlowRecorder : public JobRecorder {
     told_.push_back("open");
     return {};
   }
-  void Placed(const std::vector<std::string>&) override {
+  void Begin(const std::vector<std::string>&, std::function<void(Status)> done) override {
     gate_.wait();
-    told_.push_back("placed");
+    told_.push_back("begin");
+    done({});
   }
   void Planned(const std::vector<proto::Parallelism>&) override { told_.push_back("planned"); }
   void RankSaid(int32_t rank, bool, const proto::FromRank& message) override {
@@ -32,7 +33,11 @@ class SlowRecorder : public JobRecorder {
   }
   void RankLogged(int32_t, bool, const std::string& lines) override { told_.push_back(lines); }
   void StateChanged(const proto::JobSummary&) override { told_.push_back("state"); }
-  void Ended(const proto::JobResult&, std::function<void()>) override { told_.push_back("ended"); }
+  void Ended(const proto::JobResult& result,
+             std::function<void(const proto::JobResult&)> done) override {
+    told_.push_back("ended");
+    done(result);
+  }
 
  private:
   std::vector<std::string>& told_;
@@ -43,7 +48,7 @@ class BackgroundRecorderTest : public ::testing::Test {
  protected:
   BackgroundRecorderTest()
       : recorder_(std::make_unique<BackgroundRecorder>(
-            scheduler_, std::make_unique<SlowRecorder>(told_, gate_.get_future().share()))) {}
+            *stream_, std::make_unique<SlowRecorder>(told_, gate_.get_future().share()))) {}
   void Say(bool step) {
     proto::FromRank message;
     if (step) {
@@ -57,6 +62,8 @@ class BackgroundRecorderTest : public ::testing::Test {
   Scheduler scheduler_;
   std::promise<void> gate_;
   std::vector<std::string> told_;
+  std::unique_ptr<ThreadStream> stream_ =
+      std::make_unique<ThreadStream>(scheduler_, "disk", /*spin_us=*/0);
   std::unique_ptr<BackgroundRecorder> recorder_;
 };
 
@@ -64,26 +71,27 @@ TEST_F(BackgroundRecorderTest, RecordsInOrderWhileTheLoopGoesOn) {
   ASSERT_TRUE(recorder_->Open({}).ok());
   EXPECT_THAT(told_, ElementsAre("open")) << "a job that cannot be recorded is refused at once";
   bool done = false;
-  recorder_->Placed({});
+  bool begun = false;
+  recorder_->Begin({}, [&](const Status&) { begun = true; });
   recorder_->Planned({});
   Say(/*step=*/true);
   recorder_->RankLogged(0, false, "line");
   recorder_->StateChanged({});
-  recorder_->Ended({}, [&] {
+  recorder_->Ended({}, [&](const proto::JobResult&) {
     done = true;
     scheduler_.Stop();
   });
   scheduler_.RunUntilIdle();
-  EXPECT_FALSE(done) << "the disk stands still, the loop does not";
+  EXPECT_FALSE(begun || done) << "the disk stands still, the loop does not";
   gate_.set_value();
   scheduler_.Run();
-  EXPECT_TRUE(done);
+  EXPECT_TRUE(begun && done);
   EXPECT_THAT(told_,
-              ElementsAre("open", "placed", "planned", "rank 1 step", "line", "state", "ended"));
+              ElementsAre("open", "begin", "planned", "rank 1 step", "line", "state", "ended"));
 }
 
 TEST_F(BackgroundRecorderTest, LeavesOutSpansBeforeStepsWhenTheDiskFallsBehind) {
-  recorder_->Placed({});
+  recorder_->Begin({}, [](const Status&) {});
   for (int i = 0; i < BackgroundRecorder::kTelemetryMax + 10; ++i) Say(/*step=*/false);
   Say(/*step=*/true);
   proto::FromRank progress;
@@ -91,9 +99,24 @@ TEST_F(BackgroundRecorderTest, LeavesOutSpansBeforeStepsWhenTheDiskFallsBehind) 
   recorder_->RankSaid(0, false, progress);
   gate_.set_value();
   recorder_.reset();
+  stream_.reset();
   EXPECT_EQ(told_.size(), static_cast<size_t>(BackgroundRecorder::kTelemetryMax) + 1)
       << "the one that stood still, the spans that had room, the step";
-  EXPECT_EQ(told_.back(), "rank 1 step") << "and the destructor waits for it";
+  EXPECT_EQ(told_.back(), "rank 1 step") << "though the recorder has ended meanwhile";
+}
+
+TEST_F(BackgroundRecorderTest, TellsWhatADiskThatStandsStillForLongHasCost) {
+  recorder_->Begin({}, [](const Status&) {});
+  for (int i = 0; i < BackgroundRecorder::kWaitingMax + 10; ++i) Say(/*step=*/true);
+  proto::JobResult result;
+  recorder_->Ended({}, [&](const proto::JobResult& recorded) {
+    result = recorded;
+    scheduler_.Stop();
+  });
+  gate_.set_value();
+  scheduler_.Run();
+  ASSERT_EQ(result.missing_records_size(), 1);
+  EXPECT_EQ(result.missing_records(0), "11 messages of ranks came while the disk stood still");
 }
 
 }  // namespace

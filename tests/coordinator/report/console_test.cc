@@ -1,13 +1,19 @@
 #include "coordinator/report/console.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <sstream>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/check.h"
+#include "runtime/base/talk.h"
 #include "tests/runtime/actor/manual_clock.h"
 
 namespace troupe {
@@ -103,6 +109,98 @@ TEST_F(ConsoleTest, TheBarIsDrawnOverAndClearedBeforeALine) {
   }
 }
 
+TEST_F(ConsoleTest, ALineComesWhereStepsAreLong) {
+  Console& console = With({});
+  proto::JobEvent starting;
+  starting.mutable_state()->set_state(proto::JOB_STATE_STARTING);
+  console.Show(starting);
+  clock_.AdvanceMs(29'500);
+  console.Tick();
+  console.Tick();
+  console.Show(Step(1, 3.0));
+  clock_.AdvanceMs(28'000);
+  console.Tick();
+  clock_.AdvanceMs(2'000);
+  console.Tick();
+  const auto lines = Lines(talk_);
+  ASSERT_THAT(lines, SizeIs(4));
+  EXPECT_EQ(lines[1], "starting for 30s");
+  EXPECT_THAT(lines[3],
+              StartsWith("step     1/100 was 30s ago | loss 3.0000 | tok/s 12,345 | eta"));
+}
+
+// A terminal of so many columns, as a program sees it.
+class Terminal {
+ public:
+  explicit Terminal(unsigned short columns) : master_(::posix_openpt(O_RDWR | O_NOCTTY)) {
+    CHECK(master_ >= 0 && ::grantpt(master_) == 0 && ::unlockpt(master_) == 0);
+    const winsize size{.ws_row = 24, .ws_col = columns, .ws_xpixel = 0, .ws_ypixel = 0};
+    const int fd = ::open(::ptsname(master_), O_RDWR | O_NOCTTY);
+    CHECK(::ioctl(fd, TIOCSWINSZ, &size) == 0);
+    file_ = ::fdopen(fd, "w");
+  }
+  ~Terminal() {
+    std::fclose(file_);
+    ::close(master_);
+  }
+  std::FILE* file() const { return file_; }
+  std::string Shown() const {
+    std::string text(4096, '\0');
+    const ssize_t got = ::read(master_, text.data(), text.size());
+    text.resize(got > 0 ? static_cast<size_t>(got) : 0);
+    return text;
+  }
+
+ private:
+  const int master_;
+  std::FILE* file_ = nullptr;
+};
+
+TEST_F(ConsoleTest, TheBarFitsAnyTerminalAndKeepsWhatPeopleLookFor) {
+  for (const unsigned short columns : {40, 52, 60, 80, 100, 132, 250}) {
+    const Terminal terminal(columns);
+    Console console({.num_workers = 4, .steps = 100, .bar = true}, clock_, data_, terminal.file());
+    console.Show(Step(50, 3.0));
+    const std::string shown = terminal.Shown();
+    ASSERT_THAT(shown, StartsWith("\r\x1b[K"));
+    const std::string line = shown.substr(4);
+    EXPECT_LT(line.size(), columns) << line;
+    for (const char* word : {"loss 3.0000", "tok/s 12,345", "eta 25s"}) {
+      EXPECT_THAT(line, HasSubstr(word)) << columns;
+    }
+    EXPECT_EQ(columns >= 60, line.find("step    50/100") != std::string::npos) << line;
+    EXPECT_EQ(columns >= 80, line.find("lr 0.00e+00") != std::string::npos) << line;
+  }
+}
+
+TEST_F(ConsoleTest, NothingIsSaidAfterTheEnd) {
+  Console& console = With({});
+  console.Show(Result(proto::JOB_STATE_FAILED));
+  const size_t said = Lines(talk_).size();
+  clock_.AdvanceMs(100'000);
+  console.Tick();
+  EXPECT_THAT(Lines(talk_), SizeIs(said));
+}
+
+TEST_F(ConsoleTest, TokensAreThisRuns) {
+  Console& console = With({});
+  for (const int64_t step : {151, 152}) {
+    proto::JobEvent event = Step(step, 2.0);
+    event.mutable_rank()->mutable_message()->mutable_metrics()->set_tokens(step * 2048);
+    console.Show(event);
+  }
+  console.Show(Result(proto::JOB_STATE_SUCCEEDED));
+  EXPECT_THAT(Text(talk_), HasSubstr("trained steps 151 to 152"));
+  EXPECT_THAT(Text(talk_), HasSubstr(", 4,096 tokens in "));
+  EXPECT_THAT(Text(talk_), HasSubstr("(311,296 in all)"));
+}
+
+TEST_F(ConsoleTest, StepsSeenBeforeAreNotToldAgain) {
+  Console& console = With({.output = OutputFormat::kJsonl, .seen_through = 7});
+  for (int64_t step = 1; step <= 9; ++step) console.Show(Step(step, 3.0));
+  EXPECT_THAT(Lines(data_), SizeIs(2));
+}
+
 TEST_F(ConsoleTest, JsonlIsOneObjectAStepAndLastTheResult) {
   Console& console = With({.output = OutputFormat::kJsonl});
   console.Show(Step(1, 3.0));
@@ -154,6 +252,50 @@ TEST_F(ConsoleTest, ACancelledJobSaysHowToGoOn) {
   console.Show(result);
   EXPECT_THAT(Text(talk_), HasSubstr("cancelled; checkpoint /runs/a/checkpoints/step-00000007"));
   EXPECT_THAT(Text(talk_), HasSubstr("go on with: troupe run a.yaml --resume"));
+}
+
+TEST_F(ConsoleTest, TheLastLineAfterAnyEndButSuccessSaysHowToGoOn) {
+  const std::string command = "troupe run a.yaml --resume";
+  for (const auto state :
+       {proto::JOB_STATE_FAILED, proto::JOB_STATE_CANCELLED, proto::JOB_STATE_PREEMPTED}) {
+    Console& console = With({.resume_command = command});
+    proto::JobEvent result = Result(state);
+    console.Show(Step(9, 3.0));
+    console.Show(result);
+    EXPECT_EQ(Lines(talk_).back(), "no step is committed: there is nothing to go on from");
+    result.mutable_result()->set_checkpoint("/runs/a/checkpoints/step-00000007");
+    console.Show(result);
+    EXPECT_EQ(Lines(talk_).back(), "step 7 is committed; go on with: " + command);
+    result.mutable_result()->set_checkpoint_step(8);
+    console.Show(result);
+    EXPECT_EQ(Lines(talk_).back(), "step 8 is committed; go on with: " + command);
+  }
+}
+
+TEST_F(ConsoleTest, DataThatCannotBeWrittenIsSaidOnceAndKept) {
+  std::FILE* full = std::fopen("/dev/full", "w");
+  Console console({.output = OutputFormat::kJsonl, .steps = 1000}, clock_, full, talk_);
+  EXPECT_TRUE(console.printed().ok());
+  for (int64_t step = 1; step <= 3; ++step) console.Show(Step(step, 3.0));
+  EXPECT_FALSE(console.printed().ok());
+  EXPECT_EQ(console.printed().error().code, ErrorCode::kOutOfSpace);
+  const auto lines = Lines(talk_);
+  EXPECT_EQ(std::ranges::count_if(lines,
+                                  [](const std::string& line) {
+                                    return line.starts_with(
+                                        "stdout takes no more: No space left on device");
+                                  }),
+            1);
+  std::fclose(full);
+}
+
+TEST_F(ConsoleTest, TalkThatCannotBeSaidIsCounted) {
+  std::FILE* full = std::fopen("/dev/full", "w");
+  Console console({.steps = 1000}, clock_, data_, full);
+  const int64_t before = TalkLost();
+  console.Show(Step(1, 3.0));
+  EXPECT_EQ(TalkLost(), before + 1);
+  std::fclose(full);
 }
 
 TEST_F(ConsoleTest, AFailedJobSaysWhyAndPromisesNoPictures) {

@@ -14,6 +14,8 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
+constexpr int64_t kNowUs = 1'000'000'000'000'000;
+
 proto::JobSummary Job(uint64_t number) {
   proto::JobSummary job;
   job.set_job(number);
@@ -24,6 +26,9 @@ proto::JobSummary Job(uint64_t number) {
   job.set_loss(0.1);
   job.set_layout("pp4");
   job.set_run_directory("/runs/a");
+  job.set_submitted_wall_us(kNowUs - 125'000'000);
+  job.add_hosts("alpha");
+  job.add_hosts("beta");
   return job;
 }
 
@@ -39,14 +44,24 @@ proto::ListJobsReply TwoJobs() {
 }
 
 TEST(JobsReportTest, IsATableForPeople) {
-  const std::string table = JobsReport(TwoJobs(), OutputFormat::kText);
+  const std::string table = JobsReport(TwoJobs(), OutputFormat::kText, kNowUs);
   EXPECT_THAT(table, HasSubstr("JOB   NAME"));
   EXPECT_THAT(table, HasSubstr("1     a \"job\"              RUNNING           3/20   0.1000"));
+  EXPECT_THAT(table, HasSubstr("pp4         2m alpha +1     /runs/a"));
   EXPECT_EQ(std::ranges::count(table, '\n'), 3);
 }
 
+TEST(AgeTest, IsShort) {
+  constexpr int64_t kSecond = 1'000'000;
+  EXPECT_EQ(Age(-5), "0s");
+  EXPECT_EQ(Age(45 * kSecond), "45s");
+  EXPECT_EQ(Age(760 * kSecond), "12m");
+  EXPECT_EQ(Age((3 * 3600 + 300) * kSecond), "3h05m");
+  EXPECT_EQ(Age((4 * 24 + 7) * 3600 * kSecond), "4d07h");
+}
+
 TEST(JobsReportTest, IsOneDocumentInJson) {
-  const auto json = nlohmann::json::parse(JobsReport(TwoJobs(), OutputFormat::kJson));
+  const auto json = nlohmann::json::parse(JobsReport(TwoJobs(), OutputFormat::kJson, kNowUs));
   ASSERT_EQ(json["jobs"].size(), 2u);
   EXPECT_EQ(json["jobs"][1]["job"], 2);
   EXPECT_EQ(json["jobs"][0]["name"], "a \"job\"");
@@ -54,18 +69,18 @@ TEST(JobsReportTest, IsOneDocumentInJson) {
   EXPECT_EQ(json["jobs"][0]["loss"].get<double>(), 0.1);
   EXPECT_EQ(json["jobs"][0]["run_dir"], "/runs/a");
   EXPECT_EQ(json["hosts"][0]["slots_used"], 3);
-  const auto none = nlohmann::json::parse(JobsReport({}, OutputFormat::kJson));
+  const auto none = nlohmann::json::parse(JobsReport({}, OutputFormat::kJson, kNowUs));
   EXPECT_TRUE(none["jobs"].is_array() && none["jobs"].empty());
 }
 
 TEST(JobsReportTest, IsAJobALineInJsonl) {
-  std::istringstream lines(JobsReport(TwoJobs(), OutputFormat::kJsonl));
+  std::istringstream lines(JobsReport(TwoJobs(), OutputFormat::kJsonl, kNowUs));
   int number = 0;
   for (std::string line; std::getline(lines, line);) {
     EXPECT_EQ(nlohmann::json::parse(line)["job"], ++number) << line;
   }
   EXPECT_EQ(number, 2);
-  EXPECT_EQ(JobsReport({}, OutputFormat::kJsonl), "");
+  EXPECT_EQ(JobsReport({}, OutputFormat::kJsonl, kNowUs), "");
 }
 
 TEST(StatusReportTest, SaysWhyAndWhoWaits) {

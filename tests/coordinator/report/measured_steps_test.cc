@@ -48,6 +48,8 @@ TEST(MeasuredSteps, AStepIsKeptAsItRan) {
   Tell(steps, plan.train, 0, 4);
   EXPECT_EQ(steps.step(), 0);
   Tell(steps, plan.train, 1, 4);
+  EXPECT_EQ(steps.step(), 0) << "not committed";
+  steps.AddStep(4, 0, 1.0);
   EXPECT_EQ(steps.step(), 4);
   EXPECT_EQ(ToCsv(steps.AsRun()), ToCsv(plan.train)) << "with the parts of weight gradients";
 }
@@ -61,6 +63,7 @@ TEST(MeasuredSteps, TheOrderOfRunningIsKeptNotTheListed) {
   ASSERT_LT(weight + 1, last.end());
   std::iter_swap(weight, weight + 1);
   MeasuredSteps steps(plan);
+  steps.AddStep(1, 0, 1.0);
   for (const int rank : {0, 1}) Tell(steps, swapped, rank, 1);
   EXPECT_EQ(ToCsv(steps.AsRun()), ToCsv(swapped));
   EXPECT_TRUE(Validate(steps.AsRun()).ok());
@@ -73,20 +76,47 @@ TEST(MeasuredSteps, AStepOfSeveralOrdersWaitsForItsNumber) {
   const Schedule& halves = plan.others[0].schedule;
   for (const int rank : {0, 1}) Tell(steps, halves, rank, 1);
   EXPECT_EQ(steps.step(), 0);
-  steps.AddStep(1, 1);
+  steps.AddStep(1, 1, 1.0);
   EXPECT_EQ(steps.step(), 1);
   EXPECT_EQ(ToCsv(steps.AsRun()), ToCsv(halves));
   const Schedule& parts = plan.others[1].schedule;
-  steps.AddStep(2, 2);
+  steps.AddStep(2, 2, 1.0);
   Tell(steps, parts, 0, 2);
   Tell(steps, parts, 1, 2, /*count=*/3);
-  EXPECT_EQ(steps.step(), 1);
+  EXPECT_EQ(steps.num_whole(), 1);
   Tell(steps, plan.train, 0, 3);
   Tell(steps, plan.train, 1, 3);
-  steps.AddStep(3, 0);
+  steps.AddStep(3, 0, 0.5);
+  EXPECT_EQ(steps.step(), 3) << "the lower one of two";
   EXPECT_EQ(ToCsv(steps.AsRun()), ToCsv(plan.train));
-  steps.AddStep(9, 7);
-  EXPECT_EQ(steps.step(), 3) << "there is no such order";
+  steps.AddStep(9, 7, 0.5);
+  EXPECT_EQ(steps.num_whole(), 2) << "there is no such order";
+}
+
+class MedianStep : public ::testing::Test {
+ protected:
+  void Whole(int64_t step, double seconds) {
+    for (const int rank : {0, 1}) Tell(steps_, plan_.train, rank, step);
+    steps_.AddStep(step, 0, seconds);
+  }
+  const JobPlan plan_ = Plan({{"1f1b", 1}});
+  MeasuredSteps steps_{plan_};
+};
+
+TEST_F(MedianStep, IsNeitherTheFirstNorTheNewest) {
+  Whole(1, 9.0);  // warms up
+  Whole(2, 1.0);
+  Whole(3, 1.2);
+  Whole(4, 1.1);
+  Whole(5, 7.0);  // a hiccup
+  EXPECT_EQ(steps_.step(), 3);
+  EXPECT_EQ(steps_.num_whole(), 5);
+}
+
+TEST_F(MedianStep, OfALongRunIsThatOfEquallySpacedSteps) {
+  for (int64_t step = 1; step <= 10'000; ++step) Whole(step, static_cast<double>(step));
+  EXPECT_EQ(steps_.num_whole(), 10'000);
+  EXPECT_NEAR(static_cast<double>(steps_.step()), 5000, 200) << "no age is preferred";
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <google/protobuf/util/json_util.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <sstream>
 
@@ -16,6 +17,7 @@
 namespace troupe::testing {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
@@ -36,9 +38,18 @@ class RunDirectoryTest : public ::testing::Test {
     message.mutable_metrics()->set_loss(loss);
     return message;
   }
+  static proto::FromRank Optimizer(int64_t step) {
+    proto::FromRank message;
+    auto* span = message.mutable_spans()->add_spans();
+    span->set_name("optimizer");
+    span->set_category("step");
+    span->set_step(step);
+    span->set_start_ns(step * 1000);
+    span->set_end_ns(step * 1000 + 10);
+    return message;
+  }
   // A run of so many steps that says and leaves all there is.
   void Run(RunDirectory& directory, int64_t first, int64_t last) {
-    directory.Placed({"alpha", "beta"});
     for (int32_t rank = 0; rank < 2; ++rank) {
       proto::FromRank hello;
       hello.mutable_hello()->set_pid(40 + rank);
@@ -52,6 +63,7 @@ class RunDirectoryTest : public ::testing::Test {
       directory.RankSaid(rank, false, ready);
     }
     for (int64_t step = first; step <= last; ++step) {
+      directory.RankSaid(0, false, Optimizer(step));
       directory.RankSaid(0, false, Step(step, 6.0 - 0.1 * static_cast<double>(step)));
     }
     proto::FromRank memory;
@@ -62,10 +74,31 @@ class RunDirectoryTest : public ::testing::Test {
     directory.RankSaid(0, false, memory);
     directory.RankLogged(1, false, "a line\n");
   }
-  void End(RunDirectory& directory) {
+  // From the queue to the first word of a rank.
+  Status Start(RunDirectory& directory) {
+    RETURN_IF_ERROR(directory.Open(request_));
+    Status begun;
+    directory.Begin({"alpha", "beta"}, [&](Status status) { begun = std::move(status); });
+    return begun;
+  }
+  proto::JobResult End(RunDirectory& directory,
+                       proto::JobState state = proto::JOB_STATE_SUCCEEDED) {
     proto::JobResult result;
-    result.set_state(proto::JOB_STATE_SUCCEEDED);
-    directory.Ended(result, [] {});
+    result.set_state(state);
+    directory.Ended(result,
+                    [&](const proto::JobResult& recorded) { result = proto::JobResult(recorded); });
+    return result;
+  }
+  // A committed checkpoint of the run directory; its path.
+  std::string Checkpoint(int64_t step) {
+    CheckpointManifest manifest;
+    manifest.step = step;
+    const std::string checkpoints = JoinPath(path_, "checkpoints");
+    CHECK(SystemFiles().CreateDirectories(checkpoints).ok());
+    CHECK(BeginCheckpoint(SystemFiles(), checkpoints, step).ok());
+    const auto committed = CommitCheckpoint(SystemFiles(), checkpoints, manifest);
+    CHECK(committed.ok());
+    return *committed;
   }
   std::string Read(const std::string& name) {
     auto text = SystemFiles().ReadFile(JoinPath(path_, name), 1 << 20);
@@ -88,7 +121,7 @@ class RunDirectoryTest : public ::testing::Test {
 
 TEST_F(RunDirectoryTest, LeavesWhatTheReadmePromises) {
   RunDirectory directory(SystemFiles(), clock_, path_);
-  ASSERT_TRUE(directory.Open(request_).ok());
+  ASSERT_TRUE(Start(directory).ok());
   Run(directory, 1, 3);
   End(directory);
   EXPECT_EQ(Read("job.yaml"), request_.job_file());
@@ -126,15 +159,17 @@ TEST_F(RunDirectoryTest, ARunThatNeverStartsLeavesItsEnvironmentToo) {
   EXPECT_FALSE(environment["coordinator_host"].get<std::string>().empty());
 }
 
-TEST_F(RunDirectoryTest, LatestNamesTheNewestRunThatNobodyNamed) {
+TEST_F(RunDirectoryTest, LatestLeadsToTheNewestRun) {
   const std::string latest = job_.folder / "runs/latest";
-  for (const std::string run : {"one", "two", "named"}) {
-    request_.set_point_latest(run != "named");
-    RunDirectory directory(SystemFiles(), clock_, job_.folder / ("runs/" + run));
-    ASSERT_TRUE(directory.Open(request_).ok());
+  request_.set_latest(latest);
+  for (const std::string run : {"runs/one", "runs/two", "elsewhere"}) {
+    RunDirectory directory(SystemFiles(), clock_, job_.folder / run);
+    ASSERT_TRUE(Start(directory).ok());
     const auto target = SystemFiles().ReadLink(latest);
     ASSERT_TRUE(target.ok()) << target.error().message;
-    EXPECT_EQ(*target, run == "named" ? "two" : run) << "beside it, so that runs/ can be moved";
+    EXPECT_EQ(*target, run == "elsewhere" ? job_.folder / run : run.substr(5))
+        << "beside it, so that runs/ can be moved";
+    End(directory);
   }
   EXPECT_TRUE(SystemFiles().Exists(latest + "/plan.json"));
 }
@@ -142,10 +177,10 @@ TEST_F(RunDirectoryTest, LatestNamesTheNewestRunThatNobodyNamed) {
 TEST_F(RunDirectoryTest, AFolderInThePlaceOfLatestStays) {
   const std::string latest = job_.folder / "runs/latest";
   ASSERT_TRUE(SystemFiles().CreateDirectories(latest).ok());
-  request_.set_point_latest(true);
+  request_.set_latest(latest);
   RunDirectory directory(SystemFiles(), clock_, job_.folder / "runs/one");
   ::testing::internal::CaptureStderr();
-  EXPECT_TRUE(directory.Open(request_).ok()) << "the job runs all the same";
+  EXPECT_TRUE(Start(directory).ok()) << "the job runs all the same";
   EXPECT_THAT(::testing::internal::GetCapturedStderr(),
               HasSubstr(latest + ": something else than a link is there"));
   EXPECT_FALSE(SystemFiles().ReadLink(latest).ok());
@@ -153,7 +188,7 @@ TEST_F(RunDirectoryTest, AFolderInThePlaceOfLatestStays) {
 
 TEST_F(RunDirectoryTest, EveryEventIsAJsonObject) {
   RunDirectory directory(SystemFiles(), clock_, path_);
-  ASSERT_TRUE(directory.Open(request_).ok());
+  ASSERT_TRUE(Start(directory).ok());
   proto::FromRank happening;
   happening.mutable_happening()->set_level("warning");
   happening.mutable_happening()->set_text("a \"quoted\"\nthing");
@@ -169,12 +204,12 @@ TEST_F(RunDirectoryTest, EveryEventIsAJsonObject) {
   for (std::string line; std::getline(lines, line); ++count) {
     EXPECT_TRUE(nlohmann::json::parse(line, nullptr, false).is_object()) << line;
   }
-  EXPECT_EQ(count, 3);
+  EXPECT_EQ(count, 4) << "two words of ranks, a state, the last state";
 }
 
 TEST_F(RunDirectoryTest, TheReferenceRunLeavesLogsAndNothingElse) {
   RunDirectory directory(SystemFiles(), clock_, path_);
-  ASSERT_TRUE(directory.Open(request_).ok());
+  ASSERT_TRUE(Start(directory).ok());
   Run(directory, 1, 2);
   directory.RankSaid(0, true, Step(1, 5.0));
   directory.RankLogged(0, true, "reference\n");
@@ -186,41 +221,113 @@ TEST_F(RunDirectoryTest, TheReferenceRunLeavesLogsAndNothingElse) {
 TEST_F(RunDirectoryTest, AResumedRunCutsMetricsBackAndGoesOn) {
   {
     RunDirectory directory(SystemFiles(), clock_, path_);
-    ASSERT_TRUE(directory.Open(request_).ok());
+    ASSERT_TRUE(Start(directory).ok());
     Run(directory, 1, 9);
     End(directory);
   }
-  CheckpointManifest manifest;
-  manifest.step = 7;
-  const std::string checkpoints = JoinPath(path_, "checkpoints");
-  ASSERT_TRUE(SystemFiles().CreateDirectories(checkpoints).ok());
-  ASSERT_TRUE(BeginCheckpoint(SystemFiles(), checkpoints, 7).ok());
-  const auto committed = CommitCheckpoint(SystemFiles(), checkpoints, manifest);
-  ASSERT_TRUE(committed.ok());
-  request_.set_resume_from(*committed);
+  request_.set_resume_from(Checkpoint(7));
   RunDirectory resumed(SystemFiles(), clock_, path_);
-  ASSERT_TRUE(resumed.Open(request_).ok());
+  ASSERT_TRUE(Start(resumed).ok());
   EXPECT_THAT(Steps(), ElementsAre(1, 2, 3, 4, 5, 6, 7));
   Run(resumed, 8, 10);
   End(resumed);
   EXPECT_THAT(Steps(), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10));
   EXPECT_TRUE(nlohmann::json::parse(Read("trace/step-00000008.json")).is_object());
+  EXPECT_TRUE(nlohmann::json::parse(Read("trace/step-00000001.json")).is_object()) << "stays";
+  std::istringstream metrics(Read("metrics.jsonl"));
+  std::vector<int> restarts;
+  for (std::string line; std::getline(metrics, line);) {
+    restarts.push_back(nlohmann::json::parse(line)["restarts"].get<int>());
+  }
+  EXPECT_THAT(restarts, ElementsAre(0, 0, 0, 0, 0, 0, 0, 1, 1, 1));
   EXPECT_THAT(*SystemFiles().List(JoinPath(path_, "tb")), SizeIs(1)) << "one curve, one file";
 }
 
-TEST_F(RunDirectoryTest, AFreshRunInAUsedDirectoryStartsItsMetricsAgain) {
-  for (int run = 0; run < 2; ++run) {
+TEST_F(RunDirectoryTest, AFreshRunInAUsedDirectoryIsRefusedOrMovesTheEarlierOneAside) {
+  {
     RunDirectory directory(SystemFiles(), clock_, path_);
-    ASSERT_TRUE(directory.Open(request_).ok());
+    ASSERT_TRUE(Start(directory).ok());
     Run(directory, 1, 3);
     End(directory);
   }
-  EXPECT_THAT(Steps(), ElementsAre(1, 2, 3));
+  const std::string records = Read("metrics.jsonl");
+  RunDirectory second(SystemFiles(), clock_, path_);
+  const Status refused = second.Open(request_);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidSpec);
+  for (const char* way : {"--resume", "another --run-dir", "--overwrite"}) {
+    EXPECT_THAT(refused.error().message, HasSubstr(way));
+  }
+  EXPECT_EQ(Read("metrics.jsonl"), records);
+  request_.set_overwrite(true);
+  RunDirectory third(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(Start(third).ok());
+  Run(third, 1, 2);
+  End(third);
+  EXPECT_THAT(Steps(), ElementsAre(1, 2));
+  EXPECT_EQ(*SystemFiles().ReadFile(path_ + ".replaced-1/metrics.jsonl", 1 << 20), records);
+  EXPECT_TRUE(SystemFiles().Exists(path_ + ".replaced-1/result.json"));
+}
+
+TEST_F(RunDirectoryTest, OneJobHasItAtATime) {
+  RunDirectory first(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(Start(first).ok());
+  request_.set_overwrite(true);
+  RunDirectory second(SystemFiles(), clock_, path_);
+  const Status refused = second.Open(request_);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message, HasSubstr("is in use"));
+  EXPECT_THAT(refused.error().message, HasSubstr(fmt::format("process {}", ::getpid())));
+  End(first);
+  EXPECT_TRUE(second.Open(request_).ok()) << "a job that made no step leaves no run";
+}
+
+TEST_F(RunDirectoryTest, ACrashLeavesNoLockAndATornEventIsMended) {
+  {
+    RunDirectory crashed(SystemFiles(), clock_, path_);
+    ASSERT_TRUE(Start(crashed).ok());
+    Run(crashed, 1, 4);
+  }
+  {
+    auto events = SystemFiles().OpenForWrite(JoinPath(path_, "events.jsonl"), WriteMode::kAppend);
+    ASSERT_TRUE((*events)->Append(BytesOf("{\"time\":1,\"ev")).ok());
+  }
+  request_.set_resume_from(Checkpoint(2));
+  RunDirectory resumed(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(Start(resumed).ok());
+  Run(resumed, 3, 4);
+  End(resumed);
+  EXPECT_THAT(Steps(), ElementsAre(1, 2, 3, 4));
+  std::istringstream lines(Read("events.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    EXPECT_TRUE(nlohmann::json::parse(line, nullptr, false).is_object()) << line;
+  }
+}
+
+TEST_F(RunDirectoryTest, AJobThatEndsInTheQueueLeavesItsResult) {
+  RunDirectory directory(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(directory.Open(request_).ok());
+  proto::JobSummary queued;
+  queued.set_state(proto::JOB_STATE_QUEUED);
+  directory.StateChanged(queued);
+  EXPECT_FALSE(SystemFiles().Exists(JoinPath(path_, "events.jsonl"))) << "nothing is held open";
+  End(directory, proto::JOB_STATE_CANCELLED);
+  EXPECT_EQ(nlohmann::json::parse(Read("result.json"))["state"], "CANCELLED");
+  EXPECT_THAT(Read("events.jsonl"), HasSubstr("QUEUED"));
+}
+
+TEST_F(RunDirectoryTest, TheResultKnowsTheNewestCheckpointThatNobodyTold) {
+  RunDirectory directory(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(Start(directory).ok());
+  const std::string checkpoint = Checkpoint(8);
+  const proto::JobResult result = End(directory, proto::JOB_STATE_FAILED);
+  EXPECT_EQ(result.checkpoint(), checkpoint);
+  EXPECT_EQ(result.checkpoint_step(), 8);
 }
 
 TEST_F(RunDirectoryTest, PicturesAreRedrawnWhileTheRunGoes) {
   RunDirectory directory(SystemFiles(), clock_, path_);
-  ASSERT_TRUE(directory.Open(request_).ok());
+  ASSERT_TRUE(Start(directory).ok());
   directory.RankSaid(0, false, Step(1, 5.0));
   EXPECT_THAT(Read("loss.svg"), HasSubstr("missing"));
   clock_.AdvanceMs(RunDirectory::kDrawEveryMs + 1);
@@ -236,22 +343,60 @@ TEST_F(RunDirectoryTest, AFullDiskBeforeTheStartRefusesTheJob) {
   EXPECT_EQ(opened.error().code, ErrorCode::kOutOfSpace);
 }
 
-TEST_F(RunDirectoryTest, AFullDiskLaterIsSaidOnceAndEndsNothing) {
+TEST_F(RunDirectoryTest, AFullDiskLaterIsToldAtOnceAndMakesTheResultSaySo) {
   FaultyFileSystem measure;
   {
-    RunDirectory directory(measure, clock_, path_);
-    ASSERT_TRUE(directory.Open(request_).ok());
+    RunDirectory directory(measure, clock_, path_ + "-measured");
+    ASSERT_TRUE(Start(directory).ok());
   }
   FaultyFileSystem files({.full_after_bytes = measure.num_bytes_written() + 600});
-  RunDirectory directory(files, clock_, path_);
-  ASSERT_TRUE(directory.Open(request_).ok());
+  std::vector<std::string> told;
+  RunDirectory directory(files, clock_, path_,
+                         [&](const std::string& trouble) { told.push_back(trouble); });
+  ASSERT_TRUE(Start(directory).ok());
   ::testing::internal::CaptureStderr();
   Run(directory, 1, 50);
-  End(directory);
-  const std::string said = ::testing::internal::GetCapturedStderr();
-  EXPECT_THAT(said, HasSubstr("the run's records are incomplete from now on"));
-  EXPECT_THAT(said, HasSubstr("the disk is full"));
-  EXPECT_EQ(std::ranges::count(said, '\n'), 1) << said;
+  EXPECT_FALSE(told.empty()) << "before the end";
+  const proto::JobResult result = End(directory);
+  (void)::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(told.front(), HasSubstr("the run's records are incomplete"));
+  EXPECT_THAT(told.front(), HasSubstr("the disk is full"));
+  EXPECT_EQ(result.state(), proto::JOB_STATE_FAILED);
+  EXPECT_EQ(result.exit_code(), 1);
+  EXPECT_THAT(result.reason(), HasSubstr("the job ran to its end, but its records are incomplete"));
+  EXPECT_THAT(result.missing_records(), Contains(HasSubstr("metrics.jsonl lacks")));
+}
+
+TEST_F(RunDirectoryTest, ADiskThatFillsForAWhileCostsNothing) {
+  FaultyFileSystem files;
+  request_.mutable_spec()->mutable_log()->set_tensorboard(false);
+  RunDirectory directory(files, clock_, path_);
+  ASSERT_TRUE(Start(directory).ok());
+  ::testing::internal::CaptureStderr();
+  directory.RankSaid(0, false, Step(1, 6));
+  files.SetFaults({.full_after_bytes = files.num_bytes_written() + 10});
+  for (int64_t step = 2; step <= 20; ++step) directory.RankSaid(0, false, Step(step, 5));
+  files.SetFaults({});
+  clock_.AdvanceMs(RecordFile::kRetryMs + 1);
+  directory.RankSaid(0, false, Step(21, 5));
+  const proto::JobResult result = End(directory);
+  (void)::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(Steps().size(), 21u) << "the line that was torn has been completed";
+  EXPECT_EQ(result.state(), proto::JOB_STATE_SUCCEEDED) << result.reason();
+}
+
+TEST_F(RunDirectoryTest, AFolderThatIsRemovedMeanwhileIsNoSuccess) {
+  RunDirectory directory(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(Start(directory).ok());
+  Run(directory, 1, 3);
+  ASSERT_TRUE(SystemFiles().RemoveAll(path_).ok());
+  ::testing::internal::CaptureStderr();
+  directory.RankSaid(0, false, Step(4, 5));
+  const proto::JobResult result = End(directory);
+  (void)::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(Steps(), ElementsAre(4)) << "what comes later is kept";
+  EXPECT_EQ(result.exit_code(), 1);
+  EXPECT_THAT(result.missing_records(), Contains(HasSubstr("metrics.jsonl lacks 3 of 4 lines")));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "coordinator/report/run_pictures.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -31,6 +32,11 @@ class RunPicturesTest : public ::testing::Test {
       pictures_->AddSpan(rank, Span(KindName(action.kind), action, step, now_ns));
       now_ns += 1'000'000;
     }
+  }
+  // Of both ranks, committed.
+  void WholeStep(int64_t step, double seconds = 1.0) {
+    for (const int32_t rank : {0, 1}) TellStep(rank, step);
+    pictures_->AddStep(step, 0, seconds);
   }
   static proto::Span Span(std::string_view name, const Action& action, int64_t step,
                           int64_t start_ns) {
@@ -69,15 +75,34 @@ TEST_F(RunPicturesTest, NothingToldIsNothingDrawn) {
 TEST_F(RunPicturesTest, AStepIsDrawnWhenEveryRankHasToldAllOfIt) {
   TellStep(0, 1);
   TellStep(1, 1, /*count=*/3);
+  pictures_->AddStep(1, 0, 1.0);
   EXPECT_EQ(pictures_->drawn_step(), 0);
-  TellStep(0, 2);
-  TellStep(1, 2);
+  WholeStep(2);
   EXPECT_EQ(pictures_->drawn_step(), 2);
   const std::string svg = pictures_->ScheduleSvg();
-  EXPECT_THAT(svg, HasSubstr("measured, step 2"));
-  EXPECT_THAT(svg, HasSubstr("planned"));
+  EXPECT_THAT(svg, HasSubstr("measured, step 2, of median time among 1 steps"));
+  EXPECT_THAT(svg, HasSubstr("replayed with this step's times"));
   EXPECT_THAT(svg, HasSubstr("waiting for a core"));
   EXPECT_THAT(svg, HasSubstr("</svg>"));
+}
+
+// What `troupe plan` prints: its bubble, whatever the step measured.
+TEST_F(RunPicturesTest, PlannedIsThePlansOwn) {
+  WholeStep(1);
+  const std::string planned =
+      fmt::format("bubble {:.1f} % of it", 100 * plan_->simulation.idle.bubble_makespan);
+  const std::string svg = pictures_->ScheduleSvg();
+  const size_t at = svg.find("planned, by operations");
+  ASSERT_NE(at, std::string::npos);
+  EXPECT_THAT(svg.substr(at, svg.find("replayed") - at), HasSubstr(planned));
+}
+
+TEST_F(RunPicturesTest, TheMedianStepIsDrawn) {
+  WholeStep(1, 5.0);
+  WholeStep(2, 1.0);
+  WholeStep(3, 1.5);
+  EXPECT_EQ(pictures_->drawn_step(), 3);
+  EXPECT_THAT(pictures_->ScheduleSvg(), HasSubstr("step 3, of median time among 3 steps"));
 }
 
 TEST_F(RunPicturesTest, EvaluationUnderAStepsNumberIsNotTheSteps) {
@@ -86,6 +111,7 @@ TEST_F(RunPicturesTest, EvaluationUnderAStepsNumberIsNotTheSteps) {
   forward.stage = StageId(0);
   for (int i = 0; i < 20; ++i) pictures_->AddSpan(0, Span("Forward", forward, 1, 5'000'000'000));
   TellStep(1, 1);
+  pictures_->AddStep(1, 0, 1.0);
   EXPECT_EQ(pictures_->drawn_step(), 1);
   EXPECT_THAT(pictures_->ScheduleSvg(), HasSubstr("makespan 8"))
       << "eight actions of a millisecond, no second-long gap";
@@ -103,11 +129,14 @@ TEST_F(RunPicturesTest, SpansOutOfRangeAreIgnored) {
 }
 
 TEST_F(RunPicturesTest, StepsThatNeverCompleteAreForgotten) {
-  for (int64_t step = 1; step <= 100; ++step) TellStep(0, step);
+  for (int64_t step = 1; step <= 1000; ++step) {
+    TellStep(0, step);
+    pictures_->AddStep(step, 0, 1.0);
+  }
   TellStep(1, 1);
   EXPECT_EQ(pictures_->drawn_step(), 0) << "step 1 was dropped";
-  TellStep(1, 100);
-  EXPECT_EQ(pictures_->drawn_step(), 100);
+  TellStep(1, 1000);
+  EXPECT_EQ(pictures_->drawn_step(), 1000);
 }
 
 TEST_F(RunPicturesTest, LossShowsValidationWhereThereIsOne) {
@@ -118,6 +147,25 @@ TEST_F(RunPicturesTest, LossShowsValidationWhereThereIsOne) {
   EXPECT_THAT(pictures_->LossSvg(), HasSubstr("validation 4.75"));
 }
 
+TEST_F(RunPicturesTest, ALongCurveKeepsItsEndsAndTakesNoMoreRoom) {
+  for (int64_t step = 1; step <= 40'000; ++step) {
+    pictures_->AddLoss(step, 6.0 - 1e-4 * static_cast<double>(step));
+  }
+  const std::string long_run = pictures_->LossSvg();
+  for (int64_t step = 40'001; step <= 2'000'000; ++step) pictures_->AddLoss(step, 2.0);
+  EXPECT_LT(pictures_->LossSvg().size(), 3 * long_run.size());
+  EXPECT_THAT(pictures_->LossSvg(), HasSubstr("train 2"));
+  LongCurve curve;
+  for (int i = 0; i < 1'000'000; ++i) curve.Add(i, i);
+  const auto& points = curve.series.points;
+  ASSERT_LE(points.size(), LongCurve::kPointsMax);
+  EXPECT_EQ(points.front().x, 0);
+  EXPECT_EQ(points.back().x, 999'999);
+  for (size_t i = 2; i + 1 < points.size(); ++i) {
+    ASSERT_EQ(points[i].x - points[i - 1].x, points[1].x - points[0].x) << "evenly apart";
+  }
+}
+
 TEST_F(RunPicturesTest, MemoryIsTheFullestRanksAndBounded) {
   pictures_->AddMemory(1, 0.0, Memory(7 << 20));
   EXPECT_EQ(pictures_->MemorySvg(), "") << "rank 0 holds more microbatches";
@@ -125,14 +173,22 @@ TEST_F(RunPicturesTest, MemoryIsTheFullestRanksAndBounded) {
     pictures_->AddMemory(0, i, Memory(i == 4321 ? 9 << 20 : 1 << 20));
   const std::string svg = pictures_->MemorySvg();
   EXPECT_THAT(svg, HasSubstr("memory of rank 0, the fullest of 2"));
-  EXPECT_THAT(svg, HasSubstr("predicted 20 MiB")) << "by the rank itself";
+  EXPECT_THAT(svg, HasSubstr("predicted without other 20 MiB")) << "by the rank itself";
   EXPECT_THAT(svg, HasSubstr("peak 18")) << "thinning keeps the peak";
 }
 
-TEST_F(RunPicturesTest, CostsAreTheNewestWholeSteps) {
+TEST_F(RunPicturesTest, MemoryBeyondTheTagsIsDrawn) {
+  proto::MemoryReport report = Memory(1 << 20);
+  report.set_resident_bytes(50 << 20);
+  report.set_other_bytes(48 << 20);
+  for (int second = 0; second < 3; ++second) pictures_->AddMemory(0, second, report);
+  EXPECT_THAT(pictures_->MemorySvg(), HasSubstr(">other"));
+  EXPECT_THAT(pictures_->MemorySvg(), HasSubstr("peak 50"));
+}
+
+TEST_F(RunPicturesTest, CostsAreTheDrawnSteps) {
   EXPECT_EQ(pictures_->CostsJson(), "");
-  TellStep(0, 1);
-  TellStep(1, 1);
+  WholeStep(1);
   const auto costs = ParseCostsFile(pictures_->CostsJson(), "costs.json");
   ASSERT_TRUE(costs.ok()) << costs.error().message;
   EXPECT_EQ(costs->unit, "ms");

@@ -1,9 +1,13 @@
 #include "runtime/base/file_system.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <cstring>
 
 #include "tests/support/faulty_file_system.h"
@@ -179,6 +183,36 @@ TEST(PathTest, JoinsAndSplits) {
   EXPECT_EQ(FolderOf("b"), ".");
   EXPECT_EQ(FolderOf("/b"), "/");
   EXPECT_EQ(FolderOf("/"), "/");
+}
+
+TEST(SystemFilesTest, AFifoInAFilesPlaceIsRefusedWithoutWaiting) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(::mkfifo((folder / "fifo").c_str(), 0644), 0);
+  for (const WriteMode mode : {WriteMode::kTruncate, WriteMode::kAppend}) {
+    EXPECT_THAT(SystemFiles().OpenForWrite(folder / "fifo", mode).error().message,
+                HasSubstr("fifo: cannot write: not a regular file"));
+    // With a reader at its other end too.
+    const int reader = ::open((folder / "fifo").c_str(), O_RDONLY | O_NONBLOCK);
+    EXPECT_FALSE(SystemFiles().OpenForWrite(folder / "fifo", mode).ok());
+    ::close(reader);
+  }
+}
+
+TEST(SystemFilesTest, AFileAtItsAllowedSizeIsASentence) {
+  const TemporaryFolder folder;
+  rlimit before{};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  rlimit small = before;
+  small.rlim_cur = 1000;
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  auto file = *SystemFiles().OpenForWrite(folder / "file", WriteMode::kTruncate);
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  const Status written = file->Append(BytesOf(std::string(2000, 'x')));
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  ASSERT_FALSE(written.ok());
+  EXPECT_EQ(written.error().code, ErrorCode::kOutOfSpace);
+  EXPECT_THAT(written.error().message, HasSubstr("raise the limit on a file's size (ulimit -f)"));
 }
 
 }  // namespace

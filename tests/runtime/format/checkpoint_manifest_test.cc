@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "runtime/format/checkpoint_owner.h"
 #include "tests/support/faulty_file_system.h"
 #include "tests/support/temporary_folder.h"
 
@@ -81,9 +82,59 @@ TEST(ManifestTest, RefusesWhatDoesNotAgree) {
   EXPECT_THAT(with("shape", json::array({huge, huge})), HasSubstr("total_bytes"));
 }
 
+// Whatever else changes in a manifest shows, in whatever words it is written.
+TEST(ManifestTest, KnowsItsOwnContent) {
+  CheckpointManifest manifest = At(50);
+  manifest.tensors["model.norm.weight"].digest = 0x1234;
+  manifest.files = {{"tensors.safetensors", {100, 0x5678}}};
+  manifest.optimizer_steps = 80;
+  manifest.data = ContentIdentity{1000, 7};
+  manifest.init_from = ContentIdentity{2000, 8};
+  manifest.data_changed = true;
+  const auto again = ParseManifestJson(ManifestJson(manifest), "/m");
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_EQ(*again, manifest);
+  EXPECT_EQ(again->updates(), 80);
+  EXPECT_EQ(At(50).updates(), 50);
+  const auto written = nlohmann::json::parse(ManifestJson(manifest));
+  EXPECT_TRUE(ParseManifestJson(written.dump(3), "/m").ok()) << "spaces and order do not count";
+  const auto refused = [&](const std::function<void(nlohmann::json&)>& change) {
+    auto json = written;
+    change(json);
+    const auto parsed = ParseManifestJson(json.dump(), "/m");
+    return parsed.ok() ? std::string("none") : parsed.error().message;
+  };
+  using nlohmann::json;
+  EXPECT_THAT(refused([](json& j) { j["step"] = 51; }), HasSubstr("/m: it is damaged"));
+  EXPECT_THAT(refused([](json& j) { j["job"] = "{}"; }), HasSubstr("damaged"));
+  EXPECT_THAT(refused([](json& j) { j["tensors"]["model.norm.weight"].erase("xxh3"); }),
+              HasSubstr("damaged"));
+  EXPECT_THAT(refused([](json& j) { j["data"]["bytes"] = 999; }), HasSubstr("damaged"));
+  EXPECT_THAT(refused([](json& j) { j.erase("xxh3"); }), HasSubstr("damaged"));
+  EXPECT_THAT(refused([](json& j) { j["xxh3"] = "12"; }), HasSubstr("xxh3"));
+  EXPECT_THAT(refused([](json& j) { j["files"]["../x.safetensors"] = j["data"]; }),
+              HasSubstr("files"));
+  EXPECT_THAT(refused([](json& j) { j["optimizer_steps"] = -1; }), HasSubstr("optimizer_steps"));
+}
+
+TEST(OwnerTest, WhoeverTookTheFolderLastOwnsIt) {
+  const TemporaryFolder folder;
+  const std::string dir = folder / "c";
+  EXPECT_TRUE(CheckOwner(SystemFiles(), dir, "").ok()) << "no owner is never refused";
+  ASSERT_TRUE(TakeOwnership(SystemFiles(), dir, "").ok());
+  EXPECT_FALSE(SystemFiles().Exists(dir));
+  ASSERT_TRUE(TakeOwnership(SystemFiles(), dir, "job 1, epoch 1").ok());
+  EXPECT_TRUE(CheckOwner(SystemFiles(), dir, "job 1, epoch 1").ok());
+  ASSERT_TRUE(TakeOwnership(SystemFiles(), dir, "job 1, epoch 2").ok());
+  const Status refused = CheckOwner(SystemFiles(), dir, "job 1, epoch 1");
+  EXPECT_EQ(refused.error().code, ErrorCode::kStale);
+  EXPECT_THAT(refused.error().message, HasSubstr("(job 1, epoch 2)"));
+}
+
 TEST(CheckpointFolderTest, NamesAreExact) {
   EXPECT_EQ(CheckpointFolderName(50), "step-00000050");
   EXPECT_EQ(PartialCheckpointFolderName(50), ".step-00000050.partial");
+  EXPECT_NE(PartialCheckpointFolderName(50, "a"), PartialCheckpointFolderName(50, "b"));
   EXPECT_EQ(ParseCheckpointFolderName("step-00000050"), 50);
   EXPECT_EQ(ParseCheckpointFolderName("step-123456789"), 123456789);
   for (const char* name : {"step-50", ".step-00000050.partial", "step-0000005x", "step--0000050",
@@ -108,6 +159,10 @@ TEST(FindNewestCheckpointTest, CountsOnlyWhatWasCommitted) {
   ASSERT_TRUE(SystemFiles().CreateDirectories(folder / "step-00000013").ok());
   folder.Write("step-00000013/manifest.json", ManifestJson(At(14)));
   EXPECT_EQ(NewestStep(folder.path()), 10);
+  std::vector<std::string> damaged;
+  ASSERT_TRUE(FindNewestCheckpoint(SystemFiles(), folder.path(), &damaged).ok());
+  EXPECT_THAT(damaged, ElementsAre(HasSubstr("step-00000013: its manifest is of step 14"),
+                                   HasSubstr("step-00000012/manifest.json")));
 }
 
 TEST(CommitCheckpointTest, SyncsEverythingBeforeTheRename) {

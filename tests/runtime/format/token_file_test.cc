@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <vector>
 
+#include "tests/support/faulty_file_system.h"
 #include "tests/support/temporary_folder.h"
 
 namespace troupe {
@@ -25,7 +28,7 @@ std::string BinOf(int32_t magic, int32_t version, int32_t count, std::vector<Tok
 
 std::vector<int32_t> TokensOf(const TokenFile& file, int64_t begin, int64_t count) {
   std::vector<int32_t> tokens(static_cast<size_t>(count));
-  file.Read(begin, count, tokens.data());
+  CHECK(file.Read(begin, count, tokens.data()).ok());
   return tokens;
 }
 
@@ -97,6 +100,47 @@ TEST(TokenFileTest, RefusesWhatIsNotOne) {
     EXPECT_THAT(file.error().message, HasSubstr(problem));
   }
   EXPECT_EQ(TokenFile::Open(SystemFiles(), folder / "no.txt").error().code, ErrorCode::kNotFound);
+}
+
+// Whoever writes over the text of a running job hears of it from the run.
+TEST(TokenFileTest, ATextThatChangesWhileItIsReadIsNamed) {
+  const TemporaryFolder folder;
+  const std::string path = folder.Write("text.txt", "0123456789");
+  auto file = *TokenFile::Open(SystemFiles(), path);
+  ASSERT_TRUE(file.Identify().ok());
+  EXPECT_TRUE(file.CheckUnchanged().ok());
+  const auto touched = [&](const std::string& text) {
+    folder.Write("text.txt", text);
+    std::filesystem::last_write_time(
+        path, std::filesystem::file_time_type::clock::now() + std::chrono::seconds(5));
+    return file.CheckUnchanged();
+  };
+  EXPECT_TRUE(touched("0123456789").ok()) << "a new time alone is no change";
+  EXPECT_TRUE(touched("0123456789 and more").ok()) << "what is read is still there";
+  EXPECT_THAT(touched("0123456x89").error().message,
+              HasSubstr(path + ": was written over while it is read"));
+  const Status cut = touched("0123");
+  EXPECT_EQ(cut.error().code, ErrorCode::kIo);
+  EXPECT_THAT(cut.error().message, HasSubstr(path + ": was cut from 10 to 4 bytes"));
+  int32_t token = 0;
+  EXPECT_TRUE(file.Read(3, 1, &token).ok());
+  EXPECT_THAT(file.Read(4, 1, &token).error().message, HasSubstr(path + ": ends at byte 4"));
+  // One that takes its place under its name is another file.
+  auto replaced = *TokenFile::Open(SystemFiles(), folder.Write("b.txt", "abc"));
+  ASSERT_TRUE(SystemFiles().Rename(folder.Write("c.txt", "xyz"), folder / "b.txt").ok());
+  EXPECT_TRUE(replaced.CheckUnchanged().ok());
+  EXPECT_THAT(TokensOf(replaced, 0, 3), ElementsAre('a', 'b', 'c'));
+}
+
+TEST(TokenFileTest, ADiskThatFailsIsASentence) {
+  const TemporaryFolder folder;
+  const std::string path = folder.Write("text.txt", "0123456789");
+  testing::FaultyFileSystem broken({.fail_read = 1});
+  EXPECT_EQ(TokenFile::Open(broken, path).error().message, path + ": cannot read: injected fault");
+  testing::FaultyFileSystem breaks({.fail_read = 2});
+  const auto file = *TokenFile::Open(breaks, path);
+  int32_t token = 0;
+  EXPECT_EQ(file.Read(0, 1, &token).error().message, path + ": cannot read: injected fault");
 }
 
 TEST(CountSamplesTest, LeavesALabelForEveryToken) {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -188,6 +189,25 @@ TEST_P(UcxProcessTest, AKilledPeerGivesBackTheBulk) {
   child_.Signal(SIGKILL);
   ASSERT_TRUE(Until([&] { return downs_ == 1; }, 5));
   EXPECT_EQ(done, kSlots);  // T2
+}
+
+// Killed while the ranks connect: told as any lost peer, not as an error of ours.
+TEST_P(UcxProcessTest, APeerThatEndedBeforeConnectIsLost) {
+  UcxChild other(TROUPE_ECHO_RANK, GetParam());
+  auto made = UcxTransport::Create({.self = Rank(0), .heartbeat_ms = 20}, ledger_);
+  ASSERT_TRUE(made.ok());
+  std::optional<Rank> lost;
+  (*made)->SetHandlers(
+      {.on_message = [](Delivery) {}, .on_peer_down = [&](Rank peer, Error) { lost = peer; }});
+  const std::string address = other.Exchange((*made)->LocalAddress());
+  other.Signal(SIGKILL);
+  const Status connected = (*made)->Connect(Rank(1), address);
+  ASSERT_TRUE(connected.ok()) << connected.error().message;
+  const auto start = Clock::now();
+  while (!lost && Since(start) < 5) (*made)->Progress();
+  EXPECT_EQ(lost, Rank(1));
+  Envelope envelope;
+  EXPECT_EQ((*made)->Send(Rank(1), envelope, {}).error().code, ErrorCode::kPeerDown);
 }
 
 TEST_P(UcxProcessTest, AStoppedPeerIsNoticedBySilence) {

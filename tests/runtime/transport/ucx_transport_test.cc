@@ -278,5 +278,31 @@ TEST(UcxTransport, MessagesBeforeConnectWait) {  // U4
   EXPECT_EQ(texts, (std::vector<std::string>{"a", "b", "c"}));
 }
 
+TEST(UcxTransport, SettingsThatLeaveNoWayAreIgnoredAndNamed) {
+  for (const char* transports : {"rc,ud", "self", "no_such_transport,self"}) {
+    ASSERT_EQ(setenv("UCX_TLS", transports, 1), 0);
+    MemoryLedger ledger;
+    std::string warning;
+    UcxTransportOptions options{.self = Rank(0)};
+    options.warn = [&](const std::string& text) { warning += text; };
+    auto made = UcxTransport::Create(options, ledger);
+    ASSERT_TRUE(made.ok()) << made.error().message;
+    EXPECT_THAT(warning, ::testing::StartsWith(std::string("UCX_TLS=") + transports +
+                                               " of the environment leaves no way"));
+  }
+}
+
+TEST(UcxTransport, SettingsThatServeAreKept) {
+  ASSERT_EQ(setenv("UCX_TLS", "tcp,self", 1), 0);
+  MemoryLedger ledger;
+  std::string warning;
+  UcxTransportOptions options{.self = Rank(0)};
+  options.warn = [&](const std::string& text) { warning += text; };
+  EXPECT_TRUE(UcxTransport::Create(options, ledger).ok());
+  EXPECT_EQ(warning, "");
+  EXPECT_STREQ(getenv("UCX_TLS"), "tcp,self");
+  unsetenv("UCX_TLS");
+}
+
 }  // namespace
 }  // namespace troupe

@@ -1,0 +1,144 @@
+#include "actors/rank_load.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <numeric>
+
+#include "actors/plan/resumption.h"
+#include "actors/rank_setup.h"
+#include "runtime/base/bytes_in_words.h"
+#include "runtime/format/checkpoint_manifest.h"
+
+namespace troupe {
+namespace {
+
+constexpr std::string_view kWhatToLower =
+    "lower batch.micro_batch_size or batch.seq_len, take more hosts with a larger parallelism.pp, "
+    "or end what else runs here";
+
+std::string Words(int64_t num_bytes) { return BytesInWords(static_cast<double>(num_bytes)); }
+
+int64_t PredictedBytes(const JobPlan& plan, Rank rank) {
+  const MemoryPrediction bytes = plan.MemoryOf(rank, ThisVectorIsa());
+  return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
+}
+
+Status CheckFits(const JobPlan& plan, Rank rank, const std::optional<HostMemory>& memory) {
+  if (!memory) return {};
+  const int64_t wanted = PredictedBytes(plan, rank);
+  const int64_t most = std::min(memory->total_bytes, memory->process_bytes);
+  if (wanted <= most) return {};
+  return MakeError(ErrorCode::kInfeasible, "it does not fit: {} are needed, {} may be had ({}): {}",
+                   Words(wanted), Words(most),
+                   memory->process_bytes < memory->total_bytes ? "ulimit" : memory->bound,
+                   kWhatToLower);
+}
+
+// The same bytes under another path are the same data.
+Status CheckData(const proto::JobSpec& spec, const CheckpointManifest& manifest,
+                 RunContent& content) {
+  if (!manifest.data || !content.data) return {};
+  const std::string difference = Difference(*manifest.data, *content.data);
+  if (difference.empty()) return {};
+  if (!spec.data().allow_change()) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "data.train = {}: it {}: these are not the data of the checkpoint: give the "
+                     "same bytes, or set data.allow_change to go on with others",
+                     spec.data().train(), difference);
+  }
+  content.data_changed = true;
+  return {};
+}
+
+Result<std::optional<TokenSource>> OpenTokens(FileSystem& files, const proto::StartRank& start,
+                                              const JobPlan& plan, RunContent& content) {
+  const std::vector<StageId> stages = plan.train.StagesOf(Rank(start.rank()));
+  const bool reads = std::ranges::any_of(stages, [&plan](StageId stage) {
+    return plan.train.IsFirstStage(stage) || plan.train.IsLastStage(stage);
+  });
+  if (!reads) return std::optional<TokenSource>();
+  const proto::Data& data = start.spec().data();
+  ASSIGN_OR_RETURN(const TokenFormat format, ParseTokenFormat(data.format()));
+  ASSIGN_OR_RETURN(TokenFile file, TokenFile::Open(files, data.train(), format));
+  RETURN_IF_ERROR(file.CheckVocabulary(static_cast<int32_t>(plan.config.vocab_size)));
+  ASSIGN_OR_RETURN(content.data, file.Identify());
+  ASSIGN_OR_RETURN(DataOrder order, DataOrderOf(start.spec(), plan, file));
+  return std::optional(TokenSource{.file = std::move(file), .order = std::move(order)});
+}
+
+Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const JobPlan& plan,
+                        MemoryLedger& ledger) {
+  LoadedRank loaded;
+  loaded.stages = BuildStages(start.spec(), plan, Rank(start.rank()), ledger);
+  ASSIGN_OR_RETURN(loaded.committed_step, FillStages(files, start, loaded.stages));
+  ASSIGN_OR_RETURN(loaded.tokens, OpenTokens(files, start, plan, loaded.content));
+  if (start.resume_from().empty()) {
+    // Rank 0 alone writes manifests.
+    if (start.rank() != 0 || !start.spec().model().has_init_from()) return loaded;
+    ASSIGN_OR_RETURN(loaded.content.init_from,
+                     IdentityOfWeights(files, start.spec().model().init_from()));
+    return loaded;
+  }
+  ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(files, start.resume_from()));
+  loaded.content.init_from = manifest.init_from;
+  loaded.content.earlier_updates = manifest.updates() - loaded.committed_step;
+  if (StartsNewRun(start.spec(), start.run_directory(), start.resume_from())) return loaded;
+  loaded.content.data_changed = manifest.data_changed;
+  RETURN_IF_ERROR(CheckData(start.spec(), manifest, loaded.content));
+  return loaded;
+}
+
+}  // namespace
+
+Result<LoadedRank> LoadRank(FileSystem& files, const proto::StartRank& start, const JobPlan& plan,
+                            const std::optional<HostMemory>& memory, MemoryLedger& ledger) {
+  const Rank rank(start.rank());
+  RETURN_IF_ERROR(CheckFits(plan, rank, memory));
+  try {
+    return Load(files, start, plan, ledger);
+  } catch (const BufferTooLarge& refused) {
+    return MakeError(ErrorCode::kResourceExhausted, "{}",
+                     OutOfMemory(refused.num_bytes(), PredictedBytes(plan, rank), memory));
+  } catch (const std::bad_alloc&) {
+    return MakeError(ErrorCode::kResourceExhausted, "{}",
+                     OutOfMemory(0, PredictedBytes(plan, rank), memory));
+  }
+}
+
+std::string OutOfMemory(int64_t wanted_bytes, int64_t predicted_bytes,
+                        const std::optional<HostMemory>& memory) {
+  std::string text = "out of memory: ";
+  if (wanted_bytes > 0) text += fmt::format("{} more wanted, ", Words(wanted_bytes));
+  if (memory) {
+    text += fmt::format("{} of {} are left here, ", Words(memory->available_bytes),
+                        Words(memory->total_bytes));
+    if (memory->process_bytes < memory->total_bytes) {
+      text += fmt::format("ulimit leaves a process {}, ", Words(memory->process_bytes));
+    }
+  }
+  return text + fmt::format("this rank needs {} in all: {}", Words(predicted_bytes), kWhatToLower);
+}
+
+void SayWhereMemoryRunsOut() {
+  std::set_terminate([] {
+    try {
+      if (std::current_exception()) std::rethrow_exception(std::current_exception());
+    } catch (const std::bad_alloc&) {
+      // Without memory of its own.
+      static constexpr std::string_view kWords =
+          "out of memory while it works: `troupe plan` says what a rank needs: lower "
+          "batch.micro_batch_size or batch.seq_len, or end what else runs here\n";
+      [[maybe_unused]] const ssize_t said = ::write(STDERR_FILENO, kWords.data(), kWords.size());
+      ::_exit(1);
+    } catch (...) {
+    }
+    std::abort();
+  });
+}
+
+}  // namespace troupe

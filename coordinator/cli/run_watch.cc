@@ -1,0 +1,183 @@
+#include "coordinator/cli/run_watch.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <utility>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/talk.h"
+#include "runtime/base/thread.h"
+
+namespace troupe {
+namespace {
+
+constexpr int kTickMs = 100;
+constexpr int kCallMs = 1000;
+constexpr int kAgainMs = 500;
+// What passes between two ticks where a call takes its deadline; what is more, this was stopped.
+constexpr int64_t kTickMaxMs = 1500;
+constexpr int kTalkMs = 100;
+
+}  // namespace
+
+RunWatch::RunWatch(bool pauses, RunWatchLimits limits)
+    : limits_(limits), signals_(pauses), wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+
+RunWatch::~RunWatch() {
+  ending_ = true;
+  (void)::eventfd_write(wake_fd_, 1);
+  if (thread_.joinable()) thread_.join();
+  ::close(wake_fd_);
+}
+
+Status RunWatch::Start() {
+  RETURN_IF_ERROR(CheckThreads(kRpcThreads));
+  ASSIGN_OR_RETURN(thread_, StartThread("signals", [this] { Loop(); }));
+  return {};
+}
+
+void RunWatch::Mind(LocalCluster* cluster) {
+  const std::lock_guard lock(mutex_);
+  cluster_ = cluster;
+}
+
+void RunWatch::Mind(ControlClient* client, const std::string& address, uint64_t job,
+                    const std::string& last_words) {
+  const std::lock_guard lock(mutex_);
+  client_ = client;
+  quick_ = client == nullptr ? nullptr : ConnectControl(address, kCallMs);
+  address_ = address;
+  job_ = job;
+  has_job_ = true;
+  last_words_ = last_words;
+  heard_ms_ = ordered_ms_ = lived_ms_;
+  if (order_) order_->set_job(job);
+}
+
+std::optional<Error> RunWatch::verdict() {
+  const std::lock_guard lock(mutex_);
+  return verdict_;
+}
+
+void RunWatch::Loop() {
+  int64_t last_ns = SystemClock().NowNs();
+  while (!ending_) {
+    pollfd waiting[] = {{.fd = signals_.fd(), .events = POLLIN, .revents = 0},
+                        {.fd = wake_fd_, .events = POLLIN, .revents = 0}};
+    ::poll(waiting, std::size(waiting), kTickMs);
+    const std::lock_guard lock(mutex_);
+    const int64_t now_ns = SystemClock().NowNs();
+    lived_ms_ += std::min((now_ns - std::exchange(last_ns, now_ns)) / 1'000'000, kTickMaxMs);
+    for (int signal = 0; (signal = signals_.Take()) != 0;) OnSignal(signal);
+    if (force_ms_ && lived_ms_ >= *force_ms_) ForceEnd();
+    if (order_ && !has_job_ && lived_ms_ - ordered_ms_ > limits_.unanswered) ForceEnd();
+    if (heard_.exchange(false)) heard_ms_ = lived_ms_;
+    if (cluster_ != nullptr) MindDaemons();
+    if (client_ != nullptr) MindCoordinator();
+  }
+}
+
+// The terminal may stand still, and the other threads with it.
+void RunWatch::SayNow(const std::string& line) const { Say(STDERR_FILENO, line + "\n", kTalkMs); }
+
+// ---- signals ---------------------------------------------------------------------------------
+
+void RunWatch::OnSignal(int signal) {
+  if (signal == SIGTSTP) return Pause();
+  stop_asked_ = true;
+  ++num_signals_;
+  if (num_signals_ > 2) ForceEnd();
+  const bool kill = num_signals_ == 2;
+  if (kill) force_ms_ = lived_ms_ + limits_.force;
+  proto::CancelRequest order;
+  order.set_job(job_);
+  order.set_checkpoint(true);
+  order.set_kill(kill);
+  // Only this one asks for nothing else than to make room.
+  if (signal == SIGUSR1) order.set_cause("SIGUSR1 at the client");
+  order_ = std::move(order);
+  ordered_ms_ = lived_ms_;
+  tried_ms_ = lived_ms_ - kAgainMs;
+  const std::string why = signal == SIGINT ? "" : SignalWord(signal) + ": ";
+  SayNow(fmt::format(
+      "\n{}{}", why,
+      kill ? "stopping at once" : "stopping after this step, with a checkpoint; again: at once"));
+}
+
+void RunWatch::Pause() {
+  if (cluster_ != nullptr) cluster_->Pause();
+  ::raise(SIGSTOP);  // until SIGCONT
+  if (cluster_ != nullptr) cluster_->Resume();
+}
+
+void RunWatch::ForceEnd() {
+  if (cluster_ != nullptr) cluster_->Kill();
+  SayNow(fmt::format("ended without waiting for what hangs{}{}", last_words_.empty() ? "" : "\n",
+                     last_words_));
+  ::_exit(ExitCode(ErrorCode::kCancelled));
+}
+
+// ---- daemons and coordinator -------------------------------------------------------------------
+
+void RunWatch::MindDaemons() {
+  if (client_ == nullptr || verdict_) return;
+  if (const std::string end = cluster_->CoordinatorEnd(); !end.empty()) {
+    verdict_ = Error{ErrorCode::kUnavailable, end};  // its connections have ended with it
+    return;
+  }
+  // A job that it was to run fails by itself; one that waits for it would wait for ever.
+  const std::string end = cluster_->AgentEnd();
+  if (end.empty() || stop_asked_) return;
+  if (!agent_gone_ms_) agent_gone_ms_ = lived_ms_;
+  if (lived_ms_ - *agent_gone_ms_ < limits_.daemon_gone) return;
+  verdict_ = Error{ErrorCode::kPeerDown, end};
+  order_.emplace();
+  order_->set_job(job_);
+  order_->set_kill(true);
+  ordered_ms_ = lived_ms_;
+}
+
+void RunWatch::MindCoordinator() {
+  if (lived_ms_ - tried_ms_ < kAgainMs) return;
+  if (order_) return AskStop();
+  if (lived_ms_ - heard_ms_ < limits_.probe) return;
+  tried_ms_ = lived_ms_;
+  proto::GetStatusRequest request;
+  request.set_job(job_);
+  const auto answer = quick_->GetStatus(request);
+  if (answer.ok() || answer.error().code != ErrorCode::kUnavailable) {
+    heard_ms_ = lived_ms_;
+  } else if (lived_ms_ - heard_ms_ > limits_.silence) {
+    GiveUp(MakeError(ErrorCode::kUnavailable, "the coordinator at {} has not answered for {} s",
+                     address_, limits_.silence / 1000));
+  }
+}
+
+void RunWatch::AskStop() {
+  tried_ms_ = lived_ms_;
+  const auto answer = quick_->Cancel(*order_);
+  if (answer.ok() || answer.error().code != ErrorCode::kUnavailable) {
+    order_.reset();
+    heard_ms_ = lived_ms_;
+  } else if (lived_ms_ - ordered_ms_ > limits_.unanswered) {
+    const auto code = cluster_ != nullptr ? ErrorCode::kCancelled : ErrorCode::kUnavailable;
+    GiveUp(MakeError(code, "the coordinator at {} does not answer: {}", address_,
+                     cluster_ != nullptr
+                         ? "ended without it"
+                         : fmt::format("job {} does not know that it is to stop", job_)));
+  }
+}
+
+void RunWatch::GiveUp(Error why) {
+  if (!verdict_) verdict_ = std::move(why);
+  if (cluster_ != nullptr) cluster_->Kill();
+  client_->StopFollowing();
+  client_ = nullptr;
+}
+
+}  // namespace troupe

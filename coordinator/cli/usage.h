@@ -1,0 +1,23 @@
+// What the command line says of itself, and of words that it does not know.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+namespace troupe {
+
+// "troupe 1.2.0 (AVX-512)": the version and the vector instructions of this CPU.
+std::string VersionLine();
+
+// `help VERB` is `VERB --help`, and `help` alone `--help`. `words` without the program's name.
+std::vector<std::string> WithoutHelpVerb(std::vector<std::string> words);
+
+// The sentence for a verb that does not exist.
+std::string UnknownVerb(const CLI::App& app, const std::string& word);
+
+// The sentence for a word that the parsed verb does not take; empty where all were taken.
+std::string UnknownWord(const CLI::App& app);
+
+}  // namespace troupe

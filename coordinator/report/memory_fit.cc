@@ -1,0 +1,184 @@
+#include "coordinator/report/memory_fit.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+#include <optional>
+
+#include "runtime/base/bytes_in_words.h"
+
+namespace troupe {
+namespace {
+
+std::string Words(int64_t num_bytes) { return BytesInWords(static_cast<double>(num_bytes)); }
+
+std::vector<int64_t> RankBytes(const JobPlan& plan, VectorIsa isa) {
+  std::vector<int64_t> ranks;
+  for (int32_t rank = 0; rank < plan.train.num_ranks; ++rank) {
+    const MemoryPrediction bytes = plan.MemoryOf(Rank(rank), isa);
+    ranks.push_back(std::accumulate(bytes.begin(), bytes.end(), kRankProcessBytes));
+  }
+  return ranks;
+}
+
+int64_t Sum(const std::vector<int64_t>& bytes) {
+  return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
+}
+
+MemoryFit Weigh(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa,
+                const HostMemory& memory) {
+  const std::vector<int64_t> ranks = RankBytes(plan, isa);
+  MemoryFit fit{.memory = memory,
+                .ranks_bytes = Sum(ranks),
+                .largest_bytes = *std::ranges::max_element(ranks)};
+  if (!spec.eval().has_check_against() || plan.train.num_ranks == 1) return fit;
+  const auto single = MakeJobPlan(SingleWorkerSpec(spec));
+  if (!single.ok()) return fit;  // told when its time comes
+  fit.reference_bytes = Sum(RankBytes(*single, isa));
+  fit.largest_bytes = std::max(fit.largest_bytes, fit.reference_bytes);
+  return fit;
+}
+
+// Hosts of `most` bytes that hold the ranks, in order.
+int HostsFor(const std::vector<int64_t>& ranks, int64_t most) {
+  int hosts = 1;
+  int64_t used = 0;
+  for (const int64_t bytes : ranks) {
+    if (used + bytes > most) {
+      ++hosts;
+      used = 0;
+    }
+    used += bytes;
+  }
+  return hosts;
+}
+
+class Remedies {
+ public:
+  Remedies(const proto::JobSpec& spec, VectorIsa isa, const HostMemory& memory)
+      : spec_(spec), isa_(isa), memory_(memory) {}
+
+  std::vector<std::string> Find() {
+    FirstThatFits("batch.micro_batch_size", Halves(spec_.batch().micro_batch_size()),
+                  [](proto::JobSpec& s, int v) { s.mutable_batch()->set_micro_batch_size(v); });
+    FirstThatFits("batch.seq_len", Halves(spec_.batch().seq_len()),
+                  [](proto::JobSpec& s, int v) { s.mutable_batch()->set_seq_len(v); });
+    FirstThatFits("parallelism.pp", Halves(spec_.parallelism().pp()), SetDepth);
+    OnMoreHosts();
+    if (!found_.empty()) return found_;
+    // No one key is enough: all that shrink it, at their least.
+    proto::JobSpec least = spec_;
+    least.mutable_batch()->set_micro_batch_size(1);
+    if (const auto fit = Try(least)) {
+      found_.push_back(
+          fmt::format("a smaller model or batch.seq_len: with "
+                      "batch.micro_batch_size=1 it is still {}",
+                      Words(fit->needed_bytes())));
+    } else {
+      found_.emplace_back("a smaller model or batch.seq_len");
+    }
+    return found_;
+  }
+
+ private:
+  static std::vector<int> Halves(int value) {
+    std::vector<int> halves;
+    while ((value /= 2) >= 1) halves.push_back(value);
+    return halves;
+  }
+  static void SetDepth(proto::JobSpec& spec, int pp) {
+    proto::Parallelism& p = *spec.mutable_parallelism();
+    p.set_pp(pp);
+    spec.mutable_resources()->set_workers(p.dp() * p.cp() * p.tp() * pp);
+    p.clear_stage_layers();
+  }
+
+  std::optional<MemoryFit> Try(const proto::JobSpec& spec) const {
+    const auto plan = MakeJobPlan(spec);
+    if (!plan.ok()) return std::nullopt;
+    return Weigh(spec, *plan, isa_, memory_);
+  }
+  void FirstThatFits(std::string_view key, const std::vector<int>& values,
+                     const std::function<void(proto::JobSpec&, int)>& set) {
+    for (const int value : values) {
+      proto::JobSpec other = spec_;
+      set(other, value);
+      const auto fit = Try(other);
+      if (!fit || !fit->fits()) continue;
+      found_.push_back(fmt::format("{}={} ({})", key, value, Words(fit->needed_bytes())));
+      return;
+    }
+  }
+  // The ranks of the plan, or of a deeper pipeline, spread over hosts like this one.
+  void OnMoreHosts() {
+    const int layers = spec_.model().num_hidden_layers();
+    const int64_t most = std::min(memory_.total_bytes, memory_.process_bytes);
+    for (int pp = spec_.parallelism().pp(); pp >= 1 && pp <= layers; pp *= 2) {
+      proto::JobSpec deeper = spec_;
+      if (pp != spec_.parallelism().pp()) SetDepth(deeper, pp);
+      const auto plan = MakeJobPlan(deeper);
+      if (!plan.ok()) continue;
+      const MemoryFit fit = Weigh(deeper, *plan, isa_, memory_);
+      if (fit.largest_bytes > most) continue;
+      const int hosts = HostsFor(RankBytes(*plan, isa_), memory_.total_bytes);
+      if (hosts < 2) continue;
+      found_.push_back(fmt::format(
+          "{} hosts like this{} (each rank at most {})", hosts,
+          pp == spec_.parallelism().pp() ? "" : fmt::format(" with parallelism.pp={}", pp),
+          Words(fit.largest_bytes)));
+      return;
+    }
+  }
+
+  const proto::JobSpec& spec_;
+  const VectorIsa isa_;
+  const HostMemory& memory_;
+  std::vector<std::string> found_{};
+};
+
+}  // namespace
+
+bool MemoryFit::fits() const {
+  return needed_bytes() <= memory.total_bytes && largest_bytes <= memory.process_bytes;
+}
+
+bool MemoryFit::fits_now() const { return fits() && needed_bytes() <= memory.available_bytes; }
+
+MemoryFit FitOnHost(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa,
+                    const HostMemory& memory) {
+  MemoryFit fit = Weigh(spec, plan, isa, memory);
+  if (!fit.fits()) fit.remedies = Remedies(spec, isa, memory).Find();
+  return fit;
+}
+
+std::string FitText(const MemoryFit& fit, int num_ranks) {
+  std::string text = fmt::format("  host      {} rank{}: {} predicted", num_ranks,
+                                 num_ranks == 1 ? "" : "s", Words(fit.ranks_bytes));
+  if (fit.reference_bytes > 0) {
+    text += fmt::format(", then {} for one worker", Words(fit.reference_bytes));
+  }
+  text += fmt::format("; {} here, {} of them available", Words(fit.memory.total_bytes),
+                      Words(fit.memory.available_bytes));
+  if (fit.memory.bound != "host") text += fmt::format(" (by {})", fit.memory.bound);
+  return text + "\n";
+}
+
+Status CheckFit(const MemoryFit& fit) {
+  if (fit.fits()) return {};
+  std::string limit;
+  if (fit.needed_bytes() > fit.memory.total_bytes) {
+    limit = fmt::format("{} are needed, {} are here ({})", Words(fit.needed_bytes()),
+                        Words(fit.memory.total_bytes),
+                        fit.memory.bound == "host" ? "the host's memory" : fit.memory.bound);
+  } else {
+    limit = fmt::format("a rank needs {}, ulimit leaves a process {}", Words(fit.largest_bytes),
+                        Words(fit.memory.process_bytes));
+  }
+  return MakeError(ErrorCode::kInfeasible, "the job does not fit this host: {}: what would: {}",
+                   limit, fmt::join(fit.remedies, "; "));
+}
+
+}  // namespace troupe

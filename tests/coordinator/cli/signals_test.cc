@@ -1,0 +1,193 @@
+// Signals at each process of `troupe run`, and what becomes of a run whose daemons die or stand
+// still: real processes with fake ranks.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/coordinator/cli/program.h"
+
+namespace troupe {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::AnyOf;
+using ::testing::EndsWith;
+using testing::Eventually;
+using ::testing::HasSubstr;
+using testing::Program;
+using testing::Slurp;
+
+constexpr int kCancelled = 130;
+constexpr int kPreempted = 143;
+
+class SignalsTest : public testing::TroupeTest {
+ protected:
+  pid_t DaemonOf(const std::string& verb) {
+    const auto pids = RunningAs(verb);
+    CHECK(pids.size() == 1);
+    return pids[0];
+  }
+  nlohmann::json ResultOfRun() { return nlohmann::json::parse(Slurp(folder_ / "run/result.json")); }
+  static char StateOf(pid_t pid) {
+    const std::string stat = Slurp("/proc/" + std::to_string(pid) + "/stat");
+    const size_t name_end = stat.rfind(") ");
+    return name_end == std::string::npos ? '?' : stat[name_end + 2];
+  }
+  size_t StepsOfRun() {
+    const std::string metrics = Slurp(folder_ / "run/metrics.jsonl");
+    return static_cast<size_t>(std::ranges::count(metrics, '\n'));
+  }
+  std::string ResumeLine() {
+    return "go on with: " + (folder_ / "bin/troupe") +
+           " run job.yaml --set train.steps=100000 --run-dir " + (folder_ / "run") + " --resume\n";
+  }
+};
+
+TEST_F(SignalsTest, TermAndHangUpAtTheClientStopAsAnInterruptDoes) {
+  for (const int signal : {SIGTERM, SIGHUP}) {
+    Program run = LongRun();
+    ASSERT_TRUE(run.Says("step ")) << run.err();
+    run.Signal(signal);
+    EXPECT_EQ(run.Wait(), kCancelled) << run.err();
+    EXPECT_THAT(run.err(), HasSubstr("cancelled; checkpoint "));
+    EXPECT_THAT(run.err(), HasSubstr(" is committed; go on with: "));
+    EXPECT_THAT(run.err(), EndsWith(ResumeLine())) << "the last line";
+    EXPECT_EQ(ResultOfRun()["state"], "CANCELLED");
+    std::filesystem::remove_all(folder_ / "run");
+  }
+}
+
+TEST_F(SignalsTest, AWarningOfPreemptionAtTheClientPreempts) {
+  Program run = LongRun();
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  run.Signal(SIGUSR1);
+  EXPECT_EQ(run.Wait(), kPreempted) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("preempted: SIGUSR1 at the client; checkpoint "));
+}
+
+TEST_F(SignalsTest, TheMachinesSignalAtADaemonPreempts) {
+  for (const std::string verb : {"worker", "coordinator"}) {
+    for (const int signal : {SIGTERM, SIGUSR1}) {
+      Program run = LongRun();
+      ASSERT_TRUE(run.Says("step ")) << run.err();
+      ::kill(DaemonOf(verb), signal);
+      EXPECT_EQ(run.Wait(), kPreempted) << run.err();
+      EXPECT_THAT(run.err(),
+                  HasSubstr(std::string("preempted: SIG") + (signal == SIGTERM ? "TERM" : "USR1") +
+                            " at " + (verb == "worker" ? "host agent" : "the coordinator")));
+      EXPECT_THAT(run.err(), EndsWith(ResumeLine()));
+      EXPECT_EQ(ResultOfRun()["state"], "PREEMPTED");
+      EXPECT_NE(ResultOfRun()["checkpoint"], "");
+      std::filesystem::remove_all(folder_ / "run");
+    }
+  }
+}
+
+TEST_F(SignalsTest, APersonsSignalAtADaemonCancels) {
+  for (const std::string verb : {"worker", "coordinator"}) {
+    Program run = LongRun();
+    ASSERT_TRUE(run.Says("step ")) << run.err();
+    ::kill(DaemonOf(verb), SIGHUP);
+    EXPECT_EQ(run.Wait(), kCancelled) << run.err();
+    EXPECT_THAT(run.err(), HasSubstr("cancelled: SIGHUP at "));
+    EXPECT_NE(ResultOfRun()["checkpoint"], "");
+    std::filesystem::remove_all(folder_ / "run");
+  }
+}
+
+TEST_F(SignalsTest, ASignalAtAllOfThemIsOneCleanStop) {
+  for (const int signal : {SIGTERM, SIGHUP, SIGINT}) {
+    Program run = LongRun();
+    ASSERT_TRUE(run.Says("step ")) << run.err();
+    for (const auto& process : Running()) ::kill(process.pid, signal);
+    EXPECT_THAT(run.Wait(), AnyOf(kCancelled, kPreempted)) << run.err();
+    EXPECT_NE(ResultOfRun()["checkpoint"], "");
+    EXPECT_THAT(run.err(), EndsWith(ResumeLine()));
+    EXPECT_TRUE(Eventually([&] { return Running().empty(); }));
+    std::filesystem::remove_all(folder_ / "run");
+  }
+}
+
+TEST_F(SignalsTest, UnderNohupARunGoesOn) {
+  Program run({"/usr/bin/nohup", folder_ / "bin/troupe", "run", "job.yaml", "--run-dir", "run",
+               "--set", "train.steps=100000"},
+              {"TROUPE_RANK=" + (folder_ / "bin/fake_rank")}, folder_.path(), "nohup");
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  for (const auto& process : Running()) ::kill(process.pid, SIGHUP);
+  const size_t steps = StepsOfRun();
+  EXPECT_TRUE(Eventually([&] { return StepsOfRun() > steps + 100; }));
+  run.Signal(SIGINT);
+  EXPECT_EQ(run.Wait(), kCancelled) << run.err();
+}
+
+TEST_F(SignalsTest, AStopAtTheTerminalPausesAllUntilItIsContinued) {
+  Program run = LongRun();
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  const auto all = Running();
+  ASSERT_EQ(all.size(), 7u);
+  for (int round = 0; round < 2; ++round) {
+    run.Signal(SIGTSTP);
+    for (const auto& process : all) {
+      EXPECT_TRUE(Eventually([&] { return StateOf(process.pid) == 'T'; })) << process.pid;
+    }
+    const size_t steps = StepsOfRun();
+    std::this_thread::sleep_for(300ms);
+    EXPECT_EQ(StepsOfRun(), steps);
+    run.Signal(SIGCONT);
+    EXPECT_TRUE(Eventually([&] { return StepsOfRun() > steps + 50; })) << run.err();
+  }
+  run.Signal(SIGINT);
+  EXPECT_EQ(run.Wait(), kCancelled) << run.err();
+}
+
+// ---- daemons that die or stand still ---------------------------------------------------------
+
+TEST_F(SignalsTest, AnAgentThatDiesBeforeItCanWorkEndsTheRun) {
+  Program run = LongRun();
+  ASSERT_TRUE(Eventually([&] { return !RunningAs("worker").empty(); })) << run.err();
+  ::kill(DaemonOf("worker"), SIGKILL);
+  EXPECT_EQ(run.Wait(), 5) << run.err();
+  // Where it had joined, its job may have found it gone.
+  EXPECT_THAT(run.err(), AnyOf(HasSubstr("the host agent of this run was killed by SIGKILL"),
+                               HasSubstr("was lost with its host")));
+}
+
+TEST_F(SignalsTest, AnInterruptEndsARunWhoseCoordinatorStandsStill) {
+  Program run = LongRun();
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  const pid_t coordinator = DaemonOf("coordinator");
+  ::kill(coordinator, SIGSTOP);
+  run.Signal(SIGINT);
+  EXPECT_EQ(run.Wait(), kCancelled) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("does not answer: ended without it"));
+  EXPECT_EQ(ResultOfRun()["state"], "CANCELLED") << "written by the client";
+  EXPECT_TRUE(Eventually([&] { return Running().empty(); }));
+}
+
+TEST_F(SignalsTest, ASecondInterruptEndsARunThatHangsAnywhere) {
+  Program run = LongRun();
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  for (const std::string verb : {"coordinator", "worker"}) ::kill(DaemonOf(verb), SIGSTOP);
+  run.Signal(SIGINT);
+  ASSERT_TRUE(run.Says("stopping after this step"));
+  run.Signal(SIGTERM);
+  ASSERT_TRUE(run.Says("stopping at once"));
+  run.Signal(SIGINT);
+  EXPECT_EQ(run.Wait(), kCancelled) << run.err();
+  EXPECT_TRUE(Eventually([&] { return Running().empty(); }));
+}
+
+TEST_F(SignalsTest, AnInterruptWhileNothingAnswersEndsTheStart) {
+  Program run = LongRun();
+  ASSERT_TRUE(Eventually([&] { return !RunningAs("worker").empty(); })) << run.err();
+  ::kill(DaemonOf("worker"), SIGSTOP);
+  ::kill(DaemonOf("coordinator"), SIGSTOP);
+  run.Signal(SIGINT);
+  EXPECT_EQ(run.Wait(), kCancelled) << run.err();
+}
+
+}  // namespace
+}  // namespace troupe

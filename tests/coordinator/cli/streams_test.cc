@@ -1,0 +1,123 @@
+// Streams, disks and folders that fail: what was asked for and cannot be printed is exit code 1
+// with the reason, and a run goes on without its readers.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/coordinator/cli/program.h"
+
+namespace troupe {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::AnyOf;
+using ::testing::HasSubstr;
+using testing::Program;
+using testing::Slurp;
+
+class StreamsTest : public testing::TroupeTest {
+ protected:
+  // A shell's line, in the test's folder; "bin/troupe" is the program.
+  Program Shell(const std::string& line) {
+    return Program({"/bin/bash", "-c", line}, {"TROUPE_RANK=" + (folder_ / "bin/fake_rank")},
+                   folder_.path(), "shell-" + std::to_string(++shells_));
+  }
+  std::string StateOfRun(const std::string& folder) {
+    return nlohmann::json::parse(Slurp(folder_ / folder + "/result.json"))["state"];
+  }
+
+ private:
+  int shells_ = 0;
+};
+
+TEST_F(StreamsTest, WhatCannotBePrintedIsAnError) {
+  for (const std::string words :
+       {"plan job.yaml", "plan job.yaml -o json", "schedule zb-v --stages 2 --microbatches 4",
+        "schedule zb-v --stages 32 --microbatches 256 -o csv", "schedule --list", "--help",
+        "run --help", "--version"}) {
+    Program full = Shell("bin/troupe " + words + " >/dev/full");
+    EXPECT_EQ(full.Wait(), 1) << words;
+    EXPECT_THAT(full.err(), HasSubstr("stdout cannot be written: No space left on device\n"));
+    Program closed = Shell("bin/troupe " + words + " >&-");
+    EXPECT_EQ(closed.Wait(), 1) << words;
+    EXPECT_THAT(closed.err(), HasSubstr("stdout cannot be written: Bad file descriptor\n"));
+    Program left = Shell("bin/troupe " + words + " | true; exit ${PIPESTATUS[0]}");
+    EXPECT_THAT(left.Wait(), AnyOf(0, 1)) << words << ": by who was faster";
+  }
+}
+
+TEST_F(StreamsTest, WhatCannotBeSaidIsNoError) {
+  for (const std::string stderr_to : {"2>/dev/full", "2>&-"}) {
+    Program plan = Shell("bin/troupe plan job.yaml " + stderr_to);
+    EXPECT_EQ(plan.Wait(), 0);
+    Program bad = Shell("bin/troupe validate job.yaml --set train.steps=0 " + stderr_to);
+    EXPECT_EQ(bad.Wait(), 2);
+    Program run = Shell("bin/troupe run job.yaml --run-dir run -o jsonl " + stderr_to);
+    EXPECT_EQ(run.Wait(), 0);
+    const std::string out = run.out();
+    EXPECT_EQ(std::ranges::count(out, '\n'), 7) << "six steps and the result, nothing else";
+    EXPECT_EQ(StateOfRun("run"), "SUCCEEDED");
+    std::filesystem::remove_all(folder_ / "run");
+  }
+}
+
+TEST_F(StreamsTest, ARunGoesOnWithoutItsReader) {
+  const std::string run = "bin/troupe run job.yaml --set train.steps=300 -o jsonl --run-dir ";
+  Program head = Shell(run + "a | head -1; exit ${PIPESTATUS[0]}");
+  EXPECT_EQ(head.Wait(), 1) << "not all that was asked for was printed";
+  EXPECT_THAT(head.err(), HasSubstr("stdout takes no more: Broken pipe: the job goes on"));
+  EXPECT_EQ(StateOfRun("a"), "SUCCEEDED");
+  Program full = Shell(run + "b >/dev/full");
+  EXPECT_EQ(full.Wait(), 1);
+  EXPECT_EQ(StateOfRun("b"), "SUCCEEDED");
+  Program none = Shell(run + "c 0<&- >&- 2>&-");
+  EXPECT_EQ(none.Wait(), 1);
+  EXPECT_EQ(StateOfRun("c"), "SUCCEEDED");
+  Program talk = Shell("bin/troupe run job.yaml --set train.steps=300 --run-dir d 2>&1 | head -1");
+  EXPECT_EQ(talk.Wait(), 0);
+  EXPECT_EQ(StateOfRun("d"), "SUCCEEDED");
+}
+
+TEST_F(StreamsTest, AFolderThatWasRemovedIsASentence) {
+  for (const std::string words : {"validate job.yaml", "plan job.yaml", "run job.yaml"}) {
+    Program gone = Shell("mkdir gone; t=$PWD/bin/troupe; cd gone; rmdir ../gone; $t " + words);
+    EXPECT_EQ(gone.Wait(), 1) << gone.err();
+    EXPECT_THAT(gone.err(), HasSubstr("the working directory cannot be told"));
+  }
+  // Nothing in this needs one.
+  Program absolute = Shell(
+      "mkdir gone; j=$PWD/job.yaml; t=$PWD/bin/troupe; d=$PWD/run; cd gone; "
+      "rmdir ../gone; $t validate $j && $t run $j --run-dir $d");
+  EXPECT_EQ(absolute.Wait(), 0) << absolute.err();
+}
+
+TEST_F(StreamsTest, AFifoInAFilesPlaceStopsNothing) {
+  for (const std::string name :
+       {"events.jsonl", "metrics.jsonl", "logs/coordinator.log", "logs/agent.log",
+        "job.yaml.partial", "logs/rank-0001.log", "tb", "result.json.partial"}) {
+    std::filesystem::create_directories(folder_ / "run/logs");
+    ASSERT_EQ(::mkfifo((folder_ / "run/" + name).c_str(), 0644), 0);
+    Program run = Shell("bin/troupe run job.yaml --run-dir run");
+    EXPECT_THAT(run.Wait(), AnyOf(0, 1, 2)) << name << "\n" << run.err();
+    std::filesystem::remove_all(folder_ / "run");
+  }
+}
+
+TEST_F(StreamsTest, AFileAtItsAllowedSizeIsASentence) {
+  Program run = Shell(
+      "(ulimit -f 1; exec bin/troupe run job.yaml --run-dir run) 2>&1 | cat; "
+      "exit ${PIPESTATUS[0]}");
+  EXPECT_EQ(run.Wait(), 1) << run.out();
+  EXPECT_THAT(run.out(), HasSubstr("File too large: raise the limit on a file's size (ulimit -f)"));
+}
+
+TEST_F(StreamsTest, AMachineThatGivesNoThreadsIsASentence) {
+  Program run = Shell("ulimit -v 60000; exec bin/troupe run job.yaml --run-dir run");
+  EXPECT_EQ(run.Wait(), 1) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("no thread for the control service: "));
+}
+
+}  // namespace
+}  // namespace troupe

@@ -1,0 +1,115 @@
+// Damaged checkpoints: whatever byte changes is found, and named by file and tensor.
+#include "runtime/format/checkpoint_reader.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "runtime/base/digest.h"
+#include "tests/support/temporary_folder.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+using testing::TemporaryFolder;
+
+constexpr const char* kFile = "tensors.safetensors";
+
+class CheckpointReaderTest : public ::testing::Test {
+ protected:
+  CheckpointReaderTest() {
+    const std::vector<TensorSpec> specs = {{.name = "a", .shape = {4}},
+                                           {.name = "b", .shape = {2}}};
+    CHECK(SystemFiles().CreateDirectories(path_).ok());
+    auto writer = *SafetensorsWriter::Create(SystemFiles(), JoinPath(path_, kFile), specs);
+    for (const TensorSpec& spec : specs) {
+      const std::string bytes(static_cast<size_t>(TensorBytes(spec)), spec.name[0]);
+      CHECK(writer.Append(BytesOf(bytes)).ok());
+      manifest_.tensors[spec.name] = {kFile, TensorDtype::kF32, spec.shape,
+                                      DigestOf(BytesOf(bytes))};
+    }
+    CHECK(writer.Finish().ok());
+    manifest_.files[kFile] = {writer.num_bytes(), writer.digest()};
+    WriteManifest();
+  }
+  void WriteManifest() { folder_.Write("step-00000003/manifest.json", ManifestJson(manifest_)); }
+  std::string Bytes() const { return *SystemFiles().ReadFile(JoinPath(path_, kFile), 1 << 20); }
+  void Replace(const std::string& bytes) { folder_.Write(JoinPath("step-00000003", kFile), bytes); }
+  std::vector<std::string> Damage() const {
+    const auto report = CheckCheckpoint(SystemFiles(), path_);
+    CHECK(report.ok(), "{}", report.error().message);
+    return report->damage;
+  }
+  Status Read(const std::string& name) const {
+    std::vector<std::byte> out(name == "a" ? 16 : 8);
+    return CheckpointReader(SystemFiles(), path_)
+        .Read(manifest_.tensors, name, manifest_.tensors.at(name).shape, out);
+  }
+
+  const TemporaryFolder folder_{};
+  const std::string path_ = folder_ / "step-00000003";
+  CheckpointManifest manifest_{.step = 3};
+};
+
+TEST_F(CheckpointReaderTest, WhatWasWrittenIsWhole) {
+  EXPECT_THAT(Damage(), IsEmpty());
+  EXPECT_TRUE(Read("a").ok());
+  EXPECT_TRUE(CheckCheckpoint(SystemFiles(), path_)->has_digests);
+  EXPECT_EQ(manifest_.files[kFile].digest, DigestOf(BytesOf(Bytes())));
+}
+
+TEST_F(CheckpointReaderTest, EveryFlippedBitIsFound) {
+  const std::string good = Bytes();
+  for (size_t bit = 0; bit < 8 * good.size(); bit += 3) {
+    std::string bad = good;
+    bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << (bit % 8)));
+    Replace(bad);
+    EXPECT_THAT(Damage(), ::testing::Not(IsEmpty())) << "bit " << bit;
+  }
+  std::string bad = good;
+  bad.back() ^= 4;
+  Replace(bad);
+  EXPECT_THAT(Damage(),
+              ElementsAre(HasSubstr(JoinPath(path_, kFile) + ": tensor b is damaged: its bytes "
+                                                             "have the digest ")));
+  EXPECT_TRUE(Read("a").ok()) << "its own bytes are good";
+  const Status read = Read("b");
+  EXPECT_EQ(read.error().code, ErrorCode::kCorrupt);
+  EXPECT_THAT(read.error().message, HasSubstr("tensor b is damaged"));
+}
+
+TEST_F(CheckpointReaderTest, AFileThatIsCutGoneOrAnothersIsNamed) {
+  const std::string good = Bytes();
+  Replace(good.substr(0, good.size() - 1));
+  EXPECT_THAT(Damage(), ElementsAre(HasSubstr("the file is cut off")));
+  Replace("");
+  EXPECT_THAT(Damage(), ElementsAre(HasSubstr("shorter than 8 bytes")));
+  ASSERT_TRUE(SystemFiles().RemoveAll(JoinPath(path_, kFile)).ok());
+  EXPECT_THAT(Damage(), ElementsAre(HasSubstr(JoinPath(path_, kFile) + ": cannot open")));
+  EXPECT_EQ(Read("a").error().code, ErrorCode::kNotFound);
+  auto writer = *SafetensorsWriter::Create(SystemFiles(), JoinPath(path_, kFile),
+                                           {{.name = "c", .shape = {1}}});
+  ASSERT_TRUE(writer.Append(BytesOf("cccc")).ok());
+  ASSERT_TRUE(writer.Finish().ok());
+  EXPECT_THAT(Damage(), ElementsAre(HasSubstr("lacks tensor a"), HasSubstr("lacks tensor b")));
+}
+
+TEST_F(CheckpointReaderTest, AManifestWithoutDigestsIsReadUnverified) {
+  manifest_.files.clear();
+  for (auto& [name, tensor] : manifest_.tensors) tensor.digest.reset();
+  WriteManifest();
+  std::string bad = Bytes();
+  bad.back() ^= 4;
+  Replace(bad);
+  const auto report = CheckCheckpoint(SystemFiles(), path_);
+  ASSERT_TRUE(report.ok());
+  EXPECT_FALSE(report->has_digests);
+  EXPECT_THAT(report->damage, IsEmpty());
+  EXPECT_TRUE(Read("b").ok());
+}
+
+}  // namespace
+}  // namespace troupe
