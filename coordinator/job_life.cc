@@ -79,6 +79,11 @@ bool JobLife::RunsOn(HostId host) const {
       ranks_, [host](const RankState& rank) { return rank.place.host == host && !rank.exited; });
 }
 
+HostId JobLife::HostOf(int32_t rank) const {
+  if (rank < 0 || rank >= static_cast<int32_t>(ranks_.size())) return 0;
+  return ranks_[static_cast<size_t>(rank)].place.host;
+}
+
 bool JobLife::AllExited() const {
   return std::ranges::all_of(ranks_, [](const RankState& rank) { return rank.exited; });
 }

@@ -89,7 +89,8 @@ class JobLife {
   int num_workers() const { return request_.spec().resources().workers(); }
   bool ended() const { return ended_; }
   const JobHistory& history() const { return history_; }
-  bool RunsOn(HostId host) const;  // has ranks there that have not exited
+  bool RunsOn(HostId host) const;     // has ranks there that have not exited
+  HostId HostOf(int32_t rank) const;  // 0: there is no such rank
 
  private:
   struct RankState {

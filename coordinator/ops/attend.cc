@@ -13,9 +13,13 @@ namespace {
 
 constexpr int kSlotsMax = 4096;
 
-JobLife* FindJob(State& state, uint64_t id) {
-  const auto job = state.jobs.find(id);
-  return job == state.jobs.end() ? nullptr : job->second.get();
+// The job that an agent's word is about: null unless the rank has its place on that host. An agent
+// speaks for its own ranks alone.
+template <typename Word>
+JobLife* JobOf(State& state, HostId host, const Word& word) {
+  const auto job = state.jobs.find(word.job());
+  if (job == state.jobs.end() || job->second->HostOf(word.rank()) != host) return nullptr;
+  return job->second.get();
 }
 
 // Its jobs stop, on their other hosts too; it takes no new ones.
@@ -67,23 +71,23 @@ void AgentSaid(State& state, Seams seams, HostId id, const proto::FromAgent& mes
     }
     case proto::FromAgent::kRankSaid: {
       const auto& said = message.rank_said();
-      if (JobLife* job = FindJob(state, said.job())) {
+      if (JobLife* job = JobOf(state, id, said)) {
         job->RankSaid(said.epoch(), said.rank(), said.message());
       }
       break;
     }
     case proto::FromAgent::kRankExited:
-      if (JobLife* job = FindJob(state, message.rank_exited().job())) {
+      if (JobLife* job = JobOf(state, id, message.rank_exited())) {
         job->RankExited(message.rank_exited());
       }
       break;
     case proto::FromAgent::kRankLog:
-      if (JobLife* job = FindJob(state, message.rank_log().job())) {
+      if (JobLife* job = JobOf(state, id, message.rank_log())) {
         job->RankLogged(message.rank_log());
       }
       break;
     case proto::FromAgent::kRankSilent:
-      if (JobLife* job = FindJob(state, message.rank_silent().job())) {
+      if (JobLife* job = JobOf(state, id, message.rank_silent())) {
         job->RankSilent(message.rank_silent());
       }
       break;

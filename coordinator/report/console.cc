@@ -216,7 +216,7 @@ void Console::DrawBar(int64_t step, const std::string& text) {
 bool Console::IsLineDue(int64_t step) {
   const int64_t every = std::max<int64_t>({1, options_.log_every, options_.steps / 10});
   const int64_t now_ns = clock_.NowNs();
-  return step >= options_.steps || step % every == 0 || (any_step_ && step == first_.step()) ||
+  return step >= options_.steps || step % every == 0 || step == first_shown_ ||
          now_ns - last_line_ns_ > kLineEveryNs;
 }
 
@@ -303,6 +303,7 @@ void Console::ShowStep(const proto::StepMetrics& m) {
     first_ns_ = last_ns_;
   }
   if (m.step() <= options_.seen_through) return;
+  if (first_shown_ == 0) first_shown_ = m.step();
   StepData(MetricsJson(m, options_.num_workers, clock_.WallUs(), peaks_));
   const std::vector<Piece> pieces =
       StepPieces(m, options_.steps, options_.num_workers, SecondsLeft(m));
@@ -330,6 +331,7 @@ void Console::ShowReferenceStep(const proto::StepMetrics& m) {
 
 void Console::ShowEval(const proto::EvalMetrics& m) {
   if (m.step() <= options_.seen_through) return;
+  if (first_shown_ == 0) first_shown_ = m.step();
   StepData(EvalJson(m, clock_.WallUs()));
   Say(fmt::format("step {:>5}/{} | val/loss {:.4f}", m.step(), options_.steps, m.val_loss()));
 }

@@ -82,6 +82,7 @@ class Console {
   proto::StepMetrics last_{};
   int64_t first_ns_ = 0;
   int64_t last_ns_ = 0;
+  int64_t first_shown_ = 0;  // the first step beyond `seen_through`; 0: none yet
   MemoryReports memory_{};
   MemoryPeaks peaks_{};
   std::string hf_directory_{};

@@ -241,7 +241,7 @@ TEST(MessagesInEveryState, EachTwiceAndTheJobStillEndsOnce) {
         const std::string what = std::string(state.name) + ", rank " + std::to_string(rank) + ": " +
                                  message.ShortDebugString();
         for (int twice = 0; twice < 2; ++twice) {
-          AgentSaid(s.h.state, s.h.seams, s.hosts[0], message);
+          for (const HostId host : s.hosts) AgentSaid(s.h.state, s.h.seams, host, message);
           s.h.scheduler.RunUntilIdle();
         }
         ExpectEndsOnce(s, what);

@@ -330,6 +330,9 @@ TEST(AttendTest, MessagesFindTheirJob) {
   message.mutable_rank_said()->mutable_message()->mutable_metrics()->set_step(4);
   AgentSaid(h.state, h.seams, host, message);
   EXPECT_EQ(job.summary().step(), 4);
+  message.mutable_rank_said()->mutable_message()->mutable_metrics()->set_step(5);
+  AgentSaid(h.state, h.seams, h.Join("b", 1), message);
+  EXPECT_EQ(job.summary().step(), 4) << "an agent speaks for its own ranks alone";
   message.mutable_rank_said()->set_job(99);
   AgentSaid(h.state, h.seams, host, message);
   proto::FromAgent exited;

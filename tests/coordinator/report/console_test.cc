@@ -201,6 +201,15 @@ TEST_F(ConsoleTest, StepsSeenBeforeAreNotToldAgain) {
   EXPECT_THAT(Lines(data_), SizeIs(2));
 }
 
+TEST_F(ConsoleTest, WhoFollowsSeesTheNextStepAtOnce) {
+  Console& console = With({.seen_through = 11});
+  for (int64_t step = 1; step <= 11; ++step) console.Show(Step(step, 3.0));
+  EXPECT_EQ(Text(talk_), "");
+  for (int64_t step = 12; step < 20; ++step) console.Show(Step(step, 3.0));
+  EXPECT_THAT(Lines(talk_), SizeIs(1));
+  EXPECT_THAT(Text(talk_), HasSubstr("step    12/100"));
+}
+
 TEST_F(ConsoleTest, JsonlIsOneObjectAStepAndLastTheResult) {
   Console& console = With({.output = OutputFormat::kJsonl});
   console.Show(Step(1, 3.0));
