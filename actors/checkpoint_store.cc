@@ -55,8 +55,7 @@ Status Fill(const StoredTensor& stored, const std::string& place, TensorView to)
     return MakeError(ErrorCode::kFailed, "{}: only float32 masters can be filled", place);
   }
   RETURN_IF_ERROR(CheckWidens(stored.entry->spec, place));
-  WidenToFloat32(stored, to.as<float>());
-  return {};
+  return WidenToFloat32(stored, to.as<float>());
 }
 
 Status ReadInto(CheckpointReader& from, const std::map<std::string, CheckpointTensor>& tensors,

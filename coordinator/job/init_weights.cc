@@ -168,8 +168,10 @@ class WeightsCheck {
     if (name != kHead || !table_.tied()) return false;
     const auto head = folder_.Find(name);
     const auto embedding = folder_.Find(table_[table_.embedding_index()].name);
-    return head && embedding && head->entry->spec.dtype == embedding->entry->spec.dtype &&
-           std::ranges::equal(head->bytes, embedding->bytes);
+    if (!head || !embedding || head->entry->spec.dtype != embedding->entry->spec.dtype)
+      return false;
+    const auto same = HaveSameBytes(*head, *embedding);
+    return same.ok() && *same;
   }
 
   std::string RemedyFor(const std::vector<std::string>& extra) const {

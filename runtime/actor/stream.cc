@@ -37,7 +37,7 @@ ThreadStream::~ThreadStream() {
 
 void ThreadStream::Enqueue(StreamJob* job) {
   if (!started_.ok()) {
-    RunStreamJob(*job, scheduler_.clock());
+    RunStreamJob(*job, SystemClock());
     return scheduler_.PostRunnable(job);
   }
   bool wake;
@@ -67,7 +67,7 @@ StreamJob* ThreadStream::Next() {
 void ThreadStream::Loop() {
   pthread_setname_np(pthread_self(), name_.substr(0, 15).c_str());
   while (StreamJob* job = Next()) {
-    RunStreamJob(*job, scheduler_.clock());
+    RunStreamJob(*job, SystemClock());
     scheduler_.PostRunnable(job);
   }
 }

@@ -25,7 +25,7 @@
 namespace troupe {
 
 struct WorkTime {
-  int64_t start_ns = 0;  // of the scheduler's clock
+  int64_t start_ns = 0;  // of the machine's steady clock; of the scheduler's for an InlineStream
   int64_t end_ns = 0;
   int64_t cpu_ns = 0;  // what the action cost; the rest is waiting for a core
 };

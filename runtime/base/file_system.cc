@@ -1,7 +1,6 @@
 #include "runtime/base/file_system.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -121,37 +120,6 @@ class PosixReadableFile : public ReadableFile {
   FileDescriptor file_;
 };
 
-class MappedReadableFile : public ReadableFile {
- public:
-  MappedReadableFile(std::string path, MappedFile mapping)
-      : path_(std::move(path)), mapping_(std::move(mapping)) {}
-
-  Status ReadAt(int64_t begin, std::span<std::byte> out) const override {
-    const std::span<const std::byte> bytes = mapping_.bytes();
-    const auto from = static_cast<size_t>(begin);
-    if (from > bytes.size() || out.size() > bytes.size() - from) {
-      return EndsAt(static_cast<int64_t>(bytes.size()), path_);
-    }
-    std::ranges::copy(bytes.subspan(from, out.size()), out.begin());
-    return {};
-  }
-  Result<FileVersion> Version() const override {
-    return FileVersion{.num_bytes = static_cast<int64_t>(mapping_.bytes().size())};
-  }
-
- private:
-  std::string path_;
-  MappedFile mapping_;
-};
-
-struct Mapping {
-  void* address = nullptr;
-  size_t num_bytes = 0;
-  ~Mapping() {
-    if (address != nullptr) ::munmap(address, num_bytes);
-  }
-};
-
 class PosixFileSystem : public FileSystem {
  public:
   Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) override;
@@ -165,7 +133,6 @@ class PosixFileSystem : public FileSystem {
   bool Exists(const std::string& path) override;
   Result<int64_t> FileBytes(const std::string& path) override;
   Result<int64_t> FreeBytes(const std::string& path) override;
-  Result<MappedFile> MapReadOnly(const std::string& path) override;
   Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) override;
   Status PointLink(const std::string& path, const std::string& target) override;
   Result<std::string> ReadLink(const std::string& path) override;
@@ -283,20 +250,6 @@ Result<int64_t> PosixFileSystem::FreeBytes(const std::string& path) {
   return static_cast<int64_t>(status.f_bavail) * static_cast<int64_t>(status.f_frsize);
 }
 
-Result<MappedFile> PosixFileSystem::MapReadOnly(const std::string& path) {
-  int64_t num_bytes = 0;
-  ASSIGN_OR_RETURN(const FileDescriptor file, OpenRegular(path, &num_bytes));
-  if (num_bytes == 0) return MappedFile();  // mmap refuses a length of zero
-  auto mapping = std::make_shared<Mapping>();
-  void* address =
-      ::mmap(nullptr, static_cast<size_t>(num_bytes), PROT_READ, MAP_PRIVATE, file.get(), 0);
-  if (address == MAP_FAILED) return ErrnoError(errno, "map", path);
-  mapping->address = address;
-  mapping->num_bytes = static_cast<size_t>(num_bytes);
-  const std::span bytes(static_cast<const std::byte*>(address), mapping->num_bytes);
-  return MappedFile(std::move(mapping), bytes);
-}
-
 Result<std::unique_ptr<ReadableFile>> PosixFileSystem::OpenForRead(const std::string& path) {
   int64_t ignored = 0;
   ASSIGN_OR_RETURN(FileDescriptor file, OpenRegular(path, &ignored));
@@ -341,12 +294,6 @@ Status WriteAside(FileSystem& files, const std::string& path, std::string_view b
 }
 
 }  // namespace
-
-Result<std::unique_ptr<ReadableFile>> FileSystem::OpenForRead(const std::string& path) {
-  ASSIGN_OR_RETURN(MappedFile mapping, MapReadOnly(path));
-  return std::unique_ptr<ReadableFile>(
-      std::make_unique<MappedReadableFile>(path, std::move(mapping)));
-}
 
 FileSystem& SystemFiles() {
   static PosixFileSystem files;

@@ -6,10 +6,8 @@
 //    kOutOfSpace, as is one at its allowed size (EFBIG); a missing file is kNotFound, any other
 //    errno kIo. No call waits for another program: a FIFO in a file's place is refused.
 // 2. What was appended is durable only after Sync; a rename only after SyncDirectory of its folder.
-// 3. A MappedFile keeps its bytes valid for its own life, independent of the FileSystem call. A
-// file
-//    that may be cut or written over meanwhile is read through a ReadableFile: touching mapped
-//    bytes that are gone ends the process.
+// 3. No file is mapped: somebody may cut it meanwhile, and touching mapped bytes that are gone ends
+//    the process. A read of them is a sentence.
 #pragma once
 
 #include <cstddef>
@@ -51,19 +49,6 @@ class ReadableFile {
   virtual Result<FileVersion> Version() const = 0;
 };
 
-// The bytes of a file, read-only. Movable; the owner unmaps.
-class MappedFile {
- public:
-  MappedFile() = default;
-  MappedFile(std::shared_ptr<const void> owner, std::span<const std::byte> bytes)
-      : owner_(std::move(owner)), bytes_(bytes) {}
-  std::span<const std::byte> bytes() const { return bytes_; }
-
- private:
-  std::shared_ptr<const void> owner_;
-  std::span<const std::byte> bytes_;
-};
-
 enum class WriteMode : uint8_t { kTruncate, kAppend };
 
 class FileSystem {
@@ -85,9 +70,7 @@ class FileSystem {
   virtual Result<int64_t> FileBytes(const std::string& path) = 0;
   // Bytes that an unprivileged writer may still add on the disk that holds `path`.
   virtual Result<int64_t> FreeBytes(const std::string& path) = 0;
-  virtual Result<MappedFile> MapReadOnly(const std::string& path) = 0;
-  // Without one of its own, a file system reads from a mapping.
-  virtual Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path);
+  virtual Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) = 0;
   // Makes `path` a symbolic link to `target` (relative: to the link's folder), atomically in place
   // of a link that is there; anything else in its place stays, with an error.
   virtual Status PointLink(const std::string& path, const std::string& target) = 0;

@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "runtime/base/utf8.h"
 #include "runtime/format/json_reader.h"
@@ -12,6 +14,7 @@ namespace troupe {
 namespace {
 
 constexpr size_t kPieceBytes = size_t{1} << 20;
+constexpr size_t kLineBytesMax = size_t{16} << 20;
 constexpr JsonBounds kLineBounds{.max_depth = 16, .max_values = 100'000};
 
 // Whether the line stays when a run goes on after `step`.
@@ -91,14 +94,24 @@ std::string JsonString(std::string_view text) {
 Status ForEachLine(FileSystem& files, const std::string& path,
                    const std::function<void(std::string_view)>& on_line) {
   if (!files.Exists(path)) return {};
-  ASSIGN_OR_RETURN(const MappedFile file, files.MapReadOnly(path));
-  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()),
-                              file.bytes().size());
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = text.find('\n', begin);
-    if (end == std::string_view::npos) break;  // the line that a crash cut off
-    on_line(text.substr(begin, end - begin));
-    begin = end + 1;
+  ASSIGN_OR_RETURN(const auto file, files.OpenForRead(path));
+  ASSIGN_OR_RETURN(const FileVersion version, file->Version());
+  std::string line;
+  bool too_long = false;
+  std::vector<char> piece;
+  for (int64_t at = 0; at < version.num_bytes; at += std::ssize(piece)) {
+    piece.resize(std::min(kPieceBytes, static_cast<size_t>(version.num_bytes - at)));
+    RETURN_IF_ERROR(file->ReadAt(at, std::as_writable_bytes(std::span(piece))));
+    for (auto begin = piece.begin(); begin != piece.end();) {
+      const auto end = std::find(begin, piece.end(), '\n');
+      too_long = too_long || line.size() + static_cast<size_t>(end - begin) > kLineBytesMax;
+      if (!too_long) line.append(begin, end);
+      if (end == piece.end()) break;  // the line goes on, or a crash cut it off
+      if (!too_long) on_line(line);
+      line.clear();
+      too_long = false;
+      begin = end + 1;
+    }
   }
   return {};
 }

@@ -38,8 +38,8 @@ class JsonLine {
 // `text` as a JSON string with its quotes; bytes that are not UTF-8 are replaced.
 std::string JsonString(std::string_view text);
 
-// Calls `on_line` with every whole line, without its newline, of a file of any size. No file is no
-// error.
+// Calls `on_line` with every whole line, without its newline, of a file of any size; a line
+// longer than 16 MiB is none of ours and is passed over. No file is no error.
 Status ForEachLine(FileSystem& files, const std::string& path,
                    const std::function<void(std::string_view)>& on_line);
 

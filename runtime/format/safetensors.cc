@@ -163,6 +163,16 @@ Result<SafetensorsHeader> ParseHeaderText(std::string_view text, int64_t file_by
   return header;
 }
 
+// By its first bytes, where they say what it is.
+Error NamedAsWhatItIs(const ReadableFile& file, const std::string& path, Error error) {
+  constexpr int64_t kFirstBytes = 4096;
+  const auto version = file.Version();
+  if (!version.ok()) return error;
+  std::vector<std::byte> first(static_cast<size_t>(std::min(version->num_bytes, kFirstBytes)));
+  if (!file.ReadAt(0, first).ok()) return error;
+  return NamedAsWhatItIs(path, first, "a safetensors file", std::move(error));
+}
+
 }  // namespace
 
 std::string_view TensorDtypeName(TensorDtype dtype) {
@@ -185,16 +195,6 @@ int64_t TensorBytes(const TensorSpec& spec) {
   return *num_bytes;
 }
 
-Result<SafetensorsHeader> ParseSafetensorsHeader(std::span<const std::byte> file,
-                                                 const std::string& path) {
-  const auto file_bytes = static_cast<int64_t>(file.size());
-  if (file_bytes < kLengthBytes) return Corrupt(path, "shorter than 8 bytes");
-  ASSIGN_OR_RETURN(const int64_t end, EndOfHeader(file, file_bytes, path));
-  const auto* const begin = reinterpret_cast<const char*>(file.data());
-  return ParseHeaderText({begin + kLengthBytes, static_cast<size_t>(end - kLengthBytes)},
-                         file_bytes, path);
-}
-
 Result<SafetensorsHeader> ReadSafetensorsHeader(const ReadableFile& file, const std::string& path) {
   ASSIGN_OR_RETURN(const FileVersion version, file.Version());
   if (version.num_bytes < kLengthBytes) return Corrupt(path, "shorter than 8 bytes");
@@ -209,12 +209,9 @@ Result<SafetensorsHeader> ReadSafetensorsHeader(const ReadableFile& file, const 
 Result<SafetensorsFile> SafetensorsFile::Open(FileSystem& files, const std::string& path) {
   SafetensorsFile file;
   file.path_ = path;
-  ASSIGN_OR_RETURN(file.mapping_, files.MapReadOnly(path));
-  auto header = ParseSafetensorsHeader(file.mapping_.bytes(), path);
-  if (!header.ok()) {
-    return NamedAsWhatItIs(path, file.mapping_.bytes(), "a safetensors file",
-                           std::move(header).error());
-  }
+  ASSIGN_OR_RETURN(file.file_, files.OpenForRead(path));
+  auto header = ReadSafetensorsHeader(*file.file_, path);
+  if (!header.ok()) return NamedAsWhatItIs(*file.file_, path, std::move(header).error());
   file.header_ = *std::move(header);
   for (size_t i = 0; i < file.header_.tensors.size(); ++i) {
     file.index_[file.header_.tensors[i].spec.name] = i;
@@ -227,9 +224,27 @@ const TensorEntry* SafetensorsFile::Find(std::string_view name) const {
   return found == index_.end() ? nullptr : &header_.tensors[found->second];
 }
 
-std::span<const std::byte> SafetensorsFile::Bytes(const TensorEntry& entry) const {
-  return mapping_.bytes().subspan(static_cast<size_t>(header_.data_begin + entry.begin),
-                                  static_cast<size_t>(entry.end - entry.begin));
+Status SafetensorsFile::Read(const TensorEntry& entry, int64_t begin,
+                             std::span<std::byte> out) const {
+  CHECK(begin >= 0 && std::cmp_less_equal(out.size(), entry.end - entry.begin - begin), "{}: {}",
+        path_, entry.spec.name);
+  return file_->ReadAt(header_.data_begin + entry.begin + begin, out);
+}
+
+Result<bool> HaveSameBytes(const StoredTensor& a, const StoredTensor& b) {
+  constexpr int64_t kPieceBytes = int64_t{1} << 20;
+  if (a.num_bytes() != b.num_bytes()) return false;
+  std::vector<std::byte> of_a;
+  std::vector<std::byte> of_b;
+  for (int64_t begin = 0; begin < a.num_bytes(); begin += kPieceBytes) {
+    const auto size = static_cast<size_t>(std::min(kPieceBytes, a.num_bytes() - begin));
+    of_a.resize(size);
+    of_b.resize(size);
+    RETURN_IF_ERROR(a.Read(begin, of_a));
+    RETURN_IF_ERROR(b.Read(begin, of_b));
+    if (of_a != of_b) return false;
+  }
+  return true;
 }
 
 Result<SafetensorsWriter> SafetensorsWriter::Create(FileSystem& files, const std::string& path,

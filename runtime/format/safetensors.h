@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -69,13 +70,10 @@ struct SafetensorsHeader {
   int64_t data_begin = 0;  // bytes from the start of the file
 };
 
-// `file` is the whole file (a mapping); only the header is read. `path` is for the messages.
-Result<SafetensorsHeader> ParseSafetensorsHeader(std::span<const std::byte> file,
-                                                 const std::string& path);
-// Reads no byte of a tensor.
+// Reads no byte of a tensor. `path` is for the messages.
 Result<SafetensorsHeader> ReadSafetensorsHeader(const ReadableFile& file, const std::string& path);
 
-// One open file. Spans it hands out live as long as it does (or as any copy of its mapping).
+// One open file.
 class SafetensorsFile {
  public:
   static Result<SafetensorsFile> Open(FileSystem& files, const std::string& path);
@@ -84,20 +82,29 @@ class SafetensorsFile {
   const std::vector<TensorEntry>& tensors() const { return header_.tensors; }
   const SafetensorsMetadata& metadata() const { return header_.metadata; }
   const TensorEntry* Find(std::string_view name) const;  // null when absent
-  std::span<const std::byte> Bytes(const TensorEntry& entry) const;
+  // Fills `out` with the tensor's bytes from `begin` on; kIo where the file was cut since Open.
+  Status Read(const TensorEntry& entry, int64_t begin, std::span<std::byte> out) const;
 
  private:
   std::string path_;
-  MappedFile mapping_;
+  std::unique_ptr<ReadableFile> file_;
   SafetensorsHeader header_;
   std::map<std::string, size_t, std::less<>> index_;
 };
 
-// A tensor with its bytes. The bytes need not be aligned to the dtype: copy, do not cast.
+// A tensor and where it lies. Valid as long as the file or folder that gave it.
 struct StoredTensor {
   const TensorEntry* entry = nullptr;
-  std::span<const std::byte> bytes;
+  const SafetensorsFile* file = nullptr;
+
+  int64_t num_bytes() const { return entry->end - entry->begin; }
+  Status Read(int64_t begin, std::span<std::byte> out) const {
+    return file->Read(*entry, begin, out);
+  }
 };
+
+// Reads both in pieces, to the first difference.
+Result<bool> HaveSameBytes(const StoredTensor& a, const StoredTensor& b);
 
 // A folder with model.safetensors, or with several files named by model.safetensors.index.json.
 // With both, as in transformers, the single file counts.

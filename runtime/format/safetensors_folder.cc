@@ -101,7 +101,7 @@ std::optional<StoredTensor> SafetensorsFolder::Find(std::string_view name) const
   if (found == file_of_.end()) return std::nullopt;
   const SafetensorsFile& file = files_[found->second];
   const TensorEntry* entry = file.Find(name);
-  return StoredTensor{entry, file.Bytes(*entry)};
+  return StoredTensor{entry, &file};
 }
 
 Result<StoredTensor> SafetensorsFolder::Require(std::string_view name,

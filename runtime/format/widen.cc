@@ -1,7 +1,8 @@
 #include "runtime/format/widen.h"
 
+#include <algorithm>
 #include <bit>
-#include <cstring>
+#include <vector>
 
 namespace troupe {
 namespace {
@@ -9,12 +10,15 @@ namespace {
 float BFloat16ToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
 template <typename Convert>
-void WidenEach(std::span<const std::byte> bytes, float* out, Convert convert) {
-  for (size_t at = 0; at + 1 < bytes.size(); at += 2) {
-    uint16_t bits = 0;
-    std::memcpy(&bits, bytes.data() + at, sizeof(bits));
-    *out++ = convert(bits);
+Status WidenEach(const StoredTensor& stored, float* out, Convert convert) {
+  constexpr int64_t kPieceBytes = int64_t{1} << 20;
+  std::vector<uint16_t> piece;
+  for (int64_t begin = 0; begin < stored.num_bytes(); begin += kPieceBytes) {
+    piece.resize(static_cast<size_t>(std::min(kPieceBytes, stored.num_bytes() - begin)) / 2);
+    RETURN_IF_ERROR(stored.Read(begin, std::as_writable_bytes(std::span(piece))));
+    out = std::ranges::transform(piece, out, convert).out;
   }
+  return {};
 }
 
 }  // namespace
@@ -40,15 +44,15 @@ Status CheckWidens(const TensorSpec& spec, const std::string& place) {
                    place, spec.name, TensorDtypeName(spec.dtype));
 }
 
-void WidenToFloat32(const StoredTensor& stored, float* out) {
+Status WidenToFloat32(const StoredTensor& stored, float* out) {
   switch (stored.entry->spec.dtype) {
     case TensorDtype::kF32:
-      if (!stored.bytes.empty()) std::memcpy(out, stored.bytes.data(), stored.bytes.size());
-      return;
+      return stored.Read(
+          0, {reinterpret_cast<std::byte*>(out), static_cast<size_t>(stored.num_bytes())});
     case TensorDtype::kBf16:
-      return WidenEach(stored.bytes, out, BFloat16ToFloat);
+      return WidenEach(stored, out, BFloat16ToFloat);
     case TensorDtype::kF16:
-      return WidenEach(stored.bytes, out, HalfToFloat);
+      return WidenEach(stored, out, HalfToFloat);
     default:
       CHECK(false, "{} does not widen", stored.entry->spec.name);
   }

@@ -18,6 +18,7 @@
 #include "actors/step_decision.h"
 #include "runtime/format/hf_config.h"
 #include "runtime/format/safetensors.h"
+#include "runtime/format/widen.h"
 #include "tests/support/small_model.h"
 
 namespace troupe {
@@ -89,7 +90,7 @@ class Trainee {
     for (const StageParameter& parameter : model_->parameters().all()) {
       const auto tensor = tensors->Require(parameter.spec->name, parameter.spec->shape());
       CHECK(tensor.ok(), "{}", tensor.error().message);
-      std::memcpy(parameter.weight.data(), tensor->bytes.data(), tensor->bytes.size());
+      CHECK(WidenToFloat32(*tensor, parameter.weight.as<float>()).ok());
     }
     model_->WeightsChanged();
   }

@@ -71,9 +71,6 @@ class FaultyFileSystem : public FileSystem {
     if (faults_.full_after_bytes == FileFaults::kNever) return under_.FreeBytes(path);
     return std::max<int64_t>(faults_.full_after_bytes - num_bytes_, 0);
   }
-  Result<MappedFile> MapReadOnly(const std::string& path) override {
-    return under_.MapReadOnly(path);
-  }
   Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) override {
     ASSIGN_OR_RETURN(auto file, under_.OpenForRead(path));
     return std::unique_ptr<ReadableFile>(std::make_unique<Readable>(*this, path, std::move(file)));

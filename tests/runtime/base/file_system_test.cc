@@ -56,22 +56,24 @@ TEST(SystemFilesTest, ReadFileKeepsItsBound) {
   EXPECT_FALSE(SystemFiles().ReadFile("/dev/zero", 1 << 20).ok());
 }
 
-TEST(SystemFilesTest, MapsAndKeepsTheBytes) {
+TEST(SystemFilesTest, AnOpenFileKeepsItsBytes) {
   const TemporaryFolder folder;
-  const std::string path = folder.Write("a", "mapped");
-  auto mapped = *SystemFiles().MapReadOnly(path);
+  const std::string path = folder.Write("a", "opened");
+  const auto file = *SystemFiles().OpenForRead(path);
   ASSERT_TRUE(SystemFiles().RemoveAll(path).ok());
-  ASSERT_EQ(mapped.bytes().size(), 6u);
-  EXPECT_EQ(std::memcmp(mapped.bytes().data(), "mapped", 6), 0);
-  EXPECT_EQ(SystemFiles().MapReadOnly(folder.Write("empty", ""))->bytes().size(), 0u);
+  EXPECT_EQ(file->Version()->num_bytes, 6);
+  std::string bytes(4, '\0');
+  ASSERT_TRUE(file->ReadAt(1, std::as_writable_bytes(std::span(bytes))).ok());
+  EXPECT_EQ(bytes, "pene");
+  EXPECT_EQ(file->ReadAt(3, std::as_writable_bytes(std::span(bytes))).error().code, ErrorCode::kIo);
 }
 
-TEST(SystemFilesTest, RefusesToMapOrReadWhatIsNoFile) {
+TEST(SystemFilesTest, RefusesToReadWhatIsNoFile) {
   const TemporaryFolder folder;
-  EXPECT_EQ(SystemFiles().MapReadOnly(folder.path()).error().code, ErrorCode::kIo);
+  EXPECT_EQ(SystemFiles().OpenForRead(folder.path()).error().code, ErrorCode::kIo);
   const std::string fifo = folder / "fifo";
   ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
-  EXPECT_THAT(SystemFiles().MapReadOnly(fifo).error().message, HasSubstr("not a regular file"));
+  EXPECT_THAT(SystemFiles().OpenForRead(fifo).error().message, HasSubstr("not a regular file"));
   EXPECT_THAT(SystemFiles().ReadFile(fifo, 10).error().message, HasSubstr("not a regular file"));
 }
 
@@ -79,7 +81,7 @@ TEST(SystemFilesTest, NamesPathAndKindOfFailure) {
   const TemporaryFolder folder;
   const std::string missing = folder / "no/such";
   for (const Error& error :
-       {SystemFiles().ReadFile(missing, 10).error(), SystemFiles().MapReadOnly(missing).error(),
+       {SystemFiles().ReadFile(missing, 10).error(), SystemFiles().OpenForRead(missing).error(),
         SystemFiles().List(missing).error(), SystemFiles().FileBytes(missing).error(),
         SystemFiles().OpenForWrite(missing, WriteMode::kTruncate).error(),
         SystemFiles().Rename(missing, folder / "b").error(),

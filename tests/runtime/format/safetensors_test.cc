@@ -6,11 +6,13 @@
 #include <rapidcheck/gtest.h>
 
 #include <cstring>
+#include <filesystem>
 #include <map>
 
 #include <nlohmann/json.hpp>
 
 #include "tests/support/faulty_file_system.h"
+#include "tests/support/memory_file.h"
 #include "tests/support/temporary_folder.h"
 
 namespace troupe {
@@ -19,6 +21,7 @@ namespace {
 using ::testing::ElementsAre;
 using testing::FaultyFileSystem;
 using ::testing::HasSubstr;
+using testing::MemoryFile;
 using testing::TemporaryFolder;
 
 // A file with this header text and `data_bytes` zero bytes.
@@ -31,7 +34,7 @@ std::string FileOf(std::string_view header, size_t data_bytes) {
 
 std::string ProblemOf(std::string_view header, size_t data_bytes) {
   const std::string file = FileOf(header, data_bytes);
-  const auto parsed = ParseSafetensorsHeader(BytesOf(file), "/m.safetensors");
+  const auto parsed = ReadSafetensorsHeader(MemoryFile(BytesOf(file)), "/m.safetensors");
   return parsed.ok() ? "none" : parsed.error().message;
 }
 
@@ -41,7 +44,7 @@ TEST(SafetensorsHeaderTest, ReadsWhatTheFormatAllows) {
       R"("a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},)"
       R"("empty":{"dtype":"I64","shape":[0,5],"data_offsets":[4,4]}}   )",
       12 + 4);
-  const auto header = ParseSafetensorsHeader(BytesOf(file), "/m.safetensors");
+  const auto header = ReadSafetensorsHeader(MemoryFile(BytesOf(file)), "/m.safetensors");
   ASSERT_TRUE(header.ok()) << header.error().message;
   ASSERT_EQ(header->tensors.size(), 3u);
   EXPECT_EQ(header->tensors[0].spec.name, "a");
@@ -102,12 +105,12 @@ TEST(SafetensorsHeaderTest, RefusesLengthsBeyondTheFile) {
   for (const uint64_t length : {uint64_t{3}, uint64_t{100'000'000}, uint64_t{100'000'001},
                                 ~uint64_t{0}, ~uint64_t{0} - 7}) {
     std::memcpy(file.data(), &length, 8);
-    const auto parsed = ParseSafetensorsHeader(BytesOf(file), "/m");
+    const auto parsed = ReadSafetensorsHeader(MemoryFile(BytesOf(file)), "/m");
     ASSERT_FALSE(parsed.ok());
     EXPECT_EQ(parsed.error().code, ErrorCode::kCorrupt);
   }
-  EXPECT_FALSE(ParseSafetensorsHeader(BytesOf("1234567"), "/m").ok());
-  EXPECT_FALSE(ParseSafetensorsHeader({}, "/m").ok());
+  EXPECT_FALSE(ReadSafetensorsHeader(MemoryFile(BytesOf("1234567")), "/m").ok());
+  EXPECT_FALSE(ReadSafetensorsHeader(MemoryFile({}), "/m").ok());
 }
 
 TEST(TensorDtypeTest, NamesAreTheFormatsOwn) {
@@ -200,10 +203,26 @@ RC_GTEST_PROP(SafetensorsFolderTest, ReadsBackWhatWasWritten, ()) {
       const auto view = opened->Require(spec.name, spec.shape);
       RC_ASSERT(view.ok());
       RC_ASSERT(view->entry->spec.dtype == spec.dtype);
-      RC_ASSERT(std::string(reinterpret_cast<const char*>(view->bytes.data()),
-                            view->bytes.size()) == wanted[spec.name]);
+      std::string bytes(static_cast<size_t>(view->num_bytes()), '\0');
+      RC_ASSERT(view->Read(0, std::as_writable_bytes(std::span(bytes))).ok());
+      RC_ASSERT(bytes == wanted[spec.name]);
     }
   }
+}
+
+// A download that is started anew over the file, a disk that loses its end.
+TEST(SafetensorsFileTest, AFileCutAfterItWasOpenedIsASentence) {
+  const TemporaryFolder folder;
+  const std::string path =
+      folder.Write("m.safetensors",
+                   FileOf(R"({"a":{"dtype":"U8","shape":[9000],"data_offsets":[0,9000]}})", 9000));
+  const auto file = SafetensorsFile::Open(SystemFiles(), path);
+  ASSERT_TRUE(file.ok()) << file.error().message;
+  std::filesystem::resize_file(path, 5000);
+  std::vector<std::byte> bytes(9000);
+  const Status read = file->Read(*file->Find("a"), 0, bytes);
+  ASSERT_FALSE(read.ok());
+  EXPECT_THAT(read.error().message, HasSubstr(path));
 }
 
 TEST(SafetensorsFolderTest, NamesMissingAndMisshapenTensors) {

@@ -8,8 +8,12 @@
 #include <limits>
 #include <vector>
 
+#include "tests/support/temporary_folder.h"
+
 namespace troupe {
 namespace {
+
+using testing::TemporaryFolder;
 
 // All 65,536 values, by the format's own definition.
 TEST(WidenTest, EveryHalfHasItsExactFloat) {
@@ -32,9 +36,13 @@ TEST(WidenTest, EveryHalfHasItsExactFloat) {
 
 TEST(WidenTest, StoredTensorsOfThreeDtypesAreWidened) {
   const auto widened = [](TensorDtype dtype, std::vector<uint16_t> words, int64_t elements) {
-    const TensorEntry entry{.spec = {"t", dtype, {elements}}};
+    const TemporaryFolder folder;
+    auto writer = *SafetensorsWriter::Create(SystemFiles(), folder / "model.safetensors",
+                                             {{"t", dtype, {elements}}});
+    CHECK(writer.Append(std::as_bytes(std::span(words))).ok() && writer.Finish().ok());
+    const auto opened = *SafetensorsFolder::Open(SystemFiles(), folder.path());
     std::vector<float> out(static_cast<size_t>(elements));
-    WidenToFloat32({&entry, std::as_bytes(std::span(words))}, out.data());
+    CHECK(WidenToFloat32(*opened.Find("t"), out.data()).ok());
     return out;
   };
   using ::testing::ElementsAre;
@@ -42,6 +50,10 @@ TEST(WidenTest, StoredTensorsOfThreeDtypesAreWidened) {
   EXPECT_THAT(widened(TensorDtype::kBf16, {0x3f80, 0xc020}, 2), ElementsAre(1.0f, -2.5f));
   EXPECT_THAT(widened(TensorDtype::kF32, {0x0000, 0xc020}, 1), ElementsAre(-2.5f));
   EXPECT_THAT(widened(TensorDtype::kF16, {}, 0), ElementsAre());
+  constexpr int64_t kSeveralPieces = 1'300'001;
+  EXPECT_THAT(
+      widened(TensorDtype::kF16, std::vector<uint16_t>(kSeveralPieces, 0xc100), kSeveralPieces),
+      ::testing::Each(-2.5f));
 }
 
 TEST(WidenTest, OtherDtypesAreRefusedByName) {
