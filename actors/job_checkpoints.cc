@@ -73,10 +73,7 @@ Result<proto::CheckpointCommitted> JobCheckpoints::Commit(
     ASSIGN_OR_RETURN(const CheckpointManifest manifest, ManifestOf(step, shards));
     ASSIGN_OR_RETURN(newest_, CommitCheckpoint(files_, Folder(), manifest, start_.owner()));
     RETURN_IF_ERROR(CheckOwner(files_, Folder(), start_.owner()));
-    // A run on one worker starts where this one did.
-    const bool compared = start_.spec().eval().has_check_against();
-    RETURN_IF_ERROR(
-        PruneCheckpoints(files_, Folder(), options.keep(), compared ? start_.resume_from() : ""));
+    RETURN_IF_ERROR(PruneCheckpoints(files_, Folder(), options.keep(), start_.reference_start()));
   }
   proto::CheckpointCommitted committed;
   committed.set_step(step);

@@ -138,6 +138,7 @@ void JobLife::CheckAgainstSingleWorker() {
     const auto host = state_.hosts.find(ranks_[rank].place.host);
     if (host != state_.hosts.end()) host->second.used_slots.erase(ranks_[rank].place.slot);
   }
+  seams_.scheduler.Post([&state = state_] { StartWhatFits(state); });
   if (PortOf(place.host) == nullptr) {
     return End(proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kPeerDown),
                "the host of rank 0 was lost before the run on one worker");

@@ -47,7 +47,7 @@ JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest re
   if (auto mesh = Mesh::FromSpec(spec.parallelism()); mesh.ok()) {
     summary_.set_layout(mesh->Name());
   }
-  summary_.set_workers(num_workers());
+  summary_.set_workers(spec.resources().workers());
   summary_.set_submitted_wall_us(seams_.scheduler.clock().WallUs());
   summary_.set_run_directory(request_.run_directory());
   result_.set_run_directory(request_.run_directory());
@@ -62,6 +62,7 @@ JobLife::~JobLife() {
   seams_.scheduler.Cancel(waits_timer_);
   CancelTimers();
   seams_.scheduler.Cancel(suspicion_timer_);
+  seams_.scheduler.Cancel(folder_timer_);
   seams_.scheduler.Cancel(record_timer_);
 }
 
@@ -248,6 +249,11 @@ void JobLife::AnswerWaits() {
   for (const auto& answer : std::exchange(wait_answers_, {})) answer(reply);
 }
 
+// A file that is missing once a job has begun was there before: no fault of its spec.
+ErrorCode JobLife::InMidRun(ErrorCode code) const {
+  return began_ && code == ErrorCode::kNotFound ? ErrorCode::kIo : code;
+}
+
 void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
   auto& last_word = ranks_[static_cast<size_t>(rank)].finished;
   if (last_word) return;
@@ -255,7 +261,7 @@ void JobLife::OnFinished(int32_t rank, const proto::Finished& finished) {
   if (finished.error_code() != 0) {
     if (killing_) return;  // what a rank suffers from the others' end
 
-    const auto code = static_cast<ErrorCode>(finished.error_code() - 1);
+    const ErrorCode code = InMidRun(static_cast<ErrorCode>(finished.error_code() - 1));
     // A rank that lost its peer is a consequence: wait for the cause.
     if (code == ErrorCode::kPeerDown || code == ErrorCode::kUnavailable ||
         finished.has_lost_peer()) {

@@ -52,6 +52,7 @@ class JobLife {
   static constexpr int kMeasuredHelloMs = 300'000;  // … where ranks measure before
   static constexpr int kCancelMs = 30'000;          // a clean stop that stands still becomes a kill
   static constexpr int kKillMs = 15'000;            // until a rank that is killed has gone
+  static constexpr int kFolderMs = 10'000;          // then a folder that does not answer is told
   static constexpr int kRecordMs = 60'000;          // a result is told no later, recorded or not
   static constexpr int kWaitsMs = 1000;             // for every rank's answer to `status --why`
   static constexpr int kWaitEdgesMax = 10'000;
@@ -86,7 +87,7 @@ class JobLife {
   const proto::JobSummary& summary() const { return summary_; }
   // Null for a job that ended long ago.
   const proto::JobSpec* spec() const { return request_.has_spec() ? &request_.spec() : nullptr; }
-  int num_workers() const { return request_.spec().resources().workers(); }
+  int num_workers() const { return summary_.workers(); }
   bool ended() const { return ended_; }
   const JobHistory& history() const { return history_; }
   bool RunsOn(HostId host) const;     // has ranks there that have not exited
@@ -119,6 +120,7 @@ class JobLife {
   void IntroducePeers();
   void OnReady(int32_t rank);
   void OnFinished(int32_t rank, const proto::Finished& finished);
+  ErrorCode InMidRun(ErrorCode code) const;
   // Kills what still runs; the job ends as failed when everything has exited.
   void Fail(ErrorCode code, std::string sentence);
   void SuspectPeer(int32_t rank, const proto::Finished& finished);
@@ -169,6 +171,7 @@ class JobLife {
   std::optional<Error> suspicion_{};  // J1: waits for its cause
   TimerId suspicion_timer_{};
   TimerId drain_timer_{};
+  TimerId folder_timer_{};
   TimerId hello_timer_{};
   TimerId cancel_timer_{};
   TimerId kill_timer_{};

@@ -24,16 +24,24 @@ void JobLife::Start(std::vector<Placement> places) {
   summary_.clear_reason();
   SetState(proto::JOB_STATE_STARTING);
   if (!recorder_) return Spawn(request_.spec());
+  folder_timer_ = seams_.scheduler.After(kFolderMs, [this] {
+    Warn(
+        fmt::format("{} has not answered for {} ms: is its disk, or one that another job writes "
+                    "to, standing still?",
+                    request_.run_directory(), kFolderMs));
+  });
   recorder_->Begin(hosts, [this, alive = std::weak_ptr<bool>(alive_)](const Status& begun) {
     if (!alive.expired()) Begun(begun);
   });
 }
 
 void JobLife::Begun(const Status& begun) {
+  seams_.scheduler.Cancel(folder_timer_);
   if (ended_) return;
   if (begun.ok() && !failure_) return Spawn(request_.spec());
   if (!failure_) failure_ = begun.error();
-  for (RankState& rank : ranks_) rank.exited = true;  // none was started
+  if (failure_->code == ErrorCode::kNotFound) failure_->code = ErrorCode::kIo;  // of the folder
+  for (RankState& rank : ranks_) rank.exited = true;                            // none was started
   PhaseOver();
 }
 
@@ -57,6 +65,9 @@ void JobLife::Spawn(const proto::JobSpec& spec) {
     start->set_run_directory(request_.run_directory());
     start->set_resume_from(reference_run_ ? ReferenceStart() : resume_from_);
     start->set_reference_run(reference_run_);
+    if (!reference_run_ && spec.eval().has_check_against()) {
+      start->set_reference_start(request_.resume_from());
+    }
     start->set_owner(fmt::format("{:x}-{}-{}", state_.term, id_, epoch_));
     if (AgentPort* port = PortOf(ranks_[rank].place.host)) port->Send(command);
   }

@@ -54,16 +54,30 @@ std::string EvalJson(const proto::EvalMetrics& m, int64_t wall_us) {
 }
 
 std::string ResultJson(const proto::JobResult& r) {
-  return JsonLine()
-      .Add("event", "result")
+  JsonLine line;
+  line.Add("event", "result")
       .Add("state", JobStateName(r.state()))
       .Add("exit_code", int64_t{r.exit_code()})
       .Add("run_dir", r.run_directory())
       .Add("reason", r.reason())
       .Add("checkpoint", r.checkpoint())
       .Add("checkpoint_step", int64_t{r.checkpoint_step()})
-      .Add("parity", r.parity())
-      .Text();
+      .Add("parity", r.parity());
+  if (r.has_val_loss()) line.Add("val/loss", r.val_loss());
+  if (r.has_sample()) {
+    line.AddJson("sample", JsonLine()
+                               .Add("prompt", r.sample().prompt())
+                               .Add("continuation", r.sample().continuation())
+                               .Text());
+  }
+  if (r.missing_records_size() > 0) {
+    std::string missing;
+    for (const std::string& sentence : r.missing_records()) {
+      missing += (missing.empty() ? "" : ",") + JsonString(sentence);
+    }
+    line.AddJson("missing_records", "[" + missing + "]");
+  }
+  return line.Text();
 }
 
 std::string_view JobStateName(proto::JobState state) {

@@ -18,7 +18,8 @@ void NotePeak(MemoryPeaks& peaks, int32_t rank, const proto::MemoryReport& repor
 std::string MetricsJson(const proto::StepMetrics& metrics, int num_workers, int64_t wall_us,
                         const MemoryPeaks& peaks = {}, int64_t restarts = -1);
 std::string EvalJson(const proto::EvalMetrics& metrics, int64_t wall_us);
-// {"event":"result","state":…,"exit_code":…,"run_dir":…}
+// {"event":"result","state":…,"exit_code":…,"run_dir":…}; "val/loss", "sample" and
+// "missing_records" where there are any.
 std::string ResultJson(const proto::JobResult& result);
 
 std::string_view JobStateName(proto::JobState state);  // "RUNNING"

@@ -71,6 +71,7 @@ Status RunDirectory::Open(const proto::SubmitRequest& request) {
   latest_ = request.latest();
   // Held while the folder is filled; a job that waits in the queue holds no descriptor.
   ASSIGN_OR_RETURN(const auto lock, TakeRunFolder(files_, path_, UseOf(request), Holder()));
+  RETURN_IF_ERROR(claim_.WriteTo(files_, path_));
   RETURN_IF_ERROR(files_.CreateDirectories(In("logs")));
   RETURN_IF_ERROR(WriteFileAtomically(files_, In("job.yaml"), request.job_file()));
   RETURN_IF_ERROR(WriteFileAtomically(files_, In("job.effective.yaml"), request.effective_file()));
@@ -85,14 +86,27 @@ void RunDirectory::Begin(const std::vector<std::string>& hosts, std::function<vo
   hosts_ = hosts;
   opened_ns_ = drawn_ns_ = clock_.NowNs();
   Status opened = OpenFiles();
+  begun_ = opened.ok();
   if (!opened.ok()) lock_.reset();
+  if (opened.ok()) claim_.RemoveFrom(files_, path_);  // the lock says so from now on
   for (const auto& [name, text] : std::exchange(early_, {})) Append(name, text);
   done(std::move(opened));
 }
 
-Status RunDirectory::OpenFiles() {
+Result<std::unique_ptr<FileLock>> RunDirectory::Enter() {
+  const bool claimed = claim_.IsIn(files_, path_);
+  if (!claimed) {
+    return MakeError(ErrorCode::kFailed,
+                     "--run-dir {} was removed or taken by another run while this job waited: "
+                     "submit it again",
+                     path_);
+  }
   // What this job wrote into it at its submission is no earlier run.
-  ASSIGN_OR_RETURN(lock_, TakeRunFolder(files_, path_, FolderUse::kGoOn, Holder()));
+  return TakeRunFolder(files_, path_, FolderUse::kGoOn, Holder(), &claim_);
+}
+
+Status RunDirectory::OpenFiles() {
+  ASSIGN_OR_RETURN(lock_, Enter());
   RETURN_IF_ERROR(CutBackToStep(files_, In("events.jsonl"), kEveryStep));
   RETURN_IF_ERROR(OpenMetrics());
   (void)files_.RemoveAll(In("result.json"));  // an earlier end; nothing lost where that fails
@@ -111,8 +125,12 @@ Status RunDirectory::OpenMetrics() {
   ASSIGN_OR_RETURN(const int64_t step, FirstStepAfter(files_, spec_, path_, resume_from_));
   RETURN_IF_ERROR(CutBackToStep(files_, In("metrics.jsonl"), step));
   if (step > 0) {
-    RETURN_IF_ERROR(ReadEarlierLosses());
+    ASSIGN_OR_RETURN(const int64_t steps_there, ReadEarlierLosses());
     ++restarts_;
+    if (steps_there < step && resume_from_.starts_with(path_ + "/") && on_trouble_) {
+      on_trouble_(fmt::format("metrics.jsonl holds {} of the {} steps before this one",
+                              steps_there, step));
+    }
   }
   if (spec_.log().tensorboard()) RETURN_IF_ERROR(OpenTensorboard(step));
   traces_.emplace(files_, clock_, clocks_, In("trace"), TraceWindow(spec_.log().trace(), step + 1));
@@ -133,9 +151,10 @@ Status RunDirectory::OpenTensorboard(int64_t keep_through_step) {
   return {};
 }
 
-// So that a resumed run's picture shows the whole curve.
-Status RunDirectory::ReadEarlierLosses() {
-  const auto add = [this](std::string_view text) {
+// So that a resumed run's picture shows the whole curve. The number of steps.
+Result<int64_t> RunDirectory::ReadEarlierLosses() {
+  int64_t steps = 0;
+  const auto add = [this, &steps](std::string_view text) {
     const auto line = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
     if (!line.is_object() || !line.contains("step") || !line["step"].is_number_integer()) return;
     const auto step = line["step"].get<int64_t>();
@@ -144,11 +163,13 @@ Status RunDirectory::ReadEarlierLosses() {
     }
     if (line.contains("loss") && line["loss"].is_number()) {
       pictures_->AddLoss(step, line["loss"].get<double>());
+      ++steps;
     } else if (line.contains("val/loss") && line["val/loss"].is_number()) {
       pictures_->AddValidationLoss(step, line["val/loss"].get<double>());
     }
   };
-  return ForEachLine(files_, In("metrics.jsonl"), add);
+  RETURN_IF_ERROR(ForEachLine(files_, In("metrics.jsonl"), add));
+  return steps;
 }
 
 // ---- writing ---------------------------------------------------------------------------------
@@ -173,11 +194,31 @@ void RunDirectory::NoteStream(const std::string& name, const Status& status) {
   if (!status.ok()) Note(name, status);
 }
 
+bool RunDirectory::HasFolder() {
+  if (gone_) return false;
+  if (lock_ != nullptr && lock_->StillNamed()) return true;
+  lock_.reset();
+  const std::string trouble = fmt::format("{} was removed or moved while the job ran", path_);
+  troubles_["the folder"] = trouble;
+  Tell("the folder", trouble);
+  auto anew = TakeRunFolder(files_, path_, FolderUse::kRefuse, Holder());
+  if (anew.ok()) {
+    lock_ = *std::move(anew);
+  } else if (anew.error().code == ErrorCode::kInvalidSpec) {
+    gone_ = true;
+    records_.clear();
+    traces_.reset();
+    tensorboard_.reset();
+  }
+  return !gone_;
+}
+
 void RunDirectory::Append(const std::string& name, const std::string& text) {
-  if (lock_ == nullptr) {  // not before the folder is this job's
+  if (!begun_) {  // not before the folder is this job's
     early_.emplace_back(name, text);
     return;
   }
+  if (!HasFolder()) return;
   auto file = records_.find(name);
   if (file == records_.end()) {
     file = records_.try_emplace(name, files_, clock_, In(name)).first;
@@ -200,7 +241,7 @@ void RunDirectory::Scalar(int64_t step, std::string_view tag, double value) {
 
 void RunDirectory::Draw() {
   drawn_ns_ = clock_.NowNs();
-  if (!pictures_) return;
+  if (!pictures_ || !HasFolder()) return;
   const std::pair<const char*, std::string> pictures[] = {
       {"schedule.svg", pictures_->ScheduleSvg()}, {"schedule.csv", pictures_->ScheduleCsv()},
       {"costs.json", pictures_->CostsJson()},     {"loss.svg", pictures_->LossSvg()},
@@ -273,6 +314,7 @@ void RunDirectory::StepDone(const proto::StepMetrics& m) {
     pictures_->AddStep(m.step(), m.order(), m.step_seconds());
   }
   if (traces_) NoteStream("trace", traces_->StepDone(m.step()));
+  TellLeftOutSpans();
   if (clock_.NowNs() - drawn_ns_ > int64_t{kDrawEveryMs} * 1'000'000) Draw();
 }
 
@@ -292,6 +334,15 @@ void RunDirectory::Traced(int32_t rank, const proto::SpanBatch& batch) {
   if (batch.dropped() > 0) {
     Event("spans_lost", fmt::format("\"rank\":{},\"count\":{}", rank, batch.dropped()));
   }
+}
+
+// Traces are telemetry: the records are whole without them, but nobody should look for them.
+void RunDirectory::TellLeftOutSpans() {
+  if (!traces_ || traces_->windows_left_out() == 0 || std::exchange(left_out_told_, true)) return;
+  if (!on_trouble_) return;
+  on_trouble_(
+      fmt::format("trace: windows of steps come faster than they can be written: some are left "
+                  "out; log.trace.every sets how often they come"));
 }
 
 void RunDirectory::RankSaid(int32_t rank, bool reference_run, const proto::FromRank& message) {
@@ -372,38 +423,51 @@ void RunDirectory::AddMissing(proto::JobResult& result, std::vector<std::string>
                                 result.missing_records(0)));
 }
 
+// What the news of a lost host may not have told; and none that was removed with its folder.
+void RunDirectory::NameTheCheckpointThatIsThere(proto::JobResult& result) const {
+  if (!result.checkpoint().empty() && !files_.Exists(result.checkpoint())) {
+    result.clear_checkpoint();
+    result.clear_checkpoint_step();
+  }
+  const auto newest = FindNewestCheckpoint(files_, In("checkpoints"));
+  if (newest.ok() && *newest && (*newest)->manifest.step > result.checkpoint_step()) {
+    result.set_checkpoint((*newest)->folder);
+    result.set_checkpoint_step((*newest)->manifest.step);
+  }
+}
+
 void RunDirectory::Ended(const proto::JobResult& result,
                          std::function<void(const proto::JobResult&)> done) {
   proto::JobResult told = result;
-  if (lock_ == nullptr) {  // it never began
-    auto lock = TakeRunFolder(files_, path_, FolderUse::kGoOn, Holder());
+  if (!begun_) {  // it never began
+    auto lock = Enter();
     if (!lock.ok()) return done(told);  // the folder is another job's
     lock_ = *std::move(lock);
+    begun_ = true;
     for (const auto& [name, text] : std::exchange(early_, {})) Append(name, text);
   }
   Draw();
   if (traces_) {
     NoteStream("trace", traces_->Finish());
+    TellLeftOutSpans();
     if (traces_->spans_left_out() > 0) {
       Event("trace_full", fmt::format("\"spans_left_out\":{}", traces_->spans_left_out()));
     }
     traces_.reset();
   }
   StateIs(told.state(), told.reason());
-  // What the news of a lost host may not have told.
-  const auto newest = FindNewestCheckpoint(files_, In("checkpoints"));
-  if (newest.ok() && *newest && (*newest)->manifest.step > told.checkpoint_step()) {
-    told.set_checkpoint((*newest)->folder);
-    told.set_checkpoint_step((*newest)->manifest.step);
-  }
+  NameTheCheckpointThatIsThere(told);
   AddMissing(told, CloseFiles());
   std::string text = ResultJson(told);
   if (!last_metrics_.empty()) {
     text.pop_back();
     text += ",\"metrics\":" + last_metrics_ + "}";
   }
-  const Status written = WriteFileAtomically(files_, In("result.json"), text + "\n");
-  if (!written.ok()) AddMissing(told, {written.error().message});
+  if (!gone_) {
+    const Status written = WriteFileAtomically(files_, In("result.json"), text + "\n");
+    if (!written.ok()) AddMissing(told, {written.error().message});
+  }
+  claim_.RemoveFrom(files_, path_);
   lock_.reset();
   done(told);
 }

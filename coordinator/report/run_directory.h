@@ -10,7 +10,8 @@
 //
 //   D1. A run that goes on in its directory keeps the metrics up to the step that it goes on from
 //       and drops the rest. No other run enters a used directory: it is refused, or the earlier one
-//       is moved aside whole (run_folder.h). From Begin on the directory is locked.
+//       is moved aside whole (run_folder.h). From Open to Begin the directory is claimed, from then
+//       on locked; a job whose claim is gone by then fails, and touches nothing.
 //   D2. The reference run leaves logs, nothing else.
 //   D3. The link that the request names, runs/NAME/latest, leads to the newest run of that name.
 #pragma once
@@ -57,9 +58,15 @@ class RunDirectory : public JobRecorder {
  private:
   FolderUse UseOf(const proto::SubmitRequest& request) const;
   Status OpenFiles();
+  // Takes the claimed folder to keep.
+  Result<std::unique_ptr<FileLock>> Enter();
+  // Whether the folder at path_ is not another run's by now; one that was removed is made anew.
+  bool HasFolder();
+  void TellLeftOutSpans();
+  void NameTheCheckpointThatIsThere(proto::JobResult& result) const;
   Status OpenMetrics();
   Status OpenTensorboard(int64_t keep_through_step);
-  Status ReadEarlierLosses();
+  Result<int64_t> ReadEarlierLosses();
   void RankStarted(int32_t rank, const proto::Hello& hello);
   void StepDone(const proto::StepMetrics& metrics);
   void Evaluated(const proto::EvalMetrics& metrics);
@@ -85,7 +92,10 @@ class RunDirectory : public JobRecorder {
   Clock& clock_;
   const std::string path_;
   const std::function<void(const std::string&)> on_trouble_;
+  const FolderClaim claim_{};
   std::unique_ptr<FileLock> lock_{};
+  bool begun_ = false;
+  bool gone_ = false;  // it was removed or moved, and another run has its place
   proto::JobSpec spec_{};
   std::string command_line_{};
   std::string resume_from_{};
@@ -107,6 +117,7 @@ class RunDirectory : public JobRecorder {
   std::string last_metrics_{};  // JSON
   int64_t restarts_ = 0;        // how often the run has been gone on with, or started anew
   bool started_ = false;
+  bool left_out_told_ = false;
   int64_t opened_ns_ = 0;
   int64_t drawn_ns_ = 0;
 };

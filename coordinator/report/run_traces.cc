@@ -7,22 +7,27 @@
 
 namespace troupe {
 
+RunTraces::OpenWindow* RunTraces::Open(int64_t step) {
+  const int64_t first = window_.FirstOf(step);
+  if (const auto found = open_.find(first); found != open_.end()) return &found->second;
+  if (open_.size() == kOpenMax) return nullptr;
+  OpenWindow& window = open_[first];
+  window.last_step = window_.LastOf(step);
+  window.left_out = open_spans_ + kSpansMax > kOpenSpansMax;
+  windows_left_out_ += window.left_out ? 1 : 0;
+  return &window;
+}
+
 void RunTraces::Add(int32_t rank, const proto::Span& span) {
   if (!window_.Covers(span.step())) return;
-  const int64_t first = window_.FirstOf(span.step());
-  const bool fresh = !open_.contains(first);
-  if (span.step() <= written_through_ || (fresh && open_.size() == kOpenMax)) {
+  OpenWindow* window = span.step() <= written_through_ ? nullptr : Open(span.step());
+  if (window == nullptr || window->left_out || window->spans.size() == kSpansMax ||
+      span.name().size() > kNameBytesMax || span.category().size() > kNameBytesMax) {
     ++spans_left_out_;
     return;
   }
-  OpenWindow& window = open_[first];
-  window.last_step = window_.LastOf(span.step());
-  if (window.spans.size() == kSpansMax || span.name().size() > kNameBytesMax ||
-      span.category().size() > kNameBytesMax) {
-    ++spans_left_out_;
-    return;
-  }
-  window.spans.push_back({.rank = rank, .span = span});
+  ++open_spans_;
+  window->spans.push_back({.rank = rank, .span = span});
 }
 
 Status RunTraces::StepDone(int64_t step) {
@@ -49,6 +54,7 @@ Status RunTraces::Finish() {
 
 Status RunTraces::Write(int64_t first_step, const OpenWindow& window) {
   written_through_ = std::max(written_through_, window.last_step);
+  open_spans_ -= window.spans.size();
   if (window.spans.empty()) return {};
   TraceText text = WriteTrace(window.spans, rank_names_, clocks_);
   spans_left_out_ += text.spans_left_out;
@@ -58,8 +64,8 @@ Status RunTraces::Write(int64_t first_step, const OpenWindow& window) {
   }
   num_bytes_ += static_cast<int64_t>(text.json.size());
   RETURN_IF_ERROR(files_.CreateDirectories(folder_));
-  return WriteFileAtomically(files_, JoinPath(folder_, fmt::format("step-{:08}.json", first_step)),
-                             text.json);
+  return ReplaceFile(files_, JoinPath(folder_, fmt::format("step-{:08}.json", first_step)),
+                     text.json);
 }
 
 }  // namespace troupe

@@ -2,7 +2,8 @@
 // steps is over, one file each: trace/step-00000001.json. Owned by the run directory.
 // Thread: the run directory's.
 //   W1. A file is written whole: it is valid at every time that it is there.
-//   W2. A window keeps kSpansMax spans, all files together kBytesMax; what is beyond is counted and
+//   W2. A window is in its file whole, or left out whole: where kOpenSpansMax spans wait already.
+//   W3. A window keeps kSpansMax spans, all files together kBytesMax; what is beyond is counted and
 //       left out.
 #pragma once
 
@@ -21,6 +22,8 @@ namespace troupe {
 class RunTraces {
  public:
   static constexpr size_t kSpansMax = 100'000;
+  static constexpr size_t kOpenSpansMax = 400'000;
+  static constexpr size_t kOpenMax = 4096;  // windows
   static constexpr size_t kNameBytesMax = 100;
   static constexpr int64_t kBytesMax = int64_t{256} << 20;
   static constexpr int kLateMs = 1000;  // after a window's end spans may still be under way
@@ -44,15 +47,16 @@ class RunTraces {
   Status Finish();
 
   int64_t spans_left_out() const { return spans_left_out_; }
+  int64_t windows_left_out() const { return windows_left_out_; }
 
  private:
-  static constexpr size_t kOpenMax = 4;
-
   struct OpenWindow {
     int64_t last_step = 0;
-    int64_t over_ns = 0;  // when a later step was done; 0: not yet
+    int64_t over_ns = 0;    // when a later step was done; 0: not yet
+    bool left_out = false;  // W2
     std::vector<TracedSpan> spans{};
   };
+  OpenWindow* Open(int64_t step);  // null: another one too many
   Status Write(int64_t first_step, const OpenWindow& window);
 
   FileSystem& files_;
@@ -62,9 +66,11 @@ class RunTraces {
   const TraceWindow window_;
   std::map<int32_t, std::string> rank_names_{};
   std::map<int64_t, OpenWindow> open_{};  // by first step
+  size_t open_spans_ = 0;                 // of all open windows
   int64_t written_through_ = 0;           // the last step of the newest window that is written
   int64_t num_bytes_ = 0;
   int64_t spans_left_out_ = 0;
+  int64_t windows_left_out_ = 0;
 };
 
 }  // namespace troupe

@@ -17,6 +17,8 @@ class FileLock {
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;
   virtual ~FileLock() = default;
+  // False once the path names another file, or none: its folder was removed or moved away.
+  virtual bool StillNamed() const = 0;
 };
 
 // Makes the file `path` where it is missing, and takes it without waiting. `holder`, one line, is

@@ -19,8 +19,12 @@ Status TakeOwnership(FileSystem& files, const std::string& checkpoints_dir,
 
 Status CheckOwner(FileSystem& files, const std::string& checkpoints_dir, const std::string& owner) {
   if (owner.empty()) return {};
-  ASSIGN_OR_RETURN(const std::string now,
-                   files.ReadFile(JoinPath(checkpoints_dir, kOwnerName), kOwnerMaxBytes));
+  const auto read = files.ReadFile(JoinPath(checkpoints_dir, kOwnerName), kOwnerMaxBytes);
+  if (!read.ok() && read.error().code == ErrorCode::kNotFound) {
+    return TakeOwnership(files, checkpoints_dir, owner);
+  }
+  if (!read.ok()) return read.error();
+  const std::string& now = *read;
   if (now == owner + "\n") return {};
   return MakeError(ErrorCode::kStale,
                    "{}: another start of the job writes here now ({}): this one ({}) ends and "

@@ -11,7 +11,8 @@ namespace troupe {
 
 // Whose `checkpoints_dir` is: written by who starts to write there, before anything else.
 // CheckOwner refuses with kStale where another has taken it over since; an empty `owner` owns
-// nothing and is never refused.
+// nothing and is never refused. A folder that was removed meanwhile is nobody's, and is taken
+// again: what a run has trained is not lost with it.
 Status TakeOwnership(FileSystem& files, const std::string& checkpoints_dir,
                      const std::string& owner);
 Status CheckOwner(FileSystem& files, const std::string& checkpoints_dir, const std::string& owner);

@@ -444,8 +444,7 @@ TEST_F(JobCheckpointsTest, TheManifestRemembersWhatTheRunIsMadeOf) {
 // What one worker will be compared from stays until then.
 TEST_F(JobCheckpointsTest, TheStartOfARunThatIsComparedIsNotPruned) {
   for (const int64_t step : {1, 2}) ASSERT_TRUE(Save(step).ok());
-  start_.set_resume_from(folder_ / "run/checkpoints/step-00000002");
-  start_.mutable_spec()->mutable_eval()->set_check_against("single_worker");
+  start_.set_reference_start(folder_ / "run/checkpoints/step-00000002");
   for (const int64_t step : {3, 4, 5}) ASSERT_TRUE(Save(step).ok());
   EXPECT_THAT(Names("run/checkpoints"),
               ElementsAre("latest", "step-00000002", "step-00000004", "step-00000005"));

@@ -252,6 +252,22 @@ TEST_F(JobLifeTest, RanksThatAllLostTheirPeersDoNotSucceed) {
   EXPECT_THAT(job.summary().reason(), HasSubstr("rank 0 (host a, pid 4711): the link was cut"));
 }
 
+TEST_F(JobLifeTest, WhatIsMissingInMidRunIsNotTheSpec) {
+  const auto exit_code_of = [](bool began, ErrorCode code) {
+    Harness h;
+    h.Join("alpha", 2);
+    JobLife& job = h.Submitted(SmallJob(2));
+    if (began) h.Begins(job, 2);
+    h.FinishesWith(job, 0, code, "/runs/a: No such file or directory");
+    for (const int rank : {0, 1}) h.Exits(job, rank, 1);
+    return job.summary().exit_code();
+  };
+  EXPECT_EQ(exit_code_of(false, ErrorCode::kNotFound), 2) << "the tokens, say";
+  EXPECT_EQ(exit_code_of(true, ErrorCode::kNotFound), 1);
+  EXPECT_EQ(exit_code_of(true, ErrorCode::kInvalidSpec), 2) << "a token beyond the vocabulary, say";
+  EXPECT_EQ(exit_code_of(true, ErrorCode::kInfeasible), 3);
+}
+
 TEST_F(JobLifeTest, ARanksErrorDecidesTheExitCode) {
   const struct {
     ErrorCode code;
@@ -612,6 +628,38 @@ TEST_F(ParityLifeTest, TheReferenceIsTheSameJobOnOneWorker) {
   EXPECT_EQ(start.spec().checkpoint().every(), 0);
   EXPECT_FALSE(start.spec().has_eval());
   EXPECT_EQ(h.state.hosts.at(host_).used_slots.size(), 1u);
+}
+
+TEST(ParityQueueTest, SlotsThatTheReferenceLeavesAreGivenAtOnce) {
+  Harness h;
+  h.Join("alpha", 2);
+  proto::JobSpec spec = SmallJob(2);
+  spec.mutable_eval()->set_check_against("single_worker");
+  JobLife& compared = h.Submitted(spec);
+  JobLife& waits = h.Submitted(SmallJob(1));
+  h.Begins(compared, 2);
+  h.Step(compared, 1, 4.5);
+  for (const int rank : {0, 1}) h.Finishes(compared, rank);
+  EXPECT_EQ(waits.state(), proto::JOB_STATE_QUEUED);
+  for (const int rank : {0, 1}) h.Exits(compared, rank, 0);
+  EXPECT_EQ(compared.state(), proto::JOB_STATE_DRAINING) << "it is compared";
+  EXPECT_EQ(waits.state(), proto::JOB_STATE_STARTING);
+}
+
+TEST(ParityQueueTest, TheCheckpointThatTheReferenceStartsFromIsKnownToEveryStart) {
+  Harness h;
+  const HostId host = h.Join("alpha", 2);
+  proto::SubmitRequest request;
+  *request.mutable_spec() = SmallJob(2);
+  request.mutable_spec()->mutable_eval()->set_check_against("single_worker");
+  request.set_resume_from("/runs/a/checkpoints/step-00000004");
+  ASSERT_TRUE(h.TrySubmit(request).ok());
+  EXPECT_EQ(h.AgentOf(host).commands.back().spawn().start().reference_start(),
+            "/runs/a/checkpoints/step-00000004");
+  request.mutable_spec()->clear_eval();
+  const HostId other = h.Join("beta", 2);
+  ASSERT_TRUE(h.TrySubmit(request).ok());
+  EXPECT_EQ(h.AgentOf(other).commands.back().spawn().start().reference_start(), "");
 }
 
 TEST_F(ParityLifeTest, EqualBitsSucceed) {

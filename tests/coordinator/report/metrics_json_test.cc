@@ -56,6 +56,23 @@ TEST(MetricsJsonTest, AResultQuotesWhatItQuotes) {
   EXPECT_EQ(json["reason"], "rank 1 said \"no\"\n\uFFFD");
 }
 
+TEST(MetricsJsonTest, AResultHasWhatTheJobMade) {
+  proto::JobResult result;
+  const auto parse = [&result] { return nlohmann::json::parse(ResultJson(result)); };
+  for (const char* key : {"val/loss", "sample", "missing_records"}) {
+    EXPECT_FALSE(parse().contains(key)) << key;
+  }
+  result.set_val_loss(0.1);
+  result.mutable_sample()->set_prompt("once");
+  result.mutable_sample()->set_continuation("upon\n\xff");
+  result.add_missing_records("metrics.jsonl lacks 3 of 4 lines");
+  result.add_missing_records("tb: \"full\"");
+  EXPECT_EQ(parse()["val/loss"], 0.1);
+  EXPECT_EQ(parse()["sample"]["prompt"], "once");
+  EXPECT_EQ(parse()["sample"]["continuation"], "upon\n\uFFFD");
+  EXPECT_EQ(parse()["missing_records"][1], "tb: \"full\"");
+}
+
 TEST(MetricsJsonTest, PeaksOnlyGrow) {
   MemoryPeaks peaks;
   proto::MemoryReport report;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <array>
 #include <sstream>
 
 #include <nlohmann/json.hpp>
@@ -397,6 +398,119 @@ TEST_F(RunDirectoryTest, AFolderThatIsRemovedMeanwhileIsNoSuccess) {
   EXPECT_THAT(Steps(), ElementsAre(4)) << "what comes later is kept";
   EXPECT_EQ(result.exit_code(), 1);
   EXPECT_THAT(result.missing_records(), Contains(HasSubstr("metrics.jsonl lacks 3 of 4 lines")));
+  EXPECT_THAT(result.missing_records(), Contains(HasSubstr("was removed or moved")));
+}
+
+TEST_F(RunDirectoryTest, ACheckpointThatWasRemovedIsNotNamed) {
+  RunDirectory directory(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(Start(directory).ok());
+  proto::JobResult result;
+  result.set_state(proto::JOB_STATE_CANCELLED);
+  result.set_checkpoint(Checkpoint(8));
+  result.set_checkpoint_step(8);
+  ASSERT_TRUE(SystemFiles().RemoveAll(JoinPath(path_, "checkpoints")).ok());
+  directory.Ended(result, [&](const proto::JobResult& told) { result = proto::JobResult(told); });
+  EXPECT_EQ(result.checkpoint(), "");
+  EXPECT_EQ(result.checkpoint_step(), 0);
+}
+
+TEST_F(RunDirectoryTest, AFolderThatWasMovedAwayAndTakenAnewIsLeftAlone) {
+  RunDirectory moved(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(Start(moved).ok());
+  Run(moved, 1, 3);
+  ASSERT_TRUE(SystemFiles().Rename(path_, path_ + "-kept").ok());
+  RunDirectory other(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(Start(other).ok());
+  Run(other, 1, 2);
+  ::testing::internal::CaptureStderr();
+  moved.RankSaid(0, false, Step(4, 5));
+  const proto::JobResult result = End(moved);
+  (void)::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(result.state(), proto::JOB_STATE_FAILED);
+  EXPECT_THAT(result.reason(), HasSubstr("was removed or moved while the job ran"));
+  EXPECT_FALSE(SystemFiles().Exists(JoinPath(path_, "result.json")));
+  EXPECT_EQ(End(other).state(), proto::JOB_STATE_SUCCEEDED);
+  EXPECT_THAT(Steps(), ElementsAre(1, 2));
+}
+
+// ---- from the queue --------------------------------------------------------------------------
+
+TEST_F(RunDirectoryTest, AFolderOfAJobInTheQueueIsRefusedToOthers) {
+  RunDirectory queued(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(queued.Open(request_).ok());
+  request_.set_overwrite(true);
+  RunDirectory other(SystemFiles(), clock_, path_);
+  const Status refused = other.Open(request_);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidSpec);
+  EXPECT_THAT(refused.error().message,
+              HasSubstr(fmt::format("in the queue of coordinator process {}", ::getpid())));
+  End(queued, proto::JOB_STATE_CANCELLED);
+  EXPECT_TRUE(other.Open(request_).ok());
+}
+
+TEST_F(RunDirectoryTest, AQueueThatDiedKeepsNoFolder) {
+  ASSERT_TRUE(SystemFiles().CreateDirectories(path_).ok());
+  std::array<char, 256> host{};
+  ASSERT_EQ(::gethostname(host.data(), host.size()), 0);
+  // A number that another process has by now, started at another time.
+  const std::string claim = fmt::format("{} 17 {} 1\n", ::getpid(), host.data());
+  ASSERT_TRUE(WriteFileAtomically(SystemFiles(), JoinPath(path_, "claim"), claim).ok());
+  RunDirectory directory(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(Start(directory).ok());
+  EXPECT_FALSE(SystemFiles().Exists(JoinPath(path_, "claim"))) << "from then on it is locked";
+}
+
+TEST_F(RunDirectoryTest, AJobWhoseFolderWasTakenWhileItWaitedTouchesNothing) {
+  RunDirectory queued(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(queued.Open(request_).ok());
+  // By a process that cannot see the first one: another host's.
+  ASSERT_TRUE(SystemFiles().RemoveAll(JoinPath(path_, "claim")).ok());
+  RunDirectory other(SystemFiles(), clock_, path_);
+  ASSERT_TRUE(Start(other).ok());
+  Run(other, 1, 3);
+  End(other);
+  const std::string result = Read("result.json");
+  Status begun;
+  queued.Begin({"alpha"}, [&](Status status) { begun = std::move(status); });
+  ASSERT_FALSE(begun.ok());
+  EXPECT_THAT(begun.error().message, HasSubstr("taken by another run while this job waited"));
+  EXPECT_EQ(End(queued, proto::JOB_STATE_FAILED).state(), proto::JOB_STATE_FAILED);
+  EXPECT_EQ(Read("result.json"), result);
+  EXPECT_THAT(Steps(), ElementsAre(1, 2, 3));
+}
+
+TEST_F(RunDirectoryTest, AnExportAloneIsAnEarlierRun) {
+  ASSERT_TRUE(SystemFiles().CreateDirectories(JoinPath(path_, "hf")).ok());
+  RunDirectory directory(SystemFiles(), clock_, path_);
+  EXPECT_THAT(directory.Open(request_).error().message, HasSubstr("holds the records of a run"));
+}
+
+TEST_F(RunDirectoryTest, AJobFileOfTheUsersIsNotWrittenOver) {
+  ASSERT_TRUE(SystemFiles().CreateDirectories(path_).ok());
+  ASSERT_TRUE(WriteFileAtomically(SystemFiles(), JoinPath(path_, "job.yaml"), "mine\n").ok());
+  for (const bool overwrite : {false, true}) {
+    request_.set_overwrite(overwrite);
+    RunDirectory directory(SystemFiles(), clock_, path_);
+    EXPECT_THAT(directory.Open(request_).error().message, HasSubstr("that no run left there"));
+    EXPECT_EQ(Read("job.yaml"), "mine\n");
+  }
+}
+
+TEST_F(RunDirectoryTest, LostMetricsAreSaidWhereTheRunGoesOn) {
+  {
+    RunDirectory first(SystemFiles(), clock_, path_);
+    ASSERT_TRUE(Start(first).ok());
+    Run(first, 1, 4);
+    End(first);
+  }
+  ASSERT_TRUE(SystemFiles().RemoveAll(JoinPath(path_, "metrics.jsonl")).ok());
+  request_.set_resume_from(Checkpoint(4));
+  std::vector<std::string> said;
+  RunDirectory resumed(SystemFiles(), clock_, path_,
+                       [&](const std::string& trouble) { said.push_back(trouble); });
+  ASSERT_TRUE(Start(resumed).ok());
+  EXPECT_THAT(said, ElementsAre("metrics.jsonl holds 0 of the 4 steps before this one"));
 }
 
 }  // namespace

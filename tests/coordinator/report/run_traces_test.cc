@@ -131,10 +131,32 @@ TEST_F(RunTracesTest, WithoutSpansThereIsNoFile) {
 TEST_F(RunTracesTest, WhatRanksInventIsBounded) {
   RunTraces& traces = With(TraceWindow(Window(1, 1, 1), 1));
   Tell(1, std::string(1 << 20, 'n'));
-  for (int64_t step = 2; step <= 50; ++step) Tell(step);
-  EXPECT_EQ(traces.spans_left_out(), 1 + 46) << "a name, and windows that no step has opened";
+  constexpr int64_t kWindows = static_cast<int64_t>(RunTraces::kOpenMax);
+  for (int64_t step = 2; step <= kWindows + 3; ++step) Tell(step);
+  EXPECT_EQ(traces.spans_left_out(), 1 + 3) << "a name, and windows that no step has opened";
   for (size_t i = 0; i < RunTraces::kSpansMax + 10; ++i) Tell(1);
-  EXPECT_EQ(traces.spans_left_out(), 47 + 10);
+  EXPECT_EQ(traces.spans_left_out(), 4 + 10);
+}
+
+TEST_F(RunTracesTest, AWindowIsThereWholeOrNotAtAll) {
+  RunTraces& traces = With(TraceWindow(Window(1, 2, 2), 1));
+  constexpr size_t kEach = RunTraces::kSpansMax;  // spans of a window
+  int64_t step = 1;
+  for (; traces.windows_left_out() == 0; step += 2) {
+    for (size_t i = 0; i < kEach; ++i) Tell(step);
+  }
+  EXPECT_EQ(step, 1 + 2 * (1 + static_cast<int64_t>(RunTraces::kOpenSpansMax / kEach)));
+  EXPECT_EQ(traces.spans_left_out(), static_cast<int64_t>(kEach));
+  const int64_t left_out = step - 2;
+  ASSERT_TRUE(traces.StepDone(left_out).ok());
+  clock_.AdvanceMs(RunTraces::kLateMs);
+  ASSERT_TRUE(traces.StepDone(left_out).ok());
+  Tell(left_out + 1);  // there would be room again
+  Tell(left_out + 2);
+  EXPECT_TRUE(traces.Finish().ok());
+  const auto names = *SystemFiles().List(folder_ / "trace");
+  EXPECT_FALSE(SystemFiles().Exists(folder_ / fmt::format("trace/step-{:08}.json", left_out)));
+  EXPECT_TRUE(SystemFiles().Exists(folder_ / fmt::format("trace/step-{:08}.json", left_out + 2)));
 }
 
 TEST_F(RunTracesTest, AFullDiskIsAnError) {

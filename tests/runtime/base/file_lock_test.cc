@@ -42,6 +42,20 @@ TEST(FileLockTest, AHolderThatDiesLetsGo) {
   EXPECT_TRUE(LockFile(path, "its parent").ok());
 }
 
+TEST(FileLockTest, KnowsThatItsFolderWasMovedOrRemoved) {
+  const testing::TemporaryFolder folder;
+  std::filesystem::create_directory(folder / "a");
+  const auto lock = *LockFile(folder / "a/lock", "job 1");
+  EXPECT_TRUE(lock->StillNamed());
+  std::filesystem::rename(folder / "a", folder / "b");
+  EXPECT_FALSE(lock->StillNamed());
+  std::filesystem::create_directory(folder / "a");
+  const auto other = LockFile(folder / "a/lock", "job 2");
+  EXPECT_TRUE(other.ok()) << "another folder, another lock";
+  EXPECT_FALSE(lock->StillNamed());
+  EXPECT_FALSE(LockFile(folder / "b/lock", "job 3").ok()) << "the first is held where it went";
+}
+
 TEST(FileLockTest, WaitsForNoFifoAndSaysWhatIsWrong) {
   const testing::TemporaryFolder folder;
   const std::string fifo = folder / "fifo";

@@ -129,6 +129,9 @@ TEST(OwnerTest, WhoeverTookTheFolderLastOwnsIt) {
   const Status refused = CheckOwner(SystemFiles(), dir, "job 1, epoch 1");
   EXPECT_EQ(refused.error().code, ErrorCode::kStale);
   EXPECT_THAT(refused.error().message, HasSubstr("(job 1, epoch 2)"));
+  ASSERT_TRUE(SystemFiles().RemoveAll(dir).ok());
+  EXPECT_TRUE(CheckOwner(SystemFiles(), dir, "job 1, epoch 2").ok()) << "nobody's: taken again";
+  EXPECT_FALSE(CheckOwner(SystemFiles(), dir, "job 1, epoch 1").ok());
 }
 
 TEST(CheckpointFolderTest, NamesAreExact) {
