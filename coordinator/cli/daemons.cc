@@ -95,7 +95,7 @@ NewRecorder RunDirectories(Scheduler& scheduler, FileSystem& files, Stream& disk
       scheduler.Post([on_trouble, trouble] { on_trouble(trouble); });
     };
     return std::make_unique<BackgroundRecorder>(
-        disk, std::make_unique<RunDirectory>(files, SystemClock(), path, post));
+        disk, std::make_unique<RunDirectory>(files, SystemClock(), path, post), post);
   };
 }
 
@@ -158,7 +158,9 @@ int RunCoordinator(const CoordinatorCommand& command) {
   CheckSilence(state, seams);
   scheduler.Run();
   // Agents lose their connection, which ends every rank.
-  for (auto& [id, host] : state.hosts) host.port->Close();
+  for (auto& [id, host] : state.hosts) {
+    if (host.port != nullptr) host.port->Close();
+  }
   RefuseSubmissions(state);
   (*server)->Shutdown();
   scheduler.RunUntilIdle();
