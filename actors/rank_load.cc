@@ -23,11 +23,6 @@ constexpr std::string_view kWhatToLower =
 
 std::string Words(int64_t num_bytes) { return BytesInWords(static_cast<double>(num_bytes)); }
 
-int64_t PredictedBytes(const JobPlan& plan, Rank rank) {
-  const MemoryPrediction bytes = plan.MemoryOf(rank, ThisVectorIsa());
-  return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
-}
-
 Status CheckFits(const JobPlan& plan, Rank rank, const std::optional<HostMemory>& memory) {
   if (!memory) return {};
   const int64_t wanted = PredictedBytes(plan, rank);
@@ -78,8 +73,7 @@ Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const 
   ASSIGN_OR_RETURN(loaded.committed_step, FillStages(files, start, loaded.stages));
   ASSIGN_OR_RETURN(loaded.tokens, OpenTokens(files, start, plan, loaded.content));
   if (start.resume_from().empty()) {
-    // Rank 0 alone writes manifests.
-    if (start.rank() != 0 || !start.spec().model().has_init_from()) return loaded;
+    if (!start.spec().model().has_init_from()) return loaded;
     ASSIGN_OR_RETURN(loaded.content.init_from,
                      IdentityOfWeights(files, start.spec().model().init_from()));
     return loaded;
@@ -94,6 +88,11 @@ Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const 
 }
 
 }  // namespace
+
+int64_t PredictedBytes(const JobPlan& plan, Rank rank) {
+  const MemoryPrediction bytes = plan.MemoryOf(rank, ThisVectorIsa());
+  return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
+}
 
 Result<LoadedRank> LoadRank(FileSystem& files, const proto::StartRank& start, const JobPlan& plan,
                             const std::optional<HostMemory>& memory, MemoryLedger& ledger) {
