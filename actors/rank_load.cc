@@ -1,17 +1,15 @@
 #include "actors/rank_load.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <exception>
 #include <new>
 #include <numeric>
 
 #include "actors/plan/resumption.h"
 #include "actors/rank_setup.h"
 #include "runtime/base/bytes_in_words.h"
+#include "runtime/base/process_limits.h"
 #include "runtime/format/checkpoint_manifest.h"
 
 namespace troupe {
@@ -124,20 +122,9 @@ std::string OutOfMemory(int64_t wanted_bytes, int64_t predicted_bytes,
 }
 
 void SayWhereMemoryRunsOut() {
-  std::set_terminate([] {
-    try {
-      if (std::current_exception()) std::rethrow_exception(std::current_exception());
-    } catch (const std::bad_alloc&) {
-      // Without memory of its own.
-      static constexpr std::string_view kWords =
-          "out of memory while it works: `troupe plan` says what a rank needs: lower "
-          "batch.micro_batch_size or batch.seq_len, or end what else runs here\n";
-      [[maybe_unused]] const ssize_t said = ::write(STDERR_FILENO, kWords.data(), kWords.size());
-      ::_exit(1);
-    } catch (...) {
-    }
-    std::abort();
-  });
+  SayWhereMemoryRunsOut(
+      "out of memory while it works: `troupe plan` says what a rank needs: lower "
+      "batch.micro_batch_size or batch.seq_len, or end what else runs here\n");
 }
 
 }  // namespace troupe

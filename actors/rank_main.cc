@@ -38,6 +38,7 @@
 #include "actors/stage_actor.h"
 #include "actors/stage_set.h"
 #include "runtime/actor/frame_link.h"
+#include "runtime/base/process_limits.h"
 #include "runtime/base/talk.h"
 #include "runtime/transport/inproc/inproc_transport.h"
 #include "runtime/transport/ucx/ucx_transport.h"
@@ -53,6 +54,14 @@ constexpr int kSilenceMarginMs = 10'000;  // the agent judges a peer's silence b
 constexpr int kLastWordsMs = 2000;
 constexpr int kCloseMs = 500;
 constexpr int kDiskWaitMs = 60'000;  // who waits longer for files is told of
+
+// A rank alone has 25 descriptors, and every peer adds one or two; UCX' shared memory has files of
+// 4 to 8 MiB. Memory is the plan's to judge.
+ProcessNeeds NeedsOf(int world_size) {
+  constexpr int64_t kSharedFileBytes = int64_t{8} << 20;
+  return {.descriptors = 30 + 2 * int64_t{world_size},
+          .file_bytes = world_size > 1 ? kSharedFileBytes : 0};
+}
 
 proto::Content ToProto(const ContentIdentity& content) {
   proto::Content words;
@@ -127,6 +136,7 @@ class RankProgram {
   Status OnStart(proto::StartRank start) {
     start_ = std::move(start);
     self_ = Rank(start_.rank());
+    RETURN_IF_ERROR(CheckProcessLimits("a rank", NeedsOf(start_.world_size())));
     ASSIGN_OR_RETURN(plan_, MakeJobPlan(start_.spec()));
     if (start_.world_size() == 1) {
       transport_ = network_.NewTransport(self_);

@@ -38,9 +38,11 @@ Status CheckOne(std::span<const RankWords> ranks, std::string_view key, const st
     if (here == there) continue;
     return MakeError(
         ErrorCode::kInvalidSpec,
-        "{} = {} on host {} has other bytes than on host {} ({} bytes here, {} there): give every "
-        "host the same",
-        key, path, rank.host, first->host, here.num_bytes, there.num_bytes);
+        "{} = {} on host {} has other bytes than on host {} ({}): give every host the same", key,
+        path, rank.host, first->host,
+        here.num_bytes == there.num_bytes
+            ? fmt::format("{} on both", here.num_bytes)
+            : fmt::format("{} instead of {}", here.num_bytes, there.num_bytes));
   }
   return {};
 }

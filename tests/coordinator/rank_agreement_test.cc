@@ -65,9 +65,12 @@ TEST_F(RankAgreementTest, FilesAreTheSameWhereTheyAreRead) {
   ASSERT_FALSE(data.ok());
   EXPECT_EQ(data.error().code, ErrorCode::kInvalidSpec);
   EXPECT_EQ(data.error().message,
-            "data.train = /data/text.txt on host c has other bytes than on host a (400 bytes "
-            "here, 500 there): give every host the same");
+            "data.train = /data/text.txt on host c has other bytes than on host a (400 instead "
+            "of 500): give every host the same");
   ReadyOf(2).mutable_data()->set_num_bytes(500);
+  ReadyOf(2).mutable_data()->set_digest(1);
+  EXPECT_THAT(CheckSameContent(words_, spec).error().message, HasSubstr("(500 on both)"));
+  ReadyOf(2).mutable_data()->set_digest(0);
   for (size_t rank : {0, 1}) ReadyOf(rank).mutable_init_from()->set_digest(rank);
   EXPECT_THAT(CheckSameContent(words_, spec).error().message,
               HasSubstr("model.init_from = /weights on host b has other bytes than on host a"));
