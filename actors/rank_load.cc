@@ -1,17 +1,15 @@
 #include "actors/rank_load.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <exception>
 #include <new>
 #include <numeric>
 
 #include "actors/plan/resumption.h"
 #include "actors/rank_setup.h"
 #include "runtime/base/bytes_in_words.h"
+#include "runtime/base/process_limits.h"
 #include "runtime/format/checkpoint_manifest.h"
 
 namespace troupe {
@@ -22,11 +20,6 @@ constexpr std::string_view kWhatToLower =
     "or end what else runs here";
 
 std::string Words(int64_t num_bytes) { return BytesInWords(static_cast<double>(num_bytes)); }
-
-int64_t PredictedBytes(const JobPlan& plan, Rank rank) {
-  const MemoryPrediction bytes = plan.MemoryOf(rank, ThisVectorIsa());
-  return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
-}
 
 Status CheckFits(const JobPlan& plan, Rank rank, const std::optional<HostMemory>& memory) {
   if (!memory) return {};
@@ -78,8 +71,7 @@ Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const 
   ASSIGN_OR_RETURN(loaded.committed_step, FillStages(files, start, loaded.stages));
   ASSIGN_OR_RETURN(loaded.tokens, OpenTokens(files, start, plan, loaded.content));
   if (start.resume_from().empty()) {
-    // Rank 0 alone writes manifests.
-    if (start.rank() != 0 || !start.spec().model().has_init_from()) return loaded;
+    if (!start.spec().model().has_init_from()) return loaded;
     ASSIGN_OR_RETURN(loaded.content.init_from,
                      IdentityOfWeights(files, start.spec().model().init_from()));
     return loaded;
@@ -94,6 +86,11 @@ Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const 
 }
 
 }  // namespace
+
+int64_t PredictedBytes(const JobPlan& plan, Rank rank) {
+  const MemoryPrediction bytes = plan.MemoryOf(rank, ThisVectorIsa());
+  return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
+}
 
 Result<LoadedRank> LoadRank(FileSystem& files, const proto::StartRank& start, const JobPlan& plan,
                             const std::optional<HostMemory>& memory, MemoryLedger& ledger) {
@@ -125,20 +122,9 @@ std::string OutOfMemory(int64_t wanted_bytes, int64_t predicted_bytes,
 }
 
 void SayWhereMemoryRunsOut() {
-  std::set_terminate([] {
-    try {
-      if (std::current_exception()) std::rethrow_exception(std::current_exception());
-    } catch (const std::bad_alloc&) {
-      // Without memory of its own.
-      static constexpr std::string_view kWords =
-          "out of memory while it works: `troupe plan` says what a rank needs: lower "
-          "batch.micro_batch_size or batch.seq_len, or end what else runs here\n";
-      [[maybe_unused]] const ssize_t said = ::write(STDERR_FILENO, kWords.data(), kWords.size());
-      ::_exit(1);
-    } catch (...) {
-    }
-    std::abort();
-  });
+  SayWhereMemoryRunsOut(
+      "out of memory while it works: `troupe plan` says what a rank needs: lower "
+      "batch.micro_batch_size or batch.seq_len, or end what else runs here\n");
 }
 
 }  // namespace troupe

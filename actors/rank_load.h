@@ -32,6 +32,9 @@ struct LoadedRank {
 Result<LoadedRank> LoadRank(FileSystem& files, const proto::StartRank& start, const JobPlan& plan,
                             const std::optional<HostMemory>& memory, MemoryLedger& ledger);
 
+// What the plan says a rank will hold here, all tags together, without its process.
+int64_t PredictedBytes(const JobPlan& plan, Rank rank);
+
 // "out of memory: …" with what is wanted, what is there and what to lower. `wanted_bytes` 0: not
 // known.
 std::string OutOfMemory(int64_t wanted_bytes, int64_t predicted_bytes,

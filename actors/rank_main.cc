@@ -38,6 +38,7 @@
 #include "actors/stage_actor.h"
 #include "actors/stage_set.h"
 #include "runtime/actor/frame_link.h"
+#include "runtime/base/process_limits.h"
 #include "runtime/base/talk.h"
 #include "runtime/transport/inproc/inproc_transport.h"
 #include "runtime/transport/ucx/ucx_transport.h"
@@ -53,6 +54,21 @@ constexpr int kSilenceMarginMs = 10'000;  // the agent judges a peer's silence b
 constexpr int kLastWordsMs = 2000;
 constexpr int kCloseMs = 500;
 constexpr int kDiskWaitMs = 60'000;  // who waits longer for files is told of
+
+// A rank alone has 25 descriptors, and every peer adds one or two; UCX' shared memory has files of
+// 4 to 8 MiB. Memory is the plan's to judge.
+ProcessNeeds NeedsOf(int world_size) {
+  constexpr int64_t kSharedFileBytes = int64_t{8} << 20;
+  return {.descriptors = 30 + 2 * int64_t{world_size},
+          .file_bytes = world_size > 1 ? kSharedFileBytes : 0};
+}
+
+proto::Content ToProto(const ContentIdentity& content) {
+  proto::Content words;
+  words.set_num_bytes(content.num_bytes);
+  words.set_digest(content.digest);
+  return words;
+}
 
 class RankProgram {
  public:
@@ -120,6 +136,8 @@ class RankProgram {
   Status OnStart(proto::StartRank start) {
     start_ = std::move(start);
     self_ = Rank(start_.rank());
+    RETURN_IF_ERROR(CheckProcessLimits("a rank", NeedsOf(start_.world_size())));
+    ASSIGN_OR_RETURN(plan_, MakeJobPlan(start_.spec()));
     if (start_.world_size() == 1) {
       transport_ = network_.NewTransport(self_);
     } else {
@@ -134,6 +152,7 @@ class RankProgram {
     hello->set_cpu(CpuName());
     hello->set_build(BuildId());
     if (const auto memory = ReadHostMemory(files_)) hello->set_memory_bytes(memory->total_bytes);
+    hello->set_predicted_bytes(PredictedBytes(*plan_, self_));
     if (MeasuresCosts(start_.spec())) {
       ASSIGN_OR_RETURN(const ModelCosts costs, MeasureCosts(start_.spec(), scheduler_.clock()));
       *hello->mutable_costs() = ToProto(costs);
@@ -156,8 +175,9 @@ class RankProgram {
 
   Status OnPeers(const proto::Peers& peers) {
     const std::vector<proto::Parallelism> orders(peers.orders().begin(), peers.orders().end());
-    ASSIGN_OR_RETURN(JobPlan plan, MakeJobPlan(start_.spec(), orders));
-    plan_ = std::move(plan);
+    if (!orders.empty()) {
+      ASSIGN_OR_RETURN(plan_, MakeJobPlan(start_.spec(), orders));
+    }
     product_flops_ = peers.product_flops();
     if (plan_->train.num_ranks != start_.world_size()) {
       return MakeError(ErrorCode::kInvalidSpec, "the plan has {} ranks, the job was given {}",
@@ -221,6 +241,10 @@ class RankProgram {
       num_parameters += model->parameters().num_elements();
     }
     ready->set_num_parameters(num_parameters);
+    if (content_.data) *ready->mutable_data() = ToProto(*content_.data);
+    if (content_.init_from && start_.resume_from().empty()) {
+      *ready->mutable_init_from() = ToProto(*content_.init_from);
+    }
     Say(news);
     scheduler_.After(kReportMs, [this] { Report(); });
     return {};

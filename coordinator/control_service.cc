@@ -23,14 +23,19 @@ namespace {
 
 constexpr int kMessageBytesMax = 64 << 20;
 constexpr size_t kGrpcBytesMax = size_t{512} << 20;  // of all calls together
-// Events that wait for a client that does not read: beyond the first number reports of memory are
+// Events that wait for a client that does not read: beyond the first size reports of memory are
 // left out, beyond the second the stream ends. It ends sooner where all that waits, of all jobs, is
 // too much.
-constexpr size_t kFollowerTelemetryMax = 1024;
-constexpr size_t kFollowerQueueMax = 2 * JobHistory::kEventsMax;
-constexpr size_t kFollowerQueueAlways = 256;
+constexpr size_t kFollowerTelemetryBytesMax = size_t{1} << 20;
+constexpr size_t kFollowerBytesMax = 8 * JobHistory::kBytesMax;
+constexpr size_t kFollowerBytesAlways = size_t{64} << 10;
 constexpr int64_t kEventBytesMax = int64_t{256} << 20;
 constexpr int kFollowersMax = 1024;
+constexpr int kLogStreamsMax = 256;
+// An agent: what it said and the loop has not heard yet, beyond which nothing more is read; and
+// what it is to be told and does not read, beyond which it is let go.
+constexpr size_t kAgentHeardBytesMax = size_t{1} << 20;
+constexpr size_t kAgentToldBytesMax = size_t{256} << 20;
 
 // A stream to a follower. Lives until both gRPC and the event loop have let it go.
 class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public FollowerPort {
@@ -58,21 +63,22 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
     const std::lock_guard lock(mutex_);
     if (finished_) return;
     const bool telemetry = event->rank().message().has_memory();
-    if (telemetry && queue_.size() >= kFollowerTelemetryMax) return;
-    const bool too_much = queue_.size() >= kFollowerQueueAlways && *event_bytes_ > kEventBytesMax;
-    if (too_much || queue_.size() >= kFollowerQueueMax) {
+    const size_t waiting = queue_.bytes();
+    if (telemetry && waiting >= kFollowerTelemetryBytesMax) return;
+    const bool too_much = waiting >= kFollowerBytesAlways && *event_bytes_ > kEventBytesMax;
+    if (too_much || waiting >= kFollowerBytesMax) {
       finished_ = true;
       ServerWriteReactor::Finish(
           ToRpc(MakeError(ErrorCode::kResourceExhausted,
                           "job {} tells more than this client reads: follow it again", job_)));
       return;
     }
-    if (queue_.Push(event)) StartWrite(queue_.Front()->get());
+    if (queue_.Push(event, event->SpaceUsedLong())) StartWrite(queue_.Front()->get());
   }
   void Finish() override {
     follower_ = 0;
     ending_ = true;
-    if (queue_.size() == 0) FinishOnce(grpc::Status::OK);
+    if (queue_.empty()) FinishOnce(grpc::Status::OK);
   }
   void OnWriteDone(bool ok) override {
     if (!ok) return FinishOnce(grpc::Status::CANCELLED);
@@ -118,7 +124,13 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
   AttendStream(State& state, Seams seams) : state_(state), seams_(seams) { StartRead(&incoming_); }
   void Send(const proto::ToAgent& command) override {
     const std::lock_guard lock(mutex_);
-    if (!finished_ && queue_.Push(command)) StartWrite(queue_.Front());
+    if (finished_) return;
+    if (queue_.bytes() > kAgentToldBytesMax) {
+      finished_ = true;
+      return Finish(ToRpc(
+          MakeError(ErrorCode::kResourceExhausted, "the agent does not read what it is told")));
+    }
+    if (queue_.Push(command, command.ByteSizeLong())) StartWrite(queue_.Front());
   }
   void Close() override {
     FinishOnce(ToRpc(MakeError(ErrorCode::kStale, "the agent was silent and has been given up")));
@@ -131,9 +143,15 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
   }
   void OnReadDone(bool ok) override {
     if (!ok) return FinishOnce(grpc::Status::OK);
-    seams_.scheduler.Post([this, message = std::move(incoming_)] { Take(message); });
+    const size_t num_bytes = incoming_.ByteSizeLong();
+    seams_.scheduler.Post([this, num_bytes, message = std::move(incoming_)] {
+      Take(message);
+      Heard(num_bytes);
+    });
     incoming_.Clear();
-    StartRead(&incoming_);
+    const std::lock_guard lock(mutex_);
+    heard_bytes_ += num_bytes;
+    ReadOn();
   }
   void OnCancel() override { FinishOnce(grpc::Status::CANCELLED); }
   void OnDone() override {
@@ -144,6 +162,16 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
   }
 
  private:
+  void Heard(size_t num_bytes) {
+    const std::lock_guard lock(mutex_);
+    heard_bytes_ -= num_bytes;
+    if (!reading_) ReadOn();
+  }
+  // Under the lock. An agent that says more than the loop hears waits, and so do its ranks.
+  void ReadOn() {
+    reading_ = !finished_ && heard_bytes_ < kAgentHeardBytesMax;
+    if (reading_) StartRead(&incoming_);
+  }
   void Take(const proto::FromAgent& message) {
     if (host_ != 0) return AgentSaid(state_, seams_, host_, message);
     if (!message.has_join()) {
@@ -165,7 +193,9 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
   proto::FromAgent incoming_;
   HostId host_ = 0;  // event loop only
   std::mutex mutex_;
-  bool finished_ = false;  // then gRPC may let the call go at any time: no new write
+  bool finished_ = false;   // then gRPC may let the call go at any time: no new read or write
+  bool reading_ = true;     // a read is on its way
+  size_t heard_bytes_ = 0;  // posted to the loop
   WriteQueue<proto::ToAgent> queue_;
 };
 
@@ -209,7 +239,7 @@ class Service final : public proto::Control::CallbackService {
   }
   grpc::ServerWriteReactor<proto::LogLines>* ReadLogs(
       grpc::CallbackServerContext*, const proto::ReadLogsRequest* request) override {
-    return NewLogStream(state_, seams_, log_disk_, *request);
+    return NewLogStream(state_, seams_, log_disk_, {num_log_streams_, kLogStreamsMax}, *request);
   }
   grpc::ServerBidiReactor<proto::FromAgent, proto::ToAgent>* Attend(
       grpc::CallbackServerContext*) override {
@@ -236,6 +266,7 @@ class Service final : public proto::Control::CallbackService {
   }
 
   std::atomic<int> num_follow_streams_{0};
+  std::atomic<int> num_log_streams_{0};
   State& state_;
   const Seams seams_;
   const NewRecorder new_recorder_;

@@ -127,7 +127,9 @@ void JobLife::MoveLayers(const proto::Finished& finished) {
   }
   decided_.Move(request_.spec(), {finished.stage_layers().begin(), finished.stage_layers().end()});
   resume_from_ = finished.checkpoint();
-  for (RankState& rank : ranks_) rank = RankState{.place = rank.place};
+  for (RankState& rank : ranks_) {
+    rank = RankState{.place = rank.place, .host_name = rank.host_name};
+  }
   SetState(proto::JOB_STATE_STARTING);
   Spawn(request_.spec());
 }
@@ -143,7 +145,7 @@ void JobLife::CheckAgainstSingleWorker() {
     return End(proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kPeerDown),
                "the host of rank 0 was lost before the run on one worker");
   }
-  ranks_.assign(1, RankState{.place = place});
+  ranks_.assign(1, RankState{.place = place, .host_name = HostName(place.host)});
   reference_run_ = true;
   proto::JobSpec single = SingleWorkerSpec(request_.spec());
   single.clear_eval();

@@ -3,23 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <csignal>
-#include <cstring>
 #include <set>
 #include <utility>
 
 #include "actors/plan/job_orders.h"
 #include "actors/plan/job_plan.h"
+#include "coordinator/rank_end.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
 namespace {
-
-std::string SignalName(int signal) {
-  const char* abbreviation = ::sigabbrev_np(signal);
-  return abbreviation == nullptr ? fmt::format("signal {}", signal)
-                                 : fmt::format("signal {} (SIG{})", signal, abbreviation);
-}
 
 // What a rank says only where its job gets on.
 bool IsAdvance(const proto::FromRank& message) {
@@ -160,7 +153,7 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
       OnHello(rank, message.hello());
       break;
     case proto::FromRank::kReady:
-      OnReady(rank);
+      OnReady(rank, message.ready());
       break;
     case proto::FromRank::kProgress:
       ranks_[static_cast<size_t>(rank)].progress = message.progress();
@@ -303,17 +296,9 @@ void JobLife::RankExited(const proto::RankExited& exited) {
 }
 
 std::string JobLife::HowItEnded(const proto::RankExited& exited) const {
-  std::string how = fmt::format("exited with {}", exited.exit_code());
-  if (exited.signal() != 0) how = fmt::format("was killed by {}", SignalName(exited.signal()));
-  std::string why;
-  if (exited.signal() != SIGKILL && exited.last_lines_size() > 0) {
-    why = fmt::format(": {}", exited.last_lines(exited.last_lines_size() - 1));
-  }
-  if (!exited.cause().empty()) {
-    how = "was killed by its host agent";
-    why = fmt::format(": {}", exited.cause());
-  }
-  return fmt::format("{} {} {}{}", RankInWords(exited.rank()), how, WhatItDid(exited.rank()), why);
+  const auto [how, why] = EndInWords(exited);
+  return fmt::format("{} {} {}{}{}", RankInWords(exited.rank()), how, WhatItDid(exited.rank()),
+                     why.empty() ? "" : ": ", why);
 }
 
 void JobLife::HostLost(HostId host, const std::string& why) {
@@ -332,11 +317,9 @@ void JobLife::HostLost(HostId host, const std::string& why) {
 
 std::string JobLife::RankInWords(int32_t rank) const {
   const RankState& r = ranks_[static_cast<size_t>(rank)];
-  const std::string host = HostName(r.place.host);
-  const std::string where = host.empty() ? "" : "host " + host;
   const std::string pid = r.hello ? fmt::format(", pid {}", r.hello->pid()) : "";
-  return fmt::format("{}rank {} ({}{})", reference_run_ ? "reference run's " : "", rank, where,
-                     pid);
+  return fmt::format("{}rank {} (host {}{})", reference_run_ ? "reference run's " : "", rank,
+                     r.host_name, pid);
 }
 
 }  // namespace troupe

@@ -31,6 +31,7 @@
 #include "coordinator/job_history.h"
 #include "coordinator/job_recorder.h"
 #include "coordinator/parity.h"
+#include "coordinator/rank_agreement.h"
 #include "coordinator/state.h"
 
 namespace troupe {
@@ -96,8 +97,9 @@ class JobLife {
  private:
   struct RankState {
     Placement place{};
+    std::string host_name{};  // known when the host has gone too
     bool exited = false;
-    bool ready = false;
+    std::optional<proto::Ready> ready{};  // without its lanes
     std::optional<proto::Hello> hello{};
     std::optional<proto::Finished> finished{};
     proto::Progress progress{};
@@ -118,7 +120,8 @@ class JobLife {
   // Runs `decide` on the planner, then `go_on` where the job still stands where it stood.
   void Decide(std::function<Status(DecidedOrders&)> decide, std::function<void()> go_on);
   void IntroducePeers();
-  void OnReady(int32_t rank);
+  void OnReady(int32_t rank, const proto::Ready& ready);
+  std::vector<RankWords> Words() const;
   void OnFinished(int32_t rank, const proto::Finished& finished);
   ErrorCode InMidRun(ErrorCode code) const;
   // Kills what still runs; the job ends as failed when everything has exited.

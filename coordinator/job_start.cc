@@ -16,7 +16,8 @@ void JobLife::Start(std::vector<Placement> places) {
   std::vector<std::string> hosts;
   for (size_t rank = 0; rank < places.size(); ++rank) {
     ranks_[rank].place = places[rank];
-    hosts.push_back(HostName(places[rank].host));
+    ranks_[rank].host_name = HostName(places[rank].host);
+    hosts.push_back(ranks_[rank].host_name);
   }
   for (const std::string& host : std::set<std::string>(hosts.begin(), hosts.end())) {
     summary_.add_hosts(host);
@@ -100,6 +101,9 @@ void JobLife::OnHello(int32_t rank, const proto::Hello& hello) {
                 fmt::format("{} runs another build than {}: install the same binaries everywhere",
                             RankInWords(static_cast<int32_t>(r)), RankInWords(0)));
   }
+  if (const Status room = CheckRoomOnHosts(Words()); !room.ok()) {
+    return Fail(room.error().code, room.error().message);
+  }
   if (reference_run_ || !MeasuresCosts(request_.spec())) return IntroducePeers();
   std::vector<proto::Hello> hellos;
   for (const RankState& r : ranks_) hellos.push_back(*r.hello);
@@ -109,6 +113,16 @@ void JobLife::OnHello(int32_t rank, const proto::Hello& hello) {
            if (recorder_ && !decided_.orders().empty()) recorder_->Planned(decided_.orders());
            IntroducePeers();
          });
+}
+
+std::vector<RankWords> JobLife::Words() const {
+  std::vector<RankWords> words;
+  for (const RankState& rank : ranks_) {
+    words.push_back({.host = rank.host_name,
+                     .hello = rank.hello ? &*rank.hello : nullptr,
+                     .ready = rank.ready ? &*rank.ready : nullptr});
+  }
+  return words;
 }
 
 void JobLife::Decide(std::function<Status(DecidedOrders&)> decide, std::function<void()> go_on) {
@@ -138,7 +152,7 @@ void JobLife::IntroducePeers() {
     auto* peer = peers->add_peers();
     peer->set_rank(static_cast<int32_t>(r));
     peer->set_address(ranks_[r].hello->transport_address());
-    peer->set_host(HostName(ranks_[r].place.host));
+    peer->set_host(ranks_[r].host_name);
   }
   double product_flops = 0;
   for (const RankState& rank : ranks_) product_flops += rank.hello->product_flops();
@@ -147,10 +161,15 @@ void JobLife::IntroducePeers() {
   TellAll(order);
 }
 
-void JobLife::OnReady(int32_t rank) {
+void JobLife::OnReady(int32_t rank, const proto::Ready& ready) {
   if (!introduced_ || began_ || killing_) return;
-  ranks_[static_cast<size_t>(rank)].ready = true;
-  if (!std::ranges::all_of(ranks_, &RankState::ready)) return;
+  auto& said = ranks_[static_cast<size_t>(rank)].ready;
+  said = ready;
+  said->clear_lanes();
+  if (!std::ranges::all_of(ranks_, [](const RankState& r) { return r.ready.has_value(); })) return;
+  if (const Status same = CheckSameContent(Words(), request_.spec()); !same.ok()) {
+    return Fail(same.error().code, same.error().message);
+  }
   began_ = true;
   proto::ToRank order;
   order.mutable_begin();

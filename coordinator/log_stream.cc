@@ -1,5 +1,6 @@
 #include "coordinator/log_stream.h"
 
+#include <algorithm>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -11,17 +12,26 @@
 namespace troupe {
 namespace {
 
+// Each look lists a folder and opens its files, on the one thread of all streams: the more there
+// are, the more seldom.
 constexpr int kLookAgainMs = 200;
+constexpr int kLookAgainMsPerStream = 10;
 
 // Lives until gRPC has let it go and nothing that was posted for it is left.
 class LogStream : public grpc::ServerWriteReactor<proto::LogLines>,
                   public std::enable_shared_from_this<LogStream> {
  public:
-  LogStream(State& state, Seams seams, Stream& disk, const proto::ReadLogsRequest& request)
-      : state_(state), seams_(seams), disk_(disk), request_(request) {}
+  LogStream(State& state, Seams seams, Stream& disk, LogStreamCount count,
+            const proto::ReadLogsRequest& request)
+      : state_(state), seams_(seams), disk_(disk), count_(count), request_(request) {}
 
   void Begin() {
     self_ = shared_from_this();
+    if (count_.now.fetch_add(1) >= count_.max) {
+      return FinishOnce(ToRpc(MakeError(
+          ErrorCode::kResourceExhausted,
+          "{} clients read logs already: look into the run directory's logs/", count_.max)));
+    }
     seams_.scheduler.Post([self = self_] { self->Look(); });
   }
   void OnWriteDone(bool ok) override {
@@ -30,6 +40,7 @@ class LogStream : public grpc::ServerWriteReactor<proto::LogLines>,
   }
   void OnCancel() override { FinishOnce(grpc::Status::CANCELLED); }
   void OnDone() override {
+    count_.now.fetch_sub(1);
     seams_.scheduler.Post([self = std::move(self_)] {});
   }
 
@@ -56,7 +67,8 @@ class LogStream : public grpc::ServerWriteReactor<proto::LogLines>,
     if (!read.ok()) return FinishOnce(ToRpc(read.error()));
     if (!read->has_value()) {
       if (last) return FinishOnce(grpc::Status::OK);
-      seams_.scheduler.After(kLookAgainMs, [self = shared_from_this()] { self->Look(); });
+      const int again_ms = std::max(kLookAgainMs, kLookAgainMsPerStream * count_.now.load());
+      seams_.scheduler.After(again_ms, [self = shared_from_this()] { self->Look(); });
       return;
     }
     const std::lock_guard lock(mutex_);
@@ -75,6 +87,7 @@ class LogStream : public grpc::ServerWriteReactor<proto::LogLines>,
   State& state_;
   const Seams seams_;
   Stream& disk_;
+  const LogStreamCount count_;
   const proto::ReadLogsRequest request_;
   std::optional<LogReader> reader_{};  // the disk's while it reads, else the loop's
   std::shared_ptr<LogStream> self_{};  // until OnDone
@@ -86,8 +99,9 @@ class LogStream : public grpc::ServerWriteReactor<proto::LogLines>,
 }  // namespace
 
 grpc::ServerWriteReactor<proto::LogLines>* NewLogStream(State& state, Seams seams, Stream& disk,
+                                                        LogStreamCount count,
                                                         const proto::ReadLogsRequest& request) {
-  const auto stream = std::make_shared<LogStream>(state, seams, disk, request);
+  const auto stream = std::make_shared<LogStream>(state, seams, disk, count, request);
   stream->Begin();
   return stream.get();
 }

@@ -4,13 +4,23 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
+
 #include "coordinator/state.h"
 #include "runtime/actor/stream.h"
 
 namespace troupe {
 
-// State and disk outlive the stream, which ends itself. Any thread.
+// How many streams there are, and may be.
+struct LogStreamCount {
+  std::atomic<int>& now;
+  int max = 0;
+};
+
+// One more than may be is refused. State, disk and count outlive the stream, which ends itself. Any
+// thread.
 grpc::ServerWriteReactor<proto::LogLines>* NewLogStream(State& state, Seams seams, Stream& disk,
+                                                        LogStreamCount count,
                                                         const proto::ReadLogsRequest& request);
 
 }  // namespace troupe

@@ -80,12 +80,11 @@ struct State {
   uint64_t term = 1;  // no two coordinators have the same
   std::map<HostId, Host> hosts{};
   HostId next_host = 1;
-  std::optional<int64_t> silence_checked_ns{};  // when DropSilentHosts ran last
   std::map<uint64_t, std::unique_ptr<JobLife>> jobs;
   std::map<uint64_t, Submission> submissions{};  // by ticket
   uint64_t next_submission = 1;
   std::map<std::string, uint64_t> by_submission{};
-  std::deque<uint64_t> ended{};                     // oldest first
+  std::deque<uint64_t> ended{};  // oldest first
   uint64_t next_job = 1;
   EventBytes event_bytes = std::make_shared<std::atomic<int64_t>>(0);
   bool stopping = false;  // told to end: takes no new jobs

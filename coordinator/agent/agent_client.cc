@@ -32,12 +32,14 @@ class Stream : public grpc::ClientBidiReactor<proto::FromAgent, proto::ToAgent> 
     StartCall();
   }
   void Write(const proto::FromAgent& message) {
-    if (!closing_ && !leaving_ && queue_.Push(message)) StartWrite(queue_.Front());
+    if (closing_ || leaving_) return;
+    if (queue_.Push(message, message.ByteSizeLong())) StartWrite(queue_.Front());
   }
+  size_t waiting_bytes() const { return queue_.bytes(); }
   // Nothing is written from now on; what was, is sent before the stream ends.
   void Leave() {
     leaving_ = true;
-    if (queue_.size() == 0) HalfClose();
+    if (queue_.empty()) HalfClose();
   }
   void Close() {
     if (std::exchange(closing_, true)) return;
@@ -104,9 +106,11 @@ class Client final : public AgentClient {
   }
 
   void Opened() {
-    agent_.Connected([this](const proto::FromAgent& message) {
-      if (stream_ != nullptr) stream_->Write(message);
-    });
+    agent_.Connected(
+        [this](const proto::FromAgent& message) {
+          if (stream_ != nullptr) stream_->Write(message);
+        },
+        [this] { return stream_ == nullptr ? 0 : stream_->waiting_bytes(); });
   }
   void Received(const proto::ToAgent& command) { agent_.OnCommand(command); }
   // Scheduler's thread.

@@ -13,12 +13,16 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/base/bytes_in_words.h"
+#include "runtime/base/file_system.h"
+#include "runtime/base/host_memory.h"
+#include "runtime/base/talk.h"
+
 namespace troupe {
 namespace {
 
-constexpr size_t kLastLines = 5;
-constexpr size_t kLineBytesMax = 4096;
 constexpr int64_t kMsNs = 1'000'000;
+constexpr int kBacklogLookMs = 10;
 
 std::string InWords(const std::tuple<uint64_t, uint64_t, int32_t>& key) {
   return fmt::format("rank {} of job {}", std::get<2>(key), std::get<0>(key));
@@ -32,6 +36,11 @@ bool IsStopped(pid_t pid) {
   return name_end != std::string::npos && (line[name_end + 2] == 'T' || line[name_end + 2] == 't');
 }
 
+// What comes again and again, and is not missed.
+bool IsTelemetry(const proto::FromRank& message) {
+  return message.has_progress() || message.has_spans() || message.has_memory();
+}
+
 }  // namespace
 
 HostAgent::HostAgent(HostAgentOptions options, Scheduler& scheduler)
@@ -39,18 +48,35 @@ HostAgent::HostAgent(HostAgentOptions options, Scheduler& scheduler)
 
 HostAgent::~HostAgent() {
   scheduler_.Cancel(beat_);
-  for (auto& [key, rank] : ranks_) {
-    scheduler_.RemovePoller(rank.log_poller);
-    ::close(rank.log_fd);
-  }
+  scheduler_.Cancel(backlog_timer_);
 }
+
+const std::string& HostAgent::name() const { return known_as_.empty() ? options_.name : known_as_; }
 
 void HostAgent::Say(const proto::FromAgent& message) {
-  if (send_) send_(message);
+  if (!send_) return;
+  send_(message);
+  if (!backlog_) HeedBacklog();
 }
 
-void HostAgent::Connected(std::function<void(const proto::FromAgent&)> send) {
+void HostAgent::HeedBacklog() {
+  const size_t waiting = waiting_bytes_ ? waiting_bytes_() : 0;
+  if (waiting > kWaitingBytesMax) {
+    KillAll(fmt::format("{} wait at host agent {}: the coordinator does not take them",
+                        BytesInWords(static_cast<double>(waiting)), name()));
+  }
+  const bool backlog = waiting > (backlog_ ? kBacklogBytesMax / 2 : kBacklogBytesMax);
+  if (std::exchange(backlog_, backlog) != backlog) {
+    for (auto& [key, rank] : ranks_) rank.log->Pause(backlog);
+  }
+  scheduler_.Cancel(backlog_timer_);
+  if (backlog) backlog_timer_ = scheduler_.After(kBacklogLookMs, [this] { HeedBacklog(); });
+}
+
+void HostAgent::Connected(std::function<void(const proto::FromAgent&)> send,
+                          std::function<size_t()> waiting_bytes) {
   send_ = std::move(send);
+  waiting_bytes_ = std::move(waiting_bytes);
   last_heard_ns_ = scheduler_.clock().NowNs();
   proto::FromAgent join;
   join.mutable_join()->set_host(options_.name);
@@ -64,12 +90,17 @@ void HostAgent::Connected(std::function<void(const proto::FromAgent&)> send) {
 
 void HostAgent::Disconnected() {
   send_ = nullptr;
-  KillAll();  // A2
+  waiting_bytes_ = nullptr;
+  KillAll(fmt::format("host agent {} lost its connection to the coordinator", name()));  // A2
+  HeedBacklog();
 }
 
 void HostAgent::Beat() {
   const int64_t now_ns = scheduler_.clock().NowNs();
-  if (now_ns - last_heard_ns_ > dead_after_ms_ * kMsNs) KillAll();  // A2
+  if (now_ns - last_heard_ns_ > dead_after_ms_ * kMsNs) {  // A2
+    KillAll(fmt::format("host agent {} heard nothing from the coordinator for {:g} s", name(),
+                        dead_after_ms_ / 1000.0));
+  }
   for (auto& [key, rank] : ranks_) WatchRank(key, rank, now_ns);
   proto::FromAgent message;
   message.mutable_heartbeat()->set_steady_ns(now_ns);
@@ -111,6 +142,7 @@ void HostAgent::OnCommand(const proto::ToAgent& command) {
     case proto::ToAgent::kWelcome:
       heartbeat_ms_ = std::clamp(command.welcome().heartbeat_ms(), 10, kBeatMsMax);
       dead_after_ms_ = std::max(100, command.welcome().dead_after_ms());
+      known_as_ = command.welcome().host();
       return;
     case proto::ToAgent::kSpawn:
       return Spawn(command.spawn());
@@ -183,10 +215,10 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
   RankProcess& rank = ranks_[key];
   rank.process = *std::move(process);
   rank.last_heard_ns = scheduler_.clock().NowNs();
-  rank.log_fd = log[0];
-  ::fcntl(rank.log_fd, F_SETFL, O_NONBLOCK);
-  rank.log_poller =
-      scheduler_.AddPoller([this, key] { return ReadLog(key); }, rank.log_fd, [] { return true; });
+  rank.oom_kills = ReadOomKills(SystemFiles());
+  rank.log = std::make_unique<LogPipe>(
+      scheduler_, log[0], [this, key](std::string_view piece) { Printed(key, piece); });
+  rank.log->Pause(backlog_);
   rank.link = std::make_unique<FrameLink>(
       scheduler_, control[0],
       FrameLink::Handlers{
@@ -202,9 +234,10 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
           // Its end follows, or its bytes were bad: either way it has no voice any more.
           .on_closed =
               [this, key](const Error& error) {
-                if (error.code != ErrorCode::kCorrupt) return;
-                ranks_.at(key).cause = error.message;
-                KillRank(ranks_.at(key));
+                const auto found = ranks_.find(key);
+                if (error.code == ErrorCode::kCorrupt && found != ranks_.end()) {
+                  KillBecause(found->second, error.message);
+                }
               }});
   proto::ToRank order;
   *order.mutable_start() = spawn.start();
@@ -213,13 +246,16 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
 }
 
 void HostAgent::RankSpoke(const RankKey& key, const proto::FromRank& message) {
-  RankProcess& rank = ranks_.at(key);
+  const auto found = ranks_.find(key);
+  if (found == ranks_.end()) return;
+  RankProcess& rank = found->second;
   rank.last_heard_ns = scheduler_.clock().NowNs();
   if (std::exchange(rank.silence_told_ns, 0) != 0) TellSilence(key, 0, false);
   if (message.has_alive()) {
     rank.is_alive = true;
     return;
   }
+  if (backlog_ && IsTelemetry(message)) return;  // A7
   proto::FromAgent from;
   auto* said = from.mutable_rank_said();
   said->set_job(std::get<0>(key));
@@ -229,41 +265,24 @@ void HostAgent::RankSpoke(const RankKey& key, const proto::FromRank& message) {
   Say(from);
 }
 
-int HostAgent::ReadLog(const RankKey& key) {
-  const auto found = ranks_.find(key);
-  if (found == ranks_.end()) return 0;
-  RankProcess& rank = found->second;
-  std::string lines;
-  char chunk[8192];
-  ssize_t got = 0;
-  while ((got = ::read(rank.log_fd, chunk, sizeof(chunk))) > 0) {
-    lines.append(chunk, static_cast<size_t>(got));
-  }
-  if (lines.empty()) return 0;
-  for (const char c : lines) {
-    if (c != '\n') {
-      if (rank.unfinished_line.size() < kLineBytesMax) rank.unfinished_line += c;
-      continue;
-    }
-    rank.last_lines.push_back(std::exchange(rank.unfinished_line, {}));
-    if (rank.last_lines.size() > kLastLines) rank.last_lines.pop_front();
-  }
+void HostAgent::Printed(const RankKey& key, std::string_view piece) {
   proto::FromAgent message;
   auto* log = message.mutable_rank_log();
   log->set_job(std::get<0>(key));
   log->set_epoch(std::get<1>(key));
   log->set_rank(std::get<2>(key));
-  log->set_lines(lines);
+  log->set_lines(std::string(piece));
   Say(message);
-  return 1;
 }
 
 void HostAgent::RankEnded(const RankKey& key, ExitReport report) {
   auto rank = ranks_.find(key);
   if (rank == ranks_.end()) return;
-  // Its last words lie in the socket and in the pipe.
+  // Its last words lie in the socket and in the pipe. A child of its own may hold both, and speak
+  // on: it is not heard.
   if (!rank->second.link->closed()) rank->second.link->Progress();
-  ReadLog(key);
+  rank->second.link->Close();
+  rank->second.log->ReadRest();
   proto::FromAgent message;
   auto* exited = message.mutable_rank_exited();
   exited->set_job(std::get<0>(key));
@@ -271,10 +290,14 @@ void HostAgent::RankEnded(const RankKey& key, ExitReport report) {
   exited->set_rank(std::get<2>(key));
   exited->set_exit_code(report.exit_code);
   exited->set_signal(report.signal);
-  for (const std::string& line : rank->second.last_lines) exited->add_last_lines(line);
+  for (const std::string& line : rank->second.log->last_lines()) exited->add_last_lines(line);
   exited->set_cause(rank->second.cause);
-  scheduler_.RemovePoller(rank->second.log_poller);
-  ::close(rank->second.log_fd);
+  const auto oom_kills = ReadOomKills(SystemFiles());
+  if (report.signal == SIGKILL && rank->second.killed_ns == 0 && rank->second.oom_kills &&
+      oom_kills) {
+    exited->set_oom_kills(*oom_kills - *rank->second.oom_kills);
+  }
+  rank->second.log.reset();
   // The process' own callback runs: it may not be destroyed under itself.
   scheduler_.Post([gone = std::make_shared<RankProcess>(std::move(rank->second))] {});
   ranks_.erase(rank);
@@ -292,8 +315,16 @@ void HostAgent::Kill(uint64_t job, uint64_t epoch) {
   }
 }
 
-void HostAgent::KillAll() {
-  for (auto& [key, rank] : ranks_) KillRank(rank);
+void HostAgent::KillBecause(RankProcess& rank, const std::string& cause) {
+  if (rank.killed_ns == 0) rank.cause = cause;
+  KillRank(rank);
+}
+
+void HostAgent::KillAll(const std::string& cause) {
+  const bool news =
+      std::ranges::any_of(ranks_, [](const auto& entry) { return entry.second.killed_ns == 0; });
+  for (auto& [key, rank] : ranks_) KillBecause(rank, cause);
+  if (news) Talk("{}: its ranks are killed\n", cause);
 }
 
 void HostAgent::SignalRanks(int signal) {

@@ -11,18 +11,23 @@
 //       kernel says that it is stopped. The agent judges; the coordinator decides.
 //   A5. A killed rank that stays is killed again every kKillAgainMs.
 //   A6. No more ranks than slots, whatever the coordinator says.
+//   A7. What waits to be sent is bounded. Beyond kBacklogBytesMax what ranks print is not read and
+//       their progress, spans and memory are left out; beyond kWaitingBytesMax every rank is
+//       killed.
 // Time is the scheduler's clock's: in the daemon one that stands still while the agent does
 // (runtime/base/awake_clock.h), so its own pause is nobody's silence.
 #pragma once
 
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <tuple>
 
 #include "coordinator/agent/child_process.h"
+#include "coordinator/agent/log_pipe.h"
 #include "proto/control.pb.h"
 #include "runtime/actor/frame_link.h"
 
@@ -40,12 +45,16 @@ class HostAgent {
   static constexpr int kTellAgainMs = 5000;
   static constexpr int kKillAgainMs = 3000;
   static constexpr int kBeatMsMax = 500;
+  static constexpr size_t kBacklogBytesMax = size_t{4} << 20;
+  static constexpr size_t kWaitingBytesMax = size_t{256} << 20;
 
   HostAgent(HostAgentOptions options, Scheduler& scheduler);
   ~HostAgent();
 
-  // A connection exists: joins over it.
-  void Connected(std::function<void(const proto::FromAgent&)> send);
+  // A connection exists: joins over it. `waiting_bytes`: of what was given to `send`, and has not
+  // left yet; without it nothing ever waits.
+  void Connected(std::function<void(const proto::FromAgent&)> send,
+                 std::function<size_t()> waiting_bytes = {});
   void Disconnected();
   void OnCommand(const proto::ToAgent& command);
   // Told to end by `signal`: the coordinator is to stop the jobs of this host. The ranks live on
@@ -61,11 +70,9 @@ class HostAgent {
   struct RankProcess {
     std::unique_ptr<ChildProcess> process{};
     std::unique_ptr<FrameLink> link{};
-    int log_fd = -1;
-    PollerId log_poller{};
-    std::string unfinished_line{};
-    std::deque<std::string> last_lines{};
-    std::string cause{};  // why it was killed
+    std::unique_ptr<LogPipe> log{};
+    std::string cause{};                 // why it was killed
+    std::optional<int64_t> oom_kills{};  // at its start
     int64_t last_heard_ns = 0;
     bool is_alive = false;        // it has said Alive
     int64_t silence_told_ns = 0;  // 0: it is not known to be silent
@@ -75,19 +82,26 @@ class HostAgent {
   void Spawn(const proto::SpawnRank& spawn);
   Status StartRankProcess(const RankKey& key, const proto::SpawnRank& spawn);
   void RankSpoke(const RankKey& key, const proto::FromRank& message);
-  int ReadLog(const RankKey& key);
+  void Printed(const RankKey& key, std::string_view piece);
   void RankEnded(const RankKey& key, ExitReport report);
   void KillRank(RankProcess& rank);
-  void KillAll();
+  void KillBecause(RankProcess& rank, const std::string& cause);
+  void KillAll(const std::string& cause);
   void Kill(uint64_t job, uint64_t epoch);
   void WatchRank(const RankKey& key, RankProcess& rank, int64_t now_ns);
   void TellSilence(const RankKey& key, int64_t silent_ms, bool stopped);
   void Beat();
   void Say(const proto::FromAgent& message);
+  void HeedBacklog();
+  const std::string& name() const;
 
   const HostAgentOptions options_;
   Scheduler& scheduler_;
   std::function<void(const proto::FromAgent&)> send_{};
+  std::function<size_t()> waiting_bytes_{};
+  bool backlog_ = false;  // A7
+  TimerId backlog_timer_{};
+  std::string known_as_{};  // to the coordinator
   std::map<RankKey, RankProcess> ranks_{};
   int64_t last_heard_ns_ = 0;
   int heartbeat_ms_ = 500;

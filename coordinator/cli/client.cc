@@ -7,16 +7,22 @@
 
 #include "coordinator/rpc_status.h"
 #include "proto/control.grpc.pb.h"
+#include "runtime/base/process_limits.h"
+#include "runtime/base/thread.h"
 
 namespace troupe {
 namespace {
 
 constexpr int kMessageBytesMax = 64 << 20;
+constexpr int kRpcThreads = 12;
+constexpr int64_t kRpcDescriptors = 24;
+constexpr int64_t kRpcAddressBytes = int64_t{768} << 20;
 
 class Client final : public ControlClient {
  public:
   Client(std::string address, int deadline_ms)
-      : address_(std::move(address)), deadline_(deadline_ms) {
+      : address_(std::move(address)), deadline_(deadline_ms), limits_(CheckRpcLimits("troupe")) {
+    if (!limits_.ok()) return;  // every call says it
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
@@ -42,6 +48,7 @@ class Client final : public ControlClient {
   }
   Status Follow(uint64_t job,
                 const std::function<void(const proto::JobEvent&)>& on_event) override {
+    RETURN_IF_ERROR(limits_);
     proto::FollowRequest request;
     request.set_job(job);
     const auto reader = stub_->Follow(&following_, request);
@@ -55,6 +62,7 @@ class Client final : public ControlClient {
 
   Status ReadLogs(const proto::ReadLogsRequest& request,
                   const std::function<bool(const proto::LogLines&)>& on_lines) override {
+    RETURN_IF_ERROR(limits_);
     grpc::ClientContext context;
     const auto reader = stub_->ReadLogs(&context, request);
     proto::LogLines lines;
@@ -78,6 +86,7 @@ class Client final : public ControlClient {
 
   template <typename Reply, typename Stubbed>
   Result<Reply> Call(Stubbed stubbed) {
+    RETURN_IF_ERROR(limits_);
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + deadline_);
     Reply reply;
@@ -88,11 +97,18 @@ class Client final : public ControlClient {
 
   const std::string address_;
   const std::chrono::milliseconds deadline_;
+  const Status limits_;
   grpc::ClientContext following_;  // of the one Follow
   std::unique_ptr<proto::Control::Stub> stub_;
 };
 
 }  // namespace
+
+Status CheckRpcLimits(std::string_view who, int64_t descriptors) {
+  RETURN_IF_ERROR(CheckProcessLimits(
+      who, {.descriptors = kRpcDescriptors + descriptors, .address_bytes = kRpcAddressBytes}));
+  return CheckThreads(kRpcThreads);
+}
 
 std::unique_ptr<ControlClient> ConnectControl(const std::string& address, int deadline_ms) {
   return std::make_unique<Client>(address, deadline_ms);

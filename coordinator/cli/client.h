@@ -4,14 +4,17 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "proto/control.pb.h"
 #include "runtime/base/result.h"
 
 namespace troupe {
 
-// What gRPC may make of its own; a program that cannot have them is told by CheckThreads.
-constexpr int kRpcThreads = 12;
+// Whether this process may have what gRPC takes without asking: threads, and beside `descriptors`
+// of the program's own the descriptors and the address space that were measured of it, rounded up.
+// Without them it aborts, or waits for ever. `who` begins the sentence.
+Status CheckRpcLimits(std::string_view who, int64_t descriptors = 0);
 
 class ControlClient {
  public:

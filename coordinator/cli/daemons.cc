@@ -20,9 +20,9 @@
 #include "coordinator/report/background_recorder.h"
 #include "coordinator/report/run_directory.h"
 #include "runtime/base/awake_clock.h"
+#include "runtime/base/process_limits.h"
 #include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
-#include "runtime/base/thread.h"
 
 namespace troupe {
 namespace {
@@ -31,8 +31,10 @@ constexpr int kSilenceCheckMs = 250;
 constexpr int kEndCheckMs = 10;
 constexpr int kStopMs = 300'000;  // jobs that stand still are killed long before (job_life.h)
 constexpr int kAtOnceMs = 2000;
-constexpr int kLeaveMs = 2000;        // for the last words of an agent
-constexpr int kTalkPatienceMs = 100;  // for a stderr that nobody reads: the loop must go on
+constexpr int kLeaveMs = 2000;            // for the last words of an agent
+constexpr int64_t kFileDescriptors = 16;  // of a run directory, of the coordinator's own files
+constexpr int64_t kRankDescriptors = 6;  // that the agent holds for a rank, and while it starts one
+constexpr int kTalkPatienceMs = 100;     // for a stderr that nobody reads: the loop must go on
 
 // A daemon's end: the first signal asks it to wind up, the next to do so at once.
 class EndOnSignal {
@@ -82,6 +84,10 @@ class EndOnSignal {
   TimerId limit_{};
 };
 
+// Where memory runs out the daemon says so and ends as it stands: gRPC's threads wait for a loop
+// that has gone, so there is nothing to unwind to.
+void RunLoop(Scheduler& scheduler) noexcept { scheduler.Run(); }
+
 void CheckSilence(State& state, Seams seams) {
   DropSilentHosts(state, seams);
   seams.scheduler.After(kSilenceCheckMs, [&state, seams] { CheckSilence(state, seams); });
@@ -95,13 +101,15 @@ NewRecorder RunDirectories(Scheduler& scheduler, FileSystem& files, Stream& disk
       scheduler.Post([on_trouble, trouble] { on_trouble(trouble); });
     };
     return std::make_unique<BackgroundRecorder>(
-        disk, std::make_unique<RunDirectory>(files, SystemClock(), path, post));
+        disk, std::make_unique<RunDirectory>(files, SystemClock(), path, post), post);
   };
 }
 
 }  // namespace
 
 int RunCoordinator(const CoordinatorCommand& command) {
+  SayWhereMemoryRunsOut(
+      "the coordinator is out of memory: raise ulimit -v, or end what else runs here\n");
   SetTalkPatience(kTalkPatienceMs);
   AwakeClock clock(SystemClock());
   Scheduler scheduler({.clock = &clock, .spin_us = 0, .trace_handlers = false});
@@ -117,9 +125,9 @@ int RunCoordinator(const CoordinatorCommand& command) {
     end.When([&] { return AllJobsTold(state); }, [&] { scheduler.Stop(); },
              at_once ? kAtOnceMs : kStopMs);
   });
-  if (const Status threads = CheckThreads(kRpcThreads); !threads.ok()) {
-    Talk("{}\n", threads.error().message);
-    return ExitCode(threads.error().code);
+  if (const Status limits = CheckRpcLimits("the coordinator", kFileDescriptors); !limits.ok()) {
+    Talk("{}\n", limits.error().message);
+    return ExitCode(limits.error().code);
   }
   if (const Status made = files.CreateDirectories(command.state_directory); !made.ok()) {
     Talk("--state: {}\n", made.error().message);
@@ -156,9 +164,11 @@ int RunCoordinator(const CoordinatorCommand& command) {
       PrintData(fmt::format("troupe coordinator listening on {}:{}\n", host, (*server)->port()));
   if (!printed.ok()) Talk("{}\n", printed.error().message);
   CheckSilence(state, seams);
-  scheduler.Run();
+  RunLoop(scheduler);
   // Agents lose their connection, which ends every rank.
-  for (auto& [id, host] : state.hosts) host.port->Close();
+  for (auto& [id, host] : state.hosts) {
+    if (host.port != nullptr) host.port->Close();
+  }
   RefuseSubmissions(state);
   (*server)->Shutdown();
   scheduler.RunUntilIdle();
@@ -167,6 +177,8 @@ int RunCoordinator(const CoordinatorCommand& command) {
 }
 
 int RunWorker(const WorkerCommand& command) {
+  SayWhereMemoryRunsOut(
+      "the host agent is out of memory: raise ulimit -v, or end what else runs here\n");
   SetTalkPatience(kTalkPatienceMs);
   AwakeClock clock(SystemClock());
   Scheduler scheduler({.clock = &clock, .spin_us = 0, .trace_handlers = false});
@@ -203,12 +215,13 @@ int RunWorker(const WorkerCommand& command) {
              },
              kStopMs);
   });
-  if (const Status threads = CheckThreads(kRpcThreads); !threads.ok()) {
-    Talk("{}\n", threads.error().message);
-    return ExitCode(threads.error().code);
+  if (const Status limits = CheckRpcLimits("the host agent", kRankDescriptors * command.slots);
+      !limits.ok()) {
+    Talk("{}\n", limits.error().message);
+    return ExitCode(limits.error().code);
   }
   client = AgentClient::Connect(agent, scheduler, command.join);
-  scheduler.Run();
+  RunLoop(scheduler);
   client.reset();
   return 0;
 }

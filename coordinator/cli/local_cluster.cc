@@ -107,7 +107,8 @@ Result<std::unique_ptr<LocalCluster>> LocalCluster::Start(const std::string& sta
   cluster->agent_.log = JoinPath(log_directory, "agent.log");
   auto address = cluster->StartCoordinator(state_directory, stop_asked);
   if (!address.ok()) {
-    const std::string end = cluster->CoordinatorEnd();
+    std::string end;  // its pipe closes before it has gone
+    Wait(kKillMs, [&] { return !(end = cluster->CoordinatorEnd()).empty(); });
     if (!end.empty()) return Error{ErrorCode::kUnavailable, end};
     return std::move(address).error();
   }

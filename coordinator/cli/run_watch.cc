@@ -38,7 +38,7 @@ RunWatch::~RunWatch() {
 }
 
 Status RunWatch::Start() {
-  RETURN_IF_ERROR(CheckThreads(kRpcThreads));
+  RETURN_IF_ERROR(CheckRpcLimits("troupe run"));
   ASSIGN_OR_RETURN(thread_, StartThread("signals", [this] { Loop(); }));
   return {};
 }

@@ -15,7 +15,8 @@ Result<Joined> JoinHost(State& state, Seams seams, const proto::Join& join, Agen
 
 void AgentSaid(State& state, Seams seams, HostId host, const proto::FromAgent& message);
 
-// Drops agents that have been silent for dead_after_ms. Called by a timer.
+// Drops agents that have been silent for dead_after_ms of a clock that stands still while the
+// coordinator does (runtime/base/awake_clock.h). Called by a timer.
 void DropSilentHosts(State& state, Seams seams);
 
 }  // namespace troupe

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <limits>
 #include <string_view>
 #include <utility>
 
@@ -104,25 +105,44 @@ Status LogReader::FindFiles() {
   return {};
 }
 
-Result<std::optional<proto::LogLines>> LogReader::Next(bool complete) {
-  if (at_ == 0) RETURN_IF_ERROR(FindFiles());
-  for (; at_ < files_.size(); ++at_) {
-    LogFile& file = files_[at_];
-    ASSIGN_OR_RETURN(std::string text,
-                     ReadFrom(JoinPath(folder_, file.name), file.offset, kChunkBytesMax));
-    const size_t last_end = text.rfind('\n');
-    const bool whole = last_end != std::string::npos || complete || text.size() == kChunkBytesMax;
-    if (text.empty() || !whole) continue;
-    if (last_end != std::string::npos) text.resize(last_end + 1);
-    file.offset += static_cast<int64_t>(text.size());
-    if (!IsUtf8(text)) ReplaceOtherThanAscii(text);
-    proto::LogLines lines;
-    lines.set_rank(file.rank);
-    lines.set_reference_run(file.reference_run);
-    lines.set_lines(std::move(text));
-    return std::optional(std::move(lines));
+Result<std::optional<proto::LogLines>> LogReader::NextOf(LogFile& file, bool complete) const {
+  const std::string path = JoinPath(folder_, file.name);
+  if (complete && !file.end) {
+    struct stat facts {};
+    file.end = ::stat(path.c_str(), &facts) == 0 ? facts.st_size : 0;
   }
-  at_ = 0;
+  const int64_t rest = file.end ? std::max<int64_t>(*file.end - file.offset, 0)
+                                : std::numeric_limits<int64_t>::max();
+  const size_t bytes_max = static_cast<size_t>(std::min<int64_t>(rest, kChunkBytesMax));
+  ASSIGN_OR_RETURN(std::string text, ReadFrom(path, file.offset, bytes_max));
+  const size_t last_end = text.rfind('\n');
+  const bool whole = last_end != std::string::npos || complete || text.size() == kChunkBytesMax;
+  if (text.empty() || !whole) return std::optional<proto::LogLines>();
+  if (last_end != std::string::npos) text.resize(last_end + 1);
+  file.offset += static_cast<int64_t>(text.size());
+  if (!IsUtf8(text)) ReplaceOtherThanAscii(text);
+  proto::LogLines lines;
+  lines.set_rank(file.rank);
+  lines.set_reference_run(file.reference_run);
+  lines.set_lines(std::move(text));
+  return std::optional(std::move(lines));
+}
+
+Result<std::optional<proto::LogLines>> LogReader::Next(bool complete) {
+  do {
+    if (at_ == 0) {
+      told_ = false;
+      RETURN_IF_ERROR(FindFiles());
+    }
+    while (at_ < files_.size()) {
+      ASSIGN_OR_RETURN(auto lines, NextOf(files_[at_], complete));
+      if (!lines || !complete) ++at_;
+      if (!lines) continue;
+      told_ = true;
+      return std::optional(*std::move(lines));
+    }
+    at_ = 0;
+  } while (told_);
   return std::optional<proto::LogLines>();
 }
 

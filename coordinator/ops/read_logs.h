@@ -19,6 +19,10 @@ Result<JobLogs> FindLogs(const State& state, const proto::ReadLogsRequest& reque
 // Reads the files of a folder of logs in turn, each from where it stood. Blocks on the disk: not on
 // an event loop.
 //   L1. Lines come whole, those of a rank in order; bytes that are not UTF-8 are replaced.
+//   L2. While more may come, ranks have their turns, a chunk each: one that prints without end
+//   holds
+//       nobody up. At the end they come one after the other, up to where their files ended when the
+//       end was asked for.
 class LogReader {
  public:
   static constexpr size_t kChunkBytesMax = size_t{64} << 10;
@@ -37,13 +41,16 @@ class LogReader {
     int32_t rank = 0;
     bool reference_run = false;
     int64_t offset = 0;
+    std::optional<int64_t> end{};  // L2
   };
   Status FindFiles();
+  Result<std::optional<proto::LogLines>> NextOf(LogFile& file, bool complete) const;
 
   const std::string folder_;
   const std::optional<int32_t> rank_;
   std::vector<LogFile> files_{};
-  size_t at_ = 0;  // whose turn it is
+  size_t at_ = 0;      // whose turn it is
+  bool told_ = false;  // somebody's lines, in this round
 };
 
 }  // namespace troupe

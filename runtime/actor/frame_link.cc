@@ -50,10 +50,11 @@ void FrameLink::Fail(Error cause) {
 int FrameLink::Progress() {
   char chunk[16384];
   int events = 0;
-  while (!closed_) {
+  for (size_t bytes = 0; !closed_ && bytes < kTurnBytesMax;) {
     const ssize_t got = ::recv(fd_, chunk, sizeof(chunk), 0);
     if (got > 0) {
       incoming_.append(chunk, static_cast<size_t>(got));
+      bytes += static_cast<size_t>(got);
       ++events;
       TakeFrames();
       continue;

@@ -25,6 +25,7 @@ class FrameLink {
  public:
   static constexpr uint32_t kFrameBytesMax = 16u << 20;
   static constexpr size_t kBacklogBytesMax = size_t{8} << 20;
+  static constexpr size_t kTurnBytesMax = size_t{1} << 20;  // more than a socket holds
 
   struct Handlers {
     // An error closes the link with it.
@@ -40,8 +41,8 @@ class FrameLink {
 
   void Send(std::string_view frame);
   void SendTelemetry(std::string_view frame);
-  // Handles what has arrived; the scheduler calls it, and whoever wants the last words of a peer
-  // that has exited.
+  // Handles what has arrived, up to kTurnBytesMax; the scheduler calls it, and whoever wants the
+  // last words of a peer that has exited.
   int Progress();
   // Ends the link from this side; no handler is called.
   void Close();

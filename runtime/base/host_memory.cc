@@ -45,10 +45,12 @@ struct CgroupNames {
   std::string_view limit;
   std::string_view usage;
   std::string_view inactive;  // in memory.stat: file pages that go first
+  std::string_view events;    // has a line "oom_kill N"
 };
 constexpr CgroupNames kV1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes",
-                             "memory.usage_in_bytes", "total_inactive_file "};
-constexpr CgroupNames kV2 = {"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "};
+                             "memory.usage_in_bytes", "total_inactive_file ", "memory.oom_control"};
+constexpr CgroupNames kV2 = {"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file ",
+                             "memory.events"};
 
 void CutByCgroup(FileSystem& files, const std::string& root, const CgroupNames& names,
                  std::string path, HostMemory& memory) {
@@ -74,7 +76,14 @@ void CutByCgroup(FileSystem& files, const std::string& root, const CgroupNames& 
   }
 }
 
-void CutByCgroups(FileSystem& files, const std::string& root, HostMemory& memory) {
+struct Cgroup {
+  const CgroupNames& names;
+  std::string path;
+};
+
+// Those that account for this process's memory.
+std::vector<Cgroup> MemoryCgroups(FileSystem& files, const std::string& root) {
+  std::vector<Cgroup> found;
   const std::string text = TextOf(files, root + "/proc/self/cgroup");
   for (size_t at = 0; at < text.size();) {  // "hierarchy:controllers:path"
     const size_t end = std::min(text.find('\n', at), text.size());
@@ -86,11 +95,12 @@ void CutByCgroups(FileSystem& files, const std::string& root, HostMemory& memory
     const std::string controllers = fmt::format(",{},", line.substr(first + 1, second - first - 1));
     const std::string path(line.substr(second + 1));
     if (controllers.find(",memory,") != controllers.npos) {
-      CutByCgroup(files, root, kV1, path, memory);
+      found.push_back({kV1, path});
     } else if (line.starts_with("0::")) {
-      CutByCgroup(files, root, kV2, path, memory);
+      found.push_back({kV2, path});
     }
   }
+  return found;
 }
 
 }  // namespace
@@ -103,7 +113,9 @@ std::optional<HostMemory> ReadHostMemory(FileSystem& files, const std::string& r
   const int64_t available = NumberAfter(meminfo, "MemAvailable:").value_or(*total);
   HostMemory memory{.total_bytes = *total * kKibibyte,
                     .available_bytes = std::min(available, *total) * kKibibyte};
-  CutByCgroups(files, root, memory);
+  for (const Cgroup& cgroup : MemoryCgroups(files, root)) {
+    CutByCgroup(files, root, cgroup.names, cgroup.path, memory);
+  }
   memory.available_bytes = std::min(memory.available_bytes, memory.total_bytes);
   if (!root.empty()) return memory;
   for (const auto resource : {RLIMIT_AS, RLIMIT_DATA}) {
@@ -114,6 +126,21 @@ std::optional<HostMemory> ReadHostMemory(FileSystem& files, const std::string& r
     }
   }
   return memory;
+}
+
+std::optional<int64_t> ReadOomKills(FileSystem& files, const std::string& root) {
+  for (const Cgroup& cgroup : MemoryCgroups(files, root)) {
+    // The nearest that tells: in a container the mount may begin below the path.
+    for (std::string path = cgroup.path;; path.resize(path.rfind('/'))) {
+      const std::string folder =
+          fmt::format("{}{}{}", root, cgroup.names.mount, path == "/" ? "" : path);
+      const auto kills =
+          NumberAfter(TextOf(files, JoinPath(folder, cgroup.names.events)), "oom_kill ");
+      if (kills) return kills;
+      if (path.empty() || path == "/") break;
+    }
+  }
+  return std::nullopt;
 }
 
 }  // namespace troupe

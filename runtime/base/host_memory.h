@@ -1,6 +1,7 @@
 // How much memory this machine has for a job: what /proc/meminfo says, cut by the limits of the
 // cgroups (v1 and v2) that this process is in, and by its own. The plan, the command line and the
-// ranks ask here.
+// ranks ask here; the host agent
+// asks whom the kernel killed for want of it.
 #pragma once
 
 #include <cstdint>
@@ -23,5 +24,9 @@ struct HostMemory {
 // Files are read under `root`; the machine's own ("") have this process's limits too. A limit that
 // cannot be read does not count; nothing where even the host's memory is unknown.
 std::optional<HostMemory> ReadHostMemory(FileSystem& files, const std::string& root = "");
+
+// How many processes of this process's cgroup the kernel has killed for want of memory, ever;
+// nothing where the cgroup does not tell. Files are read under `root`.
+std::optional<int64_t> ReadOomKills(FileSystem& files, const std::string& root = "");
 
 }  // namespace troupe

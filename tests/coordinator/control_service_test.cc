@@ -5,10 +5,14 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "coordinator/rpc_status.h"
 #include "proto/control.grpc.pb.h"
@@ -117,6 +121,75 @@ TEST_F(FollowTest, WhoDoesNotReadAtAllIsLetGoWithASentence) {
   const Error error = FromRpc(status_, "the coordinator");
   EXPECT_EQ(error.code, ErrorCode::kResourceExhausted);
   EXPECT_THAT(error.message, HasSubstr("job 1 tells more than this client reads"));
+}
+
+// A few hundred clients with `logs -f`; the next one is told where to look instead.
+TEST_F(FollowTest, TooManyReadersOfLogsAreRefused) {
+  proto::ReadLogsRequest request;
+  request.set_job(job_->id());
+  request.set_follow(true);
+  constexpr int kStreams = 300;
+  struct Call {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReader<proto::LogLines>> reader;
+  };
+  std::filesystem::create_directories(job_->summary().run_directory() + "/logs");
+  std::vector<std::unique_ptr<Call>> calls;
+  for (int i = 0; i < kStreams; ++i) {
+    calls.push_back(std::make_unique<Call>());
+    calls.back()->reader = stub_->ReadLogs(&calls.back()->context, request);
+  }
+  proto::LogLines lines;
+  EXPECT_FALSE(calls.back()->reader->Read(&lines));
+  const Error error = FromRpc(calls.back()->reader->Finish(), "the coordinator");
+  EXPECT_EQ(error.code, ErrorCode::kResourceExhausted);
+  EXPECT_THAT(error.message, HasSubstr("256 clients read logs already"));
+  calls.pop_back();
+  for (auto& call : calls) call->context.TryCancel();
+  for (auto& call : calls) {
+    while (call->reader->Read(&lines)) h_.scheduler.RunUntilIdle();
+    (void)call->reader->Finish();
+    h_.scheduler.RunUntilIdle();
+  }
+}
+
+// An agent that says more than the loop takes is not read on: what it holds stays where it is.
+TEST_F(FollowTest, AnAgentWaitsForTheLoop) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(2));
+  const auto stream = stub_->Attend(&context);
+  proto::FromAgent join;
+  join.mutable_join()->set_slots(1);
+  ASSERT_TRUE(stream->Write(join));
+  proto::FromAgent log;
+  log.mutable_rank_log()->set_lines(std::string(size_t{1} << 20, '\xff'));
+  constexpr int kPieces = 64;
+  std::atomic<int> written{0};
+  std::thread writer([&] {
+    for (int i = 0; i < kPieces; ++i) {
+      if (stream->Write(log)) ++written;
+    }
+  });
+  // While the loop stands still a few pieces find room on the way, and no more, however long.
+  int before = -1;
+  while (before != written.load() || before == 0) {
+    before = written.load();
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+  }
+  EXPECT_LT(written.load(), kPieces / 2);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(2);
+  while (written.load() < kPieces && std::chrono::steady_clock::now() < end) {
+    h_.scheduler.RunUntilIdle();
+  }
+  writer.join();
+  EXPECT_EQ(written.load(), kPieces);
+  EXPECT_EQ(h_.state.hosts.size(), 2u) << "bytes that are not UTF-8 end no stream";
+  context.TryCancel();
+  (void)stream->Finish();
+  while (h_.state.hosts.size() > 1 && std::chrono::steady_clock::now() < end) {
+    h_.scheduler.RunUntilIdle();
+  }
+  EXPECT_EQ(h_.state.hosts.size(), 1u);
 }
 
 }  // namespace

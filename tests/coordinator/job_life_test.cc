@@ -84,9 +84,10 @@ TEST_F(JobLifeTest, AKilledRankIsTheHeadlineWithItsPlaceInTheStep) {
   h.Exits(job, 1, 0, SIGKILL);
   EXPECT_EQ(job.state(), proto::JOB_STATE_FAILED);
   EXPECT_EQ(job.summary().exit_code(), 5);
-  EXPECT_EQ(job.summary().reason(),
-            "rank 2 (host a, pid 4713) was killed by signal 9 (SIGKILL) at step 17 during forward "
-            "of microbatch 3 on stage 2");
+  EXPECT_EQ(
+      job.summary().reason(),
+      "rank 2 (host a, pid 4713) was killed by signal 9 (SIGKILL) at step 17 during forward "
+      "of microbatch 3 on stage 2: by somebody else, or by the kernel where memory was short");
 }
 
 TEST_F(JobLifeTest, ALostPeerWithoutACauseIsTheCauseAfterAWhile) {
@@ -127,8 +128,10 @@ TEST_F(JobLifeTest, AnUnreachablePeerWaitsForItsCauseToo) {
   h.Exits(job, 0, 0, SIGKILL);
   h.Exits(job, 1, 0, SIGKILL);
   EXPECT_EQ(job.summary().exit_code(), 5) << "4 is the coordinator's";
-  EXPECT_EQ(job.summary().reason(),
-            "rank 0 (host a, pid 4711) was killed by signal 9 (SIGKILL) while starting");
+  EXPECT_EQ(
+      job.summary().reason(),
+      "rank 0 (host a, pid 4711) was killed by signal 9 (SIGKILL) while starting: by somebody "
+      "else, or by the kernel where memory was short");
 }
 
 // ---- silence ---------------------------------------------------------------------------------
@@ -315,6 +318,57 @@ TEST_F(JobLifeTest, AnAgentThatKilledItsRankSaysWhy) {
   EXPECT_EQ(job.summary().reason(),
             "rank 0 (host a, pid 4711) was killed by its host agent before the first step: a "
             "control frame of 4294967295 bytes exceeds 16777216");
+}
+
+TEST_F(JobLifeTest, ARankOfAHostThatIsGoneKeepsItsName) {
+  h.Join("a", 1);
+  const HostId b = h.Join("b", 1);
+  JobLife& job = h.Submitted(SmallJob(2));
+  h.Begins(job, 2);
+  proto::FromRank message;
+  message.mutable_finished()->set_error_code(static_cast<int32_t>(ErrorCode::kPeerDown) + 1);
+  message.mutable_finished()->set_error("it was lost");
+  message.mutable_finished()->set_lost_peer(1);
+  h.Says(job, 0, message);
+  h.state.hosts.erase(b);
+  h.AdvanceMs(JobLife::kCauseWaitMs + 1);
+  h.Exits(job, 0, 0, SIGKILL);
+  h.AdvanceMs(JobLife::kKillMs + 1);
+  EXPECT_THAT(job.summary().reason(), HasSubstr("there is still rank 1 (host b, pid 4712)"));
+}
+
+TEST_F(JobLifeTest, AJobThatDoesNotFitItsHostIsRefusedWhenEveryRankHasSaidHello) {
+  const HostId host = h.Join("a", 2);
+  JobLife& job = h.Submitted(SmallJob(2));
+  for (int rank : {0, 1}) {
+    proto::FromRank message;
+    message.mutable_hello()->set_memory_bytes(int64_t{8} << 30);
+    message.mutable_hello()->set_predicted_bytes(int64_t{5} << 30);
+    h.Says(job, rank, message);
+  }
+  EXPECT_EQ(h.Orders(host, proto::ToRank::kPeers), 0);
+  for (int rank : {0, 1}) h.Exits(job, rank, 0, SIGKILL);
+  EXPECT_EQ(job.summary().exit_code(), 3);
+  EXPECT_THAT(job.summary().reason(),
+              HasSubstr("does not fit host a: its 2 ranks need 10.1 GiB, it has 8.0 GiB"));
+}
+
+TEST_F(JobLifeTest, HostsWithOtherDataUnderTheSamePathAreRefusedBeforeTheFirstStep) {
+  const HostId a = h.Join("alpha", 1);
+  h.Join("beta", 1);
+  JobLife& job = h.Submitted(SmallJob(2));
+  for (int rank : {0, 1}) h.Hello(job, rank);
+  for (int rank : {0, 1}) {
+    proto::FromRank message;
+    message.mutable_ready()->mutable_data()->set_num_bytes(500);
+    message.mutable_ready()->mutable_data()->set_digest(static_cast<uint64_t>(7 + rank));
+    h.Says(job, rank, message);
+  }
+  EXPECT_EQ(h.Orders(a, proto::ToRank::kBegin), 0);
+  for (int rank : {0, 1}) h.Exits(job, rank, 0, SIGKILL);
+  EXPECT_EQ(job.summary().exit_code(), 2);
+  EXPECT_THAT(job.summary().reason(),
+              HasSubstr("data.train = /text.txt on host beta has other bytes than on host alpha"));
 }
 
 TEST_F(JobLifeTest, ALostHostTakesItsRanksAndTheRestIsKilled) {

@@ -12,7 +12,10 @@
 //     error    Finished with kOutOfSpace       peer     Finished with kPeerDown
 //     mute     never says Hello                build    says Hello of another build
 //     digest   ends with other parameters
+//     flood    prints without end, from a child of its own
+//     orphan   is killed, and leaves a child that speaks and prints on in its place
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,6 +27,7 @@
 #include <cstring>
 #include <sstream>
 #include <string>
+#include <utility>
 
 #include "proto/worker.pb.h"
 #include "runtime/base/error.h"
@@ -189,8 +193,33 @@ class FakeRank {
     if (Fails("hang")) Hang();
     if (Fails("hostile")) WriteFrame("", UINT32_MAX);
     if (Fails("garbage")) WriteFrame("\xff\xff\xff", 3);
+    if (Fails("flood")) Flood();
+    if (Fails("orphan")) LeaveOrphan();
     if (Fails("error")) FinishWith(ErrorCode::kOutOfSpace, "checkpoint: no space left on /disk");
     if (Fails("peer")) FinishWith(ErrorCode::kPeerDown, "its peer has gone");
+  }
+
+  void Flood() {
+    if (std::exchange(flooding_, true) || ::fork() != 0) return;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const std::string line(1000, 'y');
+    while (std::puts(line.c_str()) >= 0) continue;
+    ::_exit(0);
+  }
+  // Told before the end, so that a test can look for it.
+  void LeaveOrphan() {
+    const pid_t child = ::fork();
+    proto::FromRank message;
+    message.mutable_happening()->set_text(std::to_string(child));
+    if (child != 0) {
+      Say(message);
+      ::raise(SIGKILL);
+    }
+    ::signal(SIGPIPE, SIG_IGN);
+    for (;;) {
+      Say(message);  // ends the child when nobody listens any more
+      ::usleep(1000);
+    }
   }
 
   void FinishWith(ErrorCode code, const std::string& error) {
@@ -230,6 +259,7 @@ class FakeRank {
   proto::StartRank start_{};
   bool greeted_ = false;
   bool training_ = false;
+  bool flooding_ = false;
   int64_t step_ = 0;
 };
 

@@ -102,5 +102,30 @@ TEST(TwoHosts, TrainBitEqualToOneOverTheirNetwork) {
   EXPECT_GE(sent - sent_before, crossing);
 }
 
+// The second host sees another file under the same path.
+TEST(TwoHosts, WithOtherDataUnderOnePathAreRefusedBeforeTheFirstStep) {
+  const auto mounts = testing::Shell("unshare --mount true 2>&1");
+  if (mounts.exit_code != 0) GTEST_SKIP() << "no mount namespaces here: " << mounts.output;
+  testing::TemporaryFolder folder;
+  testing::WriteSmallJob(folder);
+  const std::string program = kProgram;
+  const auto refused = testing::Shell(
+      "cd " + folder.path() + " && { " + "tr a-z A-Z <text.txt >other.txt; " + program +
+      " coordinator --listen 127.0.0.1:0 --state state >c.out 2>&1 & c=$!; "
+      "for i in $(seq 1200); do grep -q listening c.out && break; sleep 0.1; done; "
+      "at=$(sed 's/.* //' c.out); " +
+      program + " worker --join $at --slots 2 --name alpha >a.out 2>&1 & a=$!; " +
+      "unshare --mount sh -c \"mount --bind other.txt text.txt && exec " + program +
+      " worker --join $at --slots 2 --name beta\" >b.out 2>&1 & b=$!; "
+      "for i in $(seq 1200); do " +
+      program +
+      " ps --coordinator $at 2>&1 | grep -c '^host' | grep -q 2 && break; sleep 0.1; done; " +
+      program +
+      " submit job.yaml --coordinator $at --run-dir run 2>&1; echo code $?; "
+      "kill $a $b $c; wait; cat a.out b.out; }");
+  EXPECT_THAT(refused.output, HasSubstr("code 2\n")) << refused.output;
+  EXPECT_THAT(refused.output, HasSubstr("has other bytes than on host"));
+}
+
 }  // namespace
 }  // namespace troupe

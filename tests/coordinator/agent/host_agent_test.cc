@@ -6,6 +6,8 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
+#include <string>
 #include <vector>
 
 #include "runtime/sim/virtual_clock.h"
@@ -184,6 +186,54 @@ TEST_F(HostAgentTest, KillsAJobThatHangs) {
   RunUntil([this] { return agent_.num_ranks() == 0; });
 }
 
+TEST_F(HostAgentTest, WhatAChildOfADeadRankSaysIsNotHeard) {
+  Spawn(0, "0:orphan:1");
+  RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });
+  TellPeersAndBegin(0);
+  RunUntilExited();
+  ASSERT_NE(Last(proto::FromRank::kHappening), nullptr);
+  const std::string child = Last(proto::FromRank::kHappening)->happening().text();
+  const auto has_gone = [&child] {
+    std::string line;
+    std::getline(std::ifstream("/proc/" + child + "/stat"), line);
+    return line.empty() || line.find(") Z") != std::string::npos;
+  };
+  RunUntil(has_gone);
+  EXPECT_TRUE(said_.back().has_rank_exited());
+}
+
+TEST_F(HostAgentTest, WhileTooMuchWaitsWhatARankPrintsIsNotRead) {
+  size_t waiting = 0;
+  size_t printed = 0;
+  agent_.Connected(
+      [&](const proto::FromAgent& message) {
+        if (!message.has_rank_log()) return said_.push_back(message);
+        const size_t num_bytes = message.rank_log().lines().size();
+        EXPECT_LE(num_bytes, LogPipe::kTurnBytesMax);
+        printed += num_bytes;
+        waiting += num_bytes;
+      },
+      [&] { return waiting; });
+  Spawn(0, "0:flood:1");
+  RunUntil([this] { return Last(proto::FromRank::kHello) != nullptr; });
+  TellPeersAndBegin(0);
+  RunUntil([&] { return waiting > HostAgent::kBacklogBytesMax; });
+  const size_t before = printed;
+  // The rank itself goes on: its last word comes all the same.
+  RunUntil([this] { return Last(proto::FromRank::kFinished) != nullptr; });
+  EXPECT_LE(printed, before + LogPipe::kTurnBytesMax);
+  waiting = 0;
+  RunUntil([&] { return printed > before + HostAgent::kBacklogBytesMax / 2; });
+}
+
+TEST_F(HostAgentTest, ACoordinatorThatTakesNothingEndsTheRanks) {
+  agent_.Connected([this](const proto::FromAgent& message) { said_.push_back(message); },
+                   [] { return HostAgent::kWaitingBytesMax + 1; });
+  Spawn(0);
+  RunUntilExited();
+  EXPECT_THAT(Exited()->cause(), HasSubstr("256 MiB wait at host agent a"));
+}
+
 TEST_F(HostAgentTest, TheSameRankIsSpawnedOnce) {
   Spawn(0);
   Spawn(0);
@@ -203,7 +253,8 @@ TEST_F(HostAgentTest, ASilentCoordinatorKillsEveryRank) {
   agent_.OnCommand(welcome);
   Spawn(0, "0:mute");
   ASSERT_EQ(agent_.num_ranks(), 1);
-  RunUntil([this] { return agent_.num_ranks() == 0; });
+  RunUntilExited();
+  EXPECT_EQ(Exited()->cause(), "host agent a heard nothing from the coordinator for 0.1 s");
 }
 
 TEST_F(HostAgentTest, NoMoreRanksThanSlots) {

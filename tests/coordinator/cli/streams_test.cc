@@ -120,5 +120,22 @@ TEST_F(StreamsTest, AMachineThatGivesNoThreadsIsASentence) {
   EXPECT_THAT(run.err(), HasSubstr("no thread for the control service: "));
 }
 
+TEST_F(StreamsTest, ALimitThatNoProgramOfOursCanLiveWithIsASentence) {
+  struct Limited {
+    const char* limit;
+    const char* sentence;
+  };
+  for (const char* command :
+       {"run job.yaml --run-dir run", "ps --coordinator 127.0.0.1:1", "submit job.yaml"}) {
+    for (const Limited& with :
+         {Limited{"-v 60000", " of address space, ulimit -v leaves it 58.6 MiB: raise it"},
+          Limited{"-n 12", " descriptors, ulimit -n leaves it 12: raise it"}}) {
+      Program limited = Shell(std::string("ulimit ") + with.limit + "; exec bin/troupe " + command);
+      EXPECT_EQ(limited.Wait(), 1) << command << with.limit << limited.err();
+      EXPECT_THAT(limited.err(), HasSubstr(with.sentence)) << command;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace troupe

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "runtime/base/awake_clock.h"
 #include "tests/coordinator/harness.h"
 
 namespace troupe {
@@ -306,16 +307,22 @@ TEST(AttendTest, ASilentHostIsLostAndItsStreamEnded) {
   EXPECT_TRUE(h.state.hosts.empty());
 }
 
+// Its clock is the daemon's: while the process stands still, so does the silence.
 TEST(AttendTest, NobodyIsSilentWhileTheCoordinatorItselfStandsStill) {
   Harness h;
-  const HostId host = h.Join("a", 1);
-  DropSilentHosts(h.state, h.seams);
-  h.AdvanceMs(60'000);
-  DropSilentHosts(h.state, h.seams);
+  AwakeClock awake(h.clock);
+  Scheduler scheduler({.clock = &awake});
+  const Seams seams{scheduler, SystemFiles(), h.stream, h.stream};
+  testing::RecordingAgent port;
+  proto::Join join;
+  join.set_slots(1);
+  const HostId host = JoinHost(h.state, seams, join, &port)->host;
+  h.clock.AdvanceMs(600'000);
+  DropSilentHosts(h.state, seams);
   EXPECT_TRUE(h.state.hosts.contains(host)) << "its heartbeats still wait to be read";
-  for (int i = 0; i < 4 * 30 + 1; ++i) {
-    h.AdvanceMs(250);
-    DropSilentHosts(h.state, h.seams);
+  for (int i = 0; i < 4 * 30; ++i) {
+    h.clock.AdvanceMs(250);
+    DropSilentHosts(h.state, seams);
   }
   EXPECT_FALSE(h.state.hosts.contains(host));
 }

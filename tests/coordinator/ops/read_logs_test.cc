@@ -12,6 +12,7 @@
 namespace troupe {
 namespace {
 
+using ::testing::AnyOf;
 using testing::Harness;
 using ::testing::HasSubstr;
 using testing::SmallJob;
@@ -75,6 +76,39 @@ TEST_F(LogReaderTest, LongAndForeignBytesComeInPieces) {
   const std::string all = All(reader);
   EXPECT_THAT(all, HasSubstr("??\n"));
   EXPECT_EQ(std::ranges::count(all, 'x'), std::ssize(line));
+}
+
+TEST_F(LogReaderTest, WhoPrintsWithoutEndHoldsNobodyUp) {
+  const std::string chunk(LogReader::kChunkBytesMax - 1, 'x');
+  for (int i = 0; i < 3; ++i) Append("rank-0000.log", chunk + "\n");
+  Append("rank-0001.log", "a\n");
+  LogReader reader(folder_.path(), {});
+  std::vector<int32_t> turns;
+  for (int i = 0; i < 4; ++i) {
+    const auto lines = reader.Next(/*complete=*/false);
+    ASSERT_TRUE(lines.ok() && lines->has_value());
+    turns.push_back((*lines)->rank());
+    Append("rank-0000.log", chunk + "\n");
+  }
+  EXPECT_EQ(turns, (std::vector<int32_t>{0, 1, 0, 0}));
+}
+
+TEST_F(LogReaderTest, WhatIsReadOnceHasAnEndThoughTheFileGrows) {
+  Append("rank-0000.log", "a\n");
+  Append("rank-0001.log", "b\n");
+  LogReader reader(folder_.path(), {});
+  std::string all;
+  for (int i = 0; i < 2; ++i) {
+    const auto lines = reader.Next(/*complete=*/true);
+    ASSERT_TRUE(lines.ok() && lines->has_value());
+    all += (*lines)->lines();
+    Append("rank-0000.log", "more\n");
+    Append("rank-0001.log", "more\n");
+  }
+  EXPECT_THAT(all, AnyOf("a\nb\n", "a\nb\nmore\n"));
+  const auto rest = reader.Next(/*complete=*/true);
+  ASSERT_TRUE(rest.ok());
+  EXPECT_FALSE(rest->has_value());
 }
 
 TEST_F(LogReaderTest, APipeInALogsPlaceHoldsNothingUp) {

@@ -78,5 +78,18 @@ TEST_F(HostMemoryTest, AnUnknownHostIsUnknown) {
   EXPECT_LE(here->available_bytes, here->total_bytes);
 }
 
+TEST_F(HostMemoryTest, CountsWhomTheKernelKilledForMemory) {
+  EXPECT_FALSE(ReadOomKills(SystemFiles(), folder_.path()).has_value());
+  Write("/proc/self/cgroup", "0::/slice/job\n");
+  Write("/sys/fs/cgroup/slice/memory.events", "low 1\noom 4\noom_kill 3\noom_group_kill 0\n");
+  EXPECT_EQ(ReadOomKills(SystemFiles(), folder_.path()), 3) << "the nearest that tells";
+  Write("/sys/fs/cgroup/slice/job/memory.events", "oom_kill 2\n");
+  EXPECT_EQ(ReadOomKills(SystemFiles(), folder_.path()), 2);
+  Write("/proc/self/cgroup", "5:cpu,memory:/docker/1\n0::/\n");
+  Write("/sys/fs/cgroup/memory/memory.oom_control",
+        "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n");
+  EXPECT_EQ(ReadOomKills(SystemFiles(), folder_.path()), 5) << "version 1, mounted from below";
+}
+
 }  // namespace
 }  // namespace troupe
