@@ -15,6 +15,8 @@ namespace {
 
 std::string Words(int64_t num_bytes) { return BytesInWords(static_cast<double>(num_bytes)); }
 
+constexpr int64_t kBytesMax = int64_t{1} << 48;  // of a rank: a sum of them does not overflow
+
 struct Room {
   int num_ranks = 0;
   int64_t needed_bytes = 0;
@@ -54,7 +56,8 @@ Status CheckRoomOnHosts(std::span<const RankWords> ranks) {
   for (const RankWords& rank : ranks) {
     Room& room = rooms[rank.host];
     ++room.num_ranks;
-    room.needed_bytes += rank.hello->predicted_bytes() + kRankProcessBytes;
+    room.needed_bytes +=
+        std::clamp<int64_t>(rank.hello->predicted_bytes(), 0, kBytesMax) + kRankProcessBytes;
     room.host_bytes = std::max(room.host_bytes, rank.hello->memory_bytes());
     room.known = room.known && rank.hello->predicted_bytes() > 0;
   }

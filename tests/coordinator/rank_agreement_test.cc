@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,11 @@ TEST_F(RankAgreementTest, WhatIsNotKnownIsNotJudged) {
   Add("b", 9 * kGibibyte, 8 * kGibibyte);
   Add("b", 0, 8 * kGibibyte);
   EXPECT_TRUE(CheckRoomOnHosts(words_).ok());
+}
+
+TEST_F(RankAgreementTest, NumbersOfAnySizeAreJudged) {
+  for (int i = 0; i < 4; ++i) Add("a", std::numeric_limits<int64_t>::max(), kGibibyte);
+  EXPECT_FALSE(CheckRoomOnHosts(words_).ok());
 }
 
 TEST_F(RankAgreementTest, FilesAreTheSameWhereTheyAreRead) {
