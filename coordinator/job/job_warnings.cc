@@ -54,6 +54,9 @@ class Oddities {
     longer("eval.every", spec_.eval().every(), "nothing is evaluated");
     longer("checkpoint.every", spec_.checkpoint().every(),
            "the only checkpoint is that of the end");
+    if (spec_.log().trace().steps() > 0) {
+      longer("log.trace.first", spec_.log().trace().first(), "no step is traced");
+    }
     longer("log.every", spec_.log().every(), "few steps are shown");
     if (Written("data.val_fraction") && spec_.data().val_fraction() > 0 &&
         spec_.eval().every() == 0) {
