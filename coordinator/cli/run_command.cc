@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "coordinator/cli/answer.h"
 #include "coordinator/cli/client.h"
 #include "coordinator/cli/find_coordinator.h"
 #include "coordinator/cli/local_cluster.h"
@@ -27,7 +28,6 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/host_memory.h"
 #include "runtime/base/random.h"
-#include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
 #include "runtime/format/checkpoint_manifest.h"
 
@@ -38,11 +38,6 @@ constexpr int kJoinMs = 30'000;    // for the host agent that this starts
 constexpr int kDaemonEndMs = 500;  // from its last word until it can be seen to have ended
 constexpr int kQuickCallMs = 1000;
 constexpr int kPauseMs = 10;
-
-int Fail(const Error& error) {
-  Talk("{}\n", error.message);
-  return ExitCode(error.code);
-}
 
 int Cores() { return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)); }
 
@@ -124,8 +119,6 @@ int FollowJob(const Followed& followed, const RunCommand& command, const LoadedJ
       job.spec.train().stop_after() > 0 ? job.spec.train().stop_after() : job.spec.train().steps();
   options.bar = ShowsBar(stderr);
   options.ticks = true;
-  options.trace = job.spec.log().trace().steps() > 0;
-  options.tensorboard = job.spec.log().tensorboard();
   options.resume_command = ResumeCommand(command, run_directory);
   Console console(options, SystemClock(), stdout, stderr);
   followed.watch.Mind(&followed.client, address, reply.job(),
@@ -216,11 +209,6 @@ Status CheckAndSayFit(const PlanOnHost& plan) {
   return {};
 }
 
-int Print(const std::string& text) {
-  const Status printed = PrintData(text);
-  return printed.ok() ? 0 : Fail(printed.error());
-}
-
 // Hands the job over and follows it.
 int SubmitAndFollow(const Followed& followed, const RunCommand& command, const LoadedJob& job,
                     const RunStart& start, const std::string& address) {
@@ -278,7 +266,7 @@ int PlanJob(const RunCommand& command) {
   if (!job.ok()) return Fail(job.error());
   const auto plan = Plan(*job, command.output, /*here=*/true);
   if (!plan.ok()) return Fail(plan.error());
-  const int printed = Print(plan->text);
+  const int printed = PrintAnswer(plan->text);
   const Status fits = CheckAndSayFit(*plan);
   return fits.ok() ? printed : Fail(fits.error());
 }
@@ -291,7 +279,7 @@ int SubmitJob(const RunCommand& command) {
   if (!command.follow) {
     const auto client = ConnectControl(command.coordinator);
     const auto reply = Send(*client, command, *job, *start);
-    return reply.ok() ? Print(SubmitReport(*reply, command.output)) : Fail(reply.error());
+    return reply.ok() ? PrintAnswer(SubmitReport(*reply, command.output)) : Fail(reply.error());
   }
   // Before the client: its threads inherit what signals are blocked.
   RunWatch watch(/*pauses=*/false);
