@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "coordinator/agent/agent_client.h"
+#include "coordinator/cli/answer.h"
 #include "coordinator/cli/client.h"
 #include "coordinator/cli/stop_signals.h"
 #include "coordinator/control_service.h"
@@ -20,7 +21,6 @@
 #include "coordinator/report/background_recorder.h"
 #include "coordinator/report/run_directory.h"
 #include "runtime/base/awake_clock.h"
-#include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
 #include "runtime/base/thread.h"
 
@@ -118,8 +118,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
              at_once ? kAtOnceMs : kStopMs);
   });
   if (const Status threads = CheckThreads(kRpcThreads); !threads.ok()) {
-    Talk("{}\n", threads.error().message);
-    return ExitCode(threads.error().code);
+    return Fail(threads.error());
   }
   if (const Status made = files.CreateDirectories(command.state_directory); !made.ok()) {
     Talk("--state: {}\n", made.error().message);
@@ -141,20 +140,17 @@ int RunCoordinator(const CoordinatorCommand& command) {
   ThreadStream disk(scheduler, "disk", /*spin_us=*/0);
   for (const ThreadStream* stream : {&planner, &disk}) {
     if (stream->started().ok()) continue;
-    Talk("{}\n", stream->started().error().message);
-    return ExitCode(stream->started().error().code);
+    return Fail(stream->started().error());
   }
   const Seams seams{scheduler, files, planner, disk};
   const NewRecorder recorder = RunDirectories(scheduler, files, disk);
   auto server = ControlServer::Start(state, seams, recorder, command.listen);
   if (!server.ok()) {
-    Talk("{}\n", server.error().message);
-    return ExitCode(server.error().code);
+    return Fail(server.error());
   }
   const std::string host = command.listen.substr(0, command.listen.rfind(':'));
-  const Status printed =
-      PrintData(fmt::format("troupe coordinator listening on {}:{}\n", host, (*server)->port()));
-  if (!printed.ok()) Talk("{}\n", printed.error().message);
+  (void)PrintAnswer(
+      fmt::format("troupe coordinator listening on {}:{}\n", host, (*server)->port()));
   CheckSilence(state, seams);
   scheduler.Run();
   // Agents lose their connection, which ends every rank.
@@ -204,8 +200,7 @@ int RunWorker(const WorkerCommand& command) {
              kStopMs);
   });
   if (const Status threads = CheckThreads(kRpcThreads); !threads.ok()) {
-    Talk("{}\n", threads.error().message);
-    return ExitCode(threads.error().code);
+    return Fail(threads.error());
   }
   client = AgentClient::Connect(agent, scheduler, command.join);
   scheduler.Run();

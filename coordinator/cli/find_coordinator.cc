@@ -99,6 +99,11 @@ CoordinatorFile::CoordinatorFile(const std::string& run_directory, const std::st
 
 CoordinatorFile::~CoordinatorFile() { (void)SystemFiles().RemoveAll(path_); }
 
+bool IsOfRun(const std::string& address, const std::string& run_directory) {
+  const auto written = AddressIn(run_directory);
+  return written.ok() && *written == address;
+}
+
 Result<std::vector<FoundCoordinator>> FindCoordinators(const JobsCommand& command) {
   std::vector<FoundCoordinator> all;
   if (!command.coordinator.empty()) {

@@ -13,6 +13,7 @@
 #include <CLI/CLI.hpp>
 
 #include "coordinator/cli/address.h"
+#include "coordinator/cli/answer.h"
 #include "coordinator/cli/ckpt_command.h"
 #include "coordinator/cli/completion.h"
 #include "coordinator/cli/daemons.h"
@@ -290,11 +291,8 @@ void AddCompletion(CLI::App& app, CommandLine& line) {
       ->required()
       ->check(CLI::IsMember({"bash", "zsh"}));
   verb->callback([&app, &line] {
-    const Status printed =
-        PrintData(CompletionScript(app, line.shell == "zsh" ? Shell::kZsh : Shell::kBash));
-    if (printed.ok()) return;
-    Talk("{}\n", printed.error().message);
-    line.exit_code = ExitCode(printed.error().code);
+    line.exit_code =
+        PrintAnswer(CompletionScript(app, line.shell == "zsh" ? Shell::kZsh : Shell::kBash));
   });
 }
 
@@ -304,9 +302,8 @@ int AnswerParse(const CLI::App& app, const CLI::ParseError& error) {
   std::ostringstream talk;
   const bool wrong = app.exit(error, data, talk) != 0;
   if (wrong) Talk("{}", talk.str());
-  const Status printed = PrintData(data.str());
-  if (!printed.ok()) Talk("{}\n", printed.error().message);
-  return wrong ? kUsage : printed.ok() ? 0 : 1;
+  const int printed = PrintAnswer(data.str());
+  return wrong ? kUsage : printed;
 }
 
 // The words after the program's name; runs the verb that they begin with. 0, or the exit code of a
@@ -335,7 +332,7 @@ int Main(int argc, char** argv) {
   for (int i = 0; i < argc; ++i) {
     line.run.command_line += (i == 0 ? "" : " ") + ShellWord(argv[i]);
   }
-  if (argc > 0) line.run.program = argv[0];
+  if (argc > 0) line.run.program = line.jobs.program = argv[0];
   // What gRPC has to say of a connection is said in a sentence of ours.
   ::setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   CLI::App app("Trains transformers on pipelines of worker actors.");
@@ -355,7 +352,7 @@ int Main(int argc, char** argv) {
   AddDaemons(app, line);
   AddCompletion(app, line);
   std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
-  const int refused = Parse(app, WithoutHelpVerb(std::move(words)));
+  const int refused = Parse(app, WithEachSet(WithoutHelpVerb(std::move(words))));
   return refused != 0 ? refused : line.exit_code;
 }
 

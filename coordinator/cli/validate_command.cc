@@ -1,9 +1,8 @@
 #include "coordinator/cli/validate_command.h"
 
-#include <fmt/format.h>
-
 #include <nlohmann/json.hpp>
 
+#include "coordinator/cli/answer.h"
 #include "coordinator/cli/run_start.h"
 #include "runtime/base/talk.h"
 
@@ -61,14 +60,16 @@ std::string ValidationJson(const JobReading& reading, int indent) {
 
 int ValidateJob(const RunCommand& command) {
   const JobReading reading = ReadJobOf(command);
+  int printed = 0;
   if (command.output == OutputFormat::kText) {
     TalkWarnings(reading.job.warnings);
     for (const Finding& error : reading.errors) Talk("{}\n", error.Line());
     if (reading.errors.empty()) Talk("{}: ok\n", command.job_file);
   } else {
-    fmt::print("{}\n", ValidationJson(reading, command.output == OutputFormat::kJson ? 2 : -1));
+    const int indent = command.output == OutputFormat::kJson ? 2 : -1;
+    printed = PrintAnswer(ValidationJson(reading, indent) + "\n");
   }
-  return reading.errors.empty() ? 0 : ExitCode(Joined(reading.errors).code);
+  return reading.errors.empty() ? printed : ExitCode(Joined(reading.errors).code);
 }
 
 }  // namespace troupe

@@ -18,7 +18,7 @@ void TalkWarnings(const std::vector<Finding>& warnings);
 // […]}; line and column are null where a finding has none, and file is then the flag.
 std::string ValidationJson(const JobReading& reading, int indent);
 
-// Returns the process' exit code: 0, 2 or 3.
+// Returns the process' exit code: 0, 2 or 3; 1 where nothing is wrong but stdout.
 int ValidateJob(const RunCommand& command);
 
 }  // namespace troupe
