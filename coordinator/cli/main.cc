@@ -23,6 +23,7 @@
 #include "coordinator/cli/schedule_command.h"
 #include "coordinator/cli/schedule_flags.h"
 #include "coordinator/cli/set_words.h"
+#include "coordinator/cli/stop_signals.h"
 #include "coordinator/cli/usage.h"
 #include "coordinator/cli/validate_command.h"
 #include "runtime/base/standard_streams.h"
@@ -327,7 +328,13 @@ int Parse(CLI::App& app, std::vector<std::string> words) {
   return 0;
 }
 
+// What these start, or write, ends as it should however early they are told to.
+bool EndsInOrder(std::string_view verb) {
+  return verb == "run" || verb == "submit" || verb == "coordinator" || verb == "worker";
+}
+
 int Main(int argc, char** argv) {
+  if (argc > 1 && EndsInOrder(argv[1])) BlockStopSignals();
   CommandLine line;
   for (int i = 0; i < argc; ++i) {
     line.run.command_line += (i == 0 ? "" : " ") + ShellWord(argv[i]);

@@ -1,6 +1,7 @@
 #include "coordinator/cli/run_start.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <ctime>
 #include <filesystem>
@@ -54,7 +55,28 @@ Result<std::string> RunDirectoryOf(const RunCommand& command, const std::string&
   return NewRunDirectory(name);
 }
 
+constexpr const char* kClientLock = "client.lock";
+
+Result<std::unique_ptr<FileLock>> LockForClient(const std::string& path,
+                                                const std::string& holder) {
+  RETURN_IF_ERROR(SystemFiles().CreateDirectories(path));
+  auto lock = SystemFiles().Lock(JoinPath(path, kClientLock), holder);
+  if (lock.ok() || lock.error().code != ErrorCode::kResourceExhausted) return lock;
+  return MakeError(ErrorCode::kInvalidSpec,
+                   "--run-dir {} is in use ({}): wait for its end, or give another --run-dir", path,
+                   lock.error().message);
+}
+
 }  // namespace
+
+Result<std::unique_ptr<FileLock>> HoldRunFolder(const RunStart& start) {
+  const std::string holder = fmt::format("`troupe run`, process {}", ::getpid());
+  ASSIGN_OR_RETURN(auto lock, LockForClient(start.run_directory, holder));
+  // Let go at once: the job itself takes that one for its time.
+  RETURN_IF_ERROR(TakeRunFolder(SystemFiles(), start.run_directory, start.use, holder));
+  const bool moved = !SystemFiles().Exists(JoinPath(start.run_directory, kClientLock));
+  return moved ? LockForClient(start.run_directory, holder) : std::move(lock);
+}
 
 std::string LatestLink(const std::string& name) {
   const auto here = CurrentFolder();

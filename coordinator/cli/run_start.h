@@ -2,6 +2,7 @@
 // earlier run that lies there. Decided before anything is started or submitted.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -26,6 +27,11 @@ struct RunStart {
 // hear. kNotFound where there is nothing to resume and `auto` was not said; otherwise as
 // ResolveResume.
 Result<RunStart> DecideStart(const RunCommand& command, LoadedJob& job);
+
+// Takes the run's folder for this client and the daemons that it starts there, for as long as the
+// lock lives, and moves an earlier run aside where that was asked for. Refused as by TakeRunFolder;
+// of two clients at the same moment, one.
+Result<std::unique_ptr<FileLock>> HoldRunFolder(const RunStart& start);
 
 // runs/NAME/latest, where this was called; empty where that folder is gone.
 std::string LatestLink(const std::string& name);

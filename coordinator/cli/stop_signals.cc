@@ -14,14 +14,24 @@ bool IsIgnored(int signal) {
   return ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
-}  // namespace
-
-StopSignals::StopSignals(bool pauses) {
+sigset_t Signals() {
   sigset_t signals;
   ::sigemptyset(&signals);
   // Not asked of SIGINT: scripts start what is in their background with it ignored.
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) ::sigaddset(&signals, signal);
   if (!IsIgnored(SIGHUP)) ::sigaddset(&signals, SIGHUP);
+  return signals;
+}
+
+}  // namespace
+
+void BlockStopSignals() {
+  const sigset_t signals = Signals();
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
+
+StopSignals::StopSignals(bool pauses) {
+  sigset_t signals = Signals();
   if (pauses && !IsIgnored(SIGTSTP)) ::sigaddset(&signals, SIGTSTP);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   fd_ = ::signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);

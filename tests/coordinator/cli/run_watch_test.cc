@@ -64,7 +64,7 @@ TEST(RunWatch, ACoordinatorThatSaysAndAnswersNothingIsGivenUp) {
   Follower follower;
   RunWatch watch(/*pauses=*/false, {.probe = 100, .silence = 2500});
   ASSERT_TRUE(watch.Start().ok());
-  watch.Mind(&follower, server.address(), 1, "");
+  watch.Mind(&follower, server.address(), 1);
   // What it says itself is enough, however little it answers.
   for (int i = 0; i < 30; ++i) {
     watch.Heard();
@@ -83,7 +83,7 @@ TEST(RunWatch, AStopThatNobodyTakesIsTold) {
   Follower follower;
   RunWatch watch(/*pauses=*/false, {.unanswered = 500});
   ASSERT_TRUE(watch.Start().ok());
-  watch.Mind(&follower, server.address(), 7, "");
+  watch.Mind(&follower, server.address(), 7);
   ::kill(::getpid(), SIGHUP);
   while (!follower.stopped) std::this_thread::sleep_for(10ms);
   EXPECT_TRUE(watch.stop_asked());
