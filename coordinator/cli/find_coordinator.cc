@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kFileName = "coordinator";
 constexpr int64_t kAddressBytesMax = 1024;
+constexpr int kAskMs = 5000;
 constexpr size_t kFoldersMax = 10'000;  // looked at below runs/
 
 Result<std::string> AddressIn(const std::string& run_directory) {
@@ -52,7 +53,7 @@ std::vector<std::string> RunsWithCoordinator() {
 }
 
 Result<FoundCoordinator> Ask(const std::string& address) {
-  FoundCoordinator found{.address = address, .client = ConnectControl(address)};
+  FoundCoordinator found{.address = address, .client = ConnectControl(address, kAskMs)};
   ASSIGN_OR_RETURN(found.jobs, found.client->ListJobs());
   return found;
 }

@@ -2,16 +2,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <exception>
 #include <memory>
 #include <new>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include <CLI/CLI.hpp>
 
+#include "actors/schedule/generators.h"
 #include "coordinator/cli/address.h"
 #include "coordinator/cli/answer.h"
 #include "coordinator/cli/ckpt_command.h"
@@ -31,8 +32,6 @@
 
 namespace troupe {
 namespace {
-
-constexpr int kUsage = 2;
 
 // What the words of the command line are read into.
 struct CommandLine {
@@ -93,6 +92,18 @@ CLI::Option* AsAddress(CLI::Option* option, AddressUse use) {
 void AddCoordinator(CLI::App* verb, std::string& address) {
   AsAddress(verb->add_option("--coordinator", address, "HOST:PORT"), AddressUse::kConnect)
       ->envname("TROUPE_COORDINATOR");
+}
+
+// `otherwise`: what to write in place of another word.
+CLI::Validator WholeNumber(int32_t least, const std::string& otherwise) {
+  return {[=](const std::string& given) {
+            int32_t number = -1;
+            const char* const end = given.data() + given.size();
+            const auto [read, code] = std::from_chars(given.data(), end, number);
+            const bool good = code == std::errc() && read == end && number >= least;
+            return good ? "" : fmt::format("{}: {}", given, otherwise);
+          },
+          ""};
 }
 
 void AddJobFile(CLI::App* verb, RunCommand& run) {
@@ -207,7 +218,8 @@ CLI::App* AddQuestion(CLI::App& app, CommandLine& line, const std::string& name,
 }
 
 void AddJob(CLI::App* verb, CommandLine& line) {
-  verb->add_option("job", line.jobs.job, "number; not needed with --run-dir, or for the only job");
+  verb->add_option("job", line.jobs.job, "number; not needed with --run-dir, or for the only job")
+      ->check(WholeNumber(1, "give its number, which `troupe ps` lists, or --run-dir DIR"));
 }
 
 void AddQuestions(CLI::App& app, CommandLine& line) {
@@ -234,7 +246,8 @@ void AddQuestions(CLI::App& app, CommandLine& line) {
   SetExamples(verb, {"logs 1", "logs 1 --follow --rank 3"});
   AddJob(verb, line);
   verb->add_flag("-f,--follow", line.jobs.follow, "until the job has ended");
-  verb->add_option("--rank", line.jobs.rank, "of one rank alone")->check(CLI::NonNegativeNumber);
+  verb->add_option("--rank", line.jobs.rank, "of one rank alone")
+      ->check(WholeNumber(0, "give a rank's number"));
 
   verb = AddQuestion(app, line, "cancel", "stop a job, with a checkpoint", CancelJob);
   SetExamples(verb, {"cancel 1", "cancel 1 --kill"});
@@ -292,40 +305,13 @@ void AddCompletion(CLI::App& app, CommandLine& line) {
       ->required()
       ->check(CLI::IsMember({"bash", "zsh"}));
   verb->callback([&app, &line] {
-    line.exit_code =
-        PrintAnswer(CompletionScript(app, line.shell == "zsh" ? Shell::kZsh : Shell::kBash));
+    VerbWords schedules{.outputs = {"text", "json", "csv", "svg"}};
+    for (const ScheduleInfo& info : KnownSchedules()) schedules.words.emplace_back(info.name);
+    schedules.words.insert(schedules.words.end(), {"auto", "compare"});
+    const Shell shell = line.shell == "zsh" ? Shell::kZsh : Shell::kBash;
+    line.exit_code = PrintAnswer(CompletionScript(
+        app, shell, {{"schedule", schedules}, {"completion", {.words = {"bash", "zsh"}}}}));
   });
-}
-
-// Help and version are data, what is wrong is talk.
-int AnswerParse(const CLI::App& app, const CLI::ParseError& error) {
-  std::ostringstream data;
-  std::ostringstream talk;
-  const bool wrong = app.exit(error, data, talk) != 0;
-  if (wrong) Talk("{}", talk.str());
-  const int printed = PrintAnswer(data.str());
-  return wrong ? kUsage : printed;
-}
-
-// The words after the program's name; runs the verb that they begin with. 0, or the exit code of a
-// command line that is refused.
-int Parse(CLI::App& app, std::vector<std::string> words) {
-  const auto is_verb = [&](const CLI::App* v) { return v->get_name() == words[0]; };
-  if (!words.empty() && !words[0].starts_with('-') &&
-      std::ranges::none_of(app.get_subcommands({}), is_verb)) {
-    Talk("{}\n", UnknownVerb(app, words[0]));
-    return kUsage;
-  }
-  std::ranges::reverse(words);  // as CLI11 takes them
-  try {
-    app.parse(std::move(words));
-  } catch (const CLI::ExtrasError&) {
-    Talk("{}\n", UnknownWord(app));
-    return kUsage;
-  } catch (const CLI::ParseError& error) {
-    return AnswerParse(app, error);
-  }
-  return 0;
 }
 
 // What these start, or write, ends as it should however early they are told to.

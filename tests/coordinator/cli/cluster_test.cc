@@ -147,7 +147,22 @@ TEST_F(ClusterTest, ATakenPortAndAnAbsentCoordinatorAreSentences) {
   EXPECT_THAT(second.err(), HasSubstr("--listen " + address_ + ": the address cannot be bound"));
   Program ps = Troupe({"ps", "--coordinator", "127.0.0.1:1"});
   EXPECT_EQ(ps.Wait(), 4);
-  EXPECT_THAT(ps.err(), HasSubstr("the coordinator at 127.0.0.1:1 cannot be reached"));
+  EXPECT_EQ(
+      ps.err(),
+      "the coordinator at 127.0.0.1:1 cannot be reached: nobody listens there: start one "
+      "with `troupe coordinator --listen 127.0.0.1:1 --state DIR`, or give another address\n");
+  Program unknown_host = Troupe({"ps", "--coordinator", "nosuchhost.invalid:7"});
+  EXPECT_EQ(unknown_host.Wait(120s), 4);
+  EXPECT_EQ(unknown_host.err(),
+            "the coordinator at nosuchhost.invalid:7 cannot be reached: there is no host "
+            "nosuchhost.invalid: give another address\n");
+  coordinator_.Signal(SIGSTOP);
+  Program mute = Ask({"ps"});
+  EXPECT_EQ(mute.Wait(120s), 4);
+  EXPECT_EQ(mute.err(), "the coordinator at " + address_ +
+                            " cannot be reached: no answer within 5 s: it stands still, or is "
+                            "none\n");
+  coordinator_.Signal(SIGCONT);
   Program nobody = Troupe({"ps"});
   EXPECT_EQ(nobody.Wait(), 4);
   EXPECT_THAT(nobody.err(), HasSubstr("no coordinator answers at 127.0.0.1:7077"));
@@ -232,6 +247,7 @@ TEST_F(ClusterTest, JobsAreWatchedWithAgeHostsAndFolder) {
   EXPECT_EQ(jobs["jobs"][0]["hosts"], nlohmann::json::array({"alpha"}));
   EXPECT_EQ(jobs["jobs"][0]["workers"], 4);
   EXPECT_TRUE(jobs["jobs"][0]["ended"].is_null());
+  EXPECT_TRUE(jobs["jobs"][0]["exit_code"].is_null()) << "until it has ended";
   Program watch = Ask({"ps", "--watch", "0.1", "-o", "jsonl"});
   EXPECT_TRUE(Eventually([&] { return std::ranges::count(watch.out(), '\n') >= 3; }));
   watch.Signal(SIGINT);
