@@ -4,22 +4,16 @@
 
 #include <algorithm>
 #include <csignal>
-#include <cstring>
 #include <set>
 #include <utility>
 
 #include "actors/plan/job_orders.h"
 #include "actors/plan/job_plan.h"
+#include "runtime/base/signal_name.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
 namespace {
-
-std::string SignalName(int signal) {
-  const char* abbreviation = ::sigabbrev_np(signal);
-  return abbreviation == nullptr ? fmt::format("signal {}", signal)
-                                 : fmt::format("signal {} (SIG{})", signal, abbreviation);
-}
 
 // What a rank says only where its job gets on.
 bool IsAdvance(const proto::FromRank& message) {
@@ -298,7 +292,9 @@ void JobLife::RankExited(const proto::RankExited& exited) {
 
 std::string JobLife::HowItEnded(const proto::RankExited& exited) const {
   std::string how = fmt::format("exited with {}", exited.exit_code());
-  if (exited.signal() != 0) how = fmt::format("was killed by {}", SignalName(exited.signal()));
+  if (exited.signal() != 0) {
+    how = fmt::format("was killed by signal {} ({})", exited.signal(), SignalName(exited.signal()));
+  }
   std::string why;
   if (exited.signal() != SIGKILL && exited.last_lines_size() > 0) {
     why = fmt::format(": {}", exited.last_lines(exited.last_lines_size() - 1));

@@ -21,6 +21,7 @@
 #include "coordinator/report/background_recorder.h"
 #include "coordinator/report/run_directory.h"
 #include "runtime/base/awake_clock.h"
+#include "runtime/base/signal_name.h"
 #include "runtime/base/talk.h"
 #include "runtime/base/thread.h"
 
@@ -110,7 +111,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
   state.options.state_directory = command.state_directory;
   state.options.dead_after_ms = command.host_silence_seconds * 1000;
   EndOnSignal end(scheduler, /*pauses=*/false, [&](int signal, bool at_once) {
-    const std::string cause = fmt::format("{} at the coordinator", SignalWord(signal));
+    const std::string cause = fmt::format("{} at the coordinator", SignalName(signal));
     Talk("{}: {}\n", cause,
          at_once ? "ends at once" : "jobs stop with a checkpoint; again: at once");
     StopJobs(state, {.kill = at_once, .preempted = IsPreemption(signal), .cause = cause});
@@ -191,7 +192,7 @@ int RunWorker(const WorkerCommand& command) {
       return agent.SignalRanks(SIGCONT);
     }
     if (at_once) return scheduler.Stop();
-    agent.AskStop(SignalWord(signal), IsPreemption(signal));
+    agent.AskStop(SignalName(signal), IsPreemption(signal));
     end.When([&] { return agent.num_ranks() == 0; },
              [&] {
                scheduler.After(kLeaveMs, [&] { scheduler.Stop(); });

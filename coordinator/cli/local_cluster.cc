@@ -16,9 +16,9 @@
 #include <thread>
 
 #include "coordinator/agent/child_process.h"
-#include "coordinator/cli/stop_signals.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/file_system.h"
+#include "runtime/base/signal_name.h"
 
 namespace troupe {
 namespace {
@@ -176,7 +176,7 @@ bool LocalCluster::HasEnded(Daemon& daemon) {
 std::string LocalCluster::EndOf(Daemon& daemon) {
   if (!HasEnded(daemon)) return "";  // from then on nothing of it changes
   const std::string how = WIFSIGNALED(daemon.status)
-                              ? fmt::format("was killed by {}", SignalWord(WTERMSIG(daemon.status)))
+                              ? fmt::format("was killed by {}", SignalName(WTERMSIG(daemon.status)))
                               : fmt::format("exited with {}", WEXITSTATUS(daemon.status));
   const std::string last = LastLine(daemon.log);
   return fmt::format("the {} of this run {}{}", daemon.name, how,

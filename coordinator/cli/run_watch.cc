@@ -13,6 +13,7 @@
 
 #include "coordinator/cli/run_end.h"
 #include "runtime/base/clock.h"
+#include "runtime/base/signal_name.h"
 #include "runtime/base/talk.h"
 #include "runtime/base/thread.h"
 
@@ -115,7 +116,7 @@ void RunWatch::OnSignal(int signal) {
   order_ = std::move(order);
   ordered_ms_ = lived_ms_;
   tried_ms_ = lived_ms_ - kAgainMs;
-  const std::string why = signal == SIGINT ? "" : SignalWord(signal) + ": ";
+  const std::string why = signal == SIGINT ? "" : SignalName(signal) + ": ";
   SayNow(fmt::format("\n{}{}", why,
                      kill        ? "stopping at once"
                      : !has_job_ ? "stopping; again: at once"

@@ -1,10 +1,7 @@
 #include "coordinator/cli/stop_signals.h"
 
-#include <fmt/format.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
-
-#include <cstring>
 
 namespace troupe {
 namespace {
@@ -44,12 +41,6 @@ StopSignals::~StopSignals() {
 int StopSignals::Take() {
   signalfd_siginfo info;
   return ::read(fd_, &info, sizeof(info)) == sizeof(info) ? static_cast<int>(info.ssi_signo) : 0;
-}
-
-std::string SignalWord(int signal) {
-  const char* abbreviation = ::sigabbrev_np(signal);
-  return abbreviation == nullptr ? fmt::format("signal {}", signal)
-                                 : fmt::format("SIG{}", abbreviation);
 }
 
 bool IsPreemption(int signal) { return signal == SIGTERM || signal == SIGUSR1; }

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <csignal>
-#include <string>
 
 namespace troupe {
 
@@ -28,8 +27,6 @@ class StopSignals {
   int fd_ = -1;
 };
 
-// "SIGTERM"
-std::string SignalWord(int signal);
 // Whether it is the machine's wish, which preempts a job, not a person's, which cancels it.
 bool IsPreemption(int signal);
 
