@@ -12,9 +12,11 @@ namespace troupe {
 namespace {
 
 using namespace std::chrono_literals;
+using ::testing::EndsWith;
 using testing::Eventually;
 using ::testing::HasSubstr;
 using testing::Program;
+using ::testing::StartsWith;
 
 class ClusterTest : public testing::TroupeTest {
  protected:
@@ -233,7 +235,31 @@ TEST_F(ClusterTest, AJobIsFollowedAgainAndLeftAlone) {
   ASSERT_TRUE(again.Says("Ctrl-C detaches")) << again.err();
   Answer({"cancel", "1"});
   EXPECT_EQ(again.Wait(), 130) << "the job's own code: " << again.err();
-  EXPECT_EQ(nlohmann::json::parse(again.out())["state"], "CANCELLED");
+  const auto result = nlohmann::json::parse(again.out());
+  EXPECT_EQ(result["state"], "CANCELLED");
+  const std::string folder = result["run_dir"];
+  const std::string go_on = "go on with: " + (folder_ / "bin/troupe") + " run " + folder +
+                            "/job.effective.yaml --coordinator " + address_ + " --run-dir " +
+                            folder + " --resume\n";
+  EXPECT_THAT(again.err(), EndsWith(go_on)) << "with what --set changed";
+  EXPECT_THAT(testing::Slurp(folder + "/job.effective.yaml"), HasSubstr("steps: 100000"));
+  Program after = Ask({"attach", "1"});
+  EXPECT_EQ(after.Wait(120s), 130) << after.err();
+  EXPECT_THAT(after.err(), StartsWith("job 1 has ended\ntrained steps "));
+  EXPECT_THAT(after.err(), EndsWith(go_on));
+}
+
+TEST_F(ClusterTest, WhoFollowsARunIsToldToGoOnWithoutItsCoordinator) {
+  Program run = LongRun();
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  Program found = Troupe({"attach", "--run-dir", "run"});
+  ASSERT_TRUE(found.Says("| loss ")) << found.err();
+  run.Signal(SIGINT);
+  EXPECT_EQ(run.Wait(120s), 130) << run.err();
+  EXPECT_EQ(found.Wait(120s), 130) << found.err();
+  const std::string folder = folder_ / "run";
+  EXPECT_THAT(found.err(), EndsWith("go on with: " + (folder_ / "bin/troupe") + " run " + folder +
+                                    "/job.effective.yaml --run-dir " + folder + " --resume\n"));
 }
 
 TEST_F(ClusterTest, JobsAreWatchedWithAgeHostsAndFolder) {
