@@ -1,6 +1,9 @@
 // What of a CPU decides which bodies run, from which copies they read their operands, and how much
-// memory that takes. Each of those decisions is a function of this value alone: any machine can
-// tell, and test, what every other would do.
+// memory that takes at most: functions of this value alone, so that any machine can tell, and test,
+// what every other would do. One thing oneDNN is asked when a product is first run: whether it has
+// the product, and a weight's layout as it is planned for here. Where it has not, the plain loops
+// serve, or the weight is read as it lies, in no more memory; a test holds plan and answer against
+// each other on the CPU that runs it.
 #pragma once
 
 namespace troupe {

@@ -1,6 +1,8 @@
 #include "actors/model/product_rate.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "runtime/memory/buffer.h"
@@ -11,6 +13,21 @@ namespace {
 constexpr int kRuns = 5;
 
 }  // namespace
+
+void FillOperand(DType dtype, std::span<std::byte> operand) {
+  // Sign and mantissa of one float32 or of two bfloat16 are taken from the generator.
+  const bool halves = dtype == DType::kBFloat16;
+  const uint32_t random_bits = halves ? 0x807f807f : 0x807fffff;
+  const uint32_t one = halves ? 0x3f803f80 : 0x3f800000;
+  uint32_t word = 1;
+  for (size_t at = 0; at < operand.size(); at += sizeof(word)) {
+    word ^= word << 13;
+    word ^= word >> 17;
+    word ^= word << 5;
+    const uint32_t numbers = (word & random_bits) | one;
+    std::memcpy(&operand[at], &numbers, std::min(sizeof(numbers), operand.size() - at));
+  }
+}
 
 double MeasureProductRate(const MatmulShape& shape, int num_threads, const Clock& clock) {
   const auto cut = [](int64_t extent) { return std::clamp<int64_t>(extent, 1, kRateDimensionMax); };
@@ -28,6 +45,8 @@ double MeasureProductRate(const MatmulShape& shape, int num_threads, const Clock
   Buffer y = bytes(timed.tokens * timed.out * element);
   Buffer workspace = bytes(MatmulWorkspaceBytes(timed, num_threads));
   Buffer packed = bytes(PackedWeightBytes(timed, WeightUse::kForward));
+  FillOperand(timed.dtype, x.bytes());
+  FillOperand(timed.dtype, weight.bytes());
   const Exec exec{.num_threads = num_threads, .workspace = workspace.bytes()};
   const TensorView w(weight.data(), timed.dtype, {timed.out, timed.in});
   const PackedWeight ready = PackWeight(exec, timed, WeightUse::kForward, w, packed.bytes());

@@ -1,4 +1,4 @@
-// What the kernels of a stage hold beside its tensors, by the vector instructions of its CPU:
+// What the kernels of a stage are given beside its tensors, by the vector instructions of its CPU:
 // copies of the weights in the layout that the products read fastest, and scratch. The kernels
 // decide (PackedWeightBytes, MatmulWorkspaceBytes and AttentionWorkspaceBytes of kernels/); these
 // formulas say the same, so that a plan can be made where no kernel is linked, and a test holds the
@@ -29,9 +29,12 @@ bool WidensBFloat16(const NumberWidths& widths, VectorIsa isa);
 //                          copies as above, the input gradient's always
 int64_t PackedWeightsBytes(const StageShape& shape, VectorIsa isa);
 
-// Scratch for whichever kernel needs most, exactly: attention, or products: with AVX2 spread copies
-// of a weight gradient's operands, with AVX-512 2 MiB a math thread, and where bfloat16 is widened
-// a product's operands and result. (With less than AVX2 attention takes less.)
+// Scratch for whichever kernel needs most, exactly as it is allocated: attention, or products: with
+// AVX2 spread copies of a weight gradient's operands, with AVX-512 2 MiB a math thread, and where
+// bfloat16 is widened a product's operands and result. (With less than AVX2 attention takes less.)
+// What oneDNN takes by itself is not in it: some MiB for the length of a product without AVX-512;
+// with AVX-512, where four math threads or more share a weight gradient of few input channels, what
+// it wants beyond 2 MiB a thread.
 int64_t KernelScratchBytes(const StageShape& shape, VectorIsa isa);
 
 }  // namespace troupe

@@ -12,7 +12,6 @@
 #include <utility>
 
 #include "coordinator/cli/run_end.h"
-#include "runtime/base/clock.h"
 #include "runtime/base/signal_name.h"
 #include "runtime/base/talk.h"
 #include "runtime/base/thread.h"
@@ -29,8 +28,11 @@ constexpr int kTalkMs = 100;
 
 }  // namespace
 
-RunWatch::RunWatch(bool pauses, RunWatchLimits limits)
-    : limits_(limits), signals_(pauses), wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+RunWatch::RunWatch(bool pauses, RunWatchLimits limits, const Clock& clock)
+    : limits_(limits),
+      clock_(clock),
+      signals_(pauses),
+      wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 RunWatch::~RunWatch() {
   ending_ = true;
@@ -77,13 +79,13 @@ std::optional<Error> RunWatch::verdict() {
 }
 
 void RunWatch::Loop() {
-  int64_t last_ns = SystemClock().NowNs();
+  int64_t last_ns = clock_.NowNs();
   while (!ending_) {
     pollfd waiting[] = {{.fd = signals_.fd(), .events = POLLIN, .revents = 0},
                         {.fd = wake_fd_, .events = POLLIN, .revents = 0}};
     ::poll(waiting, std::size(waiting), kTickMs);
     const std::lock_guard lock(mutex_);
-    const int64_t now_ns = SystemClock().NowNs();
+    const int64_t now_ns = clock_.NowNs();
     lived_ms_ += std::min((now_ns - std::exchange(last_ns, now_ns)) / 1'000'000, kTickMaxMs);
     for (int signal = 0; (signal = signals_.Take()) != 0;) OnSignal(signal);
     if (force_ms_ && lived_ms_ >= *force_ms_) ForceEnd();

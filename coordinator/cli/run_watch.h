@@ -26,6 +26,7 @@
 #include "coordinator/cli/client.h"
 #include "coordinator/cli/local_cluster.h"
 #include "coordinator/cli/stop_signals.h"
+#include "runtime/base/clock.h"
 
 namespace troupe {
 
@@ -42,7 +43,7 @@ struct RunWatchLimits {
 class RunWatch {
  public:
   // Blocks the signals: made before any thread.
-  explicit RunWatch(bool pauses, RunWatchLimits limits = {});
+  explicit RunWatch(bool pauses, RunWatchLimits limits = {}, const Clock& clock = SystemClock());
   ~RunWatch();
   Status Start();
 
@@ -73,6 +74,7 @@ class RunWatch {
   void SayNow(const std::string& line) const;
 
   const RunWatchLimits limits_;
+  const Clock& clock_;
   StopSignals signals_;
   int wake_fd_ = -1;
   std::thread thread_;

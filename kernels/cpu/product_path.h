@@ -54,7 +54,8 @@ int64_t SpreadStride(const CpuCapabilities& cpu, int64_t columns);
 int64_t PackedOperandBytes(const CpuCapabilities& cpu, const MatmulShape& shape, WeightUse use);
 
 // Scratch that products are given, for each thread. At all shapes measured oneDNN asks for no
-// more; where it does, memory that the thread keeps serves.
+// more, but where four threads or more share a weight gradient of few input channels (AVX-512):
+// there memory that the thread keeps serves, which no workspace holds.
 int64_t ProductScratchBytes(const CpuCapabilities& cpu);
 
 }  // namespace troupe

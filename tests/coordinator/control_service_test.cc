@@ -13,6 +13,7 @@
 #include "coordinator/rpc_status.h"
 #include "proto/control.grpc.pb.h"
 #include "tests/coordinator/harness.h"
+#include "tests/support/patience.h"
 
 namespace troupe {
 namespace {
@@ -46,14 +47,12 @@ class FollowTest : public ::testing::Test {
   void Follow() {
     proto::FollowRequest request;
     request.set_job(job_->id());
-    context_.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(1));
+    context_.set_deadline(std::chrono::system_clock::now() + testing::kPatience);
     reader_ = stub_->Follow(&context_, request);
     const int before = job_->history().num_followers();
-    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-    while (job_->history().num_followers() == before) {
-      CHECK(std::chrono::steady_clock::now() < end, "the call has not arrived");
-      h_.scheduler.RunUntilIdle();
-    }
+    CHECK(testing::DrivenUntil([&] { return job_->history().num_followers() != before; },
+                               [&] { h_.scheduler.RunUntilIdle(); }),
+          "the call has not arrived");
   }
   void Memory(int count) {
     proto::FromRank message;

@@ -19,7 +19,7 @@ struct ForkedJobOptions {
   ExecutionPolicy policy{};
   std::vector<ActionTimes> steps{};  // how long each step's actions take
   int64_t message_bytes = int64_t{1} << 20;
-  int64_t deadline_ms = 60'000;  // of the whole job
+  int64_t deadline_ms = 120'000;  // of the whole job
   // Where it is permitted, the ranks go before everything else on the host, as if it were theirs.
   bool real_time = false;
 };

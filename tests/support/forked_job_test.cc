@@ -61,7 +61,6 @@ TEST_P(ForkedJobTest, TimesOfAllRanksAreOfOneClock) {
       }
     }
   }
-  EXPECT_LT(IdleOf(steps->front()).makespan_ns, 10'000'000'000);
 }
 
 INSTANTIATE_TEST_SUITE_P(Schedules, ForkedJobTest, ::testing::Values("1f1b", "zb-v"));

@@ -26,4 +26,24 @@ inline ShellResult Shell(const std::string& command) {
   return result;
 }
 
+// Shell: waits until `file` has a line that matches, or the process has ended that should write it.
+inline std::string AwaitLine(const std::string& pattern, const std::string& file,
+                             const std::string& process) {
+  return "until grep -q '" + pattern + "' " + file + " 2>/dev/null || ! kill -0 " + process +
+         " 2>/dev/null; do sleep 0.05; done\n";
+}
+
+// Shell: waits for two minutes at most until the processes have ended (zombies have), and says
+// "alive" and which have not.
+inline std::string AwaitEnd(const std::string& processes) {
+  return "for look in $(seq 2400); do alive=\n"
+         "  for p in " +
+         processes + R"(; do
+    case $(ps -o stat= -p $p) in Z*|'') ;; *) alive="$alive $p" ;; esac
+  done
+  [ -z "$alive" ] && break; sleep 0.05
+done; [ -z "$alive" ] || echo "alive$alive"
+)";
+}
+
 }  // namespace troupe::testing

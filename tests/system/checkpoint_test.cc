@@ -106,9 +106,9 @@ TEST_F(CheckpointRunTest, ANewRunBeginsWithTheWeightsAndOptimizerOfAnother) {
 }
 
 TEST_F(CheckpointRunTest, ATextThatIsCutWhileItIsReadIsNamed) {
-  const auto run = In(R"({ troupe run job.yaml --set train.steps=100000 --run-dir a >out 2>&1 &
-      for i in $(seq 200); do grep -q '^step ' out && break; sleep 0.05; done
-      : > text.txt; wait $!; echo "code $?"; cat out; })");
+  const auto run = In("{ troupe run job.yaml --set train.steps=100000 --run-dir a >out 2>&1 &\n" +
+                      testing::AwaitLine("^step ", "out", "$!") +
+                      ": > text.txt; wait $!; echo code $?; cat out; }");
   EXPECT_THAT(run.output, HasSubstr("code 1\n"));
   EXPECT_THAT(run.output, HasSubstr("text.txt: was cut from "));
   EXPECT_THAT(run.output, Not(HasSubstr("SIGBUS")));

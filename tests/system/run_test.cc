@@ -18,6 +18,7 @@ namespace troupe {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class RunTest : public ::testing::Test {
  protected:
@@ -112,7 +113,7 @@ TEST_F(RunTest, BFloat16TrainsTheExampleAsFarAsFloat32) {
     losses.push_back(steps.back());
   }
   EXPECT_NE(losses[1], losses[0]) << "the arithmetic is the same";
-  EXPECT_NEAR(losses[1], losses[0], 0.02 * losses[0]);
+  EXPECT_NEAR(losses[1], losses[0], 0.002 * losses[0]);
 }
 
 // stop_after, then on under another pipeline: the steps and the weights of the run that was never
@@ -268,9 +269,12 @@ TEST_F(RunTest, LayersMoveOffARankThatStaysSlow) {
           --set eval.check_against=single_worker --run-dir a >out 2>&1 &
         echo $! >pid; wait $!; echo "code $?"; cat out; })");
   });
+  // From its start on, so that no step is over before it is slow.
   const auto slow = testing::Shell(in_folder + R"(
-      for i in $(seq 400); do grep -q '^step ' out && break; sleep 0.05; done 2>/dev/null
-      pgrep -P $(pgrep -P $(cat pid) -f 'troupe worker') | tail -1)");
+      until [ -s pid ]; do sleep 0.05; done; run=$(cat pid)
+      until ranks=$(pgrep -P $(pgrep -P $run -f 'troupe worker') 2>/dev/null) &&
+            [ $(echo "$ranks" | wc -l) = 2 ] || ! kill -0 $run 2>/dev/null; do sleep 0.05; done
+      echo "$ranks" | tail -1)");
   const pid_t pid = std::atoi(slow.output.c_str());
   if (pid > 0) SlowDown(pid);
   const testing::ShellResult run = running.get();
@@ -338,8 +342,8 @@ std::string Disturbed(const std::string& folder, const std::string& then,
     )" TROUPE_BINARY_DIR R"(/bin/troupe run job.yaml --set train.steps=100000 --run-dir a )" +
          options + R"( >out 2>&1 &
     run=$!
-    for i in $(seq 200); do grep -q '^step ' out && break; sleep 0.05; done
-    agent=$(pgrep -P $run -f 'troupe worker'); rank=$(pgrep -P $agent | head -1)
+    )" + testing::AwaitLine("^step ", "out", "$run") +
+         R"(    agent=$(pgrep -P $run -f 'troupe worker'); rank=$(pgrep -P $agent | head -1)
     )" + then +
          R"(
     wait $run; echo "code $?"; cat out; pgrep -P $agent; })";
@@ -372,27 +376,31 @@ TEST_F(RunTest, AnInterruptEndsBetweenTwoSteps) {
 }
 
 TEST_F(RunTest, ASecondInterruptEndsAtOnce) {
-  const auto run =
-      testing::Shell(Disturbed(folder_.path(), "kill -INT $run; sleep 0.01; kill -INT $run"));
+  // The first asks for a stop with a checkpoint, which a rank that hangs keeps from coming.
+  const auto run = testing::Shell(
+      Disturbed(folder_.path(),
+                "kill -STOP $rank; kill -INT $run\n" +
+                    testing::AwaitLine("^stopping after", "out", "$run") + "kill -INT $run",
+                "--set resources.peer_silence_seconds=1000"));
   EXPECT_THAT(run.output, HasSubstr("code 130\n")) << run.output;
+  EXPECT_THAT(run.output, HasSubstr("stopping at once"));
+  EXPECT_THAT(run.output, Not(HasSubstr("go on with: ")));
+  EXPECT_EQ(testing::Shell("ls " + folder_ / "a/checkpoints | grep step-").output, "");
 }
 
 TEST_F(RunTest, NoRankOutlivesItsAgent) {
   const auto run = testing::Shell(Disturbed(
-      folder_.path(),
-      "ranks=$(pgrep -P $agent); kill -9 $agent; sleep 1.5; "
-      "for r in $ranks; do case $(ps -o stat= -p $r) in Z*|'') ;; *) echo alive $r ;; esac; done"));
+      folder_.path(), "ranks=$(pgrep -P $agent); kill -9 $agent\n" + testing::AwaitEnd("$ranks")));
   EXPECT_THAT(run.output, HasSubstr("code 5\n")) << run.output;
-  EXPECT_THAT(run.output, ::testing::Not(HasSubstr("alive")));
+  EXPECT_THAT(run.output, Not(HasSubstr("alive")));
 }
 
 TEST_F(RunTest, NothingOutlivesARunThatIsKilled) {
   const auto run = testing::Shell(Disturbed(
       folder_.path(),
-      "all=\"$(pgrep -P $run) $(pgrep -P $agent)\"; kill -9 $run; sleep 1.5; "
-      "for p in $all; do case $(ps -o stat= -p $p) in Z*|'') ;; *) echo alive $p ;; esac; done"));
+      "all=\"$(pgrep -P $run) $(pgrep -P $agent)\"; kill -9 $run\n" + testing::AwaitEnd("$all")));
   EXPECT_THAT(run.output, HasSubstr("code 137\n")) << run.output;
-  EXPECT_THAT(run.output, ::testing::Not(HasSubstr("alive")));
+  EXPECT_THAT(run.output, Not(HasSubstr("alive")));
 }
 
 }  // namespace

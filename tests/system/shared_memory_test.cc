@@ -17,12 +17,12 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 // `script` where shared memory is empty and `size` is room; names and System V segments that are
-// still there two seconds after it are its last lines, below "left:".
+// still there at the last of `looks`, 50 ms apart, are its last lines, below "left:".
 testing::ShellResult Alone(const testing::TemporaryFolder& folder, const std::string& script,
-                           const std::string& size = "50%") {
+                           const std::string& size = "50%", int looks = 2400) {
   folder.Write("script", "mount -t tmpfs -o size=" + size + " tmpfs /dev/shm || exit 99\ncd " +
-                             folder.path() + "\n" + script + R"sh(
-for i in $(seq 40); do
+                             folder.path() + "\n" + script + "\nfor i in $(seq " +
+                             std::to_string(looks) + R"sh(); do
   left=$(ls -A /dev/shm; tail -n +2 /proc/sysvipc/shm); [ -z "$left" ] && break; sleep 0.05
 done
 echo "left:"; [ -z "$left" ] || echo "$left"
@@ -47,11 +47,12 @@ TEST(SharedMemory, NothingIsLeftHoweverARunEnds) {
     if (made.exit_code != 0) GTEST_SKIP() << "no IPC namespace here: " << made.output;
     ASSERT_EQ(made.output, "left:\n");
     const auto run =
-        Alone(folder, TROUPE_BINARY_DIR "/bin/troupe run job.yaml --set train.steps=" + c.steps +
-                          R"sh( --run-dir a >out 2>&1 &
+        Alone(folder,
+              TROUPE_BINARY_DIR "/bin/troupe run job.yaml --set train.steps=" + c.steps +
+                  R"sh( --run-dir a >out 2>&1 &
 run=$!
-for i in $(seq 200); do grep -q '^step ' out && break; sleep 0.05; done
-agent=$(pgrep -P $run -f 'troupe worker'); rank=$(pgrep -P $agent | head -1)
+)sh" + testing::AwaitLine("^step ", "out", "$run") +
+                  R"sh(agent=$(pgrep -P $run -f 'troupe worker'); rank=$(pgrep -P $agent | head -1)
 echo "mapped $(grep -cE '/memfd:ucx_shm_posix' /proc/$rank/maps)"
 )sh" + c.then + R"sh(
 wait $run; echo "code $?"
@@ -93,7 +94,7 @@ TEST(SharedMemory, ARankKilledWhileItStartsIsNamedAndLeavesNothing) {
   rm -rf a; )sh" TROUPE_BINARY_DIR
                     R"sh(/bin/troupe run job.yaml --set train.steps=100000 --run-dir a >out 2>&1 &
   run=$!; ranks=
-  while [ -z "$ranks" ]; do
+  while [ -z "$ranks" ] && kill -0 $run; do
     agent=$(pgrep -P $run -f 'troupe worker') && ranks=$(pgrep -P $agent)
   done
   sleep 0.0$wait; rank=$(pgrep -P $agent | tail -1); kill -9 $rank
@@ -114,8 +115,8 @@ TEST(SharedMemory, WhatIsLeftIsSeen) {
   const testing::TemporaryFolder folder;
   const auto made = Alone(folder, ":");
   if (made.exit_code != 0) GTEST_SKIP() << "no IPC namespace here: " << made.output;
-  EXPECT_THAT(Alone(folder, "echo >/dev/shm/a_name").output, EndsWith("left:\na_name\n"));
-  const auto segment = Alone(folder, "ipcmk --shmem 4096 >/dev/null");
+  EXPECT_THAT(Alone(folder, "echo >/dev/shm/a_name", "50%", 1).output, EndsWith("left:\na_name\n"));
+  const auto segment = Alone(folder, "ipcmk --shmem 4096 >/dev/null", "50%", 1);
   EXPECT_THAT(segment.output, ContainsRegex("left:\n.* 4096 .*\n$")) << segment.output;
 }
 

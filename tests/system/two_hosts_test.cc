@@ -66,11 +66,10 @@ TEST(TwoHosts, TrainBitEqualToOneOverTheirNetwork) {
   const std::string join = " worker --join 10.77.0.1:7077 --slots 2 --name ";
   const auto two = testing::Shell(
       "cd " + folder.path() + " && { " + in_a + " " + kProgram +
-      " coordinator --listen 10.77.0.1:7077 --state state >coordinator.out 2>&1 & c=$!; "
-      "for i in $(seq 100); do grep -q listening coordinator.out && break; sleep 0.05; done; " +
-      in_a + " unshare --ipc " + kProgram + join + "a >a.out 2>&1 & wa=$!; " + in_b +
-      " unshare --ipc " + kProgram + join + "b >b.out 2>&1 & wb=$!; " + in_a + " timeout 60 " +
-      kProgram +
+      " coordinator --listen 10.77.0.1:7077 --state state >coordinator.out 2>&1 & c=$!; " +
+      testing::AwaitLine("listening", "coordinator.out", "$c") + in_a + " unshare --ipc " +
+      kProgram + join + "a >a.out 2>&1 & wa=$!; " + in_b + " unshare --ipc " + kProgram + join +
+      "b >b.out 2>&1 & wb=$!; " + in_a + " timeout 120 " + kProgram +
       " submit job.yaml --coordinator 10.77.0.1:7077 --run-dir two -o jsonl 2>talk.out; "
       "echo code $?; kill $wa $wb $c; wait; cat talk.out a.out b.out; }");
   EXPECT_THAT(two.output, HasSubstr("code 0\n")) << two.output;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/cpu_clock.h"
+
 namespace troupe {
 namespace {
 
@@ -19,7 +21,7 @@ TEST(MeasuredCosts, EveryPartIsTimed) {
   for (const bool bfloat16 : {false, true}) {
     const ModelCosts costs = MeasureModelCosts(config, batch, {.compute_bytes = bfloat16 ? 2 : 4},
                                                bfloat16 ? DType::kBFloat16 : DType::kFloat32,
-                                               /*num_threads=*/1, SystemClock());
+                                               /*num_threads=*/1, testing::CpuClock());
     EXPECT_GT(costs.layer.forward_ns, 0);
     EXPECT_GT(costs.layer.backward_input_ns, 0);
     EXPECT_GT(costs.layer.backward_weight_ns, 0);

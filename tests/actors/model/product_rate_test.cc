@@ -2,6 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <set>
+#include <vector>
+
+#include "tests/support/cpu_clock.h"
+
 namespace troupe {
 namespace {
 
@@ -30,7 +36,27 @@ TEST(ProductRate, LargeProductsAreCut) {
 TEST(ProductRate, IsMeasuredInBothDtypes) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     const MatmulShape shape{.tokens = 64, .in = 64, .out = 64, .dtype = dtype};
-    EXPECT_GT(MeasureProductRate(shape, 1, SystemClock()), 1e6) << DTypeName(dtype);
+    EXPECT_GT(MeasureProductRate(shape, 1, testing::CpuClock()), 1e6) << DTypeName(dtype);
+  }
+}
+
+// Zeros would be multiplied faster than what a model holds.
+TEST(ProductRate, OperandsAreOrdinaryNumbers) {
+  std::vector<float> floats(1000);
+  FillOperand(DType::kFloat32, std::as_writable_bytes(std::span(floats)));
+  std::vector<bfloat16> halves(1000);
+  FillOperand(DType::kBFloat16, std::as_writable_bytes(std::span(halves)));
+  for (const bool wide : {true, false}) {
+    std::set<float> seen;
+    for (size_t i = 0; i < 1000; ++i) {
+      const float number = wide ? floats[i] : static_cast<float>(halves[i]);
+      EXPECT_GE(std::abs(number), 1);
+      EXPECT_LT(std::abs(number), 2);
+      seen.insert(number);
+    }
+    EXPECT_GT(seen.size(), 200u) << "of 256 in bfloat16";
+    EXPECT_LT(*seen.begin(), 0);
+    EXPECT_GT(*seen.rbegin(), 0);
   }
 }
 

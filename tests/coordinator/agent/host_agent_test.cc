@@ -4,20 +4,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <csignal>
 #include <cstdlib>
-#include <thread>
 #include <vector>
 
 #include "runtime/sim/virtual_clock.h"
+#include "tests/support/patience.h"
 
 namespace troupe {
 namespace {
 
+using testing::DrivenUntil;
 using ::testing::HasSubstr;
-
-constexpr int kPatienceMs = 8000;
 
 class HostAgentTest : public ::testing::Test {
  protected:
@@ -58,11 +56,7 @@ class HostAgentTest : public ::testing::Test {
   // Runs until `done`, or fails.
   template <typename Done>
   void RunUntil(Done done) {
-    const int64_t end_ns = scheduler_.clock().NowNs() + int64_t{kPatienceMs} * 1'000'000;
-    while (!done()) {
-      ASSERT_LT(scheduler_.clock().NowNs(), end_ns) << "it never came";
-      scheduler_.RunUntilIdle();
-    }
+    ASSERT_TRUE(DrivenUntil(done, [this] { scheduler_.RunUntilIdle(); })) << "it never came";
   }
   const proto::FromRank* Last(proto::FromRank::MessageCase kind) const {
     for (auto it = said_.rbegin(); it != said_.rend(); ++it) {
@@ -239,22 +233,19 @@ class SilenceTest : public ::testing::Test {
     command.mutable_spawn()->mutable_start()->set_world_size(1);
     agent_.OnCommand(command);
     Await([this] { return pid_ != 0; });
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    scheduler_.RunUntilIdle();  // its first Alive came right behind
   }
   // In the machine's time: the agent's clock stands still.
   template <typename Done>
   void Await(Done done) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMs);
-    while (!done()) {
-      ASSERT_LT(std::chrono::steady_clock::now(), end) << "it never came";
+    const auto drive = [this] {
       scheduler_.RunUntilIdle();
       for (const auto& message : said_) {
         if (message.rank_said().message().has_hello()) {
           pid_ = message.rank_said().message().hello().pid();
         }
       }
-    }
+    };
+    ASSERT_TRUE(DrivenUntil(done, drive)) << "it never came";
   }
   void Stop() {
     ::kill(pid_, SIGSTOP);

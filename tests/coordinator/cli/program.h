@@ -7,39 +7,29 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
+#include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
+#include "tests/support/patience.h"
 #include "tests/support/temporary_folder.h"
 
 namespace troupe::testing {
-
-using namespace std::chrono_literals;
 
 inline std::string Slurp(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-template <typename Done>
-bool Eventually(Done done, std::chrono::milliseconds patience = 10s) {
-  const auto end = std::chrono::steady_clock::now() + patience;
-  while (!done()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(5ms);
-  }
-  return true;
-}
-
 struct ProcessInfo {
   pid_t pid = 0;
+  pid_t parent = 0;
   std::vector<std::string> arguments{};
 };
 
@@ -75,15 +65,29 @@ class Program {
   pid_t pid() const { return pid_; }
   void Signal(int signal) const { ::kill(pid_, signal); }
 
+  bool ended() const {
+    siginfo_t end{};
+    return pid_ <= 0 ||
+           (::waitid(P_PID, static_cast<id_t>(pid_), &end, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+            end.si_pid == pid_);
+  }
+
   // The exit code, 128 + the signal that ended it, or -1: it still runs.
-  int Wait(std::chrono::milliseconds patience = 20s) {
+  int Wait() {
     int status = 0;
-    if (!Eventually([&] { return ::waitpid(pid_, &status, WNOHANG) == pid_; }, patience)) return -1;
+    if (!Eventually([&] { return ::waitpid(pid_, &status, WNOHANG) == pid_; })) return -1;
     pid_ = -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
+  // False where it ends without.
   bool Says(const std::string& text) const {
-    return Eventually([&] { return (out() + err()).find(text) != std::string::npos; });
+    bool said = false;
+    (void)Eventually([&] {
+      const bool last_look = ended();
+      said = (out() + err()).find(text) != std::string::npos;
+      return said || last_look;
+    });
+    return said;
   }
 
  private:
@@ -140,7 +144,8 @@ train: {steps: 6}
       if (name.find_first_not_of("0123456789") != std::string::npos) continue;
       const auto program = std::filesystem::read_symlink(entry.path() / "exe", ignored).string();
       if (program.empty() || !program.starts_with(folder_.path())) continue;
-      ProcessInfo process{.pid = static_cast<pid_t>(std::stol(name))};
+      ProcessInfo process{.pid = static_cast<pid_t>(std::stol(name)),
+                          .parent = ParentOf(entry.path())};
       std::ifstream words(entry.path() / "cmdline", std::ios::binary);
       for (std::string word; std::getline(words, word, '\0');) process.arguments.push_back(word);
       found.push_back(std::move(process));
@@ -158,9 +163,22 @@ train: {steps: 6}
     return pids;
   }
 
+  // Steps in the folder's run "run" so far.
+  size_t StepsOfRun() const {
+    const std::string metrics = Slurp(folder_ / "run/metrics.jsonl");
+    return static_cast<size_t>(std::ranges::count(metrics, '\n'));
+  }
+
   TemporaryFolder folder_;
 
  private:
+  // Of a folder in /proc; 0 where the process has gone.
+  static pid_t ParentOf(const std::filesystem::path& process) {
+    const std::string stat = Slurp(process / "stat");  // "PID (NAME) STATE PARENT …"
+    const size_t name_end = stat.rfind(") ");
+    return name_end == std::string::npos ? 0 : std::atoi(stat.c_str() + name_end + 4);
+  }
+
   int started_ = 0;
 };
 

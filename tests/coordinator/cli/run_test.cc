@@ -13,7 +13,6 @@
 namespace troupe {
 namespace {
 
-using namespace std::chrono_literals;
 using testing::Eventually;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -99,26 +98,26 @@ TEST_F(RunCommandTest, ADifferenceFailsTheGate) {
 
 TEST_F(RunCommandTest, AKilledRankIsNamedWithSignalStepAndAction) {
   Program run = LongRun({"FAKE_RANK_FAULT=2:kill:17"});
-  EXPECT_EQ(run.Wait(5s), 5) << run.err();
+  EXPECT_EQ(run.Wait(), 5) << run.err();
   EXPECT_THAT(run.err(),
               ::testing::ContainsRegex("failed: rank 2 \\(host .*, pid [0-9]+\\) was killed by "
                                        "signal 9 \\(SIGKILL\\) at step 17 during forward of "
                                        "microbatch 3 on stage 2"));
 }
 
-TEST_F(RunCommandTest, ARankKilledFromOutsideEndsTheJobWithinFiveSeconds) {
+TEST_F(RunCommandTest, ARankKilledFromOutsideEndsTheJob) {
   Program run = LongRun();
   ASSERT_TRUE(run.Says("step ")) << run.err();
   const auto ranks = RunningAs("--control-fd");
   ASSERT_EQ(ranks.size(), 4u);
   ::kill(ranks[1], SIGKILL);
-  EXPECT_EQ(run.Wait(5s), 5) << run.err();
+  EXPECT_EQ(run.Wait(), 5) << run.err();
   EXPECT_THAT(run.err(), HasSubstr("pid " + std::to_string(ranks[1]) + ") was killed by signal 9"));
 }
 
 TEST_F(RunCommandTest, TheLastLineOfARankThatExitsIsInTheSentence) {
   Program run = LongRun({"FAKE_RANK_FAULT=1:exit:3"});
-  EXPECT_EQ(run.Wait(5s), 5) << run.err();
+  EXPECT_EQ(run.Wait(), 5) << run.err();
   EXPECT_THAT(run.err(), HasSubstr("exited with 7 at step 3 during forward of microbatch 3 on "
                                    "stage 1: the last words"));
   EXPECT_THAT(testing::Slurp(folder_ / "run/logs/rank-0001.log"), HasSubstr("the last words"));
@@ -127,7 +126,7 @@ TEST_F(RunCommandTest, TheLastLineOfARankThatExitsIsInTheSentence) {
 TEST_F(RunCommandTest, BytesThatAreNoMessageEndTheJobOnly) {
   for (const std::string kind : {"hostile", "garbage"}) {
     Program run = LongRun({"FAKE_RANK_FAULT=1:" + kind + ":3"});
-    EXPECT_EQ(run.Wait(5s), 5) << run.err();
+    EXPECT_EQ(run.Wait(), 5) << run.err();
     EXPECT_THAT(run.err(), HasSubstr("was killed by its host agent at step 3"));
     std::filesystem::remove_all(folder_ / "run");
   }
@@ -135,7 +134,7 @@ TEST_F(RunCommandTest, BytesThatAreNoMessageEndTheJobOnly) {
 
 TEST_F(RunCommandTest, AnErrorOfARankIsThatOfTheJob) {
   Program run = LongRun({"FAKE_RANK_FAULT=0:error:2"});
-  EXPECT_EQ(run.Wait(5s), 1) << run.err();
+  EXPECT_EQ(run.Wait(), 1) << run.err();
   EXPECT_THAT(run.err(), HasSubstr("): checkpoint: no space left on /disk"));
 }
 
@@ -144,7 +143,7 @@ TEST_F(RunCommandTest, AMissingRankProgramIsNamed) {
   ASSERT_EQ(run.Wait(), 0) << run.err();
   std::filesystem::remove(folder_ / "bin/fake_rank");
   Program without = Troupe({"run", "job.yaml"});
-  EXPECT_EQ(without.Wait(5s), 5) << without.err();
+  EXPECT_EQ(without.Wait(), 5) << without.err();
   EXPECT_THAT(without.err(), HasSubstr("bin/fake_rank cannot be run: No such file"));
 }
 
@@ -154,7 +153,7 @@ TEST_F(RunCommandTest, AnInterruptIsACleanStopWithTheCommandThatResumes) {
   Program run = LongRun();
   ASSERT_TRUE(run.Says("step ")) << run.err();
   run.Signal(SIGINT);
-  EXPECT_EQ(run.Wait(5s), 130) << run.err();
+  EXPECT_EQ(run.Wait(), 130) << run.err();
   EXPECT_THAT(run.err(), HasSubstr("cancelled; checkpoint " + (folder_ / "run/checkpoints/step-")));
   EXPECT_THAT(run.err(), HasSubstr("go on with: " + (folder_ / "bin/troupe") +
                                    " run job.yaml --set train.steps=100000 --run-dir " +
@@ -163,21 +162,28 @@ TEST_F(RunCommandTest, AnInterruptIsACleanStopWithTheCommandThatResumes) {
 }
 
 TEST_F(RunCommandTest, ASecondInterruptKills) {
-  Program run = LongRun({"FAKE_RANK_FAULT=0:hang:3"});
-  ASSERT_TRUE(run.Says("step ")) << run.err();
-  std::this_thread::sleep_for(50ms);
+  Program run = Troupe({"run", "job.yaml", "--run-dir", "run", "--set", "train.steps=100000",
+                        "--set", "resources.peer_silence_seconds=1000"},
+                       {"FAKE_RANK_FAULT=0:hang:3"});
+  // From then on no order reaches it.
+  ASSERT_TRUE(run.Says("its thread does not get on")) << run.err();
   run.Signal(SIGINT);
   ASSERT_TRUE(run.Says("stopping after this step"));
-  EXPECT_EQ(run.Wait(300ms), -1) << "a hung rank heeds no clean stop";
+  ASSERT_TRUE(Eventually([&] {
+    Program status = Troupe({"status", "--run-dir", "run", "-o", "json"});
+    return status.Wait() == 0 && nlohmann::json::parse(status.out())["state"] == "DRAINING";
+  })) << "it waits for its ranks to stop cleanly";
+  EXPECT_FALSE(run.ended());
   run.Signal(SIGINT);
-  EXPECT_EQ(run.Wait(5s), 130) << run.err();
+  EXPECT_EQ(run.Wait(), 130) << run.err();
+  EXPECT_THAT(run.err(), Not(HasSubstr("go on with: "))) << "nothing was saved";
 }
 
 TEST_F(RunCommandTest, AnInterruptBeforeTheFirstStepEndsItToo) {
   Program run = LongRun({"FAKE_RANK_FAULT=1:mute"});
   ASSERT_TRUE(run.Says("starting 4 workers")) << run.err();
   run.Signal(SIGTERM);
-  EXPECT_EQ(run.Wait(5s), 130) << run.err();
+  EXPECT_EQ(run.Wait(), 130) << run.err();
 }
 
 // ---- what dies takes the rest with it ----------------------------------------------------------
@@ -187,7 +193,7 @@ TEST_F(RunCommandTest, ADeadAgentEndsTheJob) {
   ASSERT_TRUE(run.Says("step ")) << run.err();
   ASSERT_EQ(RunningAs("worker").size(), 1u);
   ::kill(RunningAs("worker")[0], SIGKILL);
-  EXPECT_EQ(run.Wait(5s), 5) << run.err();
+  EXPECT_EQ(run.Wait(), 5) << run.err();
   EXPECT_THAT(run.err(), HasSubstr("was lost with its host: its agent's connection ended"));
 }
 
@@ -196,7 +202,7 @@ TEST_F(RunCommandTest, ADeadCoordinatorEndsTheRun) {
   ASSERT_TRUE(run.Says("step ")) << run.err();
   ASSERT_EQ(RunningAs("coordinator").size(), 1u);
   ::kill(RunningAs("coordinator")[0], SIGKILL);
-  EXPECT_EQ(run.Wait(8s), 4) << run.err();
+  EXPECT_EQ(run.Wait(), 4) << run.err();
   EXPECT_THAT(run.err(), HasSubstr("the coordinator of this run was killed by SIGKILL\n"));
   const auto result = nlohmann::json::parse(testing::Slurp(folder_ / "run/result.json"));
   EXPECT_EQ(result["exit_code"], 4);
@@ -209,14 +215,14 @@ TEST_F(RunCommandTest, AKilledRunLeavesNothing) {
   ASSERT_EQ(Running().size(), 7u) << "run, coordinator, agent, four ranks";
   run.Signal(SIGKILL);
   EXPECT_EQ(run.Wait(), 128 + SIGKILL);
-  EXPECT_TRUE(Eventually([&] { return Running().empty(); }, 5s));
+  EXPECT_TRUE(Eventually([&] { return Running().empty(); }));
 }
 
 // ---- usage -----------------------------------------------------------------------------------
 
 TEST_F(RunCommandTest, AnInfeasiblePlanIsThree) {
   Program program = Troupe({"plan", "job.yaml", "--set", "parallelism.pp=5"});
-  EXPECT_EQ(program.Wait(5s), 3) << program.err();
+  EXPECT_EQ(program.Wait(), 3) << program.err();
   EXPECT_THAT(program.err(), HasSubstr("parallelism.pp = 5"));
 }
 
@@ -242,7 +248,7 @@ TEST_F(RunCommandTest, UsageErrorsAreTwo) {
   };
   for (const auto& c : cases) {
     Program program = Troupe(c.words);
-    EXPECT_EQ(program.Wait(5s), 2) << ::testing::PrintToString(c.words) << program.err();
+    EXPECT_EQ(program.Wait(), 2) << ::testing::PrintToString(c.words) << program.err();
     EXPECT_THAT(program.err(), HasSubstr(c.sentence));
     EXPECT_EQ(program.out(), "") << "talk belongs on stderr";
   }

@@ -7,14 +7,14 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <chrono>
 #include <csignal>
-#include <thread>
+
+#include "tests/support/patience.h"
 
 namespace troupe {
 namespace {
 
-using namespace std::chrono_literals;
+using testing::Eventually;
 using ::testing::HasSubstr;
 
 // A client that follows for ever.
@@ -59,33 +59,67 @@ class MuteServer {
   int port_ = 0;
 };
 
-TEST(RunWatch, ACoordinatorThatSaysAndAnswersNothingIsGivenUp) {
-  const MuteServer server;
-  Follower follower;
-  RunWatch watch(/*pauses=*/false, {.probe = 100, .silence = 2500});
-  ASSERT_TRUE(watch.Start().ok());
-  watch.Mind(&follower, server.address(), 1);
-  // What it says itself is enough, however little it answers.
-  for (int i = 0; i < 30; ++i) {
-    watch.Heard();
-    std::this_thread::sleep_for(100ms);
+// A clock that the test moves and the watch reads, once a round.
+class RoundClock : public Clock {
+ public:
+  int64_t NowNs() const override {
+    ++looks_;
+    return now_ns_;
   }
-  EXPECT_FALSE(follower.stopped);
-  while (!follower.stopped) std::this_thread::sleep_for(10ms);
+  int64_t WallUs() const override { return 0; }
+  int64_t ThreadCpuNs() const override { return 0; }
+
+  // `ms` later, and a whole round of the watch at that time.
+  void Pass(int ms) {
+    now_ns_ += int64_t{ms} * 1'000'000;
+    const int before = looks_;
+    ASSERT_TRUE(Eventually([&] { return looks_ >= before + 2; }));
+  }
+
+ private:
+  mutable std::atomic<int> looks_{0};
+  std::atomic<int64_t> now_ns_{0};
+};
+
+class RunWatchTest : public ::testing::Test {
+ protected:
+  // Until the watch has given the coordinator up.
+  void PassUntilStopped() {
+    ASSERT_TRUE(Eventually([&] {
+      clock_.Pass(500);
+      return follower_.stopped.load();
+    }));
+  }
+
+  const MuteServer server_;
+  Follower follower_;
+  RoundClock clock_;
+};
+
+TEST_F(RunWatchTest, ACoordinatorThatSaysAndAnswersNothingIsGivenUp) {
+  RunWatch watch(/*pauses=*/false, {.probe = 100, .silence = 2500}, clock_);
+  ASSERT_TRUE(watch.Start().ok());
+  watch.Mind(&follower_, server_.address(), 1);
+  // What it says itself is enough, however little it answers.
+  for (int i = 0; i < 3; ++i) {
+    clock_.Pass(1000);  // asked meanwhile, in vain
+    watch.Heard();
+    clock_.Pass(1000);
+  }
+  EXPECT_FALSE(follower_.stopped);
+  PassUntilStopped();
   ASSERT_TRUE(watch.verdict().has_value());
   EXPECT_EQ(watch.verdict()->code, ErrorCode::kUnavailable);
-  EXPECT_THAT(watch.verdict()->message, HasSubstr(server.address() + " has not answered for"));
+  EXPECT_THAT(watch.verdict()->message, HasSubstr(server_.address() + " has not answered for"));
   EXPECT_FALSE(watch.stop_asked());
 }
 
-TEST(RunWatch, AStopThatNobodyTakesIsTold) {
-  const MuteServer server;
-  Follower follower;
-  RunWatch watch(/*pauses=*/false, {.unanswered = 500});
+TEST_F(RunWatchTest, AStopThatNobodyTakesIsTold) {
+  RunWatch watch(/*pauses=*/false, {.unanswered = 500}, clock_);
   ASSERT_TRUE(watch.Start().ok());
-  watch.Mind(&follower, server.address(), 7);
+  watch.Mind(&follower_, server_.address(), 7);
   ::kill(::getpid(), SIGHUP);
-  while (!follower.stopped) std::this_thread::sleep_for(10ms);
+  PassUntilStopped();
   EXPECT_TRUE(watch.stop_asked());
   EXPECT_THAT(watch.verdict()->message, HasSubstr("job 7 does not know that it is to stop"));
 }

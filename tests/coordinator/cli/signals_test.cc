@@ -13,7 +13,6 @@
 namespace troupe {
 namespace {
 
-using namespace std::chrono_literals;
 using ::testing::AnyOf;
 using ::testing::EndsWith;
 using testing::Eventually;
@@ -28,20 +27,27 @@ const std::string kNothingCommitted = "no step is committed: there is nothing to
 
 class SignalsTest : public testing::TroupeTest {
  protected:
-  pid_t DaemonOf(const std::string& verb) {
-    const auto pids = RunningAs(verb);
-    CHECK(pids.size() == 1);
-    return pids[0];
+  // The daemon that `run` has started, or starts. (An agent that has just forked a rank has a child
+  // that looks like it.)
+  pid_t DaemonOf(const Program& run, const std::string& verb) {
+    pid_t daemon = 0;
+    (void)Eventually([&] {
+      for (const auto& process : Running()) {
+        if (process.parent == run.pid() && process.arguments.size() > 1 &&
+            process.arguments[1] == verb) {
+          daemon = process.pid;
+        }
+      }
+      return daemon != 0 || run.ended();
+    });
+    CHECK(daemon != 0, "{}", run.err());
+    return daemon;
   }
   nlohmann::json ResultOfRun() { return nlohmann::json::parse(Slurp(folder_ / "run/result.json")); }
   static char StateOf(pid_t pid) {
     const std::string stat = Slurp("/proc/" + std::to_string(pid) + "/stat");
     const size_t name_end = stat.rfind(") ");
     return name_end == std::string::npos ? '?' : stat[name_end + 2];
-  }
-  size_t StepsOfRun() {
-    const std::string metrics = Slurp(folder_ / "run/metrics.jsonl");
-    return static_cast<size_t>(std::ranges::count(metrics, '\n'));
   }
   std::string ResumeLine() {
     return "go on with: " + (folder_ / "bin/troupe") +
@@ -76,7 +82,7 @@ TEST_F(SignalsTest, TheMachinesSignalAtADaemonPreempts) {
     for (const int signal : {SIGTERM, SIGUSR1}) {
       Program run = LongRun();
       ASSERT_TRUE(run.Says("step ")) << run.err();
-      ::kill(DaemonOf(verb), signal);
+      ::kill(DaemonOf(run, verb), signal);
       EXPECT_EQ(run.Wait(), kPreempted) << run.err();
       EXPECT_THAT(run.err(),
                   HasSubstr(std::string("preempted: SIG") + (signal == SIGTERM ? "TERM" : "USR1") +
@@ -93,7 +99,7 @@ TEST_F(SignalsTest, APersonsSignalAtADaemonCancels) {
   for (const std::string verb : {"worker", "coordinator"}) {
     Program run = LongRun();
     ASSERT_TRUE(run.Says("step ")) << run.err();
-    ::kill(DaemonOf(verb), SIGHUP);
+    ::kill(DaemonOf(run, verb), SIGHUP);
     EXPECT_EQ(run.Wait(), kCancelled) << run.err();
     EXPECT_THAT(run.err(), HasSubstr("cancelled: SIGHUP at "));
     EXPECT_NE(ResultOfRun()["checkpoint"], "");
@@ -137,7 +143,7 @@ TEST_F(SignalsTest, AStopAtTheTerminalPausesAllUntilItIsContinued) {
       EXPECT_TRUE(Eventually([&] { return StateOf(process.pid) == 'T'; })) << process.pid;
     }
     const size_t steps = StepsOfRun();
-    std::this_thread::sleep_for(300ms);
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
     EXPECT_EQ(StepsOfRun(), steps);
     run.Signal(SIGCONT);
     EXPECT_TRUE(Eventually([&] { return StepsOfRun() > steps + 50; })) << run.err();
@@ -150,8 +156,7 @@ TEST_F(SignalsTest, AStopAtTheTerminalPausesAllUntilItIsContinued) {
 
 TEST_F(SignalsTest, AnAgentThatDiesBeforeItCanWorkEndsTheRun) {
   Program run = LongRun();
-  ASSERT_TRUE(Eventually([&] { return !RunningAs("worker").empty(); })) << run.err();
-  ::kill(DaemonOf("worker"), SIGKILL);
+  ::kill(DaemonOf(run, "worker"), SIGKILL);
   EXPECT_EQ(run.Wait(), 5) << run.err();
   // Where it had joined, its job may have found it gone.
   EXPECT_THAT(run.err(), AnyOf(HasSubstr("the host agent of this run was killed by SIGKILL"),
@@ -161,7 +166,7 @@ TEST_F(SignalsTest, AnAgentThatDiesBeforeItCanWorkEndsTheRun) {
 TEST_F(SignalsTest, AnInterruptEndsARunWhoseCoordinatorStandsStill) {
   Program run = LongRun();
   ASSERT_TRUE(run.Says("step ")) << run.err();
-  const pid_t coordinator = DaemonOf("coordinator");
+  const pid_t coordinator = DaemonOf(run, "coordinator");
   ::kill(coordinator, SIGSTOP);
   run.Signal(SIGINT);
   EXPECT_EQ(run.Wait(), kCancelled) << run.err();
@@ -173,7 +178,7 @@ TEST_F(SignalsTest, AnInterruptEndsARunWhoseCoordinatorStandsStill) {
 TEST_F(SignalsTest, ASecondInterruptEndsARunThatHangsAnywhere) {
   Program run = LongRun();
   ASSERT_TRUE(run.Says("step ")) << run.err();
-  for (const std::string verb : {"coordinator", "worker"}) ::kill(DaemonOf(verb), SIGSTOP);
+  for (const std::string verb : {"coordinator", "worker"}) ::kill(DaemonOf(run, verb), SIGSTOP);
   run.Signal(SIGINT);
   ASSERT_TRUE(run.Says("stopping after this step"));
   run.Signal(SIGTERM);
@@ -189,9 +194,8 @@ TEST_F(SignalsTest, ASecondInterruptEndsARunThatHangsAnywhere) {
 
 TEST_F(SignalsTest, AnInterruptWhileNothingAnswersEndsTheStart) {
   Program run = LongRun();
-  ASSERT_TRUE(Eventually([&] { return !RunningAs("worker").empty(); })) << run.err();
-  ::kill(DaemonOf("worker"), SIGSTOP);
-  ::kill(DaemonOf("coordinator"), SIGSTOP);
+  ::kill(DaemonOf(run, "worker"), SIGSTOP);
+  ::kill(DaemonOf(run, "coordinator"), SIGSTOP);
   run.Signal(SIGINT);
   EXPECT_EQ(run.Wait(kPatience), kCancelled) << run.err();
   EXPECT_EQ(ResultOfRun()["state"], "CANCELLED");

@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
 #include "runtime/actor/actor.h"
 #include "runtime/sim/virtual_clock.h"
+#include "tests/support/patience.h"
 
 namespace troupe {
 namespace {
@@ -53,16 +55,17 @@ class Directory : public Actor<Directory, Lookup> {
 
 class Asker : public Actor<Asker, Go> {
  public:
-  Asker(ActorRef<Lookup> directory, std::vector<Result<int>>& results)
-      : directory_(directory), results_(results) {}
+  Asker(ActorRef<Lookup> directory, std::vector<Result<int>>& results, int64_t deadline_ms = 50)
+      : directory_(directory), results_(results), deadline_ms_(deadline_ms) {}
   Task<Status> On(Go go) {
-    results_.push_back(co_await Ask(directory_, Lookup{go.number, {}}, 50));
+    results_.push_back(co_await Ask(directory_, Lookup{go.number, {}}, deadline_ms_));
     co_return Status{};
   }
 
  private:
   ActorRef<Lookup> directory_;
   std::vector<Result<int>>& results_;
+  const int64_t deadline_ms_;
 };
 
 struct AskTest : ::testing::Test {
@@ -160,7 +163,8 @@ TEST(AskThreads, AnswersComeBackToTheAskersThread) {
   Scheduler there({.spin_us = 0});
   auto directory = there.Spawn<Directory>({.name = "directory"}, Conduct::kAnswers);
   std::vector<Result<int>> results;
-  auto asker = here.Spawn<Asker>({.name = "asker"}, directory, results);
+  constexpr int64_t kPatienceMs = std::chrono::milliseconds(testing::kPatience).count();
+  auto asker = here.Spawn<Asker>({.name = "asker"}, directory, results, kPatienceMs);
   for (int i = 0; i < 100; ++i) ASSERT_TRUE(asker.Send(Go{i}).ok());
   std::thread other([&] { there.Run(); });
   std::atomic<bool> all{false};
@@ -173,7 +177,7 @@ TEST(AskThreads, AnswersComeBackToTheAskersThread) {
     }
   };
   here.After(1, look);
-  here.After(20'000, [&] { here.Stop(); });
+  here.After(kPatienceMs, [&] { here.Stop(); });
   here.Run();
   there.Stop();
   other.join();

@@ -4,14 +4,18 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
+#include <fstream>
 #include <random>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "runtime/actor/actor.h"
 #include "runtime/actor/await.h"
 #include "runtime/sim/virtual_clock.h"
+#include "tests/support/patience.h"
 
 namespace troupe {
 namespace {
@@ -171,28 +175,45 @@ TEST_F(SchedulerTest, AnEndedActorsCellServesTheNextUnderANewIncarnation) {
   EXPECT_EQ(log, (std::vector<std::string>{"2.3"}));
 }
 
-// A real clock, real sleep. The scheduler must be asleep when the message comes.
+// Whether this thread of ours waits in the kernel.
+bool IsAsleep(pid_t thread) {
+  std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/stat");
+  std::string stat;
+  std::getline(file, stat);  // "ID (NAME) STATE …"
+  const size_t name_end = stat.rfind(") ");
+  return name_end != std::string::npos && stat[name_end + 2] == 'S';
+}
+
+// A real clock, real sleep. The scheduler is asleep when the message comes.
 TEST(SchedulerThreads, AMessageFromAnotherThreadWakesASleeper) {
-  Scheduler scheduler({.spin_us = 0});
-  std::vector<std::string> log;
-  auto scribe = scheduler.Spawn<Scribe>({.name = "scribe"}, "s", log);
-  std::thread sender([&] {
-    for (int i = 0; i < 3; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-      ASSERT_TRUE(scribe.Send(Note{i}).ok());
-    }
-    scheduler.Stop();
-  });
-  scheduler.Run();
-  sender.join();
-  EXPECT_EQ(log, (std::vector<std::string>{"s0", "s1", "s2"}));
-  EXPECT_GT(scheduler.counters().sleeps, 0);
+  const int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  {
+    Scheduler scheduler({.spin_us = 0});
+    std::atomic<bool> armed = false;  // the last before it sleeps
+    scheduler.AddPoller([] { return 0; }, fd, [&] { return armed = true; });
+    std::vector<std::string> log;
+    auto scribe = scheduler.Spawn<Scribe>({.name = "scribe"}, "s", log);
+    const pid_t owner = gettid();
+    std::thread sender([&] {
+      for (int i = 0; i < 3; ++i) {
+        EXPECT_TRUE(testing::Eventually([&] { return armed && IsAsleep(owner); }));
+        EXPECT_TRUE(scribe.Send(Note{i}).ok());
+      }
+      scheduler.Stop();
+    });
+    scheduler.Run();
+    sender.join();
+    EXPECT_EQ(log, (std::vector<std::string>{"s0", "s1", "s2"}));
+    EXPECT_GT(scheduler.counters().sleeps, 0);
+  }
+  close(fd);
 }
 
 TEST(SchedulerThreads, APollersDescriptorWakesASleeper) {
   const int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   {
     Scheduler scheduler({.spin_us = 0});
+    std::atomic<bool> armed = false;
     int got = 0;
     scheduler.AddPoller(
         [&] {
@@ -202,11 +223,12 @@ TEST(SchedulerThreads, APollersDescriptorWakesASleeper) {
           scheduler.Stop();
           return 1;
         },
-        fd, [] { return true; });
-    std::thread writer([fd] {
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        fd, [&] { return armed = true; });
+    const pid_t owner = gettid();
+    std::thread writer([&] {
+      EXPECT_TRUE(testing::Eventually([&] { return armed && IsAsleep(owner); }));
       const uint64_t count = 7;
-      ASSERT_EQ(write(fd, &count, sizeof(count)), ssize_t{sizeof(count)});
+      EXPECT_EQ(write(fd, &count, sizeof(count)), ssize_t{sizeof(count)});
     });
     scheduler.Run();
     writer.join();

@@ -8,13 +8,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "runtime/transport/transport.h"
+#include "tests/support/patience.h"
 
 namespace troupe {
 
@@ -57,15 +57,12 @@ class TransportConformance : public ::testing::Test {
   }
   // Progresses both ends until `enough`, or for far too long.
   bool Until(const std::function<bool()>& enough) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-    while (!enough()) {
-      if (std::chrono::steady_clock::now() > end) return false;
+    return testing::DrivenUntil(enough, [&] {
       for (int pass = 0; pass < 64 && !enough(); ++pass) {
         backend.at(0).Progress();
         backend.at(1).Progress();
       }
-    }
-    return true;
+    });
   }
 
   Backend backend{};

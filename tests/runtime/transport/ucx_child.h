@@ -45,10 +45,10 @@ inline std::set<std::string> SharedMemoryNames() {
 }
 
 // What was not there `before` and stays. Any process that opens UCX has a name there for a moment,
-// so only what is still there after a while counts.
+// so only what is still there after two minutes counts.
 inline std::set<std::string> LeftSince(const std::set<std::string>& before) {
   std::set<std::string> left;
-  for (int look = 0; look < 20; ++look) {
+  for (int look = 0; look < 1200; ++look) {
     if (look > 0) usleep(100'000);
     const auto now = SharedMemoryNames();
     std::set<std::string> fresh;
