@@ -207,12 +207,13 @@ class WeightsCheck {
 }  // namespace
 
 InitWeightsFindings CheckInitWeights(FileSystem& files, const std::string& folder,
-                                     const ParameterTable& table, bool ignore_extra) {
+                                     const ParameterTable* table, bool ignore_extra) {
   const auto opened = SafetensorsFolder::Open(files, folder);
   if (!opened.ok()) {
     return {.errors = {Context("model.init_from", opened.error())}};
   }
-  return WeightsCheck(*opened, table).Run(ignore_extra);
+  if (table == nullptr) return {};
+  return WeightsCheck(*opened, *table).Run(ignore_extra);
 }
 
 }  // namespace troupe

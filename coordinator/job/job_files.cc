@@ -1,6 +1,7 @@
 #include "coordinator/job/job_files.h"
 
 #include <iterator>
+#include <optional>
 #include <utility>
 
 #include "actors/plan/data_order.h"
@@ -15,17 +16,20 @@ namespace {
 void CheckData(FileSystem& files, const proto::JobSpec& spec, std::vector<Error>& errors) {
   const proto::Data& data = spec.data();
   const auto format = ParseTokenFormat(data.format());
-  if (!data.has_train() || !format.ok()) return;
+  if (!data.has_train()) return;
   const auto refuse = [&](Error error, std::string_view remedy) {
     errors.push_back({error.code, fmt::format("data.train = {}{}", error.message, remedy)});
   };
-  const auto file = TokenFile::Open(files, data.train(), *format);
+  // Under a format that does not exist it can at least be there.
+  const auto file =
+      TokenFile::Open(files, data.train(), format.ok() ? *format : TokenFormat::kBytes);
   if (!file.ok()) {
     // What cannot be opened says no more than that; what was opened says what is wrong with it.
     const bool unread =
         file.error().code == ErrorCode::kNotFound || file.error().code == ErrorCode::kIo;
     return refuse(file.error(), unread ? ": give a .txt or .bin file that can be read" : "");
   }
+  if (!format.ok()) return;
   if (spec.model().vocab_size() > 0 && !BytesAreTokens(*format, data.train())) {
     if (Status known = file->CheckVocabulary(spec.model().vocab_size()); !known.ok()) {
       refuse(known.error(), ": raise it, or give the file of this vocabulary");
@@ -50,9 +54,10 @@ FileFindings CheckFiles(FileSystem& files, const proto::JobSpec& spec) {
   const bool from_checkpoint = !resume.empty() && resume != "never" && resume != "auto";
   if (!spec.model().has_init_from() || from_checkpoint) return findings;
   const ModelConfigReading model = ReadModelConfig(spec.model());
-  if (!model.errors.empty()) return findings;
+  std::optional<ParameterTable> table;
+  if (model.shapes_agree) table.emplace(model.config);
   InitWeightsFindings weights =
-      CheckInitWeights(files, spec.model().init_from(), ParameterTable(model.config),
+      CheckInitWeights(files, spec.model().init_from(), table ? &*table : nullptr,
                        spec.model().ignore_extra_tensors());
   std::ranges::move(weights.errors, std::back_inserter(findings.errors));
   std::ranges::move(weights.warnings, std::back_inserter(findings.warnings));

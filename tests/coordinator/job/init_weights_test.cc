@@ -53,7 +53,8 @@ void Save(const TemporaryFolder& folder, const std::vector<TensorSpec>& specs, c
 class InitWeightsTest : public ::testing::Test {
  protected:
   InitWeightsFindings Check(const ModelConfig& config = SmallModel(), bool ignore = false) {
-    return CheckInitWeights(SystemFiles(), folder_.path(), ParameterTable(config), ignore);
+    const ParameterTable table(config);
+    return CheckInitWeights(SystemFiles(), folder_.path(), &table, ignore);
   }
   // The one error.
   std::string Said(const ModelConfig& config = SmallModel(), bool ignore = false) {
