@@ -230,17 +230,9 @@ int SubmitAndFollow(const Followed& followed, const RunCommand& command, const L
   return FollowJob(followed, command, job, *reply, address);
 }
 
-// On daemons of its own, which write their logs into the run's folder: it is taken, and an earlier
-// run moved aside, before they start.
-int RunWithDaemons(const RunCommand& command, const LoadedJob& job, RunStart start,
+// On daemons of its own, which write their logs into the run's folder: it is prepared.
+int RunWithDaemons(const RunCommand& command, const LoadedJob& job, const RunStart& start,
                    RunWatch& watch) {
-  // Let go at once: the job itself takes it for its time.
-  if (const auto taken = TakeRunFolder(SystemFiles(), start.run_directory, start.use,
-                                       fmt::format("`troupe run`, process {}", ::getpid()));
-      !taken.ok()) {
-    return Fail(taken.error());
-  }
-  start.use = FolderUse::kGoOn;
   const int slots = job.spec.resources().workers();
   auto cluster = LocalCluster::Start(start.run_directory, start.run_directory + "/logs", slots,
                                      [&watch] { return watch.stop_asked(); });
@@ -274,9 +266,12 @@ std::string ShellWord(std::string_view word) {
 }
 
 int PlanJob(const RunCommand& command) {
-  auto job = Load(command);
-  if (!job.ok()) return Fail(job.error());
-  const auto plan = Plan(*job, command.output, /*here=*/true);
+  JobReading reading = ReadJobOf(command);
+  TalkWarnings(reading.job.warnings);
+  const std::vector<std::string> notes = JudgeResume(reading);
+  if (!reading.errors.empty()) return Fail(Joined(reading.errors));
+  for (const std::string& note : notes) Talk("{}\n", note);
+  const auto plan = Plan(reading.job, command.output, /*here=*/true);
   if (!plan.ok()) return Fail(plan.error());
   const int printed = Print(plan->text);
   const Status fits = CheckAndSayFit(*plan);
@@ -304,19 +299,25 @@ int RunJob(const RunCommand& command) {
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
   const bool starts_daemons = command.coordinator.empty();
-  const auto plan = Plan(*job, OutputFormat::kText, starts_daemons);
-  if (!plan.ok()) return Fail(plan.error());
-  Talk("{}", plan->text);
-  if (const Status fits = CheckAndSayFit(*plan); !fits.ok()) return Fail(fits.error());
   auto start = DecideStart(command, *job);
   if (!start.ok()) return Fail(start.error());
+  const auto plan = Plan(*job, OutputFormat::kText, starts_daemons);
+  if (!plan.ok()) return Fail(plan.error());
+  // Judged before the plan is shown; what does not fit leaves an earlier run where it is.
+  if (starts_daemons && (!plan->fit || plan->fit->fits())) {
+    if (const Status prepared = PrepareRunFolder(*start); !prepared.ok()) {
+      return Fail(prepared.error());
+    }
+  }
+  Talk("{}", plan->text);
+  if (const Status fits = CheckAndSayFit(*plan); !fits.ok()) return Fail(fits.error());
   RunWatch watch(/*pauses=*/starts_daemons);
   if (const Status started = watch.Start(); !started.ok()) return Fail(started.error());
   if (!starts_daemons) {
     const auto client = ConnectControl(command.coordinator);
     return SubmitAndFollow({*client, watch}, command, *job, *start, command.coordinator);
   }
-  return RunWithDaemons(command, *job, *std::move(start), watch);
+  return RunWithDaemons(command, *job, *start, watch);
 }
 
 }  // namespace troupe

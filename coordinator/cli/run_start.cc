@@ -1,10 +1,12 @@
 #include "coordinator/cli/run_start.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <ctime>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include "coordinator/job/resume.h"
 #include "runtime/base/file_system.h"
@@ -54,14 +56,7 @@ Result<std::string> RunDirectoryOf(const RunCommand& command, const std::string&
   return NewRunDirectory(name);
 }
 
-}  // namespace
-
-std::string LatestLink(const std::string& name) {
-  const auto here = CurrentFolder();
-  return here.ok() ? fmt::format("{}/runs/{}/latest", *here, name) : "";
-}
-
-Result<RunStart> DecideStart(const RunCommand& command, LoadedJob& job) {
+Result<RunStart> Decide(const RunCommand& command, LoadedJob& job) {
   RunStart start;
   ASSIGN_OR_RETURN(start.run_directory, RunDirectoryOf(command, job.spec.name()));
   if (command.resume == kResumeNewest) {
@@ -81,6 +76,30 @@ Result<RunStart> DecideStart(const RunCommand& command, LoadedJob& job) {
   Talk("{} has no checkpoint: starts anew\n", start.run_directory);
   start.use = FolderUse::kMoveAside;  // the records of a run that never got to one
   return start;
+}
+
+// Nothing has started: whatever is wrong here is wrong with what was asked for.
+Error OfTheDoor(Error error) { return {ErrorCode::kInvalidSpec, std::move(error.message)}; }
+
+}  // namespace
+
+std::string LatestLink(const std::string& name) {
+  const auto here = CurrentFolder();
+  return here.ok() ? fmt::format("{}/runs/{}/latest", *here, name) : "";
+}
+
+Result<RunStart> DecideStart(const RunCommand& command, LoadedJob& job) {
+  auto start = Decide(command, job);
+  if (start.ok()) return start;
+  return OfTheDoor(std::move(start).error());
+}
+
+Status PrepareRunFolder(RunStart& start) {
+  const auto taken = TakeRunFolder(SystemFiles(), start.run_directory, start.use,
+                                   fmt::format("`troupe run`, process {}", ::getpid()));
+  if (!taken.ok()) return OfTheDoor(taken.error());
+  start.use = FolderUse::kGoOn;
+  return {};
 }
 
 }  // namespace troupe

@@ -23,9 +23,13 @@ struct RunStart {
 
 // The folder is --run-dir; with --resume alone or `--resume auto` that of the newest run of this
 // name, which runs/NAME/latest leads to; else a new one below runs/. Says what the user should
-// hear. kNotFound where there is nothing to resume and `auto` was not said; otherwise as
-// ResolveResume.
+// hear. kInvalidSpec where there is nothing to resume and `auto` was not said, and where
+// ResolveResume refuses.
 Result<RunStart> DecideStart(const RunCommand& command, LoadedJob& job);
+
+// Takes the folder as `start` says, makes it where it is missing, moves an earlier run aside, and
+// lets go at once: the job itself takes it for its time. kInvalidSpec where that cannot be.
+Status PrepareRunFolder(RunStart& start);
 
 // runs/NAME/latest, where this was called; empty where that folder is gone.
 std::string LatestLink(const std::string& name);
