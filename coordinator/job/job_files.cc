@@ -1,19 +1,38 @@
 #include "coordinator/job/job_files.h"
 
+#include <algorithm>
 #include <iterator>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "actors/plan/data_order.h"
 #include "actors/plan/model_config.h"
 #include "actors/plan/parameter_table.h"
 #include "coordinator/job/init_weights.h"
+#include "runtime/format/text_check.h"
 #include "runtime/format/token_file.h"
 
 namespace troupe {
 namespace {
 
-void CheckData(FileSystem& files, const proto::JobSpec& spec, std::vector<Error>& errors) {
+// Legal, and rarely meant.
+void CheckIsNoMarkup(FileSystem& files, const std::string& path,
+                     std::vector<std::string>& warnings) {
+  const auto file = files.OpenForRead(path);
+  if (!file.ok()) return;
+  const auto version = (*file)->Version();
+  if (!version.ok()) return;
+  constexpr int64_t kBeginBytes = 256;
+  std::string begin(static_cast<size_t>(std::min(version->num_bytes, kBeginBytes)), '\0');
+  if (!(*file)->ReadAt(0, std::as_writable_bytes(std::span(begin))).ok()) return;
+  if (!BeginsAsXml(begin)) return;
+  warnings.push_back(fmt::format(
+      "data.train = {} begins as XML: its tags are trained on like the rest of the text", path));
+}
+
+void CheckData(FileSystem& files, const proto::JobSpec& spec, std::vector<Error>& errors,
+               std::vector<std::string>& warnings) {
   const proto::Data& data = spec.data();
   const auto format = ParseTokenFormat(data.format());
   if (!data.has_train()) return;
@@ -30,6 +49,9 @@ void CheckData(FileSystem& files, const proto::JobSpec& spec, std::vector<Error>
     return refuse(file.error(), unread ? ": give a .txt or .bin file that can be read" : "");
   }
   if (!format.ok()) return;
+  if (*format == TokenFormat::kAuto && BytesAreTokens(*format, data.train())) {
+    CheckIsNoMarkup(files, data.train(), warnings);
+  }
   if (spec.model().vocab_size() > 0 && !BytesAreTokens(*format, data.train())) {
     if (Status known = file->CheckVocabulary(spec.model().vocab_size()); !known.ok()) {
       refuse(known.error(), ": raise it, or give the file of this vocabulary");
@@ -49,7 +71,7 @@ void CheckData(FileSystem& files, const proto::JobSpec& spec, std::vector<Error>
 
 FileFindings CheckFiles(FileSystem& files, const proto::JobSpec& spec) {
   FileFindings findings;
-  CheckData(files, spec, findings.errors);
+  CheckData(files, spec, findings.errors, findings.warnings);
   const std::string& resume = spec.checkpoint().resume();
   const bool from_checkpoint = !resume.empty() && resume != "never" && resume != "auto";
   if (!spec.model().has_init_from() || from_checkpoint) return findings;
