@@ -239,12 +239,9 @@ Result<int> RunOnDaemons(const RunCommand& command, const LoadedJob& job, const 
   return ended;
 }
 
-// On daemons of its own, which write their logs into the run's folder: it is held, and an earlier
-// run moved aside, before they start.
-int RunHere(const RunCommand& command, const LoadedJob& job, RunStart start, RunWatch& watch) {
-  const auto held = HoldRunFolder(start);
-  if (!held.ok()) return Fail(held.error());
-  start.use = FolderUse::kGoOn;
+// On daemons of its own, which write their logs into the run's folder: it is held.
+int RunHere(const RunCommand& command, const LoadedJob& job, const RunStart& start,
+            RunWatch& watch) {
   const RunEnd end{.run_directory = start.run_directory,
                    .resume_command = ResumeCommand(command, start.run_directory),
                    .records = true};
@@ -268,9 +265,12 @@ std::string ShellWord(std::string_view word) {
 }
 
 int PlanJob(const RunCommand& command) {
-  auto job = Load(command);
-  if (!job.ok()) return Fail(job.error());
-  const auto plan = Plan(*job, command.output, /*here=*/true);
+  JobReading reading = ReadJobOf(command);
+  TalkWarnings(reading.job.warnings);
+  const std::vector<std::string> notes = JudgeResume(reading);
+  if (!reading.errors.empty()) return Fail(Joined(reading.errors));
+  for (const std::string& note : notes) Talk("{}\n", note);
+  const auto plan = Plan(reading.job, command.output, /*here=*/true);
   if (!plan.ok()) return Fail(plan.error());
   const int printed = PrintAnswer(plan->text);
   const Status fits = CheckAndSayFit(*plan);
@@ -297,13 +297,19 @@ int RunJob(const RunCommand& command) {
   if (const Status started = watch.Start(); !started.ok()) return Fail(started.error());
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
-  const auto plan = Plan(*job, OutputFormat::kText, starts_daemons);
-  if (!plan.ok()) return Fail(plan.error());
-  Talk("{}", plan->text);
-  if (const Status fits = CheckAndSayFit(*plan); !fits.ok()) return Fail(fits.error());
   auto start = DecideStart(command, *job);
   if (!start.ok()) return Fail(start.error());
-  return starts_daemons ? RunHere(command, *job, *std::move(start), watch)
+  const auto plan = Plan(*job, OutputFormat::kText, starts_daemons);
+  if (!plan.ok()) return Fail(plan.error());
+  // Judged before the plan is shown; what does not fit leaves an earlier run where it is.
+  Result<std::unique_ptr<FileLock>> held(nullptr);
+  if (starts_daemons && (!plan->fit || plan->fit->fits())) {
+    held = HoldRunFolder(*start);
+    if (!held.ok()) return Fail(held.error());
+  }
+  Talk("{}", plan->text);
+  if (const Status fits = CheckAndSayFit(*plan); !fits.ok()) return Fail(fits.error());
+  return starts_daemons ? RunHere(command, *job, *start, watch)
                         : RunElsewhere(command, *job, *start, watch);
 }
 

@@ -19,6 +19,7 @@ class Oddities {
 
   std::vector<std::string> Run() {
     Periods();
+    Resume();
     Rates();
     Data();
     Pipeline();
@@ -63,6 +64,13 @@ class Oddities {
       Say("data.val_fraction = {} keeps data from training, and eval.every = 0 evaluates on none",
           spec_.data().val_fraction());
     }
+  }
+
+  void Resume() {
+    const proto::Checkpoint& checkpoint = spec_.checkpoint();
+    if (checkpoint.resume_as() != "new_run" || checkpoint.resume().starts_with('/')) return;
+    Say("checkpoint.resume_as = new_run has no effect: checkpoint.resume names no checkpoint of "
+        "another run");
   }
 
   void Rates() {

@@ -272,7 +272,7 @@ TEST(JobFileTest, WhatTheKeysSayIsJudgedBesideWhatCannotBeRead) {
   EXPECT_THAT(said, ::testing::UnorderedElementsAre(
                         "3:1 stray", "4:107 model.vocab_size", "6:19 parallelism.pp", "10:1 ",
                         "4:92 model.num_attention_heads", "7:49 batch.global_batch_size",
-                        "8:16 train.steps", "0:0 optimizer.lr"))
+                        "8:16 train.steps", "0:0 optimizer.lr", "6:36 parallelism.stage_layers"))
       << Joined(reading.errors).message;
 }
 
