@@ -12,7 +12,6 @@
 namespace troupe {
 namespace {
 
-using namespace std::chrono_literals;
 using ::testing::EndsWith;
 using testing::Eventually;
 using ::testing::HasSubstr;
@@ -210,13 +209,13 @@ TEST_F(ClusterTest, ATakenPortAndAnAbsentCoordinatorAreSentences) {
                           "coordinator --listen " +
                           silent.address() + " --state DIR`, or give another address\n");
   Program unknown_host = Troupe({"ps", "--coordinator", "nosuchhost.invalid:7"});
-  EXPECT_EQ(unknown_host.Wait(120s), 4);
+  EXPECT_EQ(unknown_host.Wait(), 4);
   EXPECT_EQ(unknown_host.err(),
             "the coordinator at nosuchhost.invalid:7 cannot be reached: there is no host "
             "nosuchhost.invalid: give another address\n");
   coordinator_.Signal(SIGSTOP);
   Program mute = Ask({"ps"});
-  EXPECT_EQ(mute.Wait(120s), 4);
+  EXPECT_EQ(mute.Wait(), 4);
   EXPECT_EQ(mute.err(), "the coordinator at " + address_ +
                             " cannot be reached: no answer within 5 s: it stands still, or is "
                             "none\n");
@@ -303,7 +302,7 @@ TEST_F(ClusterTest, AJobIsFollowedAgainAndLeftAlone) {
   EXPECT_THAT(again.err(), EndsWith(go_on)) << "with what --set changed";
   EXPECT_THAT(testing::Slurp(folder + "/job.effective.yaml"), HasSubstr("steps: 100000"));
   Program after = Ask({"attach", "1"});
-  EXPECT_EQ(after.Wait(120s), 130) << after.err();
+  EXPECT_EQ(after.Wait(), 130) << after.err();
   EXPECT_THAT(after.err(), StartsWith("job 1 has ended\ntrained steps "));
   EXPECT_THAT(after.err(), EndsWith(go_on));
 }
@@ -314,8 +313,8 @@ TEST_F(ClusterTest, WhoFollowsARunIsToldToGoOnWithoutItsCoordinator) {
   Program found = Troupe({"attach", "--run-dir", "run"});
   ASSERT_TRUE(found.Says("| loss ")) << found.err();
   run.Signal(SIGINT);
-  EXPECT_EQ(run.Wait(120s), 130) << run.err();
-  EXPECT_EQ(found.Wait(120s), 130) << found.err();
+  EXPECT_EQ(run.Wait(), 130) << run.err();
+  EXPECT_EQ(found.Wait(), 130) << found.err();
   const std::string folder = folder_ / "run";
   EXPECT_THAT(found.err(), EndsWith("go on with: " + (folder_ / "bin/troupe") + " run " + folder +
                                     "/job.effective.yaml --run-dir " + folder + " --resume\n"));

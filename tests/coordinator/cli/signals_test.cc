@@ -22,7 +22,6 @@ using testing::Slurp;
 
 constexpr int kCancelled = 130;
 constexpr int kPreempted = 143;
-constexpr auto kPatience = 120s;
 const std::string kNothingCommitted = "no step is committed: there is nothing to go on from\n";
 
 class SignalsTest : public testing::TroupeTest {
@@ -184,8 +183,8 @@ TEST_F(SignalsTest, ASecondInterruptEndsARunThatHangsAnywhere) {
   run.Signal(SIGTERM);
   ASSERT_TRUE(run.Says("stopping at once"));
   run.Signal(SIGINT);
-  EXPECT_EQ(run.Wait(kPatience), kCancelled) << run.err();
-  EXPECT_TRUE(Eventually([&] { return Running().empty(); }, kPatience));
+  EXPECT_EQ(run.Wait(), kCancelled) << run.err();
+  EXPECT_TRUE(Eventually([&] { return Running().empty(); }));
   EXPECT_THAT(run.err(), HasSubstr("ended without waiting for what hangs\n"));
   EXPECT_THAT(run.err(), EndsWith(kNothingCommitted)) << "it was looked for";
   EXPECT_EQ(ResultOfRun()["state"], "CANCELLED");
@@ -197,7 +196,7 @@ TEST_F(SignalsTest, AnInterruptWhileNothingAnswersEndsTheStart) {
   ::kill(DaemonOf(run, "worker"), SIGSTOP);
   ::kill(DaemonOf(run, "coordinator"), SIGSTOP);
   run.Signal(SIGINT);
-  EXPECT_EQ(run.Wait(kPatience), kCancelled) << run.err();
+  EXPECT_EQ(run.Wait(), kCancelled) << run.err();
   EXPECT_EQ(ResultOfRun()["state"], "CANCELLED");
   EXPECT_THAT(run.err(), EndsWith(kNothingCommitted));
 }
@@ -220,7 +219,7 @@ TEST_F(SignalsTest, ASignalBeforeAnythingRunsIsAnEndLikeAnyOther) {
     Program run = LongRun();
     run.Signal(c.signal);
     ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
-    EXPECT_EQ(run.Wait(kPatience), c.exit_code) << run.err();
+    EXPECT_EQ(run.Wait(), c.exit_code) << run.err();
     EXPECT_THAT(run.err(), HasSubstr("stopped before anything ran\n"));
     EXPECT_THAT(run.err(), EndsWith(kNothingCommitted));
     EXPECT_EQ(ResultOfRun()["state"], c.state);
@@ -231,11 +230,11 @@ TEST_F(SignalsTest, ASignalBeforeAnythingRunsIsAnEndLikeAnyOther) {
 
 TEST_F(SignalsTest, AWarningOfPreemptionWhileTheAgentIsAwaitedPreempts) {
   Program run = LongRun();
-  ASSERT_TRUE(Eventually([&] { return !RunningAs("worker").empty(); }, kPatience)) << run.err();
-  ::kill(DaemonOf("worker"), SIGSTOP);
+  ASSERT_TRUE(Eventually([&] { return !RunningAs("worker").empty(); })) << run.err();
+  ::kill(DaemonOf(run, "worker"), SIGSTOP);
   run.Signal(SIGUSR1);
   ASSERT_TRUE(run.Says("SIGUSR1: stopping"));
-  EXPECT_EQ(run.Wait(kPatience), kPreempted) << run.err();
+  EXPECT_EQ(run.Wait(), kPreempted) << run.err();
   EXPECT_EQ(ResultOfRun()["state"], "PREEMPTED");
 }
 
@@ -246,22 +245,20 @@ TEST_F(SignalsTest, OfRunsAtOneMomentInOneFolderOneGoesOn) {
     std::vector<std::unique_ptr<Program>> runs;
     for (int i = 0; i < 3; ++i) runs.emplace_back(new Program(LongRun()));
     // All but one end by themselves.
-    ASSERT_TRUE(Eventually(
-        [&] {
-          std::erase_if(runs, [](const auto& run) {
-            const int exit_code = run->Wait(0ms);
-            if (exit_code == -1) return false;
-            EXPECT_EQ(exit_code, 2) << run->err();
-            EXPECT_THAT(run->err(), HasSubstr("/run is in use ("));
-            return true;
-          });
-          return runs.size() <= 1;
-        },
-        kPatience));
+    ASSERT_TRUE(Eventually([&] {
+      std::erase_if(runs, [](const auto& run) {
+        if (!run->ended()) return false;
+        const int exit_code = run->Wait();
+        EXPECT_EQ(exit_code, 2) << run->err();
+        EXPECT_THAT(run->err(), HasSubstr("/run is in use ("));
+        return true;
+      });
+      return runs.size() <= 1;
+    }));
     ASSERT_EQ(runs.size(), 1u);
-    EXPECT_TRUE(Eventually([&] { return StepsOfRun() > 0; }, kPatience)) << runs[0]->err();
+    EXPECT_TRUE(Eventually([&] { return StepsOfRun() > 0; })) << runs[0]->err();
     runs[0]->Signal(SIGINT);
-    EXPECT_EQ(runs[0]->Wait(kPatience), kCancelled) << runs[0]->err();
+    EXPECT_EQ(runs[0]->Wait(), kCancelled) << runs[0]->err();
     std::filesystem::remove_all(folder_ / "run");
   }
 }
@@ -273,8 +270,8 @@ TEST_F(SignalsTest, TheLastLineOfALongLogIsTold) {
   folder_.Write("run/logs/coordinator.log", log + "the last words\n");
   Program run = LongRun();
   ASSERT_TRUE(run.Says("step ")) << run.err();
-  ::kill(DaemonOf("coordinator"), SIGKILL);
-  EXPECT_EQ(run.Wait(kPatience), 4) << run.err();
+  ::kill(DaemonOf(run, "coordinator"), SIGKILL);
+  EXPECT_EQ(run.Wait(), 4) << run.err();
   EXPECT_THAT(run.err(), HasSubstr("the coordinator of this run was killed by SIGKILL; "));
   EXPECT_THAT(run.err(), HasSubstr("logs/coordinator.log ends with: the last words\n"));
 }

@@ -59,7 +59,7 @@ TEST_F(StreamsTest, WhatCannotBePrintedIsAnError) {
   address.pop_back();  // the end of the line
   Program worker = Troupe({"worker", "--join", address, "--slots", "4"});
   Program ended = Troupe({"submit", "job.yaml", "--coordinator", address, "--run-dir", "ended"});
-  ASSERT_EQ(ended.Wait(120s), 0) << ended.err();
+  ASSERT_EQ(ended.Wait(), 0) << ended.err();
   folder_.Write("ended/logs/rank-0001.log", "a line\n");
   const std::string of_job = " 1 --coordinator " + address;
   for (const std::string& words :
@@ -90,22 +90,22 @@ TEST_F(StreamsTest, WhatCannotBePrintedIsAnError) {
     const bool follows = words.starts_with("attach");
     const std::string lost = follows ? "stdout takes no more: " : "stdout cannot be written: ";
     Program full = Shell("bin/troupe " + words + " >/dev/full");
-    EXPECT_EQ(full.Wait(120s), 1);
+    EXPECT_EQ(full.Wait(), 1);
     EXPECT_THAT(full.err(), HasSubstr(lost + "No space left on device"));
     Program closed = Shell("bin/troupe " + words + " >&-");
-    EXPECT_EQ(closed.Wait(120s), 1);
+    EXPECT_EQ(closed.Wait(), 1);
     EXPECT_THAT(closed.err(), HasSubstr(lost + "Bad file descriptor"));
     Program left = Shell("bin/troupe " + words + " | true; exit ${PIPESTATUS[0]}");
-    EXPECT_THAT(left.Wait(120s), AnyOf(0, 1)) << "by who was faster";
+    EXPECT_THAT(left.Wait(), AnyOf(0, 1)) << "by who was faster";
   }
 }
 
 TEST_F(StreamsTest, OneSetTakesSeveralOverrides) {
   Program good =
       Troupe({"validate", "job.yaml", "--set", "train.steps=10", "name=x", "-o", "json"});
-  EXPECT_EQ(good.Wait(120s), 0) << good.err();
+  EXPECT_EQ(good.Wait(), 0) << good.err();
   Program bad = Troupe({"validate", "--set", "train.steps=0", "optimizer.lr=-1", "job.yaml"});
-  EXPECT_EQ(bad.Wait(120s), 2);
+  EXPECT_EQ(bad.Wait(), 2);
   EXPECT_THAT(bad.err(), HasSubstr("--set train.steps=0: "));
   EXPECT_THAT(bad.err(), HasSubstr("--set optimizer.lr=-1: "));
 }
