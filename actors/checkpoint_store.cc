@@ -9,7 +9,9 @@
 
 #include "runtime/base/digest.h"
 #include "runtime/format/checkpoint_reader.h"
+#include "runtime/format/extra_tensors.h"
 #include "runtime/format/hf_config.h"
+#include "runtime/format/json_reader.h"
 #include "runtime/format/safetensors.h"
 #include "runtime/format/widen.h"
 
@@ -232,6 +234,20 @@ Status WriteHfFolder(FileSystem& files, const std::string& folder, int num_ranks
   index["metadata"]["total_size"] = total_bytes;
   return WriteFileAtomically(files, JoinPath(folder, "model.safetensors.index.json"),
                              index.dump(2) + "\n");
+}
+
+Status CheckNoExtraTensors(FileSystem& files, const std::string& folder,
+                           const ParameterTable& table) {
+  ASSIGN_OR_RETURN(const SafetensorsFolder from, SafetensorsFolder::Open(files, folder));
+  const ExtraTensors extra = FindExtraTensors(
+      from, [&table](std::string_view name) { return table.Find(name) >= 0; },
+      table.tied() ? std::string_view(table[table.embedding_index()].name) : std::string_view());
+  if (extra.names.empty()) return {};
+  return MakeError(ErrorCode::kInvalidSpec,
+                   "model.init_from = {}: on this host the model has no place for {} of its "
+                   "tensors, as {}: give the folder that the job was checked with, or set "
+                   "model.ignore_extra_tensors",
+                   folder, extra.names.size(), Quoted(extra.names.front()));
 }
 
 Status ReadHfFolder(FileSystem& files, const std::string& folder, StageParameters& parameters) {

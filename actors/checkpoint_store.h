@@ -46,6 +46,10 @@ Status WriteHfShard(FileSystem& files, const std::string& folder, int rank, int 
 Status WriteHfFolder(FileSystem& files, const std::string& folder, int num_ranks, DType dtype,
                      const ModelConfig& config, const ParameterTable& table,
                      const std::vector<proto::CheckpointDone>& shards);
+// Refuses a folder with tensors that the model has no place for, as the job's door does: a host may
+// have another folder under its name.
+Status CheckNoExtraTensors(FileSystem& files, const std::string& folder,
+                           const ParameterTable& table);
 // Fills masters from float32, bfloat16 or float16 files; moments stay zero.
 Status ReadHfFolder(FileSystem& files, const std::string& folder, StageParameters& parameters);
 

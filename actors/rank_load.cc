@@ -1,15 +1,20 @@
 #include "actors/rank_load.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <exception>
 #include <new>
 #include <numeric>
 
+#include "actors/checkpoint_store.h"
 #include "actors/plan/resumption.h"
 #include "actors/rank_setup.h"
 #include "runtime/base/bytes_in_words.h"
-#include "runtime/base/process_limits.h"
+#include "runtime/base/file_system.h"
 #include "runtime/format/checkpoint_manifest.h"
 
 namespace troupe {
@@ -20,6 +25,28 @@ constexpr std::string_view kWhatToLower =
     "or end what else runs here";
 
 std::string Words(int64_t num_bytes) { return BytesInWords(static_cast<double>(num_bytes)); }
+
+
+// For the last words of a process without memory: what it was to need, and some room to say it in.
+constexpr size_t kReserveBytes = size_t{4} << 20;
+std::atomic<int64_t> process_needs_bytes{0};
+std::atomic<char*> reserve{nullptr};
+
+// Without memory of its own, where even the reserve is not enough.
+void SayOutOfMemory(int64_t wanted_bytes) noexcept {
+  delete[] reserve.exchange(nullptr);
+  constexpr std::string_view kBare =
+      "out of memory while it works: `troupe plan` says what a rank needs: lower "
+      "batch.micro_batch_size or batch.seq_len, or end what else runs here\n";
+  const auto say = [](std::string_view words) {
+    [[maybe_unused]] const ssize_t said = ::write(STDERR_FILENO, words.data(), words.size());
+  };
+  try {
+    say(OutOfMemory(wanted_bytes, process_needs_bytes, ReadHostMemory(SystemFiles())) + "\n");
+  } catch (...) {
+    say(kBare);
+  }
+}
 
 Status CheckFits(const JobPlan& plan, Rank rank, const std::optional<HostMemory>& memory) {
   if (!memory) return {};
@@ -67,6 +94,10 @@ Result<std::optional<TokenSource>> OpenTokens(FileSystem& files, const proto::St
 Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const JobPlan& plan,
                         MemoryLedger& ledger) {
   LoadedRank loaded;
+  const proto::Model& model = start.spec().model();
+  if (start.resume_from().empty() && model.has_init_from() && !model.ignore_extra_tensors()) {
+    RETURN_IF_ERROR(CheckNoExtraTensors(files, model.init_from(), plan.table));
+  }
   loaded.stages = BuildStages(start.spec(), plan, Rank(start.rank()), ledger);
   ASSIGN_OR_RETURN(loaded.committed_step, FillStages(files, start, loaded.stages));
   ASSIGN_OR_RETURN(loaded.tokens, OpenTokens(files, start, plan, loaded.content));
@@ -95,6 +126,7 @@ int64_t PredictedBytes(const JobPlan& plan, Rank rank) {
 Result<LoadedRank> LoadRank(FileSystem& files, const proto::StartRank& start, const JobPlan& plan,
                             const std::optional<HostMemory>& memory, MemoryLedger& ledger) {
   const Rank rank(start.rank());
+  process_needs_bytes = PredictedBytes(plan, rank);
   RETURN_IF_ERROR(CheckFits(plan, rank, memory));
   try {
     return Load(files, start, plan, ledger);
@@ -118,13 +150,28 @@ std::string OutOfMemory(int64_t wanted_bytes, int64_t predicted_bytes,
       text += fmt::format("ulimit leaves a process {}, ", Words(memory->process_bytes));
     }
   }
-  return text + fmt::format("this rank needs {} in all: {}", Words(predicted_bytes), kWhatToLower);
+  if (predicted_bytes > 0) {
+    text += fmt::format("this rank needs {} in all", Words(predicted_bytes));
+  }
+  if (text.ends_with(", ")) text.resize(text.size() - 2);
+  return text + (text.ends_with(": ") ? "" : ": ") + std::string(kWhatToLower);
 }
 
 void SayWhereMemoryRunsOut() {
-  SayWhereMemoryRunsOut(
-      "out of memory while it works: `troupe plan` says what a rank needs: lower "
-      "batch.micro_batch_size or batch.seq_len, or end what else runs here\n");
+  delete[] reserve.exchange(new char[kReserveBytes]);
+  std::set_terminate([] {
+    try {
+      if (std::current_exception()) std::rethrow_exception(std::current_exception());
+    } catch (const BufferTooLarge& refused) {
+      SayOutOfMemory(refused.num_bytes());
+      ::_exit(1);
+    } catch (const std::bad_alloc&) {
+      SayOutOfMemory(0);
+      ::_exit(1);
+    } catch (...) {
+    }
+    std::abort();
+  });
 }
 
 }  // namespace troupe

@@ -4,19 +4,13 @@
 
 #include <algorithm>
 #include <csignal>
-#include <cstring>
 #include <string_view>
 
+#include "runtime/base/signal_name.h"
 #include "runtime/base/utf8.h"
 
 namespace troupe {
 namespace {
-
-std::string SignalName(int signal) {
-  const char* abbreviation = ::sigabbrev_np(signal);
-  return abbreviation == nullptr ? fmt::format("signal {}", signal)
-                                 : fmt::format("signal {} (SIG{})", signal, abbreviation);
-}
 
 // "==== backtrace (tid: 7) ====", " 2  /lib/libc.so.6(+0x42520) [0x7f81]", "#3 0x7f81 in main ()".
 bool IsOfBacktrace(std::string_view line) {
@@ -66,7 +60,7 @@ RankEnd EndInWords(const proto::RankExited& exited) {
   if (exited.signal() == 0) {
     return {fmt::format("exited with {}", exited.exit_code()), LastTellingLine(exited)};
   }
-  return {fmt::format("was killed by {}", SignalName(exited.signal())),
+  return {fmt::format("was killed by signal {} ({})", exited.signal(), SignalName(exited.signal())),
           exited.signal() == SIGKILL ? KillerInWords(exited) : LastTellingLine(exited)};
 }
 

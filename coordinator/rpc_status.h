@@ -9,7 +9,8 @@
 namespace troupe {
 
 grpc::Status ToRpc(const Error& error);
-// An error that no server of ours made (connection refused, deadline) is kUnavailable.
-Error FromRpc(const grpc::Status& status, const std::string& peer);
+// An error that no server of ours made (connection refused, deadline) is kUnavailable, and says
+// what to do. `deadline_ms` is what the call had, where it had one.
+Error FromRpc(const grpc::Status& status, const std::string& peer, int deadline_ms = 0);
 
 }  // namespace troupe

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string_view>
 
 namespace troupe {
@@ -29,7 +30,7 @@ std::string WithThousands(int64_t value) {
 }
 
 BatchReading ReadBatch(const proto::Batch& spec, int data_parallel) {
-  CHECK(data_parallel >= 1, "a mesh has {} data-parallel ranks", data_parallel);
+  CHECK(data_parallel >= 0, "a mesh has {} data-parallel ranks", data_parallel);
   BatchReading reading;
   auto& errors = reading.errors;
   BatchArithmetic& batch = reading.batch;
@@ -38,30 +39,34 @@ BatchReading ReadBatch(const proto::Batch& spec, int data_parallel) {
   batch.global_batch_size =
       Positive("global_batch_size", spec.has_global_batch_size(), spec.global_batch_size(), errors);
   batch.seq_len = Positive("seq_len", spec.has_seq_len(), spec.seq_len(), errors);
-  if (!errors.empty()) return reading;
-  const int64_t at_once = batch.micro_batch_size * data_parallel;
-  CHECK(at_once > 0, "both are positive 32-bit numbers");
-  if (batch.global_batch_size % at_once != 0) {
+  batch.num_microbatches = 0;
+  const int64_t at_once = batch.micro_batch_size * std::max(1, data_parallel);
+  if (at_once > 0 && batch.global_batch_size % at_once != 0) {
     const int64_t below = batch.global_batch_size / at_once * at_once;
     const std::string nearest =
         below > 0 ? fmt::format("{} or {}", below, below + at_once) : fmt::format("{}", at_once);
-    errors.push_back(
-        MakeError(ErrorCode::kInvalidSpec,
-                  "batch.global_batch_size = {} is not a multiple of batch.micro_batch_size x "
-                  "parallelism.dp = {} x {}: a step is whole microbatches; use {}",
-                  batch.global_batch_size, batch.micro_batch_size, data_parallel, nearest));
-    return reading;
+    errors.push_back(MakeError(
+        ErrorCode::kInvalidSpec,
+        "batch.global_batch_size = {} is not a multiple of batch.micro_batch_size{}: a "
+        "step is whole microbatches; use {}",
+        batch.global_batch_size,
+        data_parallel == 0
+            ? fmt::format(" = {}", batch.micro_batch_size)
+            : fmt::format(" x parallelism.dp = {} x {}", batch.micro_batch_size, data_parallel),
+        nearest));
+  } else if (at_once > 0 && data_parallel > 0) {
+    batch.num_microbatches = static_cast<int32_t>(batch.global_batch_size / at_once);
   }
-  const int64_t microbatches = batch.global_batch_size / at_once;
-  batch.num_microbatches = static_cast<int32_t>(microbatches);
   batch.gradient_groups = spec.has_gradient_groups() ? spec.gradient_groups() : data_parallel;
-  if (batch.gradient_groups < 1 ||
-      microbatches * data_parallel % std::max(batch.gradient_groups, 1) != 0) {
+  const int64_t microbatches = int64_t{batch.num_microbatches} * data_parallel;
+  if (spec.has_gradient_groups() && batch.gradient_groups < 1) {
+    errors.push_back(MakeError(ErrorCode::kInvalidSpec, "batch.gradient_groups = {}: use 1 or more",
+                               batch.gradient_groups));
+  } else if (microbatches > 0 && microbatches % batch.gradient_groups != 0) {
     errors.push_back(MakeError(ErrorCode::kInvalidSpec,
                                "batch.gradient_groups = {} does not divide the {} microbatches of "
                                "a step: use 1 or {}",
-                               batch.gradient_groups, microbatches * data_parallel,
-                               microbatches * data_parallel));
+                               batch.gradient_groups, microbatches, microbatches));
   }
   return reading;
 }

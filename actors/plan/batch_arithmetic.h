@@ -25,7 +25,8 @@ struct BatchReading {
   BatchArithmetic batch{};
   std::vector<Error> errors{};
 };
-// Every error found, naming its field and values that would do.
+// Every error found, naming its field and values that would do. `data_parallel` 0: not known, and
+// what rests on it is not judged. num_microbatches is 0 where it cannot be known.
 BatchReading ReadBatch(const proto::Batch& batch, int data_parallel);
 Result<BatchArithmetic> BatchOf(const proto::Batch& batch, int data_parallel);
 

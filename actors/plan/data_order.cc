@@ -8,6 +8,16 @@
 #include "runtime/base/random.h"
 
 namespace troupe {
+namespace {
+
+// To two digits, as a person would write it.
+double RoundedUp(double fraction) {
+  const double unit = std::pow(10, std::floor(std::log10(fraction)) - 1);
+  constexpr double kOfTheLastBit = 1e-9;
+  return std::ceil(fraction / unit - kOfTheLastBit) * unit;
+}
+
+}  // namespace
 
 Result<DataOrder> DataOrder::Make(const DataOrderSpec& spec) {
   if (!(spec.val_fraction >= 0) || spec.val_fraction >= 1) {
@@ -28,10 +38,10 @@ Result<DataOrder> DataOrder::Make(const DataOrderSpec& spec) {
   }
   if (spec.validates && order.num_val_samples() < 1) {
     return MakeError(ErrorCode::kInvalidSpec,
-                     "data.val_fraction = {} of {} samples leaves none to evaluate on: use {} or "
-                     "more",
+                     "data.val_fraction = {} of {} samples leaves none to evaluate on: use "
+                     "{:.2g} or more",
                      spec.val_fraction, spec.num_samples,
-                     1.0 / static_cast<double>(spec.num_samples));
+                     RoundedUp(1.0 / static_cast<double>(spec.num_samples)));
   }
   order.shuffle_ = spec.shuffle;
   order.seed_ = spec.seed;

@@ -9,22 +9,6 @@
 namespace troupe {
 namespace {
 
-Status RefuseChosenKeys(const proto::Parallelism& p) {
-  const std::pair<bool, const char*> keys[] = {
-      {p.has_virtual_stages(), "virtual_stages"},     {p.has_executor(), "executor"},
-      {p.has_activation_slack(), "activation_slack"}, {p.has_weight_parts(), "weight_parts"},
-      {p.has_backward_output(), "backward_output"},   {p.stage_layers_size() > 0, "stage_layers"}};
-  for (const auto& [given, key] : keys) {
-    if (!given) continue;
-    return MakeError(
-        ErrorCode::kInvalidSpec,
-        "parallelism.schedule = auto chooses parallelism.{} itself: leave that out, or "
-        "name a schedule",
-        key);
-  }
-  return {};
-}
-
 proto::Parallelism InKeys(const proto::Parallelism& asked, const ScheduleOrder& order,
                           const std::vector<StageLayout>& stages) {
   proto::Parallelism keys = asked;
@@ -42,6 +26,37 @@ proto::Parallelism InKeys(const proto::Parallelism& asked, const ScheduleOrder& 
 
 }  // namespace
 
+void CheckChoice(const proto::Parallelism& p, int num_ranks, int num_microbatches,
+                 std::vector<Error>& errors) {
+  if (!ChoosesSchedule(p)) return;
+  const auto refuse = [&]<typename... Args>(fmt::format_string<Args...> format, Args&&... args) {
+    errors.push_back(MakeError(ErrorCode::kInvalidSpec, format, std::forward<Args>(args)...));
+  };
+  const std::pair<bool, const char*> keys[] = {
+      {p.has_virtual_stages(), "virtual_stages"},     {p.has_executor(), "executor"},
+      {p.has_activation_slack(), "activation_slack"}, {p.has_weight_parts(), "weight_parts"},
+      {p.has_backward_output(), "backward_output"},   {p.stage_layers_size() > 0, "stage_layers"}};
+  for (const auto& [given, key] : keys) {
+    if (!given) continue;
+    refuse(
+        "parallelism.schedule = auto chooses parallelism.{} itself: leave that out, or name a "
+        "schedule",
+        key);
+  }
+  if (int64_t{num_ranks} * num_microbatches > kChoiceMax) {
+    refuse(
+        "parallelism.schedule = auto: {} ranks x {} microbatches are more than it simulates ({}): "
+        "name a schedule, or take fewer microbatches",
+        num_ranks, num_microbatches, kChoiceMax);
+  }
+  if (p.has_activation_limit() && !(p.activation_limit() > 0 && p.activation_limit() <= 1e6)) {
+    refuse("parallelism.activation_limit = {}: use 1 or more microbatches", p.activation_limit());
+  }
+  if (p.has_pairs() && !ParsePairMode(p.pairs()).ok()) {
+    refuse("parallelism.pairs = {}: use eager or fused", p.pairs());
+  }
+}
+
 bool ChoosesSchedule(const proto::Parallelism& parallelism) {
   return parallelism.schedule() == kAutoSchedule && !parallelism.has_schedule_actions();
 }
@@ -53,23 +68,13 @@ bool MeasuresCosts(const proto::JobSpec& spec) {
 Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const ModelCosts> costs) {
   const proto::Parallelism& asked = spec.parallelism();
   if (!ChoosesSchedule(asked)) return JobOrders{.orders = {asked}};
-  RETURN_IF_ERROR(RefuseChosenKeys(asked));
   ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigOf(spec.model()));
   ASSIGN_OR_RETURN(const Mesh mesh, Mesh::FromSpec(asked));
   ASSIGN_OR_RETURN(const BatchArithmetic batch, BatchOf(spec.batch(), mesh.extent(Axis::kDp)));
   const int ranks = mesh.extent(Axis::kPp);
-  if (int64_t{ranks} * batch.num_microbatches > kChoiceMax) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "parallelism.schedule = auto: {} ranks x {} microbatches are more than it "
-                     "simulates ({}): name a schedule, or take fewer microbatches",
-                     ranks, batch.num_microbatches, kChoiceMax);
-  }
-  if (asked.has_activation_limit() &&
-      !(asked.activation_limit() > 0 && asked.activation_limit() <= 1e6)) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "parallelism.activation_limit = {}: use 1 or more microbatches",
-                     asked.activation_limit());
-  }
+  std::vector<Error> errors;
+  CheckChoice(asked, ranks, batch.num_microbatches, errors);
+  if (!errors.empty()) return std::move(errors.front());
   const auto partition = [&](const Schedule& schedule) {
     return PartitionStages(config, WeightsOf(schedule, costs),
                            schedule.StagesPerDirection() / ranks);

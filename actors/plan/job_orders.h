@@ -26,9 +26,13 @@ bool ChoosesSchedule(const proto::Parallelism& parallelism);
 // Whether ranks measure what the model's parts take before the job is laid out.
 bool MeasuresCosts(const proto::JobSpec& spec);
 
-// The memory limit of `auto`: activation_limit, or DefaultActivationLimit. Keys that the choice
-// itself sets (executor, activation_slack, weight_parts, virtual_stages) are refused beside `auto`
-// by name. `costs` as CostsOfRank takes them.
+// What a job may not say beside `auto`, each by name; 0 ranks or microbatches are not known.
+// Nothing where the job names its schedule.
+void CheckChoice(const proto::Parallelism& parallelism, int num_ranks, int num_microbatches,
+                 std::vector<Error>& errors);
+
+// The memory limit of `auto`: activation_limit, or DefaultActivationLimit. Refuses as
+// CheckChoice does. `costs` as CostsOfRank takes them.
 Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const ModelCosts> costs);
 
 // The same with costs by FLOPs on equal ranks: what is known before anything has run.

@@ -146,51 +146,70 @@ Status CheckMagnitude(const ModelConfig& c, const BatchArithmetic& batch) {
   return {};
 }
 
-// Mesh, batch, widths and threads. False where the schedule cannot be asked for: ranks or
-// microbatches are not known.
-bool ReadSizes(const proto::JobSpec& spec, JobPlan& plan, std::vector<Error>& errors) {
+// Of a step; 0: not known.
+struct StepSize {
+  int num_ranks = 0;
+  int num_microbatches = 0;
+};
+
+// Mesh and batch.
+StepSize ReadSizes(const proto::JobSpec& spec, JobPlan& plan, std::vector<Error>& errors) {
   const proto::Parallelism& p = spec.parallelism();
-  const size_t errors_before = errors.size();
   plan.mesh = Mesh::Read(p, errors);
+  const auto extent = [&plan](Axis axis) { return plan.mesh.extent(axis); };
   for (const Axis axis : {Axis::kDp, Axis::kCp, Axis::kTp, Axis::kEp}) {
-    if (plan.mesh.extent(axis) == 1) continue;
+    if (extent(axis) == 1) continue;
     errors.push_back(MakeError(ErrorCode::kInvalidSpec,
                                "parallelism.{} = {}: only the pipeline (pp) is built so far; use "
                                "{}: 1",
-                               AxisName(axis), plan.mesh.extent(axis), AxisName(axis)));
+                               AxisName(axis), extent(axis), AxisName(axis)));
   }
-  if (!p.has_dp() || plan.mesh.extent(Axis::kDp) == p.dp()) {
-    BatchReading batch = ReadBatch(spec.batch(), plan.mesh.extent(Axis::kDp));
-    std::ranges::move(batch.errors, std::back_inserter(errors));
-    plan.batch = batch.batch;
+  const bool dp_known = !p.has_dp() || extent(Axis::kDp) == p.dp();
+  BatchReading batch = ReadBatch(spec.batch(), dp_known ? extent(Axis::kDp) : 0);
+  std::ranges::move(batch.errors, std::back_inserter(errors));
+  plan.batch = batch.batch;
+  StepSize size{.num_ranks = !p.has_pp() || extent(Axis::kPp) == p.pp() ? extent(Axis::kPp) : 0,
+                .num_microbatches = plan.batch.num_microbatches};
+  if (int64_t{size.num_ranks} * size.num_microbatches > kForwardsMax) {
+    errors.push_back(
+        MakeError(ErrorCode::kInvalidSpec,
+                  "batch.global_batch_size = {} makes {} microbatches a step, too many for "
+                  "parallelism.pp = {}: use at most {}, by a larger batch.micro_batch_size",
+                  plan.batch.global_batch_size, size.num_microbatches, size.num_ranks,
+                  kForwardsMax / size.num_ranks));
+    size.num_microbatches = 0;
   }
-  const bool known = errors.size() == errors_before;
-  const int ranks = plan.mesh.extent(Axis::kPp);
-  if (known && int64_t{ranks} * plan.batch.num_microbatches > kForwardsMax) {
-    errors.push_back(MakeError(
-        ErrorCode::kInvalidSpec,
-        "batch.global_batch_size = {} makes {} microbatches a step, too many for "
-        "parallelism.pp = {}: use at most {}, by a larger batch.micro_batch_size",
-        plan.batch.global_batch_size, plan.batch.num_microbatches, ranks, kForwardsMax / ranks));
-    return false;
-  }
-  return known;
+  return size;
 }
 
-// What holds between the model and the batch.
-void CheckTokens(const proto::JobSpec& spec, JobPlan& plan, std::vector<Error>& errors) {
-  if (plan.batch.seq_len > plan.config.max_position_embeddings) {
+// What holds between the model and the batch; a size that is not known is 0.
+void CheckTokens(const JobPlan& plan, std::vector<Error>& errors) {
+  const int64_t positions = plan.config.max_position_embeddings;
+  if (positions > 0 && plan.batch.seq_len > positions) {
     errors.push_back(MakeError(ErrorCode::kInvalidSpec,
                                "batch.seq_len = {} exceeds model.max_position_embeddings = {}: "
                                "shorten the one or raise the other",
-                               plan.batch.seq_len, plan.config.max_position_embeddings));
+                               plan.batch.seq_len, positions));
   }
   if (Status small = CheckMagnitude(plan.config, plan.batch); !small.ok()) {
     errors.push_back(std::move(small).error());
   }
-  if (spec.resources().threads_per_worker() > 0) {
-    plan.num_threads = spec.resources().threads_per_worker();
-  }
+}
+
+// What holds between the layers and the ranks that they lie on; `num_stages` of a direction.
+void CheckStages(const JobPlan& plan, const proto::Parallelism& order, int num_ranks,
+                 int num_stages, std::vector<Error>& errors) {
+  const int64_t layers = plan.config.num_hidden_layers;
+  const auto collect = [&errors](Status status) {
+    if (!status.ok()) errors.push_back(std::move(status).error());
+    return status.ok();
+  };
+  // Every rank holds one stage or more.
+  const int least = std::max(num_stages, num_ranks);
+  const bool enough =
+      layers == 0 || num_ranks == 0 || collect(CheckStageCount(layers, least, least / num_ranks));
+  const std::vector<int> asked(order.stage_layers().begin(), order.stage_layers().end());
+  if (!asked.empty()) collect(CheckStageLayers(asked, enough ? num_stages : 0, layers));
 }
 
 Result<std::vector<StageLayout>> StagesFor(const JobPlan& plan, const proto::Parallelism& order) {
@@ -207,20 +226,19 @@ Result<std::vector<StageLayout>> StagesFor(const JobPlan& plan, const proto::Par
 }
 
 // The orders' schedules. False where one cannot be.
-bool ReadOrders(std::span<const proto::Parallelism> orders, JobPlan& plan,
+bool ReadOrders(std::span<const proto::Parallelism> orders, StepSize size, JobPlan& plan,
                 std::vector<Error>& errors) {
   for (const proto::Parallelism& order : orders) {
-    auto train =
-        ReadTrainSchedule(order, plan.mesh.extent(Axis::kPp), plan.batch.num_microbatches, errors);
+    auto train = ReadTrainSchedule(order, size.num_ranks, size.num_microbatches, errors);
     if (!train) return false;
     plan.halves = plan.halves || HasHalves(train->schedule);
     if (&order != &orders.front()) {
       plan.others.push_back(*std::move(train));
       continue;
     }
-    if (Status groups = CheckGroups(*train, static_cast<int>(plan.batch.gradient_groups));
-        !groups.ok()) {
-      errors.push_back(std::move(groups).error());
+    const int groups = plan.batch.gradient_groups;
+    if (Status agree = groups < 1 ? Status{} : CheckGroups(*train, groups); !agree.ok()) {
+      errors.push_back(std::move(agree).error());
     }
     plan.train = std::move(train->schedule);
     plan.policy = train->policy;
@@ -286,21 +304,24 @@ std::optional<T> Collect(Result<T> result, std::vector<Error>& errors) {
 
 JobPlanReading ReadJobPlan(const proto::JobSpec& spec, std::span<const proto::Parallelism> orders) {
   ModelConfigReading model = ReadModelConfig(spec.model());
-  const bool model_good = model.errors.empty();
   JobPlanReading reading{.errors = std::move(model.errors)};
   std::vector<Error>& errors = reading.errors;
   JobPlan plan{.config = model.config,
-               .table = ParameterTable(model_good ? model.config : ModelConfig{})};
+               .table = ParameterTable(model.shapes_agree ? model.config : ModelConfig{})};
   if (auto widths =
           Collect(WidthsOf(spec.train().has_dtype() ? spec.train().dtype() : "float32"), errors)) {
     plan.widths = *widths;
   }
+  if (spec.resources().threads_per_worker() > 0) {
+    plan.num_threads = spec.resources().threads_per_worker();
+  }
   plan.learning_rate = LearningRate::Read(spec, errors);
-  const bool sizes_known = ReadSizes(spec, plan, errors);
-  if (model_good && sizes_known) CheckTokens(spec, plan, errors);
-  const bool chooses = orders.empty() && ChoosesSchedule(spec.parallelism());
+  const StepSize size = ReadSizes(spec, plan, errors);
+  CheckTokens(plan, errors);
   JobOrders decided;
-  if (chooses) {
+  if (orders.empty() && ChoosesSchedule(spec.parallelism())) {
+    CheckChoice(spec.parallelism(), size.num_ranks, size.num_microbatches, errors);
+    CheckStages(plan, {}, size.num_ranks, 0, errors);
     if (!errors.empty()) return reading;
     auto chosen = Collect(DecideOrders(spec), errors);
     if (!chosen) return reading;
@@ -310,11 +331,15 @@ JobPlanReading ReadJobPlan(const proto::JobSpec& spec, std::span<const proto::Pa
   } else if (orders.empty()) {
     orders = {&spec.parallelism(), 1};
   }
-  if (!sizes_known) CheckScheduleKeys(orders.front(), errors);
-  if (!sizes_known || !ReadOrders(orders, plan, errors) || !model_good) return reading;
-  auto stages = Collect(StagesFor(plan, orders.front()), errors);
+  const bool listed = ReadOrders(orders, size, plan, errors);
+  const int stages = listed                ? plan.train.StagesPerDirection()
+                     : size.num_ranks == 0 ? 0
+                                           : StagesByKeys(orders.front(), size.num_ranks);
+  CheckStages(plan, orders.front(), size.num_ranks, stages, errors);
   if (!errors.empty()) return reading;
-  plan.stages = *std::move(stages);
+  auto laid_out = Collect(StagesFor(plan, orders.front()), errors);
+  if (!laid_out) return reading;
+  plan.stages = *std::move(laid_out);
   if (Status derived = Derive(plan); !derived.ok()) {
     errors.push_back(std::move(derived).error());
     return reading;

@@ -118,7 +118,8 @@ void ReadRope(const proto::Model& model, ModelConfig& config, Reader& reader) {
 
 void ReadTokenIds(const proto::Model& model, ModelConfig& config, Reader& reader) {
   const auto check = [&](std::string_view field, int32_t id) {
-    if (id >= 0 && id < config.vocab_size) return;
+    if (id >= 0 && (id < config.vocab_size || config.vocab_size == 0)) return;
+    if (config.vocab_size == 0) return reader.Refuse("model.{} = {}: use 0 or more", field, id);
     reader.Refuse("model.{} = {}: use a token of the vocabulary, 0 to model.vocab_size - 1 = {}",
                   field, id, config.vocab_size - 1);
   };
@@ -160,6 +161,7 @@ ModelConfigReading ReadModelConfig(const proto::Model& model) {
         reader.Positive("head_dim", model.has_head_dim(), model.head_dim(), share > 0 ? share : 1);
   }
   ReadHeads(model, config, reader);
+  reading.shapes_agree = reading.errors.empty();
   config.max_position_embeddings =
       reader.Positive("max_position_embeddings", model.has_max_position_embeddings(),
                       model.max_position_embeddings(), 2048);

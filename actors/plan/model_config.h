@@ -46,7 +46,8 @@ struct ModelConfig {
 // the job leaves open get Hugging Face's defaults: num_key_value_heads = num_attention_heads,
 // head_dim = hidden_size / num_attention_heads.
 struct ModelConfigReading {
-  ModelConfig config{};
+  ModelConfig config{};       // a size that cannot be is 0
+  bool shapes_agree = false;  // the parameters' shapes follow from it
   std::vector<Error> errors{};
 };
 ModelConfigReading ReadModelConfig(const proto::Model& model);

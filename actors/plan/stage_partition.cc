@@ -22,22 +22,41 @@ struct Best {
 
 }  // namespace
 
+Status CheckStageCount(int64_t num_layers, int num_stages, int chunks_per_rank) {
+  if (num_stages >= 1 && num_layers >= num_stages) return {};
+  const std::string needs =
+      chunks_per_rank == 1
+          ? std::string("as many layers")
+          : fmt::format("{} layers for {} model chunks a rank", num_stages, chunks_per_rank);
+  const int chunks = std::max(1, chunks_per_rank);
+  return MakeError(ErrorCode::kInfeasible,
+                   "parallelism.pp = {} needs {}, model.num_hidden_layers = {}: every stage holds "
+                   "at least one; use pp 1 to {}",
+                   num_stages / chunks, needs, num_layers, num_layers / chunks);
+}
+
+Status CheckStageLayers(const std::vector<int>& stage_layers, int num_stages, int64_t num_layers) {
+  const auto refuse = [&](std::string why) {
+    return MakeError(ErrorCode::kInvalidSpec, "parallelism.stage_layers = [{}]: {}",
+                     fmt::join(stage_layers, ", "), std::move(why));
+  };
+  if (num_stages > 0 && static_cast<int>(stage_layers.size()) != num_stages) {
+    return refuse(fmt::format("the schedule has {} stages: give a number for each", num_stages));
+  }
+  int64_t sum = 0;
+  for (const int layers : stage_layers) {
+    if (layers < 1) return refuse("every stage holds at least one layer");
+    sum += layers;
+  }
+  if (num_layers == 0 || sum == num_layers) return {};
+  return refuse(fmt::format("they add up to {}, model.num_hidden_layers = {}", sum, num_layers));
+}
+
 Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config,
                                                  const StageWeights& weights, int chunks_per_rank) {
   const int num_stages = static_cast<int>(weights.layer.size());
   const int layers = static_cast<int>(config.num_hidden_layers);
-  if (num_stages < 1 || layers < num_stages) {
-    const std::string needs =
-        chunks_per_rank == 1
-            ? std::string("as many layers")
-            : fmt::format("{} layers for {} model chunks a rank", num_stages, chunks_per_rank);
-    return MakeError(
-        ErrorCode::kInfeasible,
-        "parallelism.pp = {} needs {}, model.num_hidden_layers = {}: every stage holds at least "
-        "one; use pp 1 to {}",
-        num_stages / std::max(1, chunks_per_rank), needs, layers,
-        layers / std::max(1, chunks_per_rank));
-  }
+  RETURN_IF_ERROR(CheckStageCount(layers, num_stages, chunks_per_rank));
   const auto cost = [&](int stage, int count) {
     return count * weights.layer[static_cast<size_t>(stage)] +
            (stage == 0 ? weights.embedding : 0) + (stage == num_stages - 1 ? weights.head : 0);
@@ -79,22 +98,7 @@ Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int 
 Result<std::vector<StageLayout>> StagesOfLayers(const ModelConfig& config,
                                                 const std::vector<int>& stage_layers,
                                                 int num_stages) {
-  const auto refuse = [&](std::string why) {
-    return MakeError(ErrorCode::kInvalidSpec, "parallelism.stage_layers = [{}]: {}",
-                     fmt::join(stage_layers, ", "), std::move(why));
-  };
-  if (static_cast<int>(stage_layers.size()) != num_stages) {
-    return refuse(fmt::format("the schedule has {} stages: give a number for each", num_stages));
-  }
-  int64_t sum = 0;
-  for (const int layers : stage_layers) {
-    if (layers < 1) return refuse("every stage holds at least one layer");
-    sum += layers;
-  }
-  if (sum != config.num_hidden_layers) {
-    return refuse(fmt::format("they add up to {}, model.num_hidden_layers = {}", sum,
-                              config.num_hidden_layers));
-  }
+  RETURN_IF_ERROR(CheckStageLayers(stage_layers, num_stages, config.num_hidden_layers));
   std::vector<StageLayout> stages;
   int first = 0;
   for (int stage = 0; stage < num_stages; ++stage) {

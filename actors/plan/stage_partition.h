@@ -29,6 +29,12 @@ struct StageWeights {
   double head = 0;
 };
 
+// Whether each of `num_stages` stages has a layer, kInfeasible by parallelism.pp where not.
+Status CheckStageCount(int64_t num_layers, int num_stages, int chunks_per_rank);
+// Whether parallelism.stage_layers are `num_stages` numbers of 1 and more that add up to
+// `num_layers`. 0 for what is not known: that is not judged.
+Status CheckStageLayers(const std::vector<int>& stage_layers, int num_stages, int64_t num_layers);
+
 // The split whose dearest stage is cheapest; among equals the one whose stages differ least.
 // num_hidden_layers < num_stages is refused (parallelism.pp). `chunks_per_rank` of the stages lie
 // on each rank.
@@ -39,8 +45,7 @@ Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config,
 Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int num_stages,
                                                  int64_t seq_len, int chunks_per_rank = 1);
 
-// As parallelism.stage_layers says: so many layers on each stage. Refused by that name unless there
-// are `num_stages` numbers of 1 and more that add up to the model's layers.
+// As parallelism.stage_layers says: so many layers on each stage. Refused as CheckStageLayers does.
 Result<std::vector<StageLayout>> StagesOfLayers(const ModelConfig& config,
                                                 const std::vector<int>& stage_layers,
                                                 int num_stages);

@@ -23,11 +23,12 @@ struct TrainSchedule {
 inline constexpr int64_t kForwardsMax = int64_t{1} << 20;
 
 // Adds every error found to `errors`, kInvalidSpec by field name; a schedule where there was none.
+// 0 ranks or microbatches: not known; what rests on them is not judged, and there is no schedule.
 std::optional<TrainSchedule> ReadTrainSchedule(const proto::Parallelism& spec, int num_ranks,
                                                int num_microbatches, std::vector<Error>& errors);
 
-// What is wrong with the words and numbers alone, where ranks and microbatches are not known.
-void CheckScheduleKeys(const proto::Parallelism& spec, std::vector<Error>& errors);
+// Stages of a direction as the keys alone tell, where there is no schedule: 0 where they do not.
+int StagesByKeys(const proto::Parallelism& spec, int num_ranks);
 
 // Reads schedule, virtual_stages, schedule_actions, executor, activation_slack, activation_limit,
 // weight_parts, pairs and backward_output. The first error.

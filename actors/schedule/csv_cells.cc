@@ -39,13 +39,43 @@ std::string_view TrimmedCell(std::string_view text) {
 CsvCells::CsvCells(std::string_view text) : rest_(text) {
   if (rest_.starts_with(kByteOrderMark)) rest_.remove_prefix(kByteOrderMark.size());
   if (rest_.find('\n') == std::string_view::npos) row_end_ = '\r';
-  separator_ = SeparatorOf(rest_);
+  SkipBlankLines();
+  if (const auto named = TakeSeparatorLine()) {
+    separator_ = *named;
+    SkipBlankLines();
+  } else {
+    separator_ = SeparatorOf(rest_);
+  }
   while (!rest_.empty()) {
     const size_t end = rest_.rfind(row_end_);
     const size_t begin = end == std::string_view::npos ? 0 : end + 1;
     if (rest_.find_first_not_of(kEmptyCells, begin) != std::string_view::npos) break;
     rest_ = rest_.substr(0, begin == 0 ? 0 : end);
   }
+}
+
+void CsvCells::SkipBlankLines() {
+  const size_t first = rest_.find_first_not_of(" \r\n");
+  if (first == std::string_view::npos) {
+    rest_ = {};
+    return;
+  }
+  const size_t end = rest_.substr(0, first).find_last_of("\r\n");
+  if (end != std::string_view::npos) rest_.remove_prefix(end + 1);
+}
+
+std::optional<char> CsvCells::TakeSeparatorLine() {
+  constexpr std::string_view kKey = "sep=";
+  const size_t end = std::min(rest_.find_first_of("\r\n"), rest_.size());
+  std::string_view line = rest_.substr(0, end);
+  if (line.starts_with('"') && line.ends_with('"') && line.size() > 1) {
+    line = line.substr(1, line.size() - 2);
+  }
+  if (line.size() != kKey.size() + 1 || !line.starts_with(kKey)) return std::nullopt;
+  const char separator = line.back();
+  if (separator != ',' && separator != ';' && separator != '\t') return std::nullopt;
+  rest_.remove_prefix(end);
+  return separator;
 }
 
 std::optional<std::string_view> CsvCells::NextRow() {

@@ -1,6 +1,7 @@
 // The cells of a CSV text as spreadsheets write it: with a byte order mark, with quotes, with
-// commas, semicolons or tabs between cells, with lines that end in \n, \r\n or \r, and with empty
-// rows at the end. Used by the reader of schedules. Pure; the text outlives it.
+// commas, semicolons or tabs between cells, with a line that says which ("sep=;"), with lines that
+// end in \n, \r\n or \r, with blank lines in front and empty rows at the end. Used by the reader of
+// schedules. Pure; the text outlives it.
 #pragma once
 
 #include <optional>
@@ -24,6 +25,10 @@ class CsvCells {
   Result<std::string_view> TakeCell(std::string_view& row) const;
 
  private:
+  void SkipBlankLines();
+  // Excel's first line.
+  std::optional<char> TakeSeparatorLine();
+
   std::string_view rest_;
   char row_end_ = '\n';
   char separator_ = ',';

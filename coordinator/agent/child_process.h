@@ -28,6 +28,9 @@ struct ProgramStart {
 // fork and exec. All signals are unblocked in the child.
 Result<pid_t> StartProgram(const ProgramStart& start);
 
+// Whether a signal, or a tracer, holds the process; one that has gone is not stopped.
+bool IsStopped(pid_t pid);
+
 struct ExitReport {
   int exit_code = 0;  // when signal is 0
   int signal = 0;

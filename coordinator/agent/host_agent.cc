@@ -28,14 +28,6 @@ std::string InWords(const std::tuple<uint64_t, uint64_t, int32_t>& key) {
   return fmt::format("rank {} of job {}", std::get<2>(key), std::get<0>(key));
 }
 
-// By a signal, as the kernel says: the state stands behind the program's name in parentheses.
-bool IsStopped(pid_t pid) {
-  std::string line;
-  std::getline(std::ifstream(fmt::format("/proc/{}/stat", pid)), line);
-  const size_t name_end = line.rfind(") ");
-  return name_end != std::string::npos && (line[name_end + 2] == 'T' || line[name_end + 2] == 't');
-}
-
 // What comes again and again, and is not missed.
 bool IsTelemetry(const proto::FromRank& message) {
   return message.has_progress() || message.has_spans() || message.has_memory();

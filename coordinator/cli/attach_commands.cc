@@ -3,21 +3,17 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <cstdio>
 #include <string>
 
+#include "coordinator/cli/answer.h"
 #include "coordinator/cli/find_coordinator.h"
 #include "coordinator/cli/run_command.h"
 #include "coordinator/report/console.h"
+#include "runtime/base/file_system.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
 namespace {
-
-int Fail(const Error& error) {
-  Talk("{}\n", error.message);
-  return ExitCode(error.code);
-}
 
 // What is said when Ctrl-C ends the following; a signal handler may only write it.
 std::string& DetachedSentence() {
@@ -31,12 +27,13 @@ void Detach(int) {
   ::_exit(ExitCode(ErrorCode::kCancelled));
 }
 
-void DetachOnSignal(const proto::JobSummary& job) {
+void DetachOnSignal(const JobsCommand& command, const proto::JobSummary& job) {
+  std::string words = fmt::format("{}", job.job());
+  if (!command.coordinator.empty()) words += " --coordinator " + ShellWord(command.coordinator);
+  if (!command.run_directory.empty()) words += " --run-dir " + ShellWord(command.run_directory);
   DetachedSentence() = fmt::format(
-      "\ndetached: job {0} goes on; `troupe attach {0}` follows it again, `troupe cancel {0}` "
-      "stops "
-      "it\n",
-      job.job());
+      "\ndetached: job {0} goes on; `{1} attach {2}` follows it again, `{1} cancel {2}` stops it\n",
+      job.job(), ShellWord(command.program), words);
   struct sigaction action {};
   action.sa_handler = &Detach;
   ::sigaction(SIGINT, &action, nullptr);
@@ -56,6 +53,16 @@ std::string Prefixed(const proto::LogLines& lines) {
   return text;
 }
 
+// The job as it was submitted, --set included, lies in its folder. Its coordinator ends with it
+// where it was the run's own.
+std::string ResumeCommand(const JobsCommand& command, const std::string& coordinator,
+                          const std::string& run_directory) {
+  std::string line = fmt::format("{} run {}", ShellWord(command.program),
+                                 ShellWord(JoinPath(run_directory, "job.effective.yaml")));
+  if (!IsOfRun(coordinator, run_directory)) line += " --coordinator " + ShellWord(coordinator);
+  return line + fmt::format(" --run-dir {} --resume", ShellWord(run_directory));
+}
+
 }  // namespace
 
 int ShowLogs(const JobsCommand& command) {
@@ -68,12 +75,12 @@ int ShowLogs(const JobsCommand& command) {
   request.set_follow(command.follow);
   const bool several = !command.rank && job.workers() != 1;
   bool any = false;
+  int printed = 0;
   const Status read =
       found->coordinator.client->ReadLogs(request, [&](const proto::LogLines& lines) {
         any = true;
-        const std::string text = several ? Prefixed(lines) : lines.lines();
-        const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
-        return std::fflush(stdout) == 0 && written;
+        printed = PrintAnswer(several ? Prefixed(lines) : lines.lines());
+        return printed == 0;
       });
   if (!read.ok()) return Fail(read.error());
   if (!any) {
@@ -82,25 +89,29 @@ int ShowLogs(const JobsCommand& command) {
                       : fmt::format("the ranks of job {}", job.job()),
          job.run_directory());
   }
-  return std::ferror(stdout) == 0 ? 0 : ExitCode(ErrorCode::kIo);
+  return printed;
 }
 
 int AttachToJob(const JobsCommand& command) {
   const auto found = FindJob(command);
   if (!found.ok()) return Fail(found.error());
   const proto::JobSummary& job = found->summary;
-  DetachOnSignal(job);
-  Talk("following job {} from step {} on; Ctrl-C detaches, and the job goes on\n", job.job(),
-       job.step());
+  if (job.ended_wall_us() > 0) {
+    Talk("job {} has ended\n", job.job());
+  } else {
+    DetachOnSignal(command, job);
+    Talk("following job {} from step {} on; Ctrl-C detaches, and the job goes on\n", job.job(),
+         job.step());
+  }
   ConsoleOptions options;
   options.output = command.output;
   options.num_workers = job.workers();
   options.steps = job.steps();
   options.seen_through = job.step();
+  options.seen_state = job.state();
   options.bar = ShowsBar(stderr);
   options.ticks = true;
-  options.resume_command =
-      fmt::format("troupe run {0}/job.yaml --run-dir {0} --resume", ShellWord(job.run_directory()));
+  options.resume_command = ResumeCommand(command, found->coordinator.address, job.run_directory());
   Console console(options, SystemClock(), stdout, stderr);
   int exit_code = ExitCode(ErrorCode::kUnavailable);
   const Status followed =
@@ -109,7 +120,7 @@ int AttachToJob(const JobsCommand& command) {
         if (event.has_result()) exit_code = event.result().exit_code();
       });
   if (!followed.ok()) return Fail(followed.error());
-  return exit_code;
+  return exit_code == 0 && !console.printed().ok() ? 1 : exit_code;
 }
 
 }  // namespace troupe

@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "coordinator/cli/answer.h"
 #include "runtime/base/bytes_in_words.h"
 #include "runtime/base/digest.h"
 #include "runtime/base/talk.h"
@@ -18,11 +19,6 @@ namespace troupe {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-int Fail(const Error& error) {
-  Talk("{}\n", error.message);
-  return ExitCode(error.code);
-}
 
 // The newest first.
 Result<std::vector<std::string>> Folders(const std::string& given) {
@@ -41,15 +37,17 @@ Result<std::vector<std::string>> Folders(const std::string& given) {
                    given);
 }
 
-void Print(const Json& rows, const std::string& text, OutputFormat format) {
-  constexpr auto kReplace = Json::error_handler_t::replace;
-  if (format == OutputFormat::kText) {
-    fmt::print("{}", text);
-  } else if (format == OutputFormat::kJson || !rows.is_array()) {
-    fmt::print("{}\n", rows.dump(format == OutputFormat::kJson ? 2 : -1, ' ', false, kReplace));
-  } else {
-    for (const Json& row : rows) fmt::print("{}\n", row.dump(-1, ' ', false, kReplace));
-  }
+// Returns the exit code of the printing.
+int Print(const Json& rows, const std::string& text, OutputFormat format) {
+  const auto dumped = [](const Json& json, int indent) {
+    return json.dump(indent, ' ', false, Json::error_handler_t::replace) + "\n";
+  };
+  if (format == OutputFormat::kText) return PrintAnswer(text);
+  if (format == OutputFormat::kJson) return PrintAnswer(dumped(rows, 2));
+  if (!rows.is_array()) return PrintAnswer(dumped(rows, -1));
+  std::string lines;
+  for (const Json& row : rows) lines += dumped(row, -1);
+  return PrintAnswer(lines);
 }
 
 std::string Words(int64_t num_bytes) { return BytesInWords(static_cast<double>(num_bytes)); }
@@ -147,8 +145,7 @@ int VerifyCheckpoints(const CkptCommand& command) {
     text += "\n";
     for (const std::string& sentence : damage) text += fmt::format("  {}\n", sentence);
   }
-  Print(rows, text, command.output);
-  return exit_code;
+  return std::max(exit_code, Print(rows, text, command.output));
 }
 
 int ListCheckpoints(const CkptCommand& command) {
@@ -176,8 +173,7 @@ int ListCheckpoints(const CkptCommand& command) {
     text += fmt::format("{:>10} {:>8} {:>11} {:<8} {}\n", manifest.step, NumTensors(manifest),
                         Words(manifest.total_bytes()), has_digests ? "yes" : "no", folder);
   }
-  Print(rows, text, command.output);
-  return exit_code;
+  return std::max(exit_code, Print(rows, text, command.output));
 }
 
 int ShowCheckpoint(const CkptCommand& command) {
@@ -188,8 +184,7 @@ int ShowCheckpoint(const CkptCommand& command) {
     Talk("{}\n", found.error().message);
     return 1;
   }
-  Print(ManifestAsJson(*found), ManifestText(*found), command.output);
-  return 0;
+  return Print(ManifestAsJson(*found), ManifestText(*found), command.output);
 }
 
 }  // namespace troupe

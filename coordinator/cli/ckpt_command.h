@@ -13,7 +13,7 @@ struct CkptCommand {
 };
 
 // Each prints its answer on stdout and returns the process' exit code: 2 where there is no
-// checkpoint.
+// checkpoint, 1 where stdout takes no answer.
 int VerifyCheckpoints(const CkptCommand& command);  // reads every byte; 1: some are damaged
 int ListCheckpoints(const CkptCommand& command);    // reads manifests; 1: some cannot be read
 int ShowCheckpoint(const CkptCommand& command);     // the newest; 1: it cannot be read

@@ -79,7 +79,7 @@ class Client final : public ControlClient {
 
  private:
   Error Explain(const grpc::Status& status) const {
-    if (!address_.empty()) return FromRpc(status, address_);
+    if (!address_.empty()) return FromRpc(status, address_, static_cast<int>(deadline_.count()));
     return {ErrorCode::kUnavailable,
             "no coordinator is named: give --coordinator HOST:PORT, or set TROUPE_COORDINATOR"};
   }

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "coordinator/agent/agent_client.h"
+#include "coordinator/cli/answer.h"
 #include "coordinator/cli/client.h"
 #include "coordinator/cli/stop_signals.h"
 #include "coordinator/control_service.h"
@@ -21,7 +22,7 @@
 #include "coordinator/report/run_directory.h"
 #include "runtime/base/awake_clock.h"
 #include "runtime/base/process_limits.h"
-#include "runtime/base/standard_streams.h"
+#include "runtime/base/signal_name.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
@@ -118,7 +119,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
   state.options.state_directory = command.state_directory;
   state.options.dead_after_ms = command.host_silence_seconds * 1000;
   EndOnSignal end(scheduler, /*pauses=*/false, [&](int signal, bool at_once) {
-    const std::string cause = fmt::format("{} at the coordinator", SignalWord(signal));
+    const std::string cause = fmt::format("{} at the coordinator", SignalName(signal));
     Talk("{}: {}\n", cause,
          at_once ? "ends at once" : "jobs stop with a checkpoint; again: at once");
     StopJobs(state, {.kill = at_once, .preempted = IsPreemption(signal), .cause = cause});
@@ -126,8 +127,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
              at_once ? kAtOnceMs : kStopMs);
   });
   if (const Status limits = CheckRpcLimits("the coordinator", kFileDescriptors); !limits.ok()) {
-    Talk("{}\n", limits.error().message);
-    return ExitCode(limits.error().code);
+    return Fail(limits.error());
   }
   if (const Status made = files.CreateDirectories(command.state_directory); !made.ok()) {
     Talk("--state: {}\n", made.error().message);
@@ -149,20 +149,17 @@ int RunCoordinator(const CoordinatorCommand& command) {
   ThreadStream disk(scheduler, "disk", /*spin_us=*/0);
   for (const ThreadStream* stream : {&planner, &disk}) {
     if (stream->started().ok()) continue;
-    Talk("{}\n", stream->started().error().message);
-    return ExitCode(stream->started().error().code);
+    return Fail(stream->started().error());
   }
   const Seams seams{scheduler, files, planner, disk};
   const NewRecorder recorder = RunDirectories(scheduler, files, disk);
   auto server = ControlServer::Start(state, seams, recorder, command.listen);
   if (!server.ok()) {
-    Talk("{}\n", server.error().message);
-    return ExitCode(server.error().code);
+    return Fail(server.error());
   }
   const std::string host = command.listen.substr(0, command.listen.rfind(':'));
-  const Status printed =
-      PrintData(fmt::format("troupe coordinator listening on {}:{}\n", host, (*server)->port()));
-  if (!printed.ok()) Talk("{}\n", printed.error().message);
+  (void)PrintAnswer(
+      fmt::format("troupe coordinator listening on {}:{}\n", host, (*server)->port()));
   CheckSilence(state, seams);
   RunLoop(scheduler);
   // Agents lose their connection, which ends every rank.
@@ -207,7 +204,7 @@ int RunWorker(const WorkerCommand& command) {
       return agent.SignalRanks(SIGCONT);
     }
     if (at_once) return scheduler.Stop();
-    agent.AskStop(SignalWord(signal), IsPreemption(signal));
+    agent.AskStop(SignalName(signal), IsPreemption(signal));
     end.When([&] { return agent.num_ranks() == 0; },
              [&] {
                scheduler.After(kLeaveMs, [&] { scheduler.Stop(); });
@@ -217,8 +214,7 @@ int RunWorker(const WorkerCommand& command) {
   });
   if (const Status limits = CheckRpcLimits("the host agent", kRankDescriptors * command.slots);
       !limits.ok()) {
-    Talk("{}\n", limits.error().message);
-    return ExitCode(limits.error().code);
+    return Fail(limits.error());
   }
   client = AgentClient::Connect(agent, scheduler, command.join);
   RunLoop(scheduler);

@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kFileName = "coordinator";
 constexpr int64_t kAddressBytesMax = 1024;
+constexpr int kAskMs = 5000;
 constexpr size_t kFoldersMax = 10'000;  // looked at below runs/
 
 Result<std::string> AddressIn(const std::string& run_directory) {
@@ -52,7 +53,7 @@ std::vector<std::string> RunsWithCoordinator() {
 }
 
 Result<FoundCoordinator> Ask(const std::string& address) {
-  FoundCoordinator found{.address = address, .client = ConnectControl(address)};
+  FoundCoordinator found{.address = address, .client = ConnectControl(address, kAskMs)};
   ASSIGN_OR_RETURN(found.jobs, found.client->ListJobs());
   return found;
 }
@@ -98,6 +99,11 @@ CoordinatorFile::CoordinatorFile(const std::string& run_directory, const std::st
 }
 
 CoordinatorFile::~CoordinatorFile() { (void)SystemFiles().RemoveAll(path_); }
+
+bool IsOfRun(const std::string& address, const std::string& run_directory) {
+  const auto written = AddressIn(run_directory);
+  return written.ok() && *written == address;
+}
 
 Result<std::vector<FoundCoordinator>> FindCoordinators(const JobsCommand& command) {
   std::vector<FoundCoordinator> all;

@@ -25,6 +25,9 @@ class CoordinatorFile {
   const std::string path_;
 };
 
+// Whether the coordinator at this address is the run's own, which ends with it.
+bool IsOfRun(const std::string& address, const std::string& run_directory);
+
 struct FoundCoordinator {
   std::string address{};
   std::unique_ptr<ControlClient> client{};

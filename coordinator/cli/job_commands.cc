@@ -3,9 +3,9 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cstdio>
 #include <thread>
 
+#include "coordinator/cli/answer.h"
 #include "coordinator/cli/find_coordinator.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/standard_streams.h"
@@ -14,23 +14,13 @@
 namespace troupe {
 namespace {
 
-int Fail(const Error& error) {
-  Talk("{}\n", error.message);
-  return ExitCode(error.code);
-}
-
-int Print(const std::string& text) {
-  const Status printed = PrintData(text);
-  return printed.ok() ? 0 : Fail(printed.error());
-}
-
 // The jobs of all that were found; a job's number counts within its own coordinator.
 int ShowJobsOnce(const JobsCommand& command) {
   const auto found = FindCoordinators(command);
   if (!found.ok()) return Fail(found.error());
   proto::ListJobsReply all;
   for (const FoundCoordinator& coordinator : *found) all.MergeFrom(coordinator.jobs);
-  const int exit_code = Print(JobsReport(all, command.output, SystemClock().WallUs()));
+  const int exit_code = PrintAnswer(JobsReport(all, command.output, SystemClock().WallUs()));
   if (command.output != OutputFormat::kText) return exit_code;
   for (const auto& host : all.hosts()) {
     Talk("host {}: {} of {} slots in use\n", host.name(), host.slots_used(), host.slots());
@@ -59,7 +49,7 @@ int ShowStatus(const JobsCommand& command) {
   request.set_why(command.why);
   const auto reply = client.GetStatus(request);
   if (!reply.ok()) return Fail(reply.error());
-  return Print(StatusReport(*reply, command.output));
+  return PrintAnswer(StatusReport(*reply, command.output));
 }
 
 int CancelJob(const JobsCommand& command) {
@@ -71,7 +61,7 @@ int CancelJob(const JobsCommand& command) {
   request.set_kill(command.kill);
   const auto reply = found->coordinator.client->Cancel(request);
   if (!reply.ok()) return Fail(reply.error());
-  return Print(CancelReport(found->summary.job(), *reply, command.output));
+  return PrintAnswer(CancelReport(found->summary.job(), *reply, command.output));
 }
 
 }  // namespace troupe

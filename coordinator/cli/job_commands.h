@@ -10,14 +10,15 @@
 namespace troupe {
 
 struct JobsCommand {
-  std::string coordinator{};      // empty: looked for (find_coordinator.h)
-  std::string run_directory{};    // of the job that is meant; empty: any
-  uint64_t job = 0;               // 0: the one of run_directory, or the only one
-  bool why = false;               // status: who waits for whom
-  bool kill = false;              // cancel: at once, without a checkpoint
-  double watch_seconds = 0;       // ps: again and again, with such pauses; 0: once
-  bool follow = false;            // logs: until the job has ended
-  std::optional<int32_t> rank{};  // logs: of one rank alone
+  std::string program = "troupe";  // as it was invoked
+  std::string coordinator{};       // empty: looked for (find_coordinator.h)
+  std::string run_directory{};     // of the job that is meant; empty: any
+  uint64_t job = 0;                // 0: the one of run_directory, or the only one
+  bool why = false;                // status: who waits for whom
+  bool kill = false;               // cancel: at once, without a checkpoint
+  double watch_seconds = 0;        // ps: again and again, with such pauses; 0: once
+  bool follow = false;             // logs: until the job has ended
+  std::optional<int32_t> rank{};   // logs: of one rank alone
   OutputFormat output = OutputFormat::kText;
 };
 

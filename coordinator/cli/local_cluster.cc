@@ -7,16 +7,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <span>
 #include <thread>
 
 #include "coordinator/agent/child_process.h"
-#include "coordinator/cli/stop_signals.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/file_system.h"
+#include "runtime/base/signal_name.h"
 
 namespace troupe {
 namespace {
@@ -26,7 +28,7 @@ constexpr int kStopMs = 3000;
 constexpr int kKillMs = 500;  // a killed process that waits for a disk ends when the disk answers
 constexpr int kPauseMs = 2000;
 constexpr int kLookMs = 5;
-constexpr int64_t kLogBytesMax = int64_t{1} << 20;
+constexpr int64_t kTailBytes = 4096;  // of a log, for its last line
 constexpr std::string_view kGreeting = "listening on ";
 
 // Whether `done` within `patience_ms`.
@@ -77,20 +79,19 @@ Result<std::string> ReadAddress(int fd, const std::function<bool()>& stop_asked)
   return line.substr(at + kGreeting.size());
 }
 
+// Of a file of any size; empty where it cannot be read.
 std::string LastLine(const std::string& path) {
-  const auto text = SystemFiles().ReadFile(path, kLogBytesMax);
-  if (!text.ok()) return "";
-  const size_t end = text->find_last_not_of('\n');
+  const auto file = SystemFiles().OpenForRead(path);
+  if (!file.ok()) return "";
+  const auto version = (*file)->Version();
+  if (!version.ok()) return "";
+  std::string tail(static_cast<size_t>(std::min(version->num_bytes, kTailBytes)), '\0');
+  const auto bytes = std::as_writable_bytes(std::span(tail));
+  if (!(*file)->ReadAt(version->num_bytes - std::ssize(tail), bytes).ok()) return "";
+  const size_t end = tail.find_last_not_of('\n');
   if (end == std::string::npos) return "";
-  const size_t before = text->rfind('\n', end);
-  return text->substr(before + 1, end - before);  // npos + 1 is 0
-}
-
-bool IsStopped(pid_t pid) {
-  const auto stat = SystemFiles().ReadFile(fmt::format("/proc/{}/stat", pid), kLogBytesMax);
-  if (!stat.ok()) return true;  // it has gone
-  const size_t name_end = stat->rfind(") ");
-  return name_end == std::string::npos || (*stat)[name_end + 2] == 'T';
+  const size_t before = tail.rfind('\n', end);
+  return tail.substr(before + 1, end - before);  // npos + 1 is 0
 }
 
 }  // namespace
@@ -167,12 +168,16 @@ bool LocalCluster::Reap(Daemon& daemon) {
   return daemon.pid < 0;
 }
 
-std::string LocalCluster::EndOf(Daemon& daemon) {
+bool LocalCluster::HasEnded(Daemon& daemon) {
   const std::lock_guard lock(mutex_);
   Reap(daemon);
-  if (!daemon.ended) return "";
+  return daemon.ended;
+}
+
+std::string LocalCluster::EndOf(Daemon& daemon) {
+  if (!HasEnded(daemon)) return "";  // from then on nothing of it changes
   const std::string how = WIFSIGNALED(daemon.status)
-                              ? fmt::format("was killed by {}", SignalWord(WTERMSIG(daemon.status)))
+                              ? fmt::format("was killed by {}", SignalName(WTERMSIG(daemon.status)))
                               : fmt::format("exited with {}", WEXITSTATUS(daemon.status));
   const std::string last = LastLine(daemon.log);
   return fmt::format("the {} of this run {}{}", daemon.name, how,

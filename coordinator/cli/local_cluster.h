@@ -26,7 +26,10 @@ class LocalCluster {
 
   const std::string& address() const { return address_; }
 
-  // How a daemon ended by itself, with the last line of its log; empty while both live.
+  // Whether a daemon ended by itself. Waits for nothing.
+  bool AgentHasEnded() { return HasEnded(agent_); }
+  bool CoordinatorHasEnded() { return HasEnded(coordinator_); }
+  // How, with the last line of its log, which may wait for a disk; empty while it lives.
   std::string AgentEnd() { return EndOf(agent_); }
   std::string CoordinatorEnd() { return EndOf(coordinator_); }
   // Stops agent, ranks and coordinator, and lets them go on.
@@ -52,6 +55,7 @@ class LocalCluster {
   Status StartAgent(int slots);
   void Signal(const Daemon& daemon, int signal);
   bool Reap(Daemon& daemon);  // true: it has ended, or never began; under the mutex
+  bool HasEnded(Daemon& daemon);
   std::string EndOf(Daemon& daemon);
 
   std::string address_{};

@@ -2,17 +2,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <exception>
 #include <memory>
 #include <new>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include <CLI/CLI.hpp>
 
+#include "actors/schedule/generators.h"
 #include "coordinator/cli/address.h"
+#include "coordinator/cli/answer.h"
 #include "coordinator/cli/ckpt_command.h"
 #include "coordinator/cli/completion.h"
 #include "coordinator/cli/daemons.h"
@@ -22,6 +24,7 @@
 #include "coordinator/cli/schedule_command.h"
 #include "coordinator/cli/schedule_flags.h"
 #include "coordinator/cli/set_words.h"
+#include "coordinator/cli/stop_signals.h"
 #include "coordinator/cli/usage.h"
 #include "coordinator/cli/validate_command.h"
 #include "runtime/base/standard_streams.h"
@@ -29,8 +32,6 @@
 
 namespace troupe {
 namespace {
-
-constexpr int kUsage = 2;
 
 // What the words of the command line are read into.
 struct CommandLine {
@@ -91,6 +92,18 @@ CLI::Option* AsAddress(CLI::Option* option, AddressUse use) {
 void AddCoordinator(CLI::App* verb, std::string& address) {
   AsAddress(verb->add_option("--coordinator", address, "HOST:PORT"), AddressUse::kConnect)
       ->envname("TROUPE_COORDINATOR");
+}
+
+// `otherwise`: what to write in place of another word.
+CLI::Validator WholeNumber(int32_t least, const std::string& otherwise) {
+  return {[=](const std::string& given) {
+            int32_t number = -1;
+            const char* const end = given.data() + given.size();
+            const auto [read, code] = std::from_chars(given.data(), end, number);
+            const bool good = code == std::errc() && read == end && number >= least;
+            return good ? "" : fmt::format("{}: {}", given, otherwise);
+          },
+          ""};
 }
 
 void AddJobFile(CLI::App* verb, RunCommand& run) {
@@ -205,7 +218,8 @@ CLI::App* AddQuestion(CLI::App& app, CommandLine& line, const std::string& name,
 }
 
 void AddJob(CLI::App* verb, CommandLine& line) {
-  verb->add_option("job", line.jobs.job, "number; not needed with --run-dir, or for the only job");
+  verb->add_option("job", line.jobs.job, "number; not needed with --run-dir, or for the only job")
+      ->check(WholeNumber(1, "give its number, which `troupe ps` lists, or --run-dir DIR"));
 }
 
 void AddQuestions(CLI::App& app, CommandLine& line) {
@@ -232,7 +246,8 @@ void AddQuestions(CLI::App& app, CommandLine& line) {
   SetExamples(verb, {"logs 1", "logs 1 --follow --rank 3"});
   AddJob(verb, line);
   verb->add_flag("-f,--follow", line.jobs.follow, "until the job has ended");
-  verb->add_option("--rank", line.jobs.rank, "of one rank alone")->check(CLI::NonNegativeNumber);
+  verb->add_option("--rank", line.jobs.rank, "of one rank alone")
+      ->check(WholeNumber(0, "give a rank's number"));
 
   verb = AddQuestion(app, line, "cancel", "stop a job, with a checkpoint", CancelJob);
   SetExamples(verb, {"cancel 1", "cancel 1 --kill"});
@@ -290,52 +305,27 @@ void AddCompletion(CLI::App& app, CommandLine& line) {
       ->required()
       ->check(CLI::IsMember({"bash", "zsh"}));
   verb->callback([&app, &line] {
-    const Status printed =
-        PrintData(CompletionScript(app, line.shell == "zsh" ? Shell::kZsh : Shell::kBash));
-    if (printed.ok()) return;
-    Talk("{}\n", printed.error().message);
-    line.exit_code = ExitCode(printed.error().code);
+    VerbWords schedules{.outputs = {"text", "json", "csv", "svg"}};
+    for (const ScheduleInfo& info : KnownSchedules()) schedules.words.emplace_back(info.name);
+    schedules.words.insert(schedules.words.end(), {"auto", "compare"});
+    const Shell shell = line.shell == "zsh" ? Shell::kZsh : Shell::kBash;
+    line.exit_code = PrintAnswer(CompletionScript(
+        app, shell, {{"schedule", schedules}, {"completion", {.words = {"bash", "zsh"}}}}));
   });
 }
 
-// Help and version are data, what is wrong is talk.
-int AnswerParse(const CLI::App& app, const CLI::ParseError& error) {
-  std::ostringstream data;
-  std::ostringstream talk;
-  const bool wrong = app.exit(error, data, talk) != 0;
-  if (wrong) Talk("{}", talk.str());
-  const Status printed = PrintData(data.str());
-  if (!printed.ok()) Talk("{}\n", printed.error().message);
-  return wrong ? kUsage : printed.ok() ? 0 : 1;
-}
-
-// The words after the program's name; runs the verb that they begin with. 0, or the exit code of a
-// command line that is refused.
-int Parse(CLI::App& app, std::vector<std::string> words) {
-  const auto is_verb = [&](const CLI::App* v) { return v->get_name() == words[0]; };
-  if (!words.empty() && !words[0].starts_with('-') &&
-      std::ranges::none_of(app.get_subcommands({}), is_verb)) {
-    Talk("{}\n", UnknownVerb(app, words[0]));
-    return kUsage;
-  }
-  std::ranges::reverse(words);  // as CLI11 takes them
-  try {
-    app.parse(std::move(words));
-  } catch (const CLI::ExtrasError&) {
-    Talk("{}\n", UnknownWord(app));
-    return kUsage;
-  } catch (const CLI::ParseError& error) {
-    return AnswerParse(app, error);
-  }
-  return 0;
+// What these start, or write, ends as it should however early they are told to.
+bool EndsInOrder(std::string_view verb) {
+  return verb == "run" || verb == "submit" || verb == "coordinator" || verb == "worker";
 }
 
 int Main(int argc, char** argv) {
+  if (argc > 1 && EndsInOrder(argv[1])) BlockStopSignals();
   CommandLine line;
   for (int i = 0; i < argc; ++i) {
     line.run.command_line += (i == 0 ? "" : " ") + ShellWord(argv[i]);
   }
-  if (argc > 0) line.run.program = argv[0];
+  if (argc > 0) line.run.program = line.jobs.program = argv[0];
   // What gRPC has to say of a connection is said in a sentence of ours.
   ::setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   CLI::App app("Trains transformers on pipelines of worker actors.");
@@ -355,7 +345,7 @@ int Main(int argc, char** argv) {
   AddDaemons(app, line);
   AddCompletion(app, line);
   std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
-  const int refused = Parse(app, WithoutHelpVerb(std::move(words)));
+  const int refused = Parse(app, WithEachSet(WithoutHelpVerb(std::move(words))));
   return refused != 0 ? refused : line.exit_code;
 }
 

@@ -12,24 +12,23 @@
 #include <thread>
 #include <utility>
 
+#include "coordinator/cli/answer.h"
 #include "coordinator/cli/client.h"
 #include "coordinator/cli/find_coordinator.h"
 #include "coordinator/cli/local_cluster.h"
+#include "coordinator/cli/run_end.h"
 #include "coordinator/cli/run_start.h"
 #include "coordinator/cli/run_watch.h"
 #include "coordinator/cli/validate_command.h"
 #include "coordinator/job/job_file.h"
 #include "coordinator/report/console.h"
 #include "coordinator/report/memory_fit.h"
-#include "coordinator/report/metrics_json.h"
 #include "coordinator/report/plan_report.h"
 #include "runtime/base/bytes_in_words.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/host_memory.h"
 #include "runtime/base/random.h"
-#include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
-#include "runtime/format/checkpoint_manifest.h"
 
 namespace troupe {
 namespace {
@@ -38,11 +37,6 @@ constexpr int kJoinMs = 30'000;    // for the host agent that this starts
 constexpr int kDaemonEndMs = 500;  // from its last word until it can be seen to have ended
 constexpr int kQuickCallMs = 1000;
 constexpr int kPauseMs = 10;
-
-int Fail(const Error& error) {
-  Talk("{}\n", error.message);
-  return ExitCode(error.code);
-}
 
 int Cores() { return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)); }
 
@@ -77,6 +71,11 @@ std::string ResumeCommand(const RunCommand& command, const std::string& run_dire
   return line + fmt::format(" --run-dir {} --resume", ShellWord(run_directory));
 }
 
+Error StoppedAtStart() { return MakeError(ErrorCode::kCancelled, "stopped before anything ran"); }
+
+// Where signals ended a client that could not wait for its job's end.
+Error Forced() { return MakeError(ErrorCode::kCancelled, "ended without waiting for what hangs"); }
+
 // Why the wait for a job ended without its result.
 Error WhyLost(RunWatch& watch, LocalCluster* cluster, Error error) {
   if (const auto verdict = watch.verdict()) return *verdict;
@@ -90,22 +89,6 @@ Error WhyLost(RunWatch& watch, LocalCluster* cluster, Error error) {
   return error;
 }
 
-// The end of a run that its coordinator did not live to record, as far as it is seen from here.
-proto::JobResult LostResult(const std::string& run_directory, const Error& why) {
-  proto::JobResult result;
-  result.set_state(why.code == ErrorCode::kCancelled ? proto::JOB_STATE_CANCELLED
-                                                     : proto::JOB_STATE_FAILED);
-  result.set_exit_code(ExitCode(why.code));
-  result.set_reason(why.message);
-  result.set_run_directory(run_directory);
-  const auto newest = FindNewestCheckpoint(SystemFiles(), JoinPath(run_directory, "checkpoints"));
-  if (newest.ok() && newest->has_value()) {
-    result.set_checkpoint((*newest)->folder);
-    result.set_checkpoint_step((*newest)->manifest.step);
-  }
-  return result;
-}
-
 // What a client that follows holds: the daemons are null where they are not its own.
 struct Followed {
   ControlClient& client;
@@ -113,9 +96,9 @@ struct Followed {
   LocalCluster* cluster = nullptr;
 };
 
-int FollowJob(const Followed& followed, const RunCommand& command, const LoadedJob& job,
-              const proto::SubmitReply& reply, const std::string& address) {
-  const std::string& run_directory = reply.run_directory();
+// Until the job's end: its exit code. An error where this lost it.
+Result<int> FollowJob(const Followed& followed, const RunCommand& command, const LoadedJob& job,
+                      const proto::SubmitReply& reply, const std::string& address) {
   ConsoleOptions options;
   options.output = command.output;
   options.log_every = job.spec.log().every();
@@ -124,34 +107,24 @@ int FollowJob(const Followed& followed, const RunCommand& command, const LoadedJ
       job.spec.train().stop_after() > 0 ? job.spec.train().stop_after() : job.spec.train().steps();
   options.bar = ShowsBar(stderr);
   options.ticks = true;
-  options.trace = job.spec.log().trace().steps() > 0;
-  options.tensorboard = job.spec.log().tensorboard();
-  options.resume_command = ResumeCommand(command, run_directory);
+  options.resume_command = ResumeCommand(command, reply.run_directory());
   Console console(options, SystemClock(), stdout, stderr);
-  followed.watch.Mind(&followed.client, address, reply.job(),
-                      "from its newest checkpoint go on with: " + options.resume_command);
+  RunWatch& watch = followed.watch;
+  watch.Mind(&followed.client, address, reply.job());
   int exit_code = ExitCode(ErrorCode::kUnavailable);
   const Status status = followed.client.Follow(reply.job(), [&](const proto::JobEvent& event) {
-    followed.watch.Heard();
-    console.Show(event);
-    if (event.has_result()) exit_code = event.result().exit_code();
-  });
-  followed.watch.Mind(nullptr, address, 0, "");
-  const auto verdict = followed.watch.verdict();
-  const bool killed_by_watch = status.ok() && verdict && !followed.watch.stop_asked() &&
-                               exit_code == ExitCode(ErrorCode::kCancelled);
-  if (!status.ok() || killed_by_watch) {
-    const Error why =
-        killed_by_watch ? *verdict : WhyLost(followed.watch, followed.cluster, status.error());
-    exit_code = Fail(why);
-    const proto::JobResult result = LostResult(run_directory, why);
-    if (followed.cluster != nullptr) {
-      const Status recorded = WriteFileAtomically(
-          SystemFiles(), JoinPath(run_directory, "result.json"), ResultJson(result) + "\n");
-      if (!recorded.ok()) Talk("{}\n", recorded.error().message);
+    watch.Heard();
+    if (event.has_result()) {
+      watch.AtForcedEnd(nullptr);  // it is recorded
+      exit_code = event.result().exit_code();
     }
-    Talk("{}\n",
-         GoOnText(result.checkpoint_step(), !result.checkpoint().empty(), options.resume_command));
+    console.Show(event);
+  });
+  watch.Mind(nullptr, address, 0);
+  const auto verdict = watch.verdict();
+  if (!status.ok()) return WhyLost(watch, followed.cluster, status.error());
+  if (verdict && !watch.stop_asked() && exit_code == ExitCode(ErrorCode::kCancelled)) {
+    return *verdict;  // the watch had it killed
   }
   return exit_code == 0 && !console.printed().ok() ? 1 : exit_code;
 }
@@ -166,7 +139,7 @@ Status AwaitSlots(const RunWatch& watch, LocalCluster& cluster, int slots) {
       for (const auto& host : reply->hosts()) offered += host.slots();
     }
     if (offered >= slots) return {};
-    if (watch.stop_asked()) return MakeError(ErrorCode::kCancelled, "stopped before anything ran");
+    if (watch.stop_asked()) return StoppedAtStart();
     if (const std::string end = cluster.AgentEnd(); !end.empty()) {
       return Error{ErrorCode::kPeerDown, end};
     }
@@ -216,48 +189,66 @@ Status CheckAndSayFit(const PlanOnHost& plan) {
   return {};
 }
 
-int Print(const std::string& text) {
-  const Status printed = PrintData(text);
-  return printed.ok() ? 0 : Fail(printed.error());
-}
-
-// Hands the job over and follows it.
-int SubmitAndFollow(const Followed& followed, const RunCommand& command, const LoadedJob& job,
-                    const RunStart& start, const std::string& address) {
-  auto reply = Send(followed.client, command, job, start);
-  if (!reply.ok()) return Fail(WhyLost(followed.watch, followed.cluster, reply.error()));
-  if (followed.cluster == nullptr) Talk("job {}\n", reply->job());
-  return FollowJob(followed, command, job, *reply, address);
-}
-
-// On daemons of its own, which write their logs into the run's folder: it is taken, and an earlier
-// run moved aside, before they start.
-int RunWithDaemons(const RunCommand& command, const LoadedJob& job, RunStart start,
-                   RunWatch& watch) {
-  // Let go at once: the job itself takes it for its time.
-  if (const auto taken = TakeRunFolder(SystemFiles(), start.run_directory, start.use,
-                                       fmt::format("`troupe run`, process {}", ::getpid()));
-      !taken.ok()) {
-    return Fail(taken.error());
+// On a coordinator that others started.
+int RunElsewhere(const RunCommand& command, const LoadedJob& job, const RunStart& start,
+                 RunWatch& watch) {
+  if (watch.stop_asked()) {
+    (void)Fail(StoppedAtStart());
+    return StoppedExitCode(watch.preempted());
   }
-  start.use = FolderUse::kGoOn;
-  const int slots = job.spec.resources().workers();
-  auto cluster = LocalCluster::Start(start.run_directory, start.run_directory + "/logs", slots,
-                                     [&watch] { return watch.stop_asked(); });
-  if (!cluster.ok()) return Fail(cluster.error());
+  const auto client = ConnectControl(command.coordinator);
+  auto reply = Send(*client, command, job, start);
+  if (!reply.ok()) return Fail(reply.error());
+  Talk("job {}\n", reply->job());
+  const RunEnd end{.run_directory = reply->run_directory(),
+                   .resume_command = ResumeCommand(command, reply->run_directory())};
+  watch.AtForcedEnd([end](bool preempted) { (void)TellLostEnd(end, Forced(), preempted); });
+  const auto ended = FollowJob({*client, watch}, command, job, *reply, command.coordinator);
+  watch.AtForcedEnd(nullptr);
+  if (ended.ok()) return *ended;
+  (void)Fail(ended.error());
+  return TellLostEnd(end, ended.error(), watch.preempted());
+}
+
+Result<int> RunOn(LocalCluster& cluster, const RunCommand& command, const LoadedJob& job,
+                  const RunStart& start, RunWatch& watch) {
+  RETURN_IF_ERROR(AwaitSlots(watch, cluster, job.spec.resources().workers()));
+  const auto client = ConnectControl(cluster.address());
+  const auto reply = Send(*client, command, job, start);
+  if (!reply.ok()) return WhyLost(watch, &cluster, reply.error());
+  return FollowJob({*client, watch, &cluster}, command, job, *reply, cluster.address());
+}
+
+// Starts the daemons and stops them. An error is said already.
+Result<int> RunOnDaemons(const RunCommand& command, const LoadedJob& job, const RunStart& start,
+                         RunWatch& watch) {
+  const std::string& folder = start.run_directory;
+  const auto cluster =
+      LocalCluster::Start(folder, JoinPath(folder, "logs"), job.spec.resources().workers(),
+                          [&watch] { return watch.stop_asked(); });
+  if (!cluster.ok()) {
+    (void)Fail(cluster.error());
+    return cluster.error();
+  }
   watch.Mind(cluster->get());
-  const CoordinatorFile announced(start.run_directory, (*cluster)->address());
-  int exit_code = 0;
-  if (const Status joined = AwaitSlots(watch, **cluster, slots); !joined.ok()) {
-    exit_code = Fail(joined.error());
-  } else {
-    const std::string& address = (*cluster)->address();
-    const auto client = ConnectControl(address);
-    exit_code = SubmitAndFollow({*client, watch, cluster->get()}, command, job, start, address);
-  }
+  const CoordinatorFile announced(folder, (*cluster)->address());
+  auto ended = RunOn(**cluster, command, job, start, watch);
+  if (!ended.ok()) (void)Fail(ended.error());
   (*cluster)->Stop();  // while a second signal can still end this at once
   watch.Mind(nullptr);
-  return exit_code;
+  return ended;
+}
+
+// On daemons of its own, which write their logs into the run's folder: it is held.
+int RunHere(const RunCommand& command, const LoadedJob& job, const RunStart& start,
+            RunWatch& watch) {
+  const RunEnd end{.run_directory = start.run_directory,
+                   .resume_command = ResumeCommand(command, start.run_directory),
+                   .records = true};
+  watch.AtForcedEnd([end](bool preempted) { (void)TellLostEnd(end, Forced(), preempted); });
+  const auto ended = RunOnDaemons(command, job, start, watch);
+  watch.AtForcedEnd(nullptr);
+  return ended.ok() ? *ended : TellLostEnd(end, ended.error(), watch.preempted());
 }
 
 }  // namespace
@@ -274,49 +265,52 @@ std::string ShellWord(std::string_view word) {
 }
 
 int PlanJob(const RunCommand& command) {
-  auto job = Load(command);
-  if (!job.ok()) return Fail(job.error());
-  const auto plan = Plan(*job, command.output, /*here=*/true);
+  JobReading reading = ReadJobOf(command);
+  TalkWarnings(reading.job.warnings);
+  const std::vector<std::string> notes = JudgeResume(reading);
+  if (!reading.errors.empty()) return Fail(Joined(reading.errors));
+  for (const std::string& note : notes) Talk("{}\n", note);
+  const auto plan = Plan(reading.job, command.output, /*here=*/true);
   if (!plan.ok()) return Fail(plan.error());
-  const int printed = Print(plan->text);
+  const int printed = PrintAnswer(plan->text);
   const Status fits = CheckAndSayFit(*plan);
   return fits.ok() ? printed : Fail(fits.error());
 }
 
 int SubmitJob(const RunCommand& command) {
+  RunWatch watch(/*pauses=*/false);
+  if (const Status started = watch.Start(); !started.ok()) return Fail(started.error());
   auto job = Load(command);
   if (!job.ok()) return Fail(job.error());
   const auto start = DecideStart(command, *job);
   if (!start.ok()) return Fail(start.error());
-  if (!command.follow) {
-    const auto client = ConnectControl(command.coordinator);
-    const auto reply = Send(*client, command, *job, *start);
-    return reply.ok() ? Print(SubmitReport(*reply, command.output)) : Fail(reply.error());
-  }
-  // Before the client: its threads inherit what signals are blocked.
-  RunWatch watch(/*pauses=*/false);
-  if (const Status started = watch.Start(); !started.ok()) return Fail(started.error());
+  if (command.follow) return RunElsewhere(command, *job, *start, watch);
   const auto client = ConnectControl(command.coordinator);
-  return SubmitAndFollow({*client, watch}, command, *job, *start, command.coordinator);
+  const auto reply = Send(*client, command, *job, *start);
+  return reply.ok() ? PrintAnswer(SubmitReport(*reply, command.output)) : Fail(reply.error());
 }
 
 int RunJob(const RunCommand& command) {
-  auto job = Load(command);
-  if (!job.ok()) return Fail(job.error());
   const bool starts_daemons = command.coordinator.empty();
-  const auto plan = Plan(*job, OutputFormat::kText, starts_daemons);
-  if (!plan.ok()) return Fail(plan.error());
-  Talk("{}", plan->text);
-  if (const Status fits = CheckAndSayFit(*plan); !fits.ok()) return Fail(fits.error());
-  auto start = DecideStart(command, *job);
-  if (!start.ok()) return Fail(start.error());
+  // Before what reads, plans and connects: all of it may take its time.
   RunWatch watch(/*pauses=*/starts_daemons);
   if (const Status started = watch.Start(); !started.ok()) return Fail(started.error());
-  if (!starts_daemons) {
-    const auto client = ConnectControl(command.coordinator);
-    return SubmitAndFollow({*client, watch}, command, *job, *start, command.coordinator);
+  auto job = Load(command);
+  if (!job.ok()) return Fail(job.error());
+  auto start = DecideStart(command, *job);
+  if (!start.ok()) return Fail(start.error());
+  const auto plan = Plan(*job, OutputFormat::kText, starts_daemons);
+  if (!plan.ok()) return Fail(plan.error());
+  // Judged before the plan is shown; what does not fit leaves an earlier run where it is.
+  Result<std::unique_ptr<FileLock>> held(nullptr);
+  if (starts_daemons && (!plan->fit || plan->fit->fits())) {
+    held = HoldRunFolder(*start);
+    if (!held.ok()) return Fail(held.error());
   }
-  return RunWithDaemons(command, *job, *std::move(start), watch);
+  Talk("{}", plan->text);
+  if (const Status fits = CheckAndSayFit(*plan); !fits.ok()) return Fail(fits.error());
+  return starts_daemons ? RunHere(command, *job, *start, watch)
+                        : RunElsewhere(command, *job, *start, watch);
 }
 
 }  // namespace troupe

@@ -1,10 +1,12 @@
 #include "coordinator/cli/run_start.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <ctime>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include "coordinator/job/resume.h"
 #include "runtime/base/file_system.h"
@@ -54,14 +56,19 @@ Result<std::string> RunDirectoryOf(const RunCommand& command, const std::string&
   return NewRunDirectory(name);
 }
 
-}  // namespace
+constexpr const char* kClientLock = "client.lock";
 
-std::string LatestLink(const std::string& name) {
-  const auto here = CurrentFolder();
-  return here.ok() ? fmt::format("{}/runs/{}/latest", *here, name) : "";
+Result<std::unique_ptr<FileLock>> LockForClient(const std::string& path,
+                                                const std::string& holder) {
+  RETURN_IF_ERROR(SystemFiles().CreateDirectories(path));
+  auto lock = SystemFiles().Lock(JoinPath(path, kClientLock), holder);
+  if (lock.ok() || lock.error().code != ErrorCode::kResourceExhausted) return lock;
+  return MakeError(ErrorCode::kInvalidSpec,
+                   "--run-dir {} is in use ({}): wait for its end, or give another --run-dir", path,
+                   lock.error().message);
 }
 
-Result<RunStart> DecideStart(const RunCommand& command, LoadedJob& job) {
+Result<RunStart> Decide(const RunCommand& command, LoadedJob& job) {
   RunStart start;
   ASSIGN_OR_RETURN(start.run_directory, RunDirectoryOf(command, job.spec.name()));
   if (command.resume == kResumeNewest) {
@@ -81,6 +88,34 @@ Result<RunStart> DecideStart(const RunCommand& command, LoadedJob& job) {
   Talk("{} has no checkpoint: starts anew\n", start.run_directory);
   start.use = FolderUse::kMoveAside;  // the records of a run that never got to one
   return start;
+}
+
+// Nothing has started: whatever is wrong here is wrong with what was asked for.
+Error OfTheDoor(Error error) { return {ErrorCode::kInvalidSpec, std::move(error.message)}; }
+
+}  // namespace
+
+std::string LatestLink(const std::string& name) {
+  const auto here = CurrentFolder();
+  return here.ok() ? fmt::format("{}/runs/{}/latest", *here, name) : "";
+}
+
+Result<RunStart> DecideStart(const RunCommand& command, LoadedJob& job) {
+  auto start = Decide(command, job);
+  if (start.ok()) return start;
+  return OfTheDoor(std::move(start).error());
+}
+
+Result<std::unique_ptr<FileLock>> HoldRunFolder(RunStart& start) {
+  const std::string holder = fmt::format("`troupe run`, process {}", ::getpid());
+  auto lock = LockForClient(start.run_directory, holder);
+  if (!lock.ok()) return OfTheDoor(std::move(lock).error());
+  // Let go at once: the job itself takes that one for its time.
+  const auto taken = TakeRunFolder(SystemFiles(), start.run_directory, start.use, holder);
+  if (!taken.ok()) return OfTheDoor(taken.error());
+  start.use = FolderUse::kGoOn;
+  const bool moved = !SystemFiles().Exists(JoinPath(start.run_directory, kClientLock));
+  return moved ? LockForClient(start.run_directory, holder) : std::move(lock);
 }
 
 }  // namespace troupe

@@ -2,6 +2,7 @@
 // earlier run that lies there. Decided before anything is started or submitted.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -23,9 +24,14 @@ struct RunStart {
 
 // The folder is --run-dir; with --resume alone or `--resume auto` that of the newest run of this
 // name, which runs/NAME/latest leads to; else a new one below runs/. Says what the user should
-// hear. kNotFound where there is nothing to resume and `auto` was not said; otherwise as
-// ResolveResume.
+// hear. kInvalidSpec where there is nothing to resume and `auto` was not said, and where
+// ResolveResume refuses.
 Result<RunStart> DecideStart(const RunCommand& command, LoadedJob& job);
+
+// Takes the folder as `start` says, for this client and the daemons that it starts there, for as
+// long as the lock lives; makes it where it is missing, and moves an earlier run aside. Of two
+// clients at the same moment one gets it. kInvalidSpec where that cannot be.
+Result<std::unique_ptr<FileLock>> HoldRunFolder(RunStart& start);
 
 // runs/NAME/latest, where this was called; empty where that folder is gone.
 std::string LatestLink(const std::string& name);

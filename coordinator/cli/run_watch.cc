@@ -6,9 +6,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
+#include <future>
 #include <utility>
 
+#include "coordinator/cli/run_end.h"
+#include "runtime/base/signal_name.h"
 #include "runtime/base/talk.h"
 #include "runtime/base/thread.h"
 
@@ -48,22 +52,30 @@ void RunWatch::Mind(LocalCluster* cluster) {
   cluster_ = cluster;
 }
 
-void RunWatch::Mind(ControlClient* client, const std::string& address, uint64_t job,
-                    const std::string& last_words) {
+void RunWatch::Mind(ControlClient* client, const std::string& address, uint64_t job) {
   const std::lock_guard lock(mutex_);
   client_ = client;
   quick_ = client == nullptr ? nullptr : ConnectControl(address, kCallMs);
   address_ = address;
   job_ = job;
   has_job_ = true;
-  last_words_ = last_words;
   heard_ms_ = ordered_ms_ = lived_ms_;
   if (order_) order_->set_job(job);
 }
 
-std::optional<Error> RunWatch::verdict() {
+void RunWatch::AtForcedEnd(std::function<void(bool preempted)> last_words) {
   const std::lock_guard lock(mutex_);
-  return verdict_;
+  last_words_ = std::move(last_words);
+}
+
+std::optional<Error> RunWatch::verdict() {
+  std::unique_lock lock(mutex_);
+  if (verdict_ || gone_ == Gone::kNone) return verdict_;
+  LocalCluster* const cluster = cluster_;
+  const bool coordinator = gone_ == Gone::kCoordinator;
+  lock.unlock();
+  if (coordinator) return Error{ErrorCode::kUnavailable, cluster->CoordinatorEnd()};
+  return Error{ErrorCode::kPeerDown, cluster->AgentEnd()};
 }
 
 void RunWatch::Loop() {
@@ -91,6 +103,7 @@ void RunWatch::SayNow(const std::string& line) const { Say(STDERR_FILENO, line +
 
 void RunWatch::OnSignal(int signal) {
   if (signal == SIGTSTP) return Pause();
+  preempted_ = signal == SIGUSR1 && (preempted_ || !stop_asked_);
   stop_asked_ = true;
   ++num_signals_;
   if (num_signals_ > 2) ForceEnd();
@@ -105,10 +118,11 @@ void RunWatch::OnSignal(int signal) {
   order_ = std::move(order);
   ordered_ms_ = lived_ms_;
   tried_ms_ = lived_ms_ - kAgainMs;
-  const std::string why = signal == SIGINT ? "" : SignalWord(signal) + ": ";
-  SayNow(fmt::format(
-      "\n{}{}", why,
-      kill ? "stopping at once" : "stopping after this step, with a checkpoint; again: at once"));
+  const std::string why = signal == SIGINT ? "" : SignalName(signal) + ": ";
+  SayNow(fmt::format("\n{}{}", why,
+                     kill        ? "stopping at once"
+                     : !has_job_ ? "stopping; again: at once"
+                                 : "stopping after this step, with a checkpoint; again: at once"));
 }
 
 void RunWatch::Pause() {
@@ -119,25 +133,36 @@ void RunWatch::Pause() {
 
 void RunWatch::ForceEnd() {
   if (cluster_ != nullptr) cluster_->Kill();
-  SayNow(fmt::format("ended without waiting for what hangs{}{}", last_words_.empty() ? "" : "\n",
-                     last_words_));
-  ::_exit(ExitCode(ErrorCode::kCancelled));
+  SayNow("ended without waiting for what hangs");
+  if (last_words_) {
+    // What hangs may be the disk that they go to.
+    const auto said = std::make_shared<std::promise<void>>();
+    auto speaker = StartThread("the end", [said, words = last_words_, preempted = preempted()] {
+      words(preempted);
+      said->set_value();
+    });
+    const auto patience = std::chrono::milliseconds(limits_.last_words);
+    if (!speaker.ok() || said->get_future().wait_for(patience) != std::future_status::ready) {
+      SayNow("its folder does not answer: no result is written");
+    }
+    if (speaker.ok()) speaker->detach();
+  }
+  ::_exit(StoppedExitCode(preempted_));
 }
 
 // ---- daemons and coordinator -------------------------------------------------------------------
 
 void RunWatch::MindDaemons() {
-  if (client_ == nullptr || verdict_) return;
-  if (const std::string end = cluster_->CoordinatorEnd(); !end.empty()) {
-    verdict_ = Error{ErrorCode::kUnavailable, end};  // its connections have ended with it
+  if (client_ == nullptr || verdict_ || gone_ != Gone::kNone) return;
+  if (cluster_->CoordinatorHasEnded()) {
+    gone_ = Gone::kCoordinator;  // its connections have ended with it
     return;
   }
   // A job that it was to run fails by itself; one that waits for it would wait for ever.
-  const std::string end = cluster_->AgentEnd();
-  if (end.empty() || stop_asked_) return;
+  if (!cluster_->AgentHasEnded() || stop_asked_) return;
   if (!agent_gone_ms_) agent_gone_ms_ = lived_ms_;
   if (lived_ms_ - *agent_gone_ms_ < limits_.daemon_gone) return;
-  verdict_ = Error{ErrorCode::kPeerDown, end};
+  gone_ = Gone::kAgent;
   order_.emplace();
   order_->set_job(job_);
   order_->set_kill(true);
@@ -176,7 +201,7 @@ void RunWatch::AskStop() {
 }
 
 void RunWatch::GiveUp(Error why) {
-  if (!verdict_) verdict_ = std::move(why);
+  if (gone_ == Gone::kNone && !verdict_) verdict_ = std::move(why);
   if (cluster_ != nullptr) cluster_->Kill();
   client_->StopFollowing();
   client_ = nullptr;

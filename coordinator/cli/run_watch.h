@@ -4,7 +4,8 @@
 //
 //   W1. The first signal asks the job for a clean stop, the second ends it at once. The daemons are
 //       killed and the process ends by _exit at a third, limits.force after the second, and
-//       limits.unanswered after the first where no job is known yet.
+//       limits.unanswered after the first where no job is known yet; before, AtForcedEnd has
+//       limits.last_words.
 //   W2. A coordinator that leaves a clean stop unanswered for limits.unanswered, or has
 //       said and answered nothing for limits.silence, is given up: Follow returns, and `verdict`
 //       says why.
@@ -15,6 +16,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -35,6 +37,7 @@ struct RunWatchLimits {
   int silence = 30'000;    // and given up
   int daemon_gone = 2000;  // until a job that nothing ran is ended
   int force = 3000;        // from the second signal to the end of this process
+  int last_words = 1000;   // that AtForcedEnd has
 };
 
 class RunWatch {
@@ -46,13 +49,17 @@ class RunWatch {
 
   // What to mind from now on; null: nothing any more.
   void Mind(LocalCluster* cluster);
-  // `client` follows the job, at `address`. `last_words` are said where this ends the process.
-  void Mind(ControlClient* client, const std::string& address, uint64_t job,
-            const std::string& last_words);
+  // `client` follows the job, at `address`.
+  void Mind(ControlClient* client, const std::string& address, uint64_t job);
+  // What is done, on a thread of its own, where this ends the process. Null: nothing.
+  void AtForcedEnd(std::function<void(bool preempted)> last_words);
 
   void Heard() { heard_ = true; }  // the coordinator spoke
   bool stop_asked() const { return stop_asked_; }
-  // Why this gave something up: a daemon of ours, or the coordinator.
+  // Whether it was the machine that asked, by SIGUSR1 alone.
+  bool preempted() const { return preempted_; }
+  // Why this gave something up: a daemon of ours, or the coordinator. May wait for a disk, which
+  // the other thread never does.
   std::optional<Error> verdict();
 
  private:
@@ -73,6 +80,7 @@ class RunWatch {
   std::thread thread_;
   std::atomic<bool> heard_{false};
   std::atomic<bool> stop_asked_{false};
+  std::atomic<bool> preempted_{false};
   std::atomic<bool> ending_{false};
 
   std::mutex mutex_;  // of what follows
@@ -82,8 +90,9 @@ class RunWatch {
   std::string address_{};
   uint64_t job_ = 0;
   bool has_job_ = false;  // or had
-  std::string last_words_{};
+  std::function<void(bool)> last_words_{};
   std::optional<Error> verdict_{};
+  enum class Gone : uint8_t { kNone, kCoordinator, kAgent } gone_ = Gone::kNone;
   int num_signals_ = 0;
   std::optional<proto::CancelRequest> order_{};  // until the coordinator has it
   // Milliseconds that this thread has lived.

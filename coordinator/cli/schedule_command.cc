@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
+#include "coordinator/cli/answer.h"
 #include "coordinator/cli/schedule_report.h"
 #include "runtime/base/clock.h"
-#include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
@@ -80,10 +80,7 @@ int ShowSchedule(const ScheduleOptions& options) {
     Talk("{}\n", text.error().message);
     return kUsage;  // nothing in it can fail but what the user gave
   }
-  const Status printed = PrintData(*text);
-  if (printed.ok()) return 0;
-  Talk("{}\n", printed.error().message);
-  return ExitCode(printed.error().code);
+  return PrintAnswer(*text);
 }
 
 }  // namespace troupe

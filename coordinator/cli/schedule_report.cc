@@ -58,8 +58,10 @@ class Shown {
 
 std::string TitleOf(const RequestedSchedule& requested) {
   const Schedule& schedule = requested.executable.schedule;
-  std::string title = fmt::format("{} · {} ranks × {} microbatches", requested.name,
-                                  schedule.num_ranks, schedule.num_microbatches);
+  std::string title =
+      fmt::format("{} · {} rank{} × {} microbatch{}", requested.name, schedule.num_ranks,
+                  schedule.num_ranks == 1 ? "" : "s", schedule.num_microbatches,
+                  schedule.num_microbatches == 1 ? "" : "es");
   if (schedule.num_stages > schedule.num_ranks) {
     title += fmt::format(" · {} stages", schedule.num_stages);
   }

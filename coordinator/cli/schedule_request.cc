@@ -68,7 +68,9 @@ class ListsReader {
 
  private:
   Result<Named> Generated(const std::string& name, bool compare) const {
-    ASSIGN_OR_RETURN(const std::string canonical, CanonicalScheduleName(name));
+    const auto known = CanonicalScheduleName(name);
+    if (!known.ok()) return Refuse("{}{}", known.error().message, compare ? "" : ", auto");
+    const std::string& canonical = *known;
     const ScheduleInfo& info = InfoOf(canonical);
     if (!options_.ranks || !options_.microbatches) {
       return Refuse("schedule {}: give --stages P (ranks of the pipeline) and --microbatches M",

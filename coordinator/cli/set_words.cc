@@ -1,6 +1,5 @@
 #include "coordinator/cli/set_words.h"
 
-#include <algorithm>
 #include <string_view>
 
 namespace troupe {
@@ -15,22 +14,20 @@ bool IsOverride(std::string_view word) {
 
 }  // namespace
 
-std::vector<std::string> ReversedWords(int argc, const char* const* argv) {
+std::vector<std::string> WithEachSet(const std::vector<std::string>& words) {
   enum { kOther, kValue, kMore } next = kOther;  // what a word may be
-  std::vector<std::string> words;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view word = argv[i];
+  std::vector<std::string> expanded;
+  for (const std::string& word : words) {
     if (next == kMore && IsOverride(word)) {
-      words.emplace_back("--set");
+      expanded.emplace_back("--set");
     } else if (next == kValue || word.starts_with("--set=")) {
       next = kMore;
     } else {
       next = word == "--set" ? kValue : kOther;
     }
-    words.emplace_back(word);
+    expanded.push_back(word);
   }
-  std::ranges::reverse(words);
-  return words;
+  return expanded;
 }
 
 }  // namespace troupe

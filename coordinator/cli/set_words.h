@@ -6,8 +6,8 @@
 
 namespace troupe {
 
-// The words behind the program's name, last first, as CLI11 takes them, with a --set in front of
-// every override ("key.key=value") that follows one.
-std::vector<std::string> ReversedWords(int argc, const char* const* argv);
+// `words`, without the program's name, with a --set in front of every override ("key.key=value")
+// that follows one.
+std::vector<std::string> WithEachSet(const std::vector<std::string>& words);
 
 }  // namespace troupe

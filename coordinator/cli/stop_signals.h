@@ -4,13 +4,15 @@
 #pragma once
 
 #include <csignal>
-#include <string>
 
 namespace troupe {
 
-// Blocks them in the thread that makes it and in every thread that this one starts: made before any
-// other thread. Not SIGHUP where it was ignored at the start, as nohup does. SIGTSTP only with
-// `pauses`.
+// Blocks them in the calling thread and in every thread that it starts: they wait until StopSignals
+// takes them. The first thing that a program does which must not end by them. Not SIGHUP where it
+// was ignored at the start, as nohup does, and not SIGTSTP.
+void BlockStopSignals();
+
+// Blocks them too, and SIGTSTP with `pauses`: made before any other thread.
 class StopSignals {
  public:
   explicit StopSignals(bool pauses);
@@ -25,8 +27,6 @@ class StopSignals {
   int fd_ = -1;
 };
 
-// "SIGTERM"
-std::string SignalWord(int signal);
 // Whether it is the machine's wish, which preempts a job, not a person's, which cancels it.
 bool IsPreemption(int signal);
 

@@ -1,10 +1,13 @@
 #include "coordinator/cli/validate_command.h"
 
-#include <fmt/format.h>
+#include <algorithm>
+#include <iterator>
 
 #include <nlohmann/json.hpp>
 
+#include "coordinator/cli/answer.h"
 #include "coordinator/cli/run_start.h"
+#include "coordinator/job/resume.h"
 #include "runtime/base/talk.h"
 
 namespace troupe {
@@ -30,20 +33,34 @@ ordered_json JsonOf(const std::vector<Finding>& findings) {
 
 JobReading ReadJobOf(const RunCommand& command) {
   std::vector<Override> overrides;
+  std::vector<Finding> no_overrides;
   for (const std::string& text : command.sets) {
     auto one = ParseOverride(text);
-    if (!one.ok()) {
-      return {.job = {.path = command.job_file},
-              .errors = {{.message = one.error().message, .code = one.error().code}}};
+    if (one.ok()) {
+      overrides.push_back(*std::move(one));
+    } else {
+      no_overrides.push_back({.message = one.error().message, .code = one.error().code});
     }
-    overrides.push_back(*std::move(one));
   }
   if (!command.resume.empty() && command.resume != kResumeNewest) {
     overrides.push_back({.path = "checkpoint.resume",
                          .value = command.resume,
                          .flag = "--resume " + command.resume});
   }
-  return ReadJob(SystemFiles(), command.job_file, overrides);
+  JobReading reading = ReadJob(SystemFiles(), command.job_file, overrides);
+  reading.errors.insert(reading.errors.begin(), no_overrides.begin(), no_overrides.end());
+  if (!reading.errors.empty()) {
+    std::ranges::move(CheckNamedCheckpoint(SystemFiles(), reading.job),
+                      std::back_inserter(reading.errors));
+  }
+  return reading;
+}
+
+std::vector<std::string> JudgeResume(JobReading& reading) {
+  if (!reading.errors.empty()) return {};
+  ResumeReading resume = ReadResume(SystemFiles(), /*run_directory=*/"", reading.job);
+  reading.errors = std::move(resume.errors);
+  return std::move(resume.point.notes);
 }
 
 void TalkWarnings(const std::vector<Finding>& warnings) {
@@ -60,15 +77,20 @@ std::string ValidationJson(const JobReading& reading, int indent) {
 }
 
 int ValidateJob(const RunCommand& command) {
-  const JobReading reading = ReadJobOf(command);
+  JobReading reading = ReadJobOf(command);
+  const std::vector<std::string> notes = JudgeResume(reading);
+  int printed = 0;
   if (command.output == OutputFormat::kText) {
     TalkWarnings(reading.job.warnings);
     for (const Finding& error : reading.errors) Talk("{}\n", error.Line());
-    if (reading.errors.empty()) Talk("{}: ok\n", command.job_file);
+    if (!reading.errors.empty()) return ExitCode(Joined(reading.errors).code);
+    for (const std::string& note : notes) Talk("{}\n", note);
+    Talk("{}: ok\n", command.job_file);
   } else {
-    fmt::print("{}\n", ValidationJson(reading, command.output == OutputFormat::kJson ? 2 : -1));
+    const int indent = command.output == OutputFormat::kJson ? 2 : -1;
+    printed = PrintAnswer(ValidationJson(reading, indent) + "\n");
   }
-  return reading.errors.empty() ? 0 : ExitCode(Joined(reading.errors).code);
+  return reading.errors.empty() ? printed : ExitCode(Joined(reading.errors).code);
 }
 
 }  // namespace troupe

@@ -29,6 +29,18 @@ std::string ScalarText(const Message& message, const FieldDescriptor& field, int
   }
 }
 
+// Written down, they would be keys without effect that somebody gave.
+void LeaveOutIdleDefaults(const Provenance& provenance, proto::JobSpec& spec) {
+  proto::LrScheduler& scheduler = *spec.mutable_lr_scheduler();
+  const auto given = [&](std::string_view key) {
+    const auto from = provenance.find(key);
+    return from != provenance.end() && !from->second.place.where.empty();
+  };
+  if (scheduler.name() != "constant") return;
+  if (!given("lr_scheduler.decay_steps")) scheduler.clear_decay_steps();
+  if (!given("lr_scheduler.min_lr")) scheduler.clear_min_lr();
+}
+
 void EmitYaml(const Message& message, const std::string& path, int indent,
               const Provenance& provenance, std::string& out) {
   const Reflection& r = *message.GetReflection();
@@ -65,7 +77,9 @@ void EmitYaml(const Message& message, const std::string& path, int indent,
 
 std::string EffectiveYaml(const proto::JobSpec& spec, const Provenance& provenance) {
   std::string out;
-  EmitYaml(spec, "", 0, provenance, out);
+  proto::JobSpec shown = spec;
+  LeaveOutIdleDefaults(provenance, shown);
+  EmitYaml(shown, "", 0, provenance, out);
   return out;
 }
 

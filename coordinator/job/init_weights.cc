@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "coordinator/job/yaml_walker.h"
+#include "runtime/format/extra_tensors.h"
 #include "runtime/format/safetensors.h"
 #include "runtime/format/widen.h"
 
@@ -18,7 +19,6 @@ namespace troupe {
 namespace {
 
 constexpr size_t kNamesMax = 6;  // in one sentence
-constexpr std::string_view kHead = "lm_head.weight";
 
 // What wrappers leave in names, between dots.
 constexpr std::string_view kWrappers[] = {
@@ -71,7 +71,8 @@ class WeightsCheck {
           fmt::format("model.init_from = {}: the model has no place for {} of its tensors: {}",
                       folder_.path(), extra.size(), Listed(extra));
       if (ignore_extra) {
-        findings_.warnings.push_back(sentence + ": they are left out");
+        findings_.warnings.push_back(
+            fmt::format("{}: {} left out", sentence, extra.size() == 1 ? "it is" : "they are"));
       } else {
         Refuse("{}{}", sentence.substr(sentence.find(": ") + 2), RemedyFor(extra));
       }
@@ -105,19 +106,21 @@ class WeightsCheck {
     if (!missing_.empty()) Missing();
     if (wrong.empty()) return;
     std::string sentence = wrong.front().message;
-    if (wrong.size() > 1) sentence += fmt::format("; so do {} more tensors", wrong.size() - 1);
+    if (wrong.size() > 1) {
+      sentence += fmt::format("; {} more tensor{} not fit either", wrong.size() - 1,
+                              wrong.size() == 2 ? " does" : "s do");
+    }
     findings_.errors.push_back({wrong.front().code, "model.init_from = " + sentence});
   }
 
   void Missing() {
     const std::string& first = missing_.front();
-    const std::string count = missing_.size() == 1 ? std::string("tensor")
-                                                   : fmt::format("{} tensors, as", missing_.size());
     const auto say = [&](std::string_view why) {
-      Refuse("{} {} {} missing: {}", count, first, missing_.size() == 1 ? "is" : "are", why);
+      if (missing_.size() == 1) return Refuse("tensor {} is missing: {}", first, why);
+      Refuse("{} tensors are missing, {} first: {}", missing_.size(), first, why);
     };
     if (names_.empty()) return say("the file has none");
-    if (first == kHead && !table_.tied()) {
+    if (first == kHeadName && !table_.tied()) {
       return say("where the embedding is the head too, set model.tie_word_embeddings: true");
     }
     const auto wrapped = std::ranges::find(names_, first, Unwrapped);
@@ -145,33 +148,17 @@ class WeightsCheck {
   }
 
   std::vector<std::string> Extra() {
-    std::vector<std::string> extra;
-    std::vector<std::string> frequencies;
-    for (const std::string& name : names_) {
-      if (table_.Find(name) >= 0) continue;
-      if (name.ends_with(".rotary_emb.inv_freq")) {
-        frequencies.push_back(name);
-      } else if (!IsTheTiedHead(name)) {
-        extra.push_back(name);
-      }
+    ExtraTensors extra = FindExtraTensors(
+        folder_, [this](std::string_view name) { return table_.Find(name) >= 0; },
+        table_.tied() ? std::string_view(table_[table_.embedding_index()].name)
+                      : std::string_view());
+    if (!extra.frequencies.empty()) {
+      findings_.warnings.push_back(fmt::format(
+          "model.init_from = {}: {} {} from model.rope_theta: {} left out", folder_.path(),
+          Listed(extra.frequencies), extra.frequencies.size() == 1 ? "follows" : "follow",
+          extra.frequencies.size() == 1 ? "it is" : "they are"));
     }
-    if (!frequencies.empty()) {
-      findings_.warnings.push_back(
-          fmt::format("model.init_from = {}: {} follow from model.rope_theta: they are left out",
-                      folder_.path(), Listed(frequencies)));
-    }
-    return extra;
-  }
-
-  // A second copy of the embedding, as some exporters write it.
-  bool IsTheTiedHead(const std::string& name) const {
-    if (name != kHead || !table_.tied()) return false;
-    const auto head = folder_.Find(name);
-    const auto embedding = folder_.Find(table_[table_.embedding_index()].name);
-    if (!head || !embedding || head->entry->spec.dtype != embedding->entry->spec.dtype)
-      return false;
-    const auto same = HaveSameBytes(*head, *embedding);
-    return same.ok() && *same;
+    return std::move(extra.names);
   }
 
   std::string RemedyFor(const std::vector<std::string>& extra) const {
@@ -187,7 +174,7 @@ class WeightsCheck {
     if (std::ranges::any_of(extra, [](const auto& name) { return name.ends_with(".bias"); })) {
       return fmt::format(": no bias is computed; {}", kIgnore);
     }
-    if (std::ranges::find(extra, kHead) != extra.end()) {
+    if (std::ranges::find(extra, kHeadName) != extra.end()) {
       return fmt::format(
           ": it differs from the embedding, and model.tie_word_embeddings = true makes that the "
           "head: set false, or {}",
@@ -207,12 +194,13 @@ class WeightsCheck {
 }  // namespace
 
 InitWeightsFindings CheckInitWeights(FileSystem& files, const std::string& folder,
-                                     const ParameterTable& table, bool ignore_extra) {
+                                     const ParameterTable* table, bool ignore_extra) {
   const auto opened = SafetensorsFolder::Open(files, folder);
   if (!opened.ok()) {
     return {.errors = {Context("model.init_from", opened.error())}};
   }
-  return WeightsCheck(*opened, table).Run(ignore_extra);
+  if (table == nullptr) return {};
+  return WeightsCheck(*opened, *table).Run(ignore_extra);
 }
 
 }  // namespace troupe

@@ -19,8 +19,9 @@ struct InitWeightsFindings {
 // Every parameter must be there in its shape and a dtype that widens. Tensors that the model has no
 // place for are an error, or a warning with `ignore_extra`. No place is needed for what follows
 // from the rest: frequencies of the rotary embedding (a warning), a head with the bytes of the
-// embedding that it is tied to.
+// embedding that it is tied to. Without a table (null: the model is not known) the files are opened
+// and no more.
 InitWeightsFindings CheckInitWeights(FileSystem& files, const std::string& folder,
-                                     const ParameterTable& table, bool ignore_extra);
+                                     const ParameterTable* table, bool ignore_extra);
 
 }  // namespace troupe

@@ -66,7 +66,7 @@ void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
   TROUPE_DEFAULT(p, "parallelism", schedule, "1f1b");
   if (auto name = CanonicalScheduleName(p->schedule()); name.ok()) p->set_schedule(*name);
   proto::Batch* batch = spec.mutable_batch();
-  TROUPE_DEFAULT(batch, "batch", gradient_groups, p->dp() * Directions(*p, *batch));
+  TROUPE_DEFAULT(batch, "batch", gradient_groups, std::max(1, p->dp()) * Directions(*p, *batch));
   proto::Resources* resources = spec.mutable_resources();
   // Axes that are out of range are refused later; their product must not overflow here.
   const double product = double{1} * p->dp() * p->cp() * p->tp() * p->pp();

@@ -79,10 +79,18 @@ void Compare(const Message& saved, const Message& now, const std::string& path,
   }
 }
 
-// decay_steps follows train.steps unless someone gave it; then it does not count as a difference.
-void FollowSteps(proto::JobSpec& spec) {
-  if (spec.lr_scheduler().decay_steps() == DefaultDecaySteps(spec)) {
-    spec.mutable_lr_scheduler()->clear_decay_steps();
+// No difference is what has no effect: under a constant rate nothing decays, and decay_steps that
+// nobody gave follows train.steps, which may change.
+void LeaveOutDecay(proto::JobSpec& was, proto::JobSpec& is) {
+  const auto both = [&](const auto& holds) { return holds(was) && holds(is); };
+  const bool constant =
+      both([](const proto::JobSpec& spec) { return spec.lr_scheduler().name() == "constant"; });
+  const bool follows = both([](const proto::JobSpec& spec) {
+    return spec.lr_scheduler().decay_steps() == DefaultDecaySteps(spec);
+  });
+  for (proto::JobSpec* spec : {&was, &is}) {
+    if (constant || follows) spec->mutable_lr_scheduler()->clear_decay_steps();
+    if (constant) spec->mutable_lr_scheduler()->clear_min_lr();
   }
 }
 
@@ -92,8 +100,7 @@ std::vector<std::string> ForbiddenDifferences(const proto::JobSpec& saved,
                                               const proto::JobSpec& now) {
   proto::JobSpec was = saved;
   proto::JobSpec is = now;
-  FollowSteps(was);
-  FollowSteps(is);
+  LeaveOutDecay(was, is);
   std::vector<std::string> differences;
   Compare(was, is, "", differences);
   return differences;

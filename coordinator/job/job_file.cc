@@ -48,10 +48,16 @@ class Reader {
     ReadWithParents(job_.path, 0, "");
     for (const Override& one : overrides) Apply(one);
     if (unread_.contains("")) return std::move(reading_);  // nothing to judge
+    ForgetUnread();
     if (Status merged = MergeHfConfig(files_, *job_.spec.mutable_model(), job_.provenance);
         !merged.ok()) {
       Add(merged.error());
       unread_.insert("model.");
+      // Of a folder that is not there it is said once.
+      const std::string& folder = job_.spec.model().init_from();
+      if (merged.error().message.starts_with("model.init_from") && !files_.List(folder).ok()) {
+        unread_.insert("model.init_from");
+      }
     }
     ReadSchedule();
     ApplyDefaults(job_.spec, job_.provenance);
@@ -148,8 +154,9 @@ class Reader {
   }
 
   void Check() {
-    FileFindings in_files = CheckFiles(files_, job_.spec);
-    std::vector<Error> errors = CheckJob(job_.spec);
+    const proto::JobSpec judged = WithoutUnread();
+    FileFindings in_files = CheckFiles(files_, judged);
+    std::vector<Error> errors = CheckJob(judged);
     std::ranges::move(in_files.errors, std::back_inserter(errors));
     for (const Error& error : errors) {
       if (!Follows(error.message)) Add(error);
@@ -161,6 +168,36 @@ class Reader {
     for (std::string& sentence : odd) {
       job_.warnings.push_back(FindingOf(job_, {ErrorCode::kInvalidSpec, std::move(sentence)}));
     }
+  }
+
+  // Neither what a parent says of it counts.
+  void ForgetUnread() {
+    std::vector<Finding> none;
+    const WalkContext context{.errors = &none, .provenance = &job_.provenance};
+    for (const std::string& key : unread_) {
+      if (!key.ends_with('.')) UnsetKey(key, context, job_.spec);
+    }
+  }
+
+  bool Unread(std::string_view key) const {
+    return unread_.contains(std::string(key)) ||
+           unread_.contains(std::string(key.substr(0, key.rfind('.'))));
+  }
+
+  // Where a default stands in for what could not be read, a value that cannot be: nothing is made
+  // of it, and what is said of it was said before.
+  proto::JobSpec WithoutUnread() {
+    proto::JobSpec spec = job_.spec;
+    proto::Parallelism& p = *spec.mutable_parallelism();
+    if (Unread("parallelism.pp")) p.set_pp(0);
+    if (Unread("parallelism.dp")) p.set_dp(0);
+    if (Unread("parallelism.virtual_stages")) p.set_virtual_stages(-1);
+    if (Unread("parallelism.schedule") || Unread("parallelism.schedule_csv")) {
+      unread_.insert("parallelism.schedule");
+      p.clear_schedule_actions();
+      p.set_schedule("?");
+    }
+    return spec;
   }
 
   // Whether a sentence speaks of what could not be read, and was said about that already.
@@ -175,24 +212,8 @@ class Reader {
     });
     const std::string_view key = LeadingKey(sentence);
     const std::string group(key.substr(0, key.rfind('.') + 1));
-    if (speaks_of_it || (sentence.find(" is missing") != std::string_view::npos && !group.empty() &&
-                         unread_.contains(group))) {
-      return true;
-    }
-    // What a pipeline's lists say rests on all of these.
-    constexpr std::string_view kOfLists[] = {"parallelism.stage_layers",
-                                             "parallelism.schedule_csv",
-                                             "parallelism.schedule:",
-                                             "parallelism.schedule with",
-                                             "parallelism.activation_",
-                                             "parallelism.executor",
-                                             "parallelism.pp"};
-    const auto begins = [&](std::string_view part) { return sentence.starts_with(part); };
-    return std::ranges::any_of(kOfLists, begins) &&
-           std::ranges::any_of(unread_, [](const std::string& k) {
-             return k.starts_with("parallelism.") || k.starts_with("batch.") ||
-                    k.starts_with("model.");
-           });
+    return speaks_of_it || (sentence.find(" is missing") != std::string_view::npos &&
+                            !group.empty() && unread_.contains(group));
   }
 
   void Finish() {
@@ -233,7 +254,6 @@ Error Joined(const std::vector<Finding>& errors) {
     if (error.code != ErrorCode::kInfeasible) code = ErrorCode::kInvalidSpec;
     lines.push_back(error.Line());
   }
-  if (errors.size() == 1) code = errors.front().code;
   return MakeError(code, "{}", fmt::join(lines, "\n"));
 }
 

@@ -24,8 +24,8 @@ struct Override {
 Result<Override> ParseOverride(std::string_view text);
 
 struct LoadedJob {
-  std::string path{};            // of the job file, as given
-  proto::JobSpec spec{};         // effective: every key that applies is set, paths are absolute
+  std::string path{};     // of the job file, as given
+  proto::JobSpec spec{};  // effective: every key that applies is set, paths are absolute
   Provenance provenance{};
   // As the user wrote it, but with absolute paths: it runs from wherever it lies.
   std::string text{};
@@ -44,8 +44,8 @@ struct JobReading {
 JobReading ReadJob(FileSystem& files, const std::string& path,
                    const std::vector<Override>& overrides);
 
-// The errors joined by newlines, each with its place, code kInvalidSpec (kInfeasible where the plan
-// cannot be laid out).
+// The errors joined by newlines, each with its place: kInvalidSpec, whatever their own codes are,
+// or kInfeasible where nothing but the plan stands against the job.
 Error Joined(const std::vector<Finding>& errors);
 Result<LoadedJob> LoadJob(FileSystem& files, const std::string& path,
                           const std::vector<Override>& overrides);

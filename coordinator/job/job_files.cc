@@ -1,30 +1,56 @@
 #include "coordinator/job/job_files.h"
 
+#include <algorithm>
 #include <iterator>
+#include <optional>
+#include <span>
 #include <utility>
 
 #include "actors/plan/data_order.h"
 #include "actors/plan/model_config.h"
 #include "actors/plan/parameter_table.h"
 #include "coordinator/job/init_weights.h"
+#include "runtime/format/text_check.h"
 #include "runtime/format/token_file.h"
 
 namespace troupe {
 namespace {
 
-void CheckData(FileSystem& files, const proto::JobSpec& spec, std::vector<Error>& errors) {
+// Legal, and rarely meant.
+void CheckIsNoMarkup(FileSystem& files, const std::string& path,
+                     std::vector<std::string>& warnings) {
+  const auto file = files.OpenForRead(path);
+  if (!file.ok()) return;
+  const auto version = (*file)->Version();
+  if (!version.ok()) return;
+  constexpr int64_t kBeginBytes = 256;
+  std::string begin(static_cast<size_t>(std::min(version->num_bytes, kBeginBytes)), '\0');
+  if (!(*file)->ReadAt(0, std::as_writable_bytes(std::span(begin))).ok()) return;
+  if (!BeginsAsXml(begin)) return;
+  warnings.push_back(fmt::format(
+      "data.train = {} begins as XML: its tags are trained on like the rest of the text", path));
+}
+
+void CheckData(FileSystem& files, const proto::JobSpec& spec, std::vector<Error>& errors,
+               std::vector<std::string>& warnings) {
   const proto::Data& data = spec.data();
   const auto format = ParseTokenFormat(data.format());
-  if (!data.has_train() || !format.ok()) return;
+  if (!data.has_train()) return;
   const auto refuse = [&](Error error, std::string_view remedy) {
     errors.push_back({error.code, fmt::format("data.train = {}{}", error.message, remedy)});
   };
-  const auto file = TokenFile::Open(files, data.train(), *format);
+  // Under a format that does not exist it can at least be there.
+  const auto file =
+      TokenFile::Open(files, data.train(), format.ok() ? *format : TokenFormat::kBytes);
   if (!file.ok()) {
     // What cannot be opened says no more than that; what was opened says what is wrong with it.
     const bool unread =
         file.error().code == ErrorCode::kNotFound || file.error().code == ErrorCode::kIo;
     return refuse(file.error(), unread ? ": give a .txt or .bin file that can be read" : "");
+  }
+  if (!format.ok()) return;
+  if (*format == TokenFormat::kAuto && BytesAreTokens(*format, data.train())) {
+    CheckIsNoMarkup(files, data.train(), warnings);
   }
   if (spec.model().vocab_size() > 0 && !BytesAreTokens(*format, data.train())) {
     if (Status known = file->CheckVocabulary(spec.model().vocab_size()); !known.ok()) {
@@ -45,14 +71,15 @@ void CheckData(FileSystem& files, const proto::JobSpec& spec, std::vector<Error>
 
 FileFindings CheckFiles(FileSystem& files, const proto::JobSpec& spec) {
   FileFindings findings;
-  CheckData(files, spec, findings.errors);
+  CheckData(files, spec, findings.errors, findings.warnings);
   const std::string& resume = spec.checkpoint().resume();
   const bool from_checkpoint = !resume.empty() && resume != "never" && resume != "auto";
   if (!spec.model().has_init_from() || from_checkpoint) return findings;
   const ModelConfigReading model = ReadModelConfig(spec.model());
-  if (!model.errors.empty()) return findings;
+  std::optional<ParameterTable> table;
+  if (model.shapes_agree) table.emplace(model.config);
   InitWeightsFindings weights =
-      CheckInitWeights(files, spec.model().init_from(), ParameterTable(model.config),
+      CheckInitWeights(files, spec.model().init_from(), table ? &*table : nullptr,
                        spec.model().ignore_extra_tensors());
   std::ranges::move(weights.errors, std::back_inserter(findings.errors));
   std::ranges::move(weights.warnings, std::back_inserter(findings.warnings));

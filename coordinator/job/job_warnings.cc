@@ -19,6 +19,7 @@ class Oddities {
 
   std::vector<std::string> Run() {
     Periods();
+    Resume();
     Rates();
     Data();
     Pipeline();
@@ -54,12 +55,22 @@ class Oddities {
     longer("eval.every", spec_.eval().every(), "nothing is evaluated");
     longer("checkpoint.every", spec_.checkpoint().every(),
            "the only checkpoint is that of the end");
+    if (spec_.log().trace().steps() > 0) {
+      longer("log.trace.first", spec_.log().trace().first(), "no step is traced");
+    }
     longer("log.every", spec_.log().every(), "few steps are shown");
     if (Written("data.val_fraction") && spec_.data().val_fraction() > 0 &&
         spec_.eval().every() == 0) {
       Say("data.val_fraction = {} keeps data from training, and eval.every = 0 evaluates on none",
           spec_.data().val_fraction());
     }
+  }
+
+  void Resume() {
+    const proto::Checkpoint& checkpoint = spec_.checkpoint();
+    if (checkpoint.resume_as() != "new_run" || checkpoint.resume().starts_with('/')) return;
+    Say("checkpoint.resume_as = new_run has no effect: checkpoint.resume names no checkpoint of "
+        "another run");
   }
 
   void Rates() {

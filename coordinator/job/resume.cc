@@ -138,12 +138,6 @@ bool IsGiven(const LoadedJob& job, const std::string& key) {
   return origin != job.provenance.end() && origin->second.source != "default";
 }
 
-Error Joined(const LoadedJob& job, std::vector<Error> errors) {
-  std::vector<std::string> sentences;
-  for (Error& error : errors) sentences.push_back(AtPlace(job, std::move(error)).message);
-  return MakeError(ErrorCode::kInvalidSpec, "{}", fmt::join(sentences, "\n"));
-}
-
 void CheckData(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen,
                const proto::JobSpec& now, std::vector<Error>& errors,
                std::vector<std::string>& notes) {
@@ -184,8 +178,8 @@ void CheckInitialWeights(FileSystem& files, const Chosen& chosen, const proto::J
                              now.model().init_from(), difference, chosen.folder));
 }
 
-Status GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, LoadedJob& job,
-            std::vector<std::string>& notes) {
+void GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, LoadedJob& job,
+          std::vector<Error>& errors, std::vector<std::string>& notes) {
   if (job.spec.checkpoint().resume_as() == "new_run") {
     job.spec.mutable_checkpoint()->set_resume_as("same_run");
     TakeOver(job, "checkpoint.resume_as");
@@ -195,9 +189,8 @@ Status GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen
     TakeOver(job, "batch.gradient_groups");
   }
   if (Status left = CheckStepsLeft(job.spec, chosen, notes); !left.ok()) {
-    return AtPlace(job, std::move(left).error());
+    errors.push_back(std::move(left).error());
   }
-  std::vector<Error> errors;
   for (const std::string& difference : ForbiddenDifferences(saved, job.spec)) {
     errors.push_back(MakeError(
         ErrorCode::kInvalidSpec,
@@ -207,13 +200,10 @@ Status GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen
   }
   CheckData(files, saved, chosen, job.spec, errors, notes);
   CheckInitialWeights(files, chosen, job.spec, errors);
-  if (errors.empty()) return {};
-  return Joined(job, std::move(errors));
 }
 
-Status BeginNewRun(const proto::JobSpec& saved, const Chosen& chosen, const LoadedJob& job,
-                   std::vector<std::string>& notes) {
-  std::vector<Error> errors;
+void BeginNewRun(const proto::JobSpec& saved, const Chosen& chosen, const LoadedJob& job,
+                 std::vector<Error>& errors, std::vector<std::string>& notes) {
   std::vector<std::string> others;
   for (const std::string& difference : ForbiddenDifferences(saved, job.spec)) {
     if (!difference.starts_with("model.")) {
@@ -224,43 +214,67 @@ Status BeginNewRun(const proto::JobSpec& saved, const Chosen& chosen, const Load
                                "{}: the weights of {} are of another model: give the old value",
                                difference, chosen.folder));
   }
-  if (!errors.empty()) return Joined(job, std::move(errors));
   notes.push_back(fmt::format(
       "a new run with weights and optimizer state of {} ({} updates): steps, learning rate and "
       "data begin anew{}{}",
       chosen.folder, chosen.manifest.updates(), others.empty() ? "" : "; ",
       fmt::join(others, "; ")));
-  return {};
 }
 
 }  // namespace
 
-Result<ResumePoint> ResolveResume(FileSystem& files, const std::string& run_directory,
-                                  LoadedJob& job) {
+ResumeReading ReadResume(FileSystem& files, const std::string& run_directory, LoadedJob& job) {
   const std::string resume = job.spec.checkpoint().resume();
-  ResumePoint point;
-  if (resume.empty() || resume == "never") return point;
+  ResumeReading reading;
+  if (resume.empty() || resume == "never") return reading;
+  ResumePoint& point = reading.point;
   auto wanted = Wanted(files, resume, run_directory, point.notes);
   if (!wanted.ok()) {
-    return AtPlace(job, Context("checkpoint.resume = " + resume, std::move(wanted).error()));
+    reading.errors.push_back(
+        FindingOf(job, Context("checkpoint.resume = " + resume, std::move(wanted).error())));
+    return reading;
   }
-  if (!*wanted) return point;
+  if (!*wanted) return reading;
   const Chosen chosen = *std::move(*wanted);
   proto::JobSpec saved;
   google::protobuf::util::JsonParseOptions options;
   options.ignore_unknown_fields = true;
   if (!google::protobuf::util::JsonStringToMessage(chosen.manifest.job_json, &saved, options)
            .ok()) {
-    return MakeError(ErrorCode::kCorrupt, "{}: its manifest holds no job", chosen.folder);
+    reading.errors.push_back(FindingOf(
+        job, MakeError(ErrorCode::kCorrupt, "{}: its manifest holds no job", chosen.folder)));
+    return reading;
   }
   // Keys that the build which wrote it did not know have their defaults.
   Provenance ignored;
   ApplyDefaults(saved, ignored);
   point.folder = chosen.folder;
-  RETURN_IF_ERROR(StartsNewRun(job.spec, run_directory, chosen.folder)
-                      ? BeginNewRun(saved, chosen, job, point.notes)
-                      : GoOn(files, saved, chosen, job, point.notes));
-  return point;
+  std::vector<Error> errors;
+  if (StartsNewRun(job.spec, run_directory, chosen.folder)) {
+    BeginNewRun(saved, chosen, job, errors, point.notes);
+  } else {
+    GoOn(files, saved, chosen, job, errors, point.notes);
+  }
+  for (const Error& error : errors) reading.errors.push_back(FindingOf(job, error));
+  return reading;
+}
+
+Result<ResumePoint> ResolveResume(FileSystem& files, const std::string& run_directory,
+                                  LoadedJob& job) {
+  ResumeReading reading = ReadResume(files, run_directory, job);
+  if (reading.errors.empty()) return std::move(reading.point);
+  Error joined = Joined(reading.errors);
+  if (reading.errors.size() == 1) joined.code = reading.errors.front().code;
+  return joined;
+}
+
+std::vector<Finding> CheckNamedCheckpoint(FileSystem& files, const LoadedJob& job) {
+  const std::string& resume = job.spec.checkpoint().resume();
+  if (!resume.starts_with('/')) return {};
+  std::vector<std::string> notes;
+  auto wanted = Wanted(files, resume, "", notes);
+  if (wanted.ok()) return {};
+  return {FindingOf(job, Context("checkpoint.resume = " + resume, std::move(wanted).error()))};
 }
 
 }  // namespace troupe

@@ -1,6 +1,6 @@
 // Where a job goes on from: finds the committed checkpoint that checkpoint.resume asks for and
 // refuses a job that differs in more than a resumed one may. Called by the command line before it
-// submits. Pure apart from the FileSystem.
+// plans or submits. Pure apart from the FileSystem.
 #pragma once
 
 #include <string>
@@ -31,7 +31,19 @@ struct ResumePoint {
 // A new run (checkpoint.resume_as: new_run, of a checkpoint outside of `run_directory`): only the
 // model must be the same. In its own directory a run is always gone on with; resume_as says so
 // then.
+// Every error found, each at its place.
+struct ResumeReading {
+  ResumePoint point{};
+  std::vector<Finding> errors{};
+};
+ResumeReading ReadResume(FileSystem& files, const std::string& run_directory, LoadedJob& job);
+
+// The same, the errors joined to one.
 Result<ResumePoint> ResolveResume(FileSystem& files, const std::string& run_directory,
                                   LoadedJob& job);
+
+// Of a job that has other errors: whether the checkpoint that it names by its path is there, and
+// whole.
+std::vector<Finding> CheckNamedCheckpoint(FileSystem& files, const LoadedJob& job);
 
 }  // namespace troupe

@@ -14,8 +14,10 @@
 #include <vector>
 
 #include "coordinator/report/plan_report.h"
+#include "runtime/base/file_system.h"
 #include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
+#include "runtime/base/thread.h"
 
 namespace troupe {
 namespace {
@@ -44,17 +46,17 @@ struct Piece {
 std::vector<Piece> StepPieces(const proto::StepMetrics& m, int64_t steps, int workers,
                               double seconds_left) {
   const auto rate = static_cast<int64_t>(m.tokens_per_second());
-  std::vector<Piece> pieces = {{fmt::format("step {:>5}/{}", m.step(), steps), 1},
+  std::vector<Piece> pieces = {{fmt::format("step {:>5}/{}", m.step(), steps), 3},
                                {fmt::format("loss {:.4f}", m.loss())},
-                               {fmt::format("grad_norm {:.3f}", m.grad_norm()), 3},
-                               {fmt::format("lr {:.2e}", m.lr()), 2},
-                               {fmt::format("tok/s {}", WithThousands(rate))}};
-  if (workers > 1) pieces.push_back({fmt::format("({}/worker)", WithThousands(rate / workers)), 7});
-  pieces.push_back({fmt::format("bubble {:.1f}%", 100 * m.bubble_fraction()), 5});
-  if (m.mfu() > 0) pieces.push_back({fmt::format("mfu {:.1f}%", 100 * m.mfu()), 4});
-  pieces.push_back({fmt::format("{:.3f} s", m.step_seconds()), 6});
-  pieces.push_back({fmt::format("{} tokens", WithThousands(m.tokens())), 8});
-  pieces.push_back({fmt::format("eta {}", Duration(seconds_left))});
+                               {fmt::format("grad_norm {:.3f}", m.grad_norm()), 5},
+                               {fmt::format("lr {:.2e}", m.lr()), 4},
+                               {fmt::format("tok/s {}", WithThousands(rate)), 2}};
+  if (workers > 1) pieces.push_back({fmt::format("({}/worker)", WithThousands(rate / workers)), 9});
+  pieces.push_back({fmt::format("bubble {:.1f}%", 100 * m.bubble_fraction()), 7});
+  if (m.mfu() > 0) pieces.push_back({fmt::format("mfu {:.1f}%", 100 * m.mfu()), 6});
+  pieces.push_back({fmt::format("{:.3f} s", m.step_seconds()), 8});
+  pieces.push_back({fmt::format("{} tokens", WithThousands(m.tokens())), 10});
+  pieces.push_back({fmt::format("eta {}", Duration(seconds_left)), 1});
   return pieces;
 }
 
@@ -67,7 +69,7 @@ std::string Joined(const std::vector<Piece>& pieces) {
   return line;
 }
 
-// As many pieces as fit: loss, tokens a second and what is left stay to the last.
+// As many pieces as fit: loss, what is left and tokens a second stay to the last.
 std::string Fitted(std::vector<Piece> pieces, size_t columns) {
   std::string line = Joined(pieces);
   while (line.size() > columns) {
@@ -79,11 +81,13 @@ std::string Fitted(std::vector<Piece> pieces, size_t columns) {
   return line;
 }
 
-// Beside a whole bar where the step's number has room there too.
+// Beside a whole bar where the first piece, with the step's number, has room there too.
 std::string FittedBesideBar(const std::vector<Piece>& pieces, size_t columns) {
   constexpr size_t kBar = kBarColumns + 3;
   std::string line = columns > kBar ? Fitted(pieces, columns - kBar) : "";
-  return line.starts_with("step") && line.size() + kBar <= columns ? line : Fitted(pieces, columns);
+  return line.starts_with(pieces.front().text) && line.size() + kBar <= columns
+             ? line
+             : Fitted(pieces, columns);
 }
 
 // Sampled bytes as people can read them: what is not printable is shown as its number.
@@ -141,13 +145,23 @@ Console::Console(ConsoleOptions options, Clock& clock, std::FILE* data, std::FIL
       talk_(talk),
       last_line_ns_(clock.NowNs()) {
   if (!options_.ticks || options_.bar) return;
-  ticker_ = std::jthread([this](const std::stop_token& stop) {
+  auto ticker = StartThread("the console", [this] {
     std::unique_lock lock(mutex_);
     const auto pause = std::chrono::milliseconds(kTickMs);
-    while (!wake_.wait_for(lock, stop, pause, [&stop] { return stop.stop_requested(); })) {
-      SayWhereNothingWas();
-    }
+    while (!wake_.wait_for(lock, pause, [this] { return closing_; })) SayWhereNothingWas();
   });
+  // A job that was handed over is followed without it, too.
+  if (ticker.ok()) ticker_ = *std::move(ticker);
+}
+
+Console::~Console() {
+  if (!ticker_.joinable()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    closing_ = true;
+  }
+  wake_.notify_one();
+  ticker_.join();
 }
 
 // ---- lines -----------------------------------------------------------------------------------
@@ -177,7 +191,7 @@ void Console::SayWhereNothingWas() {
   Say(fmt::format("step {:>5}/{} was {} ago | loss {:.4f} | tok/s {} | eta {}", last_.step(),
                   options_.steps, Duration(seconds), last_.loss(),
                   WithThousands(static_cast<int64_t>(last_.tokens_per_second())),
-                  Duration(SecondsLeft(last_))));
+                  Duration(SecondsLeft())));
 }
 
 void Console::Talk(const std::string& text) { troupe::Say(::fileno(talk_), text, TalkPatience()); }
@@ -241,7 +255,8 @@ void Console::ShowState(const proto::JobSummary& summary) {
   if (summary.state() != state_) state_since_ns_ = clock_.NowNs();
   state_ = summary.state();
   reason_ = summary.reason();
-  if (!news) return;
+  const bool past = state_ < options_.seen_state && first_shown_ == 0;
+  if (!news || past) return;
   if (state_ == proto::JOB_STATE_QUEUED && !reason_.empty()) {
     Say(fmt::format("job {} is queued: {}", summary.job(), reason_));
   } else if (state_ == proto::JOB_STATE_STARTING) {
@@ -287,26 +302,34 @@ void Console::ShowHappening(int32_t rank, const proto::Happening& happening) {
   last_happening_ = std::move(line);
 }
 
-double Console::SecondsLeft(const proto::StepMetrics& m) const {
-  const int64_t done = m.step() - first_.step();
+// Of training since the first step that was shown. What came at once was not made at once.
+double Console::SecondsSinceFirst() const {
+  if (first_timed_ == 0) return 0;
+  return std::max(static_cast<double>(last_ns_ - first_timed_ns_) * 1e-9, seconds_since_first_);
+}
+
+double Console::SecondsLeft() const {
+  const int64_t done = first_timed_ == 0 ? 0 : last_.step() - first_timed_;
   const double each =
-      done > 0 ? static_cast<double>(last_ns_ - first_ns_) * 1e-9 / static_cast<double>(done)
-               : m.step_seconds();
-  return each * static_cast<double>(std::max<int64_t>(0, options_.steps - m.step()));
+      done > 0 ? SecondsSinceFirst() / static_cast<double>(done) : last_.step_seconds();
+  return each * static_cast<double>(std::max<int64_t>(0, options_.steps - last_.step()));
 }
 
 void Console::ShowStep(const proto::StepMetrics& m) {
   last_ns_ = clock_.NowNs();
   last_ = m;
-  if (!std::exchange(any_step_, true)) {
-    first_ = m;
-    first_ns_ = last_ns_;
-  }
+  if (!std::exchange(any_step_, true)) first_ = m;
+  const bool any_timed = first_timed_ != 0;
+  (any_timed ? seconds_since_first_ : seconds_through_first_) += m.step_seconds();
   if (m.step() <= options_.seen_through) return;
   if (first_shown_ == 0) first_shown_ = m.step();
+  if (!any_timed) {
+    first_timed_ = m.step();
+    first_timed_ns_ = last_ns_;
+  }
   StepData(MetricsJson(m, options_.num_workers, clock_.WallUs(), peaks_));
   const std::vector<Piece> pieces =
-      StepPieces(m, options_.steps, options_.num_workers, SecondsLeft(m));
+      StepPieces(m, options_.steps, options_.num_workers, SecondsLeft());
   if (options_.bar) {
     DrawBar(m.step(), FittedBesideBar(pieces, ColumnsOf(talk_) - 1));
   } else if (IsLineDue(m.step())) {
@@ -319,13 +342,15 @@ void Console::ShowReferenceStep(const proto::StepMetrics& m) {
     Say("running the same steps on one worker, to compare");
     last_line_ns_ = clock_.NowNs();
   }
-  const std::string line = fmt::format("one worker: step {:>5}/{} | loss {:.4f} | {:.3f} s",
-                                       m.step(), options_.steps, m.loss(), m.step_seconds());
+  const std::vector<Piece> pieces = {
+      {fmt::format("one worker: step {:>5}/{}", m.step(), options_.steps)},
+      {fmt::format("loss {:.4f}", m.loss()), 1},
+      {fmt::format("{:.3f} s", m.step_seconds()), 2}};
   if (options_.bar) {
-    DrawBar(m.step(), line);
+    DrawBar(m.step(), FittedBesideBar(pieces, ColumnsOf(talk_) - 1));
   } else if (m.step() >= options_.steps || clock_.NowNs() - last_line_ns_ > kLineEveryNs) {
     last_line_ns_ = clock_.NowNs();
-    Say(line);
+    Say(Joined(pieces));
   }
 }
 
@@ -343,22 +368,35 @@ void Console::ShowWhatWasTrained() {
   const int64_t before = first_.tokens() - first_.tokens() / std::max<int64_t>(1, first_.step());
   const std::string in_all =
       before > 0 ? fmt::format(" ({} in all)", WithThousands(last_.tokens())) : "";
-  Say(fmt::format(
-      "trained steps {} to {}: loss {:.4f} -> {:.4f}, {} tokens in {}{}", first_.step(),
-      last_.step(), first_.loss(), last_.loss(), WithThousands(last_.tokens() - before),
-      Duration(static_cast<double>(last_ns_ - first_ns_) * 1e-9 + first_.step_seconds()), in_all));
+  Say(fmt::format("trained steps {} to {}: loss {:.4f} -> {:.4f}, {} tokens in {}{}", first_.step(),
+                  last_.step(), first_.loss(), last_.loss(), WithThousands(last_.tokens() - before),
+                  Duration(seconds_through_first_ + SecondsSinceFirst()), in_all));
   if (const std::string table = MemoryText(memory_); !table.empty()) {
     Say("\nmemory, measured/predicted at the peak");
     Say(table);
   }
 }
 
+// What can be seen from here; a run on a machine with disks of its own leaves it there.
 void Console::ShowWhatWasMade(const std::string& run_directory) {
   Say(fmt::format("run directory: {}", run_directory));
   if (!any_step_) return;
-  Say("  pictures   schedule.svg loss.svg memory.svg");
-  Say(fmt::format("  numbers    metrics.jsonl{}", options_.tensorboard ? " tb/" : ""));
-  if (options_.trace) Say("  trace      trace/ (open the file in ui.perfetto.dev)");
+  FileSystem& files = SystemFiles();
+  const auto say = [&](const char* what, std::initializer_list<const char*> names) {
+    std::string line;
+    for (const char* name : names) {
+      if (files.Exists(JoinPath(run_directory, name))) line += fmt::format(" {}", name);
+    }
+    if (!line.empty()) Say(fmt::format("  {:<10}{}", what, line));
+  };
+  say("pictures", {"schedule.svg", "loss.svg", "memory.svg"});
+  say("numbers", {"metrics.jsonl", "tb/"});
+  const auto traces = files.List(JoinPath(run_directory, "trace"));
+  if (traces.ok() && traces->size() == 1) {
+    Say(fmt::format("  trace      trace/{} (open it in ui.perfetto.dev)", traces->front()));
+  } else if (traces.ok() && !traces->empty()) {
+    Say(fmt::format("  trace      trace/ ({} files: open one in ui.perfetto.dev)", traces->size()));
+  }
   if (!hf_directory_.empty()) Say(fmt::format("  model      {}", hf_directory_));
 }
 

@@ -26,15 +26,19 @@ struct ConsoleOptions {
   int64_t steps = 0;
   std::string resume_command{};  // what goes on after any end but success
   bool bar = false;              // stderr is a terminal that moves its cursor
-  bool trace = true;             // the run leaves one
-  bool tensorboard = true;
-  bool ticks = false;        // looks by itself whether a line is due
-  int64_t seen_through = 0;  // steps up to this one are history: they are not told again
+  bool ticks = false;            // looks by itself whether a line is due, where it gets a thread
+  // What is history, and not told again: steps up to this one, states before this one.
+  int64_t seen_through = 0;
+  proto::JobState seen_state = proto::JOB_STATE_UNKNOWN;
 };
 
 class Console {
  public:
   Console(ConsoleOptions options, Clock& clock, std::FILE* data, std::FILE* talk);
+  ~Console();
+  Console(const Console&) = delete;
+  Console& operator=(const Console&) = delete;
+
   void Show(const proto::JobEvent& event);
   // An error once stdout took no more: that is said at once, the rest of the data is left out.
   const Status& printed() const { return printed_; }
@@ -61,7 +65,8 @@ class Console {
   void Talk(const std::string& text);
   void Data(const std::string& line);
   void StepData(const std::string& line);
-  double SecondsLeft(const proto::StepMetrics& metrics) const;
+  double SecondsLeft() const;
+  double SecondsSinceFirst() const;
 
   const ConsoleOptions options_;
   Clock& clock_;
@@ -76,19 +81,25 @@ class Console {
   std::string reason_{};
   std::string last_happening_{};
   bool reference_announced_ = false;
-  // The steps seen: the first, when, and the last.
+  // The steps seen: the first and the last, and when the last came.
   bool any_step_ = false;
   proto::StepMetrics first_{};
   proto::StepMetrics last_{};
-  int64_t first_ns_ = 0;
   int64_t last_ns_ = 0;
-  int64_t first_shown_ = 0;  // the first step beyond `seen_through`; 0: none yet
+  int64_t first_shown_ = 0;  // the first step beyond `seen_through` of which was told; 0: none yet
+  // Those that came as they were made tell how fast the job is: from the first of them on, by their
+  // arrival.
+  int64_t first_timed_ = 0;  // 0: none yet
+  int64_t first_timed_ns_ = 0;
+  double seconds_through_first_ = 0;  // of training, up to its end
+  double seconds_since_first_ = 0;    // of the steps alone
   MemoryReports memory_{};
   MemoryPeaks peaks_{};
   std::string hf_directory_{};
   Status printed_{};
-  std::condition_variable_any wake_{};
-  std::jthread ticker_{};  // ends first
+  std::condition_variable wake_{};
+  bool closing_ = false;
+  std::thread ticker_{};
 };
 
 // The last line after any end but success: from which committed step to go on, and how.

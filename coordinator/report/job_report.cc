@@ -35,7 +35,7 @@ Json JobJson(const proto::JobSummary& job) {
   json["ended"] = job.ended_wall_us() == 0 ? Json(nullptr)
                                            : Json(static_cast<double>(job.ended_wall_us()) * 1e-6);
   json["run_dir"] = job.run_directory();
-  json["exit_code"] = job.exit_code();
+  json["exit_code"] = job.ended_wall_us() == 0 ? Json(nullptr) : Json(job.exit_code());
   json["reason"] = job.reason();
   return json;
 }

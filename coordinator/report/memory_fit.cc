@@ -64,22 +64,28 @@ class Remedies {
   std::vector<std::string> Find() {
     FirstThatFits("batch.micro_batch_size", Halves(spec_.batch().micro_batch_size()),
                   [](proto::JobSpec& s, int v) { s.mutable_batch()->set_micro_batch_size(v); });
-    FirstThatFits("batch.seq_len", Halves(spec_.batch().seq_len()),
-                  [](proto::JobSpec& s, int v) { s.mutable_batch()->set_seq_len(v); });
+    FirstThatFits("batch.seq_len", UsefulLengths(), SetLength);
     FirstThatFits("parallelism.pp", Halves(spec_.parallelism().pp()), SetDepth);
     OnMoreHosts();
     if (!found_.empty()) return found_;
-    // No one key is enough: all that shrink it, at their least.
+    // No one key is enough: both that shrink the activations.
+    const auto shrink = [](proto::JobSpec& s, int length) {
+      s.mutable_batch()->set_micro_batch_size(1);
+      SetLength(s, length);
+    };
+    FirstThatFits("batch.micro_batch_size=1 batch.seq_len", UsefulLengths(), shrink);
+    if (!found_.empty()) return found_;
     proto::JobSpec least = spec_;
-    least.mutable_batch()->set_micro_batch_size(1);
-    if (const auto fit = Try(least)) {
-      found_.push_back(
-          fmt::format("a smaller model or batch.seq_len: with "
-                      "batch.micro_batch_size=1 it is still {}",
-                      Words(fit->needed_bytes())));
-    } else {
-      found_.emplace_back("a smaller model or batch.seq_len");
-    }
+    const std::vector<int> lengths = UsefulLengths();
+    const int shortest = lengths.empty() ? least.batch().seq_len() : lengths.back();
+    shrink(least, shortest);
+    const auto fit = Try(least);
+    found_.push_back(fmt::format(
+        "a smaller model, or hosts with more memory{}",
+        fit ? fmt::format(": with batch.micro_batch_size=1 batch.seq_len={} it is still "
+                          "{}",
+                          shortest, Words(fit->needed_bytes()))
+            : ""));
     return found_;
   }
 
@@ -88,6 +94,16 @@ class Remedies {
     std::vector<int> halves;
     while ((value /= 2) >= 1) halves.push_back(value);
     return halves;
+  }
+  // A context much shorter than what was asked for is another model.
+  std::vector<int> UsefulLengths() const {
+    constexpr int kLeastShare = 8;
+    std::vector<int> lengths = Halves(spec_.batch().seq_len());
+    std::erase_if(lengths, [this](int v) { return v * kLeastShare < spec_.batch().seq_len(); });
+    return lengths;
+  }
+  static void SetLength(proto::JobSpec& spec, int seq_len) {
+    spec.mutable_batch()->set_seq_len(seq_len);
   }
   static void SetDepth(proto::JobSpec& spec, int pp) {
     proto::Parallelism& p = *spec.mutable_parallelism();

@@ -40,9 +40,10 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
                       ranks, ranks == 1 ? "" : "s", spec.resources().threads_per_worker(),
                       spec.resources().threads_per_worker() == 1 ? "" : "s");
   text += fmt::format("  batch     {}\n", Describe(plan.batch));
-  text += fmt::format("  schedule  {}: {} ranks x {} microbatches, makespan bubble {:.1f} %\n",
-                      plan.train.name, ranks, plan.batch.num_microbatches,
-                      100 * plan.simulation.idle.bubble_makespan);
+  const int microbatches = plan.batch.num_microbatches;
+  text += fmt::format("  schedule  {}: {} rank{} x {} microbatch{}, makespan bubble {:.1f} %\n",
+                      plan.train.name, ranks, ranks == 1 ? "" : "s", microbatches,
+                      microbatches == 1 ? "" : "es", 100 * plan.simulation.idle.bubble_makespan);
   if (!plan.reason.empty()) {
     text += "            the choice of `auto` by operations; the ranks' own times will decide\n";
   }

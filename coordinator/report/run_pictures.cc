@@ -135,9 +135,10 @@ std::string RunPictures::ScheduleSvg() const {
   panels.push_back({fmt::format("measured, step {}, of median time among {} steps", steps_.step(),
                                 steps_.num_whole()),
                     measured});
-  return DrawSvg(panels,
-                 {.title = fmt::format("{} · {} · {} ranks × {} microbatches", job_name_,
-                                       schedule.name, num_ranks_, schedule.num_microbatches)});
+  return DrawSvg(panels, {.title = fmt::format(
+                              "{} · {} · {} rank{} × {} microbatch{}", job_name_, schedule.name,
+                              num_ranks_, num_ranks_ == 1 ? "" : "s", schedule.num_microbatches,
+                              schedule.num_microbatches == 1 ? "" : "es")});
 }
 
 std::string RunPictures::CostsJson() const {

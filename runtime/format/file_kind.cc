@@ -3,15 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-
-#include "runtime/base/utf8.h"
-
 namespace troupe {
 namespace {
 
 using namespace std::string_view_literals;
 
-constexpr size_t kHeadBytes = size_t{64} << 10;
 constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 
 struct MagicRow {
@@ -68,66 +64,59 @@ bool BeginsWithTag(std::string_view text, std::string_view tag) {
                             [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
 }
 
-// Takes a string literal or a number off the front; false where there is none.
-bool TakeJsonScalar(std::string_view& text) {
-  if (text.starts_with('"')) {
-    size_t end = 1;
-    while (end < text.size() && text[end] != '"') end += text[end] == '\\' ? 2 : 1;
-    if (end >= text.size()) return false;
-    text.remove_prefix(end + 1);
-    return true;
-  }
-  const size_t end = std::min(text.find_first_not_of("-+.eE0123456789"), text.size());
-  text.remove_prefix(end);
-  return end > 0;
+// Takes a line off the front.
+std::string_view TakeLine(std::string_view& text) {
+  const size_t end = std::min(text.find('\n'), text.size());
+  const std::string_view line = text.substr(0, end);
+  text.remove_prefix(std::min(end + 1, text.size()));
+  return line;
 }
 
-// An object with a first key, or a list whose first value is one, another list, or a scalar that a
-// comma follows.
-bool IsJson(std::string_view text) {
-  text = Begin(text);
-  while (text.starts_with('[')) {
-    text.remove_prefix(1);
-    SkipSpace(text);
-    if (text.starts_with('{') || text.starts_with('[')) continue;
-    if (!TakeJsonScalar(text)) return false;
-    SkipSpace(text);
-    return text.starts_with(',');
-  }
-  if (!text.starts_with('{')) return false;
-  text.remove_prefix(1);
-  SkipSpace(text);
-  if (!text.starts_with('"') || !TakeJsonScalar(text)) return false;
-  SkipSpace(text);
-  return text.starts_with(':');
+bool IsWord(std::string_view word, std::string_view also) {
+  return !word.empty() && std::ranges::all_of(word, [also](unsigned char c) {
+    return std::isalnum(c) != 0 || also.find(static_cast<char>(c)) != std::string_view::npos;
+  });
 }
 
-// Of bytes that should be text; `head` is the file's beginning.
-std::optional<FileKind> RecognizeNoText(std::string_view head) {
-  if (const auto known = RecognizeFile(std::as_bytes(std::span(head)))) return known;
-  if (IsJson(head)) return FileKind{"JSON", "write the texts in it to a file of their own"};
-  // A safetensors header is JSON after its length; llm.c's token files begin with these words.
-  if (head.size() > 9 && head.substr(4, 6) == "\0\0\0\0{\""sv) {
-    return FileKind{"a safetensors file", "give the text instead"};
-  }
-  if (head.starts_with("\x88\xd8\x34\x01"sv) || head.starts_with("\xa1\xd9\x34\x01"sv)) {
-    return FileKind{"a token file of llm.c", "give it a name in .bin, or set data.format: tokens"};
-  }
-  if (head.starts_with("\xff\xfe"sv) || head.starts_with("\xfe\xff"sv)) {
-    return FileKind{"text in UTF-16", "save it as UTF-8"};
-  }
-  return std::nullopt;
+// "p0", which puts what came before into the pickle's memory.
+bool IsPut(std::string_view line) {
+  return line.starts_with('p') && line.size() > 1 &&
+         line.find_first_not_of("0123456789", 1) == std::string_view::npos;
+}
+
+// Protocol 0 is text of one instruction a line, 1 the same with some in binary.
+bool IsOldPickle(std::string_view text) {
+  if (text.starts_with("]q\0"sv) || text.starts_with("}q\0"sv)) return true;
+  const std::string_view first = TakeLine(text);
+  if (first.starts_with("(lp") || first.starts_with("(dp")) return IsPut(first.substr(2));
+  const std::string_view second = TakeLine(text);
+  if (first.starts_with('V') || first.starts_with('S')) return IsPut(second);
+  // A global: module, then name.
+  return first.starts_with('c') && IsWord(first.substr(1), "_.") && IsWord(second, "_") &&
+         (text.starts_with('(') || IsPut(TakeLine(text)));
 }
 
 }  // namespace
 
 std::optional<FileKind> RecognizeFile(std::span<const std::byte> file) {
-  const std::string_view text = TextOf(file.first(std::min(file.size(), kHeadBytes)));
+  const std::string_view text = TextOf(file);
   if (text.empty()) return FileKind{"an empty file", "copy or download it again"};
   for (const MagicRow& row : kMagics) {
     if (text.starts_with(row.magic)) return row.kind;
   }
-  if (text.size() > 1 && text[0] == '\x80' && text[1] >= 2 && text[1] <= 5) {
+  constexpr size_t kTarMagicAt = 257;
+  if (text.size() > kTarMagicAt && text.substr(kTarMagicAt).starts_with("ustar")) {
+    return FileKind{"a tar archive", kUnpack};
+  }
+  // Its header is JSON after a length.
+  if (text.size() > 9 && text.substr(4, 6) == "\0\0\0\0{\""sv) {
+    return FileKind{kSafetensorsName, "weights are for model.init_from"};
+  }
+  if (text.starts_with("\x88\xd8\x34\x01"sv) || text.starts_with("\xa1\xd9\x34\x01"sv)) {
+    return FileKind{kTokensName,
+                    "give it as data.train, with a name in .bin or data.format: tokens"};
+  }
+  if ((text.size() > 1 && text[0] == '\x80' && text[1] >= 2 && text[1] <= 5) || IsOldPickle(text)) {
     return FileKind{"a Python pickle (as PyTorch's older files are)", "convert it"};
   }
   const std::string_view begin = Begin(text);
@@ -140,41 +129,10 @@ std::optional<FileKind> RecognizeFile(std::span<const std::byte> file) {
 Error NamedAsWhatItIs(const std::string& path, std::span<const std::byte> file,
                       std::string_view wanted, Error otherwise) {
   const auto kind = RecognizeFile(file);
-  if (!kind) return otherwise;
+  if (!kind || kind->name == wanted) return otherwise;
   otherwise.message =
       fmt::format("{}: this is {}, not {}: {}", path, kind->name, wanted, kind->remedy);
   return otherwise;
-}
-
-Status CheckIsText(const std::string& path, std::span<const std::byte> file) {
-  constexpr size_t kOddMin = 16;    // a short text may well have a few
-  constexpr size_t kOddShare = 10;  // text in Latin-1 has one in twenty
-  const auto refuse = [&path](std::string_view what, std::string_view remedy) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "{}: this is {}, not text: {}; data.format: bytes trains on its bytes as they "
-                     "are",
-                     path, what, remedy);
-  };
-  const std::string_view head = TextOf(file.first(std::min(file.size(), kHeadBytes)));
-  if (const auto kind = RecognizeNoText(head)) return refuse(kind->name, kind->remedy);
-  size_t odd = 0;
-  for (size_t at = 0; at < head.size();) {
-    if (head[at] == '\0') {
-      return refuse(fmt::format("a binary file (byte {} is zero)", at), "give a text in UTF-8");
-    }
-    const size_t length = Utf8CharacterBytes(head, at);
-    const bool cut_off = length == 0 && head.size() < file.size() && head.size() - at < 4;
-    const auto byte = static_cast<unsigned char>(head[at]);
-    const bool control = byte < 0x20 && std::string_view("\t\n\v\f\r\b\x1b").find(head[at]) ==
-                                            std::string_view::npos;
-    odd += (length == 0 && !cut_off) || control ? 1 : 0;
-    at += std::max<size_t>(length, 1);
-  }
-  if (odd < kOddMin || odd * kOddShare <= head.size()) return {};
-  return refuse(fmt::format("a binary file, or text in another encoding ({} of its first {} bytes "
-                            "are not UTF-8)",
-                            odd, head.size()),
-                "save it as UTF-8");
 }
 
 }  // namespace troupe

@@ -13,6 +13,9 @@
 
 namespace troupe {
 
+inline constexpr std::string_view kSafetensorsName = "a safetensors file";
+inline constexpr std::string_view kTokensName = "a token file of llm.c";
+
 struct FileKind {
   std::string_view name;    // "a Git-LFS pointer"
   std::string_view remedy;  // "run `git lfs pull` where it came from"
@@ -23,13 +26,8 @@ struct FileKind {
 std::optional<FileKind> RecognizeFile(std::span<const std::byte> file);
 
 // "PATH: this is a Git-LFS pointer, not WANTED: run …", in place of `otherwise` where the bytes are
-// recognized.
+// recognized as something else.
 Error NamedAsWhatItIs(const std::string& path, std::span<const std::byte> file,
                       std::string_view wanted, Error otherwise);
-
-// Refuses bytes that nobody trains on as text: known binary formats, JSON, token files under
-// another name, UTF-16, and anything with zero bytes or more than a tenth of bytes outside UTF-8 in
-// its first 64 KiB. kInvalidSpec, with `path`, what it is and the way out.
-Status CheckIsText(const std::string& path, std::span<const std::byte> file);
 
 }  // namespace troupe

@@ -46,8 +46,10 @@ struct HfConfig {
   std::optional<int32_t> pad_token_id;
 };
 
-// Types and single values. Unknown keys pass. What another key must agree with is left to
-// CompleteHfConfig, so that a job may override keys in between. `path` is for the messages.
+// Types and single values. Keys that change what the model computes in a way that is not built are
+// refused, all in one sentence, unless they say that it is off; others that are unknown pass. What
+// another key must agree with is left to CompleteHfConfig, so that a job may override keys in
+// between. `path` is for the messages.
 Result<HfConfig> ParseHfConfigJson(std::string_view json, const std::string& path);
 
 // Fills what the file leaves open (num_key_value_heads, head_dim) and checks that the keys agree:

@@ -170,7 +170,7 @@ Error NamedAsWhatItIs(const ReadableFile& file, const std::string& path, Error e
   if (!version.ok()) return error;
   std::vector<std::byte> first(static_cast<size_t>(std::min(version->num_bytes, kFirstBytes)));
   if (!file.ReadAt(0, first).ok()) return error;
-  return NamedAsWhatItIs(path, first, "a safetensors file", std::move(error));
+  return NamedAsWhatItIs(path, first, kSafetensorsName, std::move(error));
 }
 
 }  // namespace

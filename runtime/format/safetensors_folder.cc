@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/format/file_kind.h"
 #include "runtime/format/json_reader.h"
 #include "runtime/format/safetensors.h"
 
@@ -32,7 +33,23 @@ Error WithWhatIsThere(FileSystem& files, const std::string& folder, Error error)
                             "consolidated.00.pth", "tf_model.h5", "flax_model.msgpack"}) {
     if (!files.Exists(JoinPath(folder, other))) continue;
     error.message += fmt::format("; there is a {}: convert it to safetensors", other);
-    break;
+    return error;
+  }
+  const auto names = files.List(folder);
+  if (!names.ok()) return error;
+  // "model-00001-of-00002.safetensors"
+  const auto is_shard = [](const std::string& name) {
+    return name.ends_with(".safetensors") && name.find("-of-") != std::string::npos;
+  };
+  if (const auto shard = std::ranges::find_if(*names, is_shard); shard != names->end()) {
+    error.message = fmt::format(
+        "{}: there are {} shards, as {}, and no {} that says what lies in which: copy "
+        "or download that too",
+        folder, std::ranges::count_if(*names, is_shard), *shard, kIndexName);
+  } else if (const auto other = std::ranges::find_if(
+                 *names, [](const std::string& name) { return name.ends_with(".safetensors"); });
+             other != names->end()) {
+    error.message += fmt::format("; there is a {}: rename it", *other);
   }
   return error;
 }
@@ -56,7 +73,12 @@ Result<SafetensorsFolder> SafetensorsFolder::Open(FileSystem& files, const std::
     return folder;
   }
   ASSIGN_OR_RETURN(const std::string text, files.ReadFile(index_path, kIndexMaxBytes));
-  ASSIGN_OR_RETURN(const json index, ParseJson(text, index_path, kIndexBounds));
+  auto parsed = ParseJson(text, index_path, kIndexBounds);
+  if (!parsed.ok()) {
+    return NamedAsWhatItIs(index_path, BytesOf(text), "an index of shards",
+                           std::move(parsed).error());
+  }
+  const json index = *std::move(parsed);
   const auto weight_map = index.find("weight_map");
   if (!index.is_object() || weight_map == index.end() || !weight_map->is_object()) {
     return BadIndex(index_path, "weight_map is missing or no object");

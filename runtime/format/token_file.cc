@@ -7,6 +7,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/format/file_kind.h"
+#include "runtime/format/text_check.h"
 
 namespace troupe {
 namespace {
@@ -19,7 +20,6 @@ constexpr int32_t kMagicU32 = 20240801;
 constexpr int32_t kVersionU32 = 7;
 
 constexpr int64_t kPieceBytes = int64_t{256} << 10;
-constexpr int64_t kHeadBytes = int64_t{64} << 10;  // what a file is shows there
 
 int32_t Word(std::span<const std::byte> bytes, int64_t index) {
   int32_t word = 0;
@@ -46,16 +46,18 @@ Result<TokenFile> TokenFile::Open(FileSystem& files, const std::string& path, To
   ASSIGN_OR_RETURN(file.file_, files.OpenForRead(path));
   ASSIGN_OR_RETURN(file.version_, file.file_->Version());
   const int64_t num_bytes = file.num_bytes_ = file.version_.num_bytes;
-  std::vector<std::byte> bytes(static_cast<size_t>(std::min(num_bytes, kHeadBytes)));
-  RETURN_IF_ERROR(file.file_->ReadAt(0, bytes));
   if (BytesAreTokens(format, path)) {
-    if (format == TokenFormat::kAuto) RETURN_IF_ERROR(CheckIsText(path, bytes));
+    if (format == TokenFormat::kAuto) {
+      RETURN_IF_ERROR(CheckIsText(path, *file.file_, num_bytes));
+    }
     file.num_tokens_ = num_bytes;
     file.vocab_size_ = 256;
     return file;
   }
+  std::vector<std::byte> bytes(static_cast<size_t>(std::min(num_bytes, kHeaderBytes)));
+  RETURN_IF_ERROR(file.file_->ReadAt(0, bytes));
   const auto refuse = [&](Error error) {
-    return NamedAsWhatItIs(path, bytes, "a token file of llm.c", std::move(error));
+    return NamedAsWhatItIs(path, bytes, kTokensName, std::move(error));
   };
   if (num_bytes < kHeaderBytes) {
     return refuse(

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "actors/checkpoint_store.h"
+#include "runtime/format/safetensors.h"
 #include "tests/support/rank_stages.h"
 #include "tests/support/temporary_folder.h"
 
@@ -114,12 +115,49 @@ TEST_F(RankLoadTest, OutOfMemorySaysWhatIsWantedAndThere) {
       "out of memory: 1.0 MiB more wanted, 2.0 MiB of 4.0 MiB are left here, this rank needs "
       "3.0 MiB in all: lower batch.micro_batch_size or batch.seq_len, take more hosts with a "
       "larger parallelism.pp, or end what else runs here");
+  EXPECT_EQ(OutOfMemory(0, 0, std::nullopt),
+            "out of memory: lower batch.micro_batch_size or batch.seq_len, take more hosts with a "
+            "larger parallelism.pp, or end what else runs here");
+  ASSERT_TRUE(Load().ok());
   EXPECT_DEATH(
       {
         SayWhereMemoryRunsOut();
         std::thread([] { std::string(static_cast<size_t>(1) << 62, 'x').clear(); }).join();
       },
-      "out of memory while it works");
+      "out of memory: .* are left here, .*this rank needs .* in all: lower batch");
+  EXPECT_DEATH(
+      {
+        SayWhereMemoryRunsOut();
+        std::thread([this] {
+          const Buffer buffer(ledger_, MemoryTag::kWorkspace, int64_t{1} << 60);
+        }).join();
+      },
+      "out of memory: .* more wanted, .*this rank needs .* in all: lower batch");
+}
+
+TEST_F(RankLoadTest, AFolderWithMoreThanTheModelHasIsRefusedHereToo) {
+  const RankStages one(spec_);
+  const std::string weights = folder_ / "weights";
+  std::vector<TensorSpec> specs;
+  for (const ParameterSpec& p : one.plan().table.parameters()) {
+    specs.push_back({p.name, TensorDtype::kF32, p.shape()});
+  }
+  specs.push_back({"model.layers.0.self_attn.q_proj.bias", TensorDtype::kF32, {2}});
+  ASSERT_TRUE(SystemFiles().CreateDirectories(weights).ok());
+  auto writer = *SafetensorsWriter::Create(SystemFiles(), weights + "/model.safetensors", specs);
+  for (const TensorSpec& spec : specs) {
+    const std::vector<std::byte> zeros(static_cast<size_t>(TensorBytes(spec)));
+    ASSERT_TRUE(writer.Append(zeros).ok());
+  }
+  ASSERT_TRUE(writer.Finish().ok());
+  spec_.mutable_model()->set_init_from(weights);
+  const auto refused = Load();
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidSpec);
+  EXPECT_THAT(refused.error().message, HasSubstr("no place for 1 of its tensors, as "
+                                                 "'model.layers.0.self_attn.q_proj.bias'"));
+  spec_.mutable_model()->set_ignore_extra_tensors(true);
+  EXPECT_TRUE(Load().ok());
 }
 
 }  // namespace

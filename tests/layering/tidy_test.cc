@@ -262,6 +262,20 @@ TEST(TidyTest, ReadmesNameFilesThatExist) {
   EXPECT_GT(names, 60);
 }
 
+// What a command was asked to print goes through PrintData, which tells what was lost; what it says
+// goes through Talk, which cannot fail.
+TEST(TidyTest, TheCommandLinePrintsThroughOneDoor) {
+  static const std::regex kOther(
+      R"(fmt::print\b|std::(cout|cerr|clog)\b|\b(f?printf|fwrite|fputs|puts|putchar|perror)\()");
+  for (const auto& source : Sources()) {
+    if (!IsIn(source.path, "coordinator")) continue;
+    for (size_t i = 0; i < source.lines.size(); ++i) {
+      EXPECT_FALSE(std::regex_search(CodeOf(source.lines[i]), kOther))
+          << source.path << ":" << i + 1 << ": " << source.lines[i];
+    }
+  }
+}
+
 TEST(TidyTest, HeadersOpenWithWhatTheyAreAndGuardThemselves) {
   for (const auto& source : Sources()) {
     if (!source.path.ends_with(".h")) continue;

@@ -97,8 +97,8 @@ Result<UcxWorker> UcxWorker::Create(const std::function<void(const std::string&)
   Result<UcxWorker> made = Open();
   if (limits.empty() || (made.ok() && made->ReachesAnother())) return made;
   warn(
-      fmt::format("{} of the environment leaves no way from one process of this host to another, "
-                  "and is ignored: unset it, or name what this host has (ucx_info -d lists it)",
+      fmt::format("{} of the environment: no way from one process of this host to another is left, "
+                  "so it is ignored: unset it, or name what this host has (ucx_info -d lists it)",
                   limits));
   for (const char* name : kLimits) unsetenv(name);
   return Open();

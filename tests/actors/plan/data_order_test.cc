@@ -64,5 +64,21 @@ TEST(DataOrder, RefusesWhatLeavesNothing) {
             "data.val_fraction = 0.09 of 10 samples leaves none to evaluate on: use 0.1 or more");
 }
 
+TEST(DataOrder, TheFractionThatItAsksForIsShortAndEnough) {
+  for (int64_t samples = 2; samples < 20'000; samples += samples < 200 ? 1 : 37) {
+    const auto none =
+        DataOrder::Make({.num_samples = samples, .val_fraction = 1e-9, .validates = true});
+    ASSERT_FALSE(none.ok());
+    const std::string& said = none.error().message;
+    const std::string number =
+        said.substr(said.find("use ") + 4, said.find(" or more") - said.find("use ") - 4);
+    EXPECT_LE(number.size(), 8u) << said;
+    EXPECT_TRUE(DataOrder::Make(
+                    {.num_samples = samples, .val_fraction = std::stod(number), .validates = true})
+                    .ok())
+        << said;
+  }
+}
+
 }  // namespace
 }  // namespace troupe

@@ -72,6 +72,10 @@ TEST(ScheduleCsv, ReadsWhatSpreadsheetsWrite) {
            "0F0\t0F1\t0B0\t0B1\n1F0\t1B0\t1F1\t1B1\n\t\t\t\n",
            "0F0,0F1,0B0,0B1\r1F0,1B0,1F1,1B1\r",
            "0F0,0F1,0B0,0B1\r\r\n1F0,1B0,1F1,1B1\r\r\n",
+           "\n \r\n0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n",
+           "sep=,\r\n0F0,0F1,0B0,0B1\r\n1F0,1B0,1F1,1B1\r\n",
+           "\xef\xbb\xbf\"sep=;\"\n\n0F0;0F1;0B0;0B1\n1F0;1B0;1F1;1B1\n",
+           "sep=\t\n0F0\t0F1\t0B0\t0B1\n1F0\t1B0\t1F1\t1B1\n",
        }) {
     const auto read = ParseCsv(text, "sheet");
     ASSERT_TRUE(read.ok()) << text << read.error().message;

@@ -12,9 +12,11 @@
 namespace troupe {
 namespace {
 
+using ::testing::EndsWith;
 using testing::Eventually;
 using ::testing::HasSubstr;
 using testing::Program;
+using ::testing::StartsWith;
 
 // A port of this machine that is bound and does not listen: nobody answers there, and nobody else
 // gets it. 0: any.
@@ -202,7 +204,22 @@ TEST_F(ClusterTest, ATakenPortAndAnAbsentCoordinatorAreSentences) {
   const SilentPort silent(0);
   Program ps = Troupe({"ps", "--coordinator", silent.address()});
   EXPECT_EQ(ps.Wait(), 4);
-  EXPECT_THAT(ps.err(), HasSubstr("the coordinator at " + silent.address() + " cannot be reached"));
+  EXPECT_EQ(ps.err(), "the coordinator at " + silent.address() +
+                          " cannot be reached: nobody listens there: start one with `troupe "
+                          "coordinator --listen " +
+                          silent.address() + " --state DIR`, or give another address\n");
+  Program unknown_host = Troupe({"ps", "--coordinator", "nosuchhost.invalid:7"});
+  EXPECT_EQ(unknown_host.Wait(), 4);
+  EXPECT_EQ(unknown_host.err(),
+            "the coordinator at nosuchhost.invalid:7 cannot be reached: there is no host "
+            "nosuchhost.invalid: give another address\n");
+  coordinator_.Signal(SIGSTOP);
+  Program mute = Ask({"ps"});
+  EXPECT_EQ(mute.Wait(), 4);
+  EXPECT_EQ(mute.err(), "the coordinator at " + address_ +
+                            " cannot be reached: no answer within 5 s: it stands still, or is "
+                            "none\n");
+  coordinator_.Signal(SIGCONT);
   // Where this machine has a coordinator at the default address, it answers.
   if (const SilentPort usual(7077); usual.is_ours()) {
     Program nobody = Troupe({"ps"});
@@ -276,7 +293,31 @@ TEST_F(ClusterTest, AJobIsFollowedAgainAndLeftAlone) {
   ASSERT_TRUE(again.Says("Ctrl-C detaches")) << again.err();
   Answer({"cancel", "1"});
   EXPECT_EQ(again.Wait(), 130) << "the job's own code: " << again.err();
-  EXPECT_EQ(nlohmann::json::parse(again.out())["state"], "CANCELLED");
+  const auto result = nlohmann::json::parse(again.out());
+  EXPECT_EQ(result["state"], "CANCELLED");
+  const std::string folder = result["run_dir"];
+  const std::string go_on = "go on with: " + (folder_ / "bin/troupe") + " run " + folder +
+                            "/job.effective.yaml --coordinator " + address_ + " --run-dir " +
+                            folder + " --resume\n";
+  EXPECT_THAT(again.err(), EndsWith(go_on)) << "with what --set changed";
+  EXPECT_THAT(testing::Slurp(folder + "/job.effective.yaml"), HasSubstr("steps: 100000"));
+  Program after = Ask({"attach", "1"});
+  EXPECT_EQ(after.Wait(), 130) << after.err();
+  EXPECT_THAT(after.err(), StartsWith("job 1 has ended\ntrained steps "));
+  EXPECT_THAT(after.err(), EndsWith(go_on));
+}
+
+TEST_F(ClusterTest, WhoFollowsARunIsToldToGoOnWithoutItsCoordinator) {
+  Program run = LongRun();
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  Program found = Troupe({"attach", "--run-dir", "run"});
+  ASSERT_TRUE(found.Says("| loss ")) << found.err();
+  run.Signal(SIGINT);
+  EXPECT_EQ(run.Wait(), 130) << run.err();
+  EXPECT_EQ(found.Wait(), 130) << found.err();
+  const std::string folder = folder_ / "run";
+  EXPECT_THAT(found.err(), EndsWith("go on with: " + (folder_ / "bin/troupe") + " run " + folder +
+                                    "/job.effective.yaml --run-dir " + folder + " --resume\n"));
 }
 
 TEST_F(ClusterTest, JobsAreWatchedWithAgeHostsAndFolder) {
@@ -290,6 +331,7 @@ TEST_F(ClusterTest, JobsAreWatchedWithAgeHostsAndFolder) {
   EXPECT_EQ(jobs["jobs"][0]["hosts"], nlohmann::json::array({"alpha"}));
   EXPECT_EQ(jobs["jobs"][0]["workers"], 4);
   EXPECT_TRUE(jobs["jobs"][0]["ended"].is_null());
+  EXPECT_TRUE(jobs["jobs"][0]["exit_code"].is_null()) << "until it has ended";
   Program watch = Ask({"ps", "--watch", "0.1", "-o", "jsonl"});
   EXPECT_TRUE(Eventually([&] { return std::ranges::count(watch.out(), '\n') >= 3; }));
   watch.Signal(SIGINT);

@@ -240,6 +240,10 @@ TEST_F(RunCommandTest, UsageErrorsAreTwo) {
       {{"run", "job.yaml", "--set", "trian.steps=1"}, "did you mean train?"},
       {{"run", "job.yaml", "--set", "nonsense"}, "nonsense"},
       {{"worker", "--join", "127.0.0.1:1", "--slots", "0"}, "--slots"},
+      {{"status", "tiny"}, "tiny: give its number, which `troupe ps` lists, or --run-dir DIR"},
+      {{"logs", "1", "--rank", "x"}, "--rank: x: give a rank's number"},
+      {{"coordinator", "--lisen", "127.0.0.1:0"}, "did you mean --listen?"},
+      {{"ckpt", "verfy", "run"}, "there is no command ckpt verfy: did you mean verify?"},
       {{}, "A subcommand is required"},
   };
   for (const auto& c : cases) {

@@ -99,7 +99,7 @@ class RunWatchTest : public ::testing::Test {
 TEST_F(RunWatchTest, ACoordinatorThatSaysAndAnswersNothingIsGivenUp) {
   RunWatch watch(/*pauses=*/false, {.probe = 100, .silence = 2500}, clock_);
   ASSERT_TRUE(watch.Start().ok());
-  watch.Mind(&follower_, server_.address(), 1, "");
+  watch.Mind(&follower_, server_.address(), 1);
   // What it says itself is enough, however little it answers.
   for (int i = 0; i < 3; ++i) {
     clock_.Pass(1000);  // asked meanwhile, in vain
@@ -117,7 +117,7 @@ TEST_F(RunWatchTest, ACoordinatorThatSaysAndAnswersNothingIsGivenUp) {
 TEST_F(RunWatchTest, AStopThatNobodyTakesIsTold) {
   RunWatch watch(/*pauses=*/false, {.unanswered = 500}, clock_);
   ASSERT_TRUE(watch.Start().ok());
-  watch.Mind(&follower_, server_.address(), 7, "");
+  watch.Mind(&follower_, server_.address(), 7);
   ::kill(::getpid(), SIGHUP);
   PassUntilStopped();
   EXPECT_TRUE(watch.stop_asked());

@@ -92,6 +92,7 @@ TEST(ScheduleCommand, WhatIsWrongIsASentenceAndTwo) {
   const std::pair<std::string, std::string> cases[] = {
       {broken, broken + ": row 2, cell 1 (1B0): it stands before 1F0"},
       {"zbx --stages 2 --microbatches 2", "schedule 'zbx' is not known; use one of 1f1b"},
+      {"auot --stages 2 --microbatches 2", "dualpipe-v, dynamic, auto"},
       {"1f1b --stages two --microbatches 2", "--stages: two: use a whole number"},
       {"1f1b --stages 2 --microbatches 2 --comm far", "--comm: far: use a number"},
       {"1f1b --stages 2 --microbatches 2 -o yaml", "--output yaml: use text, json, csv or svg"},

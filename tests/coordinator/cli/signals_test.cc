@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <memory>
 
 #include <nlohmann/json.hpp>
 
@@ -21,6 +22,7 @@ using testing::Slurp;
 
 constexpr int kCancelled = 130;
 constexpr int kPreempted = 143;
+const std::string kNothingCommitted = "no step is committed: there is nothing to go on from\n";
 
 class SignalsTest : public testing::TroupeTest {
  protected:
@@ -183,6 +185,10 @@ TEST_F(SignalsTest, ASecondInterruptEndsARunThatHangsAnywhere) {
   run.Signal(SIGINT);
   EXPECT_EQ(run.Wait(), kCancelled) << run.err();
   EXPECT_TRUE(Eventually([&] { return Running().empty(); }));
+  EXPECT_THAT(run.err(), HasSubstr("ended without waiting for what hangs\n"));
+  EXPECT_THAT(run.err(), EndsWith(kNothingCommitted)) << "it was looked for";
+  EXPECT_EQ(ResultOfRun()["state"], "CANCELLED");
+  EXPECT_EQ(ResultOfRun()["reason"], "ended without waiting for what hangs");
 }
 
 TEST_F(SignalsTest, AnInterruptWhileNothingAnswersEndsTheStart) {
@@ -191,6 +197,83 @@ TEST_F(SignalsTest, AnInterruptWhileNothingAnswersEndsTheStart) {
   ::kill(DaemonOf(run, "coordinator"), SIGSTOP);
   run.Signal(SIGINT);
   EXPECT_EQ(run.Wait(), kCancelled) << run.err();
+  EXPECT_EQ(ResultOfRun()["state"], "CANCELLED");
+  EXPECT_THAT(run.err(), EndsWith(kNothingCommitted));
+}
+
+TEST_F(SignalsTest, ASignalBeforeAnythingRunsIsAnEndLikeAnyOther) {
+  const struct {
+    int signal;
+    int exit_code;
+    std::string state;
+  } cases[] = {{SIGINT, kCancelled, "CANCELLED"},
+               {SIGTERM, kCancelled, "CANCELLED"},
+               {SIGHUP, kCancelled, "CANCELLED"},
+               {SIGUSR1, kPreempted, "PREEMPTED"}};
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.state);
+    sigset_t signals;
+    ::sigemptyset(&signals);
+    ::sigaddset(&signals, c.signal);
+    ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // inherited: it waits for the program
+    Program run = LongRun();
+    run.Signal(c.signal);
+    ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+    EXPECT_EQ(run.Wait(), c.exit_code) << run.err();
+    EXPECT_THAT(run.err(), HasSubstr("stopped before anything ran\n"));
+    EXPECT_THAT(run.err(), EndsWith(kNothingCommitted));
+    EXPECT_EQ(ResultOfRun()["state"], c.state);
+    EXPECT_EQ(ResultOfRun()["exit_code"], c.exit_code);
+    std::filesystem::remove_all(folder_ / "run");
+  }
+}
+
+TEST_F(SignalsTest, AWarningOfPreemptionWhileTheAgentIsAwaitedPreempts) {
+  Program run = LongRun();
+  ASSERT_TRUE(Eventually([&] { return !RunningAs("worker").empty(); })) << run.err();
+  ::kill(DaemonOf(run, "worker"), SIGSTOP);
+  run.Signal(SIGUSR1);
+  ASSERT_TRUE(run.Says("SIGUSR1: stopping"));
+  EXPECT_EQ(run.Wait(), kPreempted) << run.err();
+  EXPECT_EQ(ResultOfRun()["state"], "PREEMPTED");
+}
+
+// ---- one folder ------------------------------------------------------------------------------
+
+TEST_F(SignalsTest, OfRunsAtOneMomentInOneFolderOneGoesOn) {
+  for (int round = 0; round < 3; ++round) {
+    std::vector<std::unique_ptr<Program>> runs;
+    for (int i = 0; i < 3; ++i) runs.emplace_back(new Program(LongRun()));
+    // All but one end by themselves.
+    ASSERT_TRUE(Eventually([&] {
+      std::erase_if(runs, [](const auto& run) {
+        if (!run->ended()) return false;
+        const int exit_code = run->Wait();
+        EXPECT_EQ(exit_code, 2) << run->err();
+        EXPECT_THAT(run->err(), HasSubstr("/run is in use ("));
+        return true;
+      });
+      return runs.size() <= 1;
+    }));
+    ASSERT_EQ(runs.size(), 1u);
+    EXPECT_TRUE(Eventually([&] { return StepsOfRun() > 0; })) << runs[0]->err();
+    runs[0]->Signal(SIGINT);
+    EXPECT_EQ(runs[0]->Wait(), kCancelled) << runs[0]->err();
+    std::filesystem::remove_all(folder_ / "run");
+  }
+}
+
+TEST_F(SignalsTest, TheLastLineOfALongLogIsTold) {
+  std::filesystem::create_directories(folder_ / "run/logs");
+  std::string log;
+  while (log.size() < (2 << 20)) log += "a line among many that a daemon wrote\n";
+  folder_.Write("run/logs/coordinator.log", log + "the last words\n");
+  Program run = LongRun();
+  ASSERT_TRUE(run.Says("step ")) << run.err();
+  ::kill(DaemonOf(run, "coordinator"), SIGKILL);
+  EXPECT_EQ(run.Wait(), 4) << run.err();
+  EXPECT_THAT(run.err(), HasSubstr("the coordinator of this run was killed by SIGKILL; "));
+  EXPECT_THAT(run.err(), HasSubstr("logs/coordinator.log ends with: the last words\n"));
 }
 
 }  // namespace

@@ -6,6 +6,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/digest.h"
+#include "runtime/format/checkpoint_manifest.h"
+#include "runtime/format/safetensors.h"
 #include "tests/coordinator/cli/program.h"
 
 namespace troupe {
@@ -23,6 +26,22 @@ class StreamsTest : public testing::TroupeTest {
     return Program({"/bin/bash", "-c", line}, {"TROUPE_RANK=" + (folder_ / "bin/fake_rank")},
                    folder_.path(), "shell-" + std::to_string(++shells_));
   }
+  // A run's folder with one committed checkpoint, which has a tensor.
+  void MakeCheckpoint(const std::string& run) {
+    FileSystem& files = SystemFiles();
+    const std::string checkpoints = folder_ / run + "/checkpoints";
+    CHECK(files.CreateDirectories(checkpoints).ok());
+    const std::string name = "tensors-00001-of-00001.safetensors";
+    const std::string partial = *BeginCheckpoint(files, checkpoints, 5);
+    auto writer =
+        *SafetensorsWriter::Create(files, JoinPath(partial, name), {{.name = "w", .shape = {2}}});
+    CHECK(writer.Append(BytesOf("weights!")).ok() && writer.Finish().ok());
+    CheckpointManifest manifest;
+    manifest.step = 5;
+    manifest.tensors["w"] = {name, TensorDtype::kF32, {2}, DigestOf(BytesOf("weights!"))};
+    manifest.files[name] = {writer.num_bytes(), writer.digest()};
+    CHECK(CommitCheckpoint(files, checkpoints, manifest).ok());
+  }
   std::string StateOfRun(const std::string& folder) {
     return nlohmann::json::parse(Slurp(folder_ / folder + "/result.json"))["state"];
   }
@@ -32,19 +51,63 @@ class StreamsTest : public testing::TroupeTest {
 };
 
 TEST_F(StreamsTest, WhatCannotBePrintedIsAnError) {
-  for (const std::string words :
-       {"plan job.yaml", "plan job.yaml -o json", "schedule zb-v --stages 2 --microbatches 4",
-        "schedule zb-v --stages 32 --microbatches 256 -o csv", "schedule --list", "--help",
-        "run --help", "--version"}) {
+  MakeCheckpoint("run");
+  Program coordinator = Troupe({"coordinator", "--listen", "127.0.0.1:0", "--state", "state"});
+  ASSERT_TRUE(coordinator.Says("\n")) << coordinator.err();
+  const std::string greeting = coordinator.out();
+  std::string address = greeting.substr(greeting.rfind(' ') + 1);
+  address.pop_back();  // the end of the line
+  Program worker = Troupe({"worker", "--join", address, "--slots", "4"});
+  Program ended = Troupe({"submit", "job.yaml", "--coordinator", address, "--run-dir", "ended"});
+  ASSERT_EQ(ended.Wait(), 0) << ended.err();
+  folder_.Write("ended/logs/rank-0001.log", "a line\n");
+  const std::string of_job = " 1 --coordinator " + address;
+  for (const std::string& words :
+       std::vector<std::string>{"plan job.yaml",
+                                "plan job.yaml -o json",
+                                "schedule zb-v --stages 2 --microbatches 4",
+                                "schedule zb-v --stages 32 --microbatches 256 -o csv",
+                                "schedule --list",
+                                "--help",
+                                "run --help",
+                                "--version",
+                                "validate job.yaml -o json",
+                                "validate job.yaml -o jsonl",
+                                "ckpt list run",
+                                "ckpt list run -o json",
+                                "ckpt show run",
+                                "ckpt show run -o jsonl",
+                                "ckpt verify run",
+                                "ckpt verify run -o json",
+                                "completion bash",
+                                "ps -o json --coordinator " + address,
+                                "status" + of_job,
+                                "cancel" + of_job,
+                                "attach -o json" + of_job,
+                                "attach -o jsonl" + of_job,
+                                "logs" + of_job}) {
+    SCOPED_TRACE(words);
+    const bool follows = words.starts_with("attach");
+    const std::string lost = follows ? "stdout takes no more: " : "stdout cannot be written: ";
     Program full = Shell("bin/troupe " + words + " >/dev/full");
-    EXPECT_EQ(full.Wait(), 1) << words;
-    EXPECT_THAT(full.err(), HasSubstr("stdout cannot be written: No space left on device\n"));
+    EXPECT_EQ(full.Wait(), 1);
+    EXPECT_THAT(full.err(), HasSubstr(lost + "No space left on device"));
     Program closed = Shell("bin/troupe " + words + " >&-");
-    EXPECT_EQ(closed.Wait(), 1) << words;
-    EXPECT_THAT(closed.err(), HasSubstr("stdout cannot be written: Bad file descriptor\n"));
+    EXPECT_EQ(closed.Wait(), 1);
+    EXPECT_THAT(closed.err(), HasSubstr(lost + "Bad file descriptor"));
     Program left = Shell("bin/troupe " + words + " | true; exit ${PIPESTATUS[0]}");
-    EXPECT_THAT(left.Wait(), AnyOf(0, 1)) << words << ": by who was faster";
+    EXPECT_THAT(left.Wait(), AnyOf(0, 1)) << "by who was faster";
   }
+}
+
+TEST_F(StreamsTest, OneSetTakesSeveralOverrides) {
+  Program good =
+      Troupe({"validate", "job.yaml", "--set", "train.steps=10", "name=x", "-o", "json"});
+  EXPECT_EQ(good.Wait(), 0) << good.err();
+  Program bad = Troupe({"validate", "--set", "train.steps=0", "optimizer.lr=-1", "job.yaml"});
+  EXPECT_EQ(bad.Wait(), 2);
+  EXPECT_THAT(bad.err(), HasSubstr("--set train.steps=0: "));
+  EXPECT_THAT(bad.err(), HasSubstr("--set optimizer.lr=-1: "));
 }
 
 TEST_F(StreamsTest, WhatCannotBeSaidIsNoError) {

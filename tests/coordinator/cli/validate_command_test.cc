@@ -40,11 +40,28 @@ TEST(ValidateCommandTest, JsonOfAGoodJobHasItsWarnings) {
   EXPECT_EQ(report["warnings"][0]["key"], "lr_scheduler.warmup_steps");
 }
 
-TEST(ValidateCommandTest, AnOverrideThatIsNoneIsAnError) {
+TEST(ValidateCommandTest, AnOverrideThatIsNoneIsAnErrorBesideTheOthers) {
   const JobFolder folder;
-  const JobReading reading = ReadJobOf({.job_file = folder.path, .sets = {"nothing"}});
-  ASSERT_EQ(reading.errors.size(), 1u);
+  const JobReading reading =
+      ReadJobOf({.job_file = folder.path, .sets = {"nothing", "optimizer.eps=0"}});
+  ASSERT_EQ(reading.errors.size(), 2u);
   EXPECT_EQ(reading.errors[0].Line(), "--set nothing: write it as key.key=value");
+  EXPECT_EQ(reading.errors[1].key, "optimizer.eps");
+}
+
+TEST(ValidateCommandTest, TheCheckpointToGoOnFromIsJudged) {
+  const JobFolder folder;
+  JobReading good = ReadJobOf({.job_file = folder.path, .resume = folder.folder / "nothing"});
+  EXPECT_TRUE(good.errors.empty());
+  EXPECT_TRUE(JudgeResume(good).empty());
+  ASSERT_EQ(good.errors.size(), 1u);
+  EXPECT_EQ(good.errors[0].key, "checkpoint.resume");
+  EXPECT_EQ(ExitCode(Joined(good.errors).code), 2);
+  // Beside other errors too.
+  const JobReading bad = ReadJobOf(
+      {.job_file = folder.path, .sets = {"optimizer.eps=0"}, .resume = folder.folder / "nothing"});
+  ASSERT_EQ(bad.errors.size(), 2u);
+  EXPECT_EQ(bad.errors[1].key, "checkpoint.resume");
 }
 
 }  // namespace

@@ -223,12 +223,87 @@ TEST(JobChecksTest, AllErrorsComeInOnePass) {
   EXPECT_EQ(lines.size(), wrong.size()) << small.Errors(wrong);
 }
 
+// Settings that are wrong by themselves, and what is said of each.
+const std::vector<std::pair<std::string, std::string>> kIndependent = {
+    {"model.num_key_value_heads=3", "model.num_key_value_heads = 3 does not divide"},
+    {"model.intermediate_size=0", "model.intermediate_size = 0: use"},
+    {"model.vocab_size=4k", "write 4000 or 4096"},
+    {"model.rms_norm_eps=-1", "model.rms_norm_eps = -1"},
+    {"model.hidden_act=gelu", "model.hidden_act = gelu"},
+    {"model.bos_token_id=-4", "model.bos_token_id = -4"},
+    {"model.max_position_embeddings=4", "batch.seq_len = 8 exceeds"},
+    {"model.init_from=/nonexistent", "model.init_from"},
+    {"batch.global_batch_size=7", "batch.global_batch_size = 7 is not a multiple"},
+    {"batch.gradient_groups=0", "batch.gradient_groups = 0"},
+    {"parallelism.dp=0", "parallelism.dp = 0"},
+    {"parallelism.tp=2", "parallelism.tp = 2"},
+    {"parallelism.pp=9", "parallelism.pp = 9 needs"},
+    {"parallelism.schedule=nosuch", "parallelism.schedule = nosuch"},
+    {"parallelism.virtual_stages=-1", "parallelism.virtual_stages = -1"},
+    {"parallelism.stage_layers=[1]", "parallelism.stage_layers = [1]"},
+    {"parallelism.executor=lazy", "parallelism.executor = lazy"},
+    {"parallelism.pairs=odd", "parallelism.pairs = odd"},
+    {"parallelism.activation_slack=nan", "parallelism.activation_slack = nan"},
+    {"parallelism.nonesuch=1", "there is no key parallelism.nonesuch"},
+    {"data.format=json", "data.format = json"},
+    {"data.train=/nonexistent.txt", "data.train = /nonexistent.txt: "},
+    {"train.dtype=half", "train.dtype = half"},
+    {"optimizer.lr=nan", "optimizer.lr = nan"},
+    {"lr_scheduler.name=step", "lr_scheduler.name = step"},
+    {"eval.batches=0", "eval.batches = 0"},
+    {"checkpoint.keep=x", "checkpoint.keep = x"},
+};
+
+TEST(JobChecksTest, NoErrorHidesAnother) {
+  const JobFolder small(std::string(kTinyJob).replace(kTinyJob.find("micro_batch_size: 1"),
+                                                      sizeof("micro_batch_size: 1") - 1,
+                                                      "micro_batch_size: 2"));
+  ASSERT_EQ(small.Errors(), "");
+  for (const auto& [first, first_said] : kIndependent) {
+    for (const auto& [second, second_said] : kIndependent) {
+      if (first >= second) continue;
+      const std::string said = small.Errors({first, second});
+      EXPECT_THAT(said, AllOf(HasSubstr(first_said), HasSubstr(second_said)))
+          << first << " " << second;
+    }
+  }
+}
+
+TEST(JobChecksTest, EveryFindingIsASpecError) {
+  const JobFolder small;
+  for (const auto& [set, said] : kIndependent) {
+    const auto job = small.Load({set, "train.steps=20"});
+    if (set == "model.max_position_embeddings=4" || job.ok()) continue;
+    const bool alone = set == "parallelism.pp=9";
+    EXPECT_EQ(ExitCode(job.error().code), alone ? 3 : 2) << set;
+  }
+  small.folder.Write("empty.bin", "");
+  small.folder.Write("short.bin", "abc");
+  WriteBin(small.folder, 1, 1, 81, 2);
+  ASSERT_TRUE(SystemFiles().CreateDirectories(small.folder / "folder.bin").ok());
+  ASSERT_EQ(::mkfifo((small.folder / "fifo.bin").c_str(), 0600), 0);
+  for (const char* name : {"empty.bin", "short.bin", "text.bin", "folder.bin", "fifo.bin"}) {
+    const auto job = small.Load({"data.train=" + (small.folder / name)});
+    ASSERT_FALSE(job.ok()) << name;
+    EXPECT_EQ(ExitCode(job.error().code), 2) << job.error().message;
+  }
+}
+
 TEST(JobChecksTest, OneErrorDoesNotMakeAnother) {
   const JobFolder small;
   EXPECT_EQ(Lines(small.Errors({"eval.every=5"})).size(), 1u);
   EXPECT_EQ(Lines(small.Errors({"train.steps=0", "train.stop_after=5"})).size(), 1u);
   EXPECT_EQ(Lines(small.Errors({"model.hidden_size=-8"})).size(), 1u);
   EXPECT_EQ(Lines(small.Errors({"parallelism.dp=-2"})).size(), 1u);
+  EXPECT_EQ(Lines(small.Errors({"parallelism.pp=x", "parallelism.stage_layers=[2, 1, 1]"})).size(),
+            1u);
+  EXPECT_EQ(Lines(small.Errors({"parallelism.pp=9", "parallelism.stage_layers=[2, 2]"})).size(),
+            1u);
+  EXPECT_EQ(
+      Lines(small.Errors({"parallelism.schedule=dualpipe", "batch.global_batch_size=0"})).size(),
+      1u);
+  EXPECT_EQ(Lines(small.Errors({"model.vocab_size=0", "model.bos_token_id=3"})).size(), 1u);
+  EXPECT_EQ(Lines(small.Errors({"model.init_from=/nonexistent"})).size(), 1u);
 }
 
 TEST(JobChecksTest, APlaceIsTheValueInTheFileThatGaveIt) {

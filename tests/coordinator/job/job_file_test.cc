@@ -189,6 +189,23 @@ TEST(JobFileTest, AnEmptyOverrideTakesAKeyBackToItsDefault) {
             "--set train.sed=: there is no key train.sed: did you mean seed?");
 }
 
+TEST(JobFileTest, TheEffectiveTextHasNoKeyWithoutEffectThatNobodyGave) {
+  const JobFolder small;
+  const auto job = small.Load({});
+  ASSERT_TRUE(job.ok());
+  EXPECT_THAT(job->effective_text, Not(HasSubstr("decay_steps")));
+  EXPECT_THAT(job->effective_text, Not(HasSubstr("min_lr")));
+  const auto given = small.Load({"lr_scheduler.min_lr=1e-5"});
+  EXPECT_THAT(given->effective_text, HasSubstr("min_lr: 1e-05  # from: flag"));
+  const auto linear = small.Load({"lr_scheduler.name=linear"});
+  EXPECT_THAT(linear->effective_text, HasSubstr("decay_steps: 20  # from: default"));
+  for (const auto& text : {job->effective_text, linear->effective_text}) {
+    const auto again = JobFolder(text).Load();
+    ASSERT_TRUE(again.ok()) << again.error().message;
+    EXPECT_TRUE(again->warnings.empty()) << again->warnings[0].Line();
+  }
+}
+
 TEST(JobFileTest, WhatIsLegalAndOddIsWarnedAbout) {
   const auto warned = [](const std::vector<std::string>& sets) {
     const auto job = JobFolder().Load(sets);
@@ -208,6 +225,7 @@ TEST(JobFileTest, WhatIsLegalAndOddIsWarnedAbout) {
       {{"data.val_fraction=0.1"}, "data.val_fraction = 0.1 keeps data from training"},
       {{"checkpoint.every=30"}, "the only checkpoint is that of the end"},
       {{"log.every=21"}, "few steps are shown"},
+      {{"log.trace={first: 21}"}, "log.trace.first = 21 is more than train.steps = 20: no step"},
       {{"optimizer.lr=3"}, "optimizer.lr = 3 is more than AdamW bears"},
       {{"optimizer.lr=0.1", "optimizer.weight_decay=10"}, "optimizer.weight_decay = 10 times"},
       {{"optimizer.betas=[0.95, 0.9]"}, "optimizer.betas = [0.95, 0.9]: the first is usually"},
@@ -254,7 +272,7 @@ TEST(JobFileTest, WhatTheKeysSayIsJudgedBesideWhatCannotBeRead) {
   EXPECT_THAT(said, ::testing::UnorderedElementsAre(
                         "3:1 stray", "4:107 model.vocab_size", "6:19 parallelism.pp", "10:1 ",
                         "4:92 model.num_attention_heads", "7:49 batch.global_batch_size",
-                        "8:16 train.steps", "0:0 optimizer.lr"))
+                        "8:16 train.steps", "0:0 optimizer.lr", "6:36 parallelism.stage_layers"))
       << Joined(reading.errors).message;
 }
 

@@ -1,5 +1,6 @@
 #include "coordinator/job/resume.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <google/protobuf/util/json_util.h>
 #include <gtest/gtest.h>
@@ -60,6 +61,9 @@ class ResumeTest : public ::testing::Test {
   std::string Refusal(const std::vector<std::string>& sets) {
     const auto folder = Resume(sets);
     return folder.ok() ? "none: " + *folder : folder.error().message;
+  }
+  std::string Committed(int64_t step) const {
+    return JoinPath(run_, fmt::format("checkpoints/step-{:08}", step));
   }
   // Another byte in the one tensor of a checkpoint.
   void Damage(const std::string& folder) {
@@ -129,15 +133,33 @@ TEST_F(ResumeTest, ARunCutShortInItsWarmUpMayGoOn) {
 TEST_F(ResumeTest, WhatMustNotDifferIsRefusedByName) {
   Commit(5);
   const auto refused = Resume({"checkpoint.resume=auto", "optimizer.lr=1.0e-3", "train.seed=8",
-                               "lr_scheduler.decay_steps=11", "optimizer.betas=[0.9, 0.99]"});
+                               "optimizer.betas=[0.9, 0.99]"});
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code, ErrorCode::kInvalidSpec);
   EXPECT_THAT(refused.error().message,
               HasSubstr("--set optimizer.lr=1.0e-3: optimizer.lr was 0.0003, is 0.001: "));
   EXPECT_THAT(refused.error().message, HasSubstr("train.seed was 7, is 8"));
-  EXPECT_THAT(refused.error().message, HasSubstr("lr_scheduler.decay_steps was not given, is 11"));
   EXPECT_THAT(refused.error().message,
               HasSubstr("optimizer.betas was [0.9, 0.95], is [0.9, 0.99]"));
+}
+
+TEST_F(ResumeTest, OnlyADecayThatHasAnEffectIsADifference) {
+  // As job.effective.yaml writes down the defaults of the run that it is from.
+  const std::string was =
+      "lr_scheduler.decay_steps=" + std::to_string(small_.Load()->spec.train().steps());
+  Commit(5);
+  EXPECT_EQ(Refusal({"checkpoint.resume=auto", "train.steps=33", was}), "none: " + Committed(5));
+  EXPECT_EQ(Refusal({"checkpoint.resume=auto", "lr_scheduler.min_lr=1.0e-5"}),
+            "none: " + Committed(5));
+  const std::string linear = "lr_scheduler.name=linear";
+  Commit(6, /*gradient_groups=*/1, {linear});
+  EXPECT_EQ(Refusal({"checkpoint.resume=auto", linear, "train.steps=33"}), "none: " + Committed(6))
+      << "it follows the steps";
+  EXPECT_EQ(Refusal({"checkpoint.resume=auto", linear, "train.steps=33", was}),
+            "none: " + Committed(6))
+      << "it stays";
+  EXPECT_THAT(Refusal({"checkpoint.resume=auto", linear, "lr_scheduler.decay_steps=11"}),
+              HasSubstr("lr_scheduler.decay_steps was 20, is 11"));
 }
 
 TEST_F(ResumeTest, GradientGroupsFollowTheCheckpointUnlessGiven) {

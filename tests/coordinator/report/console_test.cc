@@ -15,6 +15,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/talk.h"
 #include "tests/runtime/actor/manual_clock.h"
+#include "tests/support/temporary_folder.h"
 
 namespace troupe {
 namespace {
@@ -53,6 +54,14 @@ class ConsoleTest : public ::testing::Test {
     event.mutable_result()->set_run_directory("/runs/a");
     return event;
   }
+  // A run's folder that has these files.
+  std::string MadeRun(const std::vector<std::string>& names) {
+    for (const std::string& name : names) {
+      CHECK(SystemFiles().CreateDirectories(FolderOf(folder_ / name)).ok());
+      folder_.Write(name, "x");
+    }
+    return folder_.path();
+  }
   static std::string Text(std::FILE* file) {
     std::fflush(file);
     std::rewind(file);
@@ -67,6 +76,7 @@ class ConsoleTest : public ::testing::Test {
     return lines;
   }
 
+  testing::TemporaryFolder folder_;
   ManualClock clock_;
   std::FILE* data_ = std::tmpfile();
   std::FILE* talk_ = std::tmpfile();
@@ -173,6 +183,25 @@ TEST_F(ConsoleTest, TheBarFitsAnyTerminalAndKeepsWhatPeopleLookFor) {
   }
 }
 
+TEST_F(ConsoleTest, OnANarrowTerminalWhatIsThereIsWhole) {
+  const std::vector<std::pair<unsigned short, std::string>> cases = {
+      {14, "loss 3.0000"},
+      {24, "loss 3.0000 | eta 25s"},
+      {38, "loss 3.0000 | tok/s 12,345 | eta 25s"}};
+  for (const auto& [columns, line] : cases) {
+    const Terminal terminal(columns);
+    Console console({.num_workers = 4, .steps = 100, .bar = true}, clock_, data_, terminal.file());
+    console.Show(Step(50, 3.0));
+    EXPECT_EQ(terminal.Shown(), "\r\x1b[K" + line) << columns;
+  }
+  const Terminal terminal(30);
+  Console console({.steps = 100, .bar = true}, clock_, data_, terminal.file());
+  console.Show(Step(7, 3.0, /*reference_run=*/true));
+  std::string shown;
+  while (shown.find("/100") == std::string::npos) shown += terminal.Shown();
+  EXPECT_THAT(shown, EndsWith("\r\x1b[Kone worker: step     7/100"));
+}
+
 TEST_F(ConsoleTest, NothingIsSaidAfterTheEnd) {
   Console& console = With({});
   console.Show(Result(proto::JOB_STATE_FAILED));
@@ -210,6 +239,42 @@ TEST_F(ConsoleTest, WhoFollowsSeesTheNextStepAtOnce) {
   EXPECT_THAT(Text(talk_), HasSubstr("step    12/100"));
 }
 
+TEST_F(ConsoleTest, StepsOfThePastTellTheirOwnTime) {
+  Console& console = With({.seen_through = 40});
+  for (int64_t step = 1; step <= 40; ++step) console.Show(Step(step, 3.0));  // all at once
+  clock_.AdvanceMs(200);
+  console.Show(Step(41, 3.0));
+  for (int64_t step = 42; step <= 50; ++step) {
+    clock_.AdvanceMs(1000);
+    console.Show(Step(step, 3.0));
+  }
+  const auto lines = Lines(talk_);
+  ASSERT_THAT(lines, SizeIs(2));
+  EXPECT_THAT(lines[0], EndsWith("eta 30s"))
+      << "59 steps like the one that was seen: half a second";
+  EXPECT_THAT(lines[1], EndsWith("eta 50s")) << "as they came: one a second";
+  console.Show(Result(proto::JOB_STATE_SUCCEEDED));
+  EXPECT_THAT(Text(talk_), HasSubstr("trained steps 1 to 50: loss 3.0000 -> 3.0000"));
+  EXPECT_THAT(Text(talk_), HasSubstr(" tokens in 30s")) << "41 x 0.5 s, then 9 x 1 s";
+}
+
+TEST_F(ConsoleTest, AnEndedJobsStepsTookWhatTheyTook) {
+  Console& console = With({.seen_through = 100, .seen_state = proto::JOB_STATE_SUCCEEDED});
+  proto::JobEvent starting;
+  starting.mutable_state()->set_state(proto::JOB_STATE_STARTING);
+  console.Show(starting);
+  for (int64_t step = 1; step <= 100; ++step) console.Show(Step(step, 3.0));
+  EXPECT_EQ(Text(talk_), "") << "nothing starts any more";
+  console.Show(Result(proto::JOB_STATE_SUCCEEDED));
+  EXPECT_THAT(Text(talk_), HasSubstr("trained steps 1 to 100"));
+  EXPECT_THAT(Text(talk_), HasSubstr(" tokens in 50s"));
+}
+
+TEST_F(ConsoleTest, ATickerEndsWithItsConsole) {
+  for (int i = 0; i < 3; ++i) Console console({.ticks = true}, clock_, data_, talk_);
+  EXPECT_EQ(Text(talk_), "");
+}
+
 TEST_F(ConsoleTest, JsonlIsOneObjectAStepAndLastTheResult) {
   Console& console = With({.output = OutputFormat::kJsonl});
   console.Show(Step(1, 3.0));
@@ -233,7 +298,7 @@ TEST_F(ConsoleTest, JsonIsTheResultAlone) {
 }
 
 TEST_F(ConsoleTest, TheEndSaysWhatWasTrainedAndMade) {
-  Console& console = With({.trace = false});
+  Console& console = With({});
   console.Show(Step(1, 5.5));
   proto::JobEvent memory;
   auto* tag = memory.mutable_rank()->mutable_message()->mutable_memory()->add_tags();
@@ -244,14 +309,33 @@ TEST_F(ConsoleTest, TheEndSaysWhatWasTrainedAndMade) {
   console.Show(Step(2, 2.25));
   proto::JobEvent result = Result(proto::JOB_STATE_SUCCEEDED);
   result.mutable_result()->set_parity("2 losses, 2 gradient norms and 9 parameters bit-equal");
+  result.mutable_result()->set_run_directory(MadeRun({"loss.svg", "metrics.jsonl"}));
   console.Show(result);
   const std::string text = Text(talk_);
   EXPECT_THAT(text, HasSubstr("loss 5.5000 -> 2.2500"));
   EXPECT_THAT(text, HasSubstr("1.0/1.0 MiB"));
   EXPECT_THAT(text, HasSubstr("parity with 1 worker: 2 losses, 2 gradient norms and 9 parameters"));
-  EXPECT_THAT(text, HasSubstr("run directory: /runs/a"));
-  EXPECT_THAT(text, HasSubstr("schedule.svg loss.svg memory.svg"));
+  EXPECT_THAT(text, HasSubstr("run directory: " + folder_.path() +
+                              "\n"
+                              "  pictures   loss.svg\n"
+                              "  numbers    metrics.jsonl\n"))
+      << "what is there, and nothing else";
   EXPECT_THAT(text, Not(HasSubstr("perfetto")));
+}
+
+TEST_F(ConsoleTest, TracesAreNamedWhereThereAreAny) {
+  const std::string one = "trace/step-00000002.json";
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {one, "  trace      " + one + " (open it in ui.perfetto.dev)\n"},
+      {"trace/step-00000007.json", "  trace      trace/ (2 files: open one in ui.perfetto.dev)\n"}};
+  for (const auto& [file, line] : cases) {
+    proto::JobEvent result = Result(proto::JOB_STATE_SUCCEEDED);
+    result.mutable_result()->set_run_directory(MadeRun({file}));
+    Console& console = With({});
+    console.Show(Step(1, 5.5));
+    console.Show(result);
+    EXPECT_THAT(Text(talk_), HasSubstr(line));
+  }
 }
 
 TEST_F(ConsoleTest, ACancelledJobSaysHowToGoOn) {

@@ -83,6 +83,22 @@ TEST_F(MemoryFitTest, NamesWhatWouldFit) {
   EXPECT_FALSE(with(2 * value));
 }
 
+// A length below an eighth is no advice.
+TEST_F(MemoryFitTest, ShortensNoSequenceToUselessness) {
+  const proto::JobSpec spec = Spec({"batch.micro_batch_size=1", "parallelism.pp=1"});
+  const auto needed = [&](int length) {
+    return Fit(Spec({"batch.micro_batch_size=1", "parallelism.pp=1",
+                     "batch.seq_len=" + std::to_string(length)}),
+               Host(int64_t{1} << 40))
+        .needed_bytes();
+  };
+  EXPECT_THAT(Fit(spec, Host(needed(8))).remedies, Contains(StartsWith("batch.seq_len=8 (")));
+  for (const std::string& remedy : Fit(spec, Host(needed(4))).remedies) {
+    EXPECT_THAT(remedy, ::testing::Not(HasSubstr("batch.seq_len=4")));
+    EXPECT_THAT(remedy, ::testing::Not(StartsWith("batch.seq_len=")));
+  }
+}
+
 TEST_F(MemoryFitTest, MoreHostsAreARemedyWhereARankFits) {
   const proto::JobSpec spec = Spec({"parallelism.pp=4"});
   const MemoryFit wide = Fit(spec, Host(int64_t{1} << 40));

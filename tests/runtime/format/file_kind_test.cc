@@ -16,61 +16,6 @@ using ::testing::HasSubstr;
 using testing::TemporaryFolder;
 using namespace std::string_literals;
 
-std::string Said(const std::string& bytes) {
-  const Status status = CheckIsText("/data.txt", BytesOf(bytes));
-  return status.ok() ? "text" : status.error().message;
-}
-
-TEST(FileKindTest, WhatIsNoTextIsNamed) {
-  const std::pair<std::string, const char*> cases[] = {
-      {"", "an empty file"},
-      {"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "a Git-LFS pointer"},
-      {"\n <!DOCTYPE html><html></html>", "a web page (HTML)"},
-      {"<html lang=en>", "a web page (HTML)"},
-      {"\x93NUMPY\x01"s, "a NumPy array"},
-      {"PK\x03\x04zz", "a zip archive"},
-      {"\x1f\x8b\x08", "a gzip archive"},
-      {"\x80\x04\x95", "a Python pickle"},
-      {"PAR1....", "a Parquet table"},
-      {R"({"version": "1.0", "truncation": null, "model": {}})", "JSON"},
-      {"\xef\xbb\xbf { \"a\" : 1}", "JSON"},
-      {R"([{"text": "x"}])", "JSON"},
-      {"[1, 2, 3]", "JSON"},
-      {"[\"a\\\"b\", 2]", "JSON"},
-      {R"({"text": "one"})"
-       "\n"
-       R"({"text": "two"})",
-       "JSON"},
-      {"\x20\0\0\0\0\0\0\0{\"w\":{}}"s, "a safetensors file"},
-      {"\xff\xfe"
-       "a\0b\0"s,
-       "text in UTF-16"},
-      {"text and a \0 byte"s, "a binary file (byte 11 is zero)"},
-      {std::string(100, '\xa0'),
-       "a binary file, or text in another encoding (100 of its first 100"},
-      {std::string(80, 'x') + std::string(20, '\x01'), "a binary file, or text in another"},
-  };
-  for (const auto& [bytes, what] : cases) {
-    EXPECT_THAT(Said(bytes), HasSubstr("/data.txt: this is "s + what)) << bytes;
-    EXPECT_THAT(Said(bytes), HasSubstr("data.format: bytes")) << bytes;
-  }
-}
-
-TEST(FileKindTest, TextIsText) {
-  std::string latin;
-  for (int i = 0; i < 100; ++i) latin += "tr\xe8s bien, merci beaucoup. ";
-  std::string long_text;  // a character lies across the end of what is looked at
-  while (long_text.size() < (64 << 10) - 1) long_text += 'x';
-  long_text += "\u20ac and more";
-  for (const std::string& text :
-       {"once upon a time"s, "Az\xff"s, latin, long_text, "[1] A footnote, and so on"s,
-        "[[nodiscard]] int f();"s, "[Illustration: a ship]"s, "{ int x = 1; }"s, "{\"quote\"}"s,
-        "\x1b[1mbold\x1b[0m\n\f"s, "<p>a fragment</p>"s, "[\"To be,\" he said]"s,
-        "\u65e5\u672c\u8a9e"s, "-- a rule --"s}) {
-    EXPECT_EQ(Said(text), "text");
-  }
-}
-
 TEST(FileKindTest, WeightsThatAreNoneAreNamedAsWhatTheyAre) {
   const TemporaryFolder folder;
   const std::pair<const char*, const char*> cases[] = {
@@ -90,6 +35,24 @@ TEST(FileKindTest, WeightsThatAreNoneAreNamedAsWhatTheyAre) {
   ASSERT_TRUE(SystemFiles().RemoveAll(folder / "m.safetensors").ok());
   EXPECT_THAT(SafetensorsFolder::Open(SystemFiles(), folder.path()).error().message,
               HasSubstr("; there is a pytorch_model.bin: convert it to safetensors"));
+}
+
+TEST(FileKindTest, ShardsWithoutTheirIndexAreCounted) {
+  const TemporaryFolder folder;
+  folder.Write("model-00001-of-00002.safetensors", "x");
+  folder.Write("model-00002-of-00002.safetensors", "x");
+  const auto opened = SafetensorsFolder::Open(SystemFiles(), folder.path());
+  ASSERT_FALSE(opened.ok());
+  EXPECT_THAT(opened.error().message,
+              HasSubstr(folder.path() + ": there are 2 shards, as model-0000"));
+  EXPECT_THAT(opened.error().message, HasSubstr("and no model.safetensors.index.json"));
+}
+
+TEST(FileKindTest, AnIndexThatIsNoneIsNamedAsWhatItIs) {
+  const TemporaryFolder folder;
+  folder.Write("model.safetensors.index.json", "version https://git-lfs.github.com/spec/v1\n");
+  EXPECT_THAT(SafetensorsFolder::Open(SystemFiles(), folder.path()).error().message,
+              HasSubstr("this is a Git-LFS pointer, not an index of shards"));
 }
 
 TEST(FileKindTest, AFolderHasTheTensorsThatItsIndexForgets) {

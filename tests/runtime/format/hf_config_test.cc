@@ -117,6 +117,45 @@ TEST(HfConfigTest, RefusesByKey) {
   }
 }
 
+TEST(HfConfigTest, KeysThatChangeTheComputationAreRefusedByName) {
+  const std::pair<const char*, const char*> wrong[] = {
+      {R"({"sliding_window": 4096})", "sliding_window = 4096 needs attention within a window"},
+      {R"({"sliding_window": 4096, "use_sliding_window": true})", "sliding_window = 4096"},
+      {R"({"num_local_experts": 8})", "num_local_experts = 8 needs a mixture of experts"},
+      {R"({"quantization_config": {"quant_method": "gptq"}})", "quantization_config = "},
+      {R"({"partial_rotary_factor": 0.5})", "partial_rotary_factor = 0.5"},
+      {R"({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}})",
+       "rope_parameters.partial_rotary_factor = 0.25"},
+      {R"({"attention_dropout": 0.1})", "attention_dropout = 0.1 needs dropout"},
+      {R"({"embedding_multiplier": 12})", "embedding_multiplier = 12"},
+      {R"({"final_logit_softcapping": 30.0})", "final_logit_softcapping = 30.0"},
+      {R"({"layer_types": ["full_attention", "sliding_attention"]})", "layer_types = "},
+      {R"({"no_rope_layers": [1, 0]})", "no_rope_layers = "},
+      {R"({"use_qk_norm": true})", "use_qk_norm = true"},
+      {R"({"qkv_bias": true})", "qkv_bias = true needs layers with bias"},
+  };
+  for (const auto& [text, said] : wrong) {
+    const auto config = ParseHfConfigJson(text, "/c");
+    ASSERT_FALSE(config.ok()) << text;
+    EXPECT_EQ(config.error().code, ErrorCode::kInvalidSpec);
+    EXPECT_THAT(config.error().message, HasSubstr(said));
+  }
+  // All of them at once.
+  const auto both = ParseHfConfigJson(R"({"alibi": true, "num_experts": 4})", "/c");
+  EXPECT_THAT(both.error().message,
+              ::testing::AllOf(HasSubstr("alibi = true"), HasSubstr("num_experts = 4")));
+  // What is off, or of no consequence, passes.
+  for (const char* text :
+       {R"({"sliding_window": null, "num_local_experts": 0, "quantization_config": null})",
+        R"({"sliding_window": 4096, "use_sliding_window": false})",
+        R"({"partial_rotary_factor": 1.0, "attention_dropout": 0.0, "residual_multiplier": 1})",
+        R"({"layer_types": ["full_attention"], "no_rope_layers": [1, 1], "alibi": false})",
+        R"({"pretraining_tp": 2, "use_cache": true, "cross_attention_layers": []})"}) {
+    const auto config = ParseHfConfigJson(text, "/c");
+    EXPECT_TRUE(config.ok()) << config.error().message;
+  }
+}
+
 TEST(HfConfigTest, WritesBothFormsAndReadsThemBack) {
   const TemporaryFolder folder;
   auto config = *ParseHfConfigJson(kOlder, "/c");
