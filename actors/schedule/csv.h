@@ -6,14 +6,14 @@
 //   parts of a weight gradient                                      3W5/1of4
 //   two directions
 // Empty cells are bubbles: they mean nothing, and between others only files of compute actions
-// alone have them. A row with nothing else is a rank without actions, and so is a blank line between
-// others, as PyTorch reads it; such rows at the end, and blank lines in front, which editors and
-// spreadsheets leave, are none. Read as
-// well is what spreadsheets write of such a file (csv_cells.h). Stages, microbatches and the
-// stages' ranks follow from the actions. A file runs in *two directions* where stages and
-// microbatches are even in number, the lower half of the stages runs none of the upper half of the
-// microbatches and the other way round, and every rank that runs stages runs some of each half. No
-// complete file in one direction looks so, for there every stage runs every microbatch.
+// alone have them. A row with nothing else is a rank without actions, and so is a blank line
+// between others, as PyTorch reads it; such rows at the end, and blank lines in front, which
+// editors and spreadsheets leave, are none. Read as well is what spreadsheets write of such a file
+// (csv_cells.h). Stages, microbatches and the stages' ranks follow from the actions. A file runs in
+// *two directions* where stages and microbatches are even in number, the lower half of the stages
+// runs none of the upper half of the microbatches and the other way round, and every rank that runs
+// stages runs some of each half. No complete file in one direction looks so, for there every stage
+// runs every microbatch.
 //
 // PyTorch's older dialect wrote BW for the whole backward and B for the input gradient. A file is
 // read so where it has a BW, or W and B but no I: today W only ever follows I.

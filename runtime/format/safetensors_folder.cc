@@ -42,10 +42,11 @@ Error WithWhatIsThere(FileSystem& files, const std::string& folder, Error error)
     return name.ends_with(".safetensors") && name.find("-of-") != std::string::npos;
   };
   if (const auto shard = std::ranges::find_if(*names, is_shard); shard != names->end()) {
+    const auto shards = std::ranges::count_if(*names, is_shard);
     error.message = fmt::format(
-        "{}: there are {} shards, as {}, and no {} that says what lies in which: copy "
-        "or download that too",
-        folder, std::ranges::count_if(*names, is_shard), *shard, kIndexName);
+        "{}: there {}, as {}, and no {} that says what lies in which: copy or download that too",
+        folder, shards == 1 ? "is a shard" : fmt::format("are {} shards", shards), *shard,
+        kIndexName);
   } else if (const auto other = std::ranges::find_if(
                  *names, [](const std::string& name) { return name.ends_with(".safetensors"); });
              other != names->end()) {

@@ -111,7 +111,8 @@ class Sample {
       }
       wide_ += length > 1 ? 1 : 0;
       constexpr std::string_view kOfText = "\t\n\v\f\r\b\x1b";
-      controls_ += byte < 0x20 && kOfText.find(piece[at]) == std::string_view::npos ? 1 : 0;
+      const bool control = byte < 0x20 && kOfText.find(piece[at]) == std::string_view::npos;
+      if (control && controls_++ == 0) first_control_at_ = begin + static_cast<int64_t>(at);
       at += std::max<size_t>(length, 1);
     }
     num_bytes_ += static_cast<int64_t>(piece.size());
@@ -123,8 +124,8 @@ class Sample {
     if (controls_ >= kNoiseMin && controls_ * 100 > num_bytes_) {
       return NoText(path_,
                     fmt::format("a binary file ({} of the {} bytes looked at are control "
-                                "characters)",
-                                controls_, num_bytes_),
+                                "characters, the first of them byte {})",
+                                controls_, num_bytes_, first_control_at_),
                     "give a text in UTF-8");
     }
     constexpr int64_t kStrayMin = 4;
@@ -148,6 +149,7 @@ class Sample {
   const std::string& path_;
   int64_t num_bytes_ = 0;
   int64_t controls_ = 0;
+  int64_t first_control_at_ = 0;
   int64_t odd_ = 0;   // bytes that are no UTF-8
   int64_t wide_ = 0;  // characters of more than one byte
   int64_t first_odd_at_ = 0;

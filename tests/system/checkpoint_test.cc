@@ -43,10 +43,10 @@ TEST_F(CheckpointRunTest, ADamagedCheckpointIsNamedAndTheOneBeforeIsTakenAndSaid
   const auto by_path =
       In("troupe run job.yaml --set train.steps=8 --run-dir b --resume a/checkpoints/step-00000006 "
          "2>&1");
-  EXPECT_EQ(by_path.exit_code, 1) << by_path.output;
+  EXPECT_EQ(by_path.exit_code, 2) << by_path.output;
   EXPECT_THAT(by_path.output, HasSubstr(file + ": tensor model.layers.1."));
   const auto resumed = In("troupe run job.yaml --set train.steps=8 --run-dir a --resume 2>&1");
-  EXPECT_EQ(resumed.exit_code, 1) << resumed.output;
+  EXPECT_EQ(resumed.exit_code, 2) << resumed.output;
   EXPECT_THAT(resumed.output, HasSubstr("or the newest whole one of --run-dir with auto"));
   const auto passed = In("troupe run job.yaml --set train.steps=8 --run-dir a --resume auto 2>&1");
   EXPECT_EQ(passed.exit_code, 0) << passed.output;

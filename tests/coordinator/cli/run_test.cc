@@ -226,6 +226,24 @@ TEST_F(RunCommandTest, AnInfeasiblePlanIsThree) {
   EXPECT_THAT(program.err(), HasSubstr("parallelism.pp = 5"));
 }
 
+TEST_F(RunCommandTest, WhatStandsAgainstARunIsSaidBeforeItsPlan) {
+  Program first = Troupe({"run", "job.yaml", "--run-dir", "used"});
+  ASSERT_EQ(first.Wait(), 0) << first.err();
+  folder_.Write("file", "no folder");
+  const std::vector<std::vector<std::string>> refused = {
+      {"run", "job.yaml", "--run-dir", "used"},
+      {"run", "job.yaml", "--run-dir", "file/below"},
+      {"run", "job.yaml", "--run-dir", "other", "--resume", "nowhere"},
+      {"run", "job.yaml", "--run-dir", "other", "--resume"},
+      {"plan", "job.yaml", "--set", "checkpoint.resume=nowhere"},
+      {"validate", "job.yaml", "--set", "checkpoint.resume=nowhere"}};
+  for (const auto& words : refused) {
+    Program run = Troupe(words);
+    EXPECT_EQ(run.Wait(), 2) << words.back() << run.err();
+    EXPECT_THAT(run.out() + run.err(), Not(HasSubstr("makespan bubble"))) << words.back();
+  }
+}
+
 TEST_F(RunCommandTest, UsageErrorsAreTwo) {
   const struct {
     std::vector<std::string> words;

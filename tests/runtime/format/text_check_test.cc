@@ -60,7 +60,10 @@ TEST(TextCheckTest, WhatIsNoTextIsNamed) {
        "text in another encoding than UTF-8, or a binary file (byte 0 is 0xa0, and 99 more of the "
        "100 looked at are no UTF-8), not text: convert it, as with `iconv -f WINDOWS-1252 -t "
        "UTF-8`"},
-      {std::string(80, 'x') + std::string(20, '\x01'), "a binary file (20 of the 100 bytes"},
+      {std::string(80, 'x') + std::string(20, '\x01'),
+       "a binary file (20 of the 100 bytes looked at are control characters, the first of them "
+       "byte "
+       "80)"},
       {Repeated("tr\xe8s bien, merci beaucoup. ", 100),
        "text in another encoding than UTF-8, or a binary file (byte 2 is 0xe8, and 99 more of the "
        "2700 looked at"},

@@ -67,9 +67,9 @@ TEST(TokenFileTest, NegativeTokensAreOutsideEveryVocabulary) {
 TEST(TokenFileTest, AFormatThatIsGivenGoesBeforeTheName) {
   const TemporaryFolder folder;
   const std::string tokens = folder.Write("a.tokens", BinOf<uint16_t>(20240520, 1, 2, {300, 7}));
-  EXPECT_THAT(
-      TokenFile::Open(SystemFiles(), tokens).error().message,
-      HasSubstr("a.tokens: this is a token file of llm.c, not text: give it as data.train, with a name in .bin"));
+  EXPECT_THAT(TokenFile::Open(SystemFiles(), tokens).error().message,
+              HasSubstr("a.tokens: this is a token file of llm.c, not text: give it as data.train, "
+                        "with a name in .bin"));
   const auto read = TokenFile::Open(SystemFiles(), tokens, TokenFormat::kTokens);
   ASSERT_TRUE(read.ok()) << read.error().message;
   EXPECT_THAT(TokensOf(*read, 0, 2), ElementsAre(300, 7));
