@@ -26,7 +26,6 @@ constexpr std::string_view kWhatToLower =
 
 std::string Words(int64_t num_bytes) { return BytesInWords(static_cast<double>(num_bytes)); }
 
-
 // For the last words of a process without memory: what it was to need, and some room to say it in.
 constexpr size_t kReserveBytes = size_t{4} << 20;
 std::atomic<int64_t> process_needs_bytes{0};

@@ -128,8 +128,8 @@ Status RunDirectory::OpenMetrics() {
     ASSIGN_OR_RETURN(const int64_t steps_there, ReadEarlierLosses());
     ++restarts_;
     if (steps_there < step && resume_from_.starts_with(path_ + "/") && on_trouble_) {
-      on_trouble_(fmt::format("metrics.jsonl holds {} of the {} steps before this one",
-                              steps_there, step));
+      on_trouble_(
+          fmt::format("metrics.jsonl holds {} of the {} steps before this one", steps_there, step));
     }
   }
   if (spec_.log().tensorboard()) RETURN_IF_ERROR(OpenTensorboard(step));
