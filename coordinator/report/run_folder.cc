@@ -33,11 +33,6 @@ std::string StartOf(int64_t pid) {
   return field;
 }
 
-std::string HostName() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : "host";
-}
-
 struct Claimant {
   int64_t pid = 0;
   std::string started{};
@@ -56,7 +51,7 @@ std::optional<Claimant> ReadClaim(FileSystem& files, const std::string& path) {
 
 Status CheckUnclaimed(FileSystem& files, const std::string& path) {
   const auto claimant = ReadClaim(files, path);
-  if (!claimant || claimant->host != HostName() || claimant->started.empty() ||
+  if (!claimant || claimant->host != ThisHost() || claimant->started.empty() ||
       StartOf(claimant->pid) != claimant->started) {
     return {};
   }
@@ -100,10 +95,15 @@ Status MoveAside(FileSystem& files, const std::string& path) {
 
 }  // namespace
 
+std::string ThisHost() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : "host";
+}
+
 FolderClaim::FolderClaim()
     : line_([] {
         static std::atomic<int64_t> count = 0;
-        return fmt::format("{} {} {} {}\n", ::getpid(), StartOf(::getpid()), HostName(), ++count);
+        return fmt::format("{} {} {} {}\n", ::getpid(), StartOf(::getpid()), ThisHost(), ++count);
       }()) {}
 
 Status FolderClaim::WriteTo(FileSystem& files, const std::string& path) const {

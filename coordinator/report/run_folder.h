@@ -20,6 +20,8 @@ struct EarlierRun {
 // Nothing where the folder is missing, empty, or has only what a job leaves that never made a step.
 Result<std::optional<EarlierRun>> FindEarlierRun(FileSystem& files, const std::string& path);
 
+std::string ThisHost();  // by name; "host" where it has none
+
 // A job that waits in a queue holds nothing open, and has the folder all the same: a line in it,
 // the file `claim`, names the job and the process that keeps the queue. It counts while that
 // process lives.

@@ -25,6 +25,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -237,8 +238,10 @@ class FakeRank {
     finished->set_last_step(step_);
     finished->set_cancelled(cancelled);
     if (checkpoint) {
-      finished->set_checkpoint(start_.run_directory() + "/checkpoints/step-" +
-                               std::to_string(step_));
+      const std::string folder =
+          start_.run_directory() + "/checkpoints/step-" + std::to_string(step_);
+      std::filesystem::create_directories(folder);
+      finished->set_checkpoint(folder);
     }
     const int world = start_.world_size();
     for (int p = kParameters * start_.rank() / world; p < kParameters * (start_.rank() + 1) / world;
