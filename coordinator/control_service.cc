@@ -59,7 +59,7 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
       follower_ = found->second->Follow(this);
     });
   }
-  void Send(const SharedEvent& event) override {
+  void Send(const SharedEvent& event, int64_t num_bytes) override {
     const std::lock_guard lock(mutex_);
     if (finished_) return;
     const bool telemetry = event->rank().message().has_memory();
@@ -73,7 +73,7 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
                           "job {} tells more than this client reads: follow it again", job_)));
       return;
     }
-    if (queue_.Push(event, event->SpaceUsedLong())) StartWrite(queue_.Front()->get());
+    if (queue_.Push(event, static_cast<size_t>(num_bytes))) StartWrite(queue_.Front()->get());
   }
   void Finish() override {
     follower_ = 0;

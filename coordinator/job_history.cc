@@ -3,35 +3,29 @@
 #include <utility>
 
 namespace troupe {
-namespace {
-
-int64_t BytesOfEvent(const proto::JobEvent& event) {
-  return static_cast<int64_t>(event.SpaceUsedLong());
-}
-
-SharedEvent Counted(proto::JobEvent event, const EventBytes& total) {
+JobHistory::Kept JobHistory::Counted(proto::JobEvent event) const {
   auto* kept = new proto::JobEvent(std::move(event));
-  const int64_t num_bytes = BytesOfEvent(*kept);
-  total->fetch_add(num_bytes, std::memory_order_relaxed);
-  return {kept, [total, num_bytes](const proto::JobEvent* gone) {
-            delete gone;
-            total->fetch_sub(num_bytes, std::memory_order_relaxed);
-          }};
+  const auto num_bytes = static_cast<int64_t>(kept->SpaceUsedLong());
+  event_bytes_->fetch_add(num_bytes, std::memory_order_relaxed);
+  return {.event = {kept,
+                    [total = event_bytes_, num_bytes](const proto::JobEvent* gone) {
+                      delete gone;
+                      total->fetch_sub(num_bytes, std::memory_order_relaxed);
+                    }},
+          .num_bytes = num_bytes};
 }
-
-}  // namespace
 
 void JobHistory::Tell(proto::JobEvent event, bool keep) {
-  const SharedEvent shared = Counted(std::move(event), event_bytes_);
-  for (const auto& [id, follower] : followers_) follower->Send(shared);
+  Kept kept = Counted(std::move(event));
+  for (const auto& [id, follower] : followers_) follower->Send(kept.event, kept.num_bytes);
   if (!keep) return;
-  num_bytes_ += BytesOfEvent(*shared);
-  events_.push_back(shared);
+  num_bytes_ += kept.num_bytes;
+  events_.push_back(std::move(kept));
   while (events_.size() > kEventsMax || num_bytes_ > kBytesMax) DropOldest();
 }
 
 void JobHistory::DropOldest() {
-  num_bytes_ -= BytesOfEvent(*events_.front());
+  num_bytes_ -= events_.front().num_bytes;
   events_.pop_front();
   whole_ = false;
 }
@@ -44,9 +38,10 @@ FollowerId JobHistory::Follow(FollowerPort* port, const proto::JobSummary& now) 
   if (!whole_) {
     proto::JobEvent event;
     *event.mutable_state() = now;
-    port->Send(Counted(std::move(event), event_bytes_));
+    const Kept state = Counted(std::move(event));
+    port->Send(state.event, state.num_bytes);
   }
-  for (const SharedEvent& event : events_) port->Send(event);
+  for (const Kept& kept : events_) port->Send(kept.event, kept.num_bytes);
   if (ended_) {
     port->Finish();
     return 0;

@@ -22,7 +22,8 @@ using EventBytes = std::shared_ptr<std::atomic<int64_t>>;
 class FollowerPort {
  public:
   virtual ~FollowerPort() = default;
-  virtual void Send(const SharedEvent& event) = 0;
+  // `num_bytes`: of the event in memory.
+  virtual void Send(const SharedEvent& event, int64_t num_bytes) = 0;
   virtual void Finish() = 0;  // no event follows
 };
 using FollowerId = int64_t;
@@ -51,10 +52,16 @@ class JobHistory {
   int64_t num_bytes() const { return num_bytes_; }
 
  private:
+  // An event with its bytes in memory, which take a walk over all its fields to count: once.
+  struct Kept {
+    SharedEvent event{};
+    int64_t num_bytes = 0;
+  };
+  Kept Counted(proto::JobEvent event) const;
   void DropOldest();
 
   const EventBytes event_bytes_;
-  std::deque<SharedEvent> events_{};
+  std::deque<Kept> events_{};
   int64_t num_bytes_ = 0;
   bool whole_ = true;
   bool ended_ = false;

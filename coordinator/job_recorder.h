@@ -18,7 +18,7 @@ class JobRecorder {
  public:
   virtual ~JobRecorder() = default;
   // On a thread that may wait for a disk. Refuses a folder that is in use or used; writes what a
-  // job is. Leaves nothing open: the job may stand in the queue for long.
+  // job is. Leaves the folder claimed and nothing open: the job may stand in the queue for long.
   virtual Status Open(const proto::SubmitRequest& request) = 0;
   // The job leaves the queue, its ranks on these hosts. Takes the folder and opens its files; only
   // then may ranks start. `done` on the loop.

@@ -20,9 +20,8 @@ Result<JobLogs> FindLogs(const State& state, const proto::ReadLogsRequest& reque
 // an event loop.
 //   L1. Lines come whole, those of a rank in order; bytes that are not UTF-8 are replaced.
 //   L2. While more may come, ranks have their turns, a chunk each: one that prints without end
-//   holds
-//       nobody up. At the end they come one after the other, up to where their files ended when the
-//       end was asked for.
+//       holds nobody up. At the end they come one after the other, up to where their files ended
+//       when the end was asked for.
 class LogReader {
  public:
   static constexpr size_t kChunkBytesMax = size_t{64} << 10;

@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+
 namespace troupe {
 namespace {
 
 using namespace std::string_view_literals;
-
-constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 
 struct MagicRow {
   std::string_view magic;
@@ -45,17 +44,6 @@ constexpr MagicRow kMagics[] = {
 
 std::string_view TextOf(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-void SkipSpace(std::string_view& text) {
-  text.remove_prefix(std::min(text.find_first_not_of(" \t\r\n"), text.size()));
-}
-
-// Without a byte order mark and spaces in front.
-std::string_view Begin(std::string_view text) {
-  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
-  SkipSpace(text);
-  return text;
 }
 
 bool BeginsWithTag(std::string_view text, std::string_view tag) {
@@ -98,6 +86,13 @@ bool IsOldPickle(std::string_view text) {
 
 }  // namespace
 
+std::string_view WithoutFront(std::string_view text) {
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  text.remove_prefix(std::min(text.find_first_not_of(" \t\r\n"), text.size()));
+  return text;
+}
+
 std::optional<FileKind> RecognizeFile(std::span<const std::byte> file) {
   const std::string_view text = TextOf(file);
   if (text.empty()) return FileKind{"an empty file", "copy or download it again"};
@@ -119,7 +114,7 @@ std::optional<FileKind> RecognizeFile(std::span<const std::byte> file) {
   if ((text.size() > 1 && text[0] == '\x80' && text[1] >= 2 && text[1] <= 5) || IsOldPickle(text)) {
     return FileKind{"a Python pickle (as PyTorch's older files are)", "convert it"};
   }
-  const std::string_view begin = Begin(text);
+  const std::string_view begin = WithoutFront(text);
   if (BeginsWithTag(begin, "<!doctype html") || BeginsWithTag(begin, "<html")) {
     return FileKind{"a web page (HTML)", "download the file that the page is about"};
   }

@@ -25,6 +25,9 @@ struct FileKind {
 // file has failed as what it should be, or should be text.
 std::optional<FileKind> RecognizeFile(std::span<const std::byte> file);
 
+// `text` without a byte order mark and white space in front.
+std::string_view WithoutFront(std::string_view text);
+
 // "PATH: this is a Git-LFS pointer, not WANTED: run …", in place of `otherwise` where the bytes are
 // recognized as something else.
 Error NamedAsWhatItIs(const std::string& path, std::span<const std::byte> file,

@@ -18,18 +18,10 @@ using namespace std::string_view_literals;
 constexpr int64_t kHeadBytes = int64_t{64} << 10;
 constexpr int64_t kPieceBytes = int64_t{16} << 10;
 constexpr int64_t kPieces = 60;  // beside the head
-constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 constexpr std::string_view kConvert = "convert it, as with `iconv -f UTF-16 -t UTF-8`";
 
 void SkipSpace(std::string_view& text) {
   text.remove_prefix(std::min(text.find_first_not_of(" \t\r\n"), text.size()));
-}
-
-// Without a byte order mark and spaces in front.
-std::string_view Begin(std::string_view text) {
-  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
-  SkipSpace(text);
-  return text;
 }
 
 // Takes a string literal or a number off the front; false where there is none.
@@ -49,7 +41,7 @@ bool TakeJsonScalar(std::string_view& text) {
 // An object with a first key, or a list whose first value is one, another list, or a scalar that a
 // comma follows.
 bool IsJson(std::string_view text) {
-  text = Begin(text);
+  text = WithoutFront(text);
   while (text.starts_with('[')) {
     text.remove_prefix(1);
     SkipSpace(text);
@@ -183,7 +175,7 @@ Status CheckIsText(const std::string& path, const ReadableFile& file, int64_t nu
 }
 
 bool BeginsAsXml(std::string_view head) {
-  const std::string_view begin = Begin(head);
+  const std::string_view begin = WithoutFront(head);
   return begin.starts_with("<?xml") || begin.starts_with("<mediawiki");
 }
 

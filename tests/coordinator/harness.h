@@ -28,7 +28,7 @@ struct RecordingAgent : AgentPort {
 };
 
 struct RecordingFollower : FollowerPort {
-  void Send(const SharedEvent& event) override { events.push_back(*event); }
+  void Send(const SharedEvent& event, int64_t) override { events.push_back(*event); }
   void Finish() override { finished = true; }
 
   std::vector<proto::JobState> States() const {

@@ -242,8 +242,10 @@ TEST_F(HostAgentTest, TheSameRankIsSpawnedOnce) {
 
 TEST_F(HostAgentTest, ALostConnectionKillsEveryRank) {
   Spawn(0, "0:mute");
+  ASSERT_EQ(agent_.num_ranks(), 1);
   agent_.Disconnected();
   RunUntil([this] { return agent_.num_ranks() == 0; });
+  EXPECT_EQ(agent_.num_ranks(), 0);
 }
 
 TEST_F(HostAgentTest, ASilentCoordinatorKillsEveryRank) {
