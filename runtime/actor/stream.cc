@@ -8,12 +8,81 @@
 
 namespace troupe {
 
+namespace stream_internal {
+namespace {
+constinit thread_local TaskJob* running_task = nullptr;  // on this thread
+}  // namespace
+
+TaskJob::TaskJob(Stream& s, Task<Status> t, std::shared_ptr<State> of_stream,
+                 std::shared_ptr<const bool> of_scope)
+    : stream(s), task(std::move(t)), state(std::move(of_stream)), scope(std::move(of_scope)) {
+  run = [](StreamJob* self) {
+    auto* job = static_cast<TaskJob*>(self);
+    TaskJob* outer = std::exchange(running_task, job);
+    if (const auto handle = std::exchange(job->resume, nullptr)) {
+      handle.resume();
+    } else {
+      job->task.Start();
+    }
+    running_task = outer;
+  };
+  state->tasks.push_back(this);
+}
+
+TaskJob::~TaskJob() { std::erase(state->tasks, this); }
+
+bool LeftStream(TaskJob& job) {
+  if (job.wait == nullptr) {
+    CHECK(job.task.done(), "a task of a stream awaits what no stream knows");
+    return true;
+  }
+  job.waiting = true;
+  job.wait->Begin();
+  return false;
+}
+
+}  // namespace stream_internal
+
+Stream::~Stream() {
+  state_->open = false;
+  for (stream_internal::TaskJob* job : std::vector(state_->tasks)) {
+    if (job->waiting) {
+      job->act(job, Runnable::Fate::kDiscard);
+    } else {
+      job->abandon(job);  // it is on its way to the scheduler
+    }
+  }
+}
+
+StreamScope::~StreamScope() {
+  *open_ = false;
+  for (stream_internal::TaskJob* job : std::vector(state_->tasks)) {
+    if (job->scope == open_ && job->waiting) job->act(job, Runnable::Fate::kDiscard);
+  }
+}
+
+void StreamWait::await_suspend(std::coroutine_handle<> handle) {
+  job_ = stream_internal::running_task;
+  CHECK(job_ != nullptr, "only a task that a stream runs may wait so");
+  job_->resume = handle;
+  job_->wait = this;
+}
+
+void StreamWait::Resume() {
+  stream_internal::TaskJob* job = job_;
+  job->waiting = false;
+  job->wait = nullptr;
+  job->stream.Requeue(job);
+}
+
 void RunStreamJob(StreamJob& job, Clock& clock) {
-  job.time.start_ns = clock.NowNs();
+  const int64_t start_ns = clock.NowNs();
+  if (!std::exchange(job.has_run, true)) job.time.start_ns = start_ns;
   const int64_t cpu_start_ns = clock.ThreadCpuNs();
   job.run(&job);
-  job.time.cpu_ns = clock.ThreadCpuNs() - cpu_start_ns;
+  job.time.cpu_ns += clock.ThreadCpuNs() - cpu_start_ns;
   job.time.end_ns = clock.NowNs();
+  job.time.ran_ns += job.time.end_ns - start_ns;
 }
 
 ThreadStream::ThreadStream(Scheduler& scheduler, std::string name, int64_t spin_us)
@@ -72,9 +141,21 @@ void ThreadStream::Loop() {
   }
 }
 
+InlineStream::~InlineStream() {
+  while (Runnable* job = woken_->PopFront()) job->act(job, Runnable::Fate::kDiscard);
+}
+
 void InlineStream::Enqueue(StreamJob* job) {
   RunStreamJob(*job, scheduler_.clock());
   scheduler_.PostRunnable(job);
+}
+
+// Whoever wakes a task does not run it.
+void InlineStream::Requeue(StreamJob* job) {
+  woken_->PushBack(job);
+  scheduler_.Post([this, woken = woken_] {
+    if (Runnable* next = woken->PopFront()) Enqueue(static_cast<StreamJob*>(next));
+  });
 }
 
 }  // namespace troupe

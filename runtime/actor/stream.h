@@ -1,25 +1,36 @@
-// Stream: where arithmetic runs. Closures run one after the other in the order of Launch, off the
-// scheduler's thread; each completion comes back to the scheduler as a closure.
+// Stream: where arithmetic runs. What is launched runs one after the other in the order of Launch,
+// off the scheduler's thread; each completion comes back to the scheduler as a closure.
 //
 //     stream.Launch([=] { MatMul(…); }, [this](const WorkTime& time) { … });
+//     stream.LaunchTask(scope_, Attend(…), [this](const WorkTime& time, Status status) { … });
 //
-// Thread: Launch and `done` on the scheduler's thread, `work` on the stream's.
-//   X1. `done` runs after its `work`, never inside Launch, in the order of Launch.
-//   X2. The destructor waits for all launched work; completions not yet delivered are dropped.
+// A task may wait in its middle (StreamWait; stream_wait.h has those there are). It leaves the
+// stream, whose thread is free for other work, and joins the end of the queue when it is woken. A
+// wait that is over at once suspends nothing.
+//
+// Thread: Launch, LaunchTask and `done` on the scheduler's thread, work on the stream's.
+//   X1. `done` runs after its work, never inside Launch, in the order in which work ends.
+//   X2. The destructor waits for the pieces that are launched or woken, not for tasks that wait:
+//       those are destroyed. Completions not yet delivered are dropped.
 //   X3. The scheduler outlives the stream.
+//   X4. A task off the stream belongs to the scheduler's thread, which alone destroys tasks.
 #pragma once
 
 #include <condition_variable>
+#include <coroutine>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "runtime/actor/pool.h"
 #include "runtime/actor/runnable.h"
 #include "runtime/actor/scheduler.h"
+#include "runtime/actor/task.h"
 #include "runtime/base/result.h"
 
 namespace troupe {
@@ -27,50 +38,163 @@ namespace troupe {
 struct WorkTime {
   int64_t start_ns = 0;  // of the machine's steady clock; of the scheduler's for an InlineStream
   int64_t end_ns = 0;
-  int64_t cpu_ns = 0;  // what the action cost; the rest is waiting for a core
+  int64_t ran_ns = 0;  // on the stream; what is missing from start to end are the task's waits
+  int64_t cpu_ns = 0;  // what the work cost; the rest of ran_ns is waiting for a core
 };
 
-// One launched piece of work. After it ran, it is posted to the scheduler as a Runnable.
+// One launched piece of work. Whenever it leaves the stream, at its end or to wait, it is posted to
+// the scheduler as a Runnable.
 struct StreamJob : Runnable {
   void (*run)(StreamJob*) = nullptr;
   WorkTime time;
+  bool has_run = false;
 };
+
+class Stream;
+class StreamScope;
+class StreamWait;
+
+namespace stream_internal {
+
+struct TaskJob;
+
+// What a stream, its jobs and its scopes share. Read and written on the scheduler's thread only.
+struct State {
+  bool open = true;
+  std::vector<TaskJob*> tasks{};  // alive
+};
+
+struct TaskJob : StreamJob {
+  TaskJob(Stream& s, Task<Status> t, std::shared_ptr<State> of_stream,
+          std::shared_ptr<const bool> of_scope);
+  ~TaskJob();
+  bool wanted() const { return state->open && *scope; }
+  // Destroys the frame and the completion; what is left is deleted when the scheduler comes to it.
+  void (*abandon)(TaskJob*) = nullptr;
+
+  Stream& stream;
+  Task<Status> task;
+  std::coroutine_handle<> resume{};  // where it goes on; empty: at its start
+  StreamWait* wait = nullptr;        // why it left the stream, before its end
+  bool waiting = false;              // the wait has begun
+  const std::shared_ptr<State> state;
+  const std::shared_ptr<const bool> scope;
+};
+
+// Once it is back from the stream: begins its wait, or is done (true).
+bool LeftStream(TaskJob& job);
+
+}  // namespace stream_internal
 
 class Stream {
  public:
   Stream() = default;
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
-  virtual ~Stream() { *open_ = false; }
+  virtual ~Stream();
 
   // work(), then done(const WorkTime&).
   template <typename Work, typename Done>
   void Launch(Work work, Done done) {
-    Enqueue(new Job<Work, Done>(std::move(work), std::move(done), open_));
+    Enqueue(new Job<Work, Done>(std::move(work), std::move(done), state_));
   }
+  // The task, then done(const WorkTime&, Status), unless `scope` has ended. What the task refers to
+  // outlives the stream: a piece that runs is not interrupted.
+  template <typename Done>
+  void LaunchTask(const StreamScope& scope, Task<Status> task, Done done);
 
  protected:
-  // Takes the job over: runs it in order, fills in its time and posts it to the scheduler.
+  // Takes the job over: runs it in order (RunStreamJob), then posts it to the scheduler.
   virtual void Enqueue(StreamJob* job) = 0;
+  // The same for a job that was woken. On the scheduler's thread.
+  virtual void Requeue(StreamJob* job) { Enqueue(job); }
 
  private:
+  friend class StreamScope;
+  friend class StreamWait;
+
   template <typename Work, typename Done>
   struct Job : StreamJob, Pooled {
-    Job(Work w, Done d, std::shared_ptr<const bool> o)
-        : work(std::move(w)), done(std::move(d)), open(std::move(o)) {
+    Job(Work w, Done d, std::shared_ptr<const stream_internal::State> s)
+        : work(std::move(w)), done(std::move(d)), state(std::move(s)) {
       run = [](StreamJob* self) { static_cast<Job*>(self)->work(); };
       act = [](Runnable* self, Fate fate) {
         auto* job = static_cast<Job*>(self);
-        if (fate == Fate::kRun && *job->open) job->done(std::as_const(job->time));
+        if (fate == Fate::kRun && job->state->open) job->done(std::as_const(job->time));
         delete job;
       };
     }
     Work work;
     Done done;
-    std::shared_ptr<const bool> open;  // read on the scheduler's thread only
+    std::shared_ptr<const stream_internal::State> state;
   };
 
+  std::shared_ptr<stream_internal::State> state_ = std::make_shared<stream_internal::State>();
+};
+
+// An actor's hold on its stream: what was launched with it ends with it. A task that waits is
+// destroyed then, any other when its piece has run; no completion comes any more.
+// Thread: the scheduler's. May outlive the stream.
+class StreamScope {
+ public:
+  explicit StreamScope(Stream& stream) : state_(stream.state_) {}
+  StreamScope(const StreamScope&) = delete;
+  StreamScope& operator=(const StreamScope&) = delete;
+  ~StreamScope();
+
+ private:
+  friend class Stream;
+  std::shared_ptr<stream_internal::State> state_;
   std::shared_ptr<bool> open_ = std::make_shared<bool>(true);
+};
+
+template <typename Done>
+void Stream::LaunchTask(const StreamScope& scope, Task<Status> task, Done done) {
+  struct Completed : stream_internal::TaskJob, Pooled {
+    Completed(Stream& s, Task<Status> t, const StreamScope& of, Done d)
+        : TaskJob(s, std::move(t), s.state_, of.open_), done(std::move(d)) {
+      abandon = [](TaskJob* self) {
+        self->task = {};
+        static_cast<Completed*>(self)->done.reset();
+      };
+      act = [](Runnable* self, Fate fate) {
+        auto* job = static_cast<Completed*>(self);
+        if (fate == Fate::kRun && job->wanted()) {
+          if (!stream_internal::LeftStream(*job)) return;
+          (*job->done)(std::as_const(job->time), job->task.Take());
+        }
+        delete job;
+      };
+    }
+    std::optional<Done> done;
+  };
+  CHECK(scope.state_ == state_, "a task is launched with another stream's scope");
+  Enqueue(new Completed(*this, std::move(task), scope, std::move(done)));
+}
+
+// Base of what a stream's task may await.
+//   await_ready    on the stream's thread: true where there is nothing to wait for
+//   Begin          on the scheduler's thread, after the task has left the stream: arranges that
+//                  Resume is called, or calls it
+//   destructor     undoes Begin, where Resume was not called
+class StreamWait {
+ public:
+  StreamWait() = default;
+  StreamWait(const StreamWait&) = delete;
+  StreamWait& operator=(const StreamWait&) = delete;
+
+  void await_suspend(std::coroutine_handle<> handle);
+
+ protected:
+  ~StreamWait() = default;
+  virtual void Begin() = 0;
+  // Puts the task back on its stream. On the scheduler's thread, once; the wait may be gone when
+  // it returns.
+  void Resume();
+
+ private:
+  friend bool stream_internal::LeftStream(stream_internal::TaskJob& job);
+  stream_internal::TaskJob* job_ = nullptr;
 };
 
 // A thread of its own. Sleeps when it has nothing to do, after `spin_us` of looking.
@@ -102,20 +226,23 @@ class ThreadStream : public Stream {
   Status started_{};
 };
 
-// Runs the work at once on the scheduler's thread; completions still come back as closures. For
-// deterministic tests.
+// Runs the work at once on the scheduler's thread; completions still come back as closures, and a
+// task that was woken goes on as one. For deterministic tests.
 class InlineStream : public Stream {
  public:
   explicit InlineStream(Scheduler& scheduler) : scheduler_(scheduler) {}
+  ~InlineStream() override;
 
  protected:
   void Enqueue(StreamJob* job) override;
+  void Requeue(StreamJob* job) override;
 
  private:
   Scheduler& scheduler_;
+  std::shared_ptr<RunQueue> woken_ = std::make_shared<RunQueue>();
 };
 
-// Measures and runs one job on the calling thread, for implementations of Enqueue.
+// Measures and runs a job's next piece on the calling thread, for implementations of Enqueue.
 void RunStreamJob(StreamJob& job, Clock& clock);
 
 }  // namespace troupe

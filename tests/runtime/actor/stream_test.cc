@@ -1,11 +1,13 @@
-#include "runtime/actor/stream.h"
-
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <string>
+#include <thread>
 #include <vector>
+
+#include "runtime/actor/stream_wait.h"
 
 namespace troupe {
 namespace {
@@ -68,6 +70,159 @@ TEST_P(StreamTest, MoveOnlyClosuresTravel) {
                  });
   scheduler.Run();
   EXPECT_EQ(got, 1);
+}
+
+// Says on which thread each piece ran, and whether its frame was destroyed.
+struct Witness {
+  std::vector<std::thread::id> threads{};
+  std::atomic<int> destroyed{0};
+};
+struct OnDestroyed {
+  Witness& witness;
+  ~OnDestroyed() { ++witness.destroyed; }
+};
+
+Task<Status> AwaitBetween(StreamEvent& event, Witness& witness) {
+  const OnDestroyed gone{witness};
+  witness.threads.push_back(std::this_thread::get_id());
+  co_await event;
+  witness.threads.push_back(std::this_thread::get_id());
+  co_return Status{};
+}
+
+TEST_P(StreamTest, ATaskThatWaitsLeavesTheStreamToOthers) {
+  StreamEvent event;
+  Witness witness;
+  auto stream = NewStream();
+  const StreamScope scope(*stream);
+  std::vector<std::string> order;
+  stream->LaunchTask(scope, AwaitBetween(event, witness), [&](const WorkTime& time, Status status) {
+    EXPECT_TRUE(status.ok());
+    EXPECT_LE(time.ran_ns, time.end_ns - time.start_ns);
+    order.emplace_back("task");
+    scheduler.Stop();
+  });
+  stream->Launch([] {},
+                 [&](const WorkTime&) {
+                   order.emplace_back("closure");
+                   event.Set();
+                 });
+  scheduler.Run();
+  EXPECT_EQ(order, (std::vector<std::string>{"closure", "task"}));
+  ASSERT_EQ(witness.threads.size(), 2u);
+  EXPECT_EQ(witness.threads[0], witness.threads[1]) << "it goes on where it began";
+  EXPECT_EQ(witness.destroyed, 1);
+}
+
+TEST_P(StreamTest, AnEventThatHappenedIsNoWait) {
+  StreamEvent event;
+  event.Set();
+  Witness witness;
+  auto stream = NewStream();
+  const StreamScope scope(*stream);
+  std::vector<int> order;
+  stream->LaunchTask(scope, AwaitBetween(event, witness), [&](const WorkTime& time, Status) {
+    EXPECT_EQ(time.ran_ns, time.end_ns - time.start_ns) << "it left the stream";
+    order.push_back(1);
+  });
+  stream->Launch([] {},
+                 [&](const WorkTime&) {
+                   order.push_back(2);
+                   scheduler.Stop();
+                 });
+  scheduler.Run();
+  EXPECT_EQ(order, (std::vector<int>{1, 2}));
+}
+
+Task<Status> Nested(StreamEvent& event, int depth) {
+  if (depth > 0) co_return co_await Nested(event, depth - 1);
+  co_await event;
+  co_return MakeError(ErrorCode::kFailed, "from below");
+}
+
+TEST_P(StreamTest, AWaitDeepInATaskSuspendsAllOfItAndItsErrorComesBack) {
+  StreamEvent event;
+  auto stream = NewStream();
+  const StreamScope scope(*stream);
+  std::string error;
+  stream->LaunchTask(scope, Nested(event, 5), [&](const WorkTime&, Status status) {
+    error = status.error().message;
+    scheduler.Stop();
+  });
+  scheduler.Post([&] { event.Set(); });
+  scheduler.Run();
+  EXPECT_EQ(error, "from below");
+}
+
+Task<Status> ThereAndBack(int times, int& calls) {
+  for (int i = 0; i < times; ++i) co_await OnScheduler([&calls] { ++calls; });
+  co_await StreamSleep(2);
+  co_return Status{};
+}
+
+TEST_P(StreamTest, ATaskCallsTheSchedulersThreadAndSleeps) {
+  auto stream = NewStream();
+  const StreamScope scope(*stream);
+  int calls = 0;
+  int64_t waited_ns = 0;
+  stream->LaunchTask(scope, ThereAndBack(100, calls), [&](const WorkTime& time, Status) {
+    waited_ns = time.end_ns - time.start_ns - time.ran_ns;
+    scheduler.Stop();
+  });
+  scheduler.Run();
+  EXPECT_EQ(calls, 100);
+  EXPECT_GE(waited_ns, 2'000'000);
+}
+
+// Whether the task waits already, is about to, or has been woken: its frame goes, and no completion
+// comes.
+TEST_P(StreamTest, AStreamThatEndsDestroysTasksWhereverTheyAre) {
+  for (int passes = 0; passes < 4; ++passes) {
+    StreamEvent event;
+    Witness witness;
+    bool completed = false;
+    {
+      auto stream = NewStream();
+      const StreamScope scope(*stream);
+      stream->LaunchTask(scope, AwaitBetween(event, witness),
+                         [&](const WorkTime&, Status) { completed = true; });
+      if (passes > 0) scheduler.RunUntilIdle();
+      if (passes > 1) event.Set();
+      if (passes > 2) scheduler.RunUntilIdle();
+      if (passes > 2) continue;  // it may have completed
+    }
+    EXPECT_EQ(witness.destroyed, 1) << passes;
+    event.Set();  // wakes nobody
+    scheduler.RunUntilIdle();
+    EXPECT_FALSE(completed) << passes;
+  }
+}
+
+TEST_P(StreamTest, AScopeThatEndsTakesItsTasksAlong) {
+  StreamEvent event;
+  Witness kept;
+  Witness dropped;
+  auto stream = NewStream();
+  const StreamScope scope(*stream);
+  bool completed = false;
+  {
+    const StreamScope ended(*stream);
+    stream->LaunchTask(scope, AwaitBetween(event, kept),
+                       [&](const WorkTime&, Status) { scheduler.Stop(); });
+    StreamEvent never;
+    stream->LaunchTask(ended, AwaitBetween(never, dropped),
+                       [&](const WorkTime&, Status) { completed = true; });
+    // Both wait when this has come back.
+    bool both_wait = false;
+    stream->Launch([] {}, [&](const WorkTime&) { both_wait = true; });
+    while (!both_wait) scheduler.RunUntilIdle();
+  }
+  EXPECT_EQ(dropped.destroyed, 1);
+  EXPECT_EQ(kept.destroyed, 0);
+  event.Set();
+  scheduler.Run();
+  EXPECT_FALSE(completed);
+  EXPECT_EQ(kept.destroyed, 1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Streams, StreamTest, ::testing::Values(Kind::kThread, Kind::kInline),
