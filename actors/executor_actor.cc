@@ -247,6 +247,7 @@ Status ExecutorActor::Launch(const Action& action) {
 }
 
 Status ExecutorActor::On(ActionDone done) {
+  RETURN_IF_ERROR(std::move(done.status));
   if (done.round != start_.round() || state_ != State::kRunning) {
     return MakeError(ErrorCode::kFailed, "{}: {} answers round {} in round {}", name_,
                      ToString(done.action), done.round, start_.round());
@@ -266,8 +267,8 @@ Status ExecutorActor::On(ActionDone done) {
   if (done.sampled_token >= 0) vote_.set_sampled_token(done.sampled_token);
   if (vote_.first_action_ns() == 0) vote_.set_first_action_ns(done.time.start_ns);
   vote_.set_last_action_ns(done.time.end_ns);
-  times_.Add(done.action, done.time.end_ns - done.time.start_ns);
-  vote_.set_busy_ns(vote_.busy_ns() + done.time.end_ns - done.time.start_ns);
+  times_.Add(done.action, done.time.ran_ns);
+  vote_.set_busy_ns(vote_.busy_ns() + done.time.ran_ns);
 
   const auto output = OutputOf(*schedule_, done.action);
   if (output && !output->crosses_ranks()) {
@@ -399,6 +400,7 @@ Status ExecutorActor::HandOver(const ExchangeProgress::Step& step) {
 }
 
 Status ExecutorActor::On(GradientReady ready) {
+  RETURN_IF_ERROR(std::move(ready.status));
   given_[{ready.stage, ready.weights}] = ready.gradient;
   if (state_ != State::kExchanging || !exchange_->MarkReady(ready.stage, ready.weights)) {
     return MakeError(ErrorCode::kFailed, "{}: stage {} gave a gradient unasked", name_,
@@ -425,6 +427,7 @@ Status ExecutorActor::On(WithBulk<SharedGradient> gradient) {
 }
 
 Status ExecutorActor::On(GradientMerged merged) {
+  RETURN_IF_ERROR(std::move(merged.status));
   arrived_.erase({merged.round, merged.stage, merged.weights});
   if (state_ != State::kExchanging || !exchange_->MarkMerged(merged.stage, merged.weights)) {
     return MakeError(ErrorCode::kFailed, "{}: stage {} merged a gradient unasked", name_,
@@ -453,6 +456,7 @@ Status ExecutorActor::On(OutputSent sent) {
 }
 
 Status ExecutorActor::On(StageVote vote) {
+  RETURN_IF_ERROR(std::move(vote.status));
   for (auto& node : vote.norm_nodes) *vote_.add_norm_nodes() = std::move(node);
   vote_.set_finite(vote_.finite() && vote.finite);
   if (++stage_answers_ < peers_.stages.size()) return {};
@@ -488,6 +492,7 @@ Status ExecutorActor::On(proto::Commit commit) {
 }
 
 Status ExecutorActor::On(UpdateDone done) {
+  RETURN_IF_ERROR(std::move(done.status));
   if (++stage_answers_ < peers_.stages.size()) return {};
   state_ = State::kIdle;
   TracePhase("optimizer", phase_start_ns_);

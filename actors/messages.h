@@ -101,7 +101,9 @@ struct RunAction {
   int32_t sample_seed = 0;
 };
 
-// The action has run. `output` is what the neighbour needs (empty where nothing leaves the stage).
+// The action has ended; its status, as that of every answer of a stage, is an error where its work
+// failed, and then nothing else holds. `output` is what the neighbour needs (empty where nothing
+// leaves the stage).
 struct ActionDone {
   static constexpr std::string_view kMessageName = "troupe.ActionDone";
   Action action{};
@@ -113,6 +115,7 @@ struct ActionDone {
   int64_t num_tokens = 0;  // labels that count
   int32_t sampled_token = -1;
   WorkTime time{};
+  Status status{};
 };
 
 // All gradients of the round are summed: what this stage votes. Where weights are shared with other
@@ -127,6 +130,7 @@ struct StageVote {
   int64_t round = 0;
   std::vector<proto::NormNode> norm_nodes{};
   bool finite = true;
+  Status status{};
 };
 
 // The shared weights' gradient as this stage holds it now, to be sent to the stage it shares with.
@@ -141,6 +145,7 @@ struct GradientReady {
   int64_t round = 0;
   SharedWeights weights = SharedWeights::kTied;
   std::span<const std::byte> gradient{};  // valid; unchanged until a merge or ApplyUpdate
+  Status status{};
 };
 // The leader adds the follower's gradient to its own; the follower then takes over that sum, so
 // both copies of the weights see the same bits.
@@ -156,6 +161,7 @@ struct GradientMerged {
   StageId stage{};
   int64_t round = 0;
   SharedWeights weights = SharedWeights::kTied;
+  Status status{};
 };
 
 struct ApplyUpdate {
@@ -170,6 +176,7 @@ struct UpdateDone {
   StageId stage{};
   int64_t step = 0;
   WorkTime time{};
+  Status status{};
 };
 
 // ---- local, transport -> executor ------------------------------------------------------------

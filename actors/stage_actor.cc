@@ -8,26 +8,108 @@
 #include "runtime/trace/span.h"
 
 namespace troupe {
+namespace {
+
+// What a stage is asked for, as tasks of its stream.
+
+struct Microbatch {
+  RunAction run{};
+  int32_t number = 0;  // that the model counts
+  bool last_stage = false;
+};
+
+void ComputeForward(StageModel& model, const Microbatch& microbatch, ActionDone& done) {
+  const RunAction& run = microbatch.run;
+  const std::span<const int32_t> tokens =
+      run.tokens ? std::span<const int32_t>(*run.tokens) : std::span<const int32_t>();
+  if (run.mode == proto::STEP_MODE_SAMPLE) {
+    auto generated = model.GenerateForward(run.input, tokens);
+    if (microbatch.last_stage) {
+      done.sampled_token = model.DrawToken(
+          generated, run.temperature, static_cast<uint64_t>(run.sample_seed), run.sample_counter);
+    } else {
+      done.output = std::move(generated);
+    }
+    return;
+  }
+  auto forward = run.mode == proto::STEP_MODE_EVAL
+                     ? model.Evaluate(run.input, tokens)
+                     : model.Forward(microbatch.number, run.input, tokens);
+  done.output = std::move(forward.output);
+  done.loss_sum = forward.loss_sum;
+  done.num_tokens = forward.num_tokens;
+}
+
+Task<Status> Compute(StageModel& model, Microbatch microbatch, ActionDone& done) {
+  const RunAction& run = microbatch.run;
+  switch (run.action.kind) {
+    case ActionKind::kForward:
+      ComputeForward(model, microbatch, done);
+      break;
+    case ActionKind::kBackward:
+      done.output = model.Backward(microbatch.number, run.input);
+      break;
+    case ActionKind::kBackwardInput:
+      done.output = model.BackwardInput(microbatch.number, run.input);
+      break;
+    case ActionKind::kBackwardWeight:
+      model.BackwardWeight(microbatch.number, run.action.part, run.action.num_parts);
+      break;
+    default:
+      co_return MakeError(ErrorCode::kFailed, "{} is no compute action", ToString(run.action));
+  }
+  co_return Status{};
+}
+
+Task<Status> TakeVote(StageModel& model, StageVote& vote) {
+  model.FinishGradients();
+  vote.norm_nodes = model.NormNodes();
+  vote.finite = std::ranges::all_of(
+      vote.norm_nodes, [](const proto::NormNode& node) { return std::isfinite(node.sum()); });
+  co_return Status{};
+}
+
+Task<Status> ReadGradient(StageModel& model, GradientReady& ready) {
+  ready.gradient = model.SharedGradient(ready.weights);
+  co_return Status{};
+}
+
+Task<Status> Merge(StageModel& model, MergeGradient merge) {
+  if (merge.replace) {
+    model.ReplaceSharedGradient(merge.weights, merge.gradient);
+  } else {
+    model.AddSharedGradient(merge.weights, merge.gradient);
+  }
+  co_return Status{};
+}
+
+Task<Status> Apply(StageModel& model, AdamWOptions adamw, bool apply) {
+  model.ApplyUpdate(adamw, apply);
+  co_return Status{};
+}
+
+}  // namespace
 
 StageActor::StageActor(StageOptions options, StageModel& model, Stream& stream)
     : options_(options), model_(model), stream_(stream) {}
 
-// Launches `work(answer)` and sends the answer when it has run. The answer lives in shared memory:
-// work runs on the stream's thread, the sending on the actor's.
-template <typename Answer, typename Work>
-Status StageActor::Answering(Answer answer, Work work) {
+// The answer lives in shared memory: the task runs on the stream's thread, the sending on the
+// actor's.
+template <typename Answer, typename NewTask>
+Status StageActor::Answering(Answer answer, NewTask new_task) {
   if (executor_.empty()) {
     return MakeError(ErrorCode::kFailed, "stage {}: work came before it met its executor",
                      options_.stage);
   }
   auto shared = std::make_shared<Answer>(std::move(answer));
-  stream_.Launch([shared, work = std::move(work)] { work(*shared); },
-                 [this, shared](const WorkTime& time) {
-                   if constexpr (requires { shared->time; }) shared->time = time;
-                   if constexpr (requires { Trace(*shared); }) Trace(*shared);
-                   // An executor that has ended needs no answer.
-                   (void)executor_.Send(std::move(*shared));
-                 });
+  stream_.LaunchTask(scope_, new_task(model_, *shared),
+                     [this, shared](const WorkTime& time, Status status) {
+                       if constexpr (requires { shared->time; }) shared->time = time;
+                       if constexpr (requires { Trace(*shared); }) Trace(*shared);
+                       shared->status = std::move(status);
+                       // An executor that has ended needs no answer.
+                       (void)executor_.Send(std::move(*shared));
+                     });
   return {};
 }
 
@@ -38,78 +120,28 @@ Status StageActor::On(MeetExecutor meet) {
 
 Status StageActor::On(RunAction run) {
   ActionDone done{.action = run.action, .round = run.round, .step = run.step, .mode = run.mode};
-  return Answering(std::move(done),
-                   [this, run = std::move(run)](ActionDone& answer) { Compute(run, answer); });
-}
-
-void StageActor::Compute(const RunAction& run, ActionDone& done) {
-  const int32_t microbatch = run.action.microbatch.value - options_.first_microbatch;
-  switch (run.action.kind) {
-    case ActionKind::kForward:
-      ComputeForward(run, done);
-      return;
-    case ActionKind::kBackward:
-      done.output = model_.Backward(microbatch, run.input);
-      return;
-    case ActionKind::kBackwardInput:
-      done.output = model_.BackwardInput(microbatch, run.input);
-      return;
-    case ActionKind::kBackwardWeight:
-      model_.BackwardWeight(microbatch, run.action.part, run.action.num_parts);
-      return;
-    default:
-      CHECK(false, "stage {}: {} is no compute action", options_.stage, ToString(run.action));
-  }
-}
-
-void StageActor::ComputeForward(const RunAction& run, ActionDone& done) {
-  const std::span<const int32_t> tokens =
-      run.tokens ? std::span<const int32_t>(*run.tokens) : std::span<const int32_t>();
-  if (run.mode == proto::STEP_MODE_SAMPLE) {
-    auto generated = model_.GenerateForward(run.input, tokens);
-    if (options_.last) {
-      done.sampled_token = model_.DrawToken(
-          generated, run.temperature, static_cast<uint64_t>(run.sample_seed), run.sample_counter);
-    } else {
-      done.output = std::move(generated);
-    }
-    return;
-  }
-  auto forward = run.mode == proto::STEP_MODE_EVAL
-                     ? model_.Evaluate(run.input, tokens)
-                     : model_.Forward(run.action.microbatch.value - options_.first_microbatch,
-                                      run.input, tokens);
-  done.output = std::move(forward.output);
-  done.loss_sum = forward.loss_sum;
-  done.num_tokens = forward.num_tokens;
+  Microbatch microbatch{.run = std::move(run),
+                        .number = done.action.microbatch.value - options_.first_microbatch,
+                        .last_stage = options_.last};
+  return Answering(std::move(done), [&microbatch](StageModel& model, ActionDone& answer) {
+    return Compute(model, std::move(microbatch), answer);
+  });
 }
 
 Status StageActor::On(CollectVote collect) {
-  return Answering(
-      StageVote{.stage = options_.stage, .round = collect.round}, [this](StageVote& vote) {
-        model_.FinishGradients();
-        vote.norm_nodes = model_.NormNodes();
-        vote.finite = std::ranges::all_of(
-            vote.norm_nodes, [](const proto::NormNode& node) { return std::isfinite(node.sum()); });
-      });
+  return Answering(StageVote{.stage = options_.stage, .round = collect.round}, TakeVote);
 }
 
 Status StageActor::On(TakeGradient take) {
   return Answering(
       GradientReady{.stage = options_.stage, .round = take.round, .weights = take.weights},
-      [this](GradientReady& ready) { ready.gradient = model_.SharedGradient(ready.weights); });
+      ReadGradient);
 }
 
 Status StageActor::On(MergeGradient merge) {
   return Answering(
       GradientMerged{.stage = options_.stage, .round = merge.round, .weights = merge.weights},
-      [this, gradient = merge.gradient, replace = merge.replace](GradientMerged& merged) {
-        if (replace) {
-          model_.ReplaceSharedGradient(merged.weights, gradient);
-        } else {
-          model_.AddSharedGradient(merged.weights, gradient);
-        }
-      });
+      [&merge](StageModel& model, GradientMerged&) { return Merge(model, merge); });
 }
 
 Status StageActor::On(ApplyUpdate update) {
@@ -119,7 +151,7 @@ Status StageActor::On(ApplyUpdate update) {
   adamw.step = options_.earlier_updates + update.step;
   return Answering(
       UpdateDone{.stage = options_.stage, .step = update.step},
-      [this, adamw, apply = update.apply](UpdateDone&) { model_.ApplyUpdate(adamw, apply); });
+      [&](StageModel& model, UpdateDone&) { return Apply(model, adamw, update.apply); });
 }
 
 void StageActor::Trace(const ActionDone& done) const {

@@ -8,8 +8,11 @@
 //
 //   I1. The model is touched on the stream alone, in the order of the messages.
 //   I2. Every message but MeetExecutor is answered exactly once, when its work has run.
+//   I3. All work is a task of the stream, which may wait in its middle, and ends with the actor. It
+//       knows the model, never the actor.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -46,10 +49,9 @@ class StageActor : public Actor<StageActor, MeetExecutor, RunAction, CollectVote
   Status On(ApplyUpdate update);
 
  private:
-  template <typename Answer, typename Work>
-  Status Answering(Answer answer, Work work);
-  void Compute(const RunAction& run, ActionDone& done);
-  void ComputeForward(const RunAction& run, ActionDone& done);
+  // Launches task(model, answer) and sends the answer when it has ended.
+  template <typename Answer, typename NewTask>
+  Status Answering(Answer answer, NewTask new_task);
   // A training step's actions leave spans always: costs and pictures are made of them.
   void Trace(const ActionDone& done) const;
   void Trace(const UpdateDone& done) const;
@@ -59,6 +61,7 @@ class StageActor : public Actor<StageActor, MeetExecutor, RunAction, CollectVote
   const StageOptions options_;
   StageModel& model_;
   Stream& stream_;
+  const StreamScope scope_{stream_};
   ExecutorAnswers executor_{};
 };
 
