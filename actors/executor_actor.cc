@@ -177,8 +177,6 @@ Status ExecutorActor::Advance() {
     if (blocked->reason != BlockReason::kRunning) WaitFor(*blocked);
     return {};
   }
-  // The head after the last one is Finished also while the last one runs.
-  if (progress_->running()) return {};
   wait_.Reset();
   return FinishList();
 }
@@ -252,6 +250,11 @@ Status ExecutorActor::On(ActionDone done) {
     return MakeError(ErrorCode::kFailed, "{}: {} answers round {} in round {}", name_,
                      ToString(done.action), done.round, start_.round());
   }
+  const int32_t entry = progress_->OpenEntryOf(done.action);
+  if (entry < 0) {
+    return MakeError(ErrorCode::kFailed, "{}: {} ends without having started", name_,
+                     ToString(done.action));
+  }
   if (const auto input = InputOf(*schedule_, done.action)) {  // I4
     const InputKey key{done.round, done.action.stage.value, done.action.microbatch.value,
                        input->kind};
@@ -276,7 +279,7 @@ Status ExecutorActor::On(ActionDone done) {
         InputKey{done.round, output->to_stage.value, output->microbatch.value, output->kind},
         std::move(done.output));
   }
-  const bool outputs_leave = progress_->MarkDone();
+  const bool outputs_leave = progress_->MarkDone(entry);
   if (output && output->crosses_ranks()) {
     outputs_.Reserve(*output);
     held_back_.emplace_back(*output, std::move(done.output));
@@ -285,6 +288,16 @@ Status ExecutorActor::On(ActionDone done) {
     for (auto& [transfer, held] : held_back_) SendSoon(transfer, std::move(held));
     held_back_.clear();
   }
+  return Advance();
+}
+
+Status ExecutorActor::On(ActionWaits action) {
+  const int32_t entry = progress_ ? progress_->OpenEntryOf(action.action) : -1;
+  if (entry < 0) {
+    return MakeError(ErrorCode::kFailed, "{}: {} waits without having started", name_,
+                     ToString(action.action));
+  }
+  progress_->MarkWaiting(entry, action.waits);
   return Advance();
 }
 

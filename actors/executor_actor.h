@@ -1,7 +1,7 @@
 // ExecutorActor: holds one rank's action list and credits, and alone starts its actions.
 //   Takes:  StepStart, Commit, CheckpointStart (schedule actor); Activation, ActivationGradient,
-//           SharedGradient (executors of other ranks); ActionDone, StageVote, GradientReady,
-//           GradientMerged, UpdateDone (its stages); TokensReady (data loader)
+//           SharedGradient (executors of other ranks); ActionDone, ActionWaits, StageVote,
+//           GradientReady, GradientMerged, UpdateDone (its stages); TokensReady (data loader)
 //   Sends:  RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate -> stages;
 //           FetchTokens -> loader; CheckpointStart -> checkpoint actor; Activation,
 //           ActivationGradient, SharedGradient -> other ranks; Vote, StepDone -> schedule
@@ -90,8 +90,8 @@ struct ExecutorOptions {
 class ExecutorActor
     : public Actor<ExecutorActor, proto::StepStart, proto::Commit, proto::CheckpointStart,
                    WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<SharedGradient>,
-                   ActionDone, StageVote, GradientReady, GradientMerged, UpdateDone, TokensReady,
-                   OutputSent, CreditReturned> {
+                   ActionDone, ActionWaits, StageVote, GradientReady, GradientMerged, UpdateDone,
+                   TokensReady, OutputSent, CreditReturned> {
  public:
   static constexpr std::array kNormalEndings = {ErrorCode::kCancelled};
 
@@ -112,6 +112,7 @@ class ExecutorActor
   Status On(WithBulk<ActivationGradient> gradient);
   Status On(WithBulk<SharedGradient> gradient);
   Status On(ActionDone done);
+  Status On(ActionWaits action);
   Status On(StageVote vote);
   Status On(GradientReady ready);
   Status On(GradientMerged merged);

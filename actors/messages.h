@@ -65,13 +65,14 @@ struct SharedGradient {
 // ---- local, the worker's root -> stages and loader ----------------------------------------------
 
 struct ActionDone;
+struct ActionWaits;
 struct StageVote;
 struct GradientReady;
 struct GradientMerged;
 struct UpdateDone;
 struct TokensReady;
-using ExecutorAnswers =
-    ActorRef<ActionDone, StageVote, GradientReady, GradientMerged, UpdateDone, TokensReady>;
+using ExecutorAnswers = ActorRef<ActionDone, ActionWaits, StageVote, GradientReady, GradientMerged,
+                                 UpdateDone, TokensReady>;
 
 // The first message to a stage and to the loader: whom they answer. An executor is spawned after
 // the actors that it starts, so it cannot be an argument of theirs.
@@ -116,6 +117,14 @@ struct ActionDone {
   int32_t sampled_token = -1;
   WorkTime time{};
   Status status{};
+};
+
+// An action waits in its middle for other ranks, and its stream is free; or its wait is over, and
+// it goes on when its turn comes.
+struct ActionWaits {
+  static constexpr std::string_view kMessageName = "troupe.ActionWaits";
+  Action action{};
+  bool waits = false;
 };
 
 // All gradients of the round are summed: what this stage votes. Where weights are shared with other

@@ -102,14 +102,21 @@ Status StageActor::Answering(Answer answer, NewTask new_task) {
                      options_.stage);
   }
   auto shared = std::make_shared<Answer>(std::move(answer));
-  stream_.LaunchTask(scope_, new_task(model_, *shared),
-                     [this, shared](const WorkTime& time, Status status) {
-                       if constexpr (requires { shared->time; }) shared->time = time;
-                       if constexpr (requires { Trace(*shared); }) Trace(*shared);
-                       shared->status = std::move(status);
-                       // An executor that has ended needs no answer.
-                       (void)executor_.Send(std::move(*shared));
-                     });
+  // An executor that has ended needs no answer.
+  auto ended = [this, shared](const WorkTime& time, Status status) {
+    if constexpr (requires { shared->time; }) shared->time = time;
+    if constexpr (requires { Trace(*shared); }) Trace(*shared);
+    shared->status = std::move(status);
+    (void)executor_.Send(std::move(*shared));
+  };
+  if constexpr (requires { shared->action; }) {
+    stream_.LaunchTask(scope_, new_task(model_, *shared), std::move(ended),
+                       [this, action = shared->action](bool waits) {
+                         (void)executor_.Send(ActionWaits{.action = action, .waits = waits});
+                       });
+  } else {
+    stream_.LaunchTask(scope_, new_task(model_, *shared), std::move(ended));
+  }
   return {};
 }
 

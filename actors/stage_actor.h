@@ -1,13 +1,14 @@
 // StageActor: one pipeline stage of a rank. It only computes: the executor says what and when.
 //   Takes:  MeetExecutor (the root), then from the executor:
 //           RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate
-//   Sends:  ActionDone, StageVote, GradientReady, GradientMerged, UpdateDone -> executor
-//   Thread: handlers on the rank's actor thread; all arithmetic on the compute stream.
+//   Sends:  ActionDone, ActionWaits, StageVote, GradientReady, GradientMerged, UpdateDone ->
+//   executor Thread: handlers on the rank's actor thread; all arithmetic on the compute stream.
 //
 //     unmet --MeetExecutor--> ready --RunAction, …--> ready (work launched; the answer follows)
 //
 //   I1. The model is touched on the stream alone, in the order of the messages.
-//   I2. Every message but MeetExecutor is answered exactly once, when its work has run.
+//   I2. Every message but MeetExecutor is answered exactly once, when its work has run; before
+//       that, ActionWaits says each wait of an action in its middle, and its end.
 //   I3. All work is a task of the stream, which may wait in its middle, and ends with the actor. It
 //       knows the model, never the actor.
 #pragma once

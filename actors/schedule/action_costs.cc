@@ -37,7 +37,8 @@ class NoisyCell {
         slowness_(straggles ? noise.straggler_factor : 1) {}
 
   StageCost Draw() const {
-    StageCost cost;
+    StageCost cost{.forward_pauses = mean_.forward_pauses,
+                   .backward_pauses = mean_.backward_pauses};
     cost.forward_ns = Disturbed(mean_.forward_ns, 0, /*hiccups=*/true);
     cost.backward_input_ns = Disturbed(mean_.backward_input_ns, 1, /*hiccups=*/true);
     cost.backward_weight_ns = Disturbed(mean_.backward_weight_ns, 2, /*hiccups=*/false);
@@ -80,10 +81,17 @@ CostModel CostModel::Uniform(const Schedule& schedule, const StageCost& whole_sh
     const auto part = [share](int64_t whole_ns) {
       return whole_ns < 0 ? whole_ns : std::llround(static_cast<double>(whole_ns) * share);
     };
+    const auto pauses = [share](const ActionPauses& whole) {
+      return ActionPauses{
+          .count = static_cast<int32_t>(std::lround(static_cast<double>(whole.count) * share)),
+          .each_ns = whole.each_ns};
+    };
     costs.stages.push_back({.forward_ns = part(whole_share.forward_ns),
                             .backward_input_ns = part(whole_share.backward_input_ns),
                             .backward_weight_ns = part(whole_share.backward_weight_ns),
-                            .backward_ns = part(whole_share.backward_ns)});
+                            .backward_ns = part(whole_share.backward_ns),
+                            .forward_pauses = pauses(whole_share.forward_pauses),
+                            .backward_pauses = pauses(whole_share.backward_pauses)});
   }
   return costs;
 }
@@ -118,6 +126,19 @@ ActionTimes::ActionTimes(const Schedule& schedule, const CostModel& costs, const
 
 int64_t ActionTimes::Ns(const Action& action) const {
   return TimeOf(Of(action.stage, action.microbatch), action);
+}
+
+ActionPauses ActionTimes::Pauses(const Action& action) const {
+  const StageCost& cost = Of(action.stage, action.microbatch);
+  switch (action.kind) {
+    case ActionKind::kForward:
+      return cost.forward_pauses;
+    case ActionKind::kBackward:
+    case ActionKind::kBackwardInput:
+      return cost.backward_pauses;
+    default:
+      return {};
+  }
 }
 
 int64_t ActionTimes::WorkNs(const Schedule& schedule, Rank rank) const {

@@ -9,6 +9,13 @@
 
 namespace troupe {
 
+// Waits in the middle of an action, for other ranks of a group: they cut its compute into count + 1
+// segments of equal length.
+struct ActionPauses {
+  int32_t count = 0;
+  int64_t each_ns = 0;
+};
+
 // Times of one stage for one microbatch. A Backward costs input + weight unless given on its own; a
 // part of a weight gradient costs its share, the parts together exactly the whole.
 struct StageCost {
@@ -16,6 +23,8 @@ struct StageCost {
   int64_t backward_input_ns = 0;
   int64_t backward_weight_ns = 0;
   int64_t backward_ns = -1;  // -1: the sum of the two halves
+  ActionPauses forward_pauses{};
+  ActionPauses backward_pauses{};  // of a Backward or a BackwardInput; a BackwardWeight has none
 
   int64_t WholeBackwardNs() const {
     return backward_ns >= 0 ? backward_ns : backward_input_ns + backward_weight_ns;
@@ -57,7 +66,8 @@ class ActionTimes {
   ActionTimes(const Schedule& schedule, const CostModel& costs, const Noise& noise,
               uint64_t sample);
 
-  int64_t Ns(const Action& action) const;
+  int64_t Ns(const Action& action) const;  // of compute
+  ActionPauses Pauses(const Action& action) const;
   // The sum over a rank's actions, where every microbatch passes through its stages.
   int64_t WorkNs(const Schedule& schedule, Rank rank) const;
   int64_t link_latency_ns() const { return link_latency_ns_; }

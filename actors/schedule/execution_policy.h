@@ -37,6 +37,10 @@ struct ExecutionPolicy {
   // Free-run: most activations that a rank holds, at least 1.
   double activation_limit = 0;
   PairMode pairs = PairMode::kEager;
+  // Most actions that a rank has started and not ended, each with a workspace of its own: above 1
+  // where actions wait in their middle for other ranks of a group. While all of them wait, the
+  // other action of an overlapped pair may start, and in guided and free-run a weight gradient.
+  int open_actions = 1;
 
   bool operator==(const ExecutionPolicy&) const = default;
 };

@@ -72,9 +72,8 @@ bool FitsMemory(const RankProgress& progress, const RankList::Entry& forward) {
 }
 
 // The lowest place in the list among what may jump the queue and can; -1 where there is none.
-int32_t JumpingEntry(const RankProgress& progress) {
+int32_t JumpingEntry(const RankProgress& progress, bool only_weights) {
   const RankList& list = progress.list();
-  const bool only_weights = list.policy().activation_slack <= 0;
   int32_t best = -1;
   for (size_t lane = 0; lane < list.lanes().size(); ++lane) {
     const auto kind = static_cast<RankList::Lane>(lane % RankList::kLanesPerStage);
@@ -83,6 +82,7 @@ int32_t JumpingEntry(const RankProgress& progress) {
     if (entry < 0 || (best >= 0 && entry > best) || !progress.HasInputs(entry)) continue;
     const RankList::Entry& e = EntryOf(progress, entry);
     if (e.lane != static_cast<int32_t>(lane)) continue;  // a Backward in its second lane
+    if (!progress.LanesAreFree(entry)) continue;
     const bool fused = list.policy().pairs == PairMode::kFused && e.action.pair != kNotPaired;
     if (fused || (kind == RankList::kForwardLane && !FitsMemory(progress, e))) continue;
     best = entry;
@@ -179,13 +179,41 @@ Decision FreeRun(const RankProgress& progress) {
   return FreeRunBlocked(progress, blocked_by_memory);
 }
 
+// While every open action waits: the other action of its pair, else a weight gradient where the
+// mode lets it leave its place; -1 where there is none.
+int32_t EntryMeanwhile(const RankProgress& progress) {
+  const RankList& list = progress.list();
+  const auto size = static_cast<int32_t>(list.entries().size());
+  const int32_t head = progress.head();
+  if (progress.computes() ||
+      progress.open().size() >= static_cast<size_t>(list.policy().open_actions)) {
+    return -1;
+  }
+  if (list.policy().mode == ExecutorMode::kFreeRun) {
+    const int stage = progress.OldestWeight();
+    if (stage < 0) return -1;
+    const int32_t entry = progress.NextOf(stage * RankList::kLanesPerStage + RankList::kWeightLane);
+    return progress.LanesAreFree(entry) ? entry : -1;
+  }
+  const auto pair_of = [&](int32_t entry) { return EntryOf(progress, entry).action.pair; };
+  const bool of_open_pair =
+      head < size && pair_of(head) != kNotPaired &&
+      std::ranges::any_of(progress.open(), [&](const RankProgress::Open& open) {
+        return pair_of(open.entry) == pair_of(head);
+      });
+  if (of_open_pair && progress.HasInputs(head) && progress.LanesAreFree(head)) return head;
+  if (list.policy().mode == ExecutorMode::kStrict) return -1;
+  return JumpingEntry(progress, /*only_weights=*/true);
+}
+
 }  // namespace
 
 Decision NextAction(const RankProgress& progress) {
   const RankList& list = progress.list();
   const auto size = static_cast<int32_t>(list.entries().size());
   const int32_t head = progress.head();
-  if (progress.running()) {
+  if (!progress.open().empty()) {
+    if (const int32_t entry = EntryMeanwhile(progress); entry >= 0) return StartOf(progress, entry);
     const Action& waiting = EntryOf(progress, std::min(head, size - 1)).action;
     return Blocked{.reason = BlockReason::kRunning,
                    .waiting = waiting,
@@ -197,7 +225,10 @@ Decision NextAction(const RankProgress& progress) {
   if (list.policy().mode == ExecutorMode::kFreeRun) return FreeRun(progress);
   if (progress.HasInputs(head)) return StartOf(progress, head);
   if (list.policy().mode == ExecutorMode::kGuided) {
-    if (const int32_t entry = JumpingEntry(progress); entry >= 0) return StartOf(progress, entry);
+    const bool only_weights = list.policy().activation_slack <= 0;
+    if (const int32_t entry = JumpingEntry(progress, only_weights); entry >= 0) {
+      return StartOf(progress, entry);
+    }
   }
   return BlockedAt(progress, head);
 }

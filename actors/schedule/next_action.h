@@ -5,7 +5,9 @@
 //   const RankList list(schedule, rank, policy, DataArrival::kMarked);
 //   RankProgress progress(list);
 //   on an input:       progress.MarkArrived(kind, stage, microbatch); then decide
-//   on a completion:   if progress.MarkDone(): send outputs; then decide
+//   on a completion:   if progress.MarkDone(entry): send outputs; then decide
+//   on a wait's begin
+//   or end:            progress.MarkWaiting(entry, waits); then decide
 //   decide:            NextAction(progress) → Start: progress.MarkStarted(entry), launch it
 //                                           → Blocked: keep as the wait record
 //                                           → Finished: the rank's list is done
@@ -29,7 +31,7 @@ struct Start {
 };
 
 enum class BlockReason : uint8_t {
-  kRunning,   // an earlier action of this rank has not finished
+  kRunning,   // an action of this rank computes, or those that wait leave nothing to do
   kInput,     // an activation or gradient of another stage is owed
   kData,      // tokens or labels are owed
   kOwnStage,  // an earlier action of the same stage must come first (a list that is out of order)

@@ -122,7 +122,7 @@ void RankList::LinkPairs() {
     size_t last = first;
     while (last + 1 < entries_.size() && entries_[last + 1].action.pair == pair) ++last;
     entries_[first].followers = static_cast<int32_t>(last - first);
-    for (size_t i = first; i < last; ++i) entries_[i].holds_output = true;
+    for (size_t i = first; i <= last; ++i) entries_[i].fused = last > first;
     first = last;
   }
 }

@@ -41,7 +41,7 @@ class RankList {
     // Fused pairs: entries first + 1 .. first + followers start right after this one; all their
     // inputs are needed here, and no output leaves before the last one's end.
     int32_t followers = 0;
-    bool holds_output = false;
+    bool fused = false;
     int32_t hand_over_cell = -1;  // of the neighbouring stage, where it is on this rank
     uint8_t hand_over_bit = 0;
 

@@ -40,10 +40,13 @@ void RankProgress::MarkArrived(int32_t cell, uint8_t bit) {
 
 void RankProgress::MarkStarted(int32_t entry) {
   const RankList::Entry& e = list_->entries()[static_cast<size_t>(entry)];
-  CHECK(running_ < 0, "{} starts while another action of its rank runs", ToString(e.action));
+  CHECK(num_computing_ == 0 && open_.size() < static_cast<size_t>(list_->policy().open_actions),
+        "{} starts while another action of its rank runs", ToString(e.action));
   CHECK(!std::exchange(started_[static_cast<size_t>(entry)], char{1}), "{} starts twice",
         ToString(e.action));
-  running_ = entry;
+  open_.push_back({.entry = entry});
+  ++num_computing_;
+  if (e.followers > 0) fused_left_ = e.followers + 1;
   ++num_started_;
   MoveHead(entry);
   if (e.lane < 0) return;
@@ -110,11 +113,30 @@ void RankProgress::Hold(const RankList::Entry& e, bool starts) {
   }
 }
 
-bool RankProgress::MarkDone() {
-  CHECK(running_ >= 0, "an action of rank {} ends without having started", list_->rank());
-  const RankList::Entry& e = list_->entries()[static_cast<size_t>(running_)];
-  running_ = -1;
-  if (e.cell < 0) return true;
+int32_t RankProgress::OpenEntryOf(const Action& action) const {
+  for (const Open& open : open_) {
+    if (list_->entries()[static_cast<size_t>(open.entry)].action == action) return open.entry;
+  }
+  return -1;
+}
+
+void RankProgress::MarkWaiting(int32_t entry, bool waits) {
+  const auto open = std::ranges::find(open_, entry, &Open::entry);
+  CHECK(open != open_.end() && open->waits != waits, "rank {}: an action waits out of turn",
+        list_->rank());
+  open->waits = waits;
+  num_computing_ += waits ? -1 : 1;
+}
+
+bool RankProgress::MarkDone(int32_t entry) {
+  const auto open = std::ranges::find(open_, entry, &Open::entry);
+  CHECK(open != open_.end() && !open->waits, "an action of rank {} ends without having started",
+        list_->rank());
+  open_.erase(open);
+  --num_computing_;
+  const RankList::Entry& e = list_->entries()[static_cast<size_t>(entry)];
+  if (e.fused) --fused_left_;
+  if (e.cell < 0) return fused_left_ == 0;
   cells_[static_cast<size_t>(e.cell)] |= e.done;
   if (e.hand_over_cell >= 0) MarkArrived(e.hand_over_cell, e.hand_over_bit);
   const bool last_part = e.action.part + 1 == e.action.num_parts;
@@ -128,7 +150,19 @@ bool RankProgress::MarkDone() {
     weights_.push_back(static_cast<int16_t>(e.stage));
   }
   Hold(e, /*starts=*/false);
-  return !e.holds_output;
+  return fused_left_ == 0;
+}
+
+bool RankProgress::LanesAreFree(int32_t entry) const {
+  const auto works_in = [](const RankList::Entry& e, int32_t lane) {
+    return e.lane == lane || (e.action.kind == ActionKind::kBackward && e.WeightLane() == lane);
+  };
+  const RankList::Entry& wanted = list_->entries()[static_cast<size_t>(entry)];
+  return std::ranges::none_of(open_, [&](const Open& open) {
+    const RankList::Entry& e = list_->entries()[static_cast<size_t>(open.entry)];
+    return works_in(wanted, e.lane) ||
+           (e.action.kind == ActionKind::kBackward && works_in(wanted, e.WeightLane()));
+  });
 }
 
 bool RankProgress::IsNextIn(int32_t lane, const RankList::Entry& e) const {

@@ -10,7 +10,8 @@
 
 namespace troupe {
 
-//   I1. One action runs at a time.
+//   I1. One action computes at a time; at most policy().open_actions are open, and no two of one
+//       lane: sums keep their order.
 //   I2. An input arrives once, for a stage of this rank and a microbatch of that stage.
 //   I3. Hand-over between two stages of this rank is an arrival at the moment of MarkDone.
 //   I4. Entries of one lane start in the list's order.
@@ -23,13 +24,21 @@ class RankProgress {
   // The same by cell and bit of the rank's list, for an input that is known to be right.
   void MarkArrived(int32_t cell, uint8_t bit);
   void MarkStarted(int32_t entry);
+  // An open action waits in its middle, or is over its wait.
+  void MarkWaiting(int32_t entry, bool waits);
   // True where outputs may leave now; false inside a fused pair, whose end lets all of them go.
-  bool MarkDone();
+  bool MarkDone(int32_t entry);
 
   const RankList& list() const { return *list_; }
   size_t num_started() const { return num_started_; }
-  bool running() const { return running_ >= 0; }
-  int32_t running_entry() const { return running_; }
+  // Started and not ended, in the order of their starts.
+  struct Open {
+    int32_t entry = -1;
+    bool waits = false;
+  };
+  const std::vector<Open>& open() const { return open_; }
+  int32_t OpenEntryOf(const Action& action) const;  // -1 where it is not open
+  bool computes() const { return num_computing_ > 0; }
   double held() const { return held_; }  // activations, in units of the rank's whole share
   double peak_held() const { return peak_held_; }
   // Shares of the Forwards that started before their turn and whose turn has not come.
@@ -47,6 +56,8 @@ class RankProgress {
   }
   // All of the entry's bits are set; for a fused pair's first, its followers' too.
   bool HasInputs(int32_t entry) const;
+  // No open action works in a lane of the entry.
+  bool LanesAreFree(int32_t entry) const;
   uint8_t Bits(int32_t cell) const { return cells_[static_cast<size_t>(cell)]; }
   int InFlight(int direction) const;  // Forwards started whose backward has not ended
   // Free-run: the stage index whose input gradient ended first and whose weight gradient has not
@@ -73,7 +84,9 @@ class RankProgress {
   size_t weights_taken_ = 0;
   size_t num_started_ = 0;
   int32_t head_ = 0;
-  int32_t running_ = -1;
+  std::vector<Open> open_{};
+  int num_computing_ = 0;   // of the open ones
+  int32_t fused_left_ = 0;  // of the fused pair under way, those that have not ended
   double held_ = 0;
   double peak_held_ = 0;
   double held_ahead_ = 0;

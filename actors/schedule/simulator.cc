@@ -82,11 +82,25 @@ struct Credit {
   int64_t at_ns = 0;
   int32_t channel = 0;
 };
+// Of a segment of compute, or of a wait.
 struct End {
+  static constexpr int32_t kSegment = -1;
   int64_t at_ns = 0;
   int32_t rank = 0;
-  bool operator>(const End& other) const {
-    return at_ns != other.at_ns ? at_ns > other.at_ns : rank > other.rank;
+  int32_t entry = kSegment;  // whose wait is over
+  auto operator<=>(const End&) const = default;
+};
+
+// An action that has started and not ended.
+struct OpenAction {
+  int32_t entry = -1;
+  int32_t segment = 0;  // the current or the next one
+  int64_t length_ns = 0;
+  ActionPauses pauses{};
+
+  int64_t SegmentNs() const {
+    const int64_t segments = pauses.count + 1;
+    return length_ns * (segment + 1) / segments - length_ns * segment / segments;
   }
 };
 
@@ -94,6 +108,9 @@ struct RankRun {
   RankProgress progress;
   double pair_factor = 1;               // of the overlapped pair under way
   std::vector<OutputLink> held_back{};  // outputs of a fused pair that has not ended
+  std::vector<OpenAction> open{};
+  int32_t computing = -1;       // an entry
+  std::deque<int32_t> go_on{};  // entries that are over their waits
   int64_t first_start_ns = std::numeric_limits<int64_t>::max();
   int64_t last_end_ns = 0;
   bool touched = false;
@@ -130,7 +147,7 @@ class Run {
       for (size_t i = 0; i < touched_.size(); ++i) {
         RankRun& rank = ranks_[static_cast<size_t>(touched_[i])];
         rank.touched = false;
-        if (!rank.progress.running()) TryStart(touched_[i]);
+        if (rank.computing < 0) GoOn(touched_[i]);
       }
       touched_.clear();
     }
@@ -152,10 +169,17 @@ class Run {
 
   void TakeEvents() {
     while (!ends_.empty() && ends_.front().at_ns == now_ns_) {
-      const int32_t rank = ends_.front().rank;
+      const End end = ends_.front();
       std::pop_heap(ends_.begin(), ends_.end(), std::greater<>());
       ends_.pop_back();
-      OnEnd(rank);
+      if (end.entry == End::kSegment) {
+        OnSegmentEnd(end.rank);
+      } else {
+        RankRun& run = ranks_[static_cast<size_t>(end.rank)];
+        run.progress.MarkWaiting(end.entry, false);
+        run.go_on.push_back(end.entry);
+        Touch(end.rank);
+      }
     }
     while (credited_ < credits_.size() && credits_[credited_].at_ns == now_ns_) {
       const int32_t channel = credits_[credited_++].channel;
@@ -173,6 +197,15 @@ class Run {
     if (!std::exchange(ranks_[static_cast<size_t>(rank)].touched, true)) touched_.push_back(rank);
   }
 
+  // The rank's device is free.
+  void GoOn(int32_t rank) {
+    RankRun& run = ranks_[static_cast<size_t>(rank)];
+    if (run.go_on.empty()) return TryStart(rank);
+    const int32_t entry = run.go_on.front();
+    run.go_on.pop_front();
+    Compute(rank, *OpenOf(run, entry));
+  }
+
   void TryStart(int32_t rank) {
     RankRun& run = ranks_[static_cast<size_t>(rank)];
     const Decision decision = NextAction(run.progress);
@@ -183,22 +216,41 @@ class Run {
       length_ns = InPair(run, *start, length_ns);
     }
     run.progress.MarkStarted(start->entry);
+    run.open.push_back(
+        {.entry = start->entry, .length_ns = length_ns, .pauses = times_.Pauses(start->action)});
+    ++result_.num_actions;
+    Compute(rank, run.open.back());
+  }
+
+  // The action's next segment.
+  void Compute(int32_t rank, const OpenAction& open) {
+    RankRun& run = ranks_[static_cast<size_t>(rank)];
+    const Action& action = run.progress.list().entries()[static_cast<size_t>(open.entry)].action;
+    const int64_t length_ns = open.SegmentNs();
     const int64_t end_ns = now_ns_ + length_ns;
-    if (IsCompute(start->action.kind)) {
+    run.computing = open.entry;
+    if (IsCompute(action.kind)) {
       run.first_start_ns = std::min(run.first_start_ns, now_ns_);
       run.last_end_ns = end_ns;
       work_ns_ += length_ns;
     }
-    ++result_.num_actions;
     if (p_.options.keep_bars) {
       result_.timeline.bars.push_back({.rank = Rank(rank),
-                                       .action = start->action,
+                                       .action = action,
                                        .start_ns = now_ns_,
                                        .end_ns = end_ns,
                                        .cpu_ns = length_ns});
     }
-    ends_.push_back({end_ns, rank});
+    PushEnd({.at_ns = end_ns, .rank = rank});
+  }
+
+  void PushEnd(const End& end) {
+    ends_.push_back(end);
     std::push_heap(ends_.begin(), ends_.end(), std::greater<>());
+  }
+
+  static std::vector<OpenAction>::iterator OpenOf(RankRun& run, int32_t entry) {
+    return std::ranges::find(run.open, entry, &OpenAction::entry);
   }
 
   // The first action of a pair decides whether the two overlap: always where the pair is fused,
@@ -215,11 +267,22 @@ class Run {
     return std::llround(static_cast<double>(length_ns) * run.pair_factor);
   }
 
-  void OnEnd(int32_t rank) {
+  void OnSegmentEnd(int32_t rank) {
     RankRun& run = ranks_[static_cast<size_t>(rank)];
-    const auto entry = static_cast<size_t>(run.progress.running_entry());
-    const bool outputs_leave = run.progress.MarkDone();
+    const int32_t entry = std::exchange(run.computing, -1);
+    const auto open = OpenOf(run, entry);
     Touch(rank);
+    if (open->segment < open->pauses.count) {
+      ++open->segment;
+      run.progress.MarkWaiting(entry, true);
+      return PushEnd({.at_ns = now_ns_ + open->pauses.each_ns, .rank = rank, .entry = entry});
+    }
+    run.open.erase(open);
+    OnActionEnd(rank, static_cast<size_t>(entry), run.progress.MarkDone(entry));
+  }
+
+  void OnActionEnd(int32_t rank, size_t entry, bool outputs_leave) {
+    RankRun& run = ranks_[static_cast<size_t>(rank)];
     if (!p_.reads[static_cast<size_t>(rank)].empty()) {
       const int32_t channel = p_.reads[static_cast<size_t>(rank)][entry];
       if (channel >= 0) credits_.push_back({now_ns_ + latency_ns_, channel});
@@ -299,7 +362,7 @@ class Run {
   const int64_t latency_ns_;
   std::vector<RankRun> ranks_{};
   std::vector<Slots> slots_{};
-  std::vector<End> ends_{};  // a heap, earliest first; at most one a rank
+  std::vector<End> ends_{};  // a heap, earliest first
   std::vector<Arrival> arrivals_{};
   std::vector<Credit> credits_{};
   size_t arrived_ = 0;

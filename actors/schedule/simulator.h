@@ -2,7 +2,9 @@
 // does. Called by the planner, the validator, `troupe schedule` and the choice of a schedule.
 // Pure, one thread.
 //
-// Everything that happens at one moment (ends, arrivals) is seen before any rank decides.
+// Everything that happens at one moment (ends, arrivals) is seen before any rank decides. An action
+// that waits in its middle leaves a bar for each segment; what is over its wait goes on before
+// anything new starts, the longest waiting first, as on a rank's stream.
 #pragma once
 
 #include <cstdint>

@@ -38,6 +38,11 @@ bool LeftStream(TaskJob& job) {
   }
   job.waiting = true;
   job.wait->Begin();
+  // Woken already, it is on the stream; it comes back, and may end, on this thread alone.
+  if (job.waiting) {
+    job.told = true;
+    job.tell(&job, true);
+  }
   return false;
 }
 
@@ -72,6 +77,7 @@ void StreamWait::Resume() {
   stream_internal::TaskJob* job = job_;
   job->waiting = false;
   job->wait = nullptr;
+  if (std::exchange(job->told, false)) job->tell(job, false);
   job->stream.Requeue(job);
 }
 

@@ -6,7 +6,7 @@
 //
 // A task may wait in its middle (StreamWait; stream_wait.h has those there are). It leaves the
 // stream, whose thread is free for other work, and joins the end of the queue when it is woken. A
-// wait that is over at once suspends nothing.
+// wait that is over at once suspends nothing. Who launched it may be told of its waits.
 //
 // Thread: Launch, LaunchTask and `done` on the scheduler's thread, work on the stream's.
 //   X1. `done` runs after its work, never inside Launch, in the order in which work ends.
@@ -71,12 +71,15 @@ struct TaskJob : StreamJob {
   bool wanted() const { return state->open && *scope; }
   // Destroys the frame and the completion; what is left is deleted when the scheduler comes to it.
   void (*abandon)(TaskJob*) = nullptr;
+  // Tells who launched the task that it waits (true), and that it is back on the stream (false).
+  void (*tell)(TaskJob*, bool waits) = nullptr;
 
   Stream& stream;
   Task<Status> task;
   std::coroutine_handle<> resume{};  // where it goes on; empty: at its start
   StreamWait* wait = nullptr;        // why it left the stream, before its end
   bool waiting = false;              // the wait has begun
+  bool told = false;                 // of a wait that is not over
   const std::shared_ptr<State> state;
   const std::shared_ptr<const bool> scope;
 };
@@ -99,9 +102,15 @@ class Stream {
     Enqueue(new Job<Work, Done>(std::move(work), std::move(done), state_));
   }
   // The task, then done(const WorkTime&, Status), unless `scope` has ended. What the task refers to
-  // outlives the stream: a piece that runs is not interrupted.
+  // outlives the stream: a piece that runs is not interrupted. on_wait(bool waits) is called on the
+  // scheduler's thread when a wait that is not over at once begins (true) and when it ends (false);
+  // it may not end the scope.
+  template <typename Done, typename OnWait>
+  void LaunchTask(const StreamScope& scope, Task<Status> task, Done done, OnWait on_wait);
   template <typename Done>
-  void LaunchTask(const StreamScope& scope, Task<Status> task, Done done);
+  void LaunchTask(const StreamScope& scope, Task<Status> task, Done done) {
+    LaunchTask(scope, std::move(task), std::move(done), [](bool) {});
+  }
 
  protected:
   // Takes the job over: runs it in order (RunStreamJob), then posts it to the scheduler.
@@ -148,28 +157,35 @@ class StreamScope {
   std::shared_ptr<bool> open_ = std::make_shared<bool>(true);
 };
 
-template <typename Done>
-void Stream::LaunchTask(const StreamScope& scope, Task<Status> task, Done done) {
+template <typename Done, typename OnWait>
+void Stream::LaunchTask(const StreamScope& scope, Task<Status> task, Done done, OnWait on_wait) {
   struct Completed : stream_internal::TaskJob, Pooled {
-    Completed(Stream& s, Task<Status> t, const StreamScope& of, Done d)
-        : TaskJob(s, std::move(t), s.state_, of.open_), done(std::move(d)) {
+    struct Calls {
+      Done done;
+      OnWait on_wait;
+    };
+    Completed(Stream& s, Task<Status> t, const StreamScope& of, Calls c)
+        : TaskJob(s, std::move(t), s.state_, of.open_), calls(std::move(c)) {
       abandon = [](TaskJob* self) {
         self->task = {};
-        static_cast<Completed*>(self)->done.reset();
+        static_cast<Completed*>(self)->calls.reset();
+      };
+      tell = [](TaskJob* self, bool waits) {
+        static_cast<Completed*>(self)->calls->on_wait(waits);
       };
       act = [](Runnable* self, Fate fate) {
         auto* job = static_cast<Completed*>(self);
         if (fate == Fate::kRun && job->wanted()) {
           if (!stream_internal::LeftStream(*job)) return;
-          (*job->done)(std::as_const(job->time), job->task.Take());
+          job->calls->done(std::as_const(job->time), job->task.Take());
         }
         delete job;
       };
     }
-    std::optional<Done> done;
+    std::optional<Calls> calls;
   };
   CHECK(scope.state_ == state_, "a task is launched with another stream's scope");
-  Enqueue(new Completed(*this, std::move(task), scope, std::move(done)));
+  Enqueue(new Completed(*this, std::move(task), scope, {std::move(done), std::move(on_wait)}));
 }
 
 // Base of what a stream's task may await.

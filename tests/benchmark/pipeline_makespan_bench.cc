@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "actors/schedule/csv.h"
 #include "actors/schedule/execution_settings.h"
 #include "actors/schedule/generators.h"
 #include "actors/schedule/simulator.h"
@@ -147,6 +148,66 @@ void CompareUnderJitter(bench::Bench& bench, int64_t hop_ns) {
   bench.Report(row);
 }
 
+// Every action of the lists waits once in its middle, as for the other ranks of a group, almost as
+// long as it computes before and after.
+constexpr ActionPauses kOnePause{.count = 1, .each_ns = 9'000'000};
+
+// Of DualPipe's pairs while each of their actions waits: hidden waits are counted.
+void ComparePaused(bench::Bench& bench, int64_t hop_ns) {
+  bench::Row row{.what = {.name = "pipeline_makespan/dualpipe-v-paused",
+                          .unit = "ms a step",
+                          .peer_name = "simulator",
+                          .within = 0.05}};
+  ExecutableSchedule made = ScheduleOf("dualpipe-v", kMicrobatches);
+  made.policy.open_actions = 2;
+  CostModel costs = CostModel::Uniform(made.schedule, WholeShare(made.schedule), hop_ns);
+  for (StageCost& stage : costs.stages) {
+    stage.forward_pauses = stage.backward_pauses = kOnePause;
+  }
+  const ActionTimes times(made.schedule, costs);
+  const auto steps = Measure(made, std::vector(kSteps, times));
+  if (!steps.ok()) return bench.Skip(row.what, steps.error().message);
+  row.peer = {static_cast<double>(Simulated(made, times).makespan_ns) / 1e6};
+  for (const Timeline& step : *steps) {
+    row.ours.push_back(static_cast<double>(IdleOf(step).makespan_ns) / 1e6);
+  }
+  bench.Report(row);
+}
+
+// One rank whose Forward of the next microbatch and Backward of the last one are a pair. The bound
+// is the larger of all the pair's compute and of either action alone with its waits.
+void ComparePair(bench::Bench& bench) {
+  bench::Row row{.what = {.name = "pipeline_makespan/overlapped-pair",
+                          .unit = "ms a pair",
+                          .peer_name = "its compute alone",
+                          .within = 0.05}};
+  std::string text = "0F0";
+  for (int m = 1; m < kMicrobatches; ++m) {
+    text += fmt::format(",(0F{};0B{})OVERLAP_F_B", m, m - 1);
+  }
+  auto schedule = ParseCsv(fmt::format("{},0B{}\n", text, kMicrobatches - 1), "pairs");
+  CHECK(schedule.ok(), "{}", schedule.error().message);
+  const ExecutableSchedule made{.schedule = *std::move(schedule), .policy = {.open_actions = 2}};
+  constexpr int64_t kComputeNs = 20'000'000;
+  const StageCost cost{.forward_ns = kComputeNs,
+                       .backward_ns = kComputeNs,
+                       .forward_pauses = kOnePause,
+                       .backward_pauses = kOnePause};
+  const ActionTimes times(made.schedule, CostModel{.stages = {cost}});
+  const auto steps = Measure(made, std::vector(kSteps, times));
+  if (!steps.ok()) return bench.Skip(row.what, steps.error().message);
+  const int64_t alone_ns = kComputeNs + kOnePause.count * kOnePause.each_ns;
+  row.peer = {static_cast<double>(std::max(2 * kComputeNs, alone_ns)) / 1e6};
+  const double first_and_last_ms = 2 * static_cast<double>(alone_ns) / 1e6;
+  const auto a_pair_ms = [&](int64_t makespan_ns) {
+    return (static_cast<double>(makespan_ns) / 1e6 - first_and_last_ms) / (kMicrobatches - 1);
+  };
+  CHECK(std::abs(a_pair_ms(Simulated(made, times).makespan_ns) - row.peer.front()) < 0.01,
+        "the simulator does not overlap the pair");
+  for (const Timeline& step : *steps) row.ours.push_back(a_pair_ms(IdleOf(step).makespan_ns));
+  bench.Report(row);
+}
+
 TROUPE_BENCHMARK(PipelineMakespan) {
   bench::Row hop{.what = {.name = "pipeline_makespan/hop", .unit = "us a hop of 1 MiB"}};
   auto hops_us = HopsUs();
@@ -157,6 +218,8 @@ TROUPE_BENCHMARK(PipelineMakespan) {
   for (const auto* name : {"1f1b", "interleaved-1f1b", "zb-v", "dualpipe-v", "dynamic"}) {
     CompareMakespans(bench, name, hop_ns);
   }
+  ComparePaused(bench, hop_ns);
+  ComparePair(bench);
   CompareUnderJitter(bench, hop_ns);
 }
 

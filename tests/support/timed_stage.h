@@ -1,5 +1,6 @@
-// A stage whose arithmetic is a timed wait: an action takes what the cost model says, and sends as
-// many bytes as it is told. For runs of real processes beside the simulator.
+// A stage whose arithmetic is time: an action holds its stream as long as the cost model says,
+// leaves it for the pauses that the model gives it, and sends as many bytes as it is told. For runs
+// of real processes beside the simulator.
 #pragma once
 
 #include <cerrno>
@@ -11,7 +12,7 @@
 
 #include "actors/schedule/action_costs.h"
 #include "proto/worker.pb.h"
-#include "runtime/actor/stream.h"
+#include "runtime/actor/stream_wait.h"
 #include "tests/support/in_process_job.h"
 
 namespace troupe::testing {
@@ -35,12 +36,18 @@ class TimedStage
     done->action = run.action;
     done->round = run.round;
     done->step = run.step;
-    options_.stream.Launch([this, run, done] { Wait(run, *done); },
-                           [this, done](const WorkTime& time) {
-                             done->time = time;
-                             Note(*done);
-                             (void)context_.executor().Send(std::move(*done));
-                           });
+    const Action action = run.action;
+    options_.stream.LaunchTask(
+        scope_, Work(std::move(run), *done),
+        [this, done](const WorkTime& time, Status status) {
+          done->time = time;
+          done->status = std::move(status);
+          Note(*done);
+          (void)context_.executor().Send(std::move(*done));
+        },
+        [this, action](bool waits) {
+          (void)context_.executor().Send(ActionWaits{.action = action, .waits = waits});
+        });
     return {};
   }
   Status On(CollectVote collect) {
@@ -67,10 +74,12 @@ class TimedStage
     bool operator==(const Stamp&) const = default;
   };
 
-  // On the stream's thread. What an output costs to make is part of the action's time.
-  void Wait(const RunAction& run, ActionDone& done) const {
+  // On the stream's thread. What an output costs to make is part of the first segment's time.
+  Task<Status> Work(RunAction run, ActionDone& done) const {
     const ActionTimes& times = options_.steps[static_cast<size_t>(run.step - 1)];
-    const int64_t end_ns = context_.scheduler.clock().NowNs() + times.Ns(run.action);
+    const ActionPauses pauses = times.Pauses(run.action);
+    const int64_t segment_ns = times.Ns(run.action) / (pauses.count + 1);
+    int64_t end_ns = context_.scheduler.clock().NowNs() + segment_ns;
     if (const auto input = InputOf(context_.schedule, run.action)) CheckInput(run, *input);
     if (const auto output = OutputOf(context_.schedule, run.action)) {
       const Stamp stamp{run.step, output->to_stage.value, output->microbatch.value, output->kind};
@@ -83,6 +92,15 @@ class TimedStage
       done.loss_sum = run.action.microbatch.value;
       done.num_tokens = 1;
     }
+    HoldUntil(end_ns);
+    for (int32_t pause = 0; pause < pauses.count; ++pause) {
+      co_await StreamSleep(pauses.each_ns / 1'000'000);
+      HoldUntil(context_.scheduler.clock().NowNs() + segment_ns);
+    }
+    co_return Status{};
+  }
+
+  static void HoldUntil(int64_t end_ns) {
     const timespec end{.tv_sec = end_ns / 1'000'000'000, .tv_nsec = end_ns % 1'000'000'000};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, nullptr) == EINTR) {
     }
@@ -110,6 +128,7 @@ class TimedStage
 
   const InProcessJob::RankContext context_;
   const Options options_;
+  const StreamScope scope_{options_.stream};
 };
 
 }  // namespace troupe::testing

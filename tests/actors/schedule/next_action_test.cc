@@ -28,9 +28,26 @@ struct Driven {
       return false;
     }
     EXPECT_EQ(ToString(std::get<Start>(decision).action), text);
-    progress.MarkStarted(std::get<Start>(decision).entry);
+    const int32_t entry = std::get<Start>(decision).entry;
+    progress.MarkStarted(entry);
     EXPECT_EQ(std::get<Blocked>(Next()).reason, BlockReason::kRunning);
-    return progress.MarkDone();
+    return progress.MarkDone(entry);
+  }
+  // The next action, which must be `text`, without its end.
+  int32_t Begin(const std::string& text) {
+    const Decision decision = Next();
+    if (!std::holds_alternative<Start>(decision)) {
+      ADD_FAILURE() << text << " is blocked: " << Describe(std::get<Blocked>(decision));
+      return -1;
+    }
+    EXPECT_EQ(ToString(std::get<Start>(decision).action), text);
+    progress.MarkStarted(std::get<Start>(decision).entry);
+    return std::get<Start>(decision).entry;
+  }
+  bool Runs() const {
+    const auto decision = Next();
+    const auto* blocked = std::get_if<Blocked>(&decision);
+    return blocked != nullptr && blocked->reason == BlockReason::kRunning;
   }
   void Arrive(InputKind kind, int stage, int microbatch) {
     EXPECT_TRUE(progress.MarkArrived(kind, StageId(stage), MicrobatchId(microbatch)));
@@ -195,6 +212,77 @@ TEST(NextActionDeathTest, OneActionAtATime) {
   const int32_t entry = std::get<Start>(driven.Next()).entry;
   driven.progress.MarkStarted(entry);
   EXPECT_DEATH(driven.progress.MarkStarted(entry), "0F0 starts while another");
+}
+
+TEST(NextAction, APairsActionsTakeTurnsWhileOneWaits) {
+  for (const PairMode pairs : {PairMode::kEager, PairMode::kFused}) {
+    Driven driven(*ParseCsv("0F0,(0F1;0B0)OVERLAP_F_B,0B1\n1F0,1B0,1F1,1B1\n", "pair"), 0,
+                  DataArrival::kAtStart, {.pairs = pairs, .open_actions = 2});
+    const bool eager = pairs == PairMode::kEager;
+    driven.Run("0F0");
+    driven.Arrive(InputKind::kGradient, 0, 0);
+    driven.Arrive(InputKind::kGradient, 0, 1);
+    const int32_t forward = driven.Begin("0F1");
+    EXPECT_TRUE(driven.Runs());
+    driven.progress.MarkWaiting(forward, true);
+    const int32_t backward = driven.Begin("0B0");
+    driven.progress.MarkWaiting(backward, true);
+    EXPECT_TRUE(driven.Runs()) << "0B1 is not of the pair";
+    driven.progress.MarkWaiting(forward, false);
+    EXPECT_TRUE(driven.Runs());
+    EXPECT_EQ(driven.progress.MarkDone(forward), eager) << "a fused pair has not ended";
+    EXPECT_TRUE(driven.Runs()) << "0B1 must not overtake 0B0, which waits";
+    driven.progress.MarkWaiting(backward, false);
+    EXPECT_TRUE(driven.progress.MarkDone(backward));
+    driven.Run("0B1");
+    EXPECT_TRUE(std::holds_alternative<Finished>(driven.Next()));
+  }
+}
+
+TEST(NextAction, APairWaitsForItsTurnWhereOneActionMayBeOpen) {
+  Driven driven(*ParseCsv("0F0,(0F1;0B0)OVERLAP_F_B,0B1\n1F0,1B0,1F1,1B1\n", "pair"), 0);
+  driven.Run("0F0");
+  driven.Arrive(InputKind::kGradient, 0, 0);
+  driven.progress.MarkWaiting(driven.Begin("0F1"), true);
+  EXPECT_TRUE(driven.Runs());
+}
+
+TEST(NextAction, AWeightGradientFillsAWaitWhereTheModeLetsItJump) {
+  const Schedule list =
+      *ParseCsv("0F0,0F1,0I0,0F2,0W0,0I1,0W1,0I2,0W2\n1F0,1B0,1F1,1B1,1F2,1B2\n", "w");
+  for (const ExecutorMode mode :
+       {ExecutorMode::kStrict, ExecutorMode::kGuided, ExecutorMode::kFreeRun}) {
+    Driven driven(list, 0, DataArrival::kAtStart,
+                  {.mode = mode, .activation_limit = 3, .open_actions = 2});
+    for (const char* text : {"0F0", "0F1"}) driven.Run(text);
+    driven.Arrive(InputKind::kGradient, 0, 0);
+    driven.Run("0I0");
+    const int32_t forward = driven.Begin("0F2");
+    driven.progress.MarkWaiting(forward, true);
+    driven.Arrive(InputKind::kGradient, 0, 1);
+    if (mode == ExecutorMode::kStrict) {
+      EXPECT_TRUE(driven.Runs());
+      continue;
+    }
+    driven.Run("0W0");  // and 0I1, though ready, does not
+    EXPECT_TRUE(driven.Runs());
+    driven.progress.MarkWaiting(forward, false);
+    EXPECT_TRUE(driven.progress.MarkDone(forward));
+    driven.Run("0I1");
+  }
+}
+
+// Sums keep their order: two weight gradients of one stage are never open together.
+TEST(NextAction, NothingOvertakesAnOpenActionOfItsOwnLane) {
+  Driven driven(*ParseCsv("0F0,0F1,0I0,0I1,0W0,0W1\n", "lanes"), 0, DataArrival::kAtStart,
+                {.mode = ExecutorMode::kGuided, .open_actions = 3});
+  for (const char* text : {"0F0", "0F1", "0I0", "0I1"}) driven.Run(text);
+  const int32_t weight = driven.Begin("0W0");
+  driven.progress.MarkWaiting(weight, true);
+  EXPECT_TRUE(driven.Runs());
+  driven.progress.MarkWaiting(weight, false);
+  driven.progress.MarkDone(weight);
+  driven.Run("0W1");
 }
 
 }  // namespace

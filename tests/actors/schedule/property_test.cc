@@ -116,8 +116,9 @@ class ToyExecutors {
       return false;
     }
     const Action action = std::get<Start>(decision).action;
-    progress_[rank].MarkStarted(std::get<Start>(decision).entry);
-    progress_[rank].MarkDone();
+    const int32_t entry = std::get<Start>(decision).entry;
+    progress_[rank].MarkStarted(entry);
+    progress_[rank].MarkDone(entry);
     ran_[rank].push_back(action);
     if (const auto output = OutputOf(schedule_, action); output && output->crosses_ranks()) {
       RC_ASSERT(progress_[output->to.value].MarkArrived(output->kind, output->to_stage,

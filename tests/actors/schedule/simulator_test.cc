@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <string>
 
+#include "actors/schedule/csv.h"
 #include "actors/schedule/generators.h"
 #include "actors/schedule/validator.h"
 
@@ -131,6 +133,56 @@ TEST(Simulator, OneSlotCostsALatency) {
   // Forward k+1 reaches rank 1 a credit and a hop (4 + 4) after forward k was read there, and the
   // same holds for backwards on the way up.
   EXPECT_EQ(run.idle.makespan_ns, 10 + 4 + 3 * 10 + 2 * 8 + 10 + 4 + 3 * 10 + 2 * 8);
+}
+
+// What two actions of 20 with one pause each take on one rank, by whether they are a pair and how
+// many may be open.
+Simulation PausedPair(bool paired, int open_actions, int64_t pause_ns) {
+  const Schedule schedule =
+      *ParseCsv(paired ? "0F0,(0F1;0B0)OVERLAP_F_B,0B1\n" : "0F0,0F1,0B0,0B1\n", "pair");
+  const StageCost cost{.forward_ns = 20,
+                       .backward_ns = 20,
+                       .forward_pauses = {.count = 1, .each_ns = pause_ns},
+                       .backward_pauses = {.count = 1, .each_ns = pause_ns}};
+  return *Simulate(schedule, {.stages = {cost}}, {.policy = {.open_actions = open_actions}});
+}
+
+TEST(Simulator, APairHidesItsWaitsBehindItsOwnCompute) {
+  for (const int64_t pause_ns : {0, 5, 10}) {
+    const int64_t alone = 20 + pause_ns;
+    EXPECT_EQ(PausedPair(true, 2, pause_ns).idle.makespan_ns, 2 * alone + 40) << pause_ns;
+    EXPECT_EQ(PausedPair(true, 1, pause_ns).idle.makespan_ns, 4 * alone) << pause_ns;
+    EXPECT_EQ(PausedPair(false, 2, pause_ns).idle.makespan_ns, 4 * alone) << pause_ns;
+  }
+  // Longer than the other's compute: 0F1 waits from 10 to 60, 0B0 from 20 to 70, ten more each.
+  EXPECT_EQ(PausedPair(true, 2, 50).idle.makespan_ns, 2 * 70 + 80);
+}
+
+TEST(Simulator, APausedActionIsItsSegments) {
+  const Simulation run = PausedPair(true, 2, 10);
+  EXPECT_EQ(run.num_actions, 4);
+  EXPECT_EQ(run.idle.work_ns, 4 * 20);
+  ASSERT_EQ(run.timeline.bars.size(), 8u);
+  std::string order;
+  for (const Bar& bar : run.timeline.bars) {
+    EXPECT_EQ(bar.end_ns - bar.start_ns, 10);
+    order += ToString(bar.action) + " ";
+  }
+  EXPECT_EQ(order, "0F0 0F0 0F1 0B0 0F1 0B0 0B1 0B1 ");
+}
+
+TEST(Simulator, WeightGradientsFillWaits) {
+  const Schedule schedule = *ParseCsv("0F0,0I0,0F1,0W0,0I1,0W1\n", "w");
+  const StageCost cost{.forward_ns = 20,
+                       .backward_input_ns = 20,
+                       .backward_weight_ns = 8,
+                       .forward_pauses = {.count = 1, .each_ns = 10}};
+  const auto makespan = [&](ExecutorMode mode) {
+    return Simulate(schedule, {.stages = {cost}}, {.policy = {.mode = mode, .open_actions = 2}})
+        ->idle.makespan_ns;
+  };
+  EXPECT_EQ(makespan(ExecutorMode::kStrict), 2 * 30 + 2 * 20 + 2 * 8);
+  EXPECT_EQ(makespan(ExecutorMode::kGuided), 2 * 30 + 2 * 20 + 8);
 }
 
 TEST(Simulator, SaysHowFastItIs) {

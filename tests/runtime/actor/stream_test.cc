@@ -174,6 +174,33 @@ TEST_P(StreamTest, ATaskCallsTheSchedulersThreadAndSleeps) {
   EXPECT_GE(waited_ns, 2'000'000);
 }
 
+TEST_P(StreamTest, WhoLaunchedATaskIsToldOfItsWaits) {
+  StreamEvent first;
+  StreamEvent second;
+  first.Set();  // no wait
+  auto stream = NewStream();
+  const StreamScope scope(*stream);
+  std::vector<std::string> order;
+  const auto waits = [](StreamEvent& a, StreamEvent& b) -> Task<Status> {
+    co_await a;
+    co_await OnScheduler([] {});  // over as it begins
+    co_await b;
+    co_return Status{};
+  };
+  stream->LaunchTask(
+      scope, waits(first, second),
+      [&](const WorkTime&, Status) {
+        order.emplace_back("done");
+        scheduler.Stop();
+      },
+      [&](bool waiting) {
+        order.emplace_back(waiting ? "waits" : "goes on");
+        if (waiting) scheduler.Post([&] { second.Set(); });
+      });
+  scheduler.Run();
+  EXPECT_EQ(order, (std::vector<std::string>{"waits", "goes on", "done"}));
+}
+
 // Whether the task waits already, is about to, or has been woken: its frame goes, and no completion
 // comes.
 TEST_P(StreamTest, AStreamThatEndsDestroysTasksWhereverTheyAre) {
