@@ -13,10 +13,17 @@ bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b) {
          a.num_bytes == b.num_bytes;
 }
 
-uint32_t ReceiveSpanName(InputKind kind) {
-  static const uint32_t activation = InternTraceName("receive activation");
-  static const uint32_t gradient = InternTraceName("receive gradient");
-  return kind == InputKind::kActivation ? activation : gradient;
+// "stage 2 (rank 1)", by stage.
+std::vector<std::string> StageNames(const Schedule& schedule) {
+  std::vector<std::string> names;
+  for (StageId stage{}; stage.value < schedule.num_stages; stage = stage.Next()) {
+    names.push_back(fmt::format("stage {} (rank {})", stage, schedule.RankOf(stage)));
+  }
+  return names;
+}
+
+ActionInputs::Key KeyOf(int64_t round, const Transfer& transfer) {
+  return {round, transfer.kind, transfer.to_stage, transfer.microbatch};
 }
 
 }  // namespace
@@ -37,11 +44,12 @@ ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
                 .boundary = options_.boundary,
                 .num_buffers = options_.output_buffers,
                 .neighbours = peers_.neighbours,
-                .trace = options_.trace}) {
+                .trace = options_.trace}),
+      trace_(options_.rank, options_.trace),
+      wait_({.waiter = name_,
+             .stage_names = StageNames(options_.train),
+             .deadline_ms = options_.wait_deadline_ms}) {
   CHECK(!peers_.stages.empty(), "{} holds no stage", name_);
-  for (StageId stage{}; stage.value < options_.train.num_stages; stage = stage.Next()) {
-    stage_names_.push_back(fmt::format("stage {} (rank {})", stage, options_.train.RankOf(stage)));
-  }
   train_.emplace_back(options_.train, options_.rank, options_.policy, DataArrival::kMarked);
   for (const TrainSchedule& other : options_.others) {
     train_.emplace_back(other.schedule, options_.rank, other.policy, DataArrival::kMarked);
@@ -89,12 +97,10 @@ Status ExecutorActor::On(proto::StepStart start) {
   vote_.set_sampled_token(-1);
   stage_answers_ = 0;
   tokens_.clear();
-  for (const auto& [key, slot] : slots_) {  // I2: what came early
-    const auto& [round, stage, microbatch, kind] = key;
-    if (round == start_.round() &&
-        !progress_->MarkArrived(kind, StageId(stage), MicrobatchId(microbatch))) {
+  for (const ActionInputs::Key& early : inputs_.ArrivedFor(start_.round())) {  // I2
+    if (!progress_->MarkArrived(early.kind, early.stage, early.microbatch)) {
       return MakeError(ErrorCode::kCorrupt, "{}: an input of stage {}, microbatch {} is not its",
-                       name_, stage, microbatch);
+                       name_, early.stage, early.microbatch);
     }
   }
   if (NeedsTokens()) {
@@ -126,33 +132,37 @@ Status ExecutorActor::On(TokensReady ready) {
 }
 
 Status ExecutorActor::On(WithBulk<Activation> m) {
-  TraceReceive(m.envelope, InputKind::kActivation, m.arrived_ns);
-  return Arrive(InputKind::kActivation, m.message.round, m.message.stage, m.message.microbatch,
-                m.message.tensor, std::move(m.bulk));
+  trace_.Received(m.envelope, InputKind::kActivation, m.arrived_ns, context().clock());
+  const Activation& message = m.message;
+  return Arrive({message.round, InputKind::kActivation, StageId(message.stage),
+                 MicrobatchId(message.microbatch)},
+                message.tensor, std::move(m.bulk));
 }
 
 Status ExecutorActor::On(WithBulk<ActivationGradient> m) {
-  TraceReceive(m.envelope, InputKind::kGradient, m.arrived_ns);
-  return Arrive(InputKind::kGradient, m.message.round, m.message.stage, m.message.microbatch,
-                m.message.tensor, std::move(m.bulk));
+  trace_.Received(m.envelope, InputKind::kGradient, m.arrived_ns, context().clock());
+  const ActivationGradient& message = m.message;
+  return Arrive({message.round, InputKind::kGradient, StageId(message.stage),
+                 MicrobatchId(message.microbatch)},
+                message.tensor, std::move(m.bulk));
 }
 
-Status ExecutorActor::Arrive(InputKind kind, int64_t round, int32_t stage, int32_t microbatch,
-                             const TensorDescriptor& tensor, Bulk bulk) {
+Status ExecutorActor::Arrive(const ActionInputs::Key& key, const TensorDescriptor& tensor,
+                             Bulk bulk) {
   // A tensor of another shape is a protocol error with a name, never a corrupted activation.
   if (!SameTensor(tensor, options_.boundary) || bulk.bytes().size() != tensor.num_bytes ||
-      !peers_.stages.contains(StageId(stage)) || round < start_.round()) {
+      !peers_.stages.contains(key.stage) || key.round < start_.round()) {
     return MakeError(ErrorCode::kCorrupt,
                      "{}: {} for stage {}, microbatch {}, round {} with {} bytes does not fit the "
                      "plan ({} bytes between stages, round {})",
-                     name_, InputKindName(kind), stage, microbatch, round, bulk.bytes().size(),
-                     options_.boundary.num_bytes, start_.round());
+                     name_, InputKindName(key.kind), key.stage, key.microbatch, key.round,
+                     bulk.bytes().size(), options_.boundary.num_bytes, start_.round());
   }
-  const bool now = state_ == State::kRunning && round == start_.round();
-  if (!slots_.try_emplace(InputKey{round, stage, microbatch, kind}, std::move(bulk)).second ||
-      (now && !progress_->MarkArrived(kind, StageId(stage), MicrobatchId(microbatch)))) {
+  const bool now = state_ == State::kRunning && key.round == start_.round();
+  if (!inputs_.Keep(key, std::move(bulk)) ||
+      (now && !progress_->MarkArrived(key.kind, key.stage, key.microbatch))) {
     return MakeError(ErrorCode::kCorrupt, "{}: {} for stage {}, microbatch {} came twice", name_,
-                     InputKindName(kind), stage, microbatch);
+                     InputKindName(key.kind), key.stage, key.microbatch);
   }
   return now ? Advance() : Status{};
 }
@@ -163,10 +173,10 @@ Status ExecutorActor::Advance() {
   if (const auto* start = std::get_if<Start>(&decision)) {
     const auto output = OutputOf(*schedule_, start->action);
     if (output && !outputs_.HasRoom(*output)) {  // I3: transient, buffers come back by themselves
-      WaitForRoom(*output);
+      wait_.ForRoom(context(), *output, start_.step());
       return {};
     }
-    EndWait();
+    wait_.End(context(), vote_);
     progress_->MarkStarted(start->entry);
     return Launch(start->action);
   }
@@ -174,10 +184,12 @@ Status ExecutorActor::Advance() {
     if (blocked->reason == BlockReason::kOwnStage) {
       return MakeError(ErrorCode::kFailed, "{}: {}", name_, Describe(*blocked));
     }
-    if (blocked->reason != BlockReason::kRunning) WaitFor(*blocked);
+    if (blocked->reason != BlockReason::kRunning) {
+      wait_.ForInput(context(), *blocked, start_.step());
+    }
     return {};
   }
-  wait_.Reset();
+  wait_.EndPhase();
   return FinishList();
 }
 
@@ -185,55 +197,12 @@ void ExecutorActor::Tell(int64_t step, std::string_view phase) const {
   if (options_.on_progress) options_.on_progress({.step = step, .phase = phase});
 }
 
-void ExecutorActor::WaitFor(const Blocked& blocked) {
-  if (waits_for_ == blocked && wait_.waiting()) return;  // since when does not change
-  waits_for_ = blocked;
-  if (wait_since_ns_ == 0) wait_since_ns_ = context().clock().NowNs();
-  waits_for_data_ = blocked.kind == InputKind::kData;
-  BeginWait(KindName(blocked.waiting.kind), InputKindName(blocked.kind),
-            stage_names_.at(static_cast<size_t>(blocked.owed_stage.value)), blocked.microbatch);
-}
-
-void ExecutorActor::WaitForRoom(const Transfer& output) {
-  waits_for_.reset();
-  if (wait_since_ns_ == 0) wait_since_ns_ = context().clock().NowNs();
-  waits_for_data_ = false;
-  const bool forward = output.kind == InputKind::kActivation;
-  BeginWait(KindName(forward ? ActionKind::kForward : ActionKind::kBackward), "room for its output",
-            stage_names_.at(static_cast<size_t>(output.to_stage.value)), output.microbatch);
-}
-
-void ExecutorActor::BeginWait(std::string_view activity, std::string_view owed,
-                              std::string_view from, std::optional<MicrobatchId> microbatch) {
-  wait_ = context().BeginWait({.waiter = name_,
-                               .activity = activity,
-                               .owed = owed,
-                               .from = from,
-                               .step = start_.step(),
-                               .microbatch = microbatch ? microbatch->value : -1,
-                               .deadline_ms = options_.wait_deadline_ms});
-}
-
-void ExecutorActor::EndWait() {
-  wait_.Reset();
-  waits_for_.reset();
-  if (wait_since_ns_ == 0) return;
-  const int64_t waited_ns = context().clock().NowNs() - std::exchange(wait_since_ns_, 0);
-  if (waits_for_data_) {
-    vote_.set_data_wait_ns(vote_.data_wait_ns() + waited_ns);
-  } else {
-    vote_.set_message_wait_ns(vote_.message_wait_ns() + waited_ns);
-  }
-}
-
 Status ExecutorActor::Launch(const Action& action) {
   if (options_.on_progress) options_.on_progress({.step = start_.step(), .action = action});
   RunAction run{
       .action = action, .round = start_.round(), .step = start_.step(), .mode = start_.mode()};
   if (const auto input = InputOf(*schedule_, action)) {
-    const InputKey key{start_.round(), action.stage.value, action.microbatch.value, input->kind};
-    run.input = input->crosses_ranks() ? std::span<const std::byte>(slots_.at(key).bytes())
-                                       : std::as_const(local_.at(key)).bytes();
+    run.input = inputs_.Read(KeyOf(start_.round(), *input));
   }
   if (schedule_->IsFirstStage(action.stage) || schedule_->IsLastStage(action.stage)) {
     run.tokens = tokens_.at(static_cast<size_t>(action.microbatch.value));
@@ -256,10 +225,7 @@ Status ExecutorActor::On(ActionDone done) {
                      ToString(done.action));
   }
   if (const auto input = InputOf(*schedule_, done.action)) {  // I4
-    const InputKey key{done.round, done.action.stage.value, done.action.microbatch.value,
-                       input->kind};
-    slots_.erase(key);
-    local_.erase(key);
+    inputs_.LetGo(KeyOf(done.round, *input));
   }
   if (done.num_tokens > 0) {
     auto* loss = vote_.add_losses();
@@ -275,9 +241,7 @@ Status ExecutorActor::On(ActionDone done) {
 
   const auto output = OutputOf(*schedule_, done.action);
   if (output && !output->crosses_ranks()) {
-    local_.emplace(
-        InputKey{done.round, output->to_stage.value, output->microbatch.value, output->kind},
-        std::move(done.output));
+    inputs_.HandOver(KeyOf(done.round, *output), std::move(done.output));
   }
   const bool outputs_leave = progress_->MarkDone(entry);
   if (output && output->crosses_ranks()) {
@@ -308,42 +272,10 @@ void ExecutorActor::SendSoon(const Transfer& transfer, Buffer output) {
                  .round = start_.round(),
                  .step = start_.step(),
                  .bytes = std::move(output)});
-  context().scheduler().Post([executor = ActorRef<CreditReturned>(self()),
-                              credit = CreditReturned{transfer.to, ChannelOf(transfer.kind)}] {
-    (void)executor.Send(credit);  // an executor that has ended sends nothing
-  });
-}
-
-void ExecutorActor::TraceReceive(const Envelope& envelope, InputKind kind,
-                                 int64_t arrived_ns) const {
-  if (!options_.trace.Covers(envelope.step)) return;
-  static const uint32_t track = InternTraceName("receive");
-  SpanRecord span;
-  span.name = ReceiveSpanName(kind);
-  span.category = SpanCategory::kReceive;
-  span.track = track;
-  span.rank = options_.rank.value;
-  span.stage = static_cast<int16_t>(envelope.stage);
-  span.microbatch = envelope.microbatch;
-  span.step = static_cast<int32_t>(envelope.step);
-  span.flow_in = envelope.flow_id;
-  span.end_ns = context().clock().NowNs();
-  span.start_ns = arrived_ns > 0 ? arrived_ns : span.end_ns;
-  ThreadTraceRing().Write(span);
-}
-
-void ExecutorActor::TracePhase(std::string_view name, int64_t start_ns) const {
-  if (!options_.trace.Covers(start_.step())) return;
-  static const uint32_t track = InternTraceName("step");
-  SpanRecord span;
-  span.name = InternTraceName(name);
-  span.category = SpanCategory::kStep;
-  span.track = track;
-  span.rank = options_.rank.value;
-  span.step = static_cast<int32_t>(start_.step());
-  span.start_ns = start_ns;
-  span.end_ns = context().clock().NowNs();
-  ThreadTraceRing().Write(span);
+  context().scheduler().Post(
+      [executor = ActorRef<OutputReady>(self()), ready = OutputReady{transfer.to, transfer.kind}] {
+        (void)executor.Send(ready);  // an executor that has ended sends nothing
+      });
 }
 
 Status ExecutorActor::FinishList() {
@@ -382,10 +314,10 @@ Status ExecutorActor::Exchange() {
     }
   }
   if (exchange_->Done()) return CollectVotes();
-  wait_.Reset();
+  wait_.EndPhase();
   if (const auto peer = exchange_->WaitsFor()) {
     exchange_peer_ = fmt::format("rank {}", *peer);
-    BeginWait("exchange", "shared gradient", exchange_peer_);
+    wait_.ForPhase(context(), "exchange", "shared gradient", exchange_peer_, start_.step());
   }
   return {};
 }
@@ -452,7 +384,7 @@ Status ExecutorActor::On(GradientMerged merged) {
 Status ExecutorActor::CollectVotes() {
   state_ = State::kVoting;
   phase_start_ns_ = context().clock().NowNs();
-  wait_.Reset();
+  wait_.ForPhase(context(), "vote", "gradient norms", "its stages", start_.step());
   for (const auto& [stage, ref] : peers_.stages) {
     RETURN_IF_ERROR(ref.Send(CollectVote{start_.round()}));
   }
@@ -461,6 +393,10 @@ Status ExecutorActor::CollectVotes() {
 
 Status ExecutorActor::On(CreditReturned credit) {
   return outputs_.Flush(credit.peer, credit.channel, self(), context().clock());
+}
+
+Status ExecutorActor::On(OutputReady output) {
+  return outputs_.Flush(output.to, ChannelOf(output.kind), self(), context().clock());
 }
 
 Status ExecutorActor::On(OutputSent sent) {
@@ -478,11 +414,16 @@ Status ExecutorActor::On(StageVote vote) {
 
 Status ExecutorActor::SendVote() {
   if (start_.mode() == proto::STEP_MODE_TRAIN) times_.WriteTo(vote_);
-  if (start_.mode() == proto::STEP_MODE_EVAL) TracePhase("evaluation", round_start_ns_);
-  if (start_.mode() == proto::STEP_MODE_SAMPLE) TracePhase("sampling", round_start_ns_);
+  if (start_.mode() == proto::STEP_MODE_EVAL)
+    trace_.Phase("evaluation", start_.step(), round_start_ns_, context().clock());
+  if (start_.mode() == proto::STEP_MODE_SAMPLE)
+    trace_.Phase("sampling", start_.step(), round_start_ns_, context().clock());
   state_ = start_.mode() == proto::STEP_MODE_TRAIN ? State::kVoted : State::kIdle;
   Tell(start_.step(), "vote");
-  if (state_ == State::kVoted) BeginWait("optimizer", "commit", "schedule (rank 0)");
+  wait_.EndPhase();
+  if (state_ == State::kVoted) {
+    wait_.ForPhase(context(), "optimizer", "commit", "schedule (rank 0)", start_.step());
+  }
   return peers_.schedule.Send(vote_);
 }
 
@@ -492,8 +433,8 @@ Status ExecutorActor::On(proto::Commit commit) {
                      commit.step(), start_.step());
   }
   state_ = State::kUpdating;
-  wait_.Reset();
-  TracePhase("vote", phase_start_ns_);
+  wait_.ForPhase(context(), "optimizer", "update", "its stages", start_.step());
+  trace_.Phase("vote", start_.step(), phase_start_ns_, context().clock());
   phase_start_ns_ = context().clock().NowNs();
   stage_answers_ = 0;
   Tell(start_.step(), "optimizer");
@@ -508,8 +449,9 @@ Status ExecutorActor::On(UpdateDone done) {
   RETURN_IF_ERROR(std::move(done.status));
   if (++stage_answers_ < peers_.stages.size()) return {};
   state_ = State::kIdle;
-  TracePhase("optimizer", phase_start_ns_);
-  TracePhase("step", round_start_ns_);
+  wait_.EndPhase();
+  trace_.Phase("optimizer", start_.step(), phase_start_ns_, context().clock());
+  trace_.Phase("step", start_.step(), round_start_ns_, context().clock());
   proto::StepDone answer;
   answer.set_step(done.step);
   answer.set_rank(options_.rank.value);

@@ -31,10 +31,12 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <vector>
 
+#include "actors/action_inputs.h"
 #include "actors/exchange_progress.h"
+#include "actors/executor_trace.h"
+#include "actors/executor_wait.h"
 #include "actors/messages.h"
 #include "actors/output_channels.h"
 #include "actors/plan/memory_model.h"
@@ -44,7 +46,6 @@
 #include "actors/schedule/next_action.h"
 #include "runtime/actor/actor.h"
 #include "runtime/actor/remote.h"
-#include "runtime/trace/span.h"
 
 namespace troupe {
 
@@ -91,7 +92,7 @@ class ExecutorActor
     : public Actor<ExecutorActor, proto::StepStart, proto::Commit, proto::CheckpointStart,
                    WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<SharedGradient>,
                    ActionDone, ActionWaits, StageVote, GradientReady, GradientMerged, UpdateDone,
-                   TokensReady, OutputSent, CreditReturned> {
+                   TokensReady, OutputSent, CreditReturned, OutputReady> {
  public:
   static constexpr std::array kNormalEndings = {ErrorCode::kCancelled};
 
@@ -120,14 +121,13 @@ class ExecutorActor
   Status On(TokensReady tokens);
   Status On(OutputSent sent);
   Status On(CreditReturned credit);
+  Status On(OutputReady output);
 
  private:
   enum class State : uint8_t { kIdle, kRunning, kExchanging, kVoting, kVoted, kUpdating };
-  using InputKey = std::tuple<int64_t, int32_t, int32_t, InputKind>;  // round, stage, microbatch
 
   Result<const RankList*> ListOf(const proto::StepStart& start) const;
-  Status Arrive(InputKind kind, int64_t round, int32_t stage, int32_t microbatch,
-                const TensorDescriptor& tensor, Bulk bulk);
+  Status Arrive(const ActionInputs::Key& key, const TensorDescriptor& tensor, Bulk bulk);
   Status Advance();
   Status Launch(const Action& action);
   void SendSoon(const Transfer& transfer, Buffer output);
@@ -137,15 +137,6 @@ class ExecutorActor
   Status CollectVotes();
   Status SendVote();
   void Tell(int64_t step, std::string_view phase) const;
-  void WaitFor(const Blocked& blocked);
-  void WaitForRoom(const Transfer& output);
-  // `activity` and `owed` are literals, `from` lives until the wait is over.
-  void BeginWait(std::string_view activity, std::string_view owed, std::string_view from,
-                 std::optional<MicrobatchId> microbatch = {});
-  void EndWait();
-  void TraceReceive(const Envelope& envelope, InputKind kind, int64_t arrived_ns) const;
-  // A phase of the round, from `start_ns` until now.
-  void TracePhase(std::string_view name, int64_t start_ns) const;
   bool NeedsTokens() const;
 
   const ExecutorOptions options_;
@@ -159,10 +150,9 @@ class ExecutorActor
   const RankList sample_;
   const Schedule* schedule_ = nullptr;  // of the round
   std::optional<RankProgress> progress_{};
-  std::map<InputKey, Bulk> slots_{};    // I2, I4
-  std::map<InputKey, Buffer> local_{};  // hand-over between two stages of this rank
-  std::vector<TokenBlock> tokens_{};    // by microbatch
-  OutputChannels outputs_;              // I3
+  ActionInputs inputs_{};                                 // I2, I4
+  std::vector<TokenBlock> tokens_{};                      // by microbatch
+  OutputChannels outputs_;                                // I3
   std::vector<std::pair<Transfer, Buffer>> held_back_{};  // I6
   // X2: what came for a stage, and what a stage gave.
   using SharedKey = std::tuple<int64_t, StageId, SharedWeights>;  // round
@@ -172,14 +162,11 @@ class ExecutorActor
   size_t stage_answers_ = 0;
   RoundTimes times_{};
   proto::Vote vote_{};
-  WaitHandle wait_{};
-  std::optional<Blocked> waits_for_{};      // while wait_ is of WaitFor
-  std::vector<std::string> stage_names_{};  // "stage 2 (rank 1)", by stage, for waits
-  std::string exchange_peer_{};             // "rank 1", for the exchange's wait
-  int64_t wait_since_ns_ = 0;               // 0: not waiting
+  const ExecutorTrace trace_;
+  ExecutorWait wait_;
+  std::string exchange_peer_{};  // "rank 1", for the exchange's wait
   int64_t round_start_ns_ = 0;
   int64_t phase_start_ns_ = 0;  // of the vote, then of the optimizer
-  bool waits_for_data_ = false;
 };
 
 }  // namespace troupe

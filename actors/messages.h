@@ -196,11 +196,20 @@ struct OutputSent {
   Rank to{};
   InputKind kind = InputKind::kActivation;
 };
-// Parked outputs to `peer` may leave: a credit came back, or they have waited for their turn.
+// A credit came back: a parked output to `peer` may leave.
 struct CreditReturned {
   static constexpr std::string_view kMessageName = "troupe.CreditReturned";
   Rank peer{};
   uint16_t channel = 0;
+};
+
+// ---- local, executor -> itself ----------------------------------------------------------------
+
+// An output is parked and the next action launched: it may leave.
+struct OutputReady {
+  static constexpr std::string_view kMessageName = "troupe.OutputReady";
+  Rank to{};
+  InputKind kind = InputKind::kActivation;
 };
 
 // ---- local, executor <-> data loader ----------------------------------------------------------

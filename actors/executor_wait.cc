@@ -1,0 +1,54 @@
+#include "actors/executor_wait.h"
+
+#include <utility>
+
+namespace troupe {
+
+void ExecutorWait::ForInput(const ActorContext& context, const Blocked& blocked, int64_t step) {
+  if (blocked_ == blocked && record_.waiting()) return;
+  blocked_ = blocked;
+  if (since_ns_ == 0) since_ns_ = context.clock().NowNs();
+  for_data_ = blocked.kind == InputKind::kData;
+  Begin(context, {.activity = KindName(blocked.waiting.kind),
+                  .owed = InputKindName(blocked.kind),
+                  .from = options_.stage_names.at(static_cast<size_t>(blocked.owed_stage.value)),
+                  .step = step,
+                  .microbatch = blocked.microbatch.value});
+}
+
+void ExecutorWait::ForRoom(const ActorContext& context, const Transfer& output, int64_t step) {
+  blocked_.reset();
+  if (since_ns_ == 0) since_ns_ = context.clock().NowNs();
+  for_data_ = false;
+  const bool forward = output.kind == InputKind::kActivation;
+  Begin(context, {.activity = KindName(forward ? ActionKind::kForward : ActionKind::kBackward),
+                  .owed = "room for its output",
+                  .from = options_.stage_names.at(static_cast<size_t>(output.to_stage.value)),
+                  .step = step,
+                  .microbatch = output.microbatch.value});
+}
+
+void ExecutorWait::End(const ActorContext& context, proto::Vote& vote) {
+  record_.Reset();
+  blocked_.reset();
+  if (since_ns_ == 0) return;
+  const int64_t waited_ns = context.clock().NowNs() - std::exchange(since_ns_, 0);
+  if (for_data_) {
+    vote.set_data_wait_ns(vote.data_wait_ns() + waited_ns);
+  } else {
+    vote.set_message_wait_ns(vote.message_wait_ns() + waited_ns);
+  }
+}
+
+void ExecutorWait::ForPhase(const ActorContext& context, std::string_view phase,
+                            std::string_view owed, std::string_view from, int64_t step) {
+  Begin(context, {.activity = phase, .owed = owed, .from = from, .step = step});
+}
+
+void ExecutorWait::Begin(const ActorContext& context, WaitSubject subject) {
+  subject.waiter = options_.waiter;
+  subject.deadline_ms = options_.deadline_ms;
+  record_ = context.BeginWait(subject);
+}
+
+}  // namespace troupe

@@ -1,0 +1,48 @@
+// ExecutorWait: what a rank's executor waits for now, as a record for whoever asks, and how long
+// its round has waited, for its vote. Thread: the executor's, which owns it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "actors/schedule/next_action.h"
+#include "proto/training.pb.h"
+#include "runtime/actor/actor_base.h"
+
+namespace troupe {
+
+class ExecutorWait {
+ public:
+  struct Options {
+    std::string waiter{};                    // "rank 2"
+    std::vector<std::string> stage_names{};  // "stage 2 (rank 1)", by stage
+    int64_t deadline_ms = 0;
+  };
+  explicit ExecutorWait(Options options) : options_(std::move(options)) {}
+
+  // An action waits for what is owed to it, or for room for its output. Said again, the wait goes
+  // on: since when does not change.
+  void ForInput(const ActorContext& context, const Blocked& blocked, int64_t step);
+  void ForRoom(const ActorContext& context, const Transfer& output, int64_t step);
+  // An action starts: what was waited until now counts in the vote.
+  void End(const ActorContext& context, proto::Vote& vote);
+
+  // A phase waits, which counts in no vote. The names outlive it.
+  void ForPhase(const ActorContext& context, std::string_view phase, std::string_view owed,
+                std::string_view from, int64_t step);
+  void EndPhase() { record_.Reset(); }
+
+ private:
+  void Begin(const ActorContext& context, WaitSubject subject);
+
+  const Options options_;
+  WaitHandle record_{};
+  std::optional<Blocked> blocked_{};  // while the record is of ForInput
+  int64_t since_ns_ = 0;              // 0: no action waits
+  bool for_data_ = false;
+};
+
+}  // namespace troupe

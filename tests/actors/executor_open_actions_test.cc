@@ -1,0 +1,155 @@
+// An executor whose actions wait in their middle, as a script of messages: the test is the stage.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "actors/executor_actor.h"
+#include "actors/schedule/csv.h"
+#include "actors/schedule/generators.h"
+
+namespace troupe {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class NotingStage
+    : public Actor<NotingStage, RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate> {
+ public:
+  explicit NotingStage(std::vector<std::string>& asked) : asked_(asked) {}
+  Status On(RunAction run) {
+    asked_.push_back(ToString(run.action));
+    return {};
+  }
+  Status On(CollectVote) {
+    asked_.emplace_back("vote");
+    return {};
+  }
+  Status On(TakeGradient) { return {}; }
+  Status On(MergeGradient) { return {}; }
+  Status On(ApplyUpdate) { return {}; }
+
+ private:
+  std::vector<std::string>& asked_;
+};
+
+class DeafLoader : public Actor<DeafLoader, FetchTokens> {
+ public:
+  Status On(FetchTokens) { return {}; }
+};
+
+class ExecutorOpenActions : public ::testing::Test {
+ protected:
+  // One rank that runs `list`; its tokens are here.
+  void Open(const std::string& list, const ExecutionPolicy& policy) {
+    const Schedule schedule = *ParseCsv(list + "\n", "list");
+    scheduler_.SetOnDown([this](const Down& down) { errors_.push_back(down.error.message); });
+    executor_ = scheduler_.Spawn<ExecutorActor>(
+        {.name = "executor"},
+        ExecutorOptions{
+            .train = schedule,
+            .policy = policy,
+            .evaluate = GenerateForwardOnly(1, schedule.placement, schedule.num_microbatches),
+            .sample = GenerateForwardOnly(1, schedule.placement, 1)},
+        ExecutorActor::Peers{
+            .stages = {{StageId(0), scheduler_.Spawn<NotingStage>({.name = "stage"}, asked_)}},
+            .loader = scheduler_.Spawn<DeafLoader>({.name = "loader"})});
+    proto::StepStart start;
+    start.set_round(1);
+    start.set_step(1);
+    start.set_num_microbatches(schedule.num_microbatches);
+    Tell(start);
+    Tell(TokensReady{
+        .round = 1,
+        .blocks = std::vector<TokenBlock>(static_cast<size_t>(schedule.num_microbatches),
+                                          std::make_shared<const std::vector<int32_t>>(2, 0))});
+  }
+  ~ExecutorOpenActions() override { scheduler_.End(executor_); }
+
+  void Waits(const std::string& action) { Tell(ActionWaits{*ParseAction(action), true}); }
+  void GoesOn(const std::string& action) { Tell(ActionWaits{*ParseAction(action), false}); }
+  void Done(const std::string& action) {
+    Tell(ActionDone{.action = *ParseAction(action), .round = 1, .step = 1});
+  }
+  // What the stage was asked for since the last call.
+  std::vector<std::string> Asked() { return std::exchange(asked_, {}); }
+
+  std::vector<std::string> errors_{};
+
+ private:
+  template <typename M>
+  void Tell(M message) {
+    CHECK(executor_.Send(std::move(message)).ok());
+    scheduler_.RunUntilIdle();
+  }
+
+  Scheduler scheduler_{};
+  std::vector<std::string> asked_{};
+  ExecutorActor::SelfRef executor_{};
+};
+
+TEST_F(ExecutorOpenActions, APairsActionsHandTheStreamToEachOther) {
+  Open("0F0,(0F1;0B0)OVERLAP_F_B,0B1", {.open_actions = 2});
+  EXPECT_THAT(Asked(), ElementsAre("0F0"));
+  Waits("0F0");
+  EXPECT_THAT(Asked(), IsEmpty()) << "0F1 is not of its pair";
+  GoesOn("0F0");
+  Done("0F0");
+  EXPECT_THAT(Asked(), ElementsAre("0F1"));
+  Waits("0F1");
+  EXPECT_THAT(Asked(), ElementsAre("0B0"));
+  Waits("0B0");
+  GoesOn("0F1");
+  GoesOn("0B0");
+  Done("0B0");
+  EXPECT_THAT(Asked(), IsEmpty()) << "0F1 is open still";
+  Done("0F1");
+  EXPECT_THAT(Asked(), ElementsAre("0B1"));
+  Done("0B1");
+  EXPECT_THAT(Asked(), ElementsAre("vote"));
+  EXPECT_THAT(errors_, IsEmpty());
+}
+
+TEST_F(ExecutorOpenActions, AWeightGradientRunsWhileAForwardWaits) {
+  Open("0F0,0I0,0F1,0W0,0I1,0W1", {.mode = ExecutorMode::kGuided, .open_actions = 2});
+  Done("0F0");
+  Done("0I0");
+  EXPECT_THAT(Asked(), ElementsAre("0F0", "0I0", "0F1"));
+  Waits("0F1");
+  EXPECT_THAT(Asked(), ElementsAre("0W0"));
+  GoesOn("0F1");
+  Done("0W0");
+  Done("0F1");
+  EXPECT_THAT(Asked(), ElementsAre("0I1"));
+}
+
+TEST_F(ExecutorOpenActions, OneOpenActionWaitsAlone) {
+  Open("0F0,(0F1;0B0)OVERLAP_F_B,0B1", {});
+  Done("0F0");
+  Asked();
+  Waits("0F1");
+  EXPECT_THAT(Asked(), IsEmpty());
+  GoesOn("0F1");
+  Done("0F1");
+  EXPECT_THAT(Asked(), ElementsAre("0B0"));
+}
+
+TEST_F(ExecutorOpenActions, AnActionThatIsNotOpenNeitherWaitsNorEnds) {
+  Open("0F0,0B0", {});
+  Waits("0B0");
+  EXPECT_THAT(errors_, ElementsAre(HasSubstr("0B0 waits without having started")));
+}
+
+TEST_F(ExecutorOpenActions, AnActionEndsOnce) {
+  Open("0F0,0B0", {});
+  Done("0F0");
+  Done("0F0");
+  EXPECT_THAT(errors_, ElementsAre(HasSubstr("0F0 ends without having started")));
+}
+
+}  // namespace
+}  // namespace troupe
