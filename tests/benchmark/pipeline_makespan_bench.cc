@@ -1,8 +1,8 @@
 // The simulator against real processes: what a step of eight ranks takes, measured and simulated.
 // The ranks are processes of this host with the real executors and messages of 1 MiB; their
 // arithmetic is a timed wait of the modelled cost (10 ms an action in the mean), so that few cores
-// suffice; where they may, they go before whatever else runs on the host. The one thing that the
-// simulator is told of this machine is the cost of a hop, measured here in the same way.
+// suffice; where they may, they go before whatever else runs on the host. What the simulator is
+// told of this machine is the cost of a hop and of a pause, measured here in the same way.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -152,6 +152,26 @@ void CompareUnderJitter(bench::Bench& bench, int64_t hop_ns) {
 // long as it computes before and after.
 constexpr ActionPauses kOnePause{.count = 1, .each_ns = 9'000'000};
 
+CostModel WithPauses(CostModel costs, const ActionPauses& pauses) {
+  for (StageCost& stage : costs.stages) stage.forward_pauses = stage.backward_pauses = pauses;
+  return costs;
+}
+
+// What a pause takes here, with the timer that ends it.
+Result<ActionPauses> MeasuredPause() {
+  constexpr int64_t kComputeNs = 5'000'000;
+  ExecutableSchedule made{.schedule = *ParseCsv("0F0,0B0\n", "alone")};
+  const CostModel costs{.stages = {{.forward_ns = kComputeNs, .backward_ns = kComputeNs}}};
+  const ActionTimes times(made.schedule, WithPauses(costs, kOnePause));
+  ASSIGN_OR_RETURN(const auto steps, Measure(made, std::vector(2 * kSteps, times)));
+  std::vector<double> pauses_ns;
+  for (const Timeline& step : steps) {
+    pauses_ns.push_back(static_cast<double>(IdleOf(step).makespan_ns - 2 * kComputeNs) / 2);
+  }
+  return ActionPauses{.count = kOnePause.count,
+                      .each_ns = std::llround(bench::Median(std::move(pauses_ns)))};
+}
+
 // Of DualPipe's pairs while each of their actions waits: hidden waits are counted.
 void ComparePaused(bench::Bench& bench, int64_t hop_ns) {
   bench::Row row{.what = {.name = "pipeline_makespan/dualpipe-v-paused",
@@ -160,14 +180,14 @@ void ComparePaused(bench::Bench& bench, int64_t hop_ns) {
                           .within = 0.05}};
   ExecutableSchedule made = ScheduleOf("dualpipe-v", kMicrobatches);
   made.policy.open_actions = 2;
-  CostModel costs = CostModel::Uniform(made.schedule, WholeShare(made.schedule), hop_ns);
-  for (StageCost& stage : costs.stages) {
-    stage.forward_pauses = stage.backward_pauses = kOnePause;
-  }
-  const ActionTimes times(made.schedule, costs);
-  const auto steps = Measure(made, std::vector(kSteps, times));
+  const auto pause = MeasuredPause();
+  if (!pause.ok()) return bench.Skip(row.what, pause.error().message);
+  const CostModel costs = CostModel::Uniform(made.schedule, WholeShare(made.schedule), hop_ns);
+  const auto steps =
+      Measure(made, std::vector(kSteps, ActionTimes(made.schedule, WithPauses(costs, kOnePause))));
   if (!steps.ok()) return bench.Skip(row.what, steps.error().message);
-  row.peer = {static_cast<double>(Simulated(made, times).makespan_ns) / 1e6};
+  const ActionTimes simulated(made.schedule, WithPauses(costs, *pause));
+  row.peer = {static_cast<double>(Simulated(made, simulated).makespan_ns) / 1e6};
   for (const Timeline& step : *steps) {
     row.ours.push_back(static_cast<double>(IdleOf(step).makespan_ns) / 1e6);
   }
