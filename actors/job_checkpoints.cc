@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <google/protobuf/util/json_util.h>
 
-#include <memory>
 #include <utility>
 
 #include "actors/checkpoint_store.h"
@@ -133,33 +132,6 @@ void JobCheckpoints::Abandon() {
       JoinPath(Folder(), PartialCheckpointFolderName(*open_step_, start_.owner())));
   (void)files_.RemoveAll(PartialHfFolder());
   open_step_.reset();
-}
-
-void AddCheckpoints(JobReports& reports, JobCheckpoints& checkpoints, Stream& stream,
-                    const ScheduleActor::SelfRef& schedule,
-                    std::function<void(const proto::CheckpointCommitted&)> on_committed) {
-  reports.open_checkpoint = [&checkpoints, &stream, &schedule](int64_t step) {
-    auto opened = std::make_shared<FoldersOpened>(FoldersOpened{CheckpointFolders{}});
-    stream.Launch(
-        [&checkpoints, opened, step] { opened->folders = checkpoints.Open(step); },
-        [&schedule, opened](const WorkTime&) { (void)schedule.Send(std::move(*opened)); });
-  };
-  reports.commit_checkpoint = [&checkpoints, &stream, &schedule,
-                               on_committed = std::move(on_committed)](
-                                  int64_t step, std::vector<proto::CheckpointDone> shards) {
-    auto committed =
-        std::make_shared<Result<proto::CheckpointCommitted>>(proto::CheckpointCommitted{});
-    stream.Launch([&checkpoints, committed, step,
-                   shards = std::move(shards)] { *committed = checkpoints.Commit(step, shards); },
-                  [&schedule, committed, on_committed](const WorkTime&) {
-                    if (!committed->ok()) {
-                      (void)schedule.Send(ShardsCommitted{std::move(*committed).error()});
-                      return;
-                    }
-                    on_committed(**committed);
-                    (void)schedule.Send(ShardsCommitted{});
-                  });
-  };
 }
 
 }  // namespace troupe

@@ -1,19 +1,17 @@
 // JobCheckpoints: the folders of a job's checkpoints and of its exported model, kept by rank 0
-// while every rank writes its shard: opened before, committed by one rename after. Used by the
-// worker's root (rank_main.cc). Thread: the compute stream's, which is idle between steps; a disk
-// that stands still must not keep a rank from being heard.
+// while every rank writes its shard: opened before, committed by one rename after. Used by the job
+// actor. Thread: the compute stream's, which is idle between steps; a disk that stands still must
+// not keep a rank from being heard.
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "actors/job_messages.h"
 #include "actors/plan/job_plan.h"
 #include "actors/run_content.h"
-#include "actors/schedule_actor.h"
 #include "proto/worker.pb.h"
-#include "runtime/actor/stream.h"
 #include "runtime/base/file_system.h"
 #include "runtime/format/checkpoint_manifest.h"
 
@@ -65,12 +63,5 @@ class JobCheckpoints {
   std::optional<int64_t> open_step_{};
   std::string newest_{};
 };
-
-// Lets the checkpoints serve a schedule actor: they work on `stream`, and the end comes to the
-// schedule as a message. `schedule` is filled in before its actor's first step. on_committed is
-// called on the actor thread, before the schedule knows. All references outlive the reports.
-void AddCheckpoints(JobReports& reports, JobCheckpoints& checkpoints, Stream& stream,
-                    const ScheduleActor::SelfRef& schedule,
-                    std::function<void(const proto::CheckpointCommitted&)> on_committed);
 
 }  // namespace troupe

@@ -138,6 +138,12 @@ Result<LoadedRank> LoadRank(FileSystem& files, const proto::StartRank& start, co
   }
 }
 
+Result<LoadedRank> LoadRankHere(FileSystem& files, const proto::StartRank& start,
+                                const JobPlan& plan, MemoryLedger& ledger) {
+  const auto memory = ReadHostMemory(files);
+  return LoadRank(files, start, plan, memory, ledger);
+}
+
 std::string OutOfMemory(int64_t wanted_bytes, int64_t predicted_bytes,
                         const std::optional<HostMemory>& memory) {
   std::string text = "out of memory: ";

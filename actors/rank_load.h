@@ -1,6 +1,6 @@
 // What a rank loads before it is ready: its stages with weights and optimizer state, and the tokens
-// that it reads; each checked against what the checkpoint remembers. Used by the worker's root
-// (rank_main.cc) on the compute stream, for all of it waits for disks.
+// that it reads; each checked against what the checkpoint remembers. Used by the worker's root on
+// the compute stream, for all of it waits for disks.
 #pragma once
 
 #include <optional>
@@ -31,6 +31,10 @@ struct LoadedRank {
 // and ledger outlive the stages.
 Result<LoadedRank> LoadRank(FileSystem& files, const proto::StartRank& start, const JobPlan& plan,
                             const std::optional<HostMemory>& memory, MemoryLedger& ledger);
+
+// The same, with the memory that this host says it has.
+Result<LoadedRank> LoadRankHere(FileSystem& files, const proto::StartRank& start,
+                                const JobPlan& plan, MemoryLedger& ledger);
 
 // What the plan says a rank will hold here, all tags together, without its process.
 int64_t PredictedBytes(const JobPlan& plan, Rank rank);

@@ -8,6 +8,9 @@
 #include <fstream>
 #include <iterator>
 
+#include "actors/plan/job_orders.h"
+#include "actors/stage_set.h"
+#include "runtime/base/host_memory.h"
 #include "runtime/base/vector_isa.h"
 #include "runtime/trace/span.h"
 
@@ -96,6 +99,19 @@ void AddParameterDigests(const std::vector<const StageParameters*>& stages,
           XXH64(p.weight.data(), static_cast<size_t>(p.weight.num_bytes()), /*seed=*/0);
     }
   }
+}
+
+Status MeasureDevice(FileSystem& files, const proto::JobSpec& spec, const Clock& clock,
+                     proto::Hello& hello) {
+  hello.set_cpu(CpuName());
+  hello.set_build(BuildId());
+  if (const auto memory = ReadHostMemory(files)) hello.set_memory_bytes(memory->total_bytes);
+  if (MeasuresCosts(spec)) {
+    ASSIGN_OR_RETURN(const ModelCosts costs, MeasureCosts(spec, clock));
+    *hello.mutable_costs() = ToProto(costs);
+  }
+  hello.set_product_flops(MeasureProductFlops(spec, clock));
+  return {};
 }
 
 std::string BuildId() {

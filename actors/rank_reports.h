@@ -1,4 +1,5 @@
-// What a rank says about itself: memory, spans, digests, the machine. Used by rank_main.
+// What a rank says about itself: memory, spans, digests, the machine. Used by
+// the worker's root.
 #pragma once
 
 #include <string>
@@ -8,6 +9,7 @@
 #include "actors/plan/memory_model.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/wait_record.h"
+#include "runtime/base/file_system.h"
 #include "runtime/memory/buffer.h"
 
 namespace troupe {
@@ -22,6 +24,10 @@ proto::Waits ReportWaits(const WaitBoard& waits, const Clock& clock);
 // xxh64 of the master of each parameter that the rank's stages own, by its index in the table.
 void AddParameterDigests(const std::vector<const StageParameters*>& stages,
                          proto::Finished& finished);
+// What this machine is (CPU, build, memory), and how fast its device computes the job's products
+// and, where the job's schedule or partition hangs on them, the parts of its model.
+Status MeasureDevice(FileSystem& files, const proto::JobSpec& spec, const Clock& clock,
+                     proto::Hello& hello);
 // Of the running program's file: ranks of one job must agree.
 std::string BuildId();
 std::string CpuName();  // model and vector instructions

@@ -1,5 +1,5 @@
 // What a rank's actors are told when they are spawned, and the slots that its peers send to: all
-// from the job and its plan. Used by the worker's root (rank_main.cc).
+// from the job and its plan. Used by the worker's root.
 #pragma once
 
 #include "actors/data_loader_actor.h"
@@ -11,7 +11,6 @@
 
 namespace troupe {
 
-// Without ScheduleOptions::order: which of its orders a job runs is decided as it goes.
 ScheduleOptions ScheduleOptionsOf(const proto::StartRank& start, const JobPlan& plan);
 ExecutorOptions ExecutorOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank);
 StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,

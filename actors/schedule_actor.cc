@@ -8,9 +8,8 @@
 
 namespace troupe {
 
-ScheduleActor::ScheduleActor(ScheduleOptions options, std::vector<RankRef> ranks,
-                             JobReports reports)
-    : options_(std::move(options)), ranks_(std::move(ranks)), reports_(std::move(reports)) {
+ScheduleActor::ScheduleActor(ScheduleOptions options, std::vector<RankRef> ranks, JobRef job)
+    : options_(std::move(options)), ranks_(std::move(ranks)), job_(job) {
   CHECK(!ranks_.empty() && options_.num_microbatches > 0);
 }
 
@@ -84,8 +83,8 @@ Status ScheduleActor::StartRound(State state, proto::StepMode mode) {
       start.set_num_microbatches(options_.num_microbatches);
       start.set_learning_rate(options_.learning_rate(step_ + 1));
       start.set_first_sample(step_ * options_.global_batch_size);
-      if (options_.order) order_ = static_cast<int32_t>(options_.order());
-      start.set_order(order_);
+      running_order_ = static_cast<int32_t>(order_);
+      start.set_order(running_order_);
       break;
     case proto::STEP_MODE_EVAL:
       start.set_step(step_);
@@ -143,11 +142,11 @@ Status ScheduleActor::Decide() {
       GradientFactor(decided_norm_, options_.grad_clip, decided_.num_tokens));
   commit.set_learning_rate(options_.learning_rate(step_ + 1));
   if (!decided_.finite) {
-    End(MakeError(ErrorCode::kFailed,
+    return End(
+        MakeError(ErrorCode::kFailed,
                   "step {}: loss or gradient is not finite (loss {}); the step was dropped: lower "
                   "optimizer.lr or raise lr_scheduler.warmup_steps",
                   step_ + 1, decided_.Loss()));
-    return {};
   }
   state_ = State::kUpdating;
   AwaitRanks("optimizer", "words that it is done", step_ + 1);
@@ -173,7 +172,7 @@ Status ScheduleActor::On(proto::StepDone done) {
   if (options_.product_flops > 0) {
     metrics.set_mfu(options_.step_flops / std::max(seconds, 1e-9) / options_.product_flops);
   }
-  metrics.set_order(order_);
+  metrics.set_order(running_order_);
   double data_ns = 0;
   double message_ns = 0;
   for (const auto& vote : votes_) {
@@ -182,8 +181,7 @@ Status ScheduleActor::On(proto::StepDone done) {
   }
   metrics.set_data_seconds(data_ns * 1e-9 / static_cast<double>(ranks_.size()));
   metrics.set_comm_seconds(message_ns * 1e-9 / static_cast<double>(ranks_.size()));
-  if (reports_.on_step) reports_.on_step(metrics);
-  if (reports_.on_votes) reports_.on_votes(votes_);
+  RETURN_IF_ERROR(job_.Send(StepCommitted{std::move(metrics), std::move(votes_)}));
   return AfterStep();
 }
 
@@ -197,10 +195,7 @@ Status ScheduleActor::AfterStep() {
     evaluation_ = {};
     return StartRound(State::kEvaluating, proto::STEP_MODE_EVAL);
   }
-  if (reports_.open_checkpoint && !checkpointed_ && CheckpointIsDue()) {
-    StartCheckpoint();
-    return {};
-  }
+  if (!checkpointed_ && CheckpointIsDue()) return StartCheckpoint();
   return NextOrEnd();
 }
 
@@ -223,24 +218,21 @@ Status ScheduleActor::AfterEvaluation() {
   metrics.set_step(step_);
   metrics.set_val_loss(evaluation_.Loss());
   metrics.set_tokens(evaluation_.num_tokens);
-  if (reports_.on_eval) reports_.on_eval(metrics);
+  RETURN_IF_ERROR(job_.Send(std::move(metrics)));
   return AfterStep();
 }
 
-void ScheduleActor::StartCheckpoint() {
+Status ScheduleActor::StartCheckpoint() {
   checkpointed_ = true;
   state_ = State::kOpening;
   AwaitDisk("folders");
-  reports_.open_checkpoint(step_);
+  return job_.Send(OpenFolders{step_});
 }
 
 Status ScheduleActor::On(FoldersOpened opened) {
   CHECK(state_ == State::kOpening, "folders come when they are asked for");
   wait_.Reset();
-  if (!opened.folders.ok()) {
-    End(std::move(opened.folders).error());
-    return {};
-  }
+  if (!opened.folders.ok()) return End(std::move(opened.folders).error());
   if (opened.folders->checkpoint.empty() && opened.folders->exported.empty()) return NextOrEnd();
   state_ = State::kCheckpointing;
   shards_.clear();
@@ -260,29 +252,22 @@ Status ScheduleActor::On(proto::CheckpointDone done) {
   std::ranges::sort(shards_, {}, &proto::CheckpointDone::rank);
   for (const auto& shard : shards_) {
     if (shard.error().empty()) continue;
-    End(Error{
+    return End(Error{
         static_cast<ErrorCode>(shard.error_code()),
         fmt::format("rank {}: checkpoint of step {}: {}", shard.rank(), step_, shard.error())});
-    return {};
   }
   state_ = State::kCommitting;
   AwaitDisk("commit");
-  reports_.commit_checkpoint(step_, std::move(shards_));
-  return {};
+  return job_.Send(CommitShards{
+      .step = step_, .steps_left = options_.steps - step_, .shards = std::move(shards_)});
 }
 
 Status ScheduleActor::On(ShardsCommitted committed) {
   CHECK(state_ == State::kCommitting, "a commit ends when one was asked for");
   wait_.Reset();
-  if (!committed.status.ok()) {
-    End(std::move(committed.status));
-    return {};
-  }
+  if (!committed.status.ok()) return End(std::move(committed.status));
   saved_ns_ = context().clock().NowNs();
-  if (!IsLastStep() && reports_.on_committed && reports_.on_committed(options_.steps - step_)) {
-    End({});
-    return {};
-  }
+  if (!IsLastStep() && committed.moves) return End({});
   return NextOrEnd();
 }
 
@@ -293,8 +278,7 @@ Status ScheduleActor::NextOrEnd() {
     sequence_ = options_.prompt;
     return StartRound(State::kSampling, proto::STEP_MODE_SAMPLE);
   }
-  End({});
-  return {};
+  return End({});
 }
 
 Status ScheduleActor::AfterSample() {
@@ -308,27 +292,29 @@ Status ScheduleActor::AfterSample() {
   if (drawn < static_cast<size_t>(options_.sample_tokens) && !cancelling_) {
     return StartRound(State::kSampling, proto::STEP_MODE_SAMPLE);
   }
-  if (reports_.on_sample) {
-    reports_.on_sample(
-        {sequence_.begin() + static_cast<int64_t>(options_.prompt.size()), sequence_.end()});
-  }
-  End({});
-  return {};
+  RETURN_IF_ERROR(job_.Send(TokensSampled{
+      {sequence_.begin() + static_cast<int64_t>(options_.prompt.size()), sequence_.end()}}));
+  return End({});
 }
 
 // The open step ends first: a cancelled job is one that stopped between two steps.
 Status ScheduleActor::On(CancelTraining cancel) {
   cancelling_ = true;
   checkpoint_on_cancel_ = cancel.checkpoint;
-  if (state_ == State::kIdle) End({});
+  return state_ == State::kIdle ? End({}) : Status{};
+}
+
+Status ScheduleActor::On(OrderChosen chosen) {
+  order_ = chosen.order;
   return {};
 }
 
-void ScheduleActor::End(Status status) {
-  if (state_ == State::kEnded) return;
+Status ScheduleActor::End(Status status) {
+  if (state_ == State::kEnded) return {};
   state_ = State::kEnded;
   wait_.Reset();
-  if (reports_.on_end) reports_.on_end(std::move(status), step_, cancelling_);
+  return job_.Send(
+      TrainingEnded{.end = std::move(status), .last_step = step_, .cancelled = cancelling_});
 }
 
 }  // namespace troupe

@@ -1,8 +1,9 @@
 // ScheduleActor: drives a job's steps from rank 0's process. A step is a transaction: every rank
 // votes, this actor alone adds the votes up and decides, only then does an optimizer run.
 //   Takes:  Vote, StepDone (executors); CheckpointDone (checkpoint actors); BeginTraining,
-//           CancelTraining (the worker's root); FoldersOpened, ShardsCommitted (AddCheckpoints)
-//   Sends:  StepStart, Commit, CheckpointStart -> every rank; reports to the root's JobReports
+//           OrderChosen, FoldersOpened, ShardsCommitted (job actor); CancelTraining (the root)
+//   Sends:  StepStart, Commit, CheckpointStart -> every rank; StepCommitted, EvalMetrics,
+//           TokensSampled, OpenFolders, CommitShards, TrainingEnded -> job actor
 //   Thread: rank 0's actor thread.
 //
 //     idle --BeginTraining--> voting --all voted--> updating --all done--> (next) voting
@@ -23,11 +24,11 @@
 #include <array>
 #include <cstdint>
 #include <functional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "actors/job_messages.h"
 #include "actors/messages.h"
 #include "actors/step_decision.h"
 #include "proto/job.pb.h"
@@ -36,30 +37,6 @@
 #include "runtime/actor/remote.h"
 
 namespace troupe {
-
-struct BeginTraining {
-  static constexpr std::string_view kMessageName = "troupe.BeginTraining";
-  int64_t committed_step = 0;  // resumed from
-};
-struct CancelTraining {
-  static constexpr std::string_view kMessageName = "troupe.CancelTraining";
-  bool checkpoint = true;
-};
-
-// Where the shards of one checkpoint go, both uncommitted.
-struct CheckpointFolders {
-  std::string checkpoint{};  // empty: the step is committed already
-  std::string exported{};    // empty: no Hugging Face folder is written
-};
-// Answers to JobReports::open_checkpoint and commit_checkpoint.
-struct FoldersOpened {
-  static constexpr std::string_view kMessageName = "troupe.FoldersOpened";
-  Result<CheckpointFolders> folders;
-};
-struct ShardsCommitted {
-  static constexpr std::string_view kMessageName = "troupe.ShardsCommitted";
-  Status status{};
-};
 
 // Where a rank takes its orders: its executor, which hands checkpoints to its checkpoint actor.
 using RankRef = Ref<proto::StepStart, proto::Commit, proto::CheckpointStart>;
@@ -84,40 +61,20 @@ struct ScheduleOptions {
   double step_flops = 0;     // that the model takes in a step
   double product_flops = 0;  // a second, of all ranks' devices; 0: not known
   std::function<double(int64_t step)> learning_rate{};
-  // Which of the plan's orders the next step runs; without it the first.
-  std::function<size_t()> order{};
   int64_t wait_deadline_ms = 120'000;  // for answers of the ranks and of rank 0's disk
 };
 
-// What the worker's root does with the job's news. Called on the actor thread, where nothing may
-// wait for a disk.
-struct JobReports {
-  std::function<void(const proto::StepMetrics&)> on_step{};
-  // A committed training step's votes, before the next one starts.
-  std::function<void(std::span<const proto::Vote>)> on_votes{};
-  std::function<void(const proto::EvalMetrics&)> on_eval{};
-  std::function<void(const std::vector<int32_t>& continuation)> on_sample{};
-  // Creates the folders that the shards of `step` go to; FoldersOpened answers.
-  std::function<void(int64_t step)> open_checkpoint{};
-  // Writes the manifest and commits the checkpoint whose shards are all on disk; ShardsCommitted
-  // answers.
-  std::function<void(int64_t step, std::vector<proto::CheckpointDone> shards)> commit_checkpoint{};
-  // A checkpoint is committed and steps are left: whether the run ends here, to go on from it with
-  // other layers on its ranks.
-  std::function<bool(int64_t steps_left)> on_committed{};
-  std::function<void(Status end, int64_t last_step, bool cancelled)> on_end{};
-};
-
 class ScheduleActor
-    : public Actor<ScheduleActor, BeginTraining, CancelTraining, FoldersOpened, ShardsCommitted,
-                   proto::Vote, proto::StepDone, proto::CheckpointDone> {
+    : public Actor<ScheduleActor, BeginTraining, CancelTraining, OrderChosen, FoldersOpened,
+                   ShardsCommitted, proto::Vote, proto::StepDone, proto::CheckpointDone> {
  public:
   static constexpr std::array kNormalEndings = {ErrorCode::kCancelled};
 
-  ScheduleActor(ScheduleOptions options, std::vector<RankRef> ranks, JobReports reports);
+  ScheduleActor(ScheduleOptions options, std::vector<RankRef> ranks, JobRef job);
 
   Status On(BeginTraining begin);
   Status On(CancelTraining cancel);
+  Status On(OrderChosen chosen);
   Status On(FoldersOpened opened);
   Status On(ShardsCommitted committed);
   Status On(proto::Vote vote);
@@ -148,18 +105,18 @@ class ScheduleActor
   Status Decide();
   Status AfterStep();
   bool CheckpointIsDue() const;
-  void StartCheckpoint();
+  Status StartCheckpoint();
   Status AfterEvaluation();
   Status AfterSample();
   Status NextOrEnd();
-  void End(Status status);
+  Status End(Status status);
   template <typename M>
   Status Broadcast(const M& message);
   bool IsLastStep() const { return step_ >= options_.steps || cancelling_; }
 
   const ScheduleOptions options_;
   const std::vector<RankRef> ranks_;
-  const JobReports reports_;
+  const JobRef job_;
 
   State state_ = State::kIdle;
   int64_t step_ = 0;  // last committed
@@ -176,7 +133,8 @@ class ScheduleActor
   std::vector<int32_t> sequence_{};
   StepSums decided_{};
   double decided_norm_ = 0;
-  int32_t order_ = 0;  // of the open or last training step
+  size_t order_ = 0;           // that the next training step runs
+  int32_t running_order_ = 0;  // of the open or last one
   int64_t step_start_ns_ = 0;
   int64_t saved_ns_ = 0;  // the last checkpoint's, or the start's
   double bubble_ = 0;

@@ -1,5 +1,5 @@
 // The stage models of one rank, built as the plan says and filled with their first weights. Used by
-// the worker's root (rank_main.cc).
+// the worker's root.
 #pragma once
 
 #include <map>

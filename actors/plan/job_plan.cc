@@ -231,7 +231,6 @@ bool ReadOrders(std::span<const proto::Parallelism> orders, StepSize size, JobPl
   for (const proto::Parallelism& order : orders) {
     auto train = ReadTrainSchedule(order, size.num_ranks, size.num_microbatches, errors);
     if (!train) return false;
-    plan.halves = plan.halves || HasHalves(train->schedule);
     if (&order != &orders.front()) {
       plan.others.push_back(*std::move(train));
       continue;
@@ -268,8 +267,13 @@ Result<Simulation> SimulateOrder(const JobPlan& plan, const Schedule& schedule,
   return simulation;
 }
 
-// What follows from schedules and stages that can be.
-Status Derive(JobPlan& plan) {
+}  // namespace
+
+Status DeriveFromSchedules(JobPlan& plan) {
+  plan.halves =
+      HasHalves(plan.train) || std::ranges::any_of(plan.others, [](const TrainSchedule& other) {
+        return HasHalves(other.schedule);
+      });
   const int ranks = plan.train.num_ranks;
   const std::vector<Rank> placement(plan.train.placement.begin(),
                                     plan.train.placement.begin() + plan.train.StagesPerDirection());
@@ -291,6 +295,8 @@ Status Derive(JobPlan& plan) {
   }
   return {};
 }
+
+namespace {
 
 // Into `errors` where it failed.
 template <typename T>
@@ -340,7 +346,7 @@ JobPlanReading ReadJobPlan(const proto::JobSpec& spec, std::span<const proto::Pa
   auto laid_out = Collect(StagesFor(plan, orders.front()), errors);
   if (!laid_out) return reading;
   plan.stages = *std::move(laid_out);
-  if (Status derived = Derive(plan); !derived.ok()) {
+  if (Status derived = DeriveFromSchedules(plan); !derived.ok()) {
     errors.push_back(std::move(derived).error());
     return reading;
   }

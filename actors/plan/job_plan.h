@@ -81,6 +81,10 @@ JobPlanReading ReadJobPlan(const proto::JobSpec& spec,
 Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec,
                             std::span<const proto::Parallelism> orders = {});
 
+// Fills in what follows from the plan's schedules, policies and stages: forward-only lists, halves,
+// slots, exchanges, peaks. For plans that are made without a spec too.
+Status DeriveFromSchedules(JobPlan& plan);
+
 // The same job on one worker: the reference that parity is measured against. Microbatches and
 // gradient groups stay.
 proto::JobSpec SingleWorkerSpec(const proto::JobSpec& spec);

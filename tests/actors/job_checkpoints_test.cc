@@ -8,6 +8,8 @@
 #include <memory>
 
 #include "actors/checkpoint_store.h"
+#include "actors/job_actor.h"
+#include "actors/schedule_actor.h"
 #include "tests/support/faulty_file_system.h"
 #include "tests/support/rank_stages.h"
 #include "tests/support/temporary_folder.h"
@@ -324,20 +326,23 @@ TEST_F(JobCheckpointsTest, TheExportBeforeStaysUntilTheNewOneHasItsName) {
 TEST_F(JobCheckpointsTest, ADiskThatStandsStillHoldsUpNobodyElse) {
   std::promise<void> gate;
   StillDisk disk(gate.get_future().share());
-  JobCheckpoints checkpoints(disk, start_, ranks_.plan());
   Scheduler scheduler;
   ScheduleActor::SelfRef schedule;
-  JobReports reports;
   std::string ended;
-  reports.on_end = [&](Status end, int64_t, bool) {
-    ended = end.ok() ? "ok" : end.error().message;
-    scheduler.Stop();
-  };
   {
     ThreadStream stream(scheduler, "compute");
     std::vector<int64_t> committed;
-    AddCheckpoints(reports, checkpoints, stream, schedule,
-                   [&](const proto::CheckpointCommitted& c) { committed.push_back(c.step()); });
+    JobOptions options;
+    options.say = [&](const proto::FromRank& news) {
+      if (news.has_checkpoint()) committed.push_back(news.checkpoint().step());
+    };
+    options.on_end = [&](const JobEnd& end) {
+      ended = end.end.ok() ? end.checkpoint : end.end.error().message;
+      scheduler.Stop();
+    };
+    const auto job = scheduler.Spawn<JobActor>({.name = "job"}, options,
+                                               JobCheckpoints(disk, start_, ranks_.plan()),
+                                               std::nullopt, stream);
     const auto shards = [&](const proto::CheckpointStart& start) {
       return WriteShards({.checkpoint = start.directory()}, start.step());
     };
@@ -349,8 +354,8 @@ TEST_F(JobCheckpointsTest, ADiskThatStandsStillHoldsUpNobodyElse) {
                         .num_parameters = 1,
                         .learning_rate = [](int64_t) { return 0.5; }},
         std::vector<RankRef>{scheduler.Spawn<OneRank>({.name = "rank 0"}, schedule, shards)},
-        reports);
-    ASSERT_TRUE(schedule.Send(BeginTraining{.committed_step = 4}).ok());
+        JobRef(job));
+    ASSERT_TRUE(job.Send(BeginJob{.schedule = schedule, .committed_step = 4}).ok());
     int ticks = 0;
     const std::function<void()> tick = [&] {
       if (++ticks == 20) gate.set_value();
@@ -358,7 +363,7 @@ TEST_F(JobCheckpointsTest, ADiskThatStandsStillHoldsUpNobodyElse) {
     };
     tick();
     scheduler.Run();
-    EXPECT_EQ(ended, "ok");
+    EXPECT_THAT(ended, HasSubstr("step-00000005"));
     EXPECT_GE(ticks, 20) << "nothing ended before the disk moved, and the scheduler went on";
     EXPECT_THAT(committed, ElementsAre(5));
   }

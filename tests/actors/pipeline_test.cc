@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <cstring>
+#include <map>
 #include <numeric>
 
 #include "tests/support/in_process_job.h"
@@ -23,17 +25,21 @@ struct Seen {
   int updates = 0;
 };
 
-class ToyStage
-    : public Actor<ToyStage, RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate> {
+class ToyStage : public Actor<ToyStage, MeetExecutor, RunAction, CollectVote, TakeGradient,
+                              MergeGradient, ApplyUpdate> {
  public:
-  ToyStage(testing::InProcessJob::RankContext context, MemoryLedger& ledger, Seen& seen)
-      : context_(context), ledger_(ledger), seen_(seen) {}
+  ToyStage(const RankPlace& place, StageId stage, MemoryLedger& ledger, Seen& seen)
+      : plan_(place.plan), stage_(stage), ledger_(ledger), seen_(seen) {}
 
+  Status On(MeetExecutor meet) {
+    executor_ = meet.executor;
+    return {};
+  }
   Status On(RunAction run) {
     seen_.actions.push_back(ToString(run.action));
     if (seen_.on_action) seen_.on_action();
     ActionDone done{.action = run.action, .round = run.round};
-    const Schedule& schedule = context_.schedule;
+    const Schedule& schedule = plan_.train;
     const bool first = schedule.IsFirstStage(run.action.stage);
     const bool last = schedule.IsLastStage(run.action.stage);
     std::vector<float> values(kElements);
@@ -63,37 +69,33 @@ class ToyStage
       seen_.gradient += std::accumulate(values.begin(), values.end(), 0.0);
       if (!first) done.output = Output(values);
     }
-    return context_.executor().Send(std::move(done));
+    return executor_.Send(std::move(done));
   }
   Status On(CollectVote collect) {
-    StageVote vote{.stage = context_.stage, .round = collect.round};
-    auto& node = vote.norm_nodes.emplace_back();
-    node.set_parameter(context_.stage.value);
-    node.set_num_leaves(1);
-    node.set_sum(seen_.gradient * seen_.gradient);
-    return context_.executor().Send(std::move(vote));
+    return executor_.Send(
+        testing::UnitVote(plan_, stage_, collect.round, seen_.gradient * seen_.gradient));
   }
   Status On(TakeGradient take) {
-    if (!merged_) tied_ = {1.0f + static_cast<float>(context_.stage.value)};
-    return context_.executor().Send(GradientReady{.stage = context_.stage,
-                                                  .round = take.round,
-                                                  .weights = take.weights,
-                                                  .gradient = std::as_bytes(std::span(tied_))});
+    if (!merged_) tied_ = {1.0f + static_cast<float>(stage_.value)};
+    return executor_.Send(GradientReady{.stage = stage_,
+                                        .round = take.round,
+                                        .weights = take.weights,
+                                        .gradient = std::as_bytes(std::span(tied_))});
   }
   Status On(MergeGradient merge) {
     float other = 0;
     std::memcpy(&other, merge.gradient.data(), sizeof(other));
-    tied_ = {merge.replace ? other : 1.0f + static_cast<float>(context_.stage.value) + other};
+    tied_ = {merge.replace ? other : 1.0f + static_cast<float>(stage_.value) + other};
     merged_ = true;
     seen_.gradient += 100 * static_cast<double>(tied_[0]);
-    return context_.executor().Send(GradientMerged{context_.stage, merge.round, merge.weights});
+    return executor_.Send(GradientMerged{stage_, merge.round, merge.weights});
   }
   Status On(ApplyUpdate update) {
     seen_.gradient = 0;
     merged_ = false;
     ++seen_.updates;
     seen_.factors.push_back(update.gradient_factor);
-    return context_.executor().Send(UpdateDone{.stage = context_.stage, .step = update.step});
+    return executor_.Send(UpdateDone{.stage = stage_, .step = update.step});
   }
 
  private:
@@ -102,27 +104,32 @@ class ToyStage
     std::memcpy(output.data(), values.data(), kElements * 4);
     return output;
   }
-  const testing::InProcessJob::RankContext context_;
+  const JobPlan& plan_;
+  const StageId stage_;
   MemoryLedger& ledger_;
   Seen& seen_;
+  ExecutorAnswers executor_{};
   std::vector<float> tied_{};
   bool merged_ = false;
 };
 
-class ToyLoader : public Actor<ToyLoader, FetchTokens> {
+class ToyLoader : public Actor<ToyLoader, MeetExecutor, FetchTokens> {
  public:
-  explicit ToyLoader(testing::InProcessJob::RankContext context) : context_(context) {}
+  Status On(MeetExecutor meet) {
+    executor_ = meet.executor;
+    return {};
+  }
   Status On(FetchTokens fetch) {
     TokensReady ready{.round = fetch.round};
     for (int m = 0; m < fetch.num_microbatches; ++m) {
       ready.blocks.push_back(std::make_shared<const std::vector<int32_t>>(
           kElements, static_cast<int32_t>(fetch.first_sample + m)));
     }
-    return context_.executor().Send(std::move(ready));
+    return executor_.Send(std::move(ready));
   }
 
  private:
-  const testing::InProcessJob::RankContext context_;
+  ExecutorAnswers executor_{};
 };
 
 struct Toy {
@@ -130,27 +137,16 @@ struct Toy {
       : seen(static_cast<size_t>(options.num_ranks)),
         job(
             Fill(std::move(options)),
-            [this](const testing::InProcessJob::RankContext& c) -> StageRef {
-              const auto rank = static_cast<size_t>(c.rank.value);
-              return c.scheduler.Spawn<ToyStage>({.name = "stage"}, c, ledgers.at(rank),
-                                                 seen[rank]);
+            [this](const RankPlace& place, StageId stage) {
+              const auto rank = static_cast<size_t>(place.rank.value);
+              return place.scheduler.Spawn<ToyStage>({.name = "stage"}, place, stage,
+                                                     ledgers.at(rank), seen[rank]);
             },
-            [](const testing::InProcessJob::RankContext& c) -> LoaderRef {
-              return c.scheduler.Spawn<ToyLoader>({.name = "loader"}, c);
+            [](const RankPlace& place) {
+              return place.scheduler.Spawn<ToyLoader>({.name = "loader"});
             }) {}
   static testing::InProcessJobOptions Fill(testing::InProcessJobOptions options) {
-    options.boundary = {
-        .dtype = 0, .rank = 1, .shape = {kElements, 0, 0, 0}, .num_bytes = kElements * 4};
-    options.shared = [](StageId, SharedWeights) {
-      return TensorDescriptor{.dtype = 0, .rank = 1, .shape = {1, 0, 0, 0}, .num_bytes = 4};
-    };
-    options.steps.num_microbatches = options.num_microbatches;
-    options.steps.evaluate_microbatches = options.num_microbatches;
-    options.steps.global_batch_size = options.num_microbatches;
-    options.steps.num_parameters = options.num_ranks;
-    options.steps.checkpoint_at_end = false;
-    options.steps.seq_len = kElements;
-    if (!options.steps.learning_rate) options.steps.learning_rate = [](int64_t) { return 0.5; };
+    options.tokens = kElements;
     return options;
   }
   static constexpr auto kOutputs = static_cast<size_t>(MemoryTag::kActivations);
@@ -171,8 +167,8 @@ TEST_P(PipelineTest, EveryStepCommitsTheSumOfAllMicrobatches) {
   Toy toy({.schedule = schedule,
            .num_ranks = ranks,
            .num_microbatches = microbatches,
-           .slots = slots,
-           .steps = {.steps = 3}});
+           .steps = {.steps = 3},
+           .slots = slots});
   toy.job.Run();
   ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
   ASSERT_TRUE(toy.job.ended);
@@ -215,12 +211,11 @@ TEST(PipelineTest, RanksRunTheirListsInOrder) {
 TEST(PipelineTest, AStepRunsTheOrderThatItIsTold) {
   const auto gpipe = Generate({.name = "gpipe", .num_ranks = 2, .num_microbatches = 3});
   ASSERT_TRUE(gpipe.ok());
-  size_t next = 0;
-  testing::InProcessJobOptions options{
-      .num_ranks = 2, .num_microbatches = 3, .others = {{.schedule = *gpipe}}};
-  options.steps.steps = 2;
-  options.steps.order = [&next] { return next++; };
-  Toy toy(std::move(options));
+  Toy toy({.num_ranks = 2,
+           .num_microbatches = 3,
+           .others = {{.schedule = *gpipe}},
+           .steps = {.steps = 2}});
+  toy.job.after_pass = [&] { toy.job.Choose(1); };  // the first step has started
   toy.job.Run();
   ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
   EXPECT_EQ(toy.seen[1].actions,
@@ -231,10 +226,8 @@ TEST(PipelineTest, AStepRunsTheOrderThatItIsTold) {
 }
 
 TEST(PipelineTest, AnOrderThatNobodyHasIsANamedError) {
-  testing::InProcessJobOptions options{.num_ranks = 2, .num_microbatches = 3};
-  options.steps.steps = 1;
-  options.steps.order = [] { return size_t{7}; };
-  Toy toy(std::move(options));
+  Toy toy({.num_ranks = 2, .num_microbatches = 3, .steps = {.steps = 1}});
+  toy.job.Choose(7);
   toy.job.Run();
   ASSERT_FALSE(toy.job.errors.empty());
   EXPECT_THAT(toy.job.errors.front(), ::testing::HasSubstr("round 1 asks for order 7 of 1"));
@@ -246,39 +239,40 @@ TEST(PipelineTest, AWindowOfStepsIsTraced) {
   proto::TraceWindow window;
   window.set_first(2);
   window.set_steps(1);
-  testing::InProcessJobOptions options{.num_ranks = 2, .num_microbatches = 3};
-  options.steps = {.steps = 3, .evaluate_every = 2, .evaluate_rounds = 1};
-  options.trace = TraceWindow(window, 1);
-  Toy toy(std::move(options));
+  Toy toy({.num_ranks = 2,
+           .num_microbatches = 3,
+           .steps = {.steps = 3, .evaluate_every = 2, .evaluate_rounds = 1},
+           .trace = window});
   toy.job.Run();
   ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
-  std::map<std::string, std::vector<SpanRecord>> spans;
-  (void)DrainTrace([&](const SpanRecord& span) {
-    if (span.category == SpanCategory::kHandler) return;
-    EXPECT_EQ(span.step, 2) << TraceName(span.name);
-    EXPECT_LE(span.start_ns, span.end_ns);
-    spans[TraceName(span.name)].push_back(span);
-  });
+  std::map<std::string, std::vector<proto::Span>> spans;
+  for (const proto::Span& span : toy.job.spans) {
+    EXPECT_EQ(span.step(), 2) << span.name();
+    EXPECT_LE(span.start_ns(), span.end_ns());
+    spans[span.name()].push_back(span);
+  }
   for (const char* phase : {"step", "vote", "optimizer", "evaluation"}) {
     EXPECT_EQ(spans[phase].size(), 2u) << phase << ", once a rank";
   }
   for (size_t rank = 0; rank < 2; ++rank) {
-    const SpanRecord& step = spans["step"][rank];
-    const SpanRecord& vote = spans["vote"][rank];
-    const SpanRecord& optimizer = spans["optimizer"][rank];
-    EXPECT_LT(step.start_ns, vote.start_ns);
-    EXPECT_LT(vote.end_ns, optimizer.start_ns);
-    EXPECT_LT(optimizer.end_ns, step.end_ns);
+    const proto::Span& step = spans["step"][rank];
+    const proto::Span& vote = spans["vote"][rank];
+    const proto::Span& optimizer = spans["optimizer"][rank];
+    EXPECT_LT(step.start_ns(), vote.start_ns());
+    EXPECT_LT(vote.end_ns(), optimizer.start_ns());
+    EXPECT_LT(optimizer.end_ns(), step.end_ns());
   }
   // Three activations of the step and three of the evaluation, three gradients.
   EXPECT_EQ(spans["send activation"].size(), 6u);
   EXPECT_EQ(spans["receive activation"].size(), 6u);
   EXPECT_EQ(spans["send gradient"].size(), 3u);
-  std::map<uint32_t, int64_t> sent_ns;
-  for (const SpanRecord& send : spans["send activation"]) sent_ns[send.flow_out] = send.start_ns;
-  for (const SpanRecord& receive : spans["receive activation"]) {
-    ASSERT_TRUE(sent_ns.contains(receive.flow_in));
-    EXPECT_GE(receive.start_ns, sent_ns[receive.flow_in]) << "nothing arrives before it is sent";
+  std::map<uint64_t, int64_t> sent_ns;
+  for (const proto::Span& send : spans["send activation"])
+    sent_ns[send.flow_out()] = send.start_ns();
+  for (const proto::Span& receive : spans["receive activation"]) {
+    ASSERT_TRUE(sent_ns.contains(receive.flow_in()));
+    EXPECT_GE(receive.start_ns(), sent_ns[receive.flow_in()])
+        << "nothing arrives before it is sent";
   }
 }
 
@@ -332,9 +326,9 @@ TEST(PipelineTest, OutputsBeyondTheBuffersWait) {
   for (const int buffers : {1, 2, 3}) {
     Toy toy({.num_ranks = 2,
              .num_microbatches = 8,
+             .steps = {.steps = 1, .evaluate_every = 1, .evaluate_rounds = 1},
              .slots = 1,
-             .output_buffers = buffers,
-             .steps = {.steps = 1, .evaluate_every = 1, .evaluate_rounds = 1}});
+             .output_buffers = buffers});
     toy.job.Run();
     ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
     ASSERT_EQ(toy.job.evaluations.size(), 1u);
@@ -347,19 +341,17 @@ TEST(PipelineTest, OutputsBeyondTheBuffersWait) {
 TEST(PipelineTest, SamplesTokenByTokenThroughTheStages) {
   Toy toy({.num_ranks = 2,
            .num_microbatches = 1,
-           .steps = {.steps = 1, .prompt = {1, 1, 1, 1}, .sample_tokens = 3}});
+           .steps = {.steps = 1, .prompt = "\1\1\1\1", .sample_tokens = 3}});
   toy.job.Run();
   ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
   // Each token is the newest one plus 1 plus 2.
-  EXPECT_EQ(toy.job.sampled, (std::vector<int32_t>{4, 7, 10}));
+  EXPECT_EQ(toy.job.sampled, "\4\7\n");
 }
 
 TEST(PipelineTest, CancelEndsBetweenTwoSteps) {
   Toy toy({.num_ranks = 2, .num_microbatches = 2, .steps = {.steps = 1000}});
   toy.job.after_pass = [&] {
-    if (toy.job.metrics.size() == 5) {
-      (void)toy.job.schedule.Send(CancelTraining{.checkpoint = false});
-    }
+    if (toy.job.metrics.size() >= 5) toy.job.Cancel();
   };
   toy.job.Run();
   EXPECT_TRUE(toy.job.ended);

@@ -45,6 +45,52 @@ class FakeRank : public Actor<FakeRank, proto::StepStart, proto::Commit, proto::
   Heard& heard_;
 };
 
+// What it said to the job actor.
+struct Followed {
+  std::vector<int64_t> opened{};
+  std::vector<CommitShards> committed{};
+  std::vector<int64_t> steps{};
+  std::vector<int64_t> evaluated{};
+  std::vector<int32_t> sampled{};
+  std::string ended{};
+};
+
+class FakeJob : public Actor<FakeJob, StepCommitted, proto::EvalMetrics, TokensSampled, OpenFolders,
+                             CommitShards, TrainingEnded> {
+ public:
+  explicit FakeJob(Followed& followed) : followed_(followed) {}
+  Status On(StepCommitted step) {
+    followed_.steps.push_back(step.metrics.step());
+    EXPECT_EQ(step.votes.size(), 3U);
+    return {};
+  }
+  Status On(proto::EvalMetrics metrics) {
+    followed_.evaluated.push_back(metrics.step());
+    return {};
+  }
+  Status On(TokensSampled tokens) {
+    followed_.sampled = std::move(tokens.continuation);
+    return {};
+  }
+  Status On(OpenFolders open) {
+    followed_.opened.push_back(open.step);
+    return {};
+  }
+  Status On(CommitShards commit) {
+    followed_.committed.push_back(std::move(commit));
+    return {};
+  }
+  Status On(TrainingEnded ended) {
+    EXPECT_EQ(followed_.ended, "") << "it ends once";
+    followed_.ended = fmt::format(
+        "{} after step {}", ended.end.ok() ? "ok" : ended.end.error().message, ended.last_step);
+    return {};
+  }
+
+ private:
+  Followed& followed_;
+};
+
 class ScheduleActorTest : public ::testing::Test {
  protected:
   static constexpr int kRanks = 3;
@@ -57,9 +103,7 @@ class ScheduleActorTest : public ::testing::Test {
     options_.global_batch_size = 4;
     options_.num_parameters = 1;
     options_.learning_rate = [](int64_t) { return 0.5; };
-    reports_.on_end = [this](Status end, int64_t last_step, bool) {
-      ended_ = fmt::format("{} after step {}", end.ok() ? "ok" : end.error().message, last_step);
-    };
+    options_.checkpoint_at_end = false;
   }
 
   void Begin() {
@@ -72,7 +116,8 @@ class ScheduleActorTest : public ::testing::Test {
       ranks.push_back(scheduler_.Spawn<FakeRank>({.name = fmt::format("rank {}", rank)},
                                                  std::ref(heard_[static_cast<size_t>(rank)])));
     }
-    schedule_ = scheduler_.Spawn<ScheduleActor>({.name = "schedule"}, options_, ranks, reports_);
+    const JobRef job = scheduler_.Spawn<FakeJob>({.name = "job"}, std::ref(followed_));
+    schedule_ = scheduler_.Spawn<ScheduleActor>({.name = "schedule"}, options_, ranks, job);
   }
 
   template <typename M>
@@ -129,11 +174,10 @@ class ScheduleActorTest : public ::testing::Test {
   ManualClock clock_;
   Scheduler scheduler_;
   ScheduleOptions options_{};
-  JobReports reports_{};
+  Followed followed_{};
   std::array<Heard, kRanks> heard_{};
   ScheduleActor::SelfRef schedule_{};
   std::vector<std::string> downs_{};
-  std::string ended_{};
 };
 
 TEST_F(ScheduleActorTest, CommitsAStepWhenAllHaveVotedAndNamesWhoIsMissing) {
@@ -155,8 +199,22 @@ TEST_F(ScheduleActorTest, CommitsAStepWhenAllHaveVotedAndNamesWhoIsMissing) {
   ASSERT_EQ(heard_[0].starts.size(), 2U);
   EXPECT_EQ(heard_[0].starts[1].first_sample(), 4);
   Step();
-  EXPECT_EQ(ended_, "ok after step 2");
+  EXPECT_EQ(followed_.ended, "ok after step 2");
   EXPECT_EQ(Waits(), "");
+}
+
+TEST_F(ScheduleActorTest, AnOrderHoldsForTheStepsThatStartFromThenOn) {
+  options_.steps = 3;
+  Begin();
+  Say(OrderChosen{2});
+  Step();
+  Step();
+  Step();
+  ASSERT_EQ(heard_[1].starts.size(), 3U);
+  EXPECT_EQ(heard_[1].starts[0].order(), 0);
+  EXPECT_EQ(heard_[1].starts[1].order(), 2);
+  EXPECT_EQ(heard_[1].starts[2].order(), 2);
+  EXPECT_THAT(followed_.steps, ElementsAre(1, 2, 3));
 }
 
 TEST_F(ScheduleActorTest, ARankThatAnswersTwiceEndsTheJob) {
@@ -175,18 +233,6 @@ TEST_F(ScheduleActorTest, AVoteOfARankThatIsNotThereEndsTheJob) {
 TEST_F(ScheduleActorTest, LayersMayMoveOnlyAfterACheckpointIsCommittedAndBeforeTheLastStep) {
   options_.checkpoint_every = 1;
   options_.steps = 3;
-  std::vector<int64_t> opened;
-  std::vector<int64_t> committed;
-  std::vector<int64_t> asked;
-  reports_.open_checkpoint = [&](int64_t step) { opened.push_back(step); };
-  reports_.commit_checkpoint = [&](int64_t step, const std::vector<proto::CheckpointDone>& shards) {
-    committed.push_back(step);
-    EXPECT_EQ(shards.size(), kRanks);
-  };
-  reports_.on_committed = [&](int64_t steps_left) {
-    asked.push_back(steps_left);
-    return steps_left == 1;
-  };
   Begin();
   Step();
   EXPECT_EQ(Waits(), "checkpoint: folders from the disk in step 1");
@@ -198,28 +244,23 @@ TEST_F(ScheduleActorTest, LayersMayMoveOnlyAfterACheckpointIsCommittedAndBeforeT
   EXPECT_EQ(heard_[1].checkpoints[0].step(), 1);
   Shard(2, 1);
   Shard(0, 1);
-  EXPECT_TRUE(asked.empty());
   EXPECT_EQ(Waits(), "checkpoint: shards from ranks (missing: 1 of 3) in step 1");
   Shard(1, 1);
   EXPECT_EQ(Waits(), "checkpoint: commit from the disk in step 1");
-  EXPECT_TRUE(asked.empty());
+  EXPECT_EQ(followed_.committed.at(0).steps_left, 2);
+  EXPECT_EQ(followed_.committed.at(0).shards.size(), kRanks);
   Say(ShardsCommitted{});
-  EXPECT_THAT(asked, ElementsAre(2)) << "it stays";
   Step();
   Opened();
   for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 2);
-  Say(ShardsCommitted{});
-  EXPECT_THAT(opened, ElementsAre(1, 2));
-  EXPECT_THAT(committed, ElementsAre(1, 2));
-  EXPECT_EQ(ended_, "ok after step 2") << "it goes on elsewhere";
+  EXPECT_EQ(followed_.committed.at(1).steps_left, 1);
+  Say(ShardsCommitted{.moves = true});
+  EXPECT_THAT(followed_.opened, ElementsAre(1, 2));
+  EXPECT_EQ(followed_.ended, "ok after step 2") << "it goes on elsewhere";
 }
 
 TEST_F(ScheduleActorTest, AFailedShardEndsTheJobWithItsRank) {
   options_.checkpoint_every = 1;
-  reports_.open_checkpoint = [](int64_t) {};
-  reports_.commit_checkpoint = [](int64_t, const std::vector<proto::CheckpointDone>&) {
-    ADD_FAILURE() << "nothing to commit";
-  };
   Begin();
   Step();
   Opened();
@@ -231,38 +272,36 @@ TEST_F(ScheduleActorTest, AFailedShardEndsTheJobWithItsRank) {
   failed.set_error_code(static_cast<int>(ErrorCode::kOutOfSpace));
   Say(failed);
   Shard(2, 1);
-  EXPECT_EQ(ended_, "rank 1: checkpoint of step 1: the disk is full after step 1");
+  EXPECT_EQ(followed_.ended, "rank 1: checkpoint of step 1: the disk is full after step 1");
+  EXPECT_TRUE(followed_.committed.empty());
 }
 
 TEST_F(ScheduleActorTest, FoldersThatCannotBeMadeEndTheJob) {
   options_.checkpoint_every = 1;
-  reports_.open_checkpoint = [](int64_t) {};
   Begin();
   Step();
   Say(FoldersOpened{MakeError(ErrorCode::kOutOfSpace, "the disk is full")});
-  EXPECT_EQ(ended_, "the disk is full after step 1");
+  EXPECT_EQ(followed_.ended, "the disk is full after step 1");
   EXPECT_TRUE(heard_[0].checkpoints.empty());
   EXPECT_EQ(Waits(), "");
 }
 
 TEST_F(ScheduleActorTest, ACommitThatFailsEndsTheJob) {
   options_.checkpoint_every = 1;
-  reports_.open_checkpoint = [](int64_t) {};
-  reports_.commit_checkpoint = [](int64_t, const std::vector<proto::CheckpointDone>&) {};
   Begin();
   Step();
   Opened();
   for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 1);
-  EXPECT_EQ(ended_, "");
+  EXPECT_EQ(followed_.ended, "");
   Say(ShardsCommitted{MakeError(ErrorCode::kOutOfSpace, "the disk is full")});
-  EXPECT_EQ(ended_, "the disk is full after step 1");
+  EXPECT_EQ(followed_.ended, "the disk is full after step 1");
   EXPECT_EQ(heard_[0].starts.size(), 1U) << "no step begins";
 }
 
 TEST_F(ScheduleActorTest, WhoCancelsBeforeTheFirstStepHasEnded) {
   Spawn();
   Say(CancelTraining{});
-  EXPECT_EQ(ended_, "ok after step 0");
+  EXPECT_EQ(followed_.ended, "ok after step 0");
   Say(BeginTraining{});
   EXPECT_TRUE(heard_[0].starts.empty());
 }
@@ -270,78 +309,65 @@ TEST_F(ScheduleActorTest, WhoCancelsBeforeTheFirstStepHasEnded) {
 // Who cancels while the disk works gets the checkpoint that is being made, and no other.
 TEST_F(ScheduleActorTest, ACancelWaitsForTheOpenCheckpoint) {
   options_.checkpoint_every = 1;
-  int opened = 0;
-  reports_.open_checkpoint = [&](int64_t) { ++opened; };
-  reports_.commit_checkpoint = [](int64_t, const std::vector<proto::CheckpointDone>&) {};
   Begin();
   Step();
   Say(CancelTraining{});
-  EXPECT_EQ(ended_, "");
+  EXPECT_EQ(followed_.ended, "");
   Opened();
   for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 1);
   Say(ShardsCommitted{});
-  EXPECT_EQ(ended_, "ok after step 1");
-  EXPECT_EQ(opened, 1);
+  EXPECT_EQ(followed_.ended, "ok after step 1");
+  EXPECT_THAT(followed_.opened, ElementsAre(1));
 }
 
 TEST_F(ScheduleActorTest, ACheckpointIsDueWhenSoManySecondsHavePassedSinceTheLast) {
   options_.steps = 6;
   options_.checkpoint_every_seconds = 10;
   options_.checkpoint_at_end = false;
-  std::vector<int64_t> opened;
-  reports_.open_checkpoint = [&](int64_t step) { opened.push_back(step); };
-  reports_.commit_checkpoint = [](int64_t, const std::vector<proto::CheckpointDone>&) {};
   const auto pass = [this](int64_t ms) { clock_.AdvanceMs(ms); };
   const auto save = [&] {
     Opened();
-    for (int rank = 0; rank < kRanks; ++rank) Shard(rank, opened.back());
+    for (int rank = 0; rank < kRanks; ++rank) Shard(rank, followed_.opened.back());
     pass(4000);  // the disk takes its time
     Say(ShardsCommitted{});
   };
   Begin();
   pass(9999);
   Step();
-  EXPECT_TRUE(opened.empty());
+  EXPECT_TRUE(followed_.opened.empty());
   pass(1);
   Step();
-  EXPECT_THAT(opened, ElementsAre(2));
+  EXPECT_THAT(followed_.opened, ElementsAre(2));
   save();
   pass(9999);
   Step();
   pass(2);
   Step();
-  EXPECT_THAT(opened, ElementsAre(2, 4)) << "counted from the commit";
+  EXPECT_THAT(followed_.opened, ElementsAre(2, 4)) << "counted from the commit";
   save();
   Step();
   pass(3'600'000);
   Step();
-  EXPECT_THAT(opened, ElementsAre(2, 4)) << "the last step's is the end's";
-  EXPECT_EQ(ended_, "ok after step 6");
+  EXPECT_THAT(followed_.opened, ElementsAre(2, 4)) << "the last step's is the end's";
+  EXPECT_EQ(followed_.ended, "ok after step 6");
 }
 
 // Killed while it sampled: no step runs again, what comes after the last one does.
 TEST_F(ScheduleActorTest, ARunWhoseStepsAreDoneDoesWhatComesAfterThem) {
   options_.steps = 4;
+  options_.checkpoint_at_end = true;
   options_.evaluate_every = 4;
   options_.evaluate_rounds = 1;
   options_.prompt = {5};
   options_.sample_tokens = 1;
   options_.seq_len = 8;
-  std::vector<int64_t> opened;
-  std::vector<int32_t> sampled;
-  std::vector<int64_t> evaluated;
-  reports_.open_checkpoint = [&](int64_t step) { opened.push_back(step); };
-  reports_.commit_checkpoint = [](int64_t, const std::vector<proto::CheckpointDone>&) {};
-  reports_.on_eval = [&](const proto::EvalMetrics& m) { evaluated.push_back(m.step()); };
-  reports_.on_sample = [&](const std::vector<int32_t>& tokens) { sampled = tokens; };
-  reports_.on_step = [](const proto::StepMetrics&) { ADD_FAILURE() << "no step is left"; };
   Spawn();
   Say(BeginTraining{.committed_step = 4});
   ASSERT_EQ(heard_[0].starts.size(), 1U);
   EXPECT_EQ(heard_[0].starts[0].mode(), proto::STEP_MODE_EVAL);
   for (int rank = 0; rank < kRanks; ++rank) Vote(rank);
-  EXPECT_THAT(evaluated, ElementsAre(4));
-  EXPECT_THAT(opened, ElementsAre(4));
+  EXPECT_THAT(followed_.evaluated, ElementsAre(4));
+  EXPECT_THAT(followed_.opened, ElementsAre(4));
   Say(FoldersOpened{CheckpointFolders{}});
   EXPECT_TRUE(heard_[0].checkpoints.empty()) << "it is committed, and nothing is exported";
   ASSERT_EQ(heard_[0].starts.size(), 2U);
@@ -354,8 +380,9 @@ TEST_F(ScheduleActorTest, ARunWhoseStepsAreDoneDoesWhatComesAfterThem) {
     vote.set_sampled_token(rank == kRanks - 1 ? 17 : -1);
     Say(vote);
   }
-  EXPECT_THAT(sampled, ElementsAre(17));
-  EXPECT_EQ(ended_, "ok after step 4");
+  EXPECT_THAT(followed_.sampled, ElementsAre(17));
+  EXPECT_THAT(followed_.steps, ElementsAre()) << "no step is left";
+  EXPECT_EQ(followed_.ended, "ok after step 4");
 }
 
 }  // namespace

@@ -29,25 +29,19 @@ Outcome RunJob(uint64_t seed, Fault fault) {
   VirtualClock clock;
   SimNetwork network(clock, {.seed = seed, .detection_ms = 50});
   MemoryLedger ledger;
-  testing::InProcessJobOptions options{.num_ranks = kRanks, .num_microbatches = kMicrobatches};
-  options.boundary = {.dtype = 0, .rank = 1, .shape = {4, 0, 0, 0}, .num_bytes = 16};
-  options.steps.steps = kSteps;
-  options.steps.num_microbatches = kMicrobatches;
-  options.steps.global_batch_size = kMicrobatches;
-  options.steps.num_parameters = kRanks;
-  options.steps.checkpoint_at_end = false;
-  options.steps.seq_len = 1;
-  options.steps.learning_rate = [](int64_t) { return 0.5; };
-  options.clock = &clock;
-  options.address_scheme = "sim";
+  testing::InProcessJobOptions options{.num_ranks = kRanks,
+                                       .num_microbatches = kMicrobatches,
+                                       .tokens = testing::kIdleTokens,
+                                       .steps = {.steps = kSteps},
+                                       .clock = &clock};
   options.new_transport = [&](Rank rank) { return network.NewTransport(rank); };
   testing::InProcessJob job(
-      options,
-      [&](const testing::InProcessJob::RankContext& context) -> StageRef {
-        return context.scheduler.Spawn<testing::IdleStage>({.name = "stage"}, context, ledger);
+      std::move(options),
+      [&](const RankPlace& place, StageId stage) {
+        return place.scheduler.Spawn<testing::IdleStage>({.name = "stage"}, place, stage, ledger);
       },
-      [](const testing::InProcessJob::RankContext& context) -> LoaderRef {
-        return context.scheduler.Spawn<testing::IdleLoader>({.name = "loader"}, context);
+      [](const RankPlace& place) {
+        return place.scheduler.Spawn<testing::IdleLoader>({.name = "loader"});
       });
   SimDriver driver(clock, seed);
   for (int rank = 0; rank < kRanks; ++rank) {

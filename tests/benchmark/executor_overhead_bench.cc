@@ -11,26 +11,16 @@ namespace {
 
 double UsPerAction(int num_ranks, int num_microbatches, int num_steps) {
   MemoryLedger ledger;
-  testing::InProcessJobOptions options{.num_ranks = num_ranks,
-                                       .num_microbatches = num_microbatches};
-  options.boundary = {.dtype = 0,
-                      .rank = 1,
-                      .shape = {testing::kIdleBytes / 4, 0, 0, 0},
-                      .num_bytes = testing::kIdleBytes};
-  options.steps.steps = num_steps;
-  options.steps.num_microbatches = num_microbatches;
-  options.steps.global_batch_size = num_microbatches;
-  options.steps.num_parameters = num_ranks;
-  options.steps.checkpoint_at_end = false;
-  options.steps.seq_len = 1;
-  options.steps.learning_rate = [](int64_t) { return 0.5; };
   testing::InProcessJob job(
-      options,
-      [&](const testing::InProcessJob::RankContext& context) -> StageRef {
-        return context.scheduler.Spawn<testing::IdleStage>({.name = "stage"}, context, ledger);
+      {.num_ranks = num_ranks,
+       .num_microbatches = num_microbatches,
+       .tokens = testing::kIdleTokens,
+       .steps = {.steps = num_steps}},
+      [&](const RankPlace& place, StageId stage) {
+        return place.scheduler.Spawn<testing::IdleStage>({.name = "stage"}, place, stage, ledger);
       },
-      [](const testing::InProcessJob::RankContext& context) -> LoaderRef {
-        return context.scheduler.Spawn<testing::IdleLoader>({.name = "loader"}, context);
+      [](const RankPlace& place) {
+        return place.scheduler.Spawn<testing::IdleLoader>({.name = "loader"});
       });
   const double start_ns = bench::ProcessCpuNs();
   job.Run();

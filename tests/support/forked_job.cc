@@ -112,8 +112,11 @@ class ForkedJob {
       case proto::FromRank::kSpans:
         AddBars(rank, news.spans());
         break;
-      default:
+      case proto::FromRank::kFinished:
         OnFinished(rank, news.finished());
+        break;
+      default:
+        break;  // what a job's followers want to know
     }
     return {};
   }

@@ -1,23 +1,29 @@
-// A whole job in one process and on one thread: for every rank a scheduler, an inproc transport, a
-// router and an executor; on rank 0 the schedule actor. The test brings the stage and loader
-// actors.
+// A whole job in one process and on one thread: a root for every rank, as in a worker process, and
+// this class in the coordinator's place. The plan is made by hand, for any schedule; the test
+// brings the stages and loaders.
 #pragma once
 
 #include <algorithm>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "actors/executor_actor.h"
-#include "actors/schedule/channels.h"
 #include "actors/schedule/generators.h"
-#include "actors/schedule_actor.h"
 #include "runtime/transport/inproc/inproc_transport.h"
+#include "tests/support/test_rank.h"
 
 namespace troupe::testing {
+
+struct JobSteps {
+  int steps = 1;
+  double grad_clip = 0;
+  int evaluate_every = 0;
+  int evaluate_rounds = 0;
+  std::string prompt{};  // sample after the last step; bytes as tokens
+  int sample_tokens = 0;
+};
 
 struct InProcessJobOptions {
   std::string schedule = "1f1b";
@@ -25,228 +31,247 @@ struct InProcessJobOptions {
   int num_microbatches = 1;
   std::optional<Schedule> train{};  // in place of the three above
   ExecutionPolicy policy{};
-  std::vector<TrainSchedule> others{};  // what a step may run instead (steps.order)
-  int64_t boundary_bytes = 0;
-  TensorDescriptor boundary{};
+  std::vector<TrainSchedule> others{};  // what a step may run instead (Choose)
+  // What travels between stages is (tokens of a microbatch, hidden_size).
+  int64_t tokens = 1;
+  int64_t hidden_size = 1;
   bool tied = false;
-  // Of the gradient that a stage shares with another.
-  std::function<TensorDescriptor(StageId, SharedWeights)> shared{};
-  int slots = 0;           // posted per channel; 0: what the schedule asks for
+  // In place of the three above.
+  std::optional<ModelConfig> config{};
+  std::optional<BatchArithmetic> batch{};
+  DType dtype = DType::kFloat32;
+  JobSteps steps{};
+  proto::TraceWindow trace{};
+  int slots = 0;           // posted per channel; 0: what the plan says
   int output_buffers = 0;  // of an executor's channel; 0: as many as the network needs
-  ScheduleOptions steps{};
-  TraceWindow trace{};
-  // Where the job runs on another network or clock: one transport a rank, addressed "SCHEME:RANK".
+  // Where the job runs on another network or clock: one transport a rank.
   std::function<std::unique_ptr<Transport>(Rank)> new_transport{};
-  std::string address_scheme = "inproc";
   Clock* clock = &SystemClock();
-  // Introduces the rank's executor to its stages and loader, once they are there.
-  std::function<void(Rank, ExecutorAnswers)> on_executor{};
 };
+
+inline JobPlan PlanByHand(const InProcessJobOptions& options) {
+  Schedule train;
+  if (options.train) {
+    train = *options.train;
+  } else {
+    auto generated = Generate({.name = options.schedule,
+                               .num_ranks = options.num_ranks,
+                               .num_microbatches = options.num_microbatches});
+    CHECK(generated.ok(), "{}", generated.error().message);
+    train = *generated;
+  }
+  const int chain = train.StagesPerDirection();
+  const ModelConfig toy{.hidden_size = options.hidden_size,
+                        .intermediate_size = 1,
+                        .num_hidden_layers = chain,
+                        .num_attention_heads = 1,
+                        .num_key_value_heads = 1,
+                        .head_dim = 1,
+                        .vocab_size = 1,
+                        .tie_word_embeddings = options.tied};
+  JobPlan plan{.table = ParameterTable(options.config.value_or(toy))};
+  plan.config = options.config.value_or(toy);
+  plan.batch = options.batch.value_or(BatchArithmetic{.global_batch_size = train.num_microbatches,
+                                                      .seq_len = options.tokens,
+                                                      .num_microbatches = train.num_microbatches});
+  const int64_t width = DTypeBytes(options.dtype);
+  plan.widths = {width, options.dtype == DType::kBFloat16 ? 4 : width};
+  auto stages = PartitionStages(plan.config, chain, plan.batch.seq_len);
+  CHECK(stages.ok(), "{}", stages.error().message);
+  for (int stage = 0; stage < train.num_stages; ++stage) {
+    plan.stages.push_back((*stages)[static_cast<size_t>(stage % chain)]);
+  }
+  proto::JobSpec rates;
+  rates.mutable_optimizer()->set_lr(1);
+  rates.mutable_lr_scheduler()->set_warmup_steps(100);
+  plan.learning_rate = *LearningRate::FromSpec(rates);
+  plan.train = std::move(train);
+  plan.policy = options.policy;
+  plan.others = options.others;
+  const Status derived = DeriveFromSchedules(plan);
+  CHECK(derived.ok(), "{}", derived.error().message);
+  for (Channel& channel : plan.channels) {
+    if (options.slots > 0) channel.slots = options.slots;
+  }
+  return plan;
+}
+
+inline proto::StartRank StartByHand(const InProcessJobOptions& options, const JobPlan& plan) {
+  proto::StartRank start;
+  start.set_job(1);
+  start.set_epoch(1);
+  start.set_world_size(plan.train.num_ranks);
+  proto::JobSpec& spec = *start.mutable_spec();
+  spec.mutable_train()->set_steps(options.steps.steps);
+  spec.mutable_train()->set_dtype(options.dtype == DType::kBFloat16 ? "bfloat16" : "float32");
+  spec.mutable_optimizer()->set_grad_clip(options.steps.grad_clip);
+  spec.mutable_eval()->set_every(options.steps.evaluate_every);
+  spec.mutable_eval()->set_batches(options.steps.evaluate_rounds);
+  if (!options.steps.prompt.empty()) {
+    spec.mutable_eval()->mutable_sample()->set_prompt(options.steps.prompt);
+    spec.mutable_eval()->mutable_sample()->set_tokens(options.steps.sample_tokens);
+  }
+  *spec.mutable_log()->mutable_trace() = options.trace;
+  return start;
+}
+
+// A vote for the parameters whose index is the stage's, modulo the number of stages: `sum` is the
+// first one's, the rest have none.
+inline StageVote UnitVote(const JobPlan& plan, StageId stage, int64_t round, double sum) {
+  StageVote vote{.stage = stage, .round = round};
+  for (int parameter = stage.value; parameter < plan.table.size();
+       parameter += plan.train.num_stages) {
+    auto& node = vote.norm_nodes.emplace_back();
+    node.set_parameter(parameter);
+    node.set_num_leaves(1);
+    node.set_sum(parameter == stage.value ? sum : 0);
+  }
+  return vote;
+}
 
 class InProcessJob {
  public:
-  // Spawns the stage actor of `stage` on `scheduler`; `executor` takes its answers, valid once the
-  // job runs.
-  struct RankContext {
-    Scheduler& scheduler;
-    Rank rank;
-    StageId stage;
-    const Schedule& schedule;
-    std::function<ExecutorActor::SelfRef()> executor;
-  };
-  using NewStage = std::function<StageRef(const RankContext&)>;
-  using NewLoader = std::function<LoaderRef(const RankContext&)>;
+  using NewStage = std::function<SpawnedStage(const RankPlace&, StageId)>;
+  using NewLoader = std::function<SpawnedLoader(const RankPlace&)>;
 
   InProcessJob(InProcessJobOptions options, const NewStage& new_stage, const NewLoader& new_loader)
-      : options_(std::move(options)) {
-    if (options_.train) {
-      train_ = *options_.train;
-    } else {
-      auto train = Generate({.name = options_.schedule,
-                             .num_ranks = options_.num_ranks,
-                             .num_microbatches = options_.num_microbatches});
-      CHECK(train.ok(), "{}", train.error().message);
-      train_ = *train;
+      : options_(std::move(options)), plan_(PlanByHand(options_)) {
+    const proto::StartRank start = StartByHand(options_, plan_);
+    for (int rank = 0; rank < plan_.train.num_ranks; ++rank) {
+      ranks_.push_back(std::make_unique<TestRank>(*options_.clock));
+      ranks_.back()->Start(SeamsOf(Rank(rank), new_stage, new_loader));
+      proto::ToRank order;
+      *order.mutable_start() = start;
+      order.mutable_start()->set_rank(rank);
+      ranks_.back()->root().Take(std::move(order));
     }
-    exchanges_ = GradientExchangesOf(train_, options_.tied);
-    const std::vector<Rank> chain(train_.placement.begin(),
-                                  train_.placement.begin() + train_.StagesPerDirection());
-    const Schedule evaluate = GenerateForwardOnly(train_.num_ranks, chain, train_.num_microbatches);
-    channels_ = WithMoreSlots(ChannelsOf(train_, options_.policy), ChannelsOf(evaluate));
-    for (const TrainSchedule& other : options_.others) {
-      channels_ = WithMoreSlots(channels_, ChannelsOf(other.schedule, other.policy));
-    }
-    const Schedule sample = GenerateForwardOnly(train_.num_ranks, chain, 1);
-    for (int r = 0; r < train_.num_ranks; ++r) {
-      ranks_.push_back(std::make_unique<RankState>(*options_.clock));
-    }
-    for (int r = 0; r < train_.num_ranks; ++r) OpenRank(Rank(r));
-    for (int r = 0; r < train_.num_ranks; ++r) {
-      RankState& state = *ranks_[r];
-      RankContext context{state.scheduler, Rank(r), StageId(r), train_,
-                          [&state] { return state.executor; }};
-      ExecutorOptions executor{.rank = Rank(r),
-                               .train = train_,
-                               .policy = options_.policy,
-                               .others = options_.others,
-                               .evaluate = evaluate,
-                               .sample = sample,
-                               .boundary = options_.boundary,
-                               .exchanges = exchanges_,
-                               .trace = options_.trace};
-      // Handed over by pointer, an output's buffer is the receiver's slot until it is read.
-      if (!options_.new_transport) executor.output_buffers += MostSlots();
-      if (options_.output_buffers > 0) executor.output_buffers = options_.output_buffers;
-      for (const GradientExchange& exchange : exchanges_) {
-        for (const StageId stage : {exchange.leader, exchange.follower}) {
-          executor.shared[{stage, exchange.weights}] = options_.shared(stage, exchange.weights);
-        }
-      }
-      ExecutorActor::Peers peers;
-      for (const StageId stage : train_.StagesOf(Rank(r))) {
-        context.stage = stage;
-        peers.stages[stage] = new_stage(context);
-      }
-      peers.loader = new_loader(context);
-      peers.schedule =
-          ScheduleRef(state.router->Remote<proto::Vote, proto::StepDone>(Rank(0), kScheduleIndex));
-      for (int other = 0; other < train_.num_ranks; ++other) {
-        if (other != r) {
-          peers.neighbours[Rank(other)] =
-              state.router->Remote<WithBulk<Activation>, WithBulk<ActivationGradient>,
-                                   WithBulk<SharedGradient>>(Rank(other), kExecutorIndex);
-        }
-      }
-      state.executor = state.scheduler.Spawn<ExecutorActor>({.name = "executor"},
-                                                            std::move(executor), std::move(peers));
-      RegisterExecutor(*state.router, state.executor);
-      if (options_.on_executor) options_.on_executor(Rank(r), state.executor);
-    }
-    std::vector<RankRef> executors;
-    for (int r = 0; r < train_.num_ranks; ++r) {
-      executors.push_back(
-          ranks_[0]->router->Remote<proto::StepStart, proto::Commit, proto::CheckpointStart>(
-              Rank(r), kExecutorIndex));
-    }
-    JobReports reports;
-    reports.on_step = [this](const proto::StepMetrics& m) { metrics.push_back(m); };
-    reports.on_eval = [this](const proto::EvalMetrics& m) { evaluations.push_back(m); };
-    reports.on_sample = [this](const std::vector<int32_t>& tokens) { sampled = tokens; };
-    reports.on_end = [this](Status status, int64_t step, bool was_cancelled) {
-      ended = true;
-      end_step = step;
-      cancelled = was_cancelled;
-      if (!status.ok()) errors.push_back(status.error().message);
+    proto::ToRank order;
+    *order.mutable_peers() = peers_;
+    for (auto& rank : ranks_) rank->root().Take(order);
+    RunWhile([this] { return num_ready_ < plan_.train.num_ranks; });
+    CHECK(num_ready_ == plan_.train.num_ranks || !errors.empty(), "the ranks do not get ready");
+  }
+
+  void Begin() {
+    TellFirst([](proto::ToRank& order) { order.mutable_begin(); });
+  }
+  void Cancel() {
+    TellFirst([](proto::ToRank& order) { order.mutable_cancel()->set_checkpoint(false); });
+  }
+  // Which of the plan's orders the steps run that start from now on.
+  void Choose(size_t order) { CHECK(ranks_[0]->actors().schedule().Send(OrderChosen{order}).ok()); }
+
+  // Runs every rank in turn until the job has ended, a rank has failed, or nothing moves.
+  void Run() {
+    Begin();
+    RunWhile([this] { return !ended; });
+  }
+
+  const JobPlan& plan() const { return plan_; }
+  Scheduler& scheduler(int rank) { return ranks_[static_cast<size_t>(rank)]->scheduler(); }
+  RankRouter& router(int rank) { return ranks_[static_cast<size_t>(rank)]->actors().router(); }
+
+  std::vector<proto::StepMetrics> metrics{};
+  std::vector<proto::EvalMetrics> evaluations{};
+  std::string sampled{};
+  std::vector<proto::Span> spans{};  // of all ranks
+  std::vector<std::string> errors{};
+  bool ended = false;
+  bool cancelled = false;
+  int64_t end_step = 0;
+  std::function<void()> after_pass{};
+  std::function<void(int64_t step)> on_step{};  // when it is committed
+
+ private:
+  RankSeams SeamsOf(Rank rank, const NewStage& new_stage, const NewLoader& new_loader) {
+    RankSeams seams = SeamsOfTest(ranks_.back()->scheduler(),
+                                  [this, rank](const proto::FromRank& news) { Hear(rank, news); });
+    seams.new_transport =
+        [this](const TransportNeeds& needs) -> Result<std::unique_ptr<Transport>> {
+      if (options_.new_transport) return options_.new_transport(needs.self);
+      return network_.NewTransport(needs.self);
     };
-    schedule = ranks_[0]->scheduler.Spawn<ScheduleActor>({.name = "schedule"}, options_.steps,
-                                                         std::move(executors), std::move(reports));
-    ranks_[0]->router->Register<proto::Vote, proto::StepDone, proto::CheckpointDone>(kScheduleIndex,
-                                                                                     schedule);
+    seams.plan = [this](const proto::JobSpec&, std::span<const proto::Parallelism>) {
+      return Result<JobPlan>(plan_);
+    };
+    seams.load = [](FileSystem&, const proto::StartRank&, const JobPlan&, MemoryLedger&) {
+      return Result<LoadedRank>(LoadedRank{});
+    };
+    seams.keeps_checkpoints = false;
+    seams.spawn_stage = new_stage;
+    seams.spawn_loader = new_loader;
+    if (options_.output_buffers > 0) {
+      seams.more_output_buffers = options_.output_buffers - kOutputBuffers;
+    } else if (!options_.new_transport) {
+      // Handed over by pointer, an output's buffer is the receiver's slot until it is read.
+      for (const Channel& channel : plan_.channels) {
+        seams.more_output_buffers = std::max(seams.more_output_buffers, channel.slots);
+      }
+    }
+    return seams;
   }
 
-  // For those who run the schedulers themselves.
-  void Begin(int64_t committed_step = 0) {
-    CHECK(schedule.Send(BeginTraining{committed_step}).ok());
+  void Hear(Rank rank, const proto::FromRank& news) {
+    switch (news.message_case()) {
+      case proto::FromRank::kHello: {
+        auto* peer = peers_.add_peers();
+        peer->set_rank(rank.value);
+        peer->set_address(news.hello().transport_address());
+        break;
+      }
+      case proto::FromRank::kReady:
+        ++num_ready_;
+        break;
+      case proto::FromRank::kMetrics:
+        metrics.push_back(news.metrics());
+        if (on_step) on_step(news.metrics().step());
+        break;
+      case proto::FromRank::kEval:
+        evaluations.push_back(news.eval());
+        break;
+      case proto::FromRank::kSampled:
+        sampled = news.sampled().continuation();
+        break;
+      case proto::FromRank::kSpans:
+        spans.insert(spans.end(), news.spans().spans().begin(), news.spans().spans().end());
+        break;
+      case proto::FromRank::kFinished:
+        OnFinished(rank, news.finished());
+        break;
+      default:
+        break;
+    }
   }
-  Scheduler& scheduler(int rank) { return ranks_[rank]->scheduler; }
+  void OnFinished(Rank rank, const proto::Finished& finished) {
+    if (!finished.error().empty()) return errors.push_back(finished.error());
+    if (rank.value != 0) return;
+    ended = true;
+    end_step = finished.last_step();
+    cancelled = finished.cancelled();
+  }
 
-  // Runs every rank in turn until the job has ended, an actor has failed, or nothing moves.
-  void Run(int64_t committed_step = 0) {
-    Begin(committed_step);
-    for (int idle = 0; !ended && errors.empty() && idle < 3;) {
+  template <typename Fill>
+  void TellFirst(Fill fill) {
+    proto::ToRank order;
+    fill(order);
+    ranks_[0]->root().Take(std::move(order));
+  }
+  template <typename Goes>
+  void RunWhile(Goes goes) {
+    for (int idle = 0; goes() && errors.empty() && idle < 3;) {
       int64_t work = 0;
-      for (auto& rank : ranks_) work += rank->scheduler.RunUntilIdle();
+      for (auto& rank : ranks_) work += rank->scheduler().RunUntilIdle();
       idle = work == 0 ? idle + 1 : 0;
       if (after_pass) after_pass();
     }
   }
 
-  RankRouter& router(int rank) { return *ranks_[rank]->router; }
-
-  std::vector<proto::StepMetrics> metrics{};
-  std::vector<proto::EvalMetrics> evaluations{};
-  std::vector<int32_t> sampled{};
-  std::vector<std::string> errors{};
-  bool ended = false;
-  bool cancelled = false;
-  int64_t end_step = 0;
-  ScheduleActor::SelfRef schedule{};
-  std::function<void()> after_pass{};
-
- private:
-  struct RankState {
-    explicit RankState(Clock& clock) : scheduler({.clock = &clock}) {}
-    // What the executor received goes while the transport is there, and the transport's last words
-    // to it find a scheduler.
-    ~RankState() { scheduler.End(executor); }
-    Scheduler scheduler;
-    std::unique_ptr<Transport> transport{};
-    std::unique_ptr<RankRouter> router{};
-    ExecutorActor::SelfRef executor{};
-  };
-
-  int MostSlots() const {
-    int most = options_.slots;
-    for (const Channel& channel : channels_) most = std::max(most, channel.slots);
-    return most;
-  }
-  void OpenRank(Rank rank) {
-    RankState& state = *ranks_[rank.value];
-    state.transport =
-        options_.new_transport ? options_.new_transport(rank) : network_.NewTransport(rank);
-    for (int other = 0; other < train_.num_ranks; ++other) {
-      if (other == rank.value) continue;
-      const Status connected = state.transport->Connect(
-          Rank(other), fmt::format("{}:{}", options_.address_scheme, other));
-      CHECK(connected.ok());
-    }
-    for (const Channel& channel : channels_) {
-      const uint16_t number =
-          channel.kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
-      const int slots = options_.slots > 0 ? options_.slots : channel.slots;
-      if (channel.to == rank) {
-        CHECK(state.transport
-                  ->PostSlots(channel.from, number, slots,
-                              static_cast<int64_t>(options_.boundary.num_bytes))
-                  .ok());
-      }
-      if (channel.from == rank) state.transport->SetCredits(channel.to, number, slots);
-    }
-    std::map<Rank, std::pair<int, int64_t>> sums;  // peer → slots, bytes of the largest
-    for (const GradientExchange& exchange : exchanges_) {
-      const Rank leader = train_.RankOf(exchange.leader);
-      const Rank follower = train_.RankOf(exchange.follower);
-      if (leader == follower || (leader != rank && follower != rank)) continue;
-      auto& [slots, num_bytes] = sums[leader == rank ? follower : leader];
-      ++slots;
-      num_bytes = std::max(
-          num_bytes,
-          static_cast<int64_t>(options_.shared(exchange.leader, exchange.weights).num_bytes));
-    }
-    for (const auto& [peer, sum] : sums) {
-      CHECK(state.transport->PostSlots(peer, kSumChannel, sum.first, sum.second).ok());
-      state.transport->SetCredits(peer, kSumChannel, sum.first);
-    }
-    RankRouter::Options router{.self = rank, .job = JobId(1), .epoch = Epoch(1)};
-    router.on_credit = [this, rank](Rank peer, uint16_t channel) {
-      if (ranks_[rank.value]->executor.alive()) {
-        (void)ranks_[rank.value]->executor.Send(CreditReturned{peer, channel});
-      }
-    };
-    router.on_peer_down = [this](Rank, const Error& cause) { errors.push_back(cause.message); };
-    router.on_drop = [this](DropCause, const Envelope&, const Error& error) {
-      errors.push_back(error.message);
-    };
-    state.router = std::make_unique<RankRouter>(state.scheduler, *state.transport, router);
-    state.scheduler.SetOnDown([this](const Down& down) { errors.push_back(down.error.message); });
-  }
-
   const InProcessJobOptions options_;
-  Schedule train_{};
-  std::vector<GradientExchange> exchanges_{};
-  std::vector<Channel> channels_{};
+  const JobPlan plan_;
   InprocNetwork network_{};
-  std::vector<std::unique_ptr<RankState>> ranks_{};
+  proto::Peers peers_{};
+  int num_ready_ = 0;
+  std::vector<std::unique_ptr<TestRank>> ranks_{};
 };
 
 }  // namespace troupe::testing

@@ -52,46 +52,26 @@ class ModelJob {
   // microbatches.
   ModelJob(const SmallModel& model, Schedule train, const ExecutionPolicy& policy = {},
            const AdamWOptions& adamw = {}, std::vector<TrainSchedule> others = {})
-      : model_(model), train_(std::move(train)), adamw_(adamw), table_(model.config) {
-    auto partition =
-        PartitionStages(model.config, train_.StagesPerDirection(), model.batch.seq_len);
-    CHECK(partition.ok(), "{}", partition.error().message);
-    partition_ = *partition;
-    halves_ = HasHalves(train_);
-    for (const TrainSchedule& other : others) halves_ = halves_ || HasHalves(other.schedule);
-    const int64_t hidden = model.config.hidden_size;
-    const int64_t tokens = model.batch.tokens_per_microbatch();
-    InProcessJobOptions options{.train = train_, .policy = policy, .others = std::move(others)};
-    options.boundary = {
-        .dtype = static_cast<uint8_t>(model.dtype),
-        .rank = 2,
-        .shape = {tokens, hidden, 0, 0},
-        .num_bytes = static_cast<uint64_t>(tokens * hidden * DTypeBytes(model.dtype))};
-    options.tied = table_.tied();
-    options.shared = [this](StageId stage, SharedWeights weights) {
-      return SharedTensor(stage, weights);
-    };
-    options.steps = {.steps = kSteps,
-                     .num_microbatches = model.batch.num_microbatches,
-                     .global_batch_size = model.batch.global_batch_size,
-                     .num_parameters = table_.size(),
-                     .grad_clip = 0.7,
-                     .checkpoint_at_end = false};
-    // Every order in its turn.
-    options.steps.order = [turn = size_t{0}, num_orders = options.others.size() + 1]() mutable {
-      return turn++ % num_orders;
-    };
-    options.steps.learning_rate = [](int64_t step) { return 0.01 * static_cast<double>(step); };
-    options.on_executor = [this](Rank rank, const ExecutorAnswers& executor) {
-      for (const auto& meet : meet_[rank]) CHECK(meet(executor).ok());
-    };
+      : model_(model), adamw_(adamw) {
+    InProcessJobOptions options{.train = std::move(train),
+                                .policy = policy,
+                                .others = std::move(others),
+                                .config = model.config,
+                                .batch = model.batch,
+                                .dtype = model.dtype,
+                                .steps = {.steps = kSteps, .grad_clip = 0.7}};
+    num_orders_ = options.others.size() + 1;
     job_ = std::make_unique<InProcessJob>(
         std::move(options),
-        [this](const InProcessJob::RankContext& context) { return NewStage(context); },
-        [this](const InProcessJob::RankContext& context) { return NewLoader(context); });
+        [this](const RankPlace& place, StageId stage) { return NewStage(place, stage); },
+        [this](const RankPlace& place) {
+          return place.scheduler.Spawn<RandomLoader>({.name = "loader"}, model_);
+        });
   }
 
   Outcome Run() {
+    // Every order in its turn.
+    job_->after_pass = [this] { job_->Choose((job_->metrics.size() + 1) % num_orders_); };
     job_->Run();
     Outcome outcome;
     CHECK(job_->errors.empty(), "{}", job_->errors.front());
@@ -113,73 +93,29 @@ class ModelJob {
   }
 
  private:
-  static bool HasHalves(const Schedule& schedule) {
-    return std::ranges::any_of(schedule.ranks, [](const std::vector<Action>& actions) {
-      return std::ranges::any_of(
-          actions, [](const Action& action) { return action.kind == ActionKind::kBackwardInput; });
-    });
-  }
-  const StageLayout& LayoutOf(StageId stage) const {
-    return partition_[static_cast<size_t>(OwnerOf(train_, stage).value)];
-  }
-  TensorDescriptor SharedTensor(StageId stage, SharedWeights weights) const {
-    int64_t elements = 0;
-    if (weights == SharedWeights::kTied) {
-      elements = table_[table_.embedding_index()].num_elements();
-    } else {
-      for (const int index : ParametersOf(table_, LayoutOf(stage))) {
-        elements += table_[index].num_elements();
-      }
-    }
-    return {.dtype = static_cast<uint8_t>(DType::kFloat32),
-            .rank = 1,
-            .shape = {elements, 0, 0, 0},
-            .num_bytes = static_cast<uint64_t>(elements * 4)};
-  }
-  StageRef NewStage(const InProcessJob::RankContext& context) {
+  SpawnedStage NewStage(const RankPlace& place, StageId stage) {
     StageModelOptions options;
-    options.shape = {.config = model_.config,
-                     .layout = LayoutOf(context.stage),
-                     .batch = model_.batch,
-                     .widths = WidthsOf(model_.dtype),
-                     .halves = halves_};
-    options.shape.batch.num_microbatches = train_.MicrobatchesPerDirection();
-    options.shape.batch.gradient_groups /= train_.num_directions;
+    options.shape = place.plan.ShapeOf(stage);
     options.dtype = model_.dtype;
-    options.owner = OwnerOf(train_, context.stage) == context.stage;
-    stages_.push_back(std::make_unique<StageModel>(options, table_, ledger_));
+    options.owner = OwnerOf(place.plan.train, stage) == stage;
+    stages_.push_back(std::make_unique<StageModel>(options, place.plan.table, ledger_));
     stages_.back()->parameters().Initialize(model_.seed);
     stages_.back()->WeightsChanged();
-    streams_.push_back(std::make_unique<InlineStream>(context.scheduler));
-    const auto stage = context.scheduler.Spawn<StageActor>(
-        {.name = fmt::format("stage {}", context.stage)},
-        StageOptions{.rank = context.rank,
-                     .stage = context.stage,
-                     .last = train_.IsLastStage(context.stage),
-                     .first_microbatch = train_.FirstMicrobatch(context.stage).value,
+    return place.scheduler.Spawn<StageActor>(
+        {.name = fmt::format("stage {}", stage)},
+        StageOptions{.rank = place.rank,
+                     .stage = stage,
+                     .last = place.plan.train.IsLastStage(stage),
+                     .first_microbatch = place.plan.train.FirstMicrobatch(stage).value,
                      .adamw = adamw_},
-        *stages_.back(), *streams_.back());
-    meet_[context.rank].push_back(
-        [stage](const ExecutorAnswers& e) { return stage.Send(MeetExecutor{e}); });
-    return stage;
-  }
-  LoaderRef NewLoader(const InProcessJob::RankContext& context) {
-    const auto loader = context.scheduler.Spawn<RandomLoader>({.name = "loader"}, model_);
-    meet_[context.rank].push_back(
-        [loader](const ExecutorAnswers& e) { return loader.Send(MeetExecutor{e}); });
-    return loader;
+        *stages_.back(), place.stream);
   }
 
   const SmallModel model_;
-  const Schedule train_;
   const AdamWOptions adamw_;
-  const ParameterTable table_;
-  std::vector<StageLayout> partition_;
-  bool halves_ = false;
+  size_t num_orders_ = 1;
   MemoryLedger ledger_;
   std::vector<std::unique_ptr<StageModel>> stages_;
-  std::vector<std::unique_ptr<Stream>> streams_;
-  std::map<Rank, std::vector<std::function<Status(const ExecutorAnswers&)>>> meet_;
   std::unique_ptr<InProcessJob> job_;
 };
 

@@ -17,51 +17,49 @@
 
 namespace troupe::testing {
 
-class TimedStage
-    : public Actor<TimedStage, RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate> {
+class TimedStage : public Actor<TimedStage, MeetExecutor, RunAction, CollectVote, TakeGradient,
+                                MergeGradient, ApplyUpdate> {
  public:
   struct Options {
     const std::vector<ActionTimes>& steps;  // from step 1 on
     int64_t message_bytes = 0;              // of an output, at least a stamp's
     MemoryLedger& ledger;
-    Stream& stream;
     proto::SpanBatch& spans;  // what has run, by the name of the action; on the actor's thread
   };
 
-  TimedStage(InProcessJob::RankContext context, const Options& options)
-      : context_(std::move(context)), options_(options) {}
+  TimedStage(const RankPlace& place, StageId stage, const Options& options)
+      : place_(place), stage_(stage), options_(options) {}
 
+  Status On(MeetExecutor meet) {
+    executor_ = meet.executor;
+    return {};
+  }
   Status On(RunAction run) {
     auto done = std::make_shared<ActionDone>();
     done->action = run.action;
     done->round = run.round;
     done->step = run.step;
     const Action action = run.action;
-    options_.stream.LaunchTask(
+    place_.stream.LaunchTask(
         scope_, Work(std::move(run), *done),
         [this, done](const WorkTime& time, Status status) {
           done->time = time;
           done->status = std::move(status);
           Note(*done);
-          (void)context_.executor().Send(std::move(*done));
+          (void)executor_.Send(std::move(*done));
         },
         [this, action](bool waits) {
-          (void)context_.executor().Send(ActionWaits{.action = action, .waits = waits});
+          (void)executor_.Send(ActionWaits{.action = action, .waits = waits});
         });
     return {};
   }
   Status On(CollectVote collect) {
-    StageVote vote{.stage = context_.stage, .round = collect.round};
-    auto& node = vote.norm_nodes.emplace_back();
-    node.set_parameter(context_.stage.value);
-    node.set_num_leaves(1);
-    node.set_sum(1);
-    return context_.executor().Send(std::move(vote));
+    return executor_.Send(UnitVote(place_.plan, stage_, collect.round, 1));
   }
   Status On(TakeGradient) { return {}; }
   Status On(MergeGradient) { return {}; }
   Status On(ApplyUpdate update) {
-    return context_.executor().Send(UpdateDone{.stage = context_.stage, .step = update.step});
+    return executor_.Send(UpdateDone{.stage = stage_, .step = update.step});
   }
 
  private:
@@ -79,23 +77,23 @@ class TimedStage
     const ActionTimes& times = options_.steps[static_cast<size_t>(run.step - 1)];
     const ActionPauses pauses = times.Pauses(run.action);
     const int64_t segment_ns = times.Ns(run.action) / (pauses.count + 1);
-    int64_t end_ns = context_.scheduler.clock().NowNs() + segment_ns;
-    if (const auto input = InputOf(context_.schedule, run.action)) CheckInput(run, *input);
-    if (const auto output = OutputOf(context_.schedule, run.action)) {
+    const int64_t end_ns = place_.scheduler.clock().NowNs() + segment_ns;
+    if (const auto input = InputOf(place_.plan.train, run.action)) CheckInput(run, *input);
+    if (const auto output = OutputOf(place_.plan.train, run.action)) {
       const Stamp stamp{run.step, output->to_stage.value, output->microbatch.value, output->kind};
       done.output = Buffer(options_.ledger, MemoryTag::kActivations, options_.message_bytes);
       std::memcpy(done.output.data(), &stamp, sizeof(stamp));
       std::memcpy(done.output.bytes().last<sizeof(stamp)>().data(), &stamp, sizeof(stamp));
     }
     if (run.action.kind == ActionKind::kForward &&
-        context_.schedule.IsLastStage(run.action.stage)) {
+        place_.plan.train.IsLastStage(run.action.stage)) {
       done.loss_sum = run.action.microbatch.value;
       done.num_tokens = 1;
     }
     HoldUntil(end_ns);
     for (int32_t pause = 0; pause < pauses.count; ++pause) {
       co_await StreamSleep(pauses.each_ns / 1'000'000);
-      HoldUntil(context_.scheduler.clock().NowNs() + segment_ns);
+      HoldUntil(place_.scheduler.clock().NowNs() + segment_ns);
     }
     co_return Status{};
   }
@@ -126,9 +124,11 @@ class TimedStage
     span->set_cpu_ns(done.time.cpu_ns);
   }
 
-  const InProcessJob::RankContext context_;
+  const RankPlace place_;
+  const StageId stage_;
   const Options options_;
-  const StreamScope scope_{options_.stream};
+  const StreamScope scope_{place_.stream};
+  ExecutorAnswers executor_{};
 };
 
 }  // namespace troupe::testing

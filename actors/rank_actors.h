@@ -1,0 +1,76 @@
+// RankActors: the actors of one rank: spawns them and introduces them to one another. Used by the
+// worker's root, which alone knows every actor.
+// Thread: the rank's actor thread.
+//
+//   every rank   executor, stages, data loader (where tokens are read), checkpoint actor
+//   rank 0       schedule actor, job actor
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "actors/executor_actor.h"
+#include "actors/job_actor.h"
+#include "actors/plan/trace_window.h"
+#include "actors/rank_seams.h"
+#include "actors/schedule_actor.h"
+#include "proto/worker.pb.h"
+#include "runtime/actor/remote.h"
+
+namespace troupe {
+
+class RankActors {
+ public:
+  // What the actors are made for and live with. All of it outlives them.
+  struct Ground {
+    const RankSeams& seams;
+    const proto::StartRank& start;
+    const JobPlan& plan;
+    RankRouter& router;
+    Stream& stream;
+  };
+  // Of rank 0.
+  struct JobParts {
+    double product_flops = 0;  // a second, of all ranks; 0: not known
+    std::optional<Replanner> replanner{};
+    std::function<void(const proto::FromRank&)> say{};
+    std::function<void(JobEnd)> on_end{};
+  };
+
+  RankActors(const Ground& ground, LoadedRank loaded);
+  ~RankActors();  // the executor lets go of what it received
+  RankActors(const RankActors&) = delete;
+  RankActors& operator=(const RankActors&) = delete;
+
+  Status Spawn(std::function<void(const RankActivity&)> on_progress);
+  void SpawnJob(JobParts parts);
+
+  // Rank 0, when all are ready.
+  Status Begin();
+  Status Cancel(bool checkpoint) const { return schedule_.Send(CancelTraining{checkpoint}); }
+
+  RankRouter& router() const { return ground_.router; }
+  const ExecutorActor::SelfRef& executor() const { return executor_; }
+  const ScheduleActor::SelfRef& schedule() const { return schedule_; }
+  int64_t committed_step() const { return loaded_.committed_step; }
+  const RunContent& content() const { return loaded_.content; }
+  // Of the rank's stages.
+  std::vector<const StageParameters*> parameters() const { return ParametersOf(loaded_.stages); }
+
+ private:
+  SpawnedStage SpawnStage(const RankPlace& place, StageId stage);
+  SpawnedLoader SpawnLoader(const RankPlace& place);
+  // The checkpoint actor, and who stands on other ranks.
+  void MeetRanks(ExecutorActor::Peers& peers);
+
+  const Ground ground_;
+  const Rank self_;
+  LoadedRank loaded_;
+  TraceWindow trace_{};
+  ExecutorActor::SelfRef executor_{};
+  ScheduleActor::SelfRef schedule_{};
+  JobActor::SelfRef job_{};
+};
+
+}  // namespace troupe

@@ -1,0 +1,89 @@
+#include "coordinator/wait_root.h"
+
+#include <gtest/gtest.h>
+
+namespace troupe {
+namespace {
+
+proto::WaitEdge Wait(const std::string& waiter, const std::string& owed, const std::string& from,
+                     std::vector<int32_t> from_ranks, int64_t waited_ms) {
+  proto::WaitEdge edge;
+  edge.set_waiter(waiter);
+  edge.set_owed(owed);
+  edge.set_from(from);
+  edge.mutable_from_ranks()->Assign(from_ranks.begin(), from_ranks.end());
+  edge.set_waited_ms(waited_ms);
+  return edge;
+}
+
+WaitsOfRank Rank(int rank, std::vector<proto::WaitEdge> edges) {
+  return {.name = "rank " + std::to_string(rank) + " (host a)",
+          .answered = true,
+          .edges = std::move(edges)};
+}
+
+std::string Root(const std::vector<WaitsOfRank>& ranks) {
+  const auto root = RootOfWaits(ranks);
+  return root ? root->sentence : "";
+}
+
+const proto::WaitEdge kSchedule =
+    Wait("schedule", "step: votes", "ranks (missing: 0, 1, 2 of 3)", {0, 1, 2}, 400'000);
+
+TEST(RootOfWaitsTest, IsTheStreamThatEveryChainEndsAt) {
+  const std::vector<WaitsOfRank> ranks = {
+      Rank(0, {kSchedule, Wait("rank 0", "gradient", "stage 1 (rank 1)", {1}, 390'000)}),
+      Rank(1, {Wait("rank 1", "activation gradient", "stage 2 (rank 2)", {2}, 380'000)}),
+      Rank(2, {Wait("rank 2", "the end of Forward of microbatch 3 on stage 2",
+                    "its compute stream", {}, 301'500)})};
+  EXPECT_EQ(Root(ranks),
+            "rank 2 waits for the end of Forward of microbatch 3 on stage 2 from its compute "
+            "stream for 301 s");
+  EXPECT_EQ(RootOfWaits(ranks)->waited_ms, 301'500);
+}
+
+TEST(RootOfWaitsTest, ALostMessageIsOwedByARankThatWaitsForNothing) {
+  EXPECT_EQ(Root({Rank(0, {kSchedule}),
+                  Rank(1, {Wait("rank 1", "activation", "stage 0 (rank 0)", {2}, 300'000)}),
+                  Rank(2, {})}),
+            "rank 1 waits for activation from stage 0 (rank 0) for 300 s; rank 2 (host a) waits "
+            "for nothing");
+  // The schedule's own rank owes nothing else.
+  EXPECT_EQ(Root({Rank(0, {Wait("schedule", "step: votes", "ranks (missing: 0 of 1)", {0}, 5000)})}),
+            "schedule waits for step: votes from ranks (missing: 0 of 1) for 5 s");
+}
+
+TEST(RootOfWaitsTest, ARankThatDoesNotAnswerGoesBeforeAllWaits) {
+  std::vector<WaitsOfRank> ranks = {Rank(0, {kSchedule}), Rank(1, {})};
+  ranks[1].answered = false;
+  EXPECT_EQ(Root(ranks), "rank 1 (host a) does not answer");
+  EXPECT_EQ(RootOfWaits(ranks)->waited_ms, std::nullopt);
+  ranks[1].silence = "rank 1 has said nothing for 5 s";
+  EXPECT_EQ(Root(ranks), "rank 1 has said nothing for 5 s");
+}
+
+TEST(RootOfWaitsTest, ACircleIsToldByItsLongestWait) {
+  EXPECT_EQ(Root({Rank(0, {Wait("rank 0", "gradient", "rank 1", {1}, 2000)}),
+                  Rank(1, {Wait("rank 1", "activation", "rank 0", {0}, 3000)})}),
+            "rank 1 waits for activation from rank 0 for 3 s, and is waited for itself");
+}
+
+TEST(RootOfWaitsTest, OfSeveralRootsTheOldest) {
+  EXPECT_EQ(Root({Rank(0, {Wait("rank 0", "tokens", "files", {}, 1000)}),
+                  Rank(1, {Wait("rank 1", "weights", "files", {}, 2000)})}),
+            "rank 1 waits for weights from files for 2 s");
+}
+
+TEST(RootOfWaitsTest, NobodyWaits) {
+  EXPECT_EQ(RootOfWaits({}), std::nullopt);
+  const std::vector<WaitsOfRank> ranks = {Rank(0, {}), Rank(1, {})};
+  EXPECT_EQ(RootOfWaits(ranks), std::nullopt);
+}
+
+TEST(RootOfWaitsTest, RanksThatAreNotThereAreNobody) {
+  EXPECT_EQ(Root({Rank(0, {Wait("rank 0", "gradient", "rank 7", {7, -1}, 2000)})}),
+            "rank 0 waits for gradient from rank 7 for 2 s");
+}
+
+}  // namespace
+}  // namespace troupe
