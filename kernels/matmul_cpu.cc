@@ -51,9 +51,11 @@ void WithInputs(DType dtype, Body&& body) {
     case DType::kFloat64:
       return body(double{}, double{});
     case DType::kInt32:
+    case DType::kFloat16:
+    case DType::kInt64:
       break;
   }
-  KERNEL_CHECK(false, "a matrix product of int32");
+  KERNEL_CHECK(false, "a matrix product of integers or float16");
 }
 
 // The fast bodies know neither float64 nor empty products.

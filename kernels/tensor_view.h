@@ -13,7 +13,14 @@
 namespace troupe {
 
 // The codes are on the wire (TensorDescriptor::dtype): never renumber.
-enum class DType : uint8_t { kFloat32 = 0, kBFloat16 = 1, kFloat64 = 2, kInt32 = 3 };
+enum class DType : uint8_t {
+  kFloat32 = 0,
+  kBFloat16 = 1,
+  kFloat64 = 2,
+  kInt32 = 3,
+  kFloat16 = 4,  // sums over a group alone (ordered_sum.h), as int64
+  kInt64 = 5,
+};
 
 // The upper half of a float. Conversion from float rounds to nearest, ties to even; NaN stays NaN.
 struct bfloat16 {
@@ -55,8 +62,10 @@ constexpr int64_t DTypeBytes(DType dtype) {
     case DType::kInt32:
       return 4;
     case DType::kBFloat16:
+    case DType::kFloat16:
       return 2;
     case DType::kFloat64:
+    case DType::kInt64:
       return 8;
   }
   return 0;
@@ -72,6 +81,10 @@ constexpr const char* DTypeName(DType dtype) {
       return "float64";
     case DType::kInt32:
       return "int32";
+    case DType::kFloat16:
+      return "float16";
+    case DType::kInt64:
+      return "int64";
   }
   return "?";
 }

@@ -20,9 +20,11 @@ Real Read(const ConstTensorView& view, int64_t row, int64_t column) {
     case DType::kFloat64:
       return static_cast<Real>(static_cast<const double*>(view.data())[index]);
     case DType::kInt32:
+    case DType::kFloat16:
+    case DType::kInt64:
       break;
   }
-  KERNEL_CHECK(false, "arithmetic on an int32 view");
+  KERNEL_CHECK(false, "arithmetic on a view of integers or float16");
 }
 
 // Stores `value` rounded to the view's dtype, to nearest even.
@@ -40,9 +42,11 @@ void Write(const TensorView& view, int64_t row, int64_t column, Real value) {
       static_cast<double*>(view.data())[index] = static_cast<double>(value);
       return;
     case DType::kInt32:
+    case DType::kFloat16:
+    case DType::kInt64:
       break;
   }
-  KERNEL_CHECK(false, "arithmetic on an int32 view");
+  KERNEL_CHECK(false, "arithmetic on a view of integers or float16");
 }
 
 // Calls body(Real{}): double for a float64 op, float for every other.

@@ -75,6 +75,7 @@ void StreamWait::await_suspend(std::coroutine_handle<> handle) {
 
 void StreamWait::Resume() {
   stream_internal::TaskJob* job = job_;
+  if (!job->wanted()) return;  // whoever ends its scope destroys it
   job->waiting = false;
   job->wait = nullptr;
   if (std::exchange(job->told, false)) job->tell(job, false);

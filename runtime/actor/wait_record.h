@@ -79,6 +79,8 @@ class [[nodiscard]] WaitHandle {
   ~WaitHandle() { Reset(); }
 
   void Reset();  // the wait is over
+  // The same wait, now for somebody else: WaitSubject::from. Call while waiting.
+  void OwedBy(std::string_view from) { entry_->subject.from = from; }
   bool waiting() const { return entry_ != nullptr; }
   bool overdue() const { return entry_ != nullptr && entry_->overdue; }
 

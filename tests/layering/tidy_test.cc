@@ -35,6 +35,8 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"runtime/transport", {"runtime/base", "runtime/memory", "proto"}},
     {"runtime/actor",
      {"runtime/base", "runtime/memory", "runtime/transport", "runtime/trace", "proto"}},
+    {"runtime/collective",
+     {"runtime/base", "runtime/memory", "runtime/transport", "runtime/actor"}},
     {"runtime/sim", {"runtime/base", "runtime/memory", "runtime/transport"}},
     {"kernels", {}},
     {"actors/schedule", {"runtime/base"}},

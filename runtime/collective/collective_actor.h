@@ -1,0 +1,35 @@
+// CollectiveActor: the door of a rank's groups. Takes what other members send and hands it to the
+// group that it is for.
+//
+//   takes  WithBulk<GroupBlock>, GroupFault   from the CollectiveActor's rank of any member
+//   sends  nothing: groups send for themselves
+//
+// No states of its own. Its mailbox holds what the channels' credits let come, and a fault of each
+// member of each group.
+#pragma once
+
+#include "runtime/actor/actor.h"
+#include "runtime/actor/wire.h"
+#include "runtime/collective/group_messages.h"
+#include "runtime/collective/router_groups.h"
+
+namespace troupe {
+
+class CollectiveActor : public Actor<CollectiveActor, WithBulk<GroupBlock>, GroupFault> {
+ public:
+  explicit CollectiveActor(RouterGroups& groups) : groups_(groups) {}
+
+  Status On(WithBulk<GroupBlock> block) {
+    groups_.Take(std::move(block));
+    return {};
+  }
+  Status On(GroupFault fault) {
+    groups_.Take(fault);
+    return {};
+  }
+
+ private:
+  RouterGroups& groups_;
+};
+
+}  // namespace troupe

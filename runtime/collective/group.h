@@ -1,0 +1,176 @@
+// Group: the ranks along one axis of the mesh, as one member sees them. Operations have exactly
+// NCCL's meanings and are awaited by a task of the member's stream (actor/stream.h):
+//
+//     CO_RETURN_IF_ERROR(co_await group.AllReduce({kFloat32, gradients, count}));
+//
+// The task leaves the stream and goes on there when the members' messages have come; a group of one
+// suspends nothing. An operation that returns OK read all of its input and wrote all of its output.
+//
+// A backend derives from Group and implements Run: router_group.h goes over messages, in process,
+// between processes and in the simulator alike.
+//
+// Thread: operations from tasks of one stream; everything else the scheduler's.
+//   G1. Operations of a group are numbered by each member in the order in which its tasks began to
+//       wait; the n-th of all members are one operation. Where two members differ in it (kind,
+//       dtype, root, elements), both end with an error that names both, and the group is broken.
+//   G2. OK means that every member has begun this very operation; of a Shift, that it was there
+//       that its block was sent.
+//   G3. A sum adds the members in ascending order, element by element, as ElementType::sum says:
+//       equal bits in every backend and at every member.
+//   G4. An error breaks the group: it ends every open and every later operation, here and, as far
+//       as they can be told, at the other members. Causes: a member lost, a passed deadline, a task
+//       that was destroyed in an operation, a difference (G1).
+//   G5. Operations of different groups, and of one, may be open at once.
+//   G6. The group outlives the tasks that use it. Memory of an operation belongs to its task; a
+//       group refers to it while the operation is open and never after, however it ended.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/actor/task.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+using GroupId = Id<struct GroupIdTag, uint32_t>;  // unique in the job, the same at every member
+
+// What a group must know of a dtype; the runtime adds nothing itself.
+struct ElementType {
+  uint8_t dtype = 0;      // kernels' DType code
+  int64_t num_bytes = 0;  // of one element
+  std::string_view name;  // a literal: "float32"
+  // out[i] = inputs[0][i] + inputs[1][i] + … in this order; `out` is one of the inputs or overlaps
+  // none of them.
+  void (*sum)(void* out, const void* const* inputs, int num_inputs, int64_t count) = nullptr;
+};
+
+// `count` elements at `data`, borrowed. Nothing needs alignment.
+struct Elements {
+  uint8_t dtype = 0;
+  void* data = nullptr;
+  int64_t count = 0;
+};
+struct ConstElements {
+  uint8_t dtype = 0;
+  const void* data = nullptr;
+  int64_t count = 0;
+
+  ConstElements() = default;
+  ConstElements(uint8_t type, const void* first, int64_t num_elements)
+      : dtype(type), data(first), count(num_elements) {}
+  ConstElements(const Elements& e) : dtype(e.dtype), data(e.data), count(e.count) {}  // NOLINT
+};
+
+enum class GroupOperationKind : uint8_t {
+  kAllReduce,
+  kReduceScatter,
+  kAllGather,
+  kAllToAll,
+  kBroadcast,
+  kReduce,
+  kShift,
+  kBarrier,
+};
+inline constexpr int kNumGroupOperationKinds = 8;
+std::string_view GroupOperationName(GroupOperationKind kind);  // "all-reduce"
+
+// What an operation belongs to, for wait records and sentences.
+struct GroupPurpose {
+  std::string_view activity{};  // "forward"; lives as long as the operation
+  int64_t step = -1;
+  int microbatch = -1;
+};
+
+// One operation as one member asks for it. The spans live until it has ended.
+struct GroupOperation {
+  GroupOperationKind kind = GroupOperationKind::kBarrier;
+  ConstElements input{};
+  Elements output{};
+  int peer = 0;  // the root's index; of a Shift its distance
+  // Elements to and from each member (all-to-all), or of each member's part (reduce-scatter and
+  // all-gather of unequal parts; empty: equal ones).
+  std::span<const int64_t> send_counts{};
+  std::span<const int64_t> receive_counts{};
+  GroupPurpose purpose{};
+
+  uint8_t dtype() const { return input.dtype; }
+};
+
+// What all members must agree on in an operation.
+struct OperationSignature {
+  GroupOperationKind kind = GroupOperationKind::kBarrier;
+  uint8_t dtype = 0;
+  int32_t peer = 0;
+  int64_t total = 0;  // elements; 0 where every pair of members has its own number
+  bool operator==(const OperationSignature&) const = default;
+};
+OperationSignature SignatureOf(const GroupOperation& operation);
+
+struct GroupSpec {
+  GroupId id{};
+  std::string name{};         // "dp"
+  std::vector<Rank> ranks{};  // all members, ascending
+  Rank self{};
+  int64_t deadline_ms = 300'000;  // of an operation, from its beginning; 0: none
+};
+
+class Group {
+ public:
+  // `elements` (what may be reduced or moved) outlives the group.
+  Group(GroupSpec spec, std::span<const ElementType> elements);
+  virtual ~Group() = default;
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+
+  const GroupSpec& spec() const { return spec_; }
+  int size() const { return static_cast<int>(spec_.ranks.size()); }
+  int index() const { return index_; }  // this member's place among the ranks
+  std::span<const ElementType> elements() const { return elements_; }
+  const ElementType& ElementOf(uint8_t dtype) const;
+
+  // In place: the sum over the members.
+  Task<Status> AllReduce(Elements data, GroupPurpose purpose = {});
+  // `input`: a part for each member, in their order. output = the sum of this member's part, which
+  // may be that part of `input`. counts: each part's elements, empty where they are equal.
+  Task<Status> ReduceScatter(ConstElements input, Elements output,
+                             std::span<const int64_t> counts = {}, GroupPurpose purpose = {});
+  // output: every member's input, in their order; `input` may be its part of `output`.
+  Task<Status> AllGather(ConstElements input, Elements output, std::span<const int64_t> counts = {},
+                         GroupPurpose purpose = {});
+  // Sends send_counts[i] elements to member i and receives receive_counts[i] from it, packed in the
+  // order of members on both sides. The two do not overlap.
+  Task<Status> AllToAll(ConstElements input, std::span<const int64_t> send_counts, Elements output,
+                        std::span<const int64_t> receive_counts, GroupPurpose purpose = {});
+  // In place, from the member of index `root`.
+  Task<Status> Broadcast(Elements data, int root, GroupPurpose purpose = {});
+  // The sum over the members, in `output` of the root, which may be its `input`; elsewhere `output`
+  // is not used.
+  Task<Status> Reduce(ConstElements input, Elements output, int root, GroupPurpose purpose = {});
+  // A ring's hop: `input` goes `distance` members on, `output` comes from as far behind. The two
+  // may differ in size and do not overlap.
+  Task<Status> Shift(ConstElements input, Elements output, int distance, GroupPurpose purpose = {});
+  Task<Status> Barrier(GroupPurpose purpose = {});
+
+  // One operation, well formed and of two members or more: what a backend implements.
+  virtual Task<Status> Run(GroupOperation operation) = 0;
+
+  // "all-reduce of 1024 float32", for any signature that another member may send.
+  std::string Text(const OperationSignature& signature) const;
+
+ private:
+  Task<Status> Start(GroupOperation operation);
+  Task<Status> Alone(GroupOperation operation);
+  void Check(const GroupOperation& operation) const;
+
+  const GroupSpec spec_;
+  const std::span<const ElementType> elements_;
+  int index_ = -1;
+};
+
+}  // namespace troupe

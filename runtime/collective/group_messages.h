@@ -1,0 +1,46 @@
+// What the members of a group send each other.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace troupe {
+
+enum class BlockPart : uint8_t {
+  kNone = 0,  // says only which operation its sender has begun
+  kSum = 1,   // input, to be summed by the receiver
+  kCopy = 2,  // for the receiver's output
+};
+
+// At most a slot of an operation's elements, beside the message. Of one sender in one operation the
+// blocks of a part come in ascending order, and all blocks of an operation before the next one's.
+struct GroupBlock {
+  static constexpr std::string_view kMessageName = "troupe.GroupBlock";
+  uint64_t sequence = 0;  // of the group's operation, from 1
+  uint32_t group = 0;
+  uint8_t kind = 0;  // GroupOperationKind
+  uint8_t dtype = 0;
+  BlockPart part = BlockPart::kNone;
+  uint8_t reserved = 0;
+  int32_t peer = 0;  // the operation's root or distance
+  uint32_t reserved2 = 0;
+  int64_t total = 0;    // elements of the operation
+  int64_t count = 0;    // of the part, from this sender to this receiver
+  int64_t expects = 0;  // of all parts, from this receiver to this sender
+  int64_t first = 0;    // of this block, within the part
+};
+static_assert(sizeof(GroupBlock) == 56, "a wire format");
+
+// The sender's group is broken.
+struct GroupFault {
+  static constexpr std::string_view kMessageName = "troupe.GroupFault";
+  static constexpr size_t kTextBytes = 496;
+  uint32_t group = 0;
+  uint8_t code = 0;  // ErrorCode
+  uint8_t reserved[3] = {};
+  uint64_t text_bytes = 0;
+  char text[kTextBytes] = {};
+};
+static_assert(sizeof(GroupFault) == 512, "a wire format");
+
+}  // namespace troupe

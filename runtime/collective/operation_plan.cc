@@ -1,0 +1,120 @@
+#include "runtime/collective/operation_plan.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/base/check.h"
+
+namespace troupe {
+namespace {
+
+// Up to this size one exchange of everything is quicker than two of parts.
+constexpr int64_t kSumEverywhereBytes = 16 << 10;
+// Parts begin at such multiples, so that no two members write one cache line.
+constexpr int64_t kPartElements = 64;
+
+ElementRun PartOf(int64_t count, int index, int size) {
+  const int64_t each = (count + size - 1) / size;
+  const int64_t stride = (each + kPartElements - 1) / kPartElements * kPartElements;
+  const int64_t first = std::min(count, stride * index);
+  return {first, std::min(count, first + stride) - first};
+}
+
+// One run for each member, packed in their order.
+std::vector<ElementRun> Packed(std::span<const int64_t> counts, int64_t total, int size) {
+  std::vector<ElementRun> runs;
+  int64_t first = 0;
+  for (int member = 0; member < size; ++member) {
+    const int64_t count = counts.empty() ? total / size : counts[static_cast<size_t>(member)];
+    runs.push_back({first, count});
+    first += count;
+  }
+  CHECK(first == total, "the parts of an operation are {} elements and not {}", first, total);
+  return runs;
+}
+
+void PlanAllReduce(const GroupOperation& operation, int index, int size, int64_t element_bytes,
+                   OperationPlan* plan) {
+  const int64_t count = operation.input.count;
+  const bool everywhere = count * element_bytes <= kSumEverywhereBytes;
+  plan->copies_sum = !everywhere;
+  for (int member = 0; member < size; ++member) {
+    const auto at = static_cast<size_t>(member);
+    plan->sum_to[at] = everywhere ? ElementRun{0, count} : PartOf(count, member, size);
+    if (!everywhere && member != index) plan->copy_from[at] = plan->sum_to[at];
+  }
+  plan->summed = plan->sum_to[static_cast<size_t>(index)];
+  plan->sum_first = plan->summed.first;
+  if (everywhere) return;
+  for (int member = 0; member < size; ++member) {
+    if (member != index) plan->copy_to[static_cast<size_t>(member)] = plan->summed;
+  }
+}
+
+}  // namespace
+
+OperationPlan PlanOperation(const GroupOperation& operation, int index, int size,
+                            int64_t element_bytes) {
+  OperationPlan plan;
+  const auto members = static_cast<size_t>(size);
+  const auto self = static_cast<size_t>(index);
+  plan.sum_to.resize(members);
+  plan.copy_to.resize(members);
+  plan.copy_from.resize(members);
+  const ElementRun whole_input{0, operation.input.count};
+  const ElementRun whole_output{0, operation.output.count};
+  const auto root = static_cast<size_t>(operation.peer);
+  switch (operation.kind) {
+    case GroupOperationKind::kAllReduce:
+      PlanAllReduce(operation, index, size, element_bytes, &plan);
+      break;
+    case GroupOperationKind::kReduceScatter:
+      plan.sum_to = Packed(operation.send_counts, operation.input.count, size);
+      plan.summed = plan.sum_to[self];
+      break;
+    case GroupOperationKind::kAllGather:
+      std::ranges::fill(plan.copy_to, whole_input);
+      plan.copy_from = Packed(operation.receive_counts, operation.output.count, size);
+      break;
+    case GroupOperationKind::kAllToAll:
+      plan.copy_to = Packed(operation.send_counts, operation.input.count, size);
+      plan.copy_from = Packed(operation.receive_counts, operation.output.count, size);
+      break;
+    case GroupOperationKind::kBroadcast:
+      if (self != root) {
+        plan.copy_from[root] = whole_output;
+      } else {
+        std::ranges::fill(plan.copy_to, whole_input);
+        plan.copy_to[self] = {};  // in place
+      }
+      break;
+    case GroupOperationKind::kReduce:
+      plan.sum_to[root] = whole_input;
+      if (self == root) plan.summed = whole_input;
+      break;
+    case GroupOperationKind::kShift: {
+      const int distance = (operation.peer % size + size) % size;
+      plan.copy_to[static_cast<size_t>((index + distance) % size)] = whole_input;
+      plan.copy_from[static_cast<size_t>((index - distance + size) % size)] = whole_output;
+      plan.waits_for_all = false;
+      break;
+    }
+    case GroupOperationKind::kBarrier:
+      break;
+  }
+  return plan;
+}
+
+void CopyOwnPart(const GroupOperation& operation, const OperationPlan& plan, int index,
+                 int64_t element_bytes) {
+  const ElementRun from = plan.copy_to[static_cast<size_t>(index)];
+  const ElementRun to = plan.copy_from[static_cast<size_t>(index)];
+  if (from.count == 0) return;
+  const auto* source =
+      static_cast<const std::byte*>(operation.input.data) + from.first * element_bytes;
+  auto* target = static_cast<std::byte*>(operation.output.data) + to.first * element_bytes;
+  if (source == target) return;
+  std::memcpy(target, source, static_cast<size_t>(from.count * element_bytes));
+}
+
+}  // namespace troupe

@@ -1,0 +1,293 @@
+#include "runtime/collective/router_group.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "runtime/collective/router_groups.h"
+
+namespace troupe {
+namespace {
+
+// Operations whose signatures are kept, to name what a late block differs from.
+constexpr size_t kEndedKept = 64;
+
+OperationSignature SaidBy(const GroupBlock& block) {
+  return {.kind = static_cast<GroupOperationKind>(block.kind),
+          .dtype = block.dtype,
+          .peer = block.peer,
+          .total = block.total};
+}
+
+}  // namespace
+
+// What a task awaits: lives in its frame.
+class RouterGroup::Wait final : public StreamWait {
+ public:
+  Wait(RouterGroup& group, const GroupOperation& operation, OperationPlan plan)
+      : group_(group), operation_(operation), plan_(std::move(plan)) {}
+  ~Wait() {
+    if (open_) group_.Abandon(*this);
+  }
+
+  bool await_ready() const { return false; }
+  Status await_resume() { return std::move(status_); }
+
+  void Ended(Status status) {
+    open_ = false;
+    status_ = std::move(status);
+    Resume();
+  }
+
+ private:
+  void Begin() override {
+    open_ = true;
+    group_.Begin(*this, operation_, std::move(plan_));
+  }
+
+  RouterGroup& group_;
+  const GroupOperation operation_;
+  OperationPlan plan_;
+  bool open_ = false;
+  Status status_{};
+};
+
+RouterGroup::RouterGroup(RouterGroups& groups, GroupSpec spec, uint16_t channel)
+    : Group(std::move(spec), groups.options_.elements),
+      groups_(groups),
+      channel_(channel),
+      waiter_(fmt::format("rank {}", this->spec().self)),
+      staging_(std::make_shared<StagingPool>(*groups.options_.ledger, groups.options_.slot_bytes)),
+      early_(this->spec().ranks.size()) {
+  for (const Rank rank : this->spec().ranks) {
+    member_names_.push_back(fmt::format("rank {}", rank));
+    members_.push_back(groups_.router_.Remote<WithBulk<GroupBlock>, GroupFault>(
+        rank, groups_.options_.actor_index));
+  }
+  groups_.groups_.emplace(this->spec().id.value, this);
+}
+
+RouterGroup::~RouterGroup() {
+  CHECK(open_.empty(), "group {}: {} operations are open while it ends", spec().name, open_.size());
+  groups_.groups_.erase(spec().id.value);
+}
+
+std::optional<int> RouterGroup::IndexOf(Rank rank) const {
+  const auto found = std::ranges::lower_bound(spec().ranks, rank);
+  if (found == spec().ranks.end() || *found != rank) return std::nullopt;
+  return static_cast<int>(found - spec().ranks.begin());
+}
+
+Task<Status> RouterGroup::Run(GroupOperation operation) {
+  const bool moves = operation.kind != GroupOperationKind::kBarrier;
+  const int64_t element_bytes = moves ? ElementOf(operation.dtype()).num_bytes : 1;
+  OperationPlan plan = PlanOperation(operation, index(), size(), element_bytes);
+  CopyOwnPart(operation, plan, index(), element_bytes);
+  co_return co_await Wait(*this, operation, std::move(plan));
+}
+
+void RouterGroup::Begin(Wait& wait, const GroupOperation& operation, OperationPlan plan) {
+  const uint64_t sequence = ++num_begun_;
+  if (broken_) return wait.Ended(*broken_);
+  Open& open = *open_.emplace_back(std::make_unique<Open>());
+  open.group = this;
+  open.wait = &wait;
+  open.purpose = operation.purpose;
+  open.transfer.emplace(*this, operation, std::move(plan), sequence, groups_.options_.slot_bytes);
+  for (int from = 0; from < size(); ++from) {
+    auto& early = early_[static_cast<size_t>(from)];
+    while (!early.empty() && early.front().message.sequence == sequence) {
+      Held held = std::move(early.front());
+      early.pop_front();
+      const Status taken = TakeNow(from, held.message, std::move(held.bulk), open);
+      if (!taken.ok()) return Break(taken.error(), /*tell=*/true);
+    }
+  }
+  Advance();
+  if (Open* still_open = Find(sequence)) BeginRecord(*still_open);
+}
+
+void RouterGroup::BeginRecord(Open& open) {
+  const OperationSignature& signature = open.transfer->signature();
+  const std::string name(GroupOperationName(signature.kind));
+  open.text = fmt::format("{}{}group {}: {} {}{}", open.purpose.activity,
+                          open.purpose.activity.empty() ? "" : ", ", spec().name, name,
+                          open.transfer->sequence(), Text(signature).substr(name.size()));
+  open.missing = open.transfer->FirstMissing();
+  open.subject = {
+      .waiter = waiter_,
+      .activity = open.text,
+      .owed = "blocks",
+      .from = member_names_[static_cast<size_t>(open.missing)],
+      .step = open.purpose.step,
+      .microbatch = open.purpose.microbatch,
+      .deadline_ms = spec().deadline_ms,
+      .detail =
+          [](const void* about) { return static_cast<const Open*>(about)->transfer->Missing(); },
+      .about = &open};
+  Scheduler& scheduler = groups_.router_.scheduler();
+  open.record = scheduler.waits().Begin(open.subject);  // its deadline is said before it acts
+  if (spec().deadline_ms <= 0) return;
+  open.fire = [](TimerNode* timer) {
+    auto* passed = static_cast<Open*>(timer);
+    passed->group->DeadlinePassed(*passed);
+  };
+  scheduler.timers().Arm(&open, scheduler.now_ns() + spec().deadline_ms * TimerWheel::kTickNs);
+}
+
+void RouterGroup::DeadlinePassed(Open& open) {
+  Break(Error{ErrorCode::kDeadlineExceeded, DeadlineSentence(open.subject)}, /*tell=*/true);
+}
+
+void RouterGroup::Take(int from, WithBulk<GroupBlock> block) {
+  if (broken_) return;
+  const GroupBlock& message = block.message;
+  if (message.sequence > num_begun_) {
+    early_[static_cast<size_t>(from)].push_back({message, std::move(block.bulk)});
+    return;
+  }
+  Open* open = Find(message.sequence);
+  if (open == nullptr) return TakeLate(from, message);
+  const Status taken = TakeNow(from, message, std::move(block.bulk), *open);
+  if (!taken.ok()) return Break(taken.error(), /*tell=*/true);
+  Advance();
+}
+
+Status RouterGroup::TakeNow(int from, const GroupBlock& message, Bulk bulk, Open& open) {
+  const OperationSignature theirs = SaidBy(message);
+  const OperationSignature& mine = open.transfer->signature();
+  if (mine != theirs) return Difference(message.sequence, mine, from, theirs);
+  Status taken = open.transfer->Take(from, message, std::move(bulk));
+  if (taken.ok()) return {};
+  return Context(
+      fmt::format("group {}: operation {}, {}", spec().name, message.sequence, Text(mine)),
+      std::move(taken).error());
+}
+
+// Of an operation that has ended here: the greeting of a shift's, or a difference.
+void RouterGroup::TakeLate(int from, const GroupBlock& message) {
+  const OperationSignature theirs = SaidBy(message);
+  for (const auto& [sequence, mine] : ended_) {
+    if (sequence != message.sequence || mine == theirs) continue;
+    return Break(Difference(sequence, mine, from, theirs), /*tell=*/true);
+  }
+}
+
+// The same sentence at both.
+Error RouterGroup::Difference(uint64_t sequence, const OperationSignature& mine, int from,
+                              const OperationSignature& theirs) const {
+  const bool mine_first = index() < from;
+  return MakeError(
+      ErrorCode::kFailed,
+      "group {}: operation {} is {} at {} and {} at {}; all members must begin the same "
+      "operations in the same order",
+      spec().name, sequence, Text(mine_first ? mine : theirs),
+      member_names_[static_cast<size_t>(mine_first ? index() : from)],
+      Text(mine_first ? theirs : mine),
+      member_names_[static_cast<size_t>(mine_first ? from : index())]);
+}
+
+void RouterGroup::Advance() {
+  bool sent = true;
+  while (sent) {
+    sent = false;
+    for (int member = 0; member < size() && !broken_; ++member) {
+      if (member != index()) sent |= SendTo(member);
+    }
+  }
+  for (size_t position = 0; position < open_.size();) {
+    Open& open = *open_[position];
+    if (open.transfer->done()) {
+      End(position, {});
+      continue;
+    }
+    const int missing = open.transfer->FirstMissing();
+    if (open.record.waiting() && missing != open.missing) {
+      open.missing = missing;
+      open.subject.from = member_names_[static_cast<size_t>(missing)];
+      open.record.OwedBy(open.subject.from);
+    }
+    ++position;
+  }
+}
+
+bool RouterGroup::SendTo(int member) {
+  const Rank rank = spec().ranks[static_cast<size_t>(member)];
+  if (groups_.router_.transport().Credits(rank, channel_) <= 0) return false;
+  for (const auto& open : open_) {
+    if (const auto block = open->transfer->Next(member)) {
+      const Status sent = Send(member, *block, open->purpose);
+      if (!sent.ok()) {
+        if (sent.error().code == ErrorCode::kResourceExhausted) return false;
+        Break(Context("group " + spec().name, sent.error()), /*tell=*/true);
+        return false;
+      }
+      open->transfer->Sent(member, *block);
+      return true;
+    }
+    if (!open->transfer->SentAllTo(member)) return false;  // E1
+  }
+  return false;
+}
+
+Status RouterGroup::Send(int member, const GroupTransfer::OutgoingBlock& block,
+                         const GroupPurpose& purpose) {
+  StagingPool::Staged staged = staging_->Copy(block.bytes);
+  return members_[static_cast<size_t>(member)].SendBulk(block.message, staged.bytes,
+                                                        std::move(staged.done),
+                                                        {.channel = channel_,
+                                                         .message_class = MessageClass::kData,
+                                                         .step = std::max<int64_t>(purpose.step, 0),
+                                                         .microbatch = purpose.microbatch});
+}
+
+void RouterGroup::End(size_t position, Status status) {
+  const auto place = open_.begin() + static_cast<std::ptrdiff_t>(position);
+  const std::unique_ptr<Open> open = std::move(*place);
+  open_.erase(place);
+  groups_.router_.scheduler().timers().Cancel(open.get());
+  ended_.emplace_back(open->transfer->sequence(), open->transfer->signature());
+  if (ended_.size() > kEndedKept) ended_.pop_front();
+  if (open->wait != nullptr) open->wait->Ended(std::move(status));
+}
+
+// Its memory goes: nothing refers to it when this returns.
+void RouterGroup::Abandon(Wait& wait) {
+  const auto found = std::ranges::find(open_, &wait, [](const auto& open) { return open->wait; });
+  CHECK(found != open_.end());
+  Open& open = **found;
+  Error error =
+      MakeError(ErrorCode::kCancelled, "group {}: {} gave up operation {}, {}", spec().name,
+                waiter_, open.transfer->sequence(), Text(open.transfer->signature()));
+  open.wait = nullptr;
+  End(static_cast<size_t>(found - open_.begin()), {});
+  Break(std::move(error), /*tell=*/true);
+}
+
+void RouterGroup::Break(Error error, bool tell) {
+  if (broken_) return;
+  broken_ = error;
+  for (auto& early : early_) early.clear();
+  while (!open_.empty()) End(0, error);
+  if (tell) Tell(error);
+}
+
+void RouterGroup::Tell(const Error& error) {
+  GroupFault fault{.group = spec().id.value, .code = static_cast<uint8_t>(error.code)};
+  fault.text_bytes = std::min(error.message.size(), GroupFault::kTextBytes);
+  std::memcpy(fault.text, error.message.data(), fault.text_bytes);
+  for (int member = 0; member < size(); ++member) {
+    // A member that cannot be told is lost, or will be said to be.
+    if (member != index()) (void)members_[static_cast<size_t>(member)].Send(fault);
+  }
+}
+
+RouterGroup::Open* RouterGroup::Find(uint64_t sequence) const {
+  const auto found = std::ranges::find(open_, sequence,
+                                       [](const auto& open) { return open->transfer->sequence(); });
+  return found == open_.end() ? nullptr : found->get();
+}
+
+}  // namespace troupe

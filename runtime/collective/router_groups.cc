@@ -1,0 +1,105 @@
+#include "runtime/collective/router_groups.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/collective/collective_actor.h"
+#include "runtime/collective/router_group.h"
+
+namespace troupe {
+namespace {
+
+// Of the door's mailbox. Credits bound what comes: Open refuses what would not fit.
+constexpr int kMailboxBound = 1 << 16;
+
+}  // namespace
+
+RouterGroups::RouterGroups(RankRouter& router, RouterGroupsOptions options)
+    : router_(router), options_(options) {
+  CHECK(options_.ledger != nullptr && options_.slots_per_peer > 0 && options_.slot_bytes > 0);
+  actor_ = router_.scheduler().Spawn<CollectiveActor>(
+      {.name = "collective", .mailbox_bound = kMailboxBound}, std::ref(*this));
+  router_.Register<WithBulk<GroupBlock>, GroupFault>(options_.actor_index, actor_);
+}
+
+RouterGroups::~RouterGroups() {
+  CHECK(groups_.empty(), "{} groups are left while their rank ends", groups_.size());
+  router_.Unregister(options_.actor_index);
+  router_.scheduler().End(actor_);
+}
+
+Result<std::unique_ptr<Group>> RouterGroups::Open(GroupSpec spec, uint16_t channel) {
+  const GroupId id = spec.id;
+  if (groups_.contains(id.value)) {
+    return MakeError(ErrorCode::kInvalidSpec, "group {}: number {} is group {} already", spec.name,
+                     id, Find(id.value)->spec().name);
+  }
+  int64_t num_messages = 0;
+  for (const auto& [number, group] : groups_) {
+    num_messages += int64_t{group->size()} * (options_.slots_per_peer + 1);
+  }
+  num_messages += std::ssize(spec.ranks) * (options_.slots_per_peer + 1);
+  if (num_messages > kMailboxBound) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "group {}: with it {} messages may come at once, at most {}; use fewer slots",
+                     spec.name, num_messages, kMailboxBound);
+  }
+  Transport& transport = router_.transport();
+  for (const Rank rank : spec.ranks) {
+    if (rank == spec.self) continue;
+    RETURN_IF_ERROR(
+        transport.PostSlots(rank, channel, options_.slots_per_peer, options_.slot_bytes));
+    transport.SetCredits(rank, channel, options_.slots_per_peer);
+  }
+  auto group = std::make_unique<RouterGroup>(*this, std::move(spec), channel);
+  for (const Rank rank : group->spec().ranks) {
+    const auto lost = lost_.find(rank);
+    if (lost != lost_.end()) group->Break(lost->second, /*tell=*/false);
+  }
+  return std::unique_ptr<Group>(std::move(group));
+}
+
+RouterGroup* RouterGroups::Find(uint32_t group) const {
+  const auto found = groups_.find(group);
+  return found == groups_.end() ? nullptr : found->second;
+}
+
+void RouterGroups::OnPeerDown(Rank peer, const Error& cause) {
+  lost_.try_emplace(peer, cause);
+  for (const auto& [id, group] : groups_) {
+    if (group->IndexOf(peer)) {
+      group->Break(Context("group " + group->spec().name, cause), /*tell=*/true);
+    }
+  }
+}
+
+void RouterGroups::OnCredit(Rank peer, uint16_t channel) {
+  for (const auto& [id, group] : groups_) {
+    if (group->channel() == channel && group->IndexOf(peer)) group->Advance();
+  }
+}
+
+void RouterGroups::Take(WithBulk<GroupBlock> block) {
+  RouterGroup* group = Find(block.message.group);
+  const auto from =
+      group != nullptr ? group->IndexOf(Rank(block.envelope.source_rank)) : std::nullopt;
+  if (!from || *from == group->index()) {
+    ++num_dropped_;
+    return;
+  }
+  group->Take(*from, std::move(block));
+}
+
+void RouterGroups::Take(const GroupFault& fault) {
+  RouterGroup* group = Find(fault.group);
+  const bool is_fault = fault.text_bytes <= GroupFault::kTextBytes &&
+                        fault.code <= static_cast<uint8_t>(ErrorCode::kFailed);
+  if (group == nullptr || !is_fault) {
+    ++num_dropped_;
+    return;
+  }
+  group->Break(Error{static_cast<ErrorCode>(fault.code), std::string(fault.text, fault.text_bytes)},
+               /*tell=*/false);
+}
+
+}  // namespace troupe

@@ -1,0 +1,75 @@
+// The groups of one rank, over the messages of its RankRouter: whatever transport carries those is
+// the backend (in process, UCX, simulated).
+//
+//     RouterGroups groups(router, {.elements = kElementTypes, .actor_index = 7, .ledger =
+//     &ledger}); ASSIGN_OR_RETURN(std::unique_ptr<Group> dp, groups.Open({…}, /*channel=*/16));
+//     // The router's on_peer_down and on_credit call OnPeerDown and OnCredit.
+//
+// Every group has a data channel of its own between each two members, so no group waits for what
+// another holds back. Blocks are cut to the channel's slots and flow by its credits. Sent blocks
+// are copied first, so an operation's memory is its task's again the moment the operation has
+// ended, whatever the transport still has to do.
+//
+// Thread: the scheduler's, but for the groups' operations. Router, transport and ledger outlive
+// this, this its groups.
+//   D1. All members have opened a group before one of them begins an operation.
+//   D2. Comm memory of a group of n, at most: 2 (n - 1) slots_per_peer slot_bytes, half of it
+//       posted by Open and half taken when first needed.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "runtime/actor/remote.h"
+#include "runtime/collective/group.h"
+#include "runtime/collective/group_messages.h"
+#include "runtime/memory/buffer.h"
+
+namespace troupe {
+
+class RouterGroup;
+
+struct RouterGroupsOptions {
+  std::span<const ElementType> elements{};  // outlive the groups
+  uint32_t actor_index = 0;  // where the router knows these groups, the same at every rank
+  int slots_per_peer = 4;
+  int64_t slot_bytes = 256 << 10;
+  MemoryLedger* ledger = nullptr;
+};
+
+class RouterGroups {
+ public:
+  RouterGroups(RankRouter& router, RouterGroupsOptions options);
+  ~RouterGroups();
+  RouterGroups(const RouterGroups&) = delete;
+  RouterGroups& operator=(const RouterGroups&) = delete;
+
+  // Posts the group's slots. `channel` is a data channel of nobody else between any two members.
+  Result<std::unique_ptr<Group>> Open(GroupSpec spec, uint16_t channel);
+
+  void OnPeerDown(Rank peer, const Error& cause);
+  void OnCredit(Rank peer, uint16_t channel);
+
+  // From the actor of these groups.
+  void Take(WithBulk<GroupBlock> block);
+  void Take(const GroupFault& fault);
+
+  // What came for no group, from no member or is of no known operation: dropped.
+  int64_t num_dropped() const { return num_dropped_; }
+
+ private:
+  friend class RouterGroup;
+  RouterGroup* Find(uint32_t group) const;
+
+  RankRouter& router_;
+  const RouterGroupsOptions options_;
+  std::map<uint32_t, RouterGroup*> groups_{};  // by id
+  std::map<Rank, Error> lost_{};
+  ActorRef<WithBulk<GroupBlock>, GroupFault> actor_{};
+  int64_t num_dropped_ = 0;
+};
+
+}  // namespace troupe

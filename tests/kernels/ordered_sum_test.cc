@@ -1,0 +1,94 @@
+#include "kernels/ordered_sum.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+namespace troupe {
+namespace {
+
+template <typename T>
+T Sum(DType dtype, const std::vector<T>& terms) {
+  std::vector<const void*> inputs;
+  for (const T& term : terms) inputs.push_back(&term);
+  T out{};
+  OrderedSumOf(dtype)(&out, inputs.data(), static_cast<int>(inputs.size()), 1);
+  return out;
+}
+
+TEST(OrderedSum, TheOrderIsThatOfTheInputs) {
+  EXPECT_EQ(Sum<float>(DType::kFloat32, {1e8f, 1.0f, -1e8f}), 0.0f);
+  EXPECT_EQ(Sum<float>(DType::kFloat32, {1e8f, -1e8f, 1.0f}), 1.0f);
+  EXPECT_EQ(Sum<double>(DType::kFloat64, {1e17, 1.0, -1e17}), 0.0);
+}
+
+TEST(OrderedSum, IntegersWrap) {
+  constexpr auto kMax = std::numeric_limits<int32_t>::max();
+  EXPECT_EQ(Sum<int32_t>(DType::kInt32, {kMax, 1, -5}), kMax - 4);
+  EXPECT_EQ(Sum<int32_t>(DType::kInt32, {kMax, 1}), std::numeric_limits<int32_t>::min());
+  EXPECT_EQ(Sum<int64_t>(DType::kInt64, {int64_t{1} << 40, 1}), (int64_t{1} << 40) + 1);
+}
+
+// 1 + 2^-9 + 2^-9 is 1 + 2^-8 in float32, which bfloat16 has no bit for; rounding each sum would
+// lose it before the last term.
+TEST(OrderedSum, HalvesAreAddedInFloatAndRoundedOnce) {
+  const bfloat16 tiny(0x1p-9f);
+  const std::vector<bfloat16> terms = {bfloat16(1.0f), tiny, tiny, tiny, tiny};
+  EXPECT_EQ(static_cast<float>(Sum(DType::kBFloat16, terms)), 1.0f + 0x1p-7f);
+  const float16 small(0x1p-12f);
+  const std::vector<float16> halves = {float16(1.0f), small, small, small, small};
+  EXPECT_EQ(static_cast<float>(Sum(DType::kFloat16, halves)), 1.0f + 0x1p-10f);
+}
+
+// Any length, no alignment, and the output may be an input.
+TEST(OrderedSum, AnElementHasTheSameBitsWhereverItLies) {
+  for (const int64_t count : {0, 1, 511, 512, 513, 1700}) {
+    std::vector<float> a(1700), b(1700), c(1700);
+    for (size_t i = 0; i < a.size(); ++i) {
+      a[i] = std::sin(static_cast<float>(i));
+      b[i] = 1000 * std::cos(static_cast<float>(i));
+      c[i] = 1 / (1 + static_cast<float>(i));
+    }
+    std::vector<char> at(a.size() * 4 + 1);
+    std::memcpy(at.data() + 1, b.data(), b.size() * 4);
+    const void* inputs[] = {a.data(), at.data() + 1, c.data()};
+    OrderedSumOf(DType::kFloat32)(at.data() + 1, inputs, 3, count);
+    for (size_t i = 0; i < a.size(); ++i) {
+      float got;
+      std::memcpy(&got, at.data() + 1 + i * 4, 4);
+      EXPECT_EQ(got, static_cast<int64_t>(i) < count ? (a[i] + b[i]) + c[i] : b[i]);
+    }
+  }
+}
+
+TEST(Float16, EveryValueComesBack) {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    float16 half;
+    half.bits = static_cast<uint16_t>(bits);
+    const float value = half;
+    if (std::isnan(value)) {
+      EXPECT_TRUE(std::isnan(static_cast<float>(float16(value))));
+    } else {
+      EXPECT_EQ(float16(value).bits, bits);
+    }
+  }
+}
+
+TEST(Float16, RoundsToNearestEven) {
+  EXPECT_EQ(float16(1.0f + 0x1p-11f).bits, float16(1.0f).bits);
+  EXPECT_EQ(float16(1.0f + 0x1.8p-10f).bits, float16(1.0f + 0x1p-9f).bits);
+  EXPECT_EQ(float16(65519.0f).bits, 0x7bff);
+  EXPECT_EQ(float16(65520.0f).bits, 0x7c00);
+  EXPECT_EQ(float16(-1e30f).bits, 0xfc00);
+  EXPECT_EQ(float16(0x1p-25f).bits, 0);    // a tie, to even
+  EXPECT_EQ(float16(0x1.8p-24f).bits, 2);  // a tie, to even
+  EXPECT_EQ(float16(0x1.000002p-25f).bits, 1);
+  EXPECT_EQ(float16(-0.0f).bits, 0x8000);
+}
+
+}  // namespace
+}  // namespace troupe

@@ -1,0 +1,10 @@
+#include "tests/runtime/collective/group_conformance.h"
+#include "tests/runtime/collective/router_world.h"
+
+namespace troupe {
+namespace {
+
+INSTANTIATE_TYPED_TEST_SUITE_P(Inproc, GroupConformance, RouterWorld<InprocWorldNetwork>);
+
+}  // namespace
+}  // namespace troupe
