@@ -138,7 +138,7 @@ class ModelJob {
   }
   StageRef NewStage(const InProcessJob::RankContext& context) {
     StageModelOptions options;
-    options.shape = {.config = model_.config,
+    options.shape = {.model = model_.config,
                      .layout = LayoutOf(context.stage),
                      .batch = model_.batch,
                      .widths = WidthsOf(model_.dtype),
