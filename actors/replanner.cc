@@ -60,8 +60,8 @@ Replanner::Replanner(const JobPlan& plan, std::vector<ModelCosts> costs)
     : plan_(plan), start_costs_(std::move(costs)) {
   CHECK(!start_costs_.empty());
   reference_ = smoothed_ = StageCostsOf(
-      plan_.train, {plan_.stages.data(), static_cast<size_t>(plan_.train.StagesPerDirection())},
-      start_costs_);
+      plan_.train, plan_.table.model(),
+      {plan_.stages.data(), static_cast<size_t>(plan_.train.StagesPerDirection())}, start_costs_);
   for (const StageCost& stage : reference_.stages) {
     const int64_t halves_ns = stage.backward_input_ns + stage.backward_weight_ns;
     whole_share_.push_back(halves_ns > 0 ? static_cast<double>(stage.WholeBackwardNs()) /
@@ -114,7 +114,8 @@ void Replanner::AddStep(std::span<const proto::Vote> votes) {
 std::vector<double> Replanner::Slowness() const {
   const Schedule& schedule = plan_.train;
   const auto chain = static_cast<size_t>(schedule.StagesPerDirection());
-  const CostModel expected = StageCostsOf(schedule, {plan_.stages.data(), chain}, start_costs_);
+  const CostModel expected =
+      StageCostsOf(schedule, plan_.table.model(), {plan_.stages.data(), chain}, start_costs_);
   std::vector<double> slowness;
   for (int rank = 0; rank < schedule.num_ranks; ++rank) {
     double now = 0;
@@ -186,11 +187,14 @@ std::optional<Replanner::NewLayers> Replanner::ReconsiderLayers(int64_t steps_le
     costs.push_back(
         Scaled(CostsOfRank(start_costs_, Rank(rank)), slowness[static_cast<size_t>(rank)]));
   }
-  const auto stages = PartitionStages(plan_.config, WeightsOf(schedule, costs),
-                                      schedule.num_stages / schedule.num_ranks);
+  const auto stages =
+      PartitionStages(plan_.table.model(), WeightsOf(schedule, plan_.table.model(), costs),
+                      schedule.num_stages / schedule.num_ranks);
   if (!stages.ok()) return {};
-  const double now_ns = MakespanNs(order_, StageCostsOf(schedule, plan_.stages, costs));
-  const double then_ns = MakespanNs(order_, StageCostsOf(schedule, *stages, costs));
+  const double now_ns =
+      MakespanNs(order_, StageCostsOf(schedule, plan_.table.model(), plan_.stages, costs));
+  const double then_ns =
+      MakespanNs(order_, StageCostsOf(schedule, plan_.table.model(), *stages, costs));
   const double gain_ns = (now_ns - then_ns) * static_cast<double>(steps_left);
   if (then_ns <= 0 || then_ns > now_ns * (1 - kFasterLayers) || gain_ns < kMoveMs * kNsPerMs) {
     return {};

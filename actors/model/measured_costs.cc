@@ -88,31 +88,30 @@ int64_t HopNs(int64_t num_bytes, const Stopwatch& stopwatch) {
 
 }  // namespace
 
-ModelCosts MeasureModelCosts(const ModelConfig& config, const BatchArithmetic& batch,
+ModelCosts MeasureModelCosts(const ModelSpec& model, const BatchArithmetic& batch,
                              const NumberWidths& widths, DType dtype, int num_threads,
                              const Clock& clock) {
-  ModelConfig small = config;
-  small.num_hidden_layers = kStages;
-  const ParameterTable table(small);
   const Stopwatch stopwatch(clock);
   StageModelOptions options{.dtype = dtype};
-  options.shape = {.config = small,
-                   .batch = batch,
-                   .widths = widths,
-                   .halves = true,
-                   .num_threads = num_threads};
+  options.shape = {
+      .model = model, .batch = batch, .widths = widths, .halves = true, .num_threads = num_threads};
   options.shape.batch.num_microbatches = 1;
   options.shape.batch.gradient_groups = 1;
-  const auto times = [&](int stage) {
+  const auto times = [&](int stage, int kind) {
+    options.shape.model.layers.assign(kStages, kind);
+    const ParameterTable table(options.shape.model);
     options.shape.layout = {
         .stage = stage, .num_stages = kStages, .first_layer = stage, .num_layers = 1};
     return StageTimes(options, table, stopwatch);
   };
-  ModelCosts costs{.layer = times(1)};
-  costs.embedding = Beside(times(0), costs.layer);
-  costs.head = Beside(times(kStages - 1), costs.layer);
-  costs.hop_ns =
-      HopNs(batch.tokens_per_microbatch() * config.hidden_size * widths.compute_bytes, stopwatch);
+  ModelCosts costs;
+  for (size_t kind = 0; kind < model.layer_kinds.size(); ++kind) {
+    costs.layers.push_back(times(1, static_cast<int>(kind)));
+  }
+  costs.embedding = Beside(times(0, 0), costs.layers.front());
+  costs.head = Beside(times(kStages - 1, 0), costs.layers.front());
+  costs.hop_ns = HopNs(
+      batch.tokens_per_microbatch() * model.config.hidden_size * widths.compute_bytes, stopwatch);
   return costs;
 }
 

@@ -1,6 +1,6 @@
-// What the parts of a model take on this machine, by running them: one layer, the head, the
-// embedding, on one microbatch of the job's size. Called by a rank before it says Hello, where the
-// job's schedule or partition hangs on it.
+// What the parts of a model take on this machine, by running them: a layer of each kind, the head,
+// the embedding, on one microbatch of the job's size. Called by a rank before it says Hello, where
+// the job's schedule or partition hangs on it.
 #pragma once
 
 #include "actors/plan/memory_model.h"
@@ -14,7 +14,7 @@ namespace troupe {
 // head. Wall time, the least of a few runs each, after one that warms up; where layers are so large
 // that this lasts more than kMeasureMs, fewer.
 inline constexpr int64_t kMeasureMs = 15'000;
-ModelCosts MeasureModelCosts(const ModelConfig& config, const BatchArithmetic& batch,
+ModelCosts MeasureModelCosts(const ModelSpec& model, const BatchArithmetic& batch,
                              const NumberWidths& widths, DType dtype, int num_threads,
                              const Clock& clock);
 

@@ -1,6 +1,7 @@
-// StageModel: the arithmetic of one pipeline stage: some decoder layers (Llama: RMSNorm, rotary
-// grouped-query attention, SwiGLU), on the first stage the embedding before them, on the last the
-// final norm, the head and the loss after them. Knows microbatches, not messages.
+// StageModel: the arithmetic of one pipeline stage: its units in a row (some decoder layers, on the
+// first stage the embedding before them, on the last the head after them), the residual steps
+// between them, and what each microbatch leaves from Forward to its backward. Knows microbatches,
+// not messages, and no tensor inside a unit.
 //
 // Thread: one at a time, the compute stream's.
 //   M1. float32: the stages of any partition compute bit for bit what one stage with all layers
@@ -10,8 +11,6 @@
 //   M3. Within a step each of Forward, BackwardInput and each part of BackwardWeight sees ascending
 //       microbatches.
 //   M4. Gradients are sums over tokens; the commit's factor makes them a mean (ApplyUpdate).
-// The head's gradients are taken in Forward, while a chunk's logits exist; norms' weight gradients
-// in the input half, which alone has the gradients of their outputs.
 //
 // Boundary tensors (input, output and their gradients) are (micro_batch_size · seq_len,
 // hidden_size) in the compute dtype, dense.
@@ -19,15 +18,17 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "actors/model/decoder_layer.h"
+#include "actors/model/embedding.h"
 #include "actors/model/gradient_sum.h"
+#include "actors/model/head.h"
 #include "actors/model/stage_parameters.h"
 #include "actors/plan/gradient_exchange.h"
 #include "actors/plan/memory_model.h"
-#include "kernels/attention.h"
-#include "kernels/cross_entropy.h"
 #include "proto/training.pb.h"
 
 namespace troupe {
@@ -94,92 +95,48 @@ class StageModel {
   int64_t boundary_bytes() const;
 
  private:
-  struct Linear {
-    MatmulShape shape{};
-    int table_index = 0;
-    int num_parameters = 1;
-    PackedWeight forward{};
-    PackedWeight input_grad{};
-    Buffer forward_memory{};
-    Buffer input_grad_memory{};
-    int accumulator = -1;
-  };
-  struct Layer {
-    Linear qkv{}, out{}, gate_up{}, down{};
-    int norm1 = 0, norm2 = 0;  // table indices
-    int norm1_accumulator = -1, norm2_accumulator = -1;
-  };
   struct Stash {
     Buffer memory{};
     int32_t microbatch = -1;
     int32_t parts_done = 0;
   };
-  // Views of one layer's gradients, in the workspace or in a stash.
-  struct LayerGradients {
-    TensorView dy{}, dgate_up{}, dmid{}, dqkv{};
-  };
 
-  // Construction.
-  Linear NewLinear(int table_index, int num_parameters);
-  int NewAccumulator(int table_index, int num_parameters = 1);
-  void Pack(Linear& linear);
+  void BuildUnits();
   void PackAll();
-  void FillConstants();
-
-  // Where tensors lie.
-  TensorView Hidden(std::byte* base, int64_t offset) const;  // (T, h)
-  TensorView Wide(std::byte* base, int64_t offset, int64_t columns) const;
-  TensorView Statistic(std::byte* base, int64_t offset, int64_t elements) const;
-  TensorView Tokens(std::byte* base, int64_t offset) const;  // (T) int32
-  std::byte* work() { return workspace_.data(); }
-  LayerGradients GradientsIn(std::byte* base, const LayerGradientStash& offsets) const;
   TensorView SharedSum(SharedWeights weights);
-  ConstTensorView Weight(int table_index) const { return parameters_.Compute(table_index); }
-  TensorView GradientTarget(int accumulator, int32_t microbatch, int64_t rows, int64_t columns);
-  ConstTensorView Positions();
-  ConstTensorView Rotary();
-  AttentionShape AttentionOf() const;
 
-  // Forward.
   Stash TakeStash(int32_t microbatch);
   void ReturnStash(Stash stash);
-  void EnterStage(Stash& stash, std::span<const std::byte> input, std::span<const int32_t> tokens);
-  void ForwardLayer(Stash& stash, int layer);
-  // Adds the last block's delta: into the next layer, the final norm or the stage's output.
-  void LeaveLayer(Stash& stash, int layer, Buffer& output);
-  ForwardResult RunForward(Stash& stash, std::span<const std::byte> input,
-                           std::span<const int32_t> tokens, bool with_gradients);
-  LossSum HeadLoss(Stash& stash, bool with_gradients);
-
-  // Backward.
   Stash& StashOf(int32_t microbatch);
-  void EnterBackward(Stash& stash, std::span<const std::byte> gradient, TensorView dy);
-  // `product`, unless empty, receives SwiGLU's output for the weight half that follows at once.
-  void LayerInputHalf(Stash& stash, int layer, const LayerGradients& g, TensorView dx,
-                      TensorView product = {});
-  void AttentionInputHalf(Stash& stash, int layer, const LayerGradients& g);
-  // Product `product` of a layer: 0 down, 1 gate and up, 2 attention output, 3 query, key, value.
-  // `swiglu` is SwiGLU's output, or empty: computed again.
-  void LayerWeightHalf(Stash& stash, int layer, int product, const LayerGradients& g,
-                       ConstTensorView swiglu = {});
-  void EmbeddingWeightHalf(Stash& stash, ConstTensorView dy);
-  void Weigh(const Linear& linear, int32_t microbatch, ConstTensorView dy, ConstTensorView x);
+  Pass PassOf(Stash& stash, bool whole = false);
+  // (T, h) in an output.
+  TensorView Boundary(Buffer& output) const;
+  Buffer NewBoundary() { return Buffer(ledger_, MemoryTag::kComm, boundary_bytes()); }
+
+  // The microbatch's tokens and labels, from rows of seq_len + 1, into its stash.
+  void TakeTokens(const Pass& pass, std::span<const int32_t> tokens);
+  // Through the embedding or from `input`, and all layers: to the head's normed input, or to the
+  // output, which is returned.
+  Buffer RunLayers(const Pass& pass, std::span<const std::byte> input);
+  ForwardResult RunForward(const Pass& pass, std::span<const std::byte> input,
+                           std::span<const int32_t> tokens, bool with_gradients);
+  // The gradient of the last layer's output: the head's, or the next stage's.
+  void EnterBackward(const Pass& pass, std::span<const std::byte> gradient, TensorView dy);
 
   const StageModelOptions options_;
   const ParameterTable& table_;
   MemoryLedger& ledger_;
   const int64_t num_tokens_;  // T
   const StashLayout stash_layout_;
+  const WorkspaceLayout work_layout_;
   const DType master_;
   StageParameters parameters_;
   GradientSum gradients_;
-  std::vector<Layer> layers_{};
-  Linear head_{};
-  int embedding_accumulator_ = -1;
-  int final_norm_accumulator_ = -1;
+  std::optional<Embedding> embedding_{};
+  std::vector<DecoderLayer> layers_{};
+  std::optional<Head> head_{};
   int64_t tied_first_element_ = -1;  // of the tied head's own use, where both uses are here
-  WorkspaceLayout work_layout_{};
-  Buffer workspace_{};
+  Buffer workspace_;
   Exec exec_{};
   std::vector<Stash> free_stashes_{};
   std::map<int32_t, Stash> stashes_{};

@@ -13,9 +13,6 @@
 namespace troupe {
 namespace {
 
-// Rows of a product whose bits must not depend on their neighbours come in blocks of 16.
-constexpr int64_t kRowBlock = 16;
-
 template <typename Real>
 int32_t Draw(const Real* logits, int64_t vocab, double temperature, double uniform) {
   const Real* largest = std::max_element(logits, logits + vocab);
@@ -110,35 +107,24 @@ void StageModel::ApplyUpdate(const AdamWOptions& options, bool apply) {
 
 Buffer StageModel::GenerateForward(std::span<const std::byte> input,
                                    std::span<const int32_t> tokens) {
-  const int64_t seq_len = options_.shape.batch.seq_len;
-  const StageLayout& layout = options_.shape.layout;
+  const BatchArithmetic& batch = options_.shape.batch;
+  const auto length = static_cast<int64_t>(tokens.size());
   // The microbatch's shape as in training; later tokens cannot reach back to the ones that count.
   std::vector<int32_t> padded;
-  const auto length = static_cast<int64_t>(tokens.size());
-  if (layout.has_embedding() || layout.has_head()) {
-    CHECK(length >= 1 && length <= seq_len, "{} tokens in a context of {}", length, seq_len);
-    padded.resize(static_cast<size_t>(options_.shape.batch.micro_batch_size * (seq_len + 1)));
+  if (embedding_ || head_) {
+    CHECK(length >= 1 && length <= batch.seq_len, "{} tokens in a context of {}", length,
+          batch.seq_len);
+    padded.resize(static_cast<size_t>(batch.micro_batch_size * (batch.seq_len + 1)));
     std::ranges::copy(tokens, padded.begin());
   }
   Stash stash = TakeStash(-1);
-  Buffer output;
-  EnterStage(stash, input, padded);
-  for (int layer = 0; layer < static_cast<int>(layers_.size()); ++layer) {
-    ForwardLayer(stash, layer);
-    LeaveLayer(stash, layer, output);
-  }
-  if (layout.has_head()) {
-    const int64_t last = length - 1;
-    const int64_t count = std::min(kRowBlock, num_tokens_);
-    const int64_t first = std::min(last, num_tokens_ - count);
-    const int64_t vocab = options_.shape.config.vocab_size;
-    const TensorView logits(work() + work_layout_.logits, master_, {count, vocab});
-    MatmulForward(exec_, logits,
-                  Hidden(stash.memory.data(), stash_layout_.final_n).Rows(first, count),
-                  head_.forward);
-    const TensorView row = logits.Rows(last - first, 1);
-    output = Buffer(ledger_, MemoryTag::kWorkspace, row.num_bytes());
-    std::memcpy(output.data(), row.data(), static_cast<size_t>(row.num_bytes()));
+  const Pass pass = PassOf(stash);
+  TakeTokens(pass, padded);
+  Buffer output = RunLayers(pass, input);
+  if (head_) {
+    const TensorView logits = head_->Logits(pass, length - 1);
+    output = Buffer(ledger_, MemoryTag::kWorkspace, logits.num_bytes());
+    std::memcpy(output.data(), logits.data(), static_cast<size_t>(logits.num_bytes()));
   }
   ReturnStash(std::move(stash));
   return output;
@@ -146,7 +132,7 @@ Buffer StageModel::GenerateForward(std::span<const std::byte> input,
 
 int32_t StageModel::DrawToken(const Buffer& logits, double temperature, uint64_t seed,
                               uint64_t counter) const {
-  const int64_t vocab = options_.shape.config.vocab_size;
+  const int64_t vocab = options_.shape.model.config.vocab_size;
   CHECK(logits.num_bytes() == vocab * DTypeBytes(master_));
   const double uniform = UniformAt(RandomKey(seed, "sample"), counter);
   return master_ == DType::kFloat64

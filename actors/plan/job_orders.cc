@@ -68,7 +68,7 @@ bool MeasuresCosts(const proto::JobSpec& spec) {
 Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const ModelCosts> costs) {
   const proto::Parallelism& asked = spec.parallelism();
   if (!ChoosesSchedule(asked)) return JobOrders{.orders = {asked}};
-  ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigOf(spec.model()));
+  ASSIGN_OR_RETURN(const ModelSpec model, ModelConfigOf(spec.model()));
   ASSIGN_OR_RETURN(const Mesh mesh, Mesh::FromSpec(asked));
   ASSIGN_OR_RETURN(const BatchArithmetic batch, BatchOf(spec.batch(), mesh.extent(Axis::kDp)));
   const int ranks = mesh.extent(Axis::kPp);
@@ -76,7 +76,7 @@ Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const Model
   CheckChoice(asked, ranks, batch.num_microbatches, errors);
   if (!errors.empty()) return std::move(errors.front());
   const auto partition = [&](const Schedule& schedule) {
-    return PartitionStages(config, WeightsOf(schedule, costs),
+    return PartitionStages(model, WeightsOf(schedule, model, costs),
                            schedule.StagesPerDirection() / ranks);
   };
   ChoiceOptions options{.num_ranks = ranks,
@@ -90,7 +90,7 @@ Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const Model
   }
   options.costs = [&](const Schedule& schedule) -> Result<CostModel> {
     ASSIGN_OR_RETURN(const std::vector<StageLayout> stages, partition(schedule));
-    return StageCostsOf(schedule, stages, costs);
+    return StageCostsOf(schedule, model, stages, costs);
   };
   ASSIGN_OR_RETURN(const ScheduleChoice choice, ChooseSchedule(options));
   const Schedule& taken = choice.ranked.front().executable.schedule;

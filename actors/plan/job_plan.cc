@@ -61,7 +61,7 @@ Status CheckGroups(const TrainSchedule& train, int groups) {
 }  // namespace
 
 StageShape JobPlan::ShapeOf(StageId stage) const {
-  StageShape shape{.config = config,
+  StageShape shape{.model = table.model(),
                    .layout = stages[static_cast<size_t>(stage.value)],
                    .batch = batch,
                    .widths = widths,
@@ -115,18 +115,33 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
 
 namespace {
 
+// Of a unit, in doubles: its sizes may be too large for integers.
+double ParametersOf(const LayerSpec& unit) {
+  double elements = 0;
+  for (const ParameterSpec& p : unit.parameters) {
+    elements += static_cast<double>(p.rows) * static_cast<double>(p.columns);
+  }
+  return elements;
+}
+double WidthOf(const LayerSpec& unit) {
+  double columns = 0;
+  for (const LayerTensor& tensor : unit.tensors) columns += static_cast<double>(tensor.columns);
+  return columns;
+}
+
 // Sums of bytes stay below an exabyte, and so within 63 bits.
-Status CheckMagnitude(const ModelConfig& c, const BatchArithmetic& batch) {
+Status CheckMagnitude(const ModelSpec& model, const BatchArithmetic& batch) {
   constexpr double kBytesMax = 0x1p60;
   constexpr double kBytesPerParameter = 32;  // masters, moments, two gradients, a copy
-  constexpr double kCopiesPerToken = 64;     // of a layer's widest vectors, in bytes
-  const auto width = static_cast<double>(c.query_size() + c.key_value_size());
-  const auto hidden = static_cast<double>(c.hidden_size);
-  const auto inner = static_cast<double>(c.intermediate_size);
-  const auto layers = static_cast<double>(c.num_hidden_layers);
-  const double parameters =
-      layers * hidden * (2 * width + 3 * inner) + 2 * hidden * static_cast<double>(c.vocab_size);
+  constexpr double kBytesPerNumber = 8;      // of a token's
+  double parameters = 0;
+  double width = 0;
+  for (int unit = 0; unit < model.num_units(); ++unit) {
+    parameters += ParametersOf(model.unit(unit));
+    width += WidthOf(model.unit(unit));
+  }
   if (parameters * kBytesPerParameter > kBytesMax) {
+    const ModelConfig& c = model.config;
     return MakeError(ErrorCode::kInfeasible,
                      "model.hidden_size = {}, model.intermediate_size = {}, "
                      "model.num_attention_heads x model.head_dim = {} x {} and "
@@ -137,7 +152,7 @@ Status CheckMagnitude(const ModelConfig& c, const BatchArithmetic& batch) {
   }
   const double tokens =
       static_cast<double>(batch.global_batch_size) * static_cast<double>(batch.seq_len);
-  if (tokens * (layers + 1) * (hidden + width + inner) * kCopiesPerToken > kBytesMax) {
+  if (tokens * width * kBytesPerNumber > kBytesMax) {
     return MakeError(ErrorCode::kInfeasible,
                      "batch.global_batch_size x batch.seq_len = {} x {} tokens a step have more "
                      "activations than can be counted in bytes: use fewer",
@@ -216,9 +231,9 @@ Result<std::vector<StageLayout>> StagesFor(const JobPlan& plan, const proto::Par
   const int chain = plan.train.StagesPerDirection();
   const std::vector<int> asked(order.stage_layers().begin(), order.stage_layers().end());
   ASSIGN_OR_RETURN(std::vector<StageLayout> stages,
-                   asked.empty() ? PartitionStages(plan.config, chain, plan.batch.seq_len,
+                   asked.empty() ? PartitionStages(plan.table.model(), chain, plan.batch.seq_len,
                                                    chain / plan.train.num_ranks)
-                                 : StagesOfLayers(plan.config, asked, chain));
+                                 : StagesOfLayers(plan.table.model(), asked, chain));
   for (int stage = chain; stage < plan.train.num_stages; ++stage) {
     stages.push_back(stages[static_cast<size_t>(stage - chain)]);
   }
@@ -249,9 +264,10 @@ bool ReadOrders(std::span<const proto::Parallelism> orders, StepSize size, JobPl
 // Microbatches that each stage keeps under an order: exact, or where order follows time a bound.
 Result<Simulation> SimulateOrder(const JobPlan& plan, const Schedule& schedule,
                                  const ExecutionPolicy& policy) {
-  const ModelCosts costs = CostsByFlops(plan.config, plan.batch);
+  const ModelCosts costs = CostsByFlops(plan.table.model(), plan.batch);
   const auto chain = static_cast<size_t>(schedule.StagesPerDirection());
-  const CostModel stages = StageCostsOf(schedule, {plan.stages.data(), chain}, {&costs, 1});
+  const CostModel stages =
+      StageCostsOf(schedule, plan.table.model(), {plan.stages.data(), chain}, {&costs, 1});
   ASSIGN_OR_RETURN(Simulation simulation, Simulate(schedule, stages, {.policy = policy}));
   if (policy.mode == ExecutorMode::kGuided) {
     // Weight gradients that jump the queue only free stashes earlier than the list does.

@@ -17,19 +17,15 @@ struct Linear {
   int64_t out = 0;
 };
 
-// The products of one layer.
-std::vector<Linear> LayerLinears(const StageShape& s) {
-  const ModelConfig& c = s.config;
+std::vector<Linear> LinearsOf(const StageShape& s) {
   const int64_t tokens = s.batch.tokens_per_microbatch();
-  return {{tokens, c.hidden_size, c.query_size() + 2 * c.key_value_size()},
-          {tokens, c.query_size(), c.hidden_size},
-          {tokens, c.hidden_size, 2 * c.intermediate_size},
-          {tokens, c.intermediate_size, c.hidden_size}};
-}
-
-Linear HeadLinear(const StageShape& s) {
-  const int64_t tokens = s.batch.tokens_per_microbatch();
-  return {HeadChunkTokens(s.config, tokens), s.config.hidden_size, s.config.vocab_size};
+  std::vector<Linear> linears;
+  for (const int unit : UnitsOf(s.model, s.layout)) {
+    for (const LayerProduct& product : s.model.unit(unit).products) {
+      linears.push_back({RowsOf(product, tokens), product.in, product.out});
+    }
+  }
+  return linears;
 }
 
 bool HasProducts(const NumberWidths& widths) { return widths.compute_bytes <= kFloatBytes; }
@@ -65,14 +61,14 @@ int64_t ProductBytes(const Linear& l, const NumberWidths& widths, VectorIsa isa)
 
 // Keys and values of one head with their gradients and transposes, and a block of queries against
 // 128 keys, for each thread.
-int64_t AttentionBytes(const StageShape& s, VectorIsa isa) {
+int64_t AttentionBytes(const LayerAttention& a, const StageShape& s, VectorIsa isa) {
   const int64_t queries = isa == VectorIsa::kAvx2 ? 36 : 32;
   constexpr int64_t kKeys = 128;
-  const int64_t head = RoundedUp(s.batch.seq_len, 16) * s.config.head_dim;
+  const int64_t head = RoundedUp(s.batch.seq_len, 16) * a.head_dim;
   const int64_t floats =
-      5 * head + 3 * RoundedUp(queries * s.config.head_dim, 16) + 2 * queries * kKeys + 3 * queries;
+      5 * head + 3 * RoundedUp(queries * a.head_dim, 16) + 2 * queries * kKeys + 3 * queries;
   const int64_t threads =
-      std::min<int64_t>(s.num_threads, s.batch.micro_batch_size * s.config.num_key_value_heads);
+      std::min<int64_t>(s.num_threads, s.batch.micro_batch_size * a.num_kv_heads);
   return std::max<int64_t>(threads, 1) * floats * kFloatBytes;
 }
 
@@ -90,25 +86,25 @@ bool WidensBFloat16(const NumberWidths& widths, VectorIsa isa) {
 
 int64_t PackedWeightsBytes(const StageShape& s, VectorIsa isa) {
   if (!HasProducts(s.widths)) return 0;
-  int64_t layer = 0;
-  for (const Linear& linear : LayerLinears(s)) layer += PackedBytes(linear, s.widths, isa);
-  const int64_t head = s.layout.has_head() ? PackedBytes(HeadLinear(s), s.widths, isa) : 0;
-  return s.layout.num_layers * layer + head;
+  int64_t num_bytes = 0;
+  for (const Linear& linear : LinearsOf(s)) num_bytes += PackedBytes(linear, s.widths, isa);
+  return num_bytes;
 }
 
 int64_t KernelScratchBytes(const StageShape& s, VectorIsa isa) {
-  int64_t products = 0;
+  int64_t most = 0;
   if (HasProducts(s.widths)) {
-    for (const Linear& linear : LayerLinears(s)) {
-      products = std::max(products, ProductBytes(linear, s.widths, isa));
-    }
-    if (s.layout.has_head()) {
-      products = std::max(products, ProductBytes(HeadLinear(s), s.widths, isa));
+    for (const Linear& linear : LinearsOf(s)) {
+      most = std::max(most, ProductBytes(linear, s.widths, isa));
     }
     constexpr int64_t kThreadBytes = int64_t{2} << 20;
-    if (isa != VectorIsa::kAvx2) products += s.num_threads * kThreadBytes;
+    if (isa != VectorIsa::kAvx2) most += s.num_threads * kThreadBytes;
   }
-  return std::max(products, AttentionBytes(s, isa));
+  for (const int unit : UnitsOf(s.model, s.layout)) {
+    const LayerSpec& spec = s.model.unit(unit);
+    if (spec.attention) most = std::max(most, AttentionBytes(*spec.attention, s, isa));
+  }
+  return most;
 }
 
 }  // namespace troupe

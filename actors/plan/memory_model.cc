@@ -1,17 +1,17 @@
 #include "actors/plan/memory_model.h"
 
 #include <algorithm>
+#include <map>
 #include <string>
 
 #include "actors/plan/kernel_memory.h"
+#include "runtime/base/check.h"
 #include "runtime/base/slot_stride.h"
 
 namespace troupe {
 namespace {
 
 constexpr int64_t kAlignmentBytes = 64;
-constexpr int64_t kLogitsBytesMax = int64_t{4} << 20;
-constexpr int64_t kRowBlock = 16;
 
 int64_t Aligned(int64_t num_bytes) {
   return (num_bytes + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
@@ -27,38 +27,60 @@ struct Cursor {
   }
 };
 
-LayerGradientStash PlaceGradients(const StageShape& s, Cursor& cursor) {
-  const int64_t tokens = s.batch.tokens_per_microbatch();
-  const int64_t w = s.widths.compute_bytes;
-  const ModelConfig& c = s.config;
-  LayerGradientStash g;
-  g.dy = cursor.Place(tokens * c.hidden_size * w);
-  g.dgate_up = cursor.Place(tokens * 2 * c.intermediate_size * w);
-  g.dmid = cursor.Place(tokens * c.hidden_size * w);
-  g.dqkv = cursor.Place(tokens * (c.query_size() + 2 * c.key_value_size()) * w);
-  return g;
+int64_t BytesOf(TensorWidth width, const NumberWidths& widths) {
+  switch (width) {
+    case TensorWidth::kCompute:
+      return widths.compute_bytes;
+    case TensorWidth::kMaster:
+      return widths.master_bytes;
+    case TensorWidth::kInt32:
+      return 4;
+    case TensorWidth::kNarrow:
+      return widths.has_compute_copy() ? widths.compute_bytes : 0;
+  }
+  return 0;
 }
 
-LayerStash PlaceLayer(const StageShape& s, Cursor& cursor) {
-  const int64_t tokens = s.batch.tokens_per_microbatch();
-  const int64_t w = s.widths.compute_bytes;
-  const int64_t m = s.widths.master_bytes;
-  const ModelConfig& c = s.config;
-  LayerStash layer;
-  layer.x = cursor.Place(tokens * c.hidden_size * w);
-  layer.n1 = cursor.Place(tokens * c.hidden_size * w);
-  layer.rstd1 = cursor.Place(tokens * m);
-  layer.qkv = cursor.Place(tokens * (c.query_size() + 2 * c.key_value_size()) * w);
-  layer.out = cursor.Place(tokens * c.query_size() * w);
-  layer.lse = cursor.Place(tokens * c.num_attention_heads * m);
-  layer.mid = cursor.Place(tokens * c.hidden_size * w);
-  layer.n2 = cursor.Place(tokens * c.hidden_size * w);
-  layer.rstd2 = cursor.Place(tokens * m);
-  layer.gate_up = cursor.Place(tokens * 2 * c.intermediate_size * w);
-  return layer;
+int64_t RowsOf(const LayerTensor& tensor, const BatchArithmetic& batch) {
+  const int64_t tokens = batch.tokens_per_microbatch();
+  switch (tensor.rows) {
+    case TensorRows::kToken:
+      return tokens;
+    case TensorRows::kPosition:
+      return batch.seq_len;
+    case TensorRows::kChunk:
+      return ChunkTokens(tensor.columns, tokens);
+  }
+  return 0;
+}
+
+// Without its offset.
+TensorPlace Unplaced(const LayerTensor& tensor, const StageShape& s) {
+  return {.name = tensor.name,
+          .width = tensor.width,
+          .rows = RowsOf(tensor, s.batch),
+          .columns = tensor.columns};
+}
+
+int64_t BytesOf(const TensorPlace& place, const NumberWidths& widths) {
+  return place.rows * std::max<int64_t>(place.columns, 1) * BytesOf(place.width, widths);
+}
+
+bool InStash(const LayerTensor& tensor, const StageShape& s) {
+  return tensor.life == TensorLife::kStash || (tensor.life == TensorLife::kHalf && s.halves);
 }
 
 }  // namespace
+
+bool UnitPlaces::Has(std::string_view name) const {
+  return std::ranges::find(places_, name, &TensorPlace::name) != places_.end();
+}
+
+const TensorPlace& UnitPlaces::Of(std::string_view name) const {
+  const auto found = std::ranges::find(places_, name, &TensorPlace::name);
+  CHECK(found != places_.end(), "the unit has no {} here", name);
+  return *found;
+}
 
 Result<NumberWidths> WidthsOf(std::string_view dtype) {
   if (dtype == "float32") return NumberWidths{4, 4};
@@ -68,54 +90,43 @@ Result<NumberWidths> WidthsOf(std::string_view dtype) {
 }
 
 StashLayout StashLayoutOf(const StageShape& s) {
-  const int64_t tokens = s.batch.tokens_per_microbatch();
-  const int64_t hidden_bytes = tokens * s.config.hidden_size * s.widths.compute_bytes;
   Cursor cursor;
   StashLayout stash;
-  for (int i = 0; i < s.layout.num_layers; ++i) stash.layers.push_back(PlaceLayer(s, cursor));
-  if (s.halves) {
-    for (int i = 0; i < s.layout.num_layers; ++i) {
-      stash.gradients.push_back(PlaceGradients(s, cursor));
+  for (const int unit : UnitsOf(s.model, s.layout)) {
+    UnitPlaces& places = stash.units.emplace_back();
+    for (const LayerTensor& tensor : s.model.unit(unit).tensors) {
+      if (!InStash(tensor, s)) continue;
+      TensorPlace place = Unplaced(tensor, s);
+      place.offset = cursor.Place(BytesOf(place, s.widths));
+      places.Add(place);
     }
-  }
-  if (s.layout.has_embedding()) {
-    stash.inputs = cursor.Place(tokens * 4);
-    if (s.halves) stash.embedding_dy = cursor.Place(hidden_bytes);
-  }
-  if (s.layout.has_head()) {
-    stash.labels = cursor.Place(tokens * 4);
-    stash.final_x = cursor.Place(hidden_bytes);
-    stash.final_n = cursor.Place(hidden_bytes);
-    stash.final_rstd = cursor.Place(tokens * s.widths.master_bytes);
-    stash.final_dn = cursor.Place(hidden_bytes);
   }
   stash.num_bytes = cursor.end;
   return stash;
 }
 
-int64_t HeadChunkTokens(const ModelConfig& config, int64_t num_tokens) {
-  const int64_t fitting = kLogitsBytesMax / (4 * config.vocab_size) / kRowBlock * kRowBlock;
-  return std::min(num_tokens, std::max(fitting, kRowBlock));
-}
-
 WorkspaceLayout WorkspaceLayoutOf(const StageShape& s, int64_t kernel_bytes) {
-  const ModelConfig& c = s.config;
-  const int64_t tokens = s.batch.tokens_per_microbatch();
-  const int64_t w = s.widths.compute_bytes;
+  const std::vector<int> units = UnitsOf(s.model, s.layout);
+  std::map<std::string_view, int64_t> most_bytes;
+  for (const int unit : units) {
+    for (const LayerTensor& tensor : s.model.unit(unit).tensors) {
+      if (tensor.life == TensorLife::kStash) continue;
+      int64_t& most = most_bytes[tensor.name];
+      most = std::max(most, BytesOf(Unplaced(tensor, s), s.widths));
+    }
+  }
   Cursor cursor;
+  std::map<std::string_view, int64_t> offsets;
+  for (const auto& [name, num_bytes] : most_bytes) offsets[name] = cursor.Place(num_bytes);
   WorkspaceLayout work;
-  work.delta = cursor.Place(tokens * c.hidden_size * w);
-  work.product = cursor.Place(tokens * c.intermediate_size * w);
-  work.dproduct = cursor.Place(tokens * c.intermediate_size * w);
-  work.dout = cursor.Place(tokens * c.query_size() * w);
-  work.dx = cursor.Place(tokens * c.hidden_size * w);
-  work.gradients = PlaceGradients(s, cursor);
-  work.rotary = cursor.Place(s.batch.seq_len * c.head_dim * s.widths.master_bytes);
-  work.positions = cursor.Place(tokens * 4);
-  if (s.layout.has_head()) {
-    const int64_t logits = HeadChunkTokens(c, tokens) * c.vocab_size;
-    work.logits = cursor.Place(logits * s.widths.master_bytes);
-    if (s.widths.has_compute_copy()) work.dlogits = cursor.Place(logits * w);
+  for (const int unit : units) {
+    UnitPlaces& places = work.units.emplace_back();
+    for (const LayerTensor& tensor : s.model.unit(unit).tensors) {
+      TensorPlace place = Unplaced(tensor, s);
+      if (tensor.life == TensorLife::kStash || BytesOf(place, s.widths) == 0) continue;
+      place.offset = offsets.at(tensor.name);
+      places.Add(place);
+    }
   }
   work.kernels = cursor.Place(kernel_bytes);
   work.num_bytes = cursor.end;
@@ -124,9 +135,8 @@ WorkspaceLayout WorkspaceLayoutOf(const StageShape& s, int64_t kernel_bytes) {
 
 int64_t GradientElements(const ParameterTable& table, const StageLayout& layout) {
   int64_t elements = 0;
-  for (const int index : ParametersOf(table, layout)) elements += table[index].num_elements();
-  if (table.tied() && layout.has_embedding() && layout.has_head()) {
-    elements += table[table.embedding_index()].num_elements();
+  for (const int unit : UnitsOf(table.model(), layout)) {
+    for (const int index : table.OfUnit(unit)) elements += table[index].num_elements();
   }
   return elements;
 }
@@ -142,7 +152,7 @@ MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInpu
   int64_t elements = 0;
   for (const int index : ParametersOf(table, s.layout)) elements += table[index].num_elements();
   const int64_t boundary =
-      s.batch.tokens_per_microbatch() * s.config.hidden_size * s.widths.compute_bytes;
+      s.batch.tokens_per_microbatch() * s.model.config.hidden_size * s.widths.compute_bytes;
   MemoryPrediction bytes{};
   const auto at = [&bytes](MemoryKind kind) -> int64_t& {
     return bytes[static_cast<size_t>(kind)];

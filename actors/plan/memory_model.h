@@ -1,8 +1,8 @@
 // Where every byte of a stage lies, and so what a rank needs by tag. The model allocates by these
-// layouts and the plan predicts by them: one formula, so that predicted and measured agree. Pure.
+// layouts and the plan predicts by them: one formula, so that predicted and measured agree. Which
+// tensors there are, the specs of the units say (layer_spec.h). Pure.
 //
-// Shapes: T tokens of a microbatch, h hidden, q query channels, k key (and value) channels, f
-// intermediate, S sequence, V vocabulary. Offsets are bytes, 64-byte aligned.
+// Offsets are bytes, 64-byte aligned.
 #pragma once
 
 #include <array>
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "actors/plan/batch_arithmetic.h"
-#include "actors/plan/model_config.h"
+#include "actors/plan/layer_spec.h"
 #include "actors/plan/stage_partition.h"
 #include "runtime/base/vector_isa.h"
 
@@ -27,58 +27,42 @@ struct NumberWidths {
 // train.dtype; refuses unknown names.
 Result<NumberWidths> WidthsOf(std::string_view dtype);
 
-// Kept of one layer from Forward to backward.
-struct LayerStash {
-  int64_t x = 0;        // (T, h) the layer's input
-  int64_t n1 = 0;       // (T, h) normed
-  int64_t rstd1 = 0;    // (T)
-  int64_t qkv = 0;      // (T, q + 2k) rotated
-  int64_t out = 0;      // (T, q) attention's output
-  int64_t lse = 0;      // (heads, T)
-  int64_t mid = 0;      // (T, h) after attention
-  int64_t n2 = 0;       // (T, h)
-  int64_t rstd2 = 0;    // (T)
-  int64_t gate_up = 0;  // (T, 2f)
-};
-// Kept of one layer from BackwardInput to BackwardWeight; with a whole Backward, one set in the
-// workspace.
-struct LayerGradientStash {
-  int64_t dy = 0;        // (T, h) of the layer's output
-  int64_t dgate_up = 0;  // (T, 2f)
-  int64_t dmid = 0;      // (T, h)
-  int64_t dqkv = 0;      // (T, q + 2k)
+// Where a tensor lies in a stash or in the workspace.
+struct TensorPlace {
+  std::string_view name{};
+  TensorWidth width = TensorWidth::kCompute;
+  int64_t offset = 0;
+  int64_t rows = 0;
+  int64_t columns = 0;  // 0: one-dimensional
 };
 
+// Of one unit, by name. A tensor that is not there is a broken invariant.
+class UnitPlaces {
+ public:
+  void Add(const TensorPlace& place) { places_.push_back(place); }
+  bool Has(std::string_view name) const;
+  const TensorPlace& Of(std::string_view name) const;
+
+ private:
+  std::vector<TensorPlace> places_;
+};
+
+// What is kept of a microbatch from Forward to the end of its backward: the units' kStash, and
+// where backward comes in halves their kHalf.
 struct StashLayout {
-  std::vector<LayerStash> layers{};
-  std::vector<LayerGradientStash> gradients{};  // only where backward comes in halves
-  int64_t inputs = 0;                           // (T) int32, first stage
-  int64_t embedding_dy = 0;  // (T, h) first stage, where backward comes in halves
-  int64_t labels = 0;        // (T) int32, last stage
-  int64_t final_x = 0;       // (T, h) last stage
-  int64_t final_n = 0;       // (T, h)
-  int64_t final_rstd = 0;    // (T)
-  int64_t final_dn = 0;      // (T, h) the loss's gradient
+  std::vector<UnitPlaces> units{};  // as UnitsOf
   int64_t num_bytes = 0;
 };
 
+// kHalf (of the unit at work in a whole Backward), kWorkspace and kConstant.
 struct WorkspaceLayout {
-  int64_t delta = 0;               // (T, h) what a block adds; gradients of norms' outputs
-  int64_t product = 0;             // (T, f) SwiGLU's output
-  int64_t dproduct = 0;            // (T, f)
-  int64_t dout = 0;                // (T, q)
-  int64_t dx = 0;                  // (T, h) next layer's dy
-  LayerGradientStash gradients{};  // of the layer at work
-  int64_t rotary = 0;              // (S, head_dim) master
-  int64_t positions = 0;           // (T) int32
-  int64_t logits = 0;              // (chunk, V) master, last stage
-  int64_t dlogits = 0;             // (chunk, V) compute, where narrower than master
-  int64_t kernels = 0;             // the kernels' own scratch, to the end
+  std::vector<UnitPlaces> units{};  // as UnitsOf
+  int64_t kernels = 0;              // the kernels' own scratch, to the end
   int64_t num_bytes = 0;
 };
 
 struct StageShape {
-  ModelConfig config{};
+  ModelSpec model{};
   StageLayout layout{};
   BatchArithmetic batch{};
   NumberWidths widths{};
@@ -90,11 +74,8 @@ StashLayout StashLayoutOf(const StageShape& shape);
 // `kernel_bytes`: scratch of the kernels (KernelScratchBytes).
 WorkspaceLayout WorkspaceLayoutOf(const StageShape& shape, int64_t kernel_bytes);
 
-// Tokens of a chunk of the head: logits never exceed 4 MiB, chunks are multiples of 16 tokens.
-int64_t HeadChunkTokens(const ModelConfig& config, int64_t num_tokens);
-
-// Elements of the gradient buffer: every parameter once, a tied weight with both uses on the stage
-// twice.
+// Elements of the gradient buffer: every unit's parameters, so that a tied weight with both uses on
+// the stage counts twice.
 int64_t GradientElements(const ParameterTable& table, const StageLayout& layout);
 
 inline constexpr int kNumMemoryKinds = 6;

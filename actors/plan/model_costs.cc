@@ -17,11 +17,16 @@ StageCost InNanoseconds(const TokenFlops& flops, double tokens) {
   return {ns(flops.forward), ns(flops.backward_input), ns(flops.backward_weight)};
 }
 
-void Add(StageCost& sum, const StageCost& part, int times = 1) {
-  sum.forward_ns += times * part.forward_ns;
-  sum.backward_input_ns += times * part.backward_input_ns;
-  sum.backward_weight_ns += times * part.backward_weight_ns;
-  sum.backward_ns += times * part.WholeBackwardNs();
+void Add(StageCost& sum, const StageCost& part) {
+  sum.forward_ns += part.forward_ns;
+  sum.backward_input_ns += part.backward_input_ns;
+  sum.backward_weight_ns += part.backward_weight_ns;
+  sum.backward_ns += part.WholeBackwardNs();
+}
+
+StageCost OfLayer(const ModelCosts& costs, int kind) {
+  const auto index = static_cast<size_t>(kind);
+  return index < costs.layers.size() ? costs.layers[index] : StageCost{};
 }
 
 void Write(const StageCost& cost, proto::ModuleTimes* times) {
@@ -37,8 +42,13 @@ StageCost Read(const proto::ModuleTimes& times) {
 }
 
 ModelCosts LeastOf(const ModelCosts& a, const ModelCosts& b) {
-  return {Least(a.layer, b.layer), Least(a.embedding, b.embedding), Least(a.head, b.head),
-          std::min(a.hop_ns, b.hop_ns)};
+  ModelCosts least{.embedding = Least(a.embedding, b.embedding),
+                   .head = Least(a.head, b.head),
+                   .hop_ns = std::min(a.hop_ns, b.hop_ns)};
+  for (size_t kind = 0; kind < std::min(a.layers.size(), b.layers.size()); ++kind) {
+    least.layers.push_back(Least(a.layers[kind], b.layers[kind]));
+  }
+  return least;
 }
 
 }  // namespace
@@ -49,16 +59,19 @@ StageCost Least(const StageCost& a, const StageCost& b) {
           std::min(a.WholeBackwardNs(), b.WholeBackwardNs())};
 }
 
-ModelCosts CostsByFlops(const ModelConfig& config, const BatchArithmetic& batch) {
-  const auto tokens = static_cast<double>(batch.tokens_per_microbatch());
-  return {.layer = InNanoseconds(LayerFlops(config, batch.seq_len), tokens),
-          .embedding = InNanoseconds(EmbeddingFlops(config), tokens),
-          .head = InNanoseconds(HeadFlops(config), tokens)};
+ModelCosts CostsByFlops(const ModelSpec& model, const BatchArithmetic& batch) {
+  const auto cost = [&batch](const LayerSpec& unit) {
+    return InNanoseconds(UnitFlops(unit, batch.seq_len),
+                         static_cast<double>(batch.tokens_per_microbatch()));
+  };
+  ModelCosts costs{.embedding = cost(model.embedding), .head = cost(model.head)};
+  for (const LayerSpec& kind : model.layer_kinds) costs.layers.push_back(cost(kind));
+  return costs;
 }
 
 proto::ModelCosts ToProto(const ModelCosts& costs) {
   proto::ModelCosts message;
-  Write(costs.layer, message.mutable_layer());
+  for (const StageCost& layer : costs.layers) Write(layer, message.add_layers());
   Write(costs.embedding, message.mutable_embedding());
   Write(costs.head, message.mutable_head());
   message.set_hop_ns(costs.hop_ns);
@@ -66,10 +79,10 @@ proto::ModelCosts ToProto(const ModelCosts& costs) {
 }
 
 ModelCosts FromProto(const proto::ModelCosts& costs) {
-  return {.layer = Read(costs.layer()),
-          .embedding = Read(costs.embedding()),
-          .head = Read(costs.head()),
-          .hop_ns = costs.hop_ns()};
+  ModelCosts read{
+      .embedding = Read(costs.embedding()), .head = Read(costs.head()), .hop_ns = costs.hop_ns()};
+  for (const proto::ModuleTimes& layer : costs.layers()) read.layers.push_back(Read(layer));
+  return read;
 }
 
 std::vector<ModelCosts> LeastOfAlike(std::span<const ModelCosts> costs,
@@ -92,21 +105,26 @@ ModelCosts Scaled(const ModelCosts& costs, double factor) {
     return StageCost{times(cost.forward_ns), times(cost.backward_input_ns),
                      times(cost.backward_weight_ns), times(cost.WholeBackwardNs())};
   };
-  return {scaled(costs.layer), scaled(costs.embedding), scaled(costs.head), costs.hop_ns};
+  ModelCosts all{
+      .embedding = scaled(costs.embedding), .head = scaled(costs.head), .hop_ns = costs.hop_ns};
+  for (const StageCost& layer : costs.layers) all.layers.push_back(scaled(layer));
+  return all;
 }
 
 const ModelCosts& CostsOfRank(std::span<const ModelCosts> costs, Rank rank) {
   return costs.size() == 1 ? costs.front() : costs[static_cast<size_t>(rank.value)];
 }
 
-CostModel StageCostsOf(const Schedule& schedule, std::span<const StageLayout> stages,
-                       std::span<const ModelCosts> costs) {
+CostModel StageCostsOf(const Schedule& schedule, const ModelSpec& spec,
+                       std::span<const StageLayout> stages, std::span<const ModelCosts> costs) {
   CostModel model;
   for (int stage = 0; stage < schedule.num_stages; ++stage) {
     const ModelCosts& rank = CostsOfRank(costs, schedule.RankOf(StageId(stage)));
     const StageLayout& layout = stages[static_cast<size_t>(stage % schedule.StagesPerDirection())];
     StageCost& sum = model.stages.emplace_back(StageCost{.backward_ns = 0});
-    Add(sum, rank.layer, layout.num_layers);
+    for (int i = 0; i < layout.num_layers; ++i) {
+      Add(sum, OfLayer(rank, spec.layers[static_cast<size_t>(layout.first_layer + i)]));
+    }
     if (layout.has_embedding()) Add(sum, rank.embedding);
     if (layout.has_head()) Add(sum, rank.head);
     model.link_latency_ns = std::max(model.link_latency_ns, rank.hop_ns);
@@ -114,11 +132,15 @@ CostModel StageCostsOf(const Schedule& schedule, std::span<const StageLayout> st
   return model;
 }
 
-StageWeights WeightsOf(const Schedule& schedule, std::span<const ModelCosts> costs) {
+StageWeights WeightsOf(const Schedule& schedule, const ModelSpec& model,
+                       std::span<const ModelCosts> costs) {
   StageWeights weights;
   for (int stage = 0; stage < schedule.StagesPerDirection(); ++stage) {
     const ModelCosts& rank = CostsOfRank(costs, schedule.RankOf(StageId(stage)));
-    weights.layer.push_back(static_cast<double>(rank.layer.WorkNs()));
+    std::vector<double>& layers = weights.layers.emplace_back();
+    for (size_t kind = 0; kind < model.layer_kinds.size(); ++kind) {
+      layers.push_back(static_cast<double>(OfLayer(rank, static_cast<int>(kind)).WorkNs()));
+    }
     if (stage == 0) weights.embedding = static_cast<double>(rank.embedding.WorkNs());
     weights.head = static_cast<double>(rank.head.WorkNs());  // the last stage's in the end
   }

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "actors/plan/batch_arithmetic.h"
-#include "actors/plan/model_config.h"
+#include "actors/plan/layer_spec.h"
 #include "actors/plan/stage_partition.h"
 #include "actors/schedule/action_costs.h"
 #include "proto/worker.pb.h"
@@ -15,14 +15,15 @@
 namespace troupe {
 
 struct ModelCosts {
-  StageCost layer{};      // one decoder layer
+  std::vector<StageCost>
+      layers{};           // one of each kind (ModelSpec); one that is missing costs nothing
   StageCost embedding{};  // beside the layers of the first stage
   StageCost head{};       // beside the layers of the last stage: final norm, head and loss
   int64_t hop_ns = 0;     // a boundary tensor from one rank to another
 };
 
 // By floating-point operations (cost_model.h): 1 ns is a thousand of them, hops are free.
-ModelCosts CostsByFlops(const ModelConfig& config, const BatchArithmetic& batch);
+ModelCosts CostsByFlops(const ModelSpec& model, const BatchArithmetic& batch);
 
 // The lesser of each time.
 StageCost Least(const StageCost& a, const StageCost& b);
@@ -42,10 +43,11 @@ ModelCosts Scaled(const ModelCosts& costs, double factor);
 const ModelCosts& CostsOfRank(std::span<const ModelCosts> costs, Rank rank);
 
 // What every stage of `schedule` takes on the rank that holds it. `stages`: of one direction.
-CostModel StageCostsOf(const Schedule& schedule, std::span<const StageLayout> stages,
-                       std::span<const ModelCosts> costs);
+CostModel StageCostsOf(const Schedule& schedule, const ModelSpec& model,
+                       std::span<const StageLayout> stages, std::span<const ModelCosts> costs);
 
 // What weighs how much where: for the partition of stages over these ranks.
-StageWeights WeightsOf(const Schedule& schedule, std::span<const ModelCosts> costs);
+StageWeights WeightsOf(const Schedule& schedule, const ModelSpec& model,
+                       std::span<const ModelCosts> costs);
 
 }  // namespace troupe

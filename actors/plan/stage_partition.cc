@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 
 #include "actors/plan/cost_model.h"
@@ -19,6 +20,17 @@ struct Best {
     return dearest != other.dearest ? dearest < other.dearest : squares < other.squares;
   }
 };
+
+// Per kind of layer, how many of the first n layers are of it: n from 0 to all.
+std::vector<std::vector<int>> LayersBefore(const ModelSpec& model) {
+  std::vector<std::vector<int>> before(model.layer_kinds.size(), {0});
+  for (const int of_layer : model.layers) {
+    for (size_t kind = 0; kind < before.size(); ++kind) {
+      before[kind].push_back(before[kind].back() + (static_cast<int>(kind) == of_layer ? 1 : 0));
+    }
+  }
+  return before;
+}
 
 }  // namespace
 
@@ -52,14 +64,20 @@ Status CheckStageLayers(const std::vector<int>& stage_layers, int num_stages, in
   return refuse(fmt::format("they add up to {}, model.num_hidden_layers = {}", sum, num_layers));
 }
 
-Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config,
+Result<std::vector<StageLayout>> PartitionStages(const ModelSpec& model,
                                                  const StageWeights& weights, int chunks_per_rank) {
-  const int num_stages = static_cast<int>(weights.layer.size());
-  const int layers = static_cast<int>(config.num_hidden_layers);
+  const int num_stages = static_cast<int>(weights.layers.size());
+  const int layers = model.num_layers();
   RETURN_IF_ERROR(CheckStageCount(layers, num_stages, chunks_per_rank));
-  const auto cost = [&](int stage, int count) {
-    return count * weights.layer[static_cast<size_t>(stage)] +
-           (stage == 0 ? weights.embedding : 0) + (stage == num_stages - 1 ? weights.head : 0);
+  const std::vector<std::vector<int>> before = LayersBefore(model);
+  const auto cost = [&](int stage, int first, int end) {
+    double sum = 0;
+    for (size_t kind = 0; kind < before.size(); ++kind) {
+      sum += (before[kind][static_cast<size_t>(end)] - before[kind][static_cast<size_t>(first)]) *
+             weights.layers[static_cast<size_t>(stage)][kind];
+    }
+    return sum + (stage == 0 ? weights.embedding : 0) +
+           (stage == num_stages - 1 ? weights.head : 0);
   };
   // best[s][n]: the first s stages hold the first n layers.
   std::vector<std::vector<Best>> best(static_cast<size_t>(num_stages) + 1,
@@ -68,9 +86,9 @@ Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config,
   for (int s = 1; s <= num_stages; ++s) {
     for (int n = s; n <= layers - (num_stages - s); ++n) {
       for (int first = s - 1; first < n; ++first) {
-        const Best& before = best[s - 1][first];
-        const double c = cost(s - 1, n - first);
-        const Best candidate{std::max(before.dearest, c), before.squares + c * c, first};
+        const Best& earlier = best[s - 1][first];
+        const double c = cost(s - 1, first, n);
+        const Best candidate{std::max(earlier.dearest, c), earlier.squares + c * c, first};
         if (candidate < best[s][n]) best[s][n] = candidate;
       }
     }
@@ -84,21 +102,24 @@ Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config,
   return stages;
 }
 
-Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int num_stages,
+Result<std::vector<StageLayout>> PartitionStages(const ModelSpec& model, int num_stages,
                                                  int64_t seq_len, int chunks_per_rank) {
-  const double layer = LayerFlops(config, seq_len).total();
-  return PartitionStages(
-      config,
-      {.layer = std::vector<double>(static_cast<size_t>(std::max(0, num_stages)), layer),
-       .embedding = EmbeddingFlops(config).total(),
-       .head = HeadFlops(config).total()},
-      chunks_per_rank);
+  std::vector<double> layer;
+  for (const LayerSpec& kind : model.layer_kinds) {
+    layer.push_back(UnitFlops(kind, seq_len).total());
+  }
+  return PartitionStages(model,
+                         {.layers = std::vector<std::vector<double>>(
+                              static_cast<size_t>(std::max(0, num_stages)), layer),
+                          .embedding = UnitFlops(model.embedding, seq_len).total(),
+                          .head = UnitFlops(model.head, seq_len).total()},
+                         chunks_per_rank);
 }
 
-Result<std::vector<StageLayout>> StagesOfLayers(const ModelConfig& config,
+Result<std::vector<StageLayout>> StagesOfLayers(const ModelSpec& model,
                                                 const std::vector<int>& stage_layers,
                                                 int num_stages) {
-  RETURN_IF_ERROR(CheckStageLayers(stage_layers, num_stages, config.num_hidden_layers));
+  RETURN_IF_ERROR(CheckStageLayers(stage_layers, num_stages, model.num_layers()));
   std::vector<StageLayout> stages;
   int first = 0;
   for (int stage = 0; stage < num_stages; ++stage) {
@@ -108,14 +129,20 @@ Result<std::vector<StageLayout>> StagesOfLayers(const ModelConfig& config,
   return stages;
 }
 
+std::vector<int> UnitsOf(const ModelSpec& model, const StageLayout& layout) {
+  std::vector<int> units;
+  if (layout.has_embedding()) units.push_back(model.embedding_unit());
+  for (int i = 0; i < layout.num_layers; ++i) {
+    units.push_back(model.layer_unit(layout.first_layer + i));
+  }
+  if (layout.has_head()) units.push_back(model.head_unit());
+  return units;
+}
+
 std::vector<int> ParametersOf(const ParameterTable& table, const StageLayout& layout) {
   std::vector<int> indices;
-  if (layout.has_embedding()) indices.push_back(table.embedding_index());
-  const int begin = table.layer_index(layout.first_layer, ParameterRole::kInputNorm);
-  for (int i = 0; i < layout.num_layers * kParametersPerLayer; ++i) indices.push_back(begin + i);
-  if (layout.has_head()) {
-    indices.push_back(table.final_norm_index());
-    indices.push_back(table.head_index());
+  for (const int unit : UnitsOf(table.model(), layout)) {
+    std::ranges::copy(table.OfUnit(unit), std::back_inserter(indices));
   }
   std::ranges::sort(indices);
   indices.erase(std::unique(indices.begin(), indices.end()), indices.end());  // tied, and one stage
@@ -123,8 +150,10 @@ std::vector<int> ParametersOf(const ParameterTable& table, const StageLayout& la
 }
 
 std::vector<int> OwnedParametersOf(const ParameterTable& table, const StageLayout& layout) {
+  const std::vector<int> units = UnitsOf(table.model(), layout);
   std::vector<int> indices = ParametersOf(table, layout);
-  if (table.tied() && !layout.has_embedding()) std::erase(indices, table.embedding_index());
+  std::erase_if(
+      indices, [&](int index) { return !std::ranges::binary_search(units, table.OwnerOf(index)); });
   return indices;
 }
 

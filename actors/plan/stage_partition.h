@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "actors/plan/model_config.h"
+#include "actors/plan/layer_spec.h"
 #include "actors/plan/parameter_table.h"
 
 namespace troupe {
@@ -21,10 +21,10 @@ struct StageLayout {
   bool has_head() const { return stage == num_stages - 1; }
 };
 
-// What a stage's parts cost, in any one unit: a layer on each stage, what the first and the last
-// stage hold beside.
+// What a stage's parts cost, in any one measure: a layer of each kind (ModelSpec) on each stage,
+// what the first and the last stage hold beside.
 struct StageWeights {
-  std::vector<double> layer{};  // per stage
+  std::vector<std::vector<double>> layers{};  // per stage, per kind
   double embedding = 0;
   double head = 0;
 };
@@ -36,19 +36,22 @@ Status CheckStageCount(int64_t num_layers, int num_stages, int chunks_per_rank);
 Status CheckStageLayers(const std::vector<int>& stage_layers, int num_stages, int64_t num_layers);
 
 // The split whose dearest stage is cheapest; among equals the one whose stages differ least.
-// num_hidden_layers < num_stages is refused (parallelism.pp). `chunks_per_rank` of the stages lie
+// Fewer layers than stages are refused (parallelism.pp). `chunks_per_rank` of the stages lie
 // on each rank.
-Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config,
+Result<std::vector<StageLayout>> PartitionStages(const ModelSpec& model,
                                                  const StageWeights& weights,
                                                  int chunks_per_rank = 1);
-// The same by LayerFlops, HeadFlops and EmbeddingFlops.
-Result<std::vector<StageLayout>> PartitionStages(const ModelConfig& config, int num_stages,
+// The same by UnitFlops.
+Result<std::vector<StageLayout>> PartitionStages(const ModelSpec& model, int num_stages,
                                                  int64_t seq_len, int chunks_per_rank = 1);
 
 // As parallelism.stage_layers says: so many layers on each stage. Refused as CheckStageLayers does.
-Result<std::vector<StageLayout>> StagesOfLayers(const ModelConfig& config,
+Result<std::vector<StageLayout>> StagesOfLayers(const ModelSpec& model,
                                                 const std::vector<int>& stage_layers,
                                                 int num_stages);
+
+// The units that the stage holds (ModelSpec), first to last.
+std::vector<int> UnitsOf(const ModelSpec& model, const StageLayout& layout);
 
 // Table indices of the parameters that the stage holds, ascending. A tied embedding is held by the
 // first and by the last stage.

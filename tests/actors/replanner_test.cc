@@ -49,7 +49,9 @@ JobPlan Plan(const std::vector<proto::Parallelism>& orders) {
   return *std::move(plan);
 }
 
-ModelCosts Costs() { return {.layer = {kMs, kMs, kMs}, .embedding = {}, .head = {}, .hop_ns = 0}; }
+ModelCosts Costs() {
+  return {.layers = {{kMs, kMs, kMs}}, .embedding = {}, .head = {}, .hop_ns = 0};
+}
 
 // What every rank votes where each stage takes `of(stage)`.
 std::vector<proto::Vote> Votes(const JobPlan& plan, const std::function<StageCost(int)>& of) {
@@ -184,7 +186,7 @@ TEST(Replanner, SlowForAFewStepsIsNotSlow) {
 TEST(Replanner, TheOtherKindOfBackwardKeepsItsProportion) {
   const JobPlan plan = Plan({Order("zb-h1", "strict"), Order("1f1b", "strict")});
   ModelCosts costs = Costs();
-  costs.layer.backward_ns = kMs;  // half of what its halves take
+  costs.layers.at(0).backward_ns = kMs;  // half of what its halves take
   Replanner replanner(plan, {costs});
   std::optional<Replanner::NewOrder> changed;
   for (int step = 0; step < 5 && !changed; ++step) {

@@ -147,8 +147,8 @@ TEST(StageSetTest, MeasuredCostsAreTimes) {
   const auto costs = MeasureCosts(SmallSpec(), SystemClock());
   ASSERT_TRUE(costs.ok()) << costs.error().message;
   const proto::ModelCosts sent = ToProto(*costs);
-  EXPECT_GT(sent.layer().forward_ns(), 0);
-  EXPECT_GT(sent.layer().backward_ns(), 0);
+  EXPECT_GT(sent.layers(0).forward_ns(), 0);
+  EXPECT_GT(sent.layers(0).backward_ns(), 0);
   auto unknown = SmallSpec();
   unknown.mutable_train()->set_dtype("float16");
   EXPECT_THAT(MeasureCosts(unknown, SystemClock()).error().message, HasSubstr("float16"));

@@ -23,7 +23,7 @@ std::vector<StepProducts> ProductsOf(const testing::SmallModel& model, DType dty
   const ModelConfig& c = model.config;
   const int64_t tokens = model.batch.tokens_per_microbatch();
   const int64_t layers = c.num_hidden_layers * model.batch.num_microbatches;
-  const int64_t chunk = HeadChunkTokens(c, tokens);
+  const int64_t chunk = ChunkTokens(c.vocab_size, tokens);
   const int64_t chunks = tokens / chunk * model.batch.num_microbatches;  // a whole number here
   const int64_t query = c.query_size(), hidden = c.hidden_size, inner = c.intermediate_size;
   return {{{tokens, hidden, query + 2 * c.key_value_size(), dtype}, dtype, layers},

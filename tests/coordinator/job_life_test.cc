@@ -618,7 +618,7 @@ void HelloWithCosts(Harness& h, JobLife& job, int32_t rank, int64_t layer_ns, ui
   message.mutable_hello()->set_cpu("a CPU");
   const StageCost layer{layer_ns, layer_ns, layer_ns};
   *message.mutable_hello()->mutable_costs() =
-      ToProto({.layer = layer, .embedding = {}, .head = layer, .hop_ns = 1000});
+      ToProto({.layers = {layer}, .embedding = {}, .head = layer, .hop_ns = 1000});
   h.Says(job, rank, message, epoch);
   h.scheduler.RunUntilIdle();  // what the planner decides
 }
@@ -637,7 +637,7 @@ TEST_F(JobLifeTest, AutoIsDecidedWhenEveryRankHasMeasured) {
   EXPECT_NE(peers.orders(0).schedule(), "auto");
   EXPECT_THAT(peers.reason(), ::testing::StartsWith("schedule auto: "));
   ASSERT_EQ(peers.costs_size(), 2);
-  EXPECT_EQ(peers.costs(1).layer().forward_ns(), 1'000'000) << "like hardware takes alike";
+  EXPECT_EQ(peers.costs(1).layers(0).forward_ns(), 1'000'000) << "like hardware takes alike";
   // Every rank makes the same plan of it.
   EXPECT_TRUE(MakeJobPlan(spec, std::vector<proto::Parallelism>(peers.orders().begin(),
                                                                 peers.orders().end()))

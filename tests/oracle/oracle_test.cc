@@ -79,7 +79,7 @@ class Trainee {
     const auto partition = PartitionStages(config, 1, batch_.seq_len);
     CHECK(partition.ok());
     StageModelOptions options;
-    options.shape = {.config = config,
+    options.shape = {.model = config,
                      .layout = partition->front(),
                      .batch = batch_,
                      .widths = testing::WidthsOf(DType::kFloat32)};

@@ -63,7 +63,7 @@ class StageChain {
     CHECK(partition.ok(), "{}", partition.error().message);
     for (const StageLayout& layout : *partition) {
       StageModelOptions options;
-      options.shape = {.config = model.config,
+      options.shape = {.model = model.config,
                        .layout = layout,
                        .batch = model.batch,
                        .widths = WidthsOf(model.dtype),

@@ -22,12 +22,12 @@ TEST(MeasuredCosts, EveryPartIsTimed) {
     const ModelCosts costs = MeasureModelCosts(config, batch, {.compute_bytes = bfloat16 ? 2 : 4},
                                                bfloat16 ? DType::kBFloat16 : DType::kFloat32,
                                                /*num_threads=*/1, testing::CpuClock());
-    EXPECT_GT(costs.layer.forward_ns, 0);
-    EXPECT_GT(costs.layer.backward_input_ns, 0);
-    EXPECT_GT(costs.layer.backward_weight_ns, 0);
-    EXPECT_GT(costs.head.forward_ns, costs.layer.forward_ns)
+    EXPECT_GT(costs.layers.at(0).forward_ns, 0);
+    EXPECT_GT(costs.layers.at(0).backward_input_ns, 0);
+    EXPECT_GT(costs.layers.at(0).backward_weight_ns, 0);
+    EXPECT_GT(costs.head.forward_ns, costs.layers.at(0).forward_ns)
         << "a head of 2,000 words is dearer than this layer";
-    EXPECT_GT(costs.layer.backward_ns, costs.layer.backward_input_ns);
+    EXPECT_GT(costs.layers.at(0).backward_ns, costs.layers.at(0).backward_input_ns);
     EXPECT_LT(costs.embedding.WorkNs(), costs.head.WorkNs())
         << "rows are looked up, not multiplied";
     EXPECT_GT(costs.hop_ns, 0);

@@ -23,27 +23,27 @@ TEST(CostModel, FollowsThePublishedFormula) {
   const ParameterTable table(c);
   EXPECT_EQ(table.num_elements(), 405'853'388'800);
   double products = 0;
-  for (const ParameterSpec& p : table.parameters()) {
-    if (!p.one_dimensional && p.role != ParameterRole::kEmbedding) {
-      products += static_cast<double>(p.num_elements());
+  for (int i = 0; i < table.size(); ++i) {
+    if (!table[i].one_dimensional && i != table.embedding_index()) {
+      products += static_cast<double>(table[i].num_elements());
     }
   }
   constexpr double kSeqLen = 8192;
   const double expected = 6 * products + 12.0 * 126 * 128 * 128 * kSeqLen;
-  const double embedding = EmbeddingFlops(c).total();
+  const double embedding = UnitFlops(EmbeddingSpec(c), 8192).total();
   EXPECT_DOUBLE_EQ(ModelFlops(c, 8192).total() - embedding, expected);
   EXPECT_NEAR(expected, 2.625e12, 0.002e12);
 }
 
 TEST(CostModel, BackwardIsTwiceForward) {
-  const TokenFlops layer = LayerFlops(Llama405B(), 8192);
+  const TokenFlops layer = UnitFlops(DecoderLayerSpec(Llama405B()), 8192);
   EXPECT_DOUBLE_EQ(layer.backward_input + layer.backward_weight, 2 * layer.forward);
   // Attention has no weights: all of its backward is for the input.
   EXPECT_GT(layer.backward_input, layer.backward_weight);
 }
 
 TEST(CostModel, TheHeadRunsInForward) {
-  const TokenFlops head = HeadFlops(Llama405B());
+  const TokenFlops head = UnitFlops(HeadSpec(Llama405B()), 8192);
   EXPECT_DOUBLE_EQ(head.forward, 6.0 * 16'384 * 128'256);
   EXPECT_EQ(head.backward_input, 0);
   EXPECT_EQ(head.backward_weight, 0);

@@ -34,7 +34,7 @@ proto::JobSpec AutoJob(int pp) {
 }
 
 ModelCosts Costs(int64_t layer_ns) {
-  return {.layer = {layer_ns, layer_ns, layer_ns},
+  return {.layers = {{layer_ns, layer_ns, layer_ns}},
           .embedding = {10, 0, 10},
           .head = {layer_ns, layer_ns, 0},
           .hop_ns = layer_ns / 10};

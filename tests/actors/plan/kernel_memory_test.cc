@@ -23,13 +23,13 @@ const std::vector<Sizes> kSizes = {{32, 64, 4, 2, 8, 256, 32},
 
 StageShape ShapeOf(const Sizes& s, DType dtype, int num_threads) {
   StageShape shape;
-  shape.config = {.hidden_size = s.hidden,
-                  .intermediate_size = s.intermediate,
-                  .num_hidden_layers = 3,
-                  .num_attention_heads = s.heads,
-                  .num_key_value_heads = s.kv_heads,
-                  .head_dim = s.head_dim,
-                  .vocab_size = s.vocab};
+  shape.model = ModelConfig{.hidden_size = s.hidden,
+                            .intermediate_size = s.intermediate,
+                            .num_hidden_layers = 3,
+                            .num_attention_heads = s.heads,
+                            .num_key_value_heads = s.kv_heads,
+                            .head_dim = s.head_dim,
+                            .vocab_size = s.vocab};
   shape.layout = {.stage = 0, .num_stages = 1, .first_layer = 0, .num_layers = 3};
   shape.batch = {.micro_batch_size = 2, .seq_len = s.seq_len};
   shape.widths = {.compute_bytes = DTypeBytes(dtype), .master_bytes = 4};
@@ -39,7 +39,7 @@ StageShape ShapeOf(const Sizes& s, DType dtype, int num_threads) {
 
 // As the model builds its linear layers.
 std::vector<MatmulShape> ProductsOf(const StageShape& s, DType dtype) {
-  const ModelConfig& c = s.config;
+  const ModelConfig& c = s.model.config;
   const int64_t tokens = s.batch.tokens_per_microbatch();
   std::vector<MatmulShape> products;
   for (int i = 0; i < s.layout.num_layers; ++i) {
@@ -48,7 +48,7 @@ std::vector<MatmulShape> ProductsOf(const StageShape& s, DType dtype) {
     products.push_back({tokens, c.hidden_size, 2 * c.intermediate_size, dtype});
     products.push_back({tokens, c.intermediate_size, c.hidden_size, dtype});
   }
-  products.push_back({HeadChunkTokens(c, tokens), c.hidden_size, c.vocab_size, dtype});
+  products.push_back({ChunkTokens(c.vocab_size, tokens), c.hidden_size, c.vocab_size, dtype});
   return products;
 }
 

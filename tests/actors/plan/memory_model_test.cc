@@ -7,14 +7,14 @@ namespace {
 
 StageShape Shape(int stage, int num_stages, bool tied = false) {
   StageShape s;
-  s.config = {.hidden_size = 64,
-              .intermediate_size = 96,
-              .num_hidden_layers = 4,
-              .num_attention_heads = 4,
-              .num_key_value_heads = 2,
-              .head_dim = 16,
-              .vocab_size = 100,
-              .tie_word_embeddings = tied};
+  s.model = ModelConfig{.hidden_size = 64,
+                        .intermediate_size = 96,
+                        .num_hidden_layers = 4,
+                        .num_attention_heads = 4,
+                        .num_key_value_heads = 2,
+                        .head_dim = 16,
+                        .vocab_size = 100,
+                        .tie_word_embeddings = tied};
   s.layout = {.stage = stage,
               .num_stages = num_stages,
               .first_layer = stage * 4 / num_stages,
@@ -32,7 +32,7 @@ constexpr int64_t kLayerElements = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64 + 2 *
 
 TEST(MemoryModel, CountsStatesToTheByte) {
   const StageShape s = Shape(0, 1);
-  const ParameterTable table(s.config);
+  const ParameterTable table(s.model);
   const int64_t elements = 4 * kLayerElements + 2 * 100 * 64 + 64;
   const MemoryPrediction bytes = PredictMemory(table, {.shape = s});
   EXPECT_EQ(At(bytes, MemoryKind::kParams), 4 * elements);
@@ -42,7 +42,7 @@ TEST(MemoryModel, CountsStatesToTheByte) {
 
 TEST(MemoryModel, BFloat16KeepsMastersAndACopy) {
   StageShape s = Shape(0, 1);
-  const ParameterTable table(s.config);
+  const ParameterTable table(s.model);
   const MemoryPrediction wide = PredictMemory(table, {.shape = s});
   s.widths = *WidthsOf("bfloat16");
   const MemoryPrediction narrow = PredictMemory(table, {.shape = s});
@@ -54,7 +54,7 @@ TEST(MemoryModel, BFloat16KeepsMastersAndACopy) {
 
 TEST(MemoryModel, GradientGroupsNeedASecondBuffer) {
   StageShape s = Shape(0, 1);
-  const ParameterTable table(s.config);
+  const ParameterTable table(s.model);
   const int64_t one = At(PredictMemory(table, {.shape = s}), MemoryKind::kGrads);
   s.batch.gradient_groups = 2;
   EXPECT_EQ(At(PredictMemory(table, {.shape = s}), MemoryKind::kGrads), 2 * one);
@@ -62,7 +62,7 @@ TEST(MemoryModel, GradientGroupsNeedASecondBuffer) {
 
 TEST(MemoryModel, ATiedWeightHasAnAccumulatorPerUse) {
   const StageShape one = Shape(0, 1, /*tied=*/true);
-  const ParameterTable table(one.config);
+  const ParameterTable table(one.model);
   EXPECT_EQ(GradientElements(table, one.layout), table.num_elements() + 100 * 64);
   // Apart, each stage holds the weight with one use.
   const StageShape first = Shape(0, 2, true);
@@ -71,7 +71,7 @@ TEST(MemoryModel, ATiedWeightHasAnAccumulatorPerUse) {
 
 TEST(MemoryModel, ActivationsGrowWithMicrobatchesInFlightAndHalves) {
   StageShape s = Shape(1, 4);
-  const ParameterTable table(s.config);
+  const ParameterTable table(s.model);
   const auto activations = [&](int peak) {
     return At(PredictMemory(table, {.shape = s, .peak_microbatches = peak}),
               MemoryKind::kActivations);
@@ -86,7 +86,7 @@ TEST(MemoryModel, ActivationsGrowWithMicrobatchesInFlightAndHalves) {
 
 TEST(MemoryModel, CommunicationIsSlotsInWholePagesAndOutputs) {
   StageShape s = Shape(1, 4);
-  const ParameterTable table(s.config);
+  const ParameterTable table(s.model);
   const MemoryPrediction bytes = PredictMemory(
       table, {.shape = s, .receive_slots = 3, .outputs_in_flight = 2, .shared_bytes = 7 * 4096});
   EXPECT_EQ(At(bytes, MemoryKind::kComm), 5 * 64 * 64 * 4 + 7 * 4096);
@@ -97,12 +97,9 @@ TEST(MemoryModel, CommunicationIsSlotsInWholePagesAndOutputs) {
 }
 
 TEST(MemoryModel, ChunksOfTheHeadAreBounded) {
-  ModelConfig config{.vocab_size = 128'256};
-  EXPECT_EQ(HeadChunkTokens(config, 4096), 16);
-  config.vocab_size = 32'000;
-  EXPECT_EQ(HeadChunkTokens(config, 4096), 32);
-  config.vocab_size = 256;
-  EXPECT_EQ(HeadChunkTokens(config, 100), 100);
+  EXPECT_EQ(ChunkTokens(128'256, 4096), 16);
+  EXPECT_EQ(ChunkTokens(32'000, 4096), 32);
+  EXPECT_EQ(ChunkTokens(256, 100), 100);
 }
 
 TEST(MemoryModel, RefusesUnknownDtypes) {

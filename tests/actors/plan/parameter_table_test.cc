@@ -33,14 +33,15 @@ TEST(ParameterTable, NamesAndShapesAreHuggingFaces) {
   const ParameterTable table(Llama8B());
   const int k = table.Find("model.layers.3.self_attn.k_proj.weight");
   ASSERT_GE(k, 0);
-  EXPECT_EQ(k, table.layer_index(3, ParameterRole::kKey));
+  EXPECT_EQ(k, table.OfUnit(table.model().layer_unit(3))[2]);
+  EXPECT_EQ(table[k].layer, 3);
   EXPECT_EQ(table[k].shape(), (std::vector<int64_t>{1024, 4096}));
   EXPECT_TRUE(table[k].decay);
   const int norm = table.Find("model.norm.weight");
-  EXPECT_EQ(norm, table.final_norm_index());
+  EXPECT_EQ(norm, table.OfUnit(table.model().head_unit()).front());
   EXPECT_EQ(table[norm].shape(), (std::vector<int64_t>{4096}));
   EXPECT_FALSE(table[norm].decay);
-  EXPECT_EQ(table.Find("lm_head.weight"), table.head_index());
+  EXPECT_EQ(table.Find("lm_head.weight"), table.size() - 1);
   EXPECT_EQ(table.Find("model.layers.32.mlp.up_proj.weight"), -1);
   std::set<std::string> names;
   for (const auto& spec : table.parameters()) names.insert(spec.name);
@@ -52,14 +53,16 @@ TEST(ParameterTable, ATiedHeadIsTheEmbedding) {
   config.tie_word_embeddings = true;
   const ParameterTable table(config);
   EXPECT_TRUE(table.tied());
-  EXPECT_EQ(table.head_index(), table.embedding_index());
+  const int head = table.model().head_unit();
+  EXPECT_EQ(table.OfUnit(head).back(), table.embedding_index());
+  EXPECT_EQ(table.OwnerOf(table.embedding_index()), table.model().embedding_unit());
   EXPECT_EQ(table.Find("lm_head.weight"), -1);
 }
 
 TEST(ParameterInitializer, DependsOnSeedNameAndElementAlone) {
   const ParameterTable table(Llama8B());
-  const auto& gate = table[table.layer_index(0, ParameterRole::kGate)];
-  const auto& up = table[table.layer_index(0, ParameterRole::kUp)];
+  const auto& gate = table[table.Find("model.layers.0.mlp.gate_proj.weight")];
+  const auto& up = table[table.Find("model.layers.0.mlp.up_proj.weight")];
   const ParameterInitializer a(1, gate, 0.02);
   EXPECT_EQ(a(77), ParameterInitializer(1, gate, 0.02)(77));
   EXPECT_NE(a(77), ParameterInitializer(2, gate, 0.02)(77));
@@ -73,7 +76,7 @@ TEST(ParameterInitializer, DependsOnSeedNameAndElementAlone) {
   }
   EXPECT_NEAR(sum / kDraws, 0, 0.001);
   EXPECT_NEAR(squares / kDraws, 0.02 * 0.02, 0.02 * 0.02 * 0.05);
-  EXPECT_EQ(ParameterInitializer(1, table[table.final_norm_index()], 0.02)(5), 1.0);
+  EXPECT_EQ(ParameterInitializer(1, table[table.Find("model.norm.weight")], 0.02)(5), 1.0);
 }
 
 }  // namespace

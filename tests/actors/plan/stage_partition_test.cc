@@ -23,9 +23,9 @@ ModelConfig Config(int64_t layers, int64_t vocab, bool tied) {
 }
 
 double CostOf(const ModelConfig& config, const StageLayout& stage, int64_t seq_len) {
-  double cost = stage.num_layers * LayerFlops(config, seq_len).total();
-  if (stage.has_embedding()) cost += EmbeddingFlops(config).total();
-  if (stage.has_head()) cost += HeadFlops(config).total();
+  double cost = stage.num_layers * UnitFlops(DecoderLayerSpec(config), seq_len).total();
+  if (stage.has_embedding()) cost += UnitFlops(EmbeddingSpec(config), seq_len).total();
+  if (stage.has_head()) cost += UnitFlops(HeadSpec(config), seq_len).total();
   return cost;
 }
 
@@ -93,7 +93,7 @@ TEST(StagePartition, ATiedEmbeddingIsHeldTwiceAndOwnedOnce) {
 }
 
 TEST(StagePartition, ASlowStageHoldsFewerLayers) {
-  const auto partition = PartitionStages(Config(12, 256, false), {.layer = {1, 1, 2, 1}});
+  const auto partition = PartitionStages(Config(12, 256, false), {.layers = {{1}, {1}, {2}, {1}}});
   ASSERT_TRUE(partition.ok());
   EXPECT_LT((*partition)[2].num_layers, 3);
   double dearest = 0;

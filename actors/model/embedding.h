@@ -1,0 +1,33 @@
+// Embedding: the first unit, from tokens to the residual stream. Its spec: EmbeddingSpec
+// (actors/plan/layer_spec.h).
+//
+// Thread: the compute stream's.
+#pragma once
+
+#include "actors/model/unit_site.h"
+
+namespace troupe {
+
+class Embedding {
+ public:
+  explicit Embedding(const UnitSite& site);
+
+  // Where the microbatch's tokens are kept for the backward: Pass::tokens.
+  TensorView Tokens(std::byte* stash) const { return inputs_.In(stash); }
+
+  // x (T, h), overwritten.
+  void Forward(const Pass& pass, TensorView x) const;
+  // Where the gradient of x waits for BackwardWeight, where backward comes in halves.
+  TensorView OutputGradient(const Pass& pass) const { return dy_.In(pass); }
+  void BackwardWeight(const Pass& pass, ConstTensorView dy) const;
+
+ private:
+  StageParameters* weights_;
+  GradientSum* gradients_;
+  int table_index_;
+  int accumulator_;
+  TensorSlot inputs_;
+  HalfSlot dy_;
+};
+
+}  // namespace troupe

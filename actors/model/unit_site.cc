@@ -1,0 +1,47 @@
+#include "actors/model/unit_site.h"
+
+#include <algorithm>
+
+#include "runtime/base/check.h"
+
+namespace troupe {
+
+TensorView TensorSlot::In(std::byte* base) const {
+  if (place_.columns == 0) return {base + place_.offset, dtype_, {place_.rows}};
+  return {base + place_.offset, dtype_, {place_.rows, place_.columns}};
+}
+
+TensorSlot UnitSite::SlotOf(const TensorPlace& place) const {
+  switch (place.width) {
+    case TensorWidth::kMaster:
+      return {place, master};
+    case TensorWidth::kInt32:
+      return {place, DType::kInt32};
+    case TensorWidth::kCompute:
+    case TensorWidth::kNarrow:
+      break;
+  }
+  return {place, dtype};
+}
+
+int UnitSite::NewAccumulator(int first_parameter, int num_parameters) const {
+  const auto first = static_cast<size_t>(first_parameter);
+  int64_t elements = 0;
+  for (size_t i = first; i < first + static_cast<size_t>(num_parameters); ++i) {
+    CHECK(gradient_elements[i] == gradient_elements[first] + elements, "neighbours lie apart");
+    elements += spec.parameters[i].num_elements();
+  }
+  return gradients.AddAccumulator(gradient_elements[first], elements);
+}
+
+VectorWeight::VectorWeight(const UnitSite& site, std::string_view name)
+    : weights_(&site.weights), gradients_(&site.gradients) {
+  const auto& parameters = site.spec.parameters;
+  const auto found = std::ranges::find(parameters, name, &ParameterSpec::name);
+  CHECK(found != parameters.end() && found->one_dimensional, "the unit has no vector {}", name);
+  const auto index = found - parameters.begin();
+  table_index_ = site.table_indices[static_cast<size_t>(index)];
+  accumulator_ = site.NewAccumulator(static_cast<int>(index));
+}
+
+}  // namespace troupe

@@ -1,0 +1,90 @@
+// What a unit of the model is built on: its spec, where the plan put its tensors, and the stage's
+// weights and gradients.
+//
+// Thread: the compute stream's.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "actors/model/gradient_sum.h"
+#include "actors/model/pass.h"
+#include "actors/model/stage_parameters.h"
+#include "actors/plan/memory_model.h"
+
+namespace troupe {
+
+// A tensor of a unit, bound to its place once.
+class TensorSlot {
+ public:
+  TensorSlot() = default;
+  TensorSlot(const TensorPlace& place, DType dtype) : place_(place), dtype_(dtype) {}
+
+  // In the stash or workspace that begins at `base`: (rows, columns), or (rows).
+  TensorView In(std::byte* base) const;
+
+ private:
+  TensorPlace place_{};
+  DType dtype_ = DType::kFloat32;
+};
+
+// A tensor between the halves of backward: in the stash, or in the workspace of a whole Backward.
+class HalfSlot {
+ public:
+  HalfSlot(const TensorSlot& stash, const TensorSlot& workspace)
+      : stash_(stash), workspace_(workspace) {}
+  TensorView In(const Pass& pass) const {
+    return pass.whole ? workspace_.In(pass.workspace) : stash_.In(pass.stash);
+  }
+
+ private:
+  TensorSlot stash_;
+  TensorSlot workspace_;
+};
+
+// Everything outlives the unit, but for the struct itself and `gradient_elements`.
+struct UnitSite {
+  const LayerSpec& spec;
+  const ModelConfig& config;
+  const BatchArithmetic& batch;
+  const UnitPlaces& stash;
+  const UnitPlaces& workspace;
+  DType dtype = DType::kFloat32;             // of activations
+  DType master = DType::kFloat32;            // of statistics, weights' masters, gradients
+  std::span<const int> table_indices{};      // of the spec's parameters
+  std::vector<int64_t> gradient_elements{};  // where the gradient of each begins
+  StageParameters& weights;
+  GradientSum& gradients;
+  MemoryLedger& ledger;
+
+  TensorSlot Stash(std::string_view name) const { return SlotOf(stash.Of(name)); }
+  TensorSlot Workspace(std::string_view name) const { return SlotOf(workspace.Of(name)); }
+  HalfSlot Half(std::string_view name) const {
+    return {stash.Has(name) ? Stash(name) : TensorSlot(), Workspace(name)};
+  }
+  TensorSlot SlotOf(const TensorPlace& place) const;
+  // For the gradients of neighbouring parameters of the spec, as one run.
+  int NewAccumulator(int first_parameter, int num_parameters = 1) const;
+};
+
+// A one-dimensional parameter and the sum of its gradients.
+class VectorWeight {
+ public:
+  // `name`: as in the spec.
+  VectorWeight(const UnitSite& site, std::string_view name);
+
+  ConstTensorView weight() const { return weights_->Compute(table_index_); }
+  TensorView GradientTarget(const Pass& pass) const {
+    return gradients_->Target(pass.exec, accumulator_, pass.microbatch);
+  }
+
+ private:
+  StageParameters* weights_;
+  GradientSum* gradients_;
+  int table_index_;
+  int accumulator_;
+};
+
+}  // namespace troupe
