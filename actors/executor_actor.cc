@@ -87,6 +87,10 @@ Status ExecutorActor::On(proto::StepStart start) {
   }
   state_ = State::kRunning;
   progress_.emplace(*list);
+  reductions_.reset();
+  if (start_.mode() == proto::STEP_MODE_TRAIN) {
+    reductions_.emplace(options_.reductions, *schedule_, options_.rank);
+  }
   times_.Clear();
   vote_.Clear();
   vote_.set_step(start_.step());
@@ -244,6 +248,10 @@ Status ExecutorActor::On(ActionDone done) {
     inputs_.HandOver(KeyOf(done.round, *output), std::move(done.output));
   }
   const bool outputs_leave = progress_->MarkDone(entry);
+  if (reductions_ && progress_->HasAllGradients(done.action.stage)) {  // I5
+    reductions_->MarkGradients(done.action.stage);
+    RETURN_IF_ERROR(StartReductions());
+  }
   if (output && output->crosses_ranks()) {
     outputs_.Reserve(*output);
     held_back_.emplace_back(*output, std::move(done.output));
@@ -280,105 +288,28 @@ void ExecutorActor::SendSoon(const Transfer& transfer, Buffer output) {
 
 Status ExecutorActor::FinishList() {
   if (start_.mode() != proto::STEP_MODE_TRAIN) return SendVote();
-  state_ = State::kExchanging;
-  exchange_.emplace(options_.exchanges, *schedule_, options_.rank);
-  for (const auto& [key, bulk] : arrived_) {
-    const auto& [round, stage, weights] = key;
-    if (round == start_.round() && !exchange_->MarkArrived(stage, weights)) {
-      return MakeError(ErrorCode::kCorrupt, "{}: a shared gradient for stage {} is not its", name_,
-                       stage);
-    }
-  }
-  return Exchange();
+  state_ = State::kReducing;
+  wait_.ForPhase(context(), "reduction", "sums of shared gradients", "its stages", start_.step());
+  return reductions_->Done() ? CollectVotes() : Status{};
 }
 
-Status ExecutorActor::Exchange() {
-  while (const auto step = exchange_->Next()) {
-    switch (step->kind) {
-      case ExchangeProgress::StepKind::kTake:
-        RETURN_IF_ERROR(
-            peers_.stages.at(step->stage).Send(TakeGradient{start_.round(), step->weights}));
-        break;
-      case ExchangeProgress::StepKind::kHandOver:
-        RETURN_IF_ERROR(HandOver(*step));
-        break;
-      default: {
-        const auto bulk = arrived_.find({start_.round(), step->stage, step->weights});
-        const auto gradient = bulk != arrived_.end() ? std::as_const(bulk->second).bytes()
-                                                     : given_.at({step->stage, step->weights});
-        RETURN_IF_ERROR(
-            peers_.stages.at(step->stage)
-                .Send(MergeGradient{start_.round(), step->weights,
-                                    step->kind == ExchangeProgress::StepKind::kReplace, gradient}));
-      }
-    }
-  }
-  if (exchange_->Done()) return CollectVotes();
-  wait_.EndPhase();
-  if (const auto peer = exchange_->WaitsFor()) {
-    exchange_peer_ = fmt::format("rank {}", *peer);
-    wait_.ForPhase(context(), "exchange", "shared gradient", exchange_peer_, start_.step());
+Status ExecutorActor::StartReductions() {
+  while (const auto step = reductions_->Next()) {
+    RETURN_IF_ERROR(peers_.stages.at(step->stage)
+                        .Send(ReduceGradient{start_.round(), start_.step(), step->reduction}));
   }
   return {};
 }
 
-// What `from` gave goes to the stage it shares with: over the network, or on this rank by address.
-// The bytes stay as they are until the commit, and no commit comes before the other rank has voted,
-// which it does after letting them go.
-Status ExecutorActor::HandOver(const ExchangeProgress::Step& step) {
-  const auto gradient = given_.at({step.from, step.weights});
-  if (step.to == options_.rank) {
-    given_[{step.stage, step.weights}] = gradient;
-    CHECK(exchange_->MarkArrived(step.stage, step.weights), "stage {} was handed a gradient twice",
-          step.stage);
-    return {};
+Status ExecutorActor::On(GradientReduced reduced) {
+  RETURN_IF_ERROR(std::move(reduced.status));
+  if (reduced.round != start_.round() || !reductions_ ||
+      !reductions_->MarkReduced(reduced.reduction)) {
+    return MakeError(ErrorCode::kFailed, "{}: gradient {} was reduced unasked", name_,
+                     reduced.reduction);
   }
-  const Postmark postmark{.channel = kSumChannel,
-                          .message_class = MessageClass::kData,
-                          .step = start_.step(),
-                          .stage = step.stage.value,
-                          .flow_id = NewFlowId(options_.rank)};
-  return peers_.neighbours.at(step.to).SendBulk(
-      SharedGradient{start_.round(), step.stage.value, step.weights,
-                     options_.shared.at({step.from, step.weights})},
-      gradient, [] {}, postmark);
-}
-
-Status ExecutorActor::On(GradientReady ready) {
-  RETURN_IF_ERROR(std::move(ready.status));
-  given_[{ready.stage, ready.weights}] = ready.gradient;
-  if (state_ != State::kExchanging || !exchange_->MarkReady(ready.stage, ready.weights)) {
-    return MakeError(ErrorCode::kFailed, "{}: stage {} gave a gradient unasked", name_,
-                     ready.stage);
-  }
-  return Exchange();
-}
-
-Status ExecutorActor::On(WithBulk<SharedGradient> gradient) {
-  const SharedGradient& message = gradient.message;
-  const StageId stage(message.stage);
-  const auto expected = options_.shared.find({stage, message.weights});
-  const SharedKey key{message.round, stage, message.weights};
-  const bool now = state_ == State::kExchanging && message.round == start_.round();
-  if (expected == options_.shared.end() || !SameTensor(message.tensor, expected->second) ||
-      gradient.bulk.bytes().size() != expected->second.num_bytes ||
-      !arrived_.try_emplace(key, std::move(gradient.bulk)).second ||
-      (now && !exchange_->MarkArrived(stage, message.weights))) {
-    return MakeError(ErrorCode::kCorrupt,
-                     "{}: a shared gradient for stage {}, round {} does not fit the plan", name_,
-                     stage, message.round);
-  }
-  return now ? Exchange() : Status{};
-}
-
-Status ExecutorActor::On(GradientMerged merged) {
-  RETURN_IF_ERROR(std::move(merged.status));
-  arrived_.erase({merged.round, merged.stage, merged.weights});
-  if (state_ != State::kExchanging || !exchange_->MarkMerged(merged.stage, merged.weights)) {
-    return MakeError(ErrorCode::kFailed, "{}: stage {} merged a gradient unasked", name_,
-                     merged.stage);
-  }
-  return Exchange();
+  RETURN_IF_ERROR(StartReductions());
+  return state_ == State::kReducing && reductions_->Done() ? CollectVotes() : Status{};
 }
 
 Status ExecutorActor::CollectVotes() {

@@ -1,16 +1,16 @@
 // ExecutorActor: holds one rank's action list and credits, and alone starts its actions.
-//   Takes:  StepStart, Commit, CheckpointStart (schedule actor); Activation, ActivationGradient,
-//           SharedGradient (executors of other ranks); ActionDone, ActionWaits, StageVote,
-//           GradientReady, GradientMerged, UpdateDone (its stages); TokensReady (data loader)
-//   Sends:  RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate -> stages;
-//           FetchTokens -> loader; CheckpointStart -> checkpoint actor; Activation,
-//           ActivationGradient, SharedGradient -> other ranks; Vote, StepDone -> schedule
+//   Takes:  StepStart, Commit, CheckpointStart (schedule actor); Activation, ActivationGradient
+//           (executors of other ranks); ActionDone, ActionWaits, GradientReduced, StageVote,
+//           UpdateDone (its stages); TokensReady (data loader)
+//   Sends:  RunAction, ReduceGradient, CollectVote, ApplyUpdate -> stages; FetchTokens -> loader;
+//           CheckpointStart -> checkpoint actor; Activation, ActivationGradient -> other ranks;
+//           Vote, StepDone -> schedule
 //   Thread: the rank's actor thread.
 //
-//     idle --StepStart--> running --list done--> exchanging --shared gradients merged--> voting
-//      ^                     (forward only: straight to voting)                          |
-//      |<--forward only: Vote sent-------------------------------------------------------|
-//      '----------------- updating <--Commit-- voted <--train: Vote sent-----------------'
+//     idle --StepStart--> running --list done--> reducing --shared gradients summed--> voting
+//      ^                     (forward only: straight to voting)                        |
+//      |<--forward only: Vote sent-----------------------------------------------------|
+//      '----------------- updating <--Commit-- voted <--train: Vote sent---------------'
 //
 //   I1. Which action is next is NextAction's word (actors/schedule), never decided here.
 //   I2. An input that arrives before its round starts is kept; the posted slots bound how many.
@@ -18,7 +18,8 @@
 //       compute goes on until its next output on that channel would need one buffer more than
 //       output_buffers.
 //   I4. A slot is held from arrival until the action that reads it is done.
-//   I5. How copies of weights agree on a gradient is ExchangeProgress's word.
+//   I5. A gradient reduction starts when ReductionProgress says so, beside the actions: with the
+//       stage's last gradient, not after the list.
 //   I6. The outputs of a fused pair leave together, at its end.
 //   I7. The next action is launched before the outputs of the last one are sent.
 #pragma once
@@ -34,7 +35,6 @@
 #include <vector>
 
 #include "actors/action_inputs.h"
-#include "actors/exchange_progress.h"
 #include "actors/executor_trace.h"
 #include "actors/executor_wait.h"
 #include "actors/messages.h"
@@ -42,6 +42,7 @@
 #include "actors/plan/memory_model.h"
 #include "actors/plan/trace_window.h"
 #include "actors/plan/train_schedule.h"
+#include "actors/reduction_progress.h"
 #include "actors/round_times.h"
 #include "actors/schedule/next_action.h"
 #include "runtime/actor/actor.h"
@@ -49,18 +50,17 @@
 
 namespace troupe {
 
-using StageRef = ActorRef<RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate>;
+using StageRef = ActorRef<RunAction, ReduceGradient, CollectVote, ApplyUpdate>;
 using LoaderRef = ActorRef<FetchTokens>;
 using ScheduleRef = Ref<proto::Vote, proto::StepDone>;
 
 // What other ranks may send to an executor.
-inline void RegisterExecutor(
-    RankRouter& router,
-    ActorRef<proto::StepStart, proto::Commit, proto::CheckpointStart, WithBulk<Activation>,
-             WithBulk<ActivationGradient>, WithBulk<SharedGradient>>
-        executor) {
+inline void RegisterExecutor(RankRouter& router,
+                             ActorRef<proto::StepStart, proto::Commit, proto::CheckpointStart,
+                                      WithBulk<Activation>, WithBulk<ActivationGradient>>
+                                 executor) {
   router.Register<proto::StepStart, proto::Commit, proto::CheckpointStart, WithBulk<Activation>,
-                  WithBulk<ActivationGradient>, WithBulk<SharedGradient>>(kExecutorIndex, executor);
+                  WithBulk<ActivationGradient>>(kExecutorIndex, executor);
 }
 
 // What a rank does: an action, or else the phase.
@@ -80,9 +80,7 @@ struct ExecutorOptions {
   Schedule sample{};                    // forward only, one microbatch
   TensorDescriptor boundary{};          // shape and bytes of an activation between stages
   int output_buffers = kOutputBuffers;  // of each channel to another rank
-  std::vector<GradientExchange> exchanges{};
-  // What a shared gradient looks like, for each of the rank's stages in an exchange.
-  std::map<std::pair<StageId, SharedWeights>, TensorDescriptor> shared{};
+  std::vector<GradientReduction> reductions{};  // of the plan
   TraceWindow trace{};  // the steps that leave spans of sends, receives and phases
   int64_t wait_deadline_ms = 60'000;
   std::function<void(const RankActivity&)> on_progress{};
@@ -90,9 +88,9 @@ struct ExecutorOptions {
 
 class ExecutorActor
     : public Actor<ExecutorActor, proto::StepStart, proto::Commit, proto::CheckpointStart,
-                   WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<SharedGradient>,
-                   ActionDone, ActionWaits, StageVote, GradientReady, GradientMerged, UpdateDone,
-                   TokensReady, OutputSent, CreditReturned, OutputReady> {
+                   WithBulk<Activation>, WithBulk<ActivationGradient>, ActionDone, ActionWaits,
+                   GradientReduced, StageVote, UpdateDone, TokensReady, OutputSent, CreditReturned,
+                   OutputReady> {
  public:
   static constexpr std::array kNormalEndings = {ErrorCode::kCancelled};
 
@@ -111,12 +109,10 @@ class ExecutorActor
   Status On(proto::CheckpointStart start);
   Status On(WithBulk<Activation> activation);
   Status On(WithBulk<ActivationGradient> gradient);
-  Status On(WithBulk<SharedGradient> gradient);
   Status On(ActionDone done);
   Status On(ActionWaits action);
   Status On(StageVote vote);
-  Status On(GradientReady ready);
-  Status On(GradientMerged merged);
+  Status On(GradientReduced reduced);
   Status On(UpdateDone done);
   Status On(TokensReady tokens);
   Status On(OutputSent sent);
@@ -124,7 +120,7 @@ class ExecutorActor
   Status On(OutputReady output);
 
  private:
-  enum class State : uint8_t { kIdle, kRunning, kExchanging, kVoting, kVoted, kUpdating };
+  enum class State : uint8_t { kIdle, kRunning, kReducing, kVoting, kVoted, kUpdating };
 
   Result<const RankList*> ListOf(const proto::StepStart& start) const;
   Status Arrive(const ActionInputs::Key& key, const TensorDescriptor& tensor, Bulk bulk);
@@ -132,8 +128,7 @@ class ExecutorActor
   Status Launch(const Action& action);
   void SendSoon(const Transfer& transfer, Buffer output);
   Status FinishList();
-  Status Exchange();
-  Status HandOver(const ExchangeProgress::Step& step);
+  Status StartReductions();
   Status CollectVotes();
   Status SendVote();
   void Tell(int64_t step, std::string_view phase) const;
@@ -154,17 +149,12 @@ class ExecutorActor
   std::vector<TokenBlock> tokens_{};                      // by microbatch
   OutputChannels outputs_;                                // I3
   std::vector<std::pair<Transfer, Buffer>> held_back_{};  // I6
-  // X2: what came for a stage, and what a stage gave.
-  using SharedKey = std::tuple<int64_t, StageId, SharedWeights>;  // round
-  std::map<SharedKey, Bulk> arrived_{};
-  std::map<std::pair<StageId, SharedWeights>, std::span<const std::byte>> given_{};
-  std::optional<ExchangeProgress> exchange_{};
+  std::optional<ReductionProgress> reductions_{};         // of a training round
   size_t stage_answers_ = 0;
   RoundTimes times_{};
   proto::Vote vote_{};
   const ExecutorTrace trace_;
   ExecutorWait wait_;
-  std::string exchange_peer_{};  // "rank 1", for the exchange's wait
   int64_t round_start_ns_ = 0;
   int64_t phase_start_ns_ = 0;  // of the vote, then of the optimizer
 };

@@ -12,7 +12,6 @@
 #include <string_view>
 #include <vector>
 
-#include "actors/plan/gradient_exchange.h"
 #include "actors/schedule/schedule.h"
 #include "proto/training.pb.h"
 #include "runtime/actor/actor_ref.h"
@@ -26,11 +25,13 @@ namespace troupe {
 // Indices in a rank's registry, the same on every rank.
 inline constexpr uint32_t kExecutorIndex = 1;
 inline constexpr uint32_t kScheduleIndex = 2;  // rank 0 only
+inline constexpr uint32_t kCollectiveIndex = 3;
 
 // Data channels between two ranks.
 inline constexpr uint16_t kActivationChannel = 1;
 inline constexpr uint16_t kGradientChannel = 2;
-inline constexpr uint16_t kSumChannel = 3;
+// Of the plan's first gradient reduction; each has one of its own.
+inline constexpr uint16_t kFirstGroupChannel = 16;
 
 // ---- wire, executor -> executor ---------------------------------------------------------------
 
@@ -52,27 +53,16 @@ struct ActivationGradient {
   TensorDescriptor tensor{};
 };
 
-// The step's gradient of weights that `stage` shares with the sender's stage (GradientExchange):
-// the follower's own sum, or on the way back the sum of both. tensor: (elements), master dtype.
-struct SharedGradient {
-  static constexpr std::string_view kMessageName = "troupe.SharedGradient";
-  int64_t round = 0;
-  int32_t stage = 0;  // the receiver's
-  SharedWeights weights = SharedWeights::kTied;
-  TensorDescriptor tensor{};
-};
-
 // ---- local, the worker's root -> stages and loader ----------------------------------------------
 
 struct ActionDone;
 struct ActionWaits;
 struct StageVote;
-struct GradientReady;
-struct GradientMerged;
+struct GradientReduced;
 struct UpdateDone;
 struct TokensReady;
-using ExecutorAnswers = ActorRef<ActionDone, ActionWaits, StageVote, GradientReady, GradientMerged,
-                                 UpdateDone, TokensReady>;
+using ExecutorAnswers =
+    ActorRef<ActionDone, ActionWaits, GradientReduced, StageVote, UpdateDone, TokensReady>;
 
 // The first message to a stage and to the loader: whom they answer. An executor is spawned after
 // the actors that it starts, so it cannot be an argument of theirs.
@@ -127,8 +117,8 @@ struct ActionWaits {
   bool waits = false;
 };
 
-// All gradients of the round are summed: what this stage votes. Where weights are shared with other
-// stages, the exchanges come first (MergeGradient).
+// All gradients of the round are summed, those of shared weights over all copies: what this stage
+// votes.
 struct CollectVote {
   static constexpr std::string_view kMessageName = "troupe.CollectVote";
   int64_t round = 0;
@@ -142,34 +132,19 @@ struct StageVote {
   Status status{};
 };
 
-// The shared weights' gradient as this stage holds it now, to be sent to the stage it shares with.
-struct TakeGradient {
-  static constexpr std::string_view kMessageName = "troupe.TakeGradient";
+// Add up the gradient of weights that the stage shares, wherever the copies are
+// (GradientReduction): `reduction` is its place in the plan. It goes on beside other actions.
+struct ReduceGradient {
+  static constexpr std::string_view kMessageName = "troupe.ReduceGradient";
   int64_t round = 0;
-  SharedWeights weights = SharedWeights::kTied;
+  int64_t step = 0;
+  int32_t reduction = 0;
 };
-struct GradientReady {
-  static constexpr std::string_view kMessageName = "troupe.GradientReady";
-  StageId stage{};
+// Every copy of this rank has the sum.
+struct GradientReduced {
+  static constexpr std::string_view kMessageName = "troupe.GradientReduced";
   int64_t round = 0;
-  SharedWeights weights = SharedWeights::kTied;
-  std::span<const std::byte> gradient{};  // valid; unchanged until a merge or ApplyUpdate
-  Status status{};
-};
-// The leader adds the follower's gradient to its own; the follower then takes over that sum, so
-// both copies of the weights see the same bits.
-struct MergeGradient {
-  static constexpr std::string_view kMessageName = "troupe.MergeGradient";
-  int64_t round = 0;
-  SharedWeights weights = SharedWeights::kTied;
-  bool replace = false;                   // take over instead of add
-  std::span<const std::byte> gradient{};  // valid until GradientMerged
-};
-struct GradientMerged {
-  static constexpr std::string_view kMessageName = "troupe.GradientMerged";
-  StageId stage{};
-  int64_t round = 0;
-  SharedWeights weights = SharedWeights::kTied;
+  int32_t reduction = 0;
   Status status{};
 };
 

@@ -25,8 +25,7 @@
 
 namespace troupe {
 
-using NeighbourRef =
-    RemoteRef<WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<SharedGradient>>;
+using NeighbourRef = RemoteRef<WithBulk<Activation>, WithBulk<ActivationGradient>>;
 
 // The transport's channel for what arrives as `kind`.
 uint16_t ChannelOf(InputKind kind);

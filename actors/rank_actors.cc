@@ -11,8 +11,15 @@
 
 namespace troupe {
 
+namespace {
+constexpr int64_t kGroupDeadlineMs = 300'000;
+}  // namespace
+
 RankActors::RankActors(const Ground& ground, LoadedRank loaded)
-    : ground_(ground), self_(ground.start.rank()), loaded_(std::move(loaded)) {
+    : ground_(ground),
+      self_(ground.start.rank()),
+      loaded_(std::move(loaded)),
+      groups_(ground.router, ground.plan, ground.ledger, kGroupDeadlineMs) {
   if (ground_.start.reference_run()) return;
   trace_ = TraceWindow(ground_.start.spec().log().trace(), loaded_.committed_step + 1);
 }
@@ -20,7 +27,8 @@ RankActors::RankActors(const Ground& ground, LoadedRank loaded)
 RankActors::~RankActors() { ground_.seams.scheduler.End(executor_); }
 
 Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
-  const RankPlace place{ground_.seams.scheduler, ground_.plan, ground_.stream, self_};
+  RETURN_IF_ERROR(groups_.Open());
+  const RankPlace place{ground_.seams.scheduler, ground_.plan, ground_.stream, groups_, self_};
   const std::vector<StageId> held = ground_.plan.train.StagesOf(self_);
   ExecutorActor::Peers peers;
   std::vector<ActorRef<MeetExecutor>> answering;
@@ -61,9 +69,14 @@ void RankActors::MeetRanks(ExecutorActor::Peers& peers) {
   for (int other = 0; other < world_size; ++other) {
     if (other == self_.value) continue;
     peers.neighbours[Rank(other)] =
-        router.Remote<WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<SharedGradient>>(
-            Rank(other), kExecutorIndex);
+        router.Remote<WithBulk<Activation>, WithBulk<ActivationGradient>>(Rank(other),
+                                                                          kExecutorIndex);
   }
+}
+
+void RankActors::OnCredit(Rank peer, uint16_t channel) {
+  if (channel >= kFirstGroupChannel) return groups_.OnCredit(peer, channel);
+  if (executor_.alive()) (void)executor_.Send(CreditReturned{peer, channel});
 }
 
 SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
@@ -71,6 +84,8 @@ SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
   StageOptions options = StageOptionsOf(ground_.start.spec(), ground_.plan, self_, stage);
   options.trace = trace_;
   options.earlier_updates = loaded_.content.earlier_updates;
+  options.reductions =
+      ReductionsOf(place, stage, [this](StageId copy) { return loaded_.stages.at(copy).get(); });
   return place.scheduler.Spawn<StageActor>({.name = fmt::format("stage {}", stage)},
                                            std::move(options), *loaded_.stages.at(stage),
                                            place.stream);

@@ -13,6 +13,7 @@
 #include "actors/executor_actor.h"
 #include "actors/job_actor.h"
 #include "actors/plan/trace_window.h"
+#include "actors/rank_groups.h"
 #include "actors/rank_seams.h"
 #include "actors/schedule_actor.h"
 #include "proto/worker.pb.h"
@@ -29,6 +30,7 @@ class RankActors {
     const JobPlan& plan;
     RankRouter& router;
     Stream& stream;
+    MemoryLedger& ledger;
   };
   // Of rank 0.
   struct JobParts {
@@ -48,6 +50,10 @@ class RankActors {
 
   // Rank 0, when all are ready.
   Status Begin();
+  // What the router says of other ranks.
+  void OnCredit(Rank peer, uint16_t channel);
+  void OnPeerDown(Rank peer, const Error& cause) { groups_.OnPeerDown(peer, cause); }
+
   Status Cancel(bool checkpoint) const { return schedule_.Send(CancelTraining{checkpoint}); }
 
   RankRouter& router() const { return ground_.router; }
@@ -68,6 +74,7 @@ class RankActors {
   const Rank self_;
   LoadedRank loaded_;
   TraceWindow trace_{};
+  RankGroups groups_;
   ExecutorActor::SelfRef executor_{};
   ScheduleActor::SelfRef schedule_{};
   JobActor::SelfRef job_{};

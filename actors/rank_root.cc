@@ -170,11 +170,10 @@ Status RankRoot::OpenRouter(const proto::Peers& peers) {
   options.on_peer_down = [this](Rank peer, const Error& cause) {
     if (!finished()) lost_peer_ = peer;
     Fail(cause);
+    if (actors_) actors_->OnPeerDown(peer, cause);
   };
   options.on_credit = [this](Rank peer, uint16_t channel) {
-    if (actors_ && actors_->executor().alive()) {
-      (void)actors_->executor().Send(CreditReturned{peer, channel});
-    }
+    if (actors_) actors_->OnCredit(peer, channel);
   };
   options.on_drop = [this](DropCause cause, const Envelope& envelope, const Error& error) {
     if (cause == DropCause::kWrongEpoch) return;
@@ -209,7 +208,7 @@ void RankRoot::Load() {
 Status RankRoot::OnLoaded(Result<LoadedRank> result) {
   ASSIGN_OR_RETURN(LoadedRank loaded, std::move(result));
   last_step_ = loaded.committed_step;
-  actors_.emplace(RankActors::Ground{seams_, start_, *plan_, *router_, *stream_},
+  actors_.emplace(RankActors::Ground{seams_, start_, *plan_, *router_, *stream_, ledger_},
                   std::move(loaded));
   RETURN_IF_ERROR(
       actors_->Spawn([this](const RankActivity& activity) { news_.Progressed(activity); }));

@@ -9,6 +9,7 @@
 
 #include "actors/messages.h"
 #include "actors/plan/job_plan.h"
+#include "actors/rank_groups.h"
 #include "actors/rank_load.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/scheduler.h"
@@ -33,11 +34,11 @@ struct RankPlace {
   Scheduler& scheduler;
   const JobPlan& plan;
   Stream& stream;
+  const RankGroups& groups;
   Rank rank{};
 };
 
-using SpawnedStage =
-    ActorRef<MeetExecutor, RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate>;
+using SpawnedStage = ActorRef<MeetExecutor, RunAction, ReduceGradient, CollectVote, ApplyUpdate>;
 using SpawnedLoader = ActorRef<MeetExecutor, FetchTokens>;
 
 // Thread: all are called on the rank's actor thread, but `load`, which the stream runs.

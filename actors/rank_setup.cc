@@ -44,8 +44,7 @@ ExecutorOptions ExecutorOptionsOf(const proto::JobSpec& spec, const JobPlan& pla
           .evaluate = plan.evaluate,
           .sample = plan.sample,
           .boundary = BoundaryTensor(spec, plan),
-          .exchanges = plan.exchanges,
-          .shared = SharedTensors(plan, rank)};
+          .reductions = plan.reductions};
 }
 
 StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
@@ -59,6 +58,22 @@ StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Ran
                     .beta2 = optimizer.betas(1),
                     .eps = optimizer.eps(),
                     .weight_decay = optimizer.weight_decay()}};
+}
+
+std::map<int32_t, StageReduction> ReductionsOf(
+    const RankPlace& place, StageId stage, const std::function<StageModel*(StageId)>& model_of) {
+  std::map<int32_t, StageReduction> started;
+  for (size_t i = 0; i < place.plan.reductions.size(); ++i) {
+    const GradientReduction& reduction = place.plan.reductions[i];
+    const std::vector<StageId> copies = StagesOn(place.plan.train, reduction, place.rank);
+    if (copies.empty() || copies.back() != stage) continue;
+    const auto index = static_cast<int32_t>(i);
+    StageReduction& own = started[index];
+    own.weights = reduction.weights;
+    own.group = place.groups.OfReduction(index);
+    std::ranges::transform(copies, std::back_inserter(own.copies), model_of);
+  }
+  return started;
 }
 
 Result<DataOrder> DataOrderOf(const proto::JobSpec& spec, const JobPlan& plan,
@@ -80,13 +95,6 @@ Status PostSlots(Transport& transport, const proto::JobSpec& spec, const JobPlan
       RETURN_IF_ERROR(transport.PostSlots(channel.from, number, channel.slots, boundary_bytes));
     }
     if (channel.from == rank) transport.SetCredits(channel.to, number, channel.slots);
-  }
-  for (const SumChannel& channel : plan.sum_channels) {
-    if (channel.to == rank) {
-      RETURN_IF_ERROR(
-          transport.PostSlots(channel.from, kSumChannel, channel.slots, channel.slot_bytes));
-    }
-    if (channel.from == rank) transport.SetCredits(channel.to, kSumChannel, channel.slots);
   }
   return {};
 }

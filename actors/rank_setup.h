@@ -5,6 +5,7 @@
 #include "actors/data_loader_actor.h"
 #include "actors/executor_actor.h"
 #include "actors/plan/job_plan.h"
+#include "actors/rank_seams.h"
 #include "actors/schedule_actor.h"
 #include "actors/stage_actor.h"
 #include "proto/worker.pb.h"
@@ -15,6 +16,10 @@ ScheduleOptions ScheduleOptionsOf(const proto::StartRank& start, const JobPlan& 
 ExecutorOptions ExecutorOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank);
 StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
                             StageId stage);
+// The gradient reductions that a stage of the place starts. `model_of`: the rank's copies.
+std::map<int32_t, StageReduction> ReductionsOf(const RankPlace& place, StageId stage,
+                                               const std::function<StageModel*(StageId)>& model_of);
+
 // Refuses a file with too few tokens for the job.
 Result<DataOrder> DataOrderOf(const proto::JobSpec& spec, const JobPlan& plan,
                               const TokenFile& tokens);

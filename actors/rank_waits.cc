@@ -7,10 +7,9 @@
 namespace troupe {
 
 RankWaits::RankWaits(const RankSeams& seams, const RankNews& news) : seams_(seams), news_(news) {
-  seams_.scheduler.waits().SetOnDeadline(
-      [this](const WaitRecord&, const std::string& sentence) {
-        news_.Happened("warning", sentence);
-      });
+  seams_.scheduler.waits().SetOnDeadline([this](const WaitRecord&, const std::string& sentence) {
+    news_.Happened("warning", sentence);
+  });
 }
 
 RankWaits::~RankWaits() {

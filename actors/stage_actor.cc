@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -69,16 +70,22 @@ Task<Status> TakeVote(StageModel& model, StageVote& vote) {
   co_return Status{};
 }
 
-Task<Status> ReadGradient(StageModel& model, GradientReady& ready) {
-  ready.gradient = model.SharedGradient(ready.weights);
-  co_return Status{};
-}
-
-Task<Status> Merge(StageModel& model, MergeGradient merge) {
-  if (merge.replace) {
-    model.ReplaceSharedGradient(merge.weights, merge.gradient);
-  } else {
-    model.AddSharedGradient(merge.weights, merge.gradient);
+// The copies of this rank are added first, then the ranks' sums.
+Task<Status> Reduce(const StageReduction& reduction, int64_t step) {
+  StageModel& first = *reduction.copies.front();
+  const std::span others = std::span(reduction.copies).subspan(1);
+  for (StageModel* other : others) {
+    first.AddSharedGradient(reduction.weights, other->SharedGradient(reduction.weights));
+  }
+  const TensorView sum = first.SharedGradient(reduction.weights);
+  if (reduction.group != nullptr) {
+    const GroupPurpose purpose{.activity = "gradient reduction", .step = step};
+    CO_RETURN_IF_ERROR(co_await reduction.group->AllReduce(
+        {static_cast<uint8_t>(sum.dtype()), sum.data(), sum.num_elements()}, purpose));
+  }
+  for (StageModel* other : others) {
+    const TensorView copy = other->SharedGradient(reduction.weights);
+    std::memcpy(copy.data(), sum.data(), static_cast<size_t>(sum.num_bytes()));
   }
   co_return Status{};
 }
@@ -139,16 +146,15 @@ Status StageActor::On(CollectVote collect) {
   return Answering(StageVote{.stage = options_.stage, .round = collect.round}, TakeVote);
 }
 
-Status StageActor::On(TakeGradient take) {
+Status StageActor::On(ReduceGradient reduce) {
+  const auto reduction = options_.reductions.find(reduce.reduction);
+  if (reduction == options_.reductions.end()) {
+    return MakeError(ErrorCode::kFailed, "stage {}: gradient reduction {} is not its to start",
+                     options_.stage, reduce.reduction);
+  }
   return Answering(
-      GradientReady{.stage = options_.stage, .round = take.round, .weights = take.weights},
-      ReadGradient);
-}
-
-Status StageActor::On(MergeGradient merge) {
-  return Answering(
-      GradientMerged{.stage = options_.stage, .round = merge.round, .weights = merge.weights},
-      [&merge](StageModel& model, GradientMerged&) { return Merge(model, merge); });
+      GradientReduced{.round = reduce.round, .reduction = reduce.reduction},
+      [&](StageModel&, GradientReduced&) { return Reduce(reduction->second, reduce.step); });
 }
 
 Status StageActor::On(ApplyUpdate update) {

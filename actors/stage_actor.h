@@ -1,8 +1,8 @@
 // StageActor: one pipeline stage of a rank. It only computes: the executor says what and when.
 //   Takes:  MeetExecutor (the root), then from the executor:
-//           RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate
-//   Sends:  ActionDone, ActionWaits, StageVote, GradientReady, GradientMerged, UpdateDone ->
-//   executor Thread: handlers on the rank's actor thread; all arithmetic on the compute stream.
+//           RunAction, ReduceGradient, CollectVote, ApplyUpdate
+//   Sends:  ActionDone, ActionWaits, GradientReduced, StageVote, UpdateDone -> executor
+//   Thread: handlers on the rank's actor thread; all arithmetic on the compute stream.
 //
 //     unmet --MeetExecutor--> ready --RunAction, …--> ready (work launched; the answer follows)
 //
@@ -13,17 +13,27 @@
 //       knows the model, never the actor.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "actors/messages.h"
 #include "actors/model/stage_model.h"
 #include "actors/plan/trace_window.h"
 #include "runtime/actor/actor.h"
 #include "runtime/actor/stream.h"
+#include "runtime/collective/group.h"
 
 namespace troupe {
+
+// A gradient reduction as the stage that starts it sees it.
+struct StageReduction {
+  SharedWeights weights = SharedWeights::kTied;
+  std::vector<StageModel*> copies{};  // of this rank, ascending; the stage's own is the last
+  Group* group = nullptr;             // of the ranks with copies; null where this one has all
+};
 
 struct StageOptions {
   Rank rank{};
@@ -33,20 +43,20 @@ struct StageOptions {
   int64_t earlier_updates = 0;   // that the optimizer's state had seen before step 1
   // Optimizer settings that do not change from step to step.
   AdamWOptions adamw{};
+  std::map<int32_t, StageReduction> reductions{};  // that this stage starts, by place in the plan
   TraceWindow trace{};  // the steps whose every piece of work leaves a span
 };
 
-class StageActor : public Actor<StageActor, MeetExecutor, RunAction, CollectVote, TakeGradient,
-                                MergeGradient, ApplyUpdate> {
+class StageActor
+    : public Actor<StageActor, MeetExecutor, RunAction, ReduceGradient, CollectVote, ApplyUpdate> {
  public:
-  // The model and the stream outlive the actor.
+  // The model, the stream and what the options point to outlive the actor.
   StageActor(StageOptions options, StageModel& model, Stream& stream);
 
   Status On(MeetExecutor meet);
   Status On(RunAction run);
+  Status On(ReduceGradient reduce);
   Status On(CollectVote collect);
-  Status On(TakeGradient take);
-  Status On(MergeGradient merge);
   Status On(ApplyUpdate update);
 
  private:

@@ -84,21 +84,4 @@ TensorDescriptor BoundaryTensor(const proto::JobSpec& spec, const JobPlan& plan)
           .num_bytes = static_cast<uint64_t>(tokens * hidden * DTypeBytes(dtype))};
 }
 
-std::map<std::pair<StageId, SharedWeights>, TensorDescriptor> SharedTensors(const JobPlan& plan,
-                                                                            Rank rank) {
-  std::map<std::pair<StageId, SharedWeights>, TensorDescriptor> tensors;
-  for (const GradientExchange& exchange : plan.exchanges) {
-    const int64_t elements = plan.SharedElements(exchange.leader, exchange.weights);
-    for (const StageId stage : {exchange.leader, exchange.follower}) {
-      if (plan.train.RankOf(stage) != rank) continue;
-      tensors[{stage, exchange.weights}] = {
-          .dtype = static_cast<uint8_t>(DType::kFloat32),
-          .rank = 1,
-          .shape = {elements, 0, 0, 0},
-          .num_bytes = static_cast<uint64_t>(elements * DTypeBytes(DType::kFloat32))};
-    }
-  }
-  return tensors;
-}
-
 }  // namespace troupe

@@ -38,9 +38,7 @@ Result<ModelCosts> MeasureCosts(const proto::JobSpec& spec, const Clock& clock);
 // job names no sizes.
 double MeasureProductFlops(const proto::JobSpec& spec, const Clock& clock);
 
-// What travels between the job's stages, and between copies of the same weights.
+// What travels between the job's stages.
 TensorDescriptor BoundaryTensor(const proto::JobSpec& spec, const JobPlan& plan);
-std::map<std::pair<StageId, SharedWeights>, TensorDescriptor> SharedTensors(const JobPlan& plan,
-                                                                            Rank rank);
 
 }  // namespace troupe

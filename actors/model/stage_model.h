@@ -27,7 +27,7 @@
 #include "actors/model/gradient_sum.h"
 #include "actors/model/head.h"
 #include "actors/model/stage_parameters.h"
-#include "actors/plan/gradient_exchange.h"
+#include "actors/plan/gradient_reduction.h"
 #include "actors/plan/memory_model.h"
 #include "proto/training.pb.h"
 
@@ -79,11 +79,10 @@ class StageModel {
   // Sums the groups; what follows needs it and calls it.
   void FinishGradients();
   // The gradient of weights that another stage holds too: of the tied embedding's use here
-  // (vocab_size, hidden_size), or of all parameters in table order. Master dtype, until
-  // ApplyUpdate.
-  std::span<const std::byte> SharedGradient(SharedWeights weights);
-  void AddSharedGradient(SharedWeights weights, std::span<const std::byte> other);
-  void ReplaceSharedGradient(SharedWeights weights, std::span<const std::byte> sum);
+  // (vocab_size, hidden_size), or of all parameters in table order. (elements) master dtype, until
+  // ApplyUpdate; whoever has the sum over the copies writes it there.
+  TensorView SharedGradient(SharedWeights weights);
+  void AddSharedGradient(SharedWeights weights, ConstTensorView other);
   // Squared norms of the owned parameters' gradients: one root each, not finite where an element is
   // not.
   std::vector<proto::NormNode> NormNodes();
@@ -103,7 +102,6 @@ class StageModel {
 
   void BuildUnits();
   void PackAll();
-  TensorView SharedSum(SharedWeights weights);
 
   Stash TakeStash(int32_t microbatch);
   void ReturnStash(Stash stash);

@@ -51,7 +51,7 @@ ConstTensorView StageModel::Gradient(const StageParameter& parameter) {
   return gradients_.Sum(parameter.first_element, parameter.spec->num_elements());
 }
 
-TensorView StageModel::SharedSum(SharedWeights weights) {
+TensorView StageModel::SharedGradient(SharedWeights weights) {
   FinishGradients();
   if (weights == SharedWeights::kReplica) return gradients_.Sum(0, parameters_.num_elements());
   CHECK(table_.tied(), "no weight is tied");
@@ -59,21 +59,8 @@ TensorView StageModel::SharedSum(SharedWeights weights) {
   return gradients_.Sum(embedding.first_element, embedding.spec->num_elements());
 }
 
-std::span<const std::byte> StageModel::SharedGradient(SharedWeights weights) {
-  const ConstTensorView sum = SharedSum(weights);
-  return {static_cast<const std::byte*>(sum.data()), static_cast<size_t>(sum.num_bytes())};
-}
-
-void StageModel::AddSharedGradient(SharedWeights weights, std::span<const std::byte> other) {
-  const TensorView own = SharedSum(weights);
-  CHECK(static_cast<int64_t>(other.size()) == own.num_bytes());
-  Accumulate(exec_, own, ConstTensorView(other.data(), master_, {own.num_elements()}));
-}
-
-void StageModel::ReplaceSharedGradient(SharedWeights weights, std::span<const std::byte> sum) {
-  const TensorView own = SharedSum(weights);
-  CHECK(static_cast<int64_t>(sum.size()) == own.num_bytes());
-  std::memcpy(own.data(), sum.data(), sum.size());
+void StageModel::AddSharedGradient(SharedWeights weights, ConstTensorView other) {
+  Accumulate(exec_, SharedGradient(weights), other);
 }
 
 std::vector<proto::NormNode> StageModel::NormNodes() {

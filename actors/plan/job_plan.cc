@@ -11,28 +11,6 @@
 namespace troupe {
 namespace {
 
-// Every exchange between two ranks is a gradient to the leader and a sum back.
-std::vector<SumChannel> SumChannelsOf(const JobPlan& plan) {
-  std::vector<SumChannel> channels;
-  const auto add = [&](Rank from, Rank to, int64_t num_bytes) {
-    auto found = std::ranges::find_if(
-        channels, [&](const SumChannel& c) { return c.from == from && c.to == to; });
-    if (found == channels.end()) found = channels.insert(found, {.from = from, .to = to});
-    ++found->slots;
-    found->slot_bytes = std::max(found->slot_bytes, num_bytes);
-  };
-  for (const GradientExchange& exchange : plan.exchanges) {
-    const Rank leader = plan.train.RankOf(exchange.leader);
-    const Rank follower = plan.train.RankOf(exchange.follower);
-    if (leader == follower) continue;
-    const int64_t num_bytes =
-        plan.SharedElements(exchange.leader, exchange.weights) * plan.widths.master_bytes;
-    add(follower, leader, num_bytes);
-    add(leader, follower, num_bytes);
-  }
-  return channels;
-}
-
 bool HasHalves(const Schedule& schedule) {
   return std::ranges::any_of(schedule.ranks, [](const std::vector<Action>& actions) {
     return std::ranges::any_of(
@@ -74,13 +52,22 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
   return shape;
 }
 
-int64_t JobPlan::SharedElements(StageId stage, SharedWeights weights) const {
-  if (weights == SharedWeights::kTied) return table[table.embedding_index()].num_elements();
-  int64_t elements = 0;
-  for (const int index : ParametersOf(table, stages[static_cast<size_t>(stage.value)])) {
-    elements += table[index].num_elements();
+int64_t JobPlan::ElementsOf(const GradientReduction& reduction) const {
+  if (reduction.weights == SharedWeights::kTied) {
+    return table[table.embedding_index()].num_elements();
   }
+  int64_t elements = 0;
+  const auto copy = static_cast<size_t>(reduction.stages.front().value);
+  for (const int index : ParametersOf(table, stages[copy])) elements += table[index].num_elements();
   return elements;
+}
+
+int64_t JobPlan::ReductionSlotBytes() const {
+  int64_t most_bytes = 1;
+  for (const GradientReduction& reduction : reductions) {
+    most_bytes = std::max(most_bytes, ElementsOf(reduction) * widths.master_bytes);
+  }
+  return std::min(most_bytes, kReductionBlockBytes);
 }
 
 // A rank needs what its stages need, and slots for what comes from other ranks.
@@ -102,9 +89,12 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
         hand_overs = std::max(hand_overs, HandOversOn(other.schedule, other.policy, rank));
       }
       inputs.outputs_in_flight += hand_overs;
-      for (const SumChannel& channel : sum_channels) {
-        if (channel.to != rank) continue;
-        inputs.shared_bytes += channel.slots * SlotStrideBytes(channel.slot_bytes);
+      const int64_t block_bytes = SlotStrideBytes(ReductionSlotBytes());
+      for (const GradientReduction& reduction : reductions) {
+        const std::vector<Rank> members = RanksOf(train, reduction);
+        if (!std::ranges::binary_search(members, rank)) continue;
+        const auto peers = static_cast<int64_t>(members.size()) - 1;
+        inputs.shared_bytes += 2 * peers * kReductionSlots * block_bytes;  // received and sent
       }
     }
     const MemoryPrediction own = PredictMemory(table, inputs);
@@ -296,8 +286,7 @@ Status DeriveFromSchedules(JobPlan& plan) {
   plan.evaluate = GenerateForwardOnly(ranks, placement, plan.batch.num_microbatches);
   plan.sample = GenerateForwardOnly(ranks, placement, 1);
   plan.channels = WithMoreSlots(ChannelsOf(plan.train, plan.policy), ChannelsOf(plan.evaluate));
-  plan.exchanges = GradientExchangesOf(plan.train, plan.table.tied());
-  plan.sum_channels = SumChannelsOf(plan);
+  plan.reductions = GradientReductionsOf(plan.train, plan.table.tied());
   ASSIGN_OR_RETURN(plan.simulation, SimulateOrder(plan, plan.train, plan.policy));
   plan.peak_microbatches = plan.simulation.peak_microbatches;
   for (const TrainSchedule& other : plan.others) {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "actors/plan/batch_arithmetic.h"
-#include "actors/plan/gradient_exchange.h"
+#include "actors/plan/gradient_reduction.h"
 #include "actors/plan/learning_rate.h"
 #include "actors/plan/memory_model.h"
 #include "actors/plan/mesh.h"
@@ -25,14 +25,6 @@
 #include "proto/job.pb.h"
 
 namespace troupe {
-
-// Shared gradients from one rank to another, once a step.
-struct SumChannel {
-  Rank from{};
-  Rank to{};
-  int slots = 0;
-  int64_t slot_bytes = 0;  // the largest of them
-};
 
 struct JobPlan {
   Mesh mesh{};
@@ -53,16 +45,16 @@ struct JobPlan {
   Schedule evaluate{};    // forward only
   Schedule sample{};      // forward only, one microbatch
   std::vector<Channel> channels{};
-  std::vector<GradientExchange> exchanges{};
-  std::vector<SumChannel> sum_channels{};  // between ranks
-  std::vector<int> peak_microbatches{};    // per stage: most that are kept at once
-  Simulation simulation{};                 // of a step, by FLOPs (1 ns each)
+  std::vector<GradientReduction> reductions{};
+  std::vector<int> peak_microbatches{};  // per stage: most that are kept at once
+  Simulation simulation{};               // of a step, by FLOPs (1 ns each)
   LearningRate learning_rate{};
 
   // What the stage computes with; its microbatches are those of its direction.
   StageShape ShapeOf(StageId stage) const;
-  // Elements of the gradient that `stage` shares with another one.
-  int64_t SharedElements(StageId stage, SharedWeights weights) const;
+  int64_t ElementsOf(const GradientReduction& reduction) const;
+  // Of the blocks in which gradients are reduced between ranks: the largest, where all are small.
+  int64_t ReductionSlotBytes() const;
   // By tag, on a CPU with these vector instructions: all but the workspace is the same on any.
   MemoryPrediction MemoryOf(Rank rank, VectorIsa isa) const;
 };
@@ -82,7 +74,7 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec,
                             std::span<const proto::Parallelism> orders = {});
 
 // Fills in what follows from the plan's schedules, policies and stages: forward-only lists, halves,
-// slots, exchanges, peaks. For plans that are made without a spec too.
+// slots, reductions, peaks. For plans that are made without a spec too.
 Status DeriveFromSchedules(JobPlan& plan);
 
 // The same job on one worker: the reference that parity is measured against. Microbatches and

@@ -96,7 +96,7 @@ struct PredictionInputs {
   int peak_microbatches = 1;         // most that are kept at once: the schedule's peak activations
   int receive_slots = 0;             // posted for activations and gradients, all channels together
   int outputs_in_flight = 0;         // computed or being sent
-  int64_t shared_bytes = 0;          // slots posted for gradients of shared weights, whole pages
+  int64_t shared_bytes = 0;          // blocks of gradients of shared weights, whole pages
   VectorIsa isa = VectorIsa::kAvx2;  // of the rank's CPU
 };
 MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInputs& inputs);

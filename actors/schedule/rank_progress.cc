@@ -201,6 +201,11 @@ bool RankProgress::HasInputs(int32_t entry) const {
   return true;
 }
 
+bool RankProgress::HasAllGradients(StageId stage) const {
+  return gradients_done_[static_cast<size_t>(list_->StageIndex(stage))] ==
+         list_->microbatches_per_stage();
+}
+
 int RankProgress::InFlight(int direction) const {
   int sum = 0;
   for (size_t i = 0; i < in_flight_.size(); ++i) {

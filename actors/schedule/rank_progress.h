@@ -59,6 +59,8 @@ class RankProgress {
   // No open action works in a lane of the entry.
   bool LanesAreFree(int32_t entry) const;
   uint8_t Bits(int32_t cell) const { return cells_[static_cast<size_t>(cell)]; }
+  // Every microbatch of the stage, one of the rank's, has all its weight gradients.
+  bool HasAllGradients(StageId stage) const;
   int InFlight(int direction) const;  // Forwards started whose backward has not ended
   // Free-run: the stage index whose input gradient ended first and whose weight gradient has not
   // started wholly; -1 where there is none.

@@ -17,8 +17,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-class NotingStage
-    : public Actor<NotingStage, RunAction, CollectVote, TakeGradient, MergeGradient, ApplyUpdate> {
+class NotingStage : public Actor<NotingStage, RunAction, ReduceGradient, CollectVote, ApplyUpdate> {
  public:
   explicit NotingStage(std::vector<std::string>& asked) : asked_(asked) {}
   Status On(RunAction run) {
@@ -29,8 +28,7 @@ class NotingStage
     asked_.emplace_back("vote");
     return {};
   }
-  Status On(TakeGradient) { return {}; }
-  Status On(MergeGradient) { return {}; }
+  Status On(ReduceGradient) { return {}; }
   Status On(ApplyUpdate) { return {}; }
 
  private:

@@ -18,8 +18,7 @@ const TensorDescriptor kBoundary = {.rank = 1, .shape = {kBytes, 0, 0, 0}, .num_
 const Transfer kForward = {
     .from_stage = StageId(0), .to_stage = StageId(1), .from = Rank(0), .to = Rank(1)};
 
-class Receiver : public Actor<Receiver, WithBulk<Activation>, WithBulk<ActivationGradient>,
-                              WithBulk<SharedGradient>> {
+class Receiver : public Actor<Receiver, WithBulk<Activation>, WithBulk<ActivationGradient>> {
  public:
   explicit Receiver(std::vector<WithBulk<Activation>>& arrived) : arrived_(arrived) {}
   Status On(WithBulk<Activation> activation) {
@@ -27,7 +26,6 @@ class Receiver : public Actor<Receiver, WithBulk<Activation>, WithBulk<Activatio
     return {};
   }
   Status On(WithBulk<ActivationGradient>) { return {}; }
-  Status On(WithBulk<SharedGradient>) { return {}; }
 
  private:
   std::vector<WithBulk<Activation>>& arrived_;
@@ -63,9 +61,8 @@ class OutputChannelsTest : public ::testing::Test {
     OutputChannels::Options options{
         .rank = Rank(0), .boundary = kBoundary, .num_buffers = num_buffers};
     options.neighbours[Rank(1)] =
-        routers_[0]
-            ->Remote<WithBulk<Activation>, WithBulk<ActivationGradient>, WithBulk<SharedGradient>>(
-                Rank(1), kExecutorIndex);
+        routers_[0]->Remote<WithBulk<Activation>, WithBulk<ActivationGradient>>(Rank(1),
+                                                                                kExecutorIndex);
     outputs_ = std::make_unique<OutputChannels>(std::move(options));
     sender_ = scheduler_.Spawn<Sender>({.name = "sender"}, std::ref(*outputs_));
   }

@@ -25,11 +25,11 @@ struct Seen {
   int updates = 0;
 };
 
-class ToyStage : public Actor<ToyStage, MeetExecutor, RunAction, CollectVote, TakeGradient,
-                              MergeGradient, ApplyUpdate> {
+class ToyStage
+    : public Actor<ToyStage, MeetExecutor, RunAction, ReduceGradient, CollectVote, ApplyUpdate> {
  public:
   ToyStage(const RankPlace& place, StageId stage, MemoryLedger& ledger, Seen& seen)
-      : plan_(place.plan), stage_(stage), ledger_(ledger), seen_(seen) {}
+      : place_(place), plan_(place.plan), stage_(stage), ledger_(ledger), seen_(seen) {}
 
   Status On(MeetExecutor meet) {
     executor_ = meet.executor;
@@ -75,24 +75,18 @@ class ToyStage : public Actor<ToyStage, MeetExecutor, RunAction, CollectVote, Ta
     return executor_.Send(
         testing::UnitVote(plan_, stage_, collect.round, seen_.gradient * seen_.gradient));
   }
-  Status On(TakeGradient take) {
-    if (!merged_) tied_ = {1.0f + static_cast<float>(stage_.value)};
-    return executor_.Send(GradientReady{.stage = stage_,
-                                        .round = take.round,
-                                        .weights = take.weights,
-                                        .gradient = std::as_bytes(std::span(tied_))});
-  }
-  Status On(MergeGradient merge) {
-    float other = 0;
-    std::memcpy(&other, merge.gradient.data(), sizeof(other));
-    tied_ = {merge.replace ? other : 1.0f + static_cast<float>(stage_.value) + other};
-    merged_ = true;
-    seen_.gradient += 100 * static_cast<double>(tied_[0]);
-    return executor_.Send(GradientMerged{stage_, merge.round, merge.weights});
+  Status On(ReduceGradient reduce) {
+    tied_ = 1.0f + static_cast<float>(stage_.value);
+    place_.stream.LaunchTask(
+        scope_, AddUp(*place_.groups.OfReduction(reduce.reduction), tied_),
+        [this, reduce](const WorkTime&, Status status) {
+          seen_.gradient += 100 * static_cast<double>(tied_);
+          (void)executor_.Send(GradientReduced{reduce.round, reduce.reduction, std::move(status)});
+        });
+    return {};
   }
   Status On(ApplyUpdate update) {
     seen_.gradient = 0;
-    merged_ = false;
     ++seen_.updates;
     seen_.factors.push_back(update.gradient_factor);
     return executor_.Send(UpdateDone{.stage = stage_, .step = update.step});
@@ -104,13 +98,18 @@ class ToyStage : public Actor<ToyStage, MeetExecutor, RunAction, CollectVote, Ta
     std::memcpy(output.data(), values.data(), kElements * 4);
     return output;
   }
+  static Task<Status> AddUp(Group& group, float& value) {
+    co_return co_await group.AllReduce({static_cast<uint8_t>(DType::kFloat32), &value, 1});
+  }
+
+  const RankPlace place_;
   const JobPlan& plan_;
   const StageId stage_;
   MemoryLedger& ledger_;
   Seen& seen_;
+  const StreamScope scope_{place_.stream};
   ExecutorAnswers executor_{};
-  std::vector<float> tied_{};
-  bool merged_ = false;
+  float tied_ = 0;
 };
 
 class ToyLoader : public Actor<ToyLoader, MeetExecutor, FetchTokens> {

@@ -125,24 +125,6 @@ TEST(StageSetTest, TensorsBetweenStagesHaveTheJobsDtype) {
   EXPECT_EQ(narrow.num_bytes, 12u * 16 * 2);
 }
 
-TEST(StageSetTest, WeightsWithTwoUsesAreSharedByTheRanksThatHoldThem) {
-  const JobPlan untied = *MakeJobPlan(SmallSpec({.pp = 3}));
-  const JobPlan tied = *MakeJobPlan(SmallSpec({.pp = 3, .tied = true}));
-  for (int rank = 0; rank < 3; ++rank) EXPECT_TRUE(SharedTensors(untied, Rank(rank)).empty());
-  EXPECT_TRUE(SharedTensors(tied, Rank(1)).empty());
-  for (const int rank : {0, 2}) {
-    const auto shared = SharedTensors(tied, Rank(rank));
-    ASSERT_EQ(shared.size(), 1u);
-    const auto& [use, tensor] = *shared.begin();
-    EXPECT_EQ(use, std::pair(StageId(rank), SharedWeights::kTied));
-    EXPECT_EQ(tensor.num_bytes, 29u * 16 * 4) << "the embedding, in float32";
-  }
-  // Both directions have a copy of every stage.
-  const auto copies =
-      SharedTensors(*MakeJobPlan(SmallSpec({.pp = 2, .schedule = "dualpipe"})), Rank(0));
-  EXPECT_EQ(copies.size(), 2u);
-}
-
 TEST(StageSetTest, MeasuredCostsAreTimes) {
   const auto costs = MeasureCosts(SmallSpec(), SystemClock());
   ASSERT_TRUE(costs.ok()) << costs.error().message;

@@ -13,8 +13,8 @@ namespace troupe::testing {
 inline constexpr int kIdleTokens = 4;  // of a microbatch, in float32
 inline constexpr int kIdleBytes = 4 * kIdleTokens;
 
-class IdleStage : public Actor<IdleStage, MeetExecutor, RunAction, CollectVote, TakeGradient,
-                               MergeGradient, ApplyUpdate> {
+class IdleStage
+    : public Actor<IdleStage, MeetExecutor, RunAction, ReduceGradient, CollectVote, ApplyUpdate> {
  public:
   IdleStage(const RankPlace& place, StageId stage, MemoryLedger& ledger)
       : plan_(place.plan), stage_(stage), ledger_(ledger) {}
@@ -39,8 +39,9 @@ class IdleStage : public Actor<IdleStage, MeetExecutor, RunAction, CollectVote, 
   Status On(CollectVote collect) {
     return executor_.Send(UnitVote(plan_, stage_, collect.round, 1));
   }
-  Status On(TakeGradient) { return {}; }
-  Status On(MergeGradient) { return {}; }
+  Status On(ReduceGradient reduce) {
+    return executor_.Send(GradientReduced{.round = reduce.round, .reduction = reduce.reduction});
+  }
   Status On(ApplyUpdate update) {
     return executor_.Send(UpdateDone{.stage = stage_, .step = update.step});
   }

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "actors/rank_setup.h"
 #include "actors/stage_actor.h"
 #include "tests/support/in_process_job.h"
 #include "tests/support/small_model.h"
@@ -98,16 +99,20 @@ class ModelJob {
     options.shape = place.plan.ShapeOf(stage);
     options.dtype = model_.dtype;
     options.owner = OwnerOf(place.plan.train, stage) == stage;
+    StageModel*& own = of_stages_[stage];
     stages_.push_back(std::make_unique<StageModel>(options, place.plan.table, ledger_));
     stages_.back()->parameters().Initialize(model_.seed);
     stages_.back()->WeightsChanged();
+    own = stages_.back().get();
     return place.scheduler.Spawn<StageActor>(
         {.name = fmt::format("stage {}", stage)},
         StageOptions{.rank = place.rank,
                      .stage = stage,
                      .last = place.plan.train.IsLastStage(stage),
                      .first_microbatch = place.plan.train.FirstMicrobatch(stage).value,
-                     .adamw = adamw_},
+                     .adamw = adamw_,
+                     .reductions = ReductionsOf(
+                         place, stage, [this](StageId copy) { return of_stages_.at(copy); })},
         *stages_.back(), place.stream);
   }
 
@@ -116,6 +121,7 @@ class ModelJob {
   size_t num_orders_ = 1;
   MemoryLedger ledger_;
   std::vector<std::unique_ptr<StageModel>> stages_;
+  std::map<StageId, StageModel*> of_stages_{};
   std::unique_ptr<InProcessJob> job_;
 };
 

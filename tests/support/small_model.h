@@ -124,7 +124,9 @@ class StageChain {
     if (table_.tied() && stages_.size() > 1) {
       constexpr auto kTied = SharedWeights::kTied;
       stages_.front()->AddSharedGradient(kTied, stages_.back()->SharedGradient(kTied));
-      stages_.back()->ReplaceSharedGradient(kTied, stages_.front()->SharedGradient(kTied));
+      const TensorView sum = stages_.front()->SharedGradient(kTied);
+      std::memcpy(stages_.back()->SharedGradient(kTied).data(), sum.data(),
+                  static_cast<size_t>(sum.num_bytes()));
     }
     for (auto& stage : stages_) stage->FinishGradients();
     return loss;

@@ -17,8 +17,8 @@
 
 namespace troupe::testing {
 
-class TimedStage : public Actor<TimedStage, MeetExecutor, RunAction, CollectVote, TakeGradient,
-                                MergeGradient, ApplyUpdate> {
+class TimedStage
+    : public Actor<TimedStage, MeetExecutor, RunAction, ReduceGradient, CollectVote, ApplyUpdate> {
  public:
   struct Options {
     const std::vector<ActionTimes>& steps;  // from step 1 on
@@ -56,8 +56,9 @@ class TimedStage : public Actor<TimedStage, MeetExecutor, RunAction, CollectVote
   Status On(CollectVote collect) {
     return executor_.Send(UnitVote(place_.plan, stage_, collect.round, 1));
   }
-  Status On(TakeGradient) { return {}; }
-  Status On(MergeGradient) { return {}; }
+  Status On(ReduceGradient reduce) {
+    return executor_.Send(GradientReduced{.round = reduce.round, .reduction = reduce.reduction});
+  }
   Status On(ApplyUpdate update) {
     return executor_.Send(UpdateDone{.stage = stage_, .step = update.step});
   }

@@ -1,0 +1,42 @@
+#include "actors/plan/gradient_reduction.h"
+
+#include <algorithm>
+
+namespace troupe {
+
+std::vector<GradientReduction> GradientReductionsOf(const Schedule& schedule, bool tied) {
+  std::vector<GradientReduction> reductions;
+  const int chain = schedule.StagesPerDirection();
+  for (int stage = chain; stage < schedule.num_stages; ++stage) {
+    reductions.push_back(
+        {SharedWeights::kReplica, {OwnerOf(schedule, StageId(stage)), StageId(stage)}});
+  }
+  if (!tied || chain == 1) return reductions;  // both uses on one stage add up there
+  for (int first = 0; first < schedule.num_stages; first += chain) {
+    reductions.push_back({SharedWeights::kTied, {StageId(first), StageId(first + chain - 1)}});
+  }
+  return reductions;
+}
+
+std::vector<Rank> RanksOf(const Schedule& schedule, const GradientReduction& reduction) {
+  std::vector<Rank> ranks;
+  for (const StageId stage : reduction.stages) ranks.push_back(schedule.RankOf(stage));
+  std::ranges::sort(ranks);
+  const auto repeated = std::ranges::unique(ranks);
+  ranks.erase(repeated.begin(), repeated.end());
+  return ranks;
+}
+
+std::vector<StageId> StagesOn(const Schedule& schedule, const GradientReduction& reduction,
+                              Rank rank) {
+  std::vector<StageId> stages;
+  std::ranges::copy_if(reduction.stages, std::back_inserter(stages),
+                       [&](StageId stage) { return schedule.RankOf(stage) == rank; });
+  return stages;
+}
+
+StageId OwnerOf(const Schedule& schedule, StageId stage) {
+  return StageId(stage.value % schedule.StagesPerDirection());
+}
+
+}  // namespace troupe

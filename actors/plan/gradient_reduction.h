@@ -1,0 +1,45 @@
+// Which stages hold copies of the same weights, and so add up their gradients before a step ends:
+// the two uses of a tied embedding, and the two directions of a bidirectional pipeline. Pure.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "actors/schedule/schedule.h"
+
+namespace troupe {
+
+enum class SharedWeights : uint8_t {
+  kReplica,  // all of the stage's: the other direction's stage holds the same layers
+  kTied,     // the embedding, which is also the head
+};
+
+// All copies have the sum when it has ended, with equal bits. The copies of one rank are added in
+// ascending order of stages first, then the ranks in ascending order.
+struct GradientReduction {
+  SharedWeights weights = SharedWeights::kTied;
+  std::vector<StageId> stages{};  // that hold a copy, ascending
+
+  bool operator==(const GradientReduction&) const = default;
+};
+
+// Slots that a member of a reduction between ranks posts for each other one, and their bytes at
+// most.
+inline constexpr int kReductionSlots = 4;
+inline constexpr int64_t kReductionBlockBytes = int64_t{256} << 10;
+
+// In the order in which those of one stage must happen: the sums over the directions first, then
+// each chain's two uses of a tied weight. The same list on every rank: a reduction is named by its
+// place.
+std::vector<GradientReduction> GradientReductionsOf(const Schedule& schedule, bool tied);
+
+// The ranks that hold a copy, ascending: the members of the reduction's group.
+std::vector<Rank> RanksOf(const Schedule& schedule, const GradientReduction& reduction);
+// The copies of `rank`, ascending.
+std::vector<StageId> StagesOn(const Schedule& schedule, const GradientReduction& reduction,
+                              Rank rank);
+
+// The stage that votes, saves and exports the parameters of `stage`: itself, or its replica.
+StageId OwnerOf(const Schedule& schedule, StageId stage);
+
+}  // namespace troupe
