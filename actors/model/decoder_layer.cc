@@ -7,15 +7,6 @@
 
 namespace troupe {
 
-AttentionShape ShapeOf(const LayerAttention& attention, const BatchArithmetic& batch) {
-  return {.num_sequences = batch.micro_batch_size,
-          .query_len = batch.seq_len,
-          .key_len = batch.seq_len,
-          .num_heads = attention.num_heads,
-          .num_kv_heads = attention.num_kv_heads,
-          .head_dim = attention.head_dim};
-}
-
 DecoderLayer::DecoderLayer(const UnitSite& site)
     : config_(site.config),
       attention_(ShapeOf(*site.spec.attention, site.batch)),
@@ -36,7 +27,6 @@ DecoderLayer::DecoderLayer(const UnitSite& site)
       n2_(site.Stash("n2")),
       rstd2_(site.Stash("rstd2")),
       gate_up_(site.Stash("gate_up")),
-      dy_(site.Half("dy")),
       dgate_up_(site.Half("dgate_up")),
       dmid_(site.Half("dmid")),
       dqkv_(site.Half("dqkv")),
@@ -44,9 +34,7 @@ DecoderLayer::DecoderLayer(const UnitSite& site)
       product_(site.Workspace("product")),
       dproduct_(site.Workspace("dproduct")),
       dout_(site.Workspace("dout")),
-      dx_(site.Workspace("dx")),
-      rotary_(site.Workspace("rotary")),
-      positions_(site.Workspace("positions")) {}
+      rotary_(site.Workspace("rotary")) {}
 
 void DecoderLayer::Pack(const Exec& exec) {
   for (Linear* linear : {&qkv_product_, &out_product_, &gate_up_product_, &down_product_}) {
@@ -54,7 +42,7 @@ void DecoderLayer::Pack(const Exec& exec) {
   }
 }
 
-void DecoderLayer::WriteRotary(std::byte* workspace) const {
+void DecoderLayer::WriteConstants(std::byte* workspace) const {
   RotaryConfig rotary{.head_dim = attention_.head_dim, .theta = config_.rope_theta};
   if (config_.rope_scaling) {
     const RopeScaling& scaling = *config_.rope_scaling;
@@ -208,7 +196,7 @@ void DecoderLayer::BackwardWeight(const Pass& pass, int part, ConstTensorView dy
     case 3:
       return qkv_product_.WeightGrad(pass, dqkv_.In(pass), n1_.In(pass.stash));
     default:
-      CHECK(false, "part {} of {}", part, kWeightParts);
+      CHECK(false, "part {} of {}", part, num_weight_parts());
   }
 }
 

@@ -9,8 +9,7 @@ Embedding::Embedding(const UnitSite& site)
       gradients_(&site.gradients),
       table_index_(site.table_indices.front()),
       accumulator_(site.NewAccumulator(0)),
-      inputs_(site.Stash("inputs")),
-      dy_(site.Half("dy")) {}
+      inputs_(site.Stash("inputs")) {}
 
 void Embedding::Forward(const Pass& pass, TensorView x) const {
   EmbeddingForward(pass.exec, x, pass.tokens, weights_->Compute(table_index_));

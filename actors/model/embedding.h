@@ -17,8 +17,7 @@ class Embedding {
 
   // x (T, h), overwritten.
   void Forward(const Pass& pass, TensorView x) const;
-  // Where the gradient of x waits for BackwardWeight, where backward comes in halves.
-  TensorView OutputGradient(const Pass& pass) const { return dy_.In(pass); }
+  // dy (T, h): of x.
   void BackwardWeight(const Pass& pass, ConstTensorView dy) const;
 
  private:
@@ -27,7 +26,6 @@ class Embedding {
   int table_index_;
   int accumulator_;
   TensorSlot inputs_;
-  HalfSlot dy_;
 };
 
 }  // namespace troupe

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "actors/plan/kernel_memory.h"
 #include "kernels/attention.h"
@@ -58,50 +59,69 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
   exec_.num_threads = options.shape.num_threads;
   exec_.workspace = workspace_.bytes().subspan(static_cast<size_t>(work_layout_.kernels));
   BuildUnits();
-  layers_.front().WriteRotary(workspace_.data());
-  const TensorView positions = layers_.front().Positions(workspace_.data());
-  const std::vector<int32_t> of_batch = PositionsOf(options.shape.batch);
-  std::memcpy(positions.data(), of_batch.data(), static_cast<size_t>(positions.num_bytes()));
+  WriteConstants();
+}
+
+UnitSite StageModel::SiteOf(size_t position, int unit) {
+  return {.spec = options_.shape.model.unit(unit),
+          .config = options_.shape.model.config,
+          .batch = options_.shape.batch,
+          .stash = stash_layout_.units[position],
+          .workspace = work_layout_.units[position],
+          .dtype = options_.dtype,
+          .master = master_,
+          .table_indices = table_.OfUnit(unit),
+          .weights = parameters_,
+          .gradients = gradients_,
+          .ledger = ledger_};
 }
 
 void StageModel::BuildUnits() {
   const ModelSpec& model = options_.shape.model;
   const std::vector<int> units = UnitsOf(model, options_.shape.layout);
-  layers_.reserve(units.size());
-  int64_t next_use = parameters_.num_elements();
-  std::vector<bool> used(static_cast<size_t>(table_.size()), false);
+  std::set<int> used;
   for (size_t i = 0; i < units.size(); ++i) {
-    const int unit = units[i];
-    UnitSite site{.spec = model.unit(unit),
-                  .config = model.config,
-                  .batch = options_.shape.batch,
-                  .stash = stash_layout_.units[i],
-                  .workspace = work_layout_.units[i],
-                  .dtype = options_.dtype,
-                  .master = master_,
-                  .table_indices = table_.OfUnit(unit),
-                  .weights = parameters_,
-                  .gradients = gradients_,
-                  .ledger = ledger_};
+    UnitSite site = SiteOf(i, units[i]);
     for (const int index : site.table_indices) {
-      // The second use on the stage sums into elements of its own, beyond the parameters'.
-      if (used[static_cast<size_t>(index)]) {
-        tied_first_element_ = next_use;
-        site.gradient_elements.push_back(next_use);
-        next_use += table_[index].num_elements();
-        continue;
+      int64_t first_element = parameters_.Of(index).first_element;
+      if (!used.insert(index).second) {
+        // A second use sums into elements of its own, beyond the parameters'.
+        CHECK(tied_first_element_ < 0, "only the embedding is used twice");
+        first_element = tied_first_element_ = parameters_.num_elements();
       }
-      used[static_cast<size_t>(index)] = true;
-      site.gradient_elements.push_back(parameters_.Of(index).first_element);
+      site.gradient_elements.push_back(first_element);
     }
-    if (unit == model.embedding_unit()) {
+    if (units[i] == model.embedding_unit()) {
       embedding_.emplace(site);
-    } else if (unit == model.head_unit()) {
+      embedding_gradient_ = site.Half("dy");
+    } else if (units[i] == model.head_unit()) {
       head_.emplace(site);
     } else {
-      layers_.emplace_back(site);
+      layers_.push_back(options_.new_layer(site));
+      layer_gradients_.push_back(site.Half("dy"));
+      spare_gradient_ = site.Workspace("dx");
+      if (site.workspace.Has("positions")) positions_ = site.Workspace("positions");
     }
   }
+  for (size_t i = layers_.size(); i-- > 0;) {
+    for (int part = 0; part < layers_[i]->num_weight_parts(); ++part) {
+      weight_parts_.push_back({i, part});
+    }
+  }
+}
+
+void StageModel::WriteConstants() {
+  std::set<int> kinds;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const size_t layer = static_cast<size_t>(options_.shape.layout.first_layer) + i;
+    if (kinds.insert(options_.shape.model.layers[layer]).second) {
+      layers_[i]->WriteConstants(workspace_.data());
+    }
+  }
+  if (!positions_) return;
+  const std::vector<int32_t> of_batch = PositionsOf(options_.shape.batch);
+  const TensorView positions = positions_->In(workspace_.data());
+  std::memcpy(positions.data(), of_batch.data(), static_cast<size_t>(positions.num_bytes()));
 }
 
 void StageModel::WeightsChanged() {
@@ -110,7 +130,7 @@ void StageModel::WeightsChanged() {
 }
 
 void StageModel::PackAll() {
-  for (DecoderLayer& layer : layers_) layer.Pack(exec_);
+  for (const auto& layer : layers_) layer->Pack(exec_);
   if (head_) head_->Pack(exec_);
 }
 
@@ -150,8 +170,8 @@ Pass StageModel::PassOf(Stash& stash, bool whole) {
             .microbatch = stash.microbatch,
             .stash = stash.memory.data(),
             .workspace = workspace_.data(),
-            .whole = whole,
-            .positions = layers_.front().Positions(workspace_.data())};
+            .whole = whole};
+  if (positions_) pass.positions = positions_->In(pass.workspace);
   if (embedding_) pass.tokens = embedding_->Tokens(pass.stash);
   if (head_) pass.labels = head_->Labels(pass.stash);
   return pass;
@@ -178,7 +198,7 @@ void StageModel::TakeTokens(const Pass& pass, std::span<const int32_t> tokens) {
 }
 
 Buffer StageModel::RunLayers(const Pass& pass, std::span<const std::byte> input) {
-  const ResidualStart start = layers_.front().Input(pass);
+  const ResidualStart start = layers_.front()->Input(pass);
   if (embedding_) {
     embedding_->Forward(pass, start.x);
   } else {
@@ -187,12 +207,12 @@ Buffer StageModel::RunLayers(const Pass& pass, std::span<const std::byte> input)
   }
   EnterResidual(pass.exec, start);
   for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i].Forward(pass);
+    layers_[i]->Forward(pass);
     if (i + 1 < layers_.size()) {
-      PassResidual(pass.exec, layers_[i].Output(pass), layers_[i + 1].Input(pass));
+      PassResidual(pass.exec, layers_[i]->Output(pass), layers_[i + 1]->Input(pass));
     }
   }
-  const ResidualEnd end = layers_.back().Output(pass);
+  const ResidualEnd end = layers_.back()->Output(pass);
   if (head_) {
     PassResidual(pass.exec, end, head_->Input(pass));
     return {};
@@ -245,13 +265,13 @@ Buffer StageModel::Backward(int32_t microbatch, std::span<const std::byte> gradi
   const Pass pass = PassOf(stash, /*whole=*/true);
   Buffer output;
   if (!embedding_) output = NewBoundary();
-  TensorView dy = layers_.back().OutputGradient(pass);
-  TensorView dx = layers_.back().SpareGradient(pass);
+  TensorView dy = layer_gradients_.back().In(pass);
+  TensorView dx = spare_gradient_.In(pass.workspace);
   EnterBackward(pass, gradient, dy);
   for (size_t i = layers_.size(); i-- > 0;) {
-    const DecoderLayer& layer = layers_[i];
+    const Layer& layer = *layers_[i];
     layer.BackwardInput(pass, dy, i == 0 && !embedding_ ? Boundary(output) : dx);
-    for (int part = 0; part < DecoderLayer::kWeightParts; ++part) {
+    for (int part = 0; part < layer.num_weight_parts(); ++part) {
       layer.BackwardWeight(pass, part, dy);
     }
     std::swap(dy, dx);
@@ -267,12 +287,12 @@ Buffer StageModel::BackwardInput(int32_t microbatch, std::span<const std::byte> 
   const Pass pass = PassOf(StashOf(microbatch));
   Buffer output;
   if (!embedding_) output = NewBoundary();
-  EnterBackward(pass, gradient, layers_.back().OutputGradient(pass));
+  EnterBackward(pass, gradient, layer_gradients_.back().In(pass));
   for (size_t i = layers_.size(); i-- > 0;) {
-    const TensorView dx = i > 0        ? layers_[i - 1].OutputGradient(pass)
-                          : embedding_ ? embedding_->OutputGradient(pass)
+    const TensorView dx = i > 0        ? layer_gradients_[i - 1].In(pass)
+                          : embedding_ ? embedding_gradient_.In(pass)
                                        : Boundary(output);
-    layers_[i].BackwardInput(pass, layers_[i].OutputGradient(pass), dx);
+    layers_[i]->BackwardInput(pass, layer_gradients_[i].In(pass), dx);
   }
   return output;
 }
@@ -282,17 +302,15 @@ void StageModel::BackwardWeight(int32_t microbatch, int32_t part, int32_t num_pa
   CHECK(part >= 0 && part < num_parts, "part {} of {}", part, num_parts);
   Stash& stash = StashOf(microbatch);
   const Pass pass = PassOf(stash);
-  constexpr int kPerLayer = DecoderLayer::kWeightParts;
-  const int of_layers = static_cast<int>(layers_.size()) * kPerLayer;
+  const int of_layers = static_cast<int>(weight_parts_.size());
   const int total = of_layers + (embedding_ ? 1 : 0);
   for (int i = total * part / num_parts; i < total * (part + 1) / num_parts; ++i) {
     if (i == of_layers) {
-      embedding_->BackwardWeight(pass, embedding_->OutputGradient(pass));
+      embedding_->BackwardWeight(pass, embedding_gradient_.In(pass));
       continue;
     }
-    // As in Backward: the last layer first.
-    const DecoderLayer& layer = layers_[layers_.size() - 1 - static_cast<size_t>(i / kPerLayer)];
-    layer.BackwardWeight(pass, i % kPerLayer, layer.OutputGradient(pass));
+    const WeightPart& of = weight_parts_[static_cast<size_t>(i)];
+    layers_[of.layer]->BackwardWeight(pass, of.part, layer_gradients_[of.layer].In(pass));
   }
   if (++stash.parts_done < num_parts) return;
   ReturnStash(std::move(stash));

@@ -18,14 +18,15 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
-#include "actors/model/decoder_layer.h"
 #include "actors/model/embedding.h"
 #include "actors/model/gradient_sum.h"
 #include "actors/model/head.h"
+#include "actors/model/layer.h"
 #include "actors/model/stage_parameters.h"
 #include "actors/plan/gradient_reduction.h"
 #include "actors/plan/memory_model.h"
@@ -38,6 +39,7 @@ struct StageModelOptions {
   DType dtype = DType::kFloat32;  // of activations: float32, bfloat16 or float64
   bool specification = false;     // run the plain loops of the kernels
   bool owner = true;              // votes, saves and exports; false: a replica's copy
+  LayerFactory new_layer = NewLayer;
 };
 
 class StageModel {
@@ -100,7 +102,15 @@ class StageModel {
     int32_t parts_done = 0;
   };
 
+  struct WeightPart {
+    size_t layer = 0;
+    int part = 0;
+  };
+
   void BuildUnits();
+  // Without its gradients' elements. `position`: of the unit on this stage.
+  UnitSite SiteOf(size_t position, int unit);
+  void WriteConstants();
   void PackAll();
 
   Stash TakeStash(int32_t microbatch);
@@ -131,9 +141,14 @@ class StageModel {
   StageParameters parameters_;
   GradientSum gradients_;
   std::optional<Embedding> embedding_{};
-  std::vector<DecoderLayer> layers_{};
+  std::vector<std::unique_ptr<Layer>> layers_{};
   std::optional<Head> head_{};
-  int64_t tied_first_element_ = -1;  // of the tied head's own use, where both uses are here
+  std::vector<HalfSlot> layer_gradients_{};  // dy of each layer
+  HalfSlot embedding_gradient_{};
+  TensorSlot spare_gradient_{};             // dx of a whole Backward, the next layer's dy
+  std::optional<TensorSlot> positions_{};   // where a layer reads them
+  std::vector<WeightPart> weight_parts_{};  // of the layers, the last layer first
+  int64_t tied_first_element_ = -1;         // of the tied head's own use, where both uses are here
   Buffer workspace_;
   Exec exec_{};
   std::vector<Stash> free_stashes_{};

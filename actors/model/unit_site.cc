@@ -6,6 +6,15 @@
 
 namespace troupe {
 
+AttentionShape ShapeOf(const LayerAttention& attention, const BatchArithmetic& batch) {
+  return {.num_sequences = batch.micro_batch_size,
+          .query_len = batch.seq_len,
+          .key_len = batch.seq_len,
+          .num_heads = attention.num_heads,
+          .num_kv_heads = attention.num_kv_heads,
+          .head_dim = attention.head_dim};
+}
+
 TensorView TensorSlot::In(std::byte* base) const {
   if (place_.columns == 0) return {base + place_.offset, dtype_, {place_.rows}};
   return {base + place_.offset, dtype_, {place_.rows, place_.columns}};

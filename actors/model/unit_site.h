@@ -13,8 +13,12 @@
 #include "actors/model/pass.h"
 #include "actors/model/stage_parameters.h"
 #include "actors/plan/memory_model.h"
+#include "kernels/attention.h"
 
 namespace troupe {
+
+// Of the attention of a layer, on the sequences of a microbatch.
+AttentionShape ShapeOf(const LayerAttention& attention, const BatchArithmetic& batch);
 
 // A tensor of a unit, bound to its place once.
 class TensorSlot {
@@ -33,6 +37,7 @@ class TensorSlot {
 // A tensor between the halves of backward: in the stash, or in the workspace of a whole Backward.
 class HalfSlot {
  public:
+  HalfSlot() = default;
   HalfSlot(const TensorSlot& stash, const TensorSlot& workspace)
       : stash_(stash), workspace_(workspace) {}
   TensorView In(const Pass& pass) const {

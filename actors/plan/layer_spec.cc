@@ -88,7 +88,7 @@ LayerSpec DecoderLayerSpec(const ModelConfig& c) {
   constexpr auto kMaster = TensorWidth::kMaster;
   constexpr auto kHalf = TensorLife::kHalf;
   constexpr auto kWorkspace = TensorLife::kWorkspace;
-  LayerSpec spec;
+  LayerSpec spec{.kind = kDecoderKind};
   spec.parameters = {
       Norm("input_layernorm.weight", h),          Matrix("self_attn.q_proj.weight", q, h, 0),
       Matrix("self_attn.k_proj.weight", k, h, 0), Matrix("self_attn.v_proj.weight", k, h, 0),

@@ -106,7 +106,13 @@ struct LayerAttention {
   int64_t head_dim = 0;
 };
 
+inline constexpr std::string_view kDecoderKind = "llama";
+
+// Every layer names dy (kHalf) and dx (kWorkspace), (T, h) both: the gradient of its output and, in
+// a whole Backward, that of its input, which the stage hands from unit to unit. It names positions
+// (T, kInt32, kConstant) where it reads them.
 struct LayerSpec {
+  std::string_view kind{};                  // of a layer: which piece of actors/model computes it
   std::vector<ParameterSpec> parameters{};  // in table order
   std::vector<LayerProduct> products{};     // in Forward's order
   std::vector<LayerTensor> tensors{};

@@ -12,7 +12,7 @@
 namespace troupe {
 namespace {
 
-// One layer's products and how often a step runs each.
+// A product and how often a step runs it.
 struct StepProducts {
   MatmulShape shape;
   DType result;  // of the forward product
@@ -20,17 +20,20 @@ struct StepProducts {
 };
 
 std::vector<StepProducts> ProductsOf(const testing::SmallModel& model, DType dtype) {
-  const ModelConfig& c = model.config;
+  const ModelSpec spec = model.Spec();
   const int64_t tokens = model.batch.tokens_per_microbatch();
-  const int64_t layers = c.num_hidden_layers * model.batch.num_microbatches;
-  const int64_t chunk = ChunkTokens(c.vocab_size, tokens);
-  const int64_t chunks = tokens / chunk * model.batch.num_microbatches;  // a whole number here
-  const int64_t query = c.query_size(), hidden = c.hidden_size, inner = c.intermediate_size;
-  return {{{tokens, hidden, query + 2 * c.key_value_size(), dtype}, dtype, layers},
-          {{tokens, query, hidden, dtype}, dtype, layers},
-          {{tokens, hidden, 2 * inner, dtype}, dtype, layers},
-          {{tokens, inner, hidden, dtype}, dtype, layers},
-          {{chunk, hidden, c.vocab_size, dtype}, DType::kFloat32, chunks}};
+  std::vector<StepProducts> products;
+  const auto add = [&](const LayerSpec& unit, int64_t times) {
+    for (const LayerProduct& p : unit.products) {
+      const int64_t rows = RowsOf(p, tokens);  // divides the tokens here
+      products.push_back({{rows, p.in, p.out, dtype},
+                          p.chunked ? DType::kFloat32 : dtype,
+                          tokens / rows * times * model.batch.num_microbatches});
+    }
+  };
+  add(spec.layer_kinds.front(), spec.num_layers());
+  add(spec.head, 1);
+  return products;
 }
 
 // A step's products, each in a loop of its own on operands of oneDNN's choosing.

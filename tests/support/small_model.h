@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -31,11 +32,15 @@ struct SmallModel {
                         .seq_len = 6,
                         .num_microbatches = 2,
                         .gradient_groups = 1};
+  std::optional<ModelSpec> spec{};  // in place of the config's
+  LayerFactory new_layer = NewLayer;
   DType dtype = DType::kFloat32;
   int num_stages = 1;
   bool halves = false;
   bool specification = false;
   uint64_t seed = 1;
+
+  ModelSpec Spec() const { return spec ? *spec : ModelSpec(config); }
 };
 
 inline NumberWidths WidthsOf(DType dtype) {
@@ -58,18 +63,19 @@ inline std::vector<int32_t> RandomTokens(const SmallModel& m, int32_t microbatch
 // All stages of a model, run in turn.
 class StageChain {
  public:
-  explicit StageChain(const SmallModel& model) : model_(model), table_(model.config) {
-    auto partition = PartitionStages(model.config, model.num_stages, model.batch.seq_len);
+  explicit StageChain(const SmallModel& model) : model_(model), table_(model.Spec()) {
+    auto partition = PartitionStages(table_.model(), model.num_stages, model.batch.seq_len);
     CHECK(partition.ok(), "{}", partition.error().message);
     for (const StageLayout& layout : *partition) {
       StageModelOptions options;
-      options.shape = {.model = model.config,
+      options.shape = {.model = table_.model(),
                        .layout = layout,
                        .batch = model.batch,
                        .widths = WidthsOf(model.dtype),
                        .halves = model.halves};
       options.dtype = model.dtype;
       options.specification = model.specification;
+      options.new_layer = model.new_layer;
       ledgers_.push_back(std::make_unique<MemoryLedger>());
       stages_.push_back(std::make_unique<StageModel>(options, table_, *ledgers_.back()));
       stages_.back()->parameters().Initialize(model.seed);

@@ -14,6 +14,7 @@
 #include "actors/plan/parameter_table.h"
 #include "actors/plan/stage_partition.h"
 #include "actors/schedule/generators.h"
+#include "tests/support/biased_layer.h"
 
 namespace troupe {
 namespace {
@@ -32,39 +33,12 @@ ModelConfig Config() {
           .vocab_size = 100};
 }
 
-// ---- a layer with biases, and nothing else that knows it ---------------------------------------
+// ---- a layer with biases, and nothing in the product that knows it -----------------------------
 
-LayerSpec BiasedSpec() {
-  const auto bias = [](std::string name, int64_t channels, int shard_axis) {
-    return ParameterSpec{.name = std::move(name),
-                         .rows = channels,
-                         .columns = 1,
-                         .one_dimensional = true,
-                         .decay = false,
-                         .shard_axis = shard_axis};
-  };
-  LayerSpec spec;
-  spec.parameters = {{.name = "fc.weight", .rows = kInner, .columns = kHidden, .shard_axis = 0},
-                     bias("fc.bias", kInner, 0),
-                     {.name = "proj.weight", .rows = kHidden, .columns = kInner, .shard_axis = 1},
-                     bias("proj.bias", kHidden, -1)};
-  spec.products = {{"fc", kHidden, kInner, 0, 1}, {"proj", kInner, kHidden, 2, 1}};
-  spec.tensors = {{.name = "x", .columns = kHidden},
-                  {.name = "inner", .columns = kInner},
-                  {.name = "dy", .columns = kHidden, .life = TensorLife::kHalf},
-                  {.name = "dinner", .columns = kInner, .life = TensorLife::kHalf},
-                  {.name = "delta", .columns = 3 * kHidden, .life = TensorLife::kWorkspace}};
-  return spec;
-}
-constexpr int64_t kBiasedElements = 2 * kHidden * kInner + kInner + kHidden;
-
-// Llama's first and last layer, two biased ones between.
-ModelSpec MixedModel() {
-  ModelSpec model(Config());
-  model.layer_kinds.push_back(BiasedSpec());
-  model.layers = {0, 1, 1, 0};
-  return model;
-}
+constexpr int64_t kBiasedElements = 2 * kHidden * kInner + kInner + 2 * kHidden;
+LayerSpec BiasedSpec() { return testing::BiasedLayerSpec(Config()); }
+// Layers 1 and 3 are biased ones.
+ModelSpec MixedModel() { return testing::MixedModel(Config()); }
 
 StageShape ShapeOf(const ModelSpec& model, int first_layer, int num_layers) {
   StageShape shape{.model = model};
@@ -82,57 +56,60 @@ int64_t At(const MemoryPrediction& prediction, MemoryKind kind) {
 TEST(ABiasedLayer, StandsInTheParameterTable) {
   const ParameterTable table(MixedModel());
   const ParameterTable alike{ModelSpec(Config())};
-  const int bias = table.Find("model.layers.2.fc.bias");
+  const int bias = table.Find("model.layers.1.fc.bias");
   ASSERT_GE(bias, 0);
   EXPECT_EQ(table[bias].shape(), (std::vector<int64_t>{kInner}));
   EXPECT_EQ(table[bias].shard_axis, 0);
   EXPECT_FALSE(table[bias].decay);
-  EXPECT_EQ(table[bias].layer, 2);
-  EXPECT_EQ(table.Find("model.layers.2.mlp.up_proj.weight"), -1);
-  EXPECT_GE(table.Find("model.layers.3.mlp.up_proj.weight"), 0);
-  const int64_t layer = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64 + 2 * 64;
-  EXPECT_EQ(alike.num_elements() - table.num_elements(), 2 * (layer - kBiasedElements));
+  EXPECT_EQ(table[bias].layer, 1);
+  EXPECT_EQ(table.Find("model.layers.1.mlp.up_proj.weight"), -1);
+  EXPECT_GE(table.Find("model.layers.2.mlp.up_proj.weight"), 0);
+  const int64_t decoder = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64 + 2 * 64;
+  EXPECT_EQ(alike.num_elements() - table.num_elements(), 2 * (decoder - kBiasedElements));
 }
 
 TEST(ABiasedLayer, IsHeldByItsStage) {
   const ModelSpec model = MixedModel();
   const ParameterTable table(model);
-  const StageLayout layout{.stage = 1, .num_stages = 3, .first_layer = 2, .num_layers = 1};
-  EXPECT_THAT(UnitsOf(model, layout), ElementsAre(3));
-  EXPECT_THAT(ParametersOf(table, layout), ElementsAre(table.Find("model.layers.2.fc.weight"),
-                                                       table.Find("model.layers.2.fc.bias"),
-                                                       table.Find("model.layers.2.proj.weight"),
-                                                       table.Find("model.layers.2.proj.bias")));
+  const StageLayout layout{.stage = 1, .num_stages = 3, .first_layer = 1, .num_layers = 1};
+  EXPECT_THAT(UnitsOf(model, layout), ElementsAre(2));
+  std::vector<int> expected;
+  for (const char* name : {"norm.weight", "fc.weight", "fc.bias", "proj.weight", "proj.bias"}) {
+    expected.push_back(table.Find(std::string("model.layers.1.") + name));
+  }
+  EXPECT_EQ(ParametersOf(table, layout), expected);
+  EXPECT_EQ(OwnedParametersOf(table, layout), expected);
   EXPECT_EQ(GradientElements(table, layout), kBiasedElements);
 }
 
 TEST(ABiasedLayer, IsInTheMemoryModel) {
   const ModelSpec model = MixedModel();
   const ParameterTable table(model);
-  StageShape shape = ShapeOf(model, 1, 2);
+  StageShape shape = ShapeOf(model, 1, 1);
   MemoryPrediction bytes = PredictMemory(table, {.shape = shape, .peak_microbatches = 3});
-  EXPECT_EQ(At(bytes, MemoryKind::kParams), 4 * 2 * kBiasedElements);
-  EXPECT_EQ(At(bytes, MemoryKind::kOptimizer), 8 * 2 * kBiasedElements);
-  const int64_t stash = 2 * kTokens * 4 * (kHidden + kInner);
+  EXPECT_EQ(At(bytes, MemoryKind::kParams), 4 * kBiasedElements);
+  EXPECT_EQ(At(bytes, MemoryKind::kOptimizer), 8 * kBiasedElements);
+  const int64_t stash = kTokens * 4 * (2 * kHidden + 1 + kInner);
   EXPECT_EQ(At(bytes, MemoryKind::kActivations), 3 * stash);
   shape.halves = true;
   bytes = PredictMemory(table, {.shape = shape});
-  EXPECT_EQ(At(bytes, MemoryKind::kActivations), 2 * stash);
-  // Alone it needs what it names; the two share it.
-  EXPECT_EQ(WorkspaceLayoutOf(shape, 0).num_bytes, kTokens * 4 * (4 * kHidden + kInner));
+  EXPECT_EQ(At(bytes, MemoryKind::kActivations), stash + kTokens * 4 * (kHidden + kInner));
+  EXPECT_EQ(WorkspaceLayoutOf(shape, 0).num_bytes, kTokens * 4 * (3 * kHidden + kInner));
 }
 
-// One place a name, as large as the largest: here the biased layer's delta.
+// One place a name, as large as the largest: here the biased layer's dout.
 TEST(ABiasedLayer, SharesTheWorkspaceWithOtherLayers) {
   const ModelSpec model = MixedModel();
-  const WorkspaceLayout llama = WorkspaceLayoutOf(ShapeOf(model, 0, 1), 0);
+  const WorkspaceLayout decoder = WorkspaceLayoutOf(ShapeOf(model, 0, 1), 0);
   const WorkspaceLayout both = WorkspaceLayoutOf(ShapeOf(model, 0, 2), 0);
-  EXPECT_EQ(both.num_bytes - llama.num_bytes, kTokens * 4 * (2 * kHidden + kInner))
-      << "two thirds of delta, and dinner";
-  EXPECT_EQ(both.units[0].Of("delta").offset, both.units[1].Of("delta").offset);
-  EXPECT_EQ(both.units[0].Of("delta").columns, kHidden);
-  EXPECT_EQ(both.units[1].Of("delta").columns, 3 * kHidden);
-  EXPECT_FALSE(both.units[0].Has("dinner"));
+  EXPECT_EQ(both.num_bytes - decoder.num_bytes, kTokens * 4 * (kInner - kHidden));
+  const UnitPlaces& first = both.units[0];
+  const UnitPlaces& second = both.units[1];
+  EXPECT_EQ(first.Of("dout").offset, second.Of("dout").offset);
+  EXPECT_EQ(first.Of("dout").columns, kHidden);
+  EXPECT_EQ(second.Of("dout").columns, kInner);
+  EXPECT_TRUE(first.Has("rotary"));
+  EXPECT_FALSE(second.Has("rotary"));
 }
 
 TEST(ABiasedLayer, HasItsProductsPacked) {
@@ -157,10 +134,11 @@ TEST(ABiasedLayer, CostsWhatItsProductsCost) {
   EXPECT_EQ(FromProto(ToProto(costs)).layers[1].forward_ns, costs.layers[1].forward_ns);
   const auto schedule = Generate({.name = "1f1b", .num_ranks = 2, .num_microbatches = 4});
   ASSERT_TRUE(schedule.ok());
-  const std::vector<StageLayout> stages = {{0, 2, 0, 3}, {1, 2, 3, 1}};
+  const std::vector<StageLayout> stages = {{0, 2, 0, 3}, {1, 2, 3, 1}};  // layers 0 to 2, and 3
   const CostModel of_stages = StageCostsOf(*schedule, model, stages, {&costs, 1});
-  EXPECT_EQ(of_stages.stages[0].forward_ns,
-            costs.layers[0].forward_ns + 2 * costs.layers[1].forward_ns);
+  EXPECT_EQ(
+      of_stages.stages[0].forward_ns,
+      2 * costs.layers[0].forward_ns + costs.layers[1].forward_ns + costs.embedding.forward_ns);
 }
 
 TEST(ABiasedLayer, WeighsInThePartition) {
