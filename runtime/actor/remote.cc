@@ -33,7 +33,7 @@ std::string_view DropCauseName(DropCause cause) {
 RankRouter::RankRouter(Scheduler& scheduler, Transport& transport, Options options)
     : scheduler_(scheduler), transport_(transport), options_(std::move(options)) {
   transport_.SetHandlers({
-      .on_message = [this](Delivery delivery) { Deliver(std::move(delivery)); },
+      .on_message = [this](Delivery&& delivery) { Deliver(std::move(delivery)); },
       .on_peer_down =
           [this](Rank peer, Error cause) {
             if (options_.on_peer_down) options_.on_peer_down(peer, cause);
@@ -44,7 +44,7 @@ RankRouter::RankRouter(Scheduler& scheduler, Transport& transport, Options optio
           },
   });
   poller_ = scheduler_.AddPoller([this] { return transport_.Progress(); }, transport_.EventFd(),
-                                 [this] { return transport_.Arm(); });
+                                 [this] { return transport_.Arm(); }, Polling::kSpinning);
 }
 
 RankRouter::~RankRouter() {
@@ -55,7 +55,7 @@ RankRouter::~RankRouter() {
                           .on_credit = [](Rank, uint16_t) {}});
 }
 
-Envelope RankRouter::MakeEnvelope(Rank to, uint32_t index, uint32_t incarnation, uint64_t type_id,
+Envelope RankRouter::MakeEnvelope(uint32_t index, uint32_t incarnation, uint64_t type_id,
                                   const Postmark& postmark) const {
   Envelope envelope;
   envelope.message_class = postmark.message_class;
@@ -64,7 +64,6 @@ Envelope RankRouter::MakeEnvelope(Rank to, uint32_t index, uint32_t incarnation,
   envelope.job = options_.job.value;
   envelope.epoch = options_.epoch.value;
   envelope.source_rank = options_.self.value;
-  envelope.destination_rank = to.value;
   envelope.destination_actor = index;
   envelope.destination_incarnation = incarnation;
   envelope.step = postmark.step;
@@ -76,33 +75,32 @@ Envelope RankRouter::MakeEnvelope(Rank to, uint32_t index, uint32_t incarnation,
 
 Status RankRouter::SendEncoded(Rank to, uint32_t index, uint32_t incarnation, uint64_t type_id,
                                std::span<const std::byte> payload, const Postmark& postmark) {
-  const Envelope envelope = MakeEnvelope(to, index, incarnation, type_id, postmark);
   if (to == options_.self) {
-    DeliverToSelf(envelope, payload, {}, nullptr);
+    DeliverToSelf(MakeEnvelope(index, incarnation, type_id, postmark), payload, {}, nullptr);
     return {};
   }
-  return transport_.Send(to, envelope, payload);
+  return transport_.Send(to, MakeEnvelope(index, incarnation, type_id, postmark), payload);
 }
 
 Status RankRouter::SendBulkEncoded(Rank to, uint32_t index, uint32_t incarnation, uint64_t type_id,
                                    std::span<const std::byte> payload,
                                    std::span<const std::byte> bulk, std::function<void()> done,
                                    const Postmark& postmark) {
-  Envelope envelope = MakeEnvelope(to, index, incarnation, type_id, postmark);
   if (to == options_.self) {
+    Envelope envelope = MakeEnvelope(index, incarnation, type_id, postmark);
     envelope.num_bulk = 1;
     envelope.bulk_bytes = bulk.size();
     DeliverToSelf(envelope, payload, bulk, std::move(done));
     return {};
   }
-  return transport_.SendBulk(to, envelope, payload, bulk, std::move(done));
+  return transport_.SendBulk(to, MakeEnvelope(index, incarnation, type_id, postmark), payload, bulk,
+                             std::move(done));
 }
 
 // To this very rank: the bulk is handed over where it lies, and `done` comes when the receiver lets
 // it go. No credits, since the sender's own buffers bound what is under way.
 void RankRouter::DeliverToSelf(Envelope envelope, std::span<const std::byte> payload,
                                std::span<const std::byte> bulk, std::function<void()> done) {
-  envelope.payload_bytes = static_cast<uint32_t>(payload.size());
   Delivery delivery{.envelope = envelope, .payload = {}, .bulk = {}};
   if (envelope.num_bulk > 0) {
     delivery.bulk = Bulk({const_cast<std::byte*>(bulk.data()), bulk.size()}, std::move(done));
@@ -115,7 +113,7 @@ void RankRouter::DeliverToSelf(Envelope envelope, std::span<const std::byte> pay
   });
 }
 
-void RankRouter::Deliver(Delivery delivery) {
+void RankRouter::Deliver(Delivery&& delivery) {
   DropCause cause = DropCause::kMalformed;
   if (delivery.envelope.num_bulk > 0 && delivery.arrived_ns == 0) {
     delivery.arrived_ns = scheduler_.clock().NowNs();
@@ -138,14 +136,9 @@ void RankRouter::Deliver(Delivery delivery) {
 Status RankRouter::Dispatch(Delivery& delivery, DropCause* cause) {
   const Envelope& envelope = delivery.envelope;
   *cause = DropCause::kMalformed;
-  if (envelope.magic != Envelope::kMagic || envelope.header_bytes != sizeof(Envelope) ||
-      envelope.min_reader_version > Envelope::kHeaderVersion) {
+  if (envelope.magic != Envelope::kMagic || envelope.header_version != Envelope::kHeaderVersion) {
     return MakeError(ErrorCode::kCorrupt, "header of version {} is not one this build reads",
                      envelope.header_version);
-  }
-  if (envelope.payload_bytes != delivery.payload.size()) {
-    return MakeError(ErrorCode::kCorrupt, "payload has {} bytes, the envelope says {}",
-                     delivery.payload.size(), envelope.payload_bytes);
   }
   *cause = DropCause::kWrongEpoch;
   if (envelope.job != options_.job.value || envelope.epoch != options_.epoch.value) {
@@ -153,9 +146,10 @@ Status RankRouter::Dispatch(Delivery& delivery, DropCause* cause) {
                      envelope.job, envelope.epoch, options_.job, options_.epoch);
   }
   *cause = DropCause::kUnknownActor;
-  const auto found = entries_.find(envelope.destination_actor);
-  if (found == entries_.end()) return MakeError(ErrorCode::kNotFound, "no such actor");
-  const Entry& entry = found->second;
+  if (envelope.destination_actor >= entries_.size() || !entries_[envelope.destination_actor]) {
+    return MakeError(ErrorCode::kNotFound, "no such actor");
+  }
+  const Entry& entry = *entries_[envelope.destination_actor];
   *cause = DropCause::kStale;
   if (envelope.destination_incarnation != entry.incarnation) {
     return MakeError(ErrorCode::kStale, "{}: incarnation {}, it is at {}", entry.name,

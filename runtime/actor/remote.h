@@ -18,9 +18,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -46,7 +46,7 @@ struct Postmark {
 };
 
 enum class DropCause : uint8_t {
-  kMalformed,       // bad magic, version or sizes
+  kMalformed,       // bad magic or version
   kWrongEpoch,      // another job or epoch
   kUnknownActor,    // no such index
   kStale,           // an old incarnation, or the actor has ended
@@ -63,6 +63,8 @@ class RemoteRef;
 
 class RankRouter {
  public:
+  static constexpr uint32_t kMaxActors = 1 << 16;
+
   struct Options {
     Rank self;
     JobId job;
@@ -79,7 +81,7 @@ class RankRouter {
   RankRouter& operator=(const RankRouter&) = delete;
 
   // Names what other ranks may send to the actor, out of what it takes: a local message that holds
-  // a pointer must never be one of them.
+  // a pointer must never be one of them. Indices are places in a table, so they are small.
   template <typename... M>
   void Register(uint32_t index, std::type_identity_t<ActorRef<M...>> actor,
                 Incarnation incarnation = Incarnation(1)) {
@@ -89,9 +91,13 @@ class RankRouter {
     Entry entry{.incarnation = incarnation.value, .name = {}, .types = {}};
     if (!actor.empty()) entry.name = actor.cell()->name;
     (AddType<M>(entry, actor), ...);
+    CHECK(index < kMaxActors, "an actor under index {}: at most {}", index, kMaxActors - 1);
+    if (index >= entries_.size()) entries_.resize(index + 1);
     entries_[index] = std::move(entry);
   }
-  void Unregister(uint32_t index) { entries_.erase(index); }
+  void Unregister(uint32_t index) {
+    if (index < entries_.size()) entries_[index].reset();
+  }
 
   template <typename... M>
   RemoteRef<M...> Remote(Rank rank, uint32_t index, Incarnation incarnation = Incarnation(1)) {
@@ -106,7 +112,7 @@ class RankRouter {
                          std::function<void()> done, const Postmark& postmark);
 
   // What the transport calls; public for tests that feed it bytes.
-  void Deliver(Delivery delivery);
+  void Deliver(Delivery&& delivery);
 
   void SetEpoch(Epoch epoch) { options_.epoch = epoch; }
   Scheduler& scheduler() const { return scheduler_; }
@@ -144,7 +150,7 @@ class RankRouter {
          }});
   }
 
-  Envelope MakeEnvelope(Rank to, uint32_t index, uint32_t incarnation, uint64_t type_id,
+  Envelope MakeEnvelope(uint32_t index, uint32_t incarnation, uint64_t type_id,
                         const Postmark& postmark) const;
   Status Dispatch(Delivery& delivery, DropCause* cause);
   void DeliverToSelf(Envelope envelope, std::span<const std::byte> payload,
@@ -154,7 +160,7 @@ class RankRouter {
   Transport& transport_;
   Options options_;
   PollerId poller_;
-  std::unordered_map<uint32_t, Entry> entries_;
+  std::vector<std::optional<Entry>> entries_;  // by index
   std::array<int64_t, kNumDropCauses> dropped_{};
   int64_t delivered_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for closures posted by this

@@ -45,6 +45,12 @@ struct PollerId {
   int value = -1;
 };
 
+// When a poller is asked.
+enum class Polling : uint8_t {
+  kEveryPass,  // its progress costs a system call
+  kSpinning,   // cheap: again and again too, while an idle Run waits for work before it sleeps
+};
+
 struct SchedulerOptions {
   Clock* clock = &SystemClock();
   Rank rank;                   // for spans
@@ -103,7 +109,8 @@ class Scheduler {
   // `progress` does what is pending and returns how much that was; `fd` becomes readable when
   // there is something (-1: none, then an idle scheduler looks every millisecond); `arm` returns
   // false if there already is something.
-  PollerId AddPoller(std::function<int()> progress, int fd, std::function<bool()> arm);
+  PollerId AddPoller(std::function<int()> progress, int fd, std::function<bool()> arm,
+                     Polling polling = Polling::kEveryPass);
   void RemovePoller(PollerId poller);
 
   // For a loop that embeds this scheduler (event_loop.h): a descriptor that becomes readable when
@@ -113,7 +120,7 @@ class Scheduler {
   void AwakeFromSleep();
 
   int64_t NextDeadlineNs() const { return wheel_.NextDeadlineNs(); }
-  // The time of the current pass: at most one pass old, free to read.
+  // The time of the current pass: at most one pass and the spinning after it old, free to read.
   int64_t now_ns() const { return now_ns_; }
   Clock& clock() const { return *options_.clock; }
   const SchedulerOptions& options() const { return options_; }
@@ -152,6 +159,7 @@ class Scheduler {
     int fd = -1;
     std::function<int()> progress;
     std::function<bool()> arm;
+    Polling polling = Polling::kEveryPass;
     bool removed = false;
   };
 
@@ -176,7 +184,8 @@ class Scheduler {
   int RunReady(int limit);
   int TakeInbox();
   int Pass();
-  int ProgressPollers();
+  int Spin();
+  int ProgressPollers(Polling asked);
   int64_t SleepLimitMs() const;
   void Sleep();
 
@@ -191,7 +200,7 @@ class Scheduler {
   std::unordered_map<std::string, ActorCell*> directory_;
   std::deque<ClosureTimer> closure_timers_;
   std::vector<ClosureTimer*> free_timers_;
-  std::deque<Poller> pollers_;
+  std::vector<std::unique_ptr<Poller>> pollers_;
   std::function<void(const Down&)> on_down_;
   ActorCell* current_cell_ = nullptr;
   TraceRing* ring_ = nullptr;  // of the thread that runs now

@@ -11,6 +11,9 @@ namespace troupe {
 namespace {
 constexpr size_t kAlignmentBytes = 64;  // one cache line, one AVX-512 register
 size_t Index(MemoryTag tag) { return static_cast<size_t>(tag); }
+size_t RoundedBytes(int64_t num_bytes) {
+  return (static_cast<size_t>(num_bytes) + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
+}
 }  // namespace
 
 std::string_view MemoryTagName(MemoryTag tag) {
@@ -47,15 +50,22 @@ MemoryLedger::Usage MemoryLedger::Snapshot() const {
 }
 
 Buffer::Buffer(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes)
-    : num_bytes_(num_bytes), tag_(tag), ledger_(&ledger) {
+    : Buffer(Unfilled(ledger, tag, num_bytes)) {
+  if (data_ != nullptr) std::memset(data_, 0, RoundedBytes(num_bytes));
+}
+
+Buffer Buffer::Unfilled(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes) {
   CHECK(num_bytes >= 0);
-  if (num_bytes == 0) return;
-  const size_t rounded =
-      (static_cast<size_t>(num_bytes) + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes;
-  data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignmentBytes, rounded));
-  if (data_ == nullptr) throw BufferTooLarge(num_bytes);
-  std::memset(data_, 0, rounded);
-  ledger_->Add(tag_, num_bytes_);
+  Buffer buffer;
+  buffer.tag_ = tag;
+  buffer.ledger_ = &ledger;
+  if (num_bytes == 0) return buffer;
+  buffer.data_ =
+      static_cast<std::byte*>(std::aligned_alloc(kAlignmentBytes, RoundedBytes(num_bytes)));
+  if (buffer.data_ == nullptr) throw BufferTooLarge(num_bytes);
+  buffer.num_bytes_ = num_bytes;
+  ledger.Add(tag, num_bytes);
+  return buffer;
 }
 
 Buffer::Buffer(Buffer&& other) noexcept

@@ -52,12 +52,14 @@ class BufferTooLarge : public std::bad_alloc {
   int64_t num_bytes_;
 };
 
-// Host memory aligned to 64 bytes, zeroed on allocation. Move-only; the ledger must outlive it.
-// Throws BufferTooLarge.
+// Host memory aligned to 64 bytes. Move-only; the ledger must outlive it. Throws BufferTooLarge.
 class Buffer {
  public:
   Buffer() = default;
+  // Zeroed.
   Buffer(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes);
+  // For what is written whole before it is read: zeros would cost a pass over memory of their own.
+  static Buffer Unfilled(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes);
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;
   Buffer(const Buffer&) = delete;

@@ -53,12 +53,12 @@ Result<SimTransport::Peer*> SimTransport::PeerToSendTo(Rank to) {
   return &found->second;
 }
 
-Status SimTransport::Send(Rank to, Envelope envelope, std::span<const std::byte> payload) {
+Status SimTransport::Send(Rank to, const Envelope& envelope, std::span<const std::byte> payload) {
   ASSIGN_OR_RETURN(Peer * peer, PeerToSendTo(to));
   return Post(*peer, to, envelope, payload, {}, 0);
 }
 
-Status SimTransport::SendBulk(Rank to, Envelope envelope, std::span<const std::byte> payload,
+Status SimTransport::SendBulk(Rank to, const Envelope& envelope, std::span<const std::byte> payload,
                               std::span<const std::byte> bulk, std::function<void()> done) {
   ASSIGN_OR_RETURN(Peer * peer, PeerToSendTo(to));
   int& credits = credits_[{to, envelope.channel}];
@@ -67,7 +67,6 @@ Status SimTransport::SendBulk(Rank to, Envelope envelope, std::span<const std::b
                      rank_, to, envelope.channel);
   }
   --credits;
-  envelope.num_bulk = 1;
   const uint64_t ticket = ++last_ticket_;
   pending_[ticket] = {to, std::move(done)};
   return Post(*peer, to, envelope, payload, bulk, ticket);
@@ -77,9 +76,8 @@ Status SimTransport::Post(Peer& peer, Rank to, Envelope envelope,
                           std::span<const std::byte> payload, std::span<const std::byte> bulk,
                           uint64_t ticket) {
   envelope.source_rank = rank_.value;
-  envelope.destination_rank = to.value;
   envelope.sequence = ++peer.sequence[envelope.channel];
-  envelope.payload_bytes = static_cast<uint32_t>(payload.size());
+  envelope.num_bulk = ticket != 0 ? 1 : 0;
   envelope.bulk_bytes = bulk.size();
   const auto num_bytes = static_cast<int64_t>(payload.size() + bulk.size());
   peer.bytes_sent += num_bytes;

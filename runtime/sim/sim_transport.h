@@ -29,8 +29,8 @@ class SimTransport : public Transport {
   void SetCredits(Rank to, uint16_t channel, int num_slots) override;
   int Credits(Rank to, uint16_t channel) const override;
 
-  Status Send(Rank to, Envelope envelope, std::span<const std::byte> payload) override;
-  Status SendBulk(Rank to, Envelope envelope, std::span<const std::byte> payload,
+  Status Send(Rank to, const Envelope& envelope, std::span<const std::byte> payload) override;
+  Status SendBulk(Rank to, const Envelope& envelope, std::span<const std::byte> payload,
                   std::span<const std::byte> bulk, std::function<void()> done) override;
 
   int Progress() override;

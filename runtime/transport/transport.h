@@ -71,7 +71,7 @@ struct Delivery {
 class Transport {
  public:
   struct Handlers {
-    std::function<void(Delivery)> on_message;
+    std::function<void(Delivery&&)> on_message;
     std::function<void(Rank peer, Error cause)> on_peer_down;
     // A credit came back on (peer, channel): a parked action may go on.
     std::function<void(Rank peer, uint16_t channel)> on_credit;
@@ -94,11 +94,11 @@ class Transport {
   virtual void SetCredits(Rank to, uint16_t channel, int num_slots) = 0;
   virtual int Credits(Rank to, uint16_t channel) const = 0;
 
-  // The envelope's source, sequence, sizes and checksum are filled in. `payload` is copied.
-  virtual Status Send(Rank to, Envelope envelope, std::span<const std::byte> payload) = 0;
+  // The envelope's source, sequence, bulk's size and checksum are filled in. `payload` is copied.
+  virtual Status Send(Rank to, const Envelope& envelope, std::span<const std::byte> payload) = 0;
   // `bulk` must stay valid and unchanged until `done` is called (exactly once, from Progress, also
   // when the peer is lost). Without a credit: kResourceExhausted, and nothing is sent.
-  virtual Status SendBulk(Rank to, Envelope envelope, std::span<const std::byte> payload,
+  virtual Status SendBulk(Rank to, const Envelope& envelope, std::span<const std::byte> payload,
                           std::span<const std::byte> bulk, std::function<void()> done) = 0;
 
   // Delivers what has arrived and completes what was sent; returns how many events it handled.

@@ -108,8 +108,8 @@ class SlotBook : public Transport {
   std::string LocalAddress() const override { return {}; }
   Status Connect(Rank, std::string_view) override { return {}; }
   int Credits(Rank, uint16_t) const override { return 0; }
-  Status Send(Rank, Envelope, std::span<const std::byte>) override { return {}; }
-  Status SendBulk(Rank, Envelope, std::span<const std::byte>, std::span<const std::byte>,
+  Status Send(Rank, const Envelope&, std::span<const std::byte>) override { return {}; }
+  Status SendBulk(Rank, const Envelope&, std::span<const std::byte>, std::span<const std::byte>,
                   std::function<void()>) override {
     return {};
   }

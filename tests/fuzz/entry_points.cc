@@ -195,14 +195,21 @@ void FuzzUcxFrame(std::span<const std::byte> bytes) {
   const auto check = [](std::span<const std::byte> frame) {
     const auto message = ParseMessage(frame);
     if (!message.ok()) return;
-    CHECK(message->payload.size() == message->envelope.payload_bytes);
+    const Envelope& envelope = message->envelope;
+    CHECK(message->payload.size() + envelope.header_bytes == frame.size());
     CHECK(message->payload.data() + message->payload.size() == frame.data() + frame.size());
-    CHECK(message->envelope.num_bulk <= 1 && message->envelope.source_rank >= 0);
+    CHECK(envelope.num_bulk <= 1 && envelope.source_rank >= 0);
+    if (envelope.header_bytes == Envelope::kFullBytes) return;
+    Envelope shortened = envelope;
+    ShortenHeader(&shortened);
+    CHECK(shortened.header_bytes == envelope.header_bytes, "a short header said more");
   };
   check(bytes);
-  if (bytes.size() >= sizeof(Envelope)) {  // with a checksum that fits, to get past it
+  for (const size_t header_bytes : {Envelope::kShortBytes, Envelope::kFullBytes}) {
+    if (bytes.size() < header_bytes) continue;  // with a checksum that fits, to get past it
     std::vector<std::byte> sealed(bytes.begin(), bytes.end());
-    const uint32_t checksum = PayloadChecksum(bytes.subspan(sizeof(Envelope)));
+    sealed[offsetof(Envelope, header_bytes)] = static_cast<std::byte>(header_bytes);
+    const uint32_t checksum = PayloadChecksum(bytes.subspan(header_bytes));
     std::memcpy(sealed.data() + offsetof(Envelope, payload_checksum), &checksum, sizeof(checksum));
     check(sealed);
   }

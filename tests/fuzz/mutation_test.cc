@@ -190,8 +190,10 @@ TEST(MutationTest, UcxFrame) {
   const auto bytes = [](const auto& plain) {
     return std::string(reinterpret_cast<const char*>(&plain), sizeof(plain));
   };
-  Envelope envelope;
-  envelope.payload_bytes = 7;
+  Envelope plain;
+  ShortenHeader(&plain);
+  const std::string short_message = bytes(plain).substr(0, plain.header_bytes) + "payload";
+  const std::string with_bulk = bytes(Envelope{.channel = 1, .num_bulk = 1}) + "payload";
   const LinkFrame slots{.kind = LinkFrameKind::kSlots,
                         .generation = 1,
                         .num_slots = 2,
@@ -199,7 +201,7 @@ TEST(MutationTest, UcxFrame) {
                         .stride_bytes = 4096,
                         .process_id = 7};
   Feed("ucx_frame", FuzzUcxFrame,
-       {bytes(envelope) + "payload", bytes(slots),
+       {short_message, with_bulk, bytes(slots),
         EncodeAddress({.rank = Rank(1), .worker = "worker"})});
 }
 

@@ -43,11 +43,11 @@ class InprocTransport : public Transport {
     return credit == credits_.end() ? 0 : credit->second;
   }
 
-  Status Send(Rank to, Envelope envelope, std::span<const std::byte> payload) override {
+  Status Send(Rank to, const Envelope& envelope, std::span<const std::byte> payload) override {
     return Post(to, envelope, payload, {}, nullptr);
   }
 
-  Status SendBulk(Rank to, Envelope envelope, std::span<const std::byte> payload,
+  Status SendBulk(Rank to, const Envelope& envelope, std::span<const std::byte> payload,
                   std::span<const std::byte> bulk, std::function<void()> done) override {
     if (Credits(to, envelope.channel) <= 0) {  // T1
       return MakeError(ErrorCode::kResourceExhausted, "rank {}: no credit to rank {} on channel {}",
@@ -104,9 +104,7 @@ class InprocTransport : public Transport {
     Peer& peer = found->second;
     if (peer.lost) return MakeError(ErrorCode::kPeerDown, "rank {} was lost", to);
     envelope.source_rank = rank_.value;
-    envelope.destination_rank = to.value;
     envelope.sequence = ++peer.sequence[envelope.channel];
-    envelope.payload_bytes = static_cast<uint32_t>(payload.size());
     envelope.bulk_bytes = bulk.size();
     envelope.num_bulk = done ? 1 : 0;
     InprocNetwork::Parcel parcel{.envelope = envelope,

@@ -1,5 +1,6 @@
 #include "runtime/transport/ucx/ucx_frame.h"
 
+#define XXH_INLINE_ALL  // a call costs a small payload more than its hash
 #include <xxhash.h>
 
 #include <cstring>
@@ -25,40 +26,59 @@ uint64_t AddressChecksum(std::string_view bytes) {
   return XXH64(bytes.data() + kUnchecked, bytes.size() - kUnchecked, 0);
 }
 
-}  // namespace
-
-uint32_t PayloadChecksum(std::span<const std::byte> payload) {
-  return static_cast<uint32_t>(XXH64(payload.data(), payload.size(), 0));
-}
-
-Result<MessageFrame> ParseMessage(std::span<const std::byte> bytes) {
-  if (bytes.size() < sizeof(Envelope) || bytes.size() - sizeof(Envelope) > kMaxPayloadBytes) {
+Status ReadMessage(std::span<const std::byte> bytes, MessageFrame* frame) {
+  Envelope& envelope = frame->envelope;
+  if (bytes.size() < Envelope::kShortBytes) {
     return MakeError(ErrorCode::kCorrupt, "message of {} bytes: out of bounds", bytes.size());
   }
-  MessageFrame frame;
-  std::memcpy(&frame.envelope, bytes.data(), sizeof(Envelope));
-  frame.payload = bytes.subspan(sizeof(Envelope));
-  const Envelope& envelope = frame.envelope;
-  if (envelope.magic != Envelope::kMagic || envelope.header_bytes != sizeof(Envelope) ||
-      envelope.header_version != Envelope::kHeaderVersion) {
+  std::memcpy(&envelope, bytes.data(), Envelope::kShortBytes);
+  const size_t header_bytes = envelope.header_bytes;
+  if (envelope.magic != Envelope::kMagic || envelope.header_version != Envelope::kHeaderVersion ||
+      (header_bytes != Envelope::kShortBytes && header_bytes != Envelope::kFullBytes)) {
     return MakeError(ErrorCode::kCorrupt, "message: header of version {} is not one of this build",
                      envelope.header_version);
   }
-  if (envelope.payload_bytes != frame.payload.size() || envelope.num_bulk > 1 ||
-      envelope.bulk_bytes > static_cast<uint64_t>(kMaxSlotBytes) ||
+  if (bytes.size() < header_bytes || bytes.size() - header_bytes > kMaxPayloadBytes) {
+    return MakeError(ErrorCode::kCorrupt, "message of {} bytes: out of bounds", bytes.size());
+  }
+  if (header_bytes == Envelope::kFullBytes) {
+    std::memcpy(&envelope, bytes.data(), Envelope::kFullBytes);
+  }
+  frame->payload = bytes.subspan(header_bytes);
+  if (envelope.num_bulk > 1 || envelope.bulk_bytes > static_cast<uint64_t>(kMaxSlotBytes) ||
       (envelope.num_bulk == 0 && envelope.bulk_bytes > 0) ||
       (envelope.num_bulk == 1 && envelope.channel == 0)) {
-    return MakeError(ErrorCode::kCorrupt, "message: {} bytes of payload, the envelope says {}",
-                     frame.payload.size(), envelope.payload_bytes);
+    return MakeError(ErrorCode::kCorrupt, "message: {} bulks of {} bytes on channel {}",
+                     envelope.num_bulk, envelope.bulk_bytes, envelope.channel);
   }
   if (envelope.source_rank < 0 || envelope.source_rank >= kMaxRanks) {
     return MakeError(ErrorCode::kCorrupt, "message: no rank {}", envelope.source_rank);
   }
-  if (envelope.payload_checksum != PayloadChecksum(frame.payload)) {
+  if (envelope.payload_checksum != PayloadChecksum(frame->payload)) {
     return MakeError(ErrorCode::kCorrupt, "message from rank {}: payload fails its checksum",
                      envelope.source_rank);
   }
-  return frame;
+  return {};
+}
+
+}  // namespace
+
+uint32_t PayloadChecksum(std::span<const std::byte> payload) {
+  return static_cast<uint32_t>(XXH3_64bits(payload.data(), payload.size()));
+}
+
+void ShortenHeader(Envelope* envelope) {
+  static constexpr Envelope kPlain;
+  const bool plain = envelope->step == kPlain.step && envelope->microbatch == kPlain.microbatch &&
+                     envelope->stage == kPlain.stage && envelope->flow_id == kPlain.flow_id &&
+                     envelope->message_class == kPlain.message_class && envelope->num_bulk == 0;
+  envelope->header_bytes = plain ? Envelope::kShortBytes : Envelope::kFullBytes;
+}
+
+Result<MessageFrame> ParseMessage(std::span<const std::byte> bytes) {
+  Result<MessageFrame> parsed(MessageFrame{});  // the one that is returned: no copy on the way
+  if (Status read = ReadMessage(bytes, &*parsed); !read.ok()) parsed = std::move(read).error();
+  return parsed;
 }
 
 Result<LinkFrame> ParseLinkFrame(std::span<const std::byte> bytes) {

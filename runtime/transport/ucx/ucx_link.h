@@ -37,8 +37,8 @@ class UcxLink final : public UcxTransport {
   Status PostSlots(Rank from, uint16_t channel, int num_slots, int64_t slot_bytes) override;
   void SetCredits(Rank to, uint16_t channel, int num_slots) override;
   int Credits(Rank to, uint16_t channel) const override;
-  Status Send(Rank to, Envelope envelope, std::span<const std::byte> payload) override;
-  Status SendBulk(Rank to, Envelope envelope, std::span<const std::byte> payload,
+  Status Send(Rank to, const Envelope& envelope, std::span<const std::byte> payload) override;
+  Status SendBulk(Rank to, const Envelope& envelope, std::span<const std::byte> payload,
                   std::span<const std::byte> bulk, std::function<void()> done) override;
   int Progress() override;
   int EventFd() const override { return wakeup_.fd(); }
@@ -63,13 +63,15 @@ class UcxLink final : public UcxTransport {
     return rank.value >= 0 && index < peers_.size() ? peers_[index].get() : nullptr;
   }
   UcxPeer& FindOrAdd(Rank rank);
-  Result<UcxPeer*> Reachable(Rank to);
+  // Who takes messages now, or null.
+  UcxPeer* Reachable(Rank to) const;
+  Error WhyUnreachable(Rank to) const;
 
   // ucx_send.cc
-  void Address(UcxPeer& peer, SendChannel& channel, std::span<const std::byte> payload,
-               Envelope* envelope);
   Frame* NewFrame(UcxPeer& peer);
-  Frame* NewMessage(UcxPeer& peer, const Envelope& envelope, std::span<const std::byte> payload);
+  // Numbers and signs the envelope.
+  Frame* NewMessage(UcxPeer& peer, SendChannel& channel, Envelope* envelope,
+                    std::span<const std::byte> payload);
   Status Launch(Frame* frame, FrameId id, std::span<const std::byte> header,
                 std::span<const std::byte> data, uint32_t flags);
   static void OnSent(void* request, ucs_status_t status, void* frame);
@@ -90,15 +92,14 @@ class UcxLink final : public UcxTransport {
     ++num_dropped_;
     return UCS_OK;
   }
-  UcxPeer* SourceOf(const Envelope& envelope);
-  bool Accept(UcxPeer& peer, const MessageFrame& frame, Arrival* arrival);
-  bool TakeSlot(UcxPeer& peer, const Envelope& envelope, Arrival* arrival);
+  UcxPeer* SourceOf(const MessageFrame& frame);
+  ReceiveChannel* Accept(UcxPeer& peer, const Envelope& envelope, std::span<std::byte>* bulk);
+  bool TakeSlot(ReceiveChannel& channel, const Envelope& envelope, std::span<std::byte>* bulk);
   void FreeSlot(UcxPeer& peer, uint16_t channel, uint32_t slot);
   void DeliverArrivals(ReceiveChannel& channel);
   void DeliverEarly(UcxPeer& peer);
   void Deliver(UcxPeer& peer, const Envelope& envelope, std::span<const std::byte> payload,
-               Bulk bulk, int64_t arrived_ns = 0);
-  Bulk BulkOf(const Arrival& arrival);
+               std::span<std::byte> bulk, int64_t arrived_ns = 0);
   void MapSlots(UcxPeer& peer, const LinkFrame& frame);
   void TakeCredit(UcxPeer& peer, const LinkFrame& frame);
 

@@ -70,7 +70,6 @@ struct Arrival {
   Envelope envelope{};
   std::vector<std::byte> payload{};
   std::span<std::byte> bulk{};
-  uint32_t slot = 0;
   int64_t arrived_ns = 0;  // its head; 0: all of it with its delivery
   bool complete = false;
   bool failed = false;  // the bulk never came: dropped when its turn comes

@@ -26,45 +26,48 @@ bool IsRendezvous(const ucp_am_recv_param_t* param) {
 }  // namespace
 
 // The peer that a message may come from, or null.
-UcxPeer* UcxLink::SourceOf(const Envelope& envelope) {
+UcxPeer* UcxLink::SourceOf(const MessageFrame& frame) {
+  const Envelope& envelope = frame.envelope;
   UcxPeer* peer = Find(Rank(envelope.source_rank));
   if (peer != nullptr && peer->state == PeerState::kUp) {
-    if (peer->nonce != NonceOf(envelope)) return nullptr;  // an earlier life of that rank
+    if (peer->nonce != envelope.nonce) return nullptr;  // an earlier life of that rank
     peer->heard = true;
     return peer;
   }
   if (peer != nullptr && peer->state != PeerState::kUnconnected) return nullptr;  // T2
-  if (num_early_ >= kMaxEarly || envelope.payload_bytes > kMaxEarlyPayloadBytes) return nullptr;
+  if (num_early_ >= kMaxEarly || frame.payload.size() > kMaxEarlyPayloadBytes) return nullptr;
   if (peer == nullptr && !MakesKnown(envelope)) return nullptr;
   return &FindOrAdd(Rank(envelope.source_rank));
 }
 
-// Checks what is left to check, and takes the slot of a bulk.
-bool UcxLink::Accept(UcxPeer& peer, const MessageFrame& frame, Arrival* arrival) {
-  if (!peer.receiving.contains(frame.envelope.channel) && !MakesKnown(frame.envelope)) return false;
-  ReceiveChannel& channel = peer.receiving[frame.envelope.channel];
-  if (frame.envelope.sequence <= channel.last_sequence) return false;
-  arrival->peer = &peer;
-  arrival->envelope = frame.envelope;
-  if (frame.envelope.num_bulk > 0 && !TakeSlot(peer, frame.envelope, arrival)) return false;
-  channel.last_sequence = frame.envelope.sequence;
-  return true;
+// Checks what is left to check, and takes the slot of a bulk. The channel it came on, or null.
+ReceiveChannel* UcxLink::Accept(UcxPeer& peer, const Envelope& envelope,
+                                std::span<std::byte>* bulk) {
+  auto found = peer.receiving.find(envelope.channel);
+  if (found == peer.receiving.end()) {
+    if (!MakesKnown(envelope)) return nullptr;
+    found = peer.receiving.try_emplace(envelope.channel).first;
+  }
+  ReceiveChannel& channel = found->second;
+  if (envelope.sequence <= channel.last_sequence) return nullptr;
+  if (envelope.num_bulk > 0 && !TakeSlot(channel, envelope, bulk)) return nullptr;
+  channel.last_sequence = envelope.sequence;
+  return &channel;
 }
 
-bool UcxLink::TakeSlot(UcxPeer& peer, const Envelope& envelope, Arrival* arrival) {
-  ReceiveChannel& channel = peer.receiving[envelope.channel];
-  const SlotName name = SlotOf(envelope);
-  const SlotRegion& region = name.generation == 0 || name.generation == channel.slots.generation
-                                 ? channel.slots
-                                 : channel.retired;
-  if (name.generation != 0 && name.generation != region.generation) return false;
-  if (!region.Fits(name.slot, envelope.bulk_bytes) || name.slot >= channel.busy.size() ||
-      channel.busy[name.slot]) {
+bool UcxLink::TakeSlot(ReceiveChannel& channel, const Envelope& envelope,
+                       std::span<std::byte>* bulk) {
+  const uint32_t generation = envelope.slot_generation;
+  const uint32_t slot = envelope.slot;
+  const SlotRegion& region =
+      generation == 0 || generation == channel.slots.generation ? channel.slots : channel.retired;
+  if (generation != 0 && generation != region.generation) return false;
+  if (!region.Fits(slot, envelope.bulk_bytes) || slot >= channel.busy.size() ||
+      channel.busy[slot]) {
     return false;
   }
-  channel.busy[name.slot] = true;
-  arrival->slot = name.slot;
-  arrival->bulk = region.Slot(name.slot, envelope.bulk_bytes);
+  channel.busy[slot] = true;
+  *bulk = region.Slot(slot, envelope.bulk_bytes);
   return true;
 }
 
@@ -75,19 +78,21 @@ ucs_status_t UcxLink::OnMessage(void* arg, const void*, size_t header_bytes, voi
   const auto frame = ParseMessage(Bytes(data, num_bytes));
   if (!frame.ok()) return self.Drop();
   const Envelope& envelope = frame->envelope;
-  if (envelope.num_bulk > 0 && SlotOf(envelope).generation == 0) return self.Drop();
-  UcxPeer* peer = self.SourceOf(envelope);
-  Arrival arrival;
-  if (peer == nullptr || !self.Accept(*peer, *frame, &arrival)) return self.Drop();
-  ReceiveChannel& channel = peer->receiving[envelope.channel];
-  if (peer->state == PeerState::kUp && channel.arrivals.empty()) {
-    self.Deliver(*peer, envelope, frame->payload, self.BulkOf(arrival));
+  if (envelope.num_bulk > 0 && envelope.slot_generation == 0) return self.Drop();
+  UcxPeer* peer = self.SourceOf(*frame);
+  std::span<std::byte> bulk;
+  ReceiveChannel* channel = peer == nullptr ? nullptr : self.Accept(*peer, envelope, &bulk);
+  if (channel == nullptr) return self.Drop();
+  if (peer->state == PeerState::kUp && channel->arrivals.empty()) {
+    self.Deliver(*peer, envelope, frame->payload, bulk);
     return UCS_OK;
   }
   if (peer->state == PeerState::kUnconnected) ++self.num_early_;
-  arrival.payload.assign(frame->payload.begin(), frame->payload.end());
-  arrival.complete = true;
-  channel.arrivals.push_back(std::move(arrival));
+  channel->arrivals.push_back({.peer = peer,
+                               .envelope = envelope,
+                               .payload = {frame->payload.begin(), frame->payload.end()},
+                               .bulk = bulk,
+                               .complete = true});
   return UCS_OK;
 }
 
@@ -96,22 +101,24 @@ ucs_status_t UcxLink::OnBulk(void* arg, const void* header, size_t header_bytes,
   auto& self = *static_cast<UcxLink*>(arg);
   const auto frame = ParseMessage(Bytes(header, header_bytes));
   if (!frame.ok() || frame->envelope.num_bulk != 1 || frame->envelope.bulk_bytes != num_bytes ||
-      SlotOf(frame->envelope).generation != 0) {
+      frame->envelope.slot_generation != 0) {
     return self.Drop();
   }
-  UcxPeer* peer = self.SourceOf(frame->envelope);
-  Arrival taken;
-  if (peer == nullptr || !self.Accept(*peer, *frame, &taken)) return self.Drop();
-  taken.arrived_ns = SystemClock().NowNs();
-  taken.payload.assign(frame->payload.begin(), frame->payload.end());
+  UcxPeer* peer = self.SourceOf(*frame);
+  std::span<std::byte> bulk;
+  ReceiveChannel* channel = peer == nullptr ? nullptr : self.Accept(*peer, frame->envelope, &bulk);
+  if (channel == nullptr) return self.Drop();
   if (peer->state == PeerState::kUnconnected) ++self.num_early_;
-  ReceiveChannel& channel = peer->receiving[frame->envelope.channel];
-  channel.arrivals.push_back(std::move(taken));
-  Arrival& arrival = channel.arrivals.back();
+  channel->arrivals.push_back({.peer = peer,
+                               .envelope = frame->envelope,
+                               .payload = {frame->payload.begin(), frame->payload.end()},
+                               .bulk = bulk,
+                               .arrived_ns = SystemClock().NowNs()});
+  Arrival& arrival = channel->arrivals.back();
   if (!IsRendezvous(param)) {
     if (num_bytes > 0) std::memcpy(arrival.bulk.data(), data, num_bytes);
     arrival.complete = true;
-    self.DeliverArrivals(channel);
+    self.DeliverArrivals(*channel);
     return UCS_OK;
   }
   ucp_request_param_t fetch{};
@@ -123,7 +130,7 @@ ucs_status_t UcxLink::OnBulk(void* arg, const void* header, size_t header_bytes,
       self.worker_.get(), data, arrival.bulk.data(), arrival.bulk.size(), &fetch);
   if (UCS_PTR_IS_ERR(request)) {
     arrival.complete = arrival.failed = true;
-    self.DeliverArrivals(channel);
+    self.DeliverArrivals(*channel);
   }
   return UCS_INPROGRESS;  // the descriptor is the fetch's
 }
@@ -148,7 +155,7 @@ void UcxLink::DeliverArrivals(ReceiveChannel& channel) {  // U2
     const Arrival arrival = std::move(front);
     channel.arrivals.pop_front();
     if (arrival.failed || peer.state != PeerState::kUp) continue;  // T2
-    Deliver(peer, arrival.envelope, arrival.payload, BulkOf(arrival), arrival.arrived_ns);
+    Deliver(peer, arrival.envelope, arrival.payload, arrival.bulk, arrival.arrived_ns);
   }
 }
 
@@ -156,19 +163,12 @@ void UcxLink::DeliverEarly(UcxPeer& peer) {
   for (auto& [number, channel] : peer.receiving) {
     for (Arrival& arrival : channel.arrivals) {
       --num_early_;
-      if (NonceOf(arrival.envelope) == peer.nonce) continue;
+      if (arrival.envelope.nonce == peer.nonce) continue;
       arrival.failed = true;
       ++num_dropped_;
     }
     DeliverArrivals(channel);
   }
-}
-
-Bulk UcxLink::BulkOf(const Arrival& arrival) {
-  if (arrival.envelope.num_bulk == 0) return {};
-  // Small enough that std::function needs no heap.
-  return Bulk(arrival.bulk, [peer = arrival.peer, channel = arrival.envelope.channel,
-                             slot = arrival.slot] { peer->link->FreeSlot(*peer, channel, slot); });
 }
 
 void UcxLink::FreeSlot(UcxPeer& peer, uint16_t number, uint32_t slot) {
@@ -177,9 +177,17 @@ void UcxLink::FreeSlot(UcxPeer& peer, uint16_t number, uint32_t slot) {
 }
 
 void UcxLink::Deliver(UcxPeer& peer, const Envelope& envelope, std::span<const std::byte> payload,
-                      Bulk bulk, int64_t arrived_ns) {
+                      std::span<std::byte> bulk, int64_t arrived_ns) {
   peer.ever_heard = true;
-  if (handlers_.on_message) handlers_.on_message({envelope, payload, std::move(bulk), arrived_ns});
+  if (!handlers_.on_message) return;
+  Delivery delivery{.envelope = envelope, .payload = payload, .arrived_ns = arrived_ns};
+  if (envelope.num_bulk > 0) {
+    // Small enough that std::function needs no heap.
+    delivery.bulk = Bulk(bulk, [peer = &peer, channel = envelope.channel, slot = envelope.slot] {
+      peer->link->FreeSlot(*peer, channel, slot);
+    });
+  }
+  handlers_.on_message(std::move(delivery));
 }
 
 ucs_status_t UcxLink::OnLink(void* arg, const void*, size_t header_bytes, void* data,

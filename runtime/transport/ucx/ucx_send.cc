@@ -12,8 +12,15 @@ constexpr int64_t kMaxPendingFrames = 65'536;  // to one peer
 
 }  // namespace
 
-Result<UcxPeer*> UcxLink::Reachable(Rank to) {
+UcxPeer* UcxLink::Reachable(Rank to) const {
   UcxPeer* peer = Find(to);
+  const bool takes =
+      peer != nullptr && peer->state == PeerState::kUp && peer->num_pending < kMaxPendingFrames;
+  return takes ? peer : nullptr;
+}
+
+Error UcxLink::WhyUnreachable(Rank to) const {
+  const UcxPeer* peer = Find(to);
   if (peer == nullptr || peer->state == PeerState::kUnconnected) {
     return MakeError(ErrorCode::kUnavailable, "rank {} is not connected to rank {}", options_.self,
                      to);
@@ -21,42 +28,31 @@ Result<UcxPeer*> UcxLink::Reachable(Rank to) {
   if (peer->state != PeerState::kUp) {
     return MakeError(ErrorCode::kPeerDown, "rank {} was lost: {}", to, peer->why_lost);
   }
-  if (peer->num_pending >= kMaxPendingFrames) {
-    return MakeError(ErrorCode::kResourceExhausted,
-                     "rank {} takes nothing: {} messages to it are pending; send less or wait", to,
-                     peer->num_pending);
-  }
-  return peer;
+  return MakeError(ErrorCode::kResourceExhausted,
+                   "rank {} takes nothing: {} messages to it are pending; send less or wait", to,
+                   peer->num_pending);
 }
 
-void UcxLink::Address(UcxPeer& peer, SendChannel& channel, std::span<const std::byte> payload,
-                      Envelope* envelope) {
-  envelope->source_rank = options_.self.value;
-  envelope->destination_rank = peer.rank.value;
-  envelope->sequence = ++channel.last_sequence;
-  envelope->payload_bytes = static_cast<uint32_t>(payload.size());
-  envelope->payload_checksum = PayloadChecksum(payload);
-  SetNonce(envelope, nonce_);
-}
-
-Status UcxLink::Send(Rank to, Envelope envelope, std::span<const std::byte> payload) {
-  ASSIGN_OR_RETURN(UcxPeer * peer, Reachable(to));
+Status UcxLink::Send(Rank to, const Envelope& envelope, std::span<const std::byte> payload) {
+  UcxPeer* peer = Reachable(to);
+  if (peer == nullptr) return WhyUnreachable(to);
   if (payload.size() > kMaxPayloadBytes) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "payload of {} bytes to rank {}: at most {}; use bulk", payload.size(), to,
                      kMaxPayloadBytes);
   }
-  envelope.num_bulk = 0;
-  envelope.bulk_bytes = 0;
-  Address(*peer, peer->sending[envelope.channel], payload, &envelope);
-  Frame* frame = NewMessage(*peer, envelope, payload);
+  Envelope sent = envelope;
+  sent.num_bulk = 0;
+  sent.bulk_bytes = 0;
+  Frame* frame = NewMessage(*peer, peer->sending[envelope.channel], &sent, payload);
   peer->bytes_sent += static_cast<int64_t>(payload.size());
   return Launch(frame, FrameId::kMessage, {}, frame->bytes, UCP_AM_SEND_FLAG_EAGER);
 }
 
-Status UcxLink::SendBulk(Rank to, Envelope envelope, std::span<const std::byte> payload,
+Status UcxLink::SendBulk(Rank to, const Envelope& envelope, std::span<const std::byte> payload,
                          std::span<const std::byte> bulk, std::function<void()> done) {
-  ASSIGN_OR_RETURN(UcxPeer * peer, Reachable(to));
+  UcxPeer* peer = Reachable(to);
+  if (peer == nullptr) return WhyUnreachable(to);
   SendChannel& channel = peer->sending[envelope.channel];
   if (channel.free_slots.empty()) {  // T1
     return MakeError(ErrorCode::kResourceExhausted, "rank {}: no credit to rank {} on channel {}",
@@ -67,14 +63,15 @@ Status UcxLink::SendBulk(Rank to, Envelope envelope, std::span<const std::byte> 
                      "payload of {} bytes beside bulk to rank {}: at most {}", payload.size(), to,
                      worker_.max_header_bytes() - sizeof(Envelope));
   }
-  envelope.num_bulk = 1;
-  envelope.bulk_bytes = bulk.size();
   const uint32_t slot = channel.TakeSlot();
   const bool in_place = channel.slots.Fits(slot, bulk.size());
-  SetSlot(&envelope, {in_place ? channel.slots.generation : 0, slot});
-  Address(*peer, channel, payload, &envelope);
+  Envelope sent = envelope;
+  sent.num_bulk = 1;
+  sent.bulk_bytes = bulk.size();
+  sent.slot_generation = in_place ? channel.slots.generation : 0;
+  sent.slot = slot;
+  Frame* frame = NewMessage(*peer, channel, &sent, payload);
   peer->bytes_sent += static_cast<int64_t>(payload.size() + bulk.size());
-  Frame* frame = NewMessage(*peer, envelope, payload);
   if (!in_place) {
     frame->done = std::move(done);
     return Launch(frame, FrameId::kBulk, frame->bytes, bulk, 0);
@@ -96,13 +93,22 @@ UcxLink::Frame* UcxLink::NewFrame(UcxPeer& peer) {
   return frame;
 }
 
-UcxLink::Frame* UcxLink::NewMessage(UcxPeer& peer, const Envelope& envelope,
+UcxLink::Frame* UcxLink::NewMessage(UcxPeer& peer, SendChannel& channel, Envelope* envelope,
                                     std::span<const std::byte> payload) {
+  envelope->source_rank = options_.self.value;
+  envelope->sequence = ++channel.last_sequence;
+  envelope->payload_checksum = PayloadChecksum(payload);
+  envelope->nonce = nonce_;
+  ShortenHeader(envelope);
   Frame* frame = NewFrame(peer);
-  frame->bytes.resize(sizeof(Envelope) + payload.size());
-  std::memcpy(frame->bytes.data(), &envelope, sizeof(Envelope));
+  const size_t header_bytes = envelope->header_bytes;
+  frame->bytes.resize(header_bytes + payload.size());
+  std::memcpy(frame->bytes.data(), envelope, Envelope::kShortBytes);  // of a size known here
+  if (header_bytes == Envelope::kFullBytes) {
+    std::memcpy(frame->bytes.data(), envelope, Envelope::kFullBytes);
+  }
   if (!payload.empty()) {
-    std::memcpy(frame->bytes.data() + sizeof(Envelope), payload.data(), payload.size());
+    std::memcpy(frame->bytes.data() + header_bytes, payload.data(), payload.size());
   }
   return frame;
 }

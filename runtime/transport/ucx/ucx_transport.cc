@@ -15,7 +15,6 @@
 namespace troupe {
 namespace {
 
-constexpr int kEventsPerProgress = 64;
 constexpr int kPassesPerCheck = 32;
 constexpr int64_t kMsNs = 1'000'000;
 constexpr int64_t kCheckNs = 5 * kMsNs;
@@ -141,9 +140,9 @@ int UcxLink::Credits(Rank to, uint16_t number) const {
 
 int UcxLink::Progress() {
   if (closed_) return 0;
-  int events = 0;
-  while (events < kEventsPerProgress && ucp_worker_progress(worker_.get()) != 0) ++events;
-  events += RunFinished();
+  // Once: what it delivered is handled before more is looked for.
+  auto events = static_cast<int>(ucp_worker_progress(worker_.get()));
+  if (!finished_.empty() || !returned_credits_.empty()) events += RunFinished();
   if (--passes_until_check_ <= 0) {
     passes_until_check_ = kPassesPerCheck;
     CheckPeers();

@@ -32,6 +32,19 @@ TEST(BufferTest, IsAlignedZeroedAndCounted) {
   EXPECT_EQ(Peak(ledger, MemoryTag::kGrads), 0);
 }
 
+TEST(BufferTest, AnUnfilledOneIsAlignedAndCountedToo) {
+  MemoryLedger ledger;
+  {
+    Buffer buffer = Buffer::Unfilled(ledger, MemoryTag::kComm, 1001);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
+    EXPECT_EQ(buffer.num_bytes(), 1001);
+    EXPECT_EQ(buffer.tag(), MemoryTag::kComm);
+    EXPECT_EQ(Current(ledger, MemoryTag::kComm), 1001);
+    EXPECT_TRUE(Buffer::Unfilled(ledger, MemoryTag::kComm, 0).empty());
+  }
+  EXPECT_EQ(Current(ledger, MemoryTag::kComm), 0);
+}
+
 TEST(BufferTest, MovingHandsTheBytesOver) {
   MemoryLedger ledger;
   Buffer a(ledger, MemoryTag::kComm, 10);

@@ -91,6 +91,46 @@ TYPED_TEST_P(TransportConformance, KeepsTheOrderOfAChannelBothWays) {
   }
 }
 
+TYPED_TEST_P(TransportConformance, WhatTheSenderSaysInTheEnvelopeArrives) {
+  Envelope said;
+  said.type_id = 0x1122334455667788;
+  said.job = 17;
+  said.epoch = 3;
+  said.destination_actor = 9;
+  said.destination_incarnation = 4;
+  ASSERT_TRUE(this->backend.at(0).Send(Rank(1), said, {}).ok());
+  said.step = -2;
+  said.microbatch = 0;
+  said.stage = 5;
+  said.flow_id = 77;
+  said.message_class = MessageClass::kTelemetry;
+  said.num_bulk = 1;  // not the sender's to say
+  said.bulk_bytes = 8;
+  ASSERT_TRUE(this->backend.at(0).Send(Rank(1), said, {}).ok());
+  ASSERT_TRUE(this->Until([this] { return this->envelopes[1].size() == 2; }));
+  for (const Envelope& got : this->envelopes[1]) {
+    EXPECT_EQ(got.type_id, said.type_id);
+    EXPECT_EQ(got.job, said.job);
+    EXPECT_EQ(got.epoch, said.epoch);
+    EXPECT_EQ(got.destination_actor, said.destination_actor);
+    EXPECT_EQ(got.destination_incarnation, said.destination_incarnation);
+    EXPECT_EQ(got.num_bulk, 0);
+    EXPECT_EQ(got.bulk_bytes, 0u);
+  }
+  const Envelope& silent = this->envelopes[1][0];
+  EXPECT_EQ(silent.step, 0);
+  EXPECT_EQ(silent.microbatch, -1);
+  EXPECT_EQ(silent.stage, -1);
+  EXPECT_EQ(silent.flow_id, 0u);
+  EXPECT_EQ(silent.message_class, MessageClass::kControl);
+  const Envelope& full = this->envelopes[1][1];
+  EXPECT_EQ(full.step, said.step);
+  EXPECT_EQ(full.microbatch, said.microbatch);
+  EXPECT_EQ(full.stage, said.stage);
+  EXPECT_EQ(full.flow_id, said.flow_id);
+  EXPECT_EQ(full.message_class, said.message_class);
+}
+
 TYPED_TEST_P(TransportConformance, BulkArrivesWhole) {
   for (const int64_t size : {1, 63, 4096, 100'000, 3'000'001}) {
     const auto received = this->bulks[1].size();
@@ -153,7 +193,8 @@ TYPED_TEST_P(TransportConformance, AnUnknownPeerIsRefused) {
   EXPECT_FALSE(this->backend.at(0).Connect(Rank(9), "nonsense").ok());
 }
 
-REGISTER_TYPED_TEST_SUITE_P(TransportConformance, KeepsTheOrderOfAChannelBothWays, BulkArrivesWhole,
+REGISTER_TYPED_TEST_SUITE_P(TransportConformance, KeepsTheOrderOfAChannelBothWays,
+                            WhatTheSenderSaysInTheEnvelopeArrives, BulkArrivesWhole,
                             WithoutACreditNothingIsSent, ALostPeerIsToldOnceAndEverySendIsDone,
                             AnUnknownPeerIsRefused);
 

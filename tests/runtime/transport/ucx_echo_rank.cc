@@ -19,7 +19,7 @@ constexpr int64_t kSlotBytes = 4 << 20;
 void Echo(Transport& transport, const Delivery& delivery, std::map<uint16_t, uint64_t>& last) {
   Envelope answer;
   answer.channel = delivery.envelope.channel;
-  answer.correlation_id = delivery.envelope.correlation_id;
+  answer.flow_id = delivery.envelope.flow_id;
   // FIFO: one more than the last of its channel, or the answer says so.
   answer.step = delivery.envelope.sequence == ++last[answer.channel] ? 0 : -1;
   if (delivery.envelope.num_bulk == 0) {

@@ -10,11 +10,10 @@ namespace troupe {
 namespace {
 
 std::vector<std::byte> MessageBytes(Envelope envelope, std::string_view payload) {
-  envelope.payload_bytes = static_cast<uint32_t>(payload.size());
   envelope.payload_checksum = PayloadChecksum(std::as_bytes(std::span(payload)));
-  std::vector<std::byte> bytes(sizeof(Envelope) + payload.size());
-  std::memcpy(bytes.data(), &envelope, sizeof(Envelope));
-  std::memcpy(bytes.data() + sizeof(Envelope), payload.data(), payload.size());
+  std::vector<std::byte> bytes(envelope.header_bytes + payload.size());
+  std::memcpy(bytes.data(), &envelope, envelope.header_bytes);
+  std::memcpy(bytes.data() + envelope.header_bytes, payload.data(), payload.size());
   return bytes;
 }
 
@@ -33,12 +32,38 @@ TEST(UcxFrameTest, AMessageIsReadBack) {
   Envelope envelope;
   envelope.source_rank = 3;
   envelope.sequence = 17;
-  const auto bytes = MessageBytes(envelope, "payload");
-  const auto frame = ParseMessage(bytes);
-  ASSERT_TRUE(frame.ok()) << frame.error().message;
-  EXPECT_EQ(frame->envelope.sequence, 17u);
-  EXPECT_EQ(std::memcmp(frame->payload.data(), "payload", 7), 0);
-  EXPECT_EQ(frame->payload.size(), 7u);
+  envelope.nonce = 5;
+  for (const int32_t microbatch : {-1, 0}) {
+    envelope.microbatch = microbatch;
+    ShortenHeader(&envelope);
+    const auto bytes = MessageBytes(envelope, "payload");
+    EXPECT_EQ(bytes.size(), (microbatch < 0 ? 64u : 104u) + 7);
+    const auto frame = ParseMessage(bytes);
+    ASSERT_TRUE(frame.ok()) << frame.error().message;
+    EXPECT_EQ(frame->envelope.sequence, 17u);
+    EXPECT_EQ(frame->envelope.nonce, 5u);
+    EXPECT_EQ(frame->envelope.microbatch, microbatch);
+    EXPECT_EQ(frame->envelope.stage, -1);
+    EXPECT_EQ(std::memcmp(frame->payload.data(), "payload", 7), 0);
+    EXPECT_EQ(frame->payload.size(), 7u);
+  }
+}
+
+// Whatever a sender may say beyond the short header travels.
+TEST(UcxFrameTest, OnlyASilentEnvelopeIsShort) {
+  const std::vector<std::function<void(Envelope&)>> words = {
+      [](Envelope& e) { e.step = 1; },
+      [](Envelope& e) { e.microbatch = 0; },
+      [](Envelope& e) { e.stage = 0; },
+      [](Envelope& e) { e.flow_id = 1; },
+      [](Envelope& e) { e.message_class = MessageClass::kData; },
+      [](Envelope& e) { e.num_bulk = 1; }};
+  for (size_t i = 0; i < words.size(); ++i) {
+    Envelope envelope;
+    words[i](envelope);
+    ShortenHeader(&envelope);
+    EXPECT_EQ(envelope.header_bytes, Envelope::kFullBytes) << "word " << i;
+  }
 }
 
 TEST(UcxFrameTest, AMessageWithAnyLieIsRefused) {
@@ -46,8 +71,9 @@ TEST(UcxFrameTest, AMessageWithAnyLieIsRefused) {
       [](Envelope& e) { e.magic ^= 1; },
       [](Envelope& e) { e.header_version = 9; },
       [](Envelope& e) { e.header_bytes = 0; },
-      [](Envelope& e) { e.payload_bytes += 1; },
-      [](Envelope& e) { e.payload_bytes = 0xffffffff; },
+      [](Envelope& e) { e.header_bytes = 65; },
+      [](Envelope& e) { e.header_bytes = 255; },
+      [](Envelope& e) { e.header_bytes = Envelope::kShortBytes; },  // the payload is another then
       [](Envelope& e) { e.payload_checksum ^= 1; },
       [](Envelope& e) { e.source_rank = -1; },
       [](Envelope& e) { e.source_rank = kMaxRanks; },
@@ -67,7 +93,15 @@ TEST(UcxFrameTest, AMessageWithAnyLieIsRefused) {
     std::memcpy(bytes.data(), &envelope, sizeof(envelope));
     EXPECT_FALSE(ParseMessage(bytes).ok()) << "lie " << i;
   }
-  EXPECT_FALSE(ParseMessage({}).ok());
+  Envelope plain;
+  for (const uint8_t header_bytes : {Envelope::kShortBytes, Envelope::kFullBytes}) {
+    plain.header_bytes = header_bytes;
+    const auto whole = MessageBytes(plain, "");
+    ASSERT_TRUE(ParseMessage(whole).ok());
+    for (size_t cut = 0; cut < whole.size(); ++cut) {
+      EXPECT_FALSE(ParseMessage(std::span(whole).first(cut)).ok()) << cut;
+    }
+  }
 }
 
 TEST(UcxFrameTest, SlotsOutOfBoundsAreRefused) {

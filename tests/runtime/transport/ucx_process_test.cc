@@ -101,12 +101,12 @@ TEST_P(UcxProcessTest, EveryChannelKeepsItsOrderAndItsBytes) {
   std::mt19937 random(7);
   std::vector<std::byte> bytes(kSlotBytes);
   for (auto& byte : bytes) byte = static_cast<std::byte>(random());
-  std::map<uint64_t, uint64_t> owed;  // correlation id -> hash of what was sent
-  std::map<uint16_t, uint64_t> last_asked;
-  for (uint64_t id = 1; id <= 400; ++id) {
+  std::map<uint32_t, uint64_t> owed;  // flow id -> hash of what was sent
+  std::map<uint16_t, uint32_t> last_asked;
+  for (uint32_t id = 1; id <= 400; ++id) {
     Envelope envelope;
     envelope.channel = static_cast<uint16_t>(random() % 4);
-    envelope.correlation_id = id;
+    envelope.flow_id = id;
     const size_t size = size_t{1} << (random() % 23);
     const size_t start = random() % (bytes.size() - size + 1);
     const auto part = std::span(bytes).subspan(start, size);
@@ -122,7 +122,7 @@ TEST_P(UcxProcessTest, EveryChannelKeepsItsOrderAndItsBytes) {
   }
   ASSERT_TRUE(Until([&] { return answers_.size() == 400; })) << answers_.size();
   for (const Answer& answer : answers_) {
-    const uint64_t id = answer.envelope.correlation_id;
+    const uint32_t id = answer.envelope.flow_id;
     EXPECT_EQ(answer.envelope.step, 0) << "out of order at rank 1: " << id;
     EXPECT_GT(id, std::exchange(last_asked[answer.envelope.channel], id));
     uint64_t got = XXH64(answer.payload.data(), answer.payload.size(), 0);

@@ -108,7 +108,7 @@ Envelope EnvelopeOfRank1(const Transport& rank1, uint64_t sequence) {
   envelope.channel = 5;
   envelope.sequence = sequence;
   envelope.payload_checksum = PayloadChecksum({});
-  SetNonce(&envelope, ParseAddress(rank1.LocalAddress())->nonce);
+  envelope.nonce = ParseAddress(rank1.LocalAddress())->nonce;
   return envelope;
 }
 
@@ -163,7 +163,7 @@ TEST_F(HostileFrames, BulkWithoutAFreeSlotIsDropped) {
     Envelope envelope = EnvelopeOfRank1(pair_.at(1), sequence);
     envelope.num_bulk = 1;
     envelope.bulk_bytes = says;
-    SetSlot(&envelope, {0, slot});
+    envelope.slot = slot;
     Say(FrameId::kBulk, BytesOf(envelope), std::string(sends, 'x'));
   };
   bulk(1, 0, 50'000, 50'000);
@@ -211,7 +211,7 @@ TEST_F(HostileFrames, InventedRanksAndChannelsLeaveLittleBehind) {
 
 TEST_F(HostileFrames, AnotherLifeOfARankIsNotHeard) {
   Envelope envelope = EnvelopeOfRank1(pair_.at(1), 1);
-  SetNonce(&envelope, NonceOf(envelope) ^ 1);
+  envelope.nonce ^= 1;
   Say(FrameId::kMessage, "", BytesOf(envelope));
   EXPECT_EQ(dropped(), 1);
   EXPECT_TRUE(held_.empty());
