@@ -2,8 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "actors/executor_actor.h"
@@ -45,6 +47,7 @@ class ExecutorOpenActions : public ::testing::Test {
   // One rank that runs `list`; its tokens are here.
   void Open(const std::string& list, const ExecutionPolicy& policy) {
     const Schedule schedule = *ParseCsv(list + "\n", "list");
+    for (const Action& action : schedule.ActionsOf(Rank(0))) actions_[ToString(action)] = action;
     scheduler_.SetOnDown([this](const Down& down) { errors_.push_back(down.error.message); });
     executor_ = scheduler_.Spawn<ExecutorActor>(
         {.name = "executor"},
@@ -68,10 +71,10 @@ class ExecutorOpenActions : public ::testing::Test {
   }
   ~ExecutorOpenActions() override { scheduler_.End(executor_); }
 
-  void Waits(const std::string& action) { Tell(ActionWaits{*ParseAction(action), true}); }
-  void GoesOn(const std::string& action) { Tell(ActionWaits{*ParseAction(action), false}); }
+  void Waits(const std::string& action) { Tell(ActionWaits{actions_.at(action), true}); }
+  void GoesOn(const std::string& action) { Tell(ActionWaits{actions_.at(action), false}); }
   void Done(const std::string& action) {
-    Tell(ActionDone{.action = *ParseAction(action), .round = 1, .step = 1});
+    Tell(ActionDone{.action = actions_.at(action), .round = 1, .step = 1});
   }
   // What the stage was asked for since the last call.
   std::vector<std::string> Asked() { return std::exchange(asked_, {}); }
@@ -86,6 +89,7 @@ class ExecutorOpenActions : public ::testing::Test {
   }
 
   Scheduler scheduler_{};
+  std::map<std::string, Action> actions_{};  // by their text, which says nothing of pairs
   std::vector<std::string> asked_{};
   ExecutorActor::SelfRef executor_{};
 };

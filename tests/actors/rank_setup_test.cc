@@ -61,7 +61,7 @@ TEST(StageOptionsTest, KnowWhichStageHasTheLoss) {
   EXPECT_EQ(last.adamw.beta2, 0.95);
 }
 
-TEST(ExecutorOptionsTest, EachRankHasItsOwnShareOfWhatIsShared) {
+TEST(ExecutorOptionsTest, AllRanksKnowTheReductionsOfThePlan) {
   const proto::JobSpec spec = SmallSpec({.pp = 2, .tied = true});
   RankStages ranks(spec);
   const ExecutorOptions first = ExecutorOptionsOf(spec, ranks.plan(), Rank(0));
@@ -70,10 +70,9 @@ TEST(ExecutorOptionsTest, EachRankHasItsOwnShareOfWhatIsShared) {
   EXPECT_EQ(last.rank, Rank(1));
   EXPECT_EQ(first.train.num_ranks, 2);
   EXPECT_EQ(first.boundary.num_bytes, 2 * 6 * 16 * sizeof(float));
-  ASSERT_EQ(first.shared.size(), 1U) << "the embedding";
-  ASSERT_EQ(last.shared.size(), 1U) << "the head";
-  EXPECT_EQ(first.shared.begin()->first.first, StageId(0));
-  EXPECT_EQ(last.shared.begin()->first.first, StageId(1));
+  EXPECT_EQ(first.reductions,
+            (std::vector<GradientReduction>{{SharedWeights::kTied, {StageId(0), StageId(1)}}}));
+  EXPECT_EQ(last.reductions, first.reductions);
 }
 
 TEST(DataOrderTest, AFileThatIsTooShortIsRefused) {
