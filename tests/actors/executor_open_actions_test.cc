@@ -1,4 +1,5 @@
-// An executor whose actions wait in their middle, as a script of messages: the test is the stage.
+// An executor whose actions wait in their middle, and whose gradients are reduced beside them, as a
+// script of messages: the test is the stages.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -30,7 +31,10 @@ class NotingStage : public Actor<NotingStage, RunAction, ReduceGradient, Collect
     asked_.emplace_back("vote");
     return {};
   }
-  Status On(ReduceGradient) { return {}; }
+  Status On(ReduceGradient reduce) {
+    asked_.push_back(fmt::format("reduce {}", reduce.reduction));
+    return {};
+  }
   Status On(ApplyUpdate) { return {}; }
 
  private:
@@ -45,20 +49,24 @@ class DeafLoader : public Actor<DeafLoader, FetchTokens> {
 class ExecutorOpenActions : public ::testing::Test {
  protected:
   // One rank that runs `list`; its tokens are here.
-  void Open(const std::string& list, const ExecutionPolicy& policy) {
+  void Open(const std::string& list, const ExecutionPolicy& policy,
+            std::vector<GradientReduction> reductions = {}) {
     const Schedule schedule = *ParseCsv(list + "\n", "list");
     for (const Action& action : schedule.ActionsOf(Rank(0))) actions_[ToString(action)] = action;
     scheduler_.SetOnDown([this](const Down& down) { errors_.push_back(down.error.message); });
+    ExecutorActor::Peers peers{.loader = scheduler_.Spawn<DeafLoader>({.name = "loader"})};
+    for (const StageId stage : schedule.StagesOf(Rank(0))) {
+      peers.stages[stage] = scheduler_.Spawn<NotingStage>({.name = "stage"}, asked_);
+    }
     executor_ = scheduler_.Spawn<ExecutorActor>(
         {.name = "executor"},
         ExecutorOptions{
             .train = schedule,
             .policy = policy,
             .evaluate = GenerateForwardOnly(1, schedule.placement, schedule.num_microbatches),
-            .sample = GenerateForwardOnly(1, schedule.placement, 1)},
-        ExecutorActor::Peers{
-            .stages = {{StageId(0), scheduler_.Spawn<NotingStage>({.name = "stage"}, asked_)}},
-            .loader = scheduler_.Spawn<DeafLoader>({.name = "loader"})});
+            .sample = GenerateForwardOnly(1, schedule.placement, 1),
+            .reductions = std::move(reductions)},
+        std::move(peers));
     proto::StepStart start;
     start.set_round(1);
     start.set_step(1);
@@ -76,7 +84,8 @@ class ExecutorOpenActions : public ::testing::Test {
   void Done(const std::string& action) {
     Tell(ActionDone{.action = actions_.at(action), .round = 1, .step = 1});
   }
-  // What the stage was asked for since the last call.
+  void Reduced(int32_t reduction) { Tell(GradientReduced{.round = 1, .reduction = reduction}); }
+  // What the stages were asked for since the last call.
   std::vector<std::string> Asked() { return std::exchange(asked_, {}); }
 
   std::vector<std::string> errors_{};
@@ -151,6 +160,36 @@ TEST_F(ExecutorOpenActions, AnActionEndsOnce) {
   Done("0F0");
   Done("0F0");
   EXPECT_THAT(errors_, ElementsAre(HasSubstr("0F0 ends without having started")));
+}
+
+TEST_F(ExecutorOpenActions, AReductionStartsWithItsStagesLastGradientBesideTheActions) {
+  Open("0F0,1F0,1B0,0B0", {}, {{SharedWeights::kReplica, {StageId(1)}}});
+  Done("0F0");
+  Done("1F0");
+  Asked();
+  Done("1B0");
+  EXPECT_THAT(Asked(), ElementsAre("reduce 0", "0B0"));
+  Done("0B0");
+  EXPECT_THAT(Asked(), IsEmpty()) << "no vote before the sum is there";
+  Reduced(0);
+  EXPECT_THAT(Asked(), ElementsAre("vote", "vote"));
+  EXPECT_THAT(errors_, IsEmpty());
+}
+
+TEST_F(ExecutorOpenActions, AVoteWaitsForTheListToo) {
+  Open("0F0,1F0,1B0,0B0", {}, {{SharedWeights::kReplica, {StageId(1)}}});
+  for (const char* action : {"0F0", "1F0", "1B0"}) Done(action);
+  Asked();
+  Reduced(0);
+  EXPECT_THAT(Asked(), IsEmpty());
+  Done("0B0");
+  EXPECT_THAT(Asked(), ElementsAre("vote", "vote"));
+}
+
+TEST_F(ExecutorOpenActions, AReductionThatIsNotUnderWayDoesNotEnd) {
+  Open("0F0,0B0", {});
+  Reduced(0);
+  EXPECT_THAT(errors_, ElementsAre(HasSubstr("gradient 0 was reduced unasked")));
 }
 
 }  // namespace
