@@ -50,7 +50,6 @@ Status OutputChannels::Send(const Parked& parked, const ActorRef<OutputSent>& ex
                             Clock& clock) const {
   const Transfer& t = parked->transfer;
   const Postmark postmark{.channel = ChannelOf(t.kind),
-                          .message_class = MessageClass::kData,
                           .step = parked->step,
                           .microbatch = t.microbatch.value,
                           .stage = t.to_stage.value,

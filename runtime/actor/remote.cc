@@ -58,7 +58,6 @@ RankRouter::~RankRouter() {
 Envelope RankRouter::MakeEnvelope(uint32_t index, uint32_t incarnation, uint64_t type_id,
                                   const Postmark& postmark) const {
   Envelope envelope;
-  envelope.message_class = postmark.message_class;
   envelope.type_id = type_id;
   envelope.channel = postmark.channel;
   envelope.job = options_.job.value;

@@ -38,7 +38,6 @@ namespace troupe {
 // What the sender may say in the envelope besides the message.
 struct Postmark {
   uint16_t channel = 0;  // > 0 for bulk: a data channel with posted slots
-  MessageClass message_class = MessageClass::kControl;
   int64_t step = 0;
   int32_t microbatch = -1;
   int32_t stage = -1;

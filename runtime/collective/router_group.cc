@@ -238,7 +238,6 @@ Status RouterGroup::Send(int member, const GroupTransfer::OutgoingBlock& block,
   return members_[static_cast<size_t>(member)].SendBulk(block.message, staged.bytes,
                                                         std::move(staged.done),
                                                         {.channel = channel_,
-                                                         .message_class = MessageClass::kData,
                                                          .step = std::max<int64_t>(purpose.step, 0),
                                                          .microbatch = purpose.microbatch});
 }

@@ -11,9 +11,6 @@
 
 namespace troupe {
 
-// What a message is for; queues are in order of arrival whatever it says.
-enum class MessageClass : uint16_t { kSystem = 0, kControl = 1, kData = 2, kTelemetry = 3 };
-
 struct Envelope {
   static constexpr uint32_t kMagic = 0x50555254;  // "TRUP"
   static constexpr uint8_t kHeaderVersion = 2;
@@ -38,8 +35,7 @@ struct Envelope {
   int32_t microbatch = -1;
   int32_t stage = -1;
   uint32_t flow_id = 0;  // joins the send and the receive span in a trace
-  MessageClass message_class = MessageClass::kControl;
-  uint16_t num_bulk = 0;  // 0 or 1
+  uint32_t num_bulk = 0;  // 0 or 1
   uint64_t bulk_bytes = 0;
   uint32_t slot_generation = 0;  // of the receiver's slots; 0: the bulk comes with the message
   uint32_t slot = 0;             // where the bulk goes

@@ -71,7 +71,7 @@ void ShortenHeader(Envelope* envelope) {
   static constexpr Envelope kPlain;
   const bool plain = envelope->step == kPlain.step && envelope->microbatch == kPlain.microbatch &&
                      envelope->stage == kPlain.stage && envelope->flow_id == kPlain.flow_id &&
-                     envelope->message_class == kPlain.message_class && envelope->num_bulk == 0;
+                     envelope->num_bulk == 0;
   envelope->header_bytes = plain ? Envelope::kShortBytes : Envelope::kFullBytes;
 }
 

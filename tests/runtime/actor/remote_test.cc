@@ -150,7 +150,6 @@ TEST_F(RankRouterTest, BulkArrivesWithItsEnvelopeAndReturnsItsCredit) {
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 3);
   int done = 0;
   const Postmark postmark{.channel = kChannel,
-                          .message_class = MessageClass::kData,
                           .step = 812,
                           .microbatch = 17,
                           .stage = 2,
@@ -172,7 +171,6 @@ TEST_F(RankRouterTest, BulkArrivesWithItsEnvelopeAndReturnsItsCredit) {
   EXPECT_EQ(kept[0].envelope.microbatch, 17);
   EXPECT_EQ(kept[0].envelope.stage, 2);
   EXPECT_EQ(kept[0].envelope.flow_id, 99u);
-  EXPECT_EQ(kept[0].envelope.message_class, MessageClass::kData);
   EXPECT_EQ(credits, 0);
   kept.clear();
   Run();

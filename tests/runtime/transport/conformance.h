@@ -103,7 +103,6 @@ TYPED_TEST_P(TransportConformance, WhatTheSenderSaysInTheEnvelopeArrives) {
   said.microbatch = 0;
   said.stage = 5;
   said.flow_id = 77;
-  said.message_class = MessageClass::kTelemetry;
   said.num_bulk = 1;  // not the sender's to say
   said.bulk_bytes = 8;
   ASSERT_TRUE(this->backend.at(0).Send(Rank(1), said, {}).ok());
@@ -122,13 +121,11 @@ TYPED_TEST_P(TransportConformance, WhatTheSenderSaysInTheEnvelopeArrives) {
   EXPECT_EQ(silent.microbatch, -1);
   EXPECT_EQ(silent.stage, -1);
   EXPECT_EQ(silent.flow_id, 0u);
-  EXPECT_EQ(silent.message_class, MessageClass::kControl);
   const Envelope& full = this->envelopes[1][1];
   EXPECT_EQ(full.step, said.step);
   EXPECT_EQ(full.microbatch, said.microbatch);
   EXPECT_EQ(full.stage, said.stage);
   EXPECT_EQ(full.flow_id, said.flow_id);
-  EXPECT_EQ(full.message_class, said.message_class);
 }
 
 TYPED_TEST_P(TransportConformance, BulkArrivesWhole) {

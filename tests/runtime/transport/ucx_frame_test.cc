@@ -56,7 +56,6 @@ TEST(UcxFrameTest, OnlyASilentEnvelopeIsShort) {
       [](Envelope& e) { e.microbatch = 0; },
       [](Envelope& e) { e.stage = 0; },
       [](Envelope& e) { e.flow_id = 1; },
-      [](Envelope& e) { e.message_class = MessageClass::kData; },
       [](Envelope& e) { e.num_bulk = 1; }};
   for (size_t i = 0; i < words.size(); ++i) {
     Envelope envelope;
