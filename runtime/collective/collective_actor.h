@@ -1,7 +1,8 @@
 // CollectiveActor: the door of a rank's groups. Takes what other members send and hands it to the
 // group that it is for.
 //
-//   takes  WithBulk<GroupBlock>, GroupFault   from the CollectiveActor's rank of any member
+//   takes  WithBulk<GroupBlock>, GroupFault   of any member
+//          MemberLost                         of this rank's router, behind what the lost one sent
 //   sends  nothing: groups send for themselves
 //
 // No states of its own. Its mailbox holds what the channels' credits let come, and a fault of each
@@ -15,7 +16,8 @@
 
 namespace troupe {
 
-class CollectiveActor : public Actor<CollectiveActor, WithBulk<GroupBlock>, GroupFault> {
+class CollectiveActor
+    : public Actor<CollectiveActor, WithBulk<GroupBlock>, GroupFault, MemberLost> {
  public:
   explicit CollectiveActor(RouterGroups& groups) : groups_(groups) {}
 
@@ -25,6 +27,10 @@ class CollectiveActor : public Actor<CollectiveActor, WithBulk<GroupBlock>, Grou
   }
   Status On(GroupFault fault) {
     groups_.Take(fault);
+    return {};
+  }
+  Status On(const MemberLost& lost) {
+    groups_.Take(lost);
     return {};
   }
 

@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <string_view>
 
+#include "runtime/base/error.h"
+#include "runtime/base/ids.h"
+
 namespace troupe {
 
 enum class BlockPart : uint8_t {
@@ -42,5 +45,11 @@ struct GroupFault {
   char text[kTextBytes] = {};
 };
 static_assert(sizeof(GroupFault) == 512, "a wire format");
+
+// Within the process.
+struct MemberLost {
+  Rank rank{};
+  Error cause{};
+};
 
 }  // namespace troupe

@@ -54,7 +54,9 @@ Result<std::unique_ptr<Group>> RouterGroups::Open(GroupSpec spec, uint16_t chann
   auto group = std::make_unique<RouterGroup>(*this, std::move(spec), channel);
   for (const Rank rank : group->spec().ranks) {
     const auto lost = lost_.find(rank);
-    if (lost != lost_.end()) group->Break(lost->second, /*tell=*/false);
+    if (lost != lost_.end()) {
+      group->Break(Context("group " + group->spec().name, lost->second), /*tell=*/false);
+    }
   }
   return std::unique_ptr<Group>(std::move(group));
 }
@@ -64,13 +66,10 @@ RouterGroup* RouterGroups::Find(uint32_t group) const {
   return found == groups_.end() ? nullptr : found->second;
 }
 
+// Behind the blocks that came before it: with these an operation may have ended.
 void RouterGroups::OnPeerDown(Rank peer, const Error& cause) {
-  lost_.try_emplace(peer, cause);
-  for (const auto& [id, group] : groups_) {
-    if (group->IndexOf(peer)) {
-      group->Break(Context("group " + group->spec().name, cause), /*tell=*/true);
-    }
-  }
+  const Status sent = actor_.Send(MemberLost{peer, cause});
+  CHECK(sent.ok(), "{}", sent.error().message);
 }
 
 void RouterGroups::OnCredit(Rank peer, uint16_t channel) {
@@ -100,6 +99,15 @@ void RouterGroups::Take(const GroupFault& fault) {
   }
   group->Break(Error{static_cast<ErrorCode>(fault.code), std::string(fault.text, fault.text_bytes)},
                /*tell=*/false);
+}
+
+void RouterGroups::Take(const MemberLost& lost) {
+  lost_.try_emplace(lost.rank, lost.cause);
+  for (const auto& [id, group] : groups_) {
+    if (group->IndexOf(lost.rank)) {
+      group->Break(Context("group " + group->spec().name, lost.cause), /*tell=*/true);
+    }
+  }
 }
 
 }  // namespace troupe

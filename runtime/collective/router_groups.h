@@ -13,8 +13,9 @@
 // Thread: the scheduler's, but for the groups' operations. Router, transport and ledger outlive
 // this, this its groups.
 //   D1. All members have opened a group before one of them begins an operation.
-//   D2. Comm memory of a group of n, at most: 2 (n - 1) slots_per_peer slot_bytes, half of it
-//       posted by Open and half taken when first needed.
+//   D2. Comm memory of a group of n: (n - 1) slots_per_peer slot_bytes, posted by Open, and buffers
+//       of slot_bytes for the blocks that the transport has not finished with, taken when first
+//       needed: as many again, where it finishes a block before it returns the credit.
 #pragma once
 
 #include <cstdint>
@@ -47,7 +48,8 @@ class RouterGroups {
   RouterGroups(const RouterGroups&) = delete;
   RouterGroups& operator=(const RouterGroups&) = delete;
 
-  // Posts the group's slots. `channel` is a data channel of nobody else between any two members.
+  // Posts the group's slots. `channel` is a data channel that nobody else ever uses between any two
+  // of its members.
   Result<std::unique_ptr<Group>> Open(GroupSpec spec, uint16_t channel);
 
   void OnPeerDown(Rank peer, const Error& cause);
@@ -56,6 +58,7 @@ class RouterGroups {
   // From the actor of these groups.
   void Take(WithBulk<GroupBlock> block);
   void Take(const GroupFault& fault);
+  void Take(const MemberLost& lost);
 
   // What came for no group, from no member or is of no known operation: dropped.
   int64_t num_dropped() const { return num_dropped_; }
@@ -68,7 +71,7 @@ class RouterGroups {
   const RouterGroupsOptions options_;
   std::map<uint32_t, RouterGroup*> groups_{};  // by id
   std::map<Rank, Error> lost_{};
-  ActorRef<WithBulk<GroupBlock>, GroupFault> actor_{};
+  ActorRef<WithBulk<GroupBlock>, GroupFault, MemberLost> actor_{};
   int64_t num_dropped_ = 0;
 };
 

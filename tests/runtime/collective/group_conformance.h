@@ -432,8 +432,8 @@ TYPED_TEST_P(GroupConformance, ADifferenceNamesBothMembersAndBothOperations) {
 TYPED_TEST_P(GroupConformance, CountsOfAPairThatDifferAreAnError) {
   this->Start(2);
   auto& group = this->OpenAll();
-  Tensor in(DType::kInt32, 9);
-  Tensor out(DType::kInt32, 9);
+  std::vector<Tensor> in(2, Tensor(DType::kInt32, 9));
+  std::vector<Tensor> out(2, Tensor(DType::kInt32, 9));
   const std::vector<int64_t> five_and_three = {5, 3};
   const auto ended = this->LaunchAll(group, [&](Group& g) -> Task<Status> {
     // Member 1 expects 4 of member 0, which sends 3.
@@ -442,7 +442,9 @@ TYPED_TEST_P(GroupConformance, CountsOfAPairThatDifferAreAnError) {
         g.index() == 0 ? std::vector<int64_t>{5, 2} : std::vector<int64_t>{4, 1};
     const int64_t num_in = sends[0] + sends[1];
     const int64_t num_out = receives[0] + receives[1];
-    co_return co_await g.AllToAll(in.Part(0, num_in), sends, out.Part(0, num_out), receives);
+    const auto self = static_cast<size_t>(g.index());
+    co_return co_await g.AllToAll(in[self].Part(0, num_in), sends, out[self].Part(0, num_out),
+                                  receives);
   });
   for (const auto& status : ended) {
     EXPECT_EQ(this->MessageOf(status),

@@ -82,6 +82,7 @@ class RouterWorld {
   int size() const { return static_cast<int>(ranks_.size()); }
   Scheduler& scheduler(int rank) { return at(rank).scheduler; }
   Stream& stream(int rank) { return *at(rank).stream; }
+  RankRouter& router(int rank) { return at(rank).router; }
   RouterGroups& groups(int rank) { return at(rank).groups; }
   MemoryLedger& ledger(int rank) { return at(rank).ledger; }
 
