@@ -106,7 +106,7 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
 namespace {
 
 // Of a unit, in doubles: its sizes may be too large for integers.
-double ParametersOf(const LayerSpec& unit) {
+double ElementsOf(const LayerSpec& unit) {
   double elements = 0;
   for (const ParameterSpec& p : unit.parameters) {
     elements += static_cast<double>(p.rows) * static_cast<double>(p.columns);
@@ -127,7 +127,7 @@ Status CheckMagnitude(const ModelSpec& model, const BatchArithmetic& batch) {
   double parameters = 0;
   double width = 0;
   for (int unit = 0; unit < model.num_units(); ++unit) {
-    parameters += ParametersOf(model.unit(unit));
+    parameters += ElementsOf(model.unit(unit));
     width += WidthOf(model.unit(unit));
   }
   if (parameters * kBytesPerParameter > kBytesMax) {
