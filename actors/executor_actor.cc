@@ -193,7 +193,9 @@ void ExecutorActor::WaitFor(const Blocked& blocked) {
   if (wait_since_ns_ == 0) wait_since_ns_ = context().clock().NowNs();
   waits_for_data_ = blocked.kind == InputKind::kData;
   BeginWait(KindName(blocked.waiting.kind), InputKindName(blocked.kind),
-            stage_names_.at(static_cast<size_t>(blocked.owed_stage.value)), blocked.microbatch);
+            stage_names_.at(static_cast<size_t>(blocked.owed_stage.value)),
+            waits_for_data_ ? Rank(-1) : options_.train.RankOf(blocked.owed_stage),
+            blocked.microbatch);
 }
 
 void ExecutorActor::WaitForRoom(const Transfer& output) {
@@ -202,17 +204,20 @@ void ExecutorActor::WaitForRoom(const Transfer& output) {
   waits_for_data_ = false;
   const bool forward = output.kind == InputKind::kActivation;
   BeginWait(KindName(forward ? ActionKind::kForward : ActionKind::kBackward), "room for its output",
-            stage_names_.at(static_cast<size_t>(output.to_stage.value)), output.microbatch);
+            stage_names_.at(static_cast<size_t>(output.to_stage.value)),
+            options_.train.RankOf(output.to_stage), output.microbatch);
 }
 
 void ExecutorActor::BeginWait(std::string_view activity, std::string_view owed,
-                              std::string_view from, std::optional<MicrobatchId> microbatch) {
+                              std::string_view from, Rank from_rank,
+                              std::optional<MicrobatchId> microbatch) {
   wait_ = context().BeginWait({.waiter = name_,
                                .activity = activity,
                                .owed = owed,
                                .from = from,
                                .step = start_.step(),
                                .microbatch = microbatch ? microbatch->value : -1,
+                               .from_rank = from_rank.value,
                                .deadline_ms = options_.wait_deadline_ms});
 }
 
@@ -372,7 +377,7 @@ Status ExecutorActor::Exchange() {
   wait_.Reset();
   if (const auto peer = exchange_->WaitsFor()) {
     exchange_peer_ = fmt::format("rank {}", *peer);
-    BeginWait("exchange", "shared gradient", exchange_peer_);
+    BeginWait("exchange", "shared gradient", exchange_peer_, *peer);
   }
   return {};
 }
@@ -469,7 +474,7 @@ Status ExecutorActor::SendVote() {
   if (start_.mode() == proto::STEP_MODE_SAMPLE) TracePhase("sampling", round_start_ns_);
   state_ = start_.mode() == proto::STEP_MODE_TRAIN ? State::kVoted : State::kIdle;
   Tell(start_.step(), "vote");
-  if (state_ == State::kVoted) BeginWait("optimizer", "commit", "schedule (rank 0)");
+  if (state_ == State::kVoted) BeginWait("optimizer", "commit", "schedule (rank 0)", Rank(0));
   return peers_.schedule.Send(vote_);
 }
 

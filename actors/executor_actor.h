@@ -138,9 +138,10 @@ class ExecutorActor
   void Tell(int64_t step, std::string_view phase) const;
   void WaitFor(const Blocked& blocked);
   void WaitForRoom(const Transfer& output);
-  // `activity` and `owed` are literals, `from` lives until the wait is over.
+  // `activity` and `owed` are literals, `from` lives until the wait is over; `from_rank` -1: no
+  // rank owes it.
   void BeginWait(std::string_view activity, std::string_view owed, std::string_view from,
-                 std::optional<MicrobatchId> microbatch = {});
+                 Rank from_rank, std::optional<MicrobatchId> microbatch = {});
   void EndWait();
   void TraceReceive(const Envelope& envelope, InputKind kind, int64_t arrived_ns) const;
   // A phase of the round, from `start_ns` until now.

@@ -87,7 +87,7 @@ SpawnedLoader RankActors::SpawnLoader(const RankPlace& place) {
       std::move(tokens->file), std::move(tokens->order), place.stream);
 }
 
-void RankActors::SpawnJob(JobParts parts) {
+Status RankActors::SpawnJob(JobParts parts) {
   const proto::StartRank& start = ground_.start;
   const proto::JobSpec& spec = start.spec();
   std::optional<JobCheckpoints> checkpoints;
@@ -96,23 +96,26 @@ void RankActors::SpawnJob(JobParts parts) {
   }
   JobOptions job{.rebalance = spec.parallelism().rebalance(),
                  .prompt = spec.eval().sample().prompt(),
+                 .disk_deadline_ms = WaitDeadlineMs(spec, kDiskWaitMs),
                  .say = std::move(parts.say),
                  .on_end = std::move(parts.on_end)};
   job_ = ground_.seams.scheduler.Spawn<JobActor>({.name = "job"}, std::move(job),
                                                  std::move(checkpoints), std::move(parts.replanner),
                                                  ground_.stream);
-  ScheduleOptions options = ScheduleOptionsOf(start, ground_.plan);
-  options.product_flops = parts.product_flops;
+  ASSIGN_OR_RETURN(std::unique_ptr<Program> program,
+                   ground_.seams.new_program(start, ground_.plan, parts.product_flops));
   std::vector<RankRef> ranks;
   for (int rank = 0; rank < ground_.plan.train.num_ranks; ++rank) {
     ranks.emplace_back(
         ground_.router.Remote<proto::StepStart, proto::Commit, proto::CheckpointStart>(
             Rank(rank), kExecutorIndex));
   }
-  schedule_ = ground_.seams.scheduler.Spawn<ScheduleActor>({.name = "schedule"}, std::move(options),
-                                                           std::move(ranks), JobRef(job_));
+  schedule_ = ground_.seams.scheduler.Spawn<ScheduleActor>(
+      {.name = "schedule"}, ScheduleOptionsOf(spec), std::move(program), std::move(ranks),
+      JobRef(job_));
   ground_.router.Register<proto::Vote, proto::StepDone, proto::CheckpointDone>(kScheduleIndex,
                                                                                schedule_);
+  return {};
 }
 
 Status RankActors::Begin() {

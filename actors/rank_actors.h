@@ -44,7 +44,7 @@ class RankActors {
   RankActors& operator=(const RankActors&) = delete;
 
   Status Spawn(std::function<void(const RankActivity&)> on_progress);
-  void SpawnJob(JobParts parts);
+  Status SpawnJob(JobParts parts);
 
   // Rank 0, when all are ready.
   Status Begin();

@@ -10,6 +10,7 @@
 #include "actors/messages.h"
 #include "actors/plan/job_plan.h"
 #include "actors/rank_load.h"
+#include "actors/rank_setup.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/scheduler.h"
 #include "runtime/actor/stream.h"
@@ -59,6 +60,10 @@ struct RankSeams {
   std::function<Result<LoadedRank>(FileSystem&, const proto::StartRank&, const JobPlan&,
                                    MemoryLedger&)>
       load = LoadRankHere;
+  // Rank 0's.
+  std::function<Result<std::unique_ptr<Program>>(const proto::StartRank&, const JobPlan&,
+                                                 double product_flops)>
+      new_program = ProgramOf;
   // Without them a stage computes with its model, and tokens come from the job's data.
   std::function<SpawnedStage(const RankPlace&, StageId)> spawn_stage{};
   std::function<SpawnedLoader(const RankPlace&)> spawn_loader{};

@@ -7,15 +7,19 @@
 namespace troupe {
 
 RankWaits::RankWaits(const RankSeams& seams, const RankNews& news) : seams_(seams), news_(news) {
-  seams_.scheduler.waits().SetOnDeadline(
-      [this](const WaitRecord&, const std::string& sentence) {
-        news_.Happened("warning", sentence);
-      });
+  seams_.scheduler.waits().SetOnDeadline([this](const WaitRecord&, const std::string& sentence) {
+    news_.Happened("warning", sentence);
+  });
 }
 
 RankWaits::~RankWaits() {
   seams_.scheduler.waits().SetOnDeadline({});
+  StopWatching();
+}
+
+void RankWaits::StopWatching() {
   seams_.scheduler.Cancel(timer_);
+  stream_ = nullptr;
 }
 
 void RankWaits::Watch(const Stream& stream, std::string rank_name, int64_t deadline_ms) {
