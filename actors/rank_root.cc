@@ -206,7 +206,7 @@ void RankRoot::Load() {
 Status RankRoot::OnLoaded(Result<LoadedRank> result) {
   ASSIGN_OR_RETURN(LoadedRank loaded, std::move(result));
   last_step_ = loaded.committed_step;
-  actors_.emplace(RankActors::Ground{seams_, start_, *plan_, *router_, *stream_},
+  actors_.emplace(RankActors::Context{seams_, start_, *plan_, *router_, *stream_},
                   std::move(loaded));
   RETURN_IF_ERROR(
       actors_->Spawn([this](const RankActivity& activity) { news_.Progressed(activity); }));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -109,7 +110,8 @@ TEST_F(JobActorTest, CheckpointsThatCannotBeSetAsideEndTheJobBeforeItsFirstStep)
   const testing::TemporaryFolder folder;
   testing::RankStages ranks(testing::SmallSpec());
   // A file stands where the folder should.
-  const proto::StartRank start = ranks.Start(folder.Write("run", "no folder"));
+  proto::StartRank start = ranks.Start(folder.Write("run", "no folder"));
+  start.set_owner("job 4, epoch 1");
   Spawn(JobCheckpoints(SystemFiles(), start, ranks.plan()));
   Say(BeginJob{.schedule = schedule_, .committed_step = 2});
   EXPECT_TRUE(heard_.begun.empty());
