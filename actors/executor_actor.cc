@@ -289,7 +289,10 @@ void ExecutorActor::SendSoon(const Transfer& transfer, Buffer output) {
 Status ExecutorActor::FinishList() {
   if (start_.mode() != proto::STEP_MODE_TRAIN) return SendVote();
   state_ = State::kReducing;
-  wait_.ForPhase(context(), "reduction", "sums of shared gradients", "its stages", start_.step());
+  wait_.ForPhase(context(), {.activity = "reduction",
+                             .owed = "sums of shared gradients",
+                             .from = "its stages",
+                             .step = start_.step()});
   return reductions_->Done() ? CollectVotes() : Status{};
 }
 
@@ -315,7 +318,9 @@ Status ExecutorActor::On(GradientReduced reduced) {
 Status ExecutorActor::CollectVotes() {
   state_ = State::kVoting;
   phase_start_ns_ = context().clock().NowNs();
-  wait_.ForPhase(context(), "vote", "gradient norms", "its stages", start_.step());
+  wait_.ForPhase(
+      context(),
+      {.activity = "vote", .owed = "gradient norms", .from = "its stages", .step = start_.step()});
   for (const auto& [stage, ref] : peers_.stages) {
     RETURN_IF_ERROR(ref.Send(CollectVote{start_.round()}));
   }
@@ -353,7 +358,11 @@ Status ExecutorActor::SendVote() {
   Tell(start_.step(), "vote");
   wait_.EndPhase();
   if (state_ == State::kVoted) {
-    wait_.ForPhase(context(), "optimizer", "commit", "schedule (rank 0)", start_.step());
+    wait_.ForPhase(context(), {.activity = "optimizer",
+                               .owed = "commit",
+                               .from = "schedule (rank 0)",
+                               .step = start_.step(),
+                               .from_rank = 0});
   }
   return peers_.schedule.Send(vote_);
 }
@@ -364,7 +373,9 @@ Status ExecutorActor::On(proto::Commit commit) {
                      commit.step(), start_.step());
   }
   state_ = State::kUpdating;
-  wait_.ForPhase(context(), "optimizer", "update", "its stages", start_.step());
+  wait_.ForPhase(
+      context(),
+      {.activity = "optimizer", .owed = "update", .from = "its stages", .step = start_.step()});
   trace_.Phase("vote", start_.step(), phase_start_ns_, context().clock());
   phase_start_ns_ = context().clock().NowNs();
   stage_answers_ = 0;

@@ -13,7 +13,8 @@ void ExecutorWait::ForInput(const ActorContext& context, const Blocked& blocked,
                   .owed = InputKindName(blocked.kind),
                   .from = options_.stage_names.at(static_cast<size_t>(blocked.owed_stage.value)),
                   .step = step,
-                  .microbatch = blocked.microbatch.value});
+                  .microbatch = blocked.microbatch.value,
+                  .from_rank = for_data_ ? -1 : blocked.owed_by.value});
 }
 
 void ExecutorWait::ForRoom(const ActorContext& context, const Transfer& output, int64_t step) {
@@ -25,7 +26,8 @@ void ExecutorWait::ForRoom(const ActorContext& context, const Transfer& output, 
                   .owed = "room for its output",
                   .from = options_.stage_names.at(static_cast<size_t>(output.to_stage.value)),
                   .step = step,
-                  .microbatch = output.microbatch.value});
+                  .microbatch = output.microbatch.value,
+                  .from_rank = output.to.value});
 }
 
 void ExecutorWait::End(const ActorContext& context, proto::Vote& vote) {
@@ -38,11 +40,6 @@ void ExecutorWait::End(const ActorContext& context, proto::Vote& vote) {
   } else {
     vote.set_message_wait_ns(vote.message_wait_ns() + waited_ns);
   }
-}
-
-void ExecutorWait::ForPhase(const ActorContext& context, std::string_view phase,
-                            std::string_view owed, std::string_view from, int64_t step) {
-  Begin(context, {.activity = phase, .owed = owed, .from = from, .step = step});
 }
 
 void ExecutorWait::Begin(const ActorContext& context, WaitSubject subject) {

@@ -30,9 +30,8 @@ class ExecutorWait {
   // An action starts: what was waited until now counts in the vote.
   void End(const ActorContext& context, proto::Vote& vote);
 
-  // A phase waits, which counts in no vote. The names outlive it.
-  void ForPhase(const ActorContext& context, std::string_view phase, std::string_view owed,
-                std::string_view from, int64_t step);
+  // A phase waits, which counts in no vote. Waiter and deadline are filled in.
+  void ForPhase(const ActorContext& context, const WaitSubject& phase) { Begin(context, phase); }
   void EndPhase() { record_.Reset(); }
 
  private:

@@ -46,9 +46,9 @@ struct JobEnd {
 };
 
 struct JobOptions {
-  bool rebalance = false;  // layers may move off a rank that stays slow
-  std::string prompt{};    // that sampling went on from
-  int64_t disk_deadline_ms = 60'000;
+  bool rebalance = false;        // layers may move off a rank that stays slow
+  std::string prompt{};          // that sampling went on from
+  int64_t disk_deadline_ms = 0;  // when a wait for files is told of; 0: never
   // Both are called on the actor thread.
   std::function<void(const proto::FromRank&)> say{};
   std::function<void(JobEnd)> on_end{};

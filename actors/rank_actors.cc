@@ -11,25 +11,22 @@
 
 namespace troupe {
 
-namespace {
-constexpr int64_t kGroupDeadlineMs = 300'000;
-}  // namespace
-
-RankActors::RankActors(const Ground& ground, LoadedRank loaded)
-    : ground_(ground),
-      self_(ground.start.rank()),
+RankActors::RankActors(const Context& context, LoadedRank loaded)
+    : context_(context),
+      self_(context.start.rank()),
       loaded_(std::move(loaded)),
-      groups_(ground.router, ground.plan, ground.ledger, kGroupDeadlineMs) {
-  if (ground_.start.reference_run()) return;
-  trace_ = TraceWindow(ground_.start.spec().log().trace(), loaded_.committed_step + 1);
+      groups_(context.router, context.plan, context.ledger,
+              GroupDeadlinesOf(context.start.spec())) {
+  if (context_.start.reference_run()) return;
+  trace_ = TraceWindow(context_.start.spec().log().trace(), loaded_.committed_step + 1);
 }
 
-RankActors::~RankActors() { ground_.seams.scheduler.End(executor_); }
+RankActors::~RankActors() { context_.seams.scheduler.End(executor_); }
 
 Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
   RETURN_IF_ERROR(groups_.Open());
-  const RankPlace place{ground_.seams.scheduler, ground_.plan, ground_.stream, groups_, self_};
-  const std::vector<StageId> held = ground_.plan.train.StagesOf(self_);
+  const RankPlace place{context_.seams.scheduler, context_.plan, context_.stream, groups_, self_};
+  const std::vector<StageId> held = context_.plan.train.StagesOf(self_);
   ExecutorActor::Peers peers;
   std::vector<ActorRef<MeetExecutor>> answering;
   for (const StageId stage : held) {
@@ -42,27 +39,27 @@ Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
     answering.emplace_back(loader);
   }
   MeetRanks(peers);
-  ExecutorOptions options = ExecutorOptionsOf(ground_.start.spec(), ground_.plan, self_);
-  options.output_buffers += ground_.seams.more_output_buffers;
+  ExecutorOptions options = ExecutorOptionsOf(context_.start.spec(), context_.plan, self_);
+  options.output_buffers += context_.seams.more_output_buffers;
   options.trace = trace_;
   options.on_progress = std::move(on_progress);
   executor_ = place.scheduler.Spawn<ExecutorActor>({.name = "executor"}, std::move(options),
                                                    std::move(peers));
   for (const auto& actor : answering) RETURN_IF_ERROR(actor.Send(MeetExecutor{executor_}));
-  RegisterExecutor(ground_.router, executor_);
+  RegisterExecutor(context_.router, executor_);
   return {};
 }
 
 void RankActors::MeetRanks(ExecutorActor::Peers& peers) {
-  RankRouter& router = ground_.router;
-  const int world_size = ground_.plan.train.num_ranks;
-  peers.checkpoint = ground_.seams.scheduler.Spawn<CheckpointActor>(
+  RankRouter& router = context_.router;
+  const int world_size = context_.plan.train.num_ranks;
+  peers.checkpoint = context_.seams.scheduler.Spawn<CheckpointActor>(
       {.name = "checkpoint"},
       CheckpointOptions{.rank = self_,
                         .num_ranks = world_size,
-                        .dtype = DTypeOfJob(ground_.start.spec()),
+                        .dtype = DTypeOfJob(context_.start.spec()),
                         .trace = trace_},
-      ground_.seams.files, parameters(), ground_.stream,
+      context_.seams.files, parameters(), context_.stream,
       Ref<proto::CheckpointDone>(router.Remote<proto::CheckpointDone>(Rank(0), kScheduleIndex)));
   peers.schedule =
       ScheduleRef(router.Remote<proto::Vote, proto::StepDone>(Rank(0), kScheduleIndex));
@@ -80,8 +77,8 @@ void RankActors::OnCredit(Rank peer, uint16_t channel) {
 }
 
 SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
-  if (ground_.seams.spawn_stage) return ground_.seams.spawn_stage(place, stage);
-  StageOptions options = StageOptionsOf(ground_.start.spec(), ground_.plan, self_, stage);
+  if (context_.seams.spawn_stage) return context_.seams.spawn_stage(place, stage);
+  StageOptions options = StageOptionsOf(context_.start.spec(), context_.plan, self_, stage);
   options.trace = trace_;
   options.earlier_updates = loaded_.content.earlier_updates;
   options.reductions =
@@ -92,42 +89,45 @@ SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
 }
 
 SpawnedLoader RankActors::SpawnLoader(const RankPlace& place) {
-  if (ground_.seams.spawn_loader) return ground_.seams.spawn_loader(place);
+  if (context_.seams.spawn_loader) return context_.seams.spawn_loader(place);
   std::optional<TokenSource> tokens = std::exchange(loaded_.tokens, std::nullopt);
   if (!tokens) return {};
-  const BatchArithmetic& batch = ground_.plan.batch;
+  const BatchArithmetic& batch = context_.plan.batch;
   return place.scheduler.Spawn<DataLoaderActor>(
       {.name = "data loader"},
       DataLoaderOptions{.micro_batch_size = batch.micro_batch_size, .seq_len = batch.seq_len},
       std::move(tokens->file), std::move(tokens->order), place.stream);
 }
 
-void RankActors::SpawnJob(JobParts parts) {
-  const proto::StartRank& start = ground_.start;
+Status RankActors::SpawnJob(JobParts parts) {
+  const proto::StartRank& start = context_.start;
   const proto::JobSpec& spec = start.spec();
   std::optional<JobCheckpoints> checkpoints;
-  if (!start.reference_run() && ground_.seams.keeps_checkpoints) {
-    checkpoints.emplace(ground_.seams.files, start, ground_.plan, loaded_.content);
+  if (!start.reference_run() && context_.seams.keeps_checkpoints) {
+    checkpoints.emplace(context_.seams.files, start, context_.plan, loaded_.content);
   }
   JobOptions job{.rebalance = spec.parallelism().rebalance(),
                  .prompt = spec.eval().sample().prompt(),
+                 .disk_deadline_ms = WaitDeadlineMs(spec, kDiskWaitMs),
                  .say = std::move(parts.say),
                  .on_end = std::move(parts.on_end)};
-  job_ = ground_.seams.scheduler.Spawn<JobActor>({.name = "job"}, std::move(job),
-                                                 std::move(checkpoints), std::move(parts.replanner),
-                                                 ground_.stream);
-  ScheduleOptions options = ScheduleOptionsOf(start, ground_.plan);
-  options.product_flops = parts.product_flops;
+  job_ = context_.seams.scheduler.Spawn<JobActor>({.name = "job"}, std::move(job),
+                                                  std::move(checkpoints),
+                                                  std::move(parts.replanner), context_.stream);
+  ASSIGN_OR_RETURN(std::unique_ptr<Program> program,
+                   context_.seams.new_program(start, context_.plan, parts.product_flops));
   std::vector<RankRef> ranks;
-  for (int rank = 0; rank < ground_.plan.train.num_ranks; ++rank) {
+  for (int rank = 0; rank < context_.plan.train.num_ranks; ++rank) {
     ranks.emplace_back(
-        ground_.router.Remote<proto::StepStart, proto::Commit, proto::CheckpointStart>(
+        context_.router.Remote<proto::StepStart, proto::Commit, proto::CheckpointStart>(
             Rank(rank), kExecutorIndex));
   }
-  schedule_ = ground_.seams.scheduler.Spawn<ScheduleActor>({.name = "schedule"}, std::move(options),
-                                                           std::move(ranks), JobRef(job_));
-  ground_.router.Register<proto::Vote, proto::StepDone, proto::CheckpointDone>(kScheduleIndex,
-                                                                               schedule_);
+  schedule_ = context_.seams.scheduler.Spawn<ScheduleActor>(
+      {.name = "schedule"}, ScheduleOptionsOf(spec), std::move(program), std::move(ranks),
+      JobRef(job_));
+  context_.router.Register<proto::Vote, proto::StepDone, proto::CheckpointDone>(kScheduleIndex,
+                                                                                schedule_);
+  return {};
 }
 
 Status RankActors::Begin() {

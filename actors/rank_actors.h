@@ -24,7 +24,7 @@ namespace troupe {
 class RankActors {
  public:
   // What the actors are made for and live with. All of it outlives them.
-  struct Ground {
+  struct Context {
     const RankSeams& seams;
     const proto::StartRank& start;
     const JobPlan& plan;
@@ -40,13 +40,13 @@ class RankActors {
     std::function<void(JobEnd)> on_end{};
   };
 
-  RankActors(const Ground& ground, LoadedRank loaded);
+  RankActors(const Context& context, LoadedRank loaded);
   ~RankActors();  // the executor lets go of what it received
   RankActors(const RankActors&) = delete;
   RankActors& operator=(const RankActors&) = delete;
 
   Status Spawn(std::function<void(const RankActivity&)> on_progress);
-  void SpawnJob(JobParts parts);
+  Status SpawnJob(JobParts parts);
 
   // Rank 0, when all are ready.
   Status Begin();
@@ -56,7 +56,7 @@ class RankActors {
 
   Status Cancel(bool checkpoint) const { return schedule_.Send(CancelTraining{checkpoint}); }
 
-  RankRouter& router() const { return ground_.router; }
+  RankRouter& router() const { return context_.router; }
   const ExecutorActor::SelfRef& executor() const { return executor_; }
   const ScheduleActor::SelfRef& schedule() const { return schedule_; }
   int64_t committed_step() const { return loaded_.committed_step; }
@@ -70,7 +70,7 @@ class RankActors {
   // The checkpoint actor, and who stands on other ranks.
   void MeetRanks(ExecutorActor::Peers& peers);
 
-  const Ground ground_;
+  const Context context_;
   const Rank self_;
   LoadedRank loaded_;
   TraceWindow trace_{};

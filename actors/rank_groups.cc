@@ -26,10 +26,10 @@ std::span<const ElementType> ElementTypes() {
 }  // namespace
 
 RankGroups::RankGroups(RankRouter& router, const JobPlan& plan, MemoryLedger& ledger,
-                       int64_t deadline_ms)
+                       const Deadlines& deadlines)
     : plan_(plan),
       self_(router.self()),
-      deadline_ms_(deadline_ms),
+      deadlines_(deadlines),
       groups_(router, {.elements = ElementTypes(),
                        .actor_index = kCollectiveIndex,
                        .slots_per_peer = kReductionSlots,
@@ -44,7 +44,8 @@ Status RankGroups::Open() {
                    .name = fmt::format("gradients {}", i),
                    .ranks = std::move(ranks),
                    .self = self_,
-                   .deadline_ms = deadline_ms_};
+                   .deadline_ms = deadlines_.end_ms,
+                   .tell_ms = deadlines_.tell_ms};
     const auto channel = static_cast<uint16_t>(kFirstGroupChannel + i);
     ASSIGN_OR_RETURN(of_reductions_[static_cast<int32_t>(i)],
                      groups_.Open(std::move(spec), channel));

@@ -14,8 +14,14 @@ namespace troupe {
 
 class RankGroups {
  public:
-  // The router, the plan and the ledger outlive it. `deadline_ms`: of an operation.
-  RankGroups(RankRouter& router, const JobPlan& plan, MemoryLedger& ledger, int64_t deadline_ms);
+  // Of an operation: told of, and ended. The job's end by a hang comes between the two.
+  struct Deadlines {
+    int64_t tell_ms = 0;
+    int64_t end_ms = 0;
+  };
+  // The router, the plan and the ledger outlive it.
+  RankGroups(RankRouter& router, const JobPlan& plan, MemoryLedger& ledger,
+             const Deadlines& deadlines);
 
   // Posts the slots. Before any member begins an operation.
   Status Open();
@@ -29,7 +35,7 @@ class RankGroups {
  private:
   const JobPlan& plan_;
   const Rank self_;
-  const int64_t deadline_ms_;
+  const Deadlines deadlines_;
   RouterGroups groups_;
   std::map<int32_t, std::unique_ptr<Group>> of_reductions_{};
 };

@@ -83,6 +83,7 @@ proto::Waits ReportWaits(const WaitBoard& waits, const Clock& clock) {
     edge->set_waiter(record.waiter);
     edge->set_owed(record.owed);
     edge->set_from(record.from);
+    edge->mutable_from_ranks()->Assign(record.from_ranks.begin(), record.from_ranks.end());
     edge->set_step(record.step);
     edge->set_microbatch(record.microbatch);
     edge->set_waited_ms((clock.NowNs() - record.since_ns) / 1'000'000);

@@ -15,7 +15,6 @@ namespace {
 constexpr int kLossMs = 1000;             // until the transport says who was lost, at most
 constexpr int kSilenceMarginMs = 10'000;  // the agent judges a peer's silence before we do
 constexpr int kCloseMs = 500;
-constexpr int kDiskWaitMs = 60'000;  // who waits longer for files is told of
 
 proto::Content ToProto(const ContentIdentity& content) {
   proto::Content words;
@@ -43,17 +42,15 @@ std::string_view RankRoot::StateName(State state) {
   }
 }
 
-RankRoot::RankRoot(RankSeams seams) : seams_(std::move(seams)), news_(seams_) {
+RankRoot::RankRoot(RankSeams seams)
+    : seams_(std::move(seams)), news_(seams_), waits_(seams_, news_) {
   seams_.scheduler.SetOnDown([this](const Down& down) { OnDown(down); });
-  seams_.scheduler.waits().SetOnDeadline([this](const WaitRecord&, const std::string& sentence) {
-    news_.Happened("warning", sentence);
-  });
 }
 
 RankRoot::~RankRoot() {
   seams_.scheduler.Cancel(loss_timer_);
   seams_.scheduler.SetOnDown({});
-  seams_.scheduler.waits().SetOnDeadline({});
+  waits_.StopWatching();
   stream_.reset();  // waits for the work under way
   actors_.reset();  // the executor lets go of what it received while the transport is there
   router_.reset();
@@ -69,9 +66,7 @@ void RankRoot::Take(proto::ToRank order) {
 
 Status RankRoot::Obey(proto::ToRank order) {
   if (order.has_status()) {
-    proto::FromRank news;
-    *news.mutable_waits() = ReportWaits(seams_.scheduler.waits(), seams_.scheduler.clock());
-    news_.Say(news);
+    waits_.Answer();
     return {};
   }
   if (order.has_leave()) {
@@ -148,6 +143,7 @@ Status RankRoot::OnPeers(const proto::Peers& peers) {
   if (self_.value == 0 && !peers.reason().empty()) news_.Happened("info", peers.reason());
   RETURN_IF_ERROR(OpenRouter(peers));
   ASSIGN_OR_RETURN(stream_, seams_.new_stream());
+  waits_.Watch(*stream_, name_, WaitDeadlineMs(start_.spec(), kDiskWaitMs));
   state_ = State::kLoading;
   Load();
   return {};
@@ -190,11 +186,12 @@ Status RankRoot::OpenRouter(const proto::Peers& peers) {
 
 // Whoever asks why nothing happens is told what is waited for meanwhile.
 void RankRoot::Load() {
-  disk_wait_ = seams_.scheduler.waits().Begin({.waiter = name_,
-                                               .activity = "start",
-                                               .owed = "weights and tokens",
-                                               .from = "files",
-                                               .deadline_ms = kDiskWaitMs});
+  disk_wait_ =
+      seams_.scheduler.waits().Begin({.waiter = name_,
+                                      .activity = "start",
+                                      .owed = "weights and tokens",
+                                      .from = "files",
+                                      .deadline_ms = WaitDeadlineMs(start_.spec(), kDiskWaitMs)});
   auto loaded = std::make_shared<Result<LoadedRank>>(LoadedRank{});
   stream_->Launch([this, loaded] { *loaded = seams_.load(seams_.files, start_, *plan_, ledger_); },
                   [this, loaded](const WorkTime&) {
@@ -208,11 +205,11 @@ void RankRoot::Load() {
 Status RankRoot::OnLoaded(Result<LoadedRank> result) {
   ASSIGN_OR_RETURN(LoadedRank loaded, std::move(result));
   last_step_ = loaded.committed_step;
-  actors_.emplace(RankActors::Ground{seams_, start_, *plan_, *router_, *stream_, ledger_},
+  actors_.emplace(RankActors::Context{seams_, start_, *plan_, *router_, *stream_, ledger_},
                   std::move(loaded));
   RETURN_IF_ERROR(
       actors_->Spawn([this](const RankActivity& activity) { news_.Progressed(activity); }));
-  if (self_.value == 0) SpawnJob();
+  if (self_.value == 0) RETURN_IF_ERROR(SpawnJob());
   state_ = State::kReady;
   SayReady();
   news_.StartReports(
@@ -220,12 +217,12 @@ Status RankRoot::OnLoaded(Result<LoadedRank> result) {
   return {};
 }
 
-void RankRoot::SpawnJob() {
+Status RankRoot::SpawnJob() {
   RankActors::JobParts parts{.product_flops = product_flops_};
   if (!rank_costs_.empty()) parts.replanner.emplace(*plan_, std::move(rank_costs_));
   parts.say = [this](const proto::FromRank& news) { news_.Say(news); };
   parts.on_end = [this](JobEnd end) { OnJobEnd(std::move(end)); };
-  actors_->SpawnJob(std::move(parts));
+  return actors_->SpawnJob(std::move(parts));
 }
 
 void RankRoot::SayReady() {

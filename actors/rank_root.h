@@ -25,6 +25,7 @@
 #include "actors/rank_actors.h"
 #include "actors/rank_news.h"
 #include "actors/rank_seams.h"
+#include "actors/rank_waits.h"
 #include "runtime/actor/remote.h"
 
 namespace troupe {
@@ -64,7 +65,7 @@ class RankRoot {
   Status OpenRouter(const proto::Peers& peers);
   void Load();
   Status OnLoaded(Result<LoadedRank> result);
-  void SpawnJob();
+  Status SpawnJob();
   void SayReady();
   void OnDown(const Down& down);
   void OnJobEnd(JobEnd end);
@@ -76,6 +77,7 @@ class RankRoot {
 
   const RankSeams seams_;
   RankNews news_;
+  RankWaits waits_;
   State state_ = State::kAwaitingStart;
   proto::StartRank start_{};
   Rank self_{};

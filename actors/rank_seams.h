@@ -11,6 +11,7 @@
 #include "actors/plan/job_plan.h"
 #include "actors/rank_groups.h"
 #include "actors/rank_load.h"
+#include "actors/rank_setup.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/scheduler.h"
 #include "runtime/actor/stream.h"
@@ -60,6 +61,10 @@ struct RankSeams {
   std::function<Result<LoadedRank>(FileSystem&, const proto::StartRank&, const JobPlan&,
                                    MemoryLedger&)>
       load = LoadRankHere;
+  // Rank 0's.
+  std::function<Result<std::unique_ptr<Program>>(const proto::StartRank&, const JobPlan&,
+                                                 double product_flops)>
+      new_program = ProgramOf;
   // Without them a stage computes with its model, and tokens come from the job's data.
   std::function<SpawnedStage(const RankPlace&, StageId)> spawn_stage{};
   std::function<SpawnedLoader(const RankPlace&)> spawn_loader{};

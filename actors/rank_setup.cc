@@ -2,49 +2,76 @@
 
 #include <algorithm>
 #include <iterator>
+#include <string>
+#include <utility>
 
 #include "actors/plan/cost_model.h"
 #include "actors/stage_set.h"
 
 namespace troupe {
 
-ScheduleOptions ScheduleOptionsOf(const proto::StartRank& start, const JobPlan& plan) {
+int64_t WaitDeadlineMs(const proto::JobSpec& spec, int64_t usual_ms) {
+  if (spec.resources().hang_seconds() <= 0) return usual_ms;
+  return std::min<int64_t>(usual_ms, int64_t{500} * spec.resources().hang_seconds());
+}
+
+ScheduleOptions ScheduleOptionsOf(const proto::JobSpec& spec) {
+  ScheduleOptions options;
+  options.wait_deadline_ms = WaitDeadlineMs(spec, options.wait_deadline_ms);
+  return options;
+}
+
+Result<std::unique_ptr<Program>> ProgramOf(const proto::StartRank& start, const JobPlan& plan,
+                                           double product_flops) {
+  const std::string& kind = start.spec().kind();
+  if (!kind.empty() && kind != "pretrain") {
+    return MakeError(ErrorCode::kInvalidSpec, "kind = {}: use pretrain", kind);
+  }
+  TrainOptions options = TrainOptionsOf(start, plan);
+  options.product_flops = product_flops;
+  return std::unique_ptr<Program>(std::make_unique<TrainProgram>(std::move(options)));
+}
+
+TrainOptions TrainOptionsOf(const proto::StartRank& start, const JobPlan& plan) {
   const proto::JobSpec& spec = start.spec();
-  ScheduleOptions options{
+  TrainOptions options{
       .steps = spec.train().stop_after() > 0 ? spec.train().stop_after() : spec.train().steps(),
       .num_microbatches = plan.batch.num_microbatches,
-      .evaluate_microbatches = plan.batch.num_microbatches,
       .global_batch_size = plan.batch.global_batch_size,
       .num_parameters = plan.table.size(),
       .grad_clip = spec.optimizer().grad_clip(),
       .evaluate_every = spec.eval().every(),
-      .evaluate_rounds = spec.eval().batches(),
+      .evaluate = {.rounds = spec.eval().batches(),
+                   .num_microbatches = plan.batch.num_microbatches,
+                   .global_batch_size = plan.batch.global_batch_size},
       .checkpoint_every = spec.checkpoint().every(),
       .checkpoint_every_seconds = spec.checkpoint().every_seconds(),
       .checkpoint_at_end = !start.reference_run(),
-      .seq_len = static_cast<int32_t>(plan.batch.seq_len),
       .step_flops = ModelFlops(plan.config, plan.batch.seq_len).total() *
                     static_cast<double>(plan.batch.tokens_per_step()),
       .learning_rate = [rate = plan.learning_rate](int64_t step) { return rate.At(step); }};
   if (!spec.eval().has_sample()) return options;
+  options.sample = {.tokens = spec.eval().sample().tokens(),
+                    .temperature = spec.eval().sample().temperature(),
+                    .seed = spec.eval().sample().seed(),
+                    .seq_len = static_cast<int32_t>(plan.batch.seq_len)};
   // Bytes as tokens.
-  std::ranges::transform(spec.eval().sample().prompt(), std::back_inserter(options.prompt),
+  std::ranges::transform(spec.eval().sample().prompt(), std::back_inserter(options.sample.prompt),
                          [](char c) { return static_cast<unsigned char>(c); });
-  options.sample_tokens = spec.eval().sample().tokens();
-  options.sample_temperature = spec.eval().sample().temperature();
-  options.sample_seed = spec.eval().sample().seed();
   return options;
 }
 
 ExecutorOptions ExecutorOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank) {
-  return {.rank = rank,
-          .train = plan.train,
-          .policy = plan.policy,
-          .others = plan.others,
-          .evaluate = plan.evaluate,
-          .sample = plan.sample,
-          .boundary = BoundaryTensor(spec, plan),
-          .reductions = plan.reductions};
+  ExecutorOptions options{.rank = rank,
+                          .train = plan.train,
+                          .policy = plan.policy,
+                          .others = plan.others,
+                          .evaluate = plan.evaluate,
+                          .sample = plan.sample,
+                          .boundary = BoundaryTensor(spec, plan),
+                          .reductions = plan.reductions};
+  options.wait_deadline_ms = WaitDeadlineMs(spec, options.wait_deadline_ms);
+  return options;
 }
 
 StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
@@ -58,6 +85,14 @@ StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Ran
                     .beta2 = optimizer.betas(1),
                     .eps = optimizer.eps(),
                     .weight_decay = optimizer.weight_decay()}};
+}
+
+RankGroups::Deadlines GroupDeadlinesOf(const proto::JobSpec& spec) {
+  constexpr int64_t kTellMs = 60'000;
+  constexpr int64_t kUsualHangMs = 300'000;
+  const int64_t hang_ms = int64_t{1000} * spec.resources().hang_seconds();
+  return {.tell_ms = WaitDeadlineMs(spec, kTellMs),
+          .end_ms = 2 * (hang_ms > 0 ? hang_ms : kUsualHangMs)};
 }
 
 std::map<int32_t, StageReduction> ReductionsOf(

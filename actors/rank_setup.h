@@ -8,14 +8,28 @@
 #include "actors/rank_seams.h"
 #include "actors/schedule_actor.h"
 #include "actors/stage_actor.h"
+#include "actors/train_program.h"
 #include "proto/worker.pb.h"
 
 namespace troupe {
 
-ScheduleOptions ScheduleOptionsOf(const proto::StartRank& start, const JobPlan& plan);
+// Whoever waits longer for files, or for the end of a stream's work, is told of.
+inline constexpr int kDiskWaitMs = 60'000;
+
+// When a wait of the rank is told of: after `usual_ms`, or earlier, so that it is told well before
+// it ends the job (resources.hang_seconds).
+int64_t WaitDeadlineMs(const proto::JobSpec& spec, int64_t usual_ms);
+
+ScheduleOptions ScheduleOptionsOf(const proto::JobSpec& spec);
+// What the job's kind names: "pretrain" is TrainProgram. `product_flops`: a second, of all ranks;
+// 0: not known.
+Result<std::unique_ptr<Program>> ProgramOf(const proto::StartRank& start, const JobPlan& plan,
+                                           double product_flops);
+TrainOptions TrainOptionsOf(const proto::StartRank& start, const JobPlan& plan);
 ExecutorOptions ExecutorOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank);
 StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
                             StageId stage);
+RankGroups::Deadlines GroupDeadlinesOf(const proto::JobSpec& spec);
 // The gradient reductions that a stage of the place starts. `model_of`: the rank's copies.
 std::map<int32_t, StageReduction> ReductionsOf(const RankPlace& place, StageId stage,
                                                const std::function<StageModel*(StageId)>& model_of);

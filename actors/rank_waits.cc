@@ -14,7 +14,12 @@ RankWaits::RankWaits(const RankSeams& seams, const RankNews& news) : seams_(seam
 
 RankWaits::~RankWaits() {
   seams_.scheduler.waits().SetOnDeadline({});
+  StopWatching();
+}
+
+void RankWaits::StopWatching() {
   seams_.scheduler.Cancel(timer_);
+  stream_ = nullptr;
 }
 
 void RankWaits::Watch(const Stream& stream, std::string rank_name, int64_t deadline_ms) {

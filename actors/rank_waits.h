@@ -23,6 +23,7 @@ class RankWaits {
 
   // From now on a piece of the stream's work that takes longer than `deadline_ms` is told of.
   void Watch(const Stream& stream, std::string rank_name, int64_t deadline_ms);
+  void StopWatching();
   // To whoever asked.
   void Answer() const;
 

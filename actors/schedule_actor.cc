@@ -8,9 +8,10 @@
 
 namespace troupe {
 
-ScheduleActor::ScheduleActor(ScheduleOptions options, std::vector<RankRef> ranks, JobRef job)
-    : options_(std::move(options)), ranks_(std::move(ranks)), job_(job) {
-  CHECK(!ranks_.empty() && options_.num_microbatches > 0);
+ScheduleActor::ScheduleActor(ScheduleOptions options, std::unique_ptr<Program> program,
+                             std::vector<RankRef> ranks, JobRef job)
+    : options_(options), program_(std::move(program)), ranks_(std::move(ranks)), job_(job) {
+  CHECK(!ranks_.empty() && program_ != nullptr);
 }
 
 template <typename M>
@@ -30,6 +31,7 @@ void ScheduleActor::AwaitRanks(std::string_view activity, std::string_view owed,
        .deadline_ms = options_.wait_deadline_ms,
        .detail =
            [](const void* self) { return static_cast<const ScheduleActor*>(self)->Missing(); },
+       .owing = [](const void* self) { return static_cast<const ScheduleActor*>(self)->Owing(); },
        .about = this});
 }
 
@@ -38,16 +40,20 @@ void ScheduleActor::AwaitDisk(std::string_view owed) {
                                .activity = "checkpoint",
                                .owed = owed,
                                .from = "the disk",
-                               .step = step_,
+                               .step = save_.step,
                                .deadline_ms = options_.wait_deadline_ms});
 }
 
-std::string ScheduleActor::Missing() const {
-  std::vector<size_t> missing;
+std::vector<int> ScheduleActor::Owing() const {
+  std::vector<int> owing;
   for (size_t rank = 0; rank < answered_.size(); ++rank) {
-    if (!answered_[rank]) missing.push_back(rank);
+    if (!answered_[rank]) owing.push_back(static_cast<int>(rank));
   }
-  return fmt::format("missing: {} of {}", fmt::join(missing, ", "), answered_.size());
+  return owing;
+}
+
+std::string ScheduleActor::Missing() const {
+  return fmt::format("missing: {} of {}", fmt::join(Owing(), ", "), answered_.size());
 }
 
 Result<bool> ScheduleActor::Answered(int32_t rank) {
@@ -61,49 +67,54 @@ Result<bool> ScheduleActor::Answered(int32_t rank) {
   return true;
 }
 
+// ---- what comes next ---------------------------------------------------------------------------
+
 Status ScheduleActor::On(BeginTraining begin) {
   if (state_ == State::kEnded) return {};  // cancelled before
   CHECK(state_ == State::kIdle, "training begins once");
-  step_ = begin.committed_step;
-  saved_ns_ = context().clock().NowNs();
-  if (IsLastStep()) return AfterStep();  // stopped after its last step: the rest is still to do
-  return StartRound(State::kVoting, proto::STEP_MODE_TRAIN);
+  program_->Begin(begin.committed_step, context().clock().NowNs());
+  return Next();
 }
 
-Status ScheduleActor::StartRound(State state, proto::StepMode mode) {
-  state_ = state;
+Status ScheduleActor::Next() {
+  auto deed = program_->Next(context().clock().NowNs());
+  if (!deed) return End({});
+  return std::visit([this](auto& next) { return Start(std::move(next)); }, *deed);
+}
+
+Status ScheduleActor::Tell(ProgramNews news) {
+  return std::visit([this](auto& message) { return job_.Send(std::move(message)); }, news);
+}
+
+// The open deed ends first: a cancelled job is one that stopped between two steps.
+Status ScheduleActor::On(CancelTraining cancel) {
+  cancelled_ = true;
+  program_->Cancel(cancel.checkpoint);
+  return state_ == State::kIdle ? End({}) : Status{};
+}
+
+Status ScheduleActor::On(OrderChosen chosen) {
+  program_->Choose(chosen.order);
+  return {};
+}
+
+Status ScheduleActor::End(Status status) {
+  if (state_ == State::kEnded) return {};
+  state_ = State::kEnded;
+  wait_.Reset();
+  return job_.Send(TrainingEnded{
+      .end = std::move(status), .last_step = program_->last_step(), .cancelled = cancelled_});
+}
+
+// ---- a round -----------------------------------------------------------------------------------
+
+Status ScheduleActor::Start(Round round) {
+  state_ = State::kVoting;
   votes_.clear();
-  proto::StepStart start;
-  start.set_round(++round_);
-  start.set_mode(mode);
-  switch (mode) {
-    case proto::STEP_MODE_TRAIN:
-      step_start_ns_ = context().clock().NowNs();
-      start.set_step(step_ + 1);
-      start.set_num_microbatches(options_.num_microbatches);
-      start.set_learning_rate(options_.learning_rate(step_ + 1));
-      start.set_first_sample(step_ * options_.global_batch_size);
-      running_order_ = static_cast<int32_t>(order_);
-      start.set_order(running_order_);
-      break;
-    case proto::STEP_MODE_EVAL:
-      start.set_step(step_);
-      start.set_num_microbatches(options_.evaluate_microbatches);
-      start.set_first_sample(evaluate_round_ * options_.global_batch_size);
-      break;
-    default: {
-      start.set_step(step_);
-      start.set_num_microbatches(1);
-      start.set_temperature(options_.sample_temperature);
-      start.set_sample_seed(options_.sample_seed);
-      start.set_first_sample(static_cast<int64_t>(sequence_.size()));
-      // The model sees at most seq_len tokens: the newest.
-      const auto seen = std::min<size_t>(sequence_.size(), static_cast<size_t>(options_.seq_len));
-      start.mutable_tokens()->Assign(sequence_.end() - static_cast<int64_t>(seen), sequence_.end());
-    }
-  }
-  AwaitRanks("step", "votes", start.step());
-  return Broadcast(start);
+  round_start_ns_ = context().clock().NowNs();
+  round.start.set_round(++round_);
+  AwaitRanks("step", "votes", round.start.step());
+  return Broadcast(round.start);
 }
 
 Status ScheduleActor::On(proto::Vote vote) {
@@ -112,209 +123,82 @@ Status ScheduleActor::On(proto::Vote vote) {
     return MakeError(ErrorCode::kFailed, "rank {} votes in round {}, round {} is open", vote.rank(),
                      vote.round(), round_);
   }
-  if (state_ != State::kVoting && state_ != State::kEvaluating && state_ != State::kSampling) {
+  if (state_ != State::kVoting) {
     return MakeError(ErrorCode::kFailed, "a vote of rank {} came while none was asked for",
                      vote.rank());
   }
   ASSIGN_OR_RETURN(const bool all, Answered(vote.rank()));
   votes_.push_back(std::move(vote));
-  if (!all) return {};
-  std::ranges::sort(votes_, {}, &proto::Vote::rank);
-  switch (state_) {
-    case State::kVoting:
-      return Decide();
-    case State::kEvaluating:
-      return AfterEvaluation();
-    default:
-      return AfterSample();
-  }
+  return all ? Decide() : Status{};
 }
 
 Status ScheduleActor::Decide() {
-  ASSIGN_OR_RETURN(decided_, AddLosses(votes_, options_.num_microbatches));
-  ASSIGN_OR_RETURN(const double sum_norm, GradientNorm(votes_, options_.num_parameters));
-  decided_norm_ = sum_norm / static_cast<double>(decided_.num_tokens);
-  bubble_ = MeasuredBubble(votes_);
-  proto::Commit commit;
-  commit.set_step(step_ + 1);
-  commit.set_apply(decided_.finite);
-  commit.set_gradient_factor(
-      GradientFactor(decided_norm_, options_.grad_clip, decided_.num_tokens));
-  commit.set_learning_rate(options_.learning_rate(step_ + 1));
-  if (!decided_.finite) {
-    return End(
-        MakeError(ErrorCode::kFailed,
-                  "step {}: loss or gradient is not finite (loss {}); the step was dropped: lower "
-                  "optimizer.lr or raise lr_scheduler.warmup_steps",
-                  step_ + 1, decided_.Loss()));
-  }
+  std::ranges::sort(votes_, {}, &proto::Vote::rank);
+  Result<Verdict> verdict = program_->Decide(std::exchange(votes_, {}));
+  if (!verdict.ok()) return End(std::move(verdict).error());
+  if (verdict->news) RETURN_IF_ERROR(Tell(*std::move(verdict->news)));
+  if (!verdict->commit) return Next();
   state_ = State::kUpdating;
-  AwaitRanks("optimizer", "words that it is done", step_ + 1);
-  return Broadcast(commit);  // I3
+  AwaitRanks("optimizer", "words that it is done", verdict->commit->step());
+  return Broadcast(*verdict->commit);  // I2
 }
 
 Status ScheduleActor::On(proto::StepDone done) {
   if (state_ != State::kUpdating) return {};
   ASSIGN_OR_RETURN(const bool all, Answered(done.rank()));
   if (!all) return {};
-  ++step_;
-  evaluated_ = checkpointed_ = false;
-  proto::StepMetrics metrics;
-  metrics.set_step(step_);
-  metrics.set_loss(decided_.Loss());
-  metrics.set_grad_norm(decided_norm_);
-  metrics.set_lr(options_.learning_rate(step_));
-  metrics.set_tokens(step_ * decided_.num_tokens);
-  const double seconds = static_cast<double>(context().clock().NowNs() - step_start_ns_) * 1e-9;
-  metrics.set_step_seconds(seconds);
-  metrics.set_tokens_per_second(static_cast<double>(decided_.num_tokens) / std::max(seconds, 1e-9));
-  metrics.set_bubble_fraction(bubble_);
-  if (options_.product_flops > 0) {
-    metrics.set_mfu(options_.step_flops / std::max(seconds, 1e-9) / options_.product_flops);
-  }
-  metrics.set_order(running_order_);
-  double data_ns = 0;
-  double message_ns = 0;
-  for (const auto& vote : votes_) {
-    data_ns += static_cast<double>(vote.data_wait_ns());
-    message_ns += static_cast<double>(vote.message_wait_ns());
-  }
-  metrics.set_data_seconds(data_ns * 1e-9 / static_cast<double>(ranks_.size()));
-  metrics.set_comm_seconds(message_ns * 1e-9 / static_cast<double>(ranks_.size()));
-  RETURN_IF_ERROR(job_.Send(StepCommitted{std::move(metrics), std::move(votes_)}));
-  return AfterStep();
+  RETURN_IF_ERROR(Tell(program_->Committed(context().clock().NowNs() - round_start_ns_)));
+  return Next();
 }
 
-Status ScheduleActor::AfterStep() {
-  const bool evaluate = options_.evaluate_every > 0 && !cancelling_ && !evaluated_ &&
-                        options_.evaluate_rounds > 0 &&
-                        (step_ % options_.evaluate_every == 0 || step_ == options_.steps);
-  if (evaluate) {
-    evaluated_ = true;
-    evaluate_round_ = 0;
-    evaluation_ = {};
-    return StartRound(State::kEvaluating, proto::STEP_MODE_EVAL);
-  }
-  if (!checkpointed_ && CheckpointIsDue()) return StartCheckpoint();
-  return NextOrEnd();
-}
+// ---- a checkpoint ------------------------------------------------------------------------------
 
-bool ScheduleActor::CheckpointIsDue() const {
-  if (IsLastStep()) return cancelling_ ? checkpoint_on_cancel_ : options_.checkpoint_at_end;
-  if (options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0) return true;
-  constexpr int64_t kSecond = 1'000'000'000;
-  return options_.checkpoint_every_seconds > 0 &&
-         (context().clock().NowNs() - saved_ns_) / kSecond >= options_.checkpoint_every_seconds;
-}
-
-Status ScheduleActor::AfterEvaluation() {
-  ASSIGN_OR_RETURN(const StepSums sums, AddLosses(votes_, options_.evaluate_microbatches));
-  evaluation_.loss_sum += sums.loss_sum;
-  evaluation_.num_tokens += sums.num_tokens;
-  if (++evaluate_round_ < options_.evaluate_rounds) {
-    return StartRound(State::kEvaluating, proto::STEP_MODE_EVAL);
-  }
-  proto::EvalMetrics metrics;
-  metrics.set_step(step_);
-  metrics.set_val_loss(evaluation_.Loss());
-  metrics.set_tokens(evaluation_.num_tokens);
-  RETURN_IF_ERROR(job_.Send(std::move(metrics)));
-  return AfterStep();
-}
-
-Status ScheduleActor::StartCheckpoint() {
-  checkpointed_ = true;
+Status ScheduleActor::Start(const Save& save) {
+  save_ = save;
   state_ = State::kOpening;
   AwaitDisk("folders");
-  return job_.Send(OpenFolders{step_});
+  return job_.Send(OpenFolders{save_.step});
 }
 
 Status ScheduleActor::On(FoldersOpened opened) {
   CHECK(state_ == State::kOpening, "folders come when they are asked for");
   wait_.Reset();
   if (!opened.folders.ok()) return End(std::move(opened.folders).error());
-  if (opened.folders->checkpoint.empty() && opened.folders->exported.empty()) return NextOrEnd();
-  state_ = State::kCheckpointing;
+  if (opened.folders->checkpoint.empty() && opened.folders->exported.empty()) return Next();
+  state_ = State::kSaving;
   shards_.clear();
   proto::CheckpointStart start;
-  start.set_step(step_);
+  start.set_step(save_.step);
   start.set_directory(opened.folders->checkpoint);
   start.set_hf_directory(opened.folders->exported);
-  AwaitRanks("checkpoint", "shards", step_);
+  AwaitRanks("checkpoint", "shards", save_.step);
   return Broadcast(start);
 }
 
 Status ScheduleActor::On(proto::CheckpointDone done) {
-  if (state_ != State::kCheckpointing || done.step() != step_) return {};
+  if (state_ != State::kSaving || done.step() != save_.step) return {};
   ASSIGN_OR_RETURN(const bool all, Answered(done.rank()));
   shards_.push_back(std::move(done));
   if (!all) return {};
   std::ranges::sort(shards_, {}, &proto::CheckpointDone::rank);
   for (const auto& shard : shards_) {
     if (shard.error().empty()) continue;
-    return End(Error{
-        static_cast<ErrorCode>(shard.error_code()),
-        fmt::format("rank {}: checkpoint of step {}: {}", shard.rank(), step_, shard.error())});
+    return End(Error{static_cast<ErrorCode>(shard.error_code()),
+                     fmt::format("rank {}: checkpoint of step {}: {}", shard.rank(), save_.step,
+                                 shard.error())});
   }
   state_ = State::kCommitting;
   AwaitDisk("commit");
   return job_.Send(CommitShards{
-      .step = step_, .steps_left = options_.steps - step_, .shards = std::move(shards_)});
+      .step = save_.step, .steps_left = save_.steps_left, .shards = std::move(shards_)});
 }
 
 Status ScheduleActor::On(ShardsCommitted committed) {
   CHECK(state_ == State::kCommitting, "a commit ends when one was asked for");
   wait_.Reset();
   if (!committed.status.ok()) return End(std::move(committed.status));
-  saved_ns_ = context().clock().NowNs();
-  if (!IsLastStep() && committed.moves) return End({});
-  return NextOrEnd();
-}
-
-Status ScheduleActor::NextOrEnd() {
-  if (!IsLastStep()) return StartRound(State::kVoting, proto::STEP_MODE_TRAIN);
-  if (!cancelling_ && options_.sample_tokens > 0 && !options_.prompt.empty() &&
-      step_ >= options_.steps) {
-    sequence_ = options_.prompt;
-    return StartRound(State::kSampling, proto::STEP_MODE_SAMPLE);
-  }
-  return End({});
-}
-
-Status ScheduleActor::AfterSample() {
-  const auto token = std::ranges::find_if(
-      votes_, [](const proto::Vote& vote) { return vote.sampled_token() >= 0; });
-  if (token == votes_.end()) {
-    return MakeError(ErrorCode::kFailed, "no rank voted a sampled token");
-  }
-  sequence_.push_back(token->sampled_token());
-  const size_t drawn = sequence_.size() - options_.prompt.size();
-  if (drawn < static_cast<size_t>(options_.sample_tokens) && !cancelling_) {
-    return StartRound(State::kSampling, proto::STEP_MODE_SAMPLE);
-  }
-  RETURN_IF_ERROR(job_.Send(TokensSampled{
-      {sequence_.begin() + static_cast<int64_t>(options_.prompt.size()), sequence_.end()}}));
-  return End({});
-}
-
-// The open step ends first: a cancelled job is one that stopped between two steps.
-Status ScheduleActor::On(CancelTraining cancel) {
-  cancelling_ = true;
-  checkpoint_on_cancel_ = cancel.checkpoint;
-  return state_ == State::kIdle ? End({}) : Status{};
-}
-
-Status ScheduleActor::On(OrderChosen chosen) {
-  order_ = chosen.order;
-  return {};
-}
-
-Status ScheduleActor::End(Status status) {
-  if (state_ == State::kEnded) return {};
-  state_ = State::kEnded;
-  wait_.Reset();
-  return job_.Send(
-      TrainingEnded{.end = std::move(status), .last_step = step_, .cancelled = cancelling_});
+  program_->Saved(context().clock().NowNs());
+  return committed.moves ? End({}) : Next();
 }
 
 }  // namespace troupe

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "coordinator/job_life.h"
-#include "coordinator/wait_root.h"
 
 namespace troupe {
 namespace {
@@ -89,13 +88,13 @@ int64_t JobLife::HangMs() const {
 // J4. From now on, and whenever a rank gets on.
 void JobLife::GotOn() {
   got_on_ns_ = seams_.scheduler.now_ns();
-  if (hang_timer_.generation == 0) LookForHang(HangMs());
+  if (hang_timer_.generation == 0 && !judging_) LookForHang(HangMs());
 }
 
 void JobLife::LookForHang(int64_t delay_ms) {
   hang_timer_ = seams_.scheduler.After(std::max<int64_t>(1, delay_ms), [this] {
     hang_timer_ = {};
-    if (ended_ || killing_) return;
+    if (ended_ || killing_ || stop_) return;  // a stop has its own limit
     const int64_t still_ms = (seams_.scheduler.now_ns() - got_on_ns_) / kNsPerMs;
     if (still_ms < HangMs()) return LookForHang(HangMs() - still_ms);
     judging_ = true;
@@ -104,7 +103,7 @@ void JobLife::LookForHang(int64_t delay_ms) {
 }
 
 void JobLife::Judge(const std::optional<WaitRoot>& root) {
-  if (ended_ || killing_) return;
+  if (ended_ || killing_ || stop_) return;
   const int64_t still_ms = (seams_.scheduler.now_ns() - got_on_ns_) / kNsPerMs;
   if (!root || still_ms < HangMs()) return LookForHang(HangMs());
   if (root->waited_ms && *root->waited_ms < HangMs()) {

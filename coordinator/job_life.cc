@@ -51,6 +51,7 @@ JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest re
 }
 
 JobLife::~JobLife() {
+  judging_ = false;
   AnswerWaits();
   seams_.scheduler.Cancel(waits_timer_);
   CancelTimers();
@@ -61,10 +62,12 @@ JobLife::~JobLife() {
 
 // Those of a phase: the main run, its restarts, the run on one worker.
 void JobLife::CancelTimers() {
-  for (TimerId timer : {drain_timer_, hello_timer_, cancel_timer_, kill_timer_}) {
+  for (TimerId timer : {drain_timer_, hello_timer_, cancel_timer_, kill_timer_, hang_timer_}) {
     seams_.scheduler.Cancel(timer);
   }
   kill_timer_ = {};
+  hang_timer_ = {};
+  judging_ = false;
   ForgetSilence();
 }
 
@@ -147,6 +150,7 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
   if (!Heeds(epoch, rank)) return;
   if (recorder_) recorder_->RankSaid(rank, reference_run_, message);
   if (stop_ && !killing_ && IsAdvance(message)) AwaitCleanStop();
+  if (IsAdvance(message) || message.has_ready()) GotOn();
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
   switch (message.message_case()) {
     case proto::FromRank::kHello:
@@ -201,45 +205,6 @@ void JobLife::RankLogged(const proto::RankLog& log) {
   if (Heeds(log.epoch(), log.rank()) && recorder_) {
     recorder_->RankLogged(log.rank(), reference_run_, log.lines());
   }
-}
-
-void JobLife::AskWaits(Answer<proto::GetStatusReply> answer) {
-  wait_answers_.push_back(std::move(answer));
-  if (wait_answers_.size() > 1) return;  // asked already
-  waits_.clear();
-  proto::ToRank order;
-  order.mutable_status();
-  TellAll(order);
-  if (ended_ || AllExited() || epoch_ == 0) return AnswerWaits();
-  waits_timer_ = seams_.scheduler.After(kWaitsMs, [this] { AnswerWaits(); });
-}
-
-void JobLife::OnWaits(int32_t rank, const proto::Waits& waits) {
-  if (wait_answers_.empty()) return;
-  std::vector<proto::WaitEdge>& edges = waits_[rank];
-  edges.assign(waits.edges().begin(),
-               waits.edges().begin() + std::min(waits.edges_size(), kWaitEdgesMax));
-  if (waits_.size() == ranks_.size()) AnswerWaits();
-}
-
-void JobLife::AnswerWaits() {
-  seams_.scheduler.Cancel(waits_timer_);
-  proto::GetStatusReply reply;
-  *reply.mutable_summary() = summary_;
-  for (size_t rank = 0; rank < ranks_.size() && !ended_; ++rank) {
-    const auto said = waits_.find(static_cast<int32_t>(rank));
-    if (said != waits_.end()) {
-      for (const proto::WaitEdge& edge : said->second) *reply.add_waits() = edge;
-    } else if (!ranks_[rank].exited && epoch_ > 0) {
-      proto::WaitEdge& edge = *reply.add_waits();
-      edge.set_waiter("coordinator");
-      edge.set_owed("an answer to this question");
-      edge.set_from(RankInWords(static_cast<int32_t>(rank)));
-      edge.set_waited_ms(kWaitsMs);
-    }
-  }
-  waits_.clear();
-  for (const auto& answer : std::exchange(wait_answers_, {})) answer(reply);
 }
 
 // A file that is missing once a job has begun was there before: no fault of its spec.

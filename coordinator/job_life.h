@@ -17,6 +17,9 @@
 //   J3. Messages of another epoch, of a rank that has exited and of a job that has ended change
 //       nothing; what a rank says once (Hello, Finished) counts once. Hosts may be gone at any
 //       time.
+//   J4. Where no rank has got on for resources.hang_seconds, the ranks are asked for their waits,
+//   and
+//       the job fails with the root of the stall, once that has waited as long.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +36,7 @@
 #include "coordinator/parity.h"
 #include "coordinator/rank_agreement.h"
 #include "coordinator/state.h"
+#include "coordinator/wait_root.h"
 
 namespace troupe {
 
@@ -56,6 +60,7 @@ class JobLife {
   static constexpr int kFolderMs = 10'000;          // then a folder that does not answer is told
   static constexpr int kRecordMs = 60'000;          // a result is told no later, recorded or not
   static constexpr int kWaitsMs = 1000;             // for every rank's answer to `status --why`
+  static constexpr int kHangAnswerMs = 10'000;      // the same where a hang is judged, at most
   static constexpr int kWaitEdgesMax = 10'000;
 
   JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest request,
@@ -140,8 +145,14 @@ class JobLife {
   void CheckAgainstSingleWorker();
   void End(proto::JobState state, int exit_code, std::string reason);
   void TellResult(const proto::JobResult& result);
+  void AskRanks(int64_t patience_ms);
   void OnWaits(int32_t rank, const proto::Waits& waits);
+  std::vector<WaitsOfRank> WaitsNow() const;
   void AnswerWaits();
+  void GotOn();
+  void LookForHang(int64_t delay_ms);
+  void Judge(const std::optional<WaitRoot>& root);
+  int64_t HangMs() const;
   void SetState(proto::JobState state);
   void Emit(proto::JobEvent event, bool keep = true);
   void CancelTimers();
@@ -185,8 +196,12 @@ class JobLife {
   std::string resume_from_{};
   proto::JobResult result_{};  // as far as it is known
   std::vector<Answer<proto::GetStatusReply>> wait_answers_{};
+  bool asking_waits_ = false;
   std::map<int32_t, std::vector<proto::WaitEdge>> waits_{};  // by rank, while somebody asks
   TimerId waits_timer_{};
+  int64_t got_on_ns_ = 0;  // J4
+  TimerId hang_timer_{};
+  bool judging_ = false;  // asks for itself
 };
 
 }  // namespace troupe

@@ -159,6 +159,7 @@ void JobLife::IntroducePeers() {
   peers->set_product_flops(product_flops);
   if (!reference_run_) decided_.WriteTo(*peers);
   TellAll(order);
+  GotOn();
 }
 
 void JobLife::OnReady(int32_t rank, const proto::Ready& ready) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string_view>
 
 namespace troupe {
 namespace {
@@ -16,13 +17,17 @@ bool IsRank(int32_t rank, std::span<const WaitsOfRank> ranks) {
   return rank >= 0 && static_cast<size_t>(rank) < ranks.size();
 }
 
-// Whether a wait of a rank that owes `edge` explains it.
+// Rank 0 has two that others wait for: its executor, as every rank, and the schedule.
+bool IsSchedule(std::string_view name) { return name.starts_with("schedule"); }
+
+// Whether a wait of whoever owes `edge` explains it.
 bool LeadsOn(const Edge& edge, std::span<const WaitsOfRank> ranks) {
   return std::ranges::any_of(edge.wait->from_ranks(), [&](int32_t owing) {
     if (!IsRank(owing, ranks)) return false;
     const auto& waits = ranks[static_cast<size_t>(owing)].edges;
-    return std::ranges::any_of(
-        waits, [&](const proto::WaitEdge& other) { return &other != edge.wait; });
+    return std::ranges::any_of(waits, [&](const proto::WaitEdge& other) {
+      return &other != edge.wait && IsSchedule(other.waiter()) == IsSchedule(edge.wait->from());
+    });
   });
 }
 

@@ -146,6 +146,9 @@ class Checker {
     if (resources.has_peer_silence_seconds()) {
       Count("resources.peer_silence_seconds", resources.peer_silence_seconds(), 3, 86'400);
     }
+    if (resources.has_hang_seconds()) {
+      Count("resources.hang_seconds", resources.hang_seconds(), 3, 604'800);
+    }
     Count("log.every", spec_.log().every(), 1, std::numeric_limits<int32_t>::max());
   }
 

@@ -74,6 +74,7 @@ void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
                  static_cast<int32_t>(std::clamp(product, 0.0, 1e9)));
   TROUPE_DEFAULT(resources, "resources", threads_per_worker, 1);
   TROUPE_DEFAULT(resources, "resources", peer_silence_seconds, 30);
+  TROUPE_DEFAULT(resources, "resources", hang_seconds, 300);
 }
 
 void TrainingDefaults(proto::JobSpec& spec, Provenance& provenance) {

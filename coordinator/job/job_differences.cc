@@ -19,10 +19,11 @@ using google::protobuf::Message;
 using google::protobuf::Reflection;
 
 // A key, or a group of keys, that a resumed run may change. Data are compared by content.
-constexpr std::array<std::string_view, 18> kMayDiffer = {"name",
+constexpr std::array<std::string_view, 19> kMayDiffer = {"name",
                                                          "parallelism",
                                                          "resources.workers",
                                                          "resources.peer_silence_seconds",
+                                                         "resources.hang_seconds",
                                                          "log",
                                                          "eval",
                                                          "checkpoint",

@@ -100,6 +100,7 @@ std::string StatusReport(const proto::GetStatusReply& reply, OutputFormat format
                                {"microbatch", edge.microbatch()},
                                {"waited_ms", edge.waited_ms()}});
     }
+    if (!reply.root().empty()) json["root"] = reply.root();
     return Dumped(json, format);
   }
   std::string text = fmt::format("job {} {}: {}, step {}/{}, loss {:.4f}\n", job.job(), job.name(),
@@ -109,6 +110,7 @@ std::string StatusReport(const proto::GetStatusReply& reply, OutputFormat format
     text += fmt::format("  {} waits {} ms for {} from {}\n", edge.waiter(), edge.waited_ms(),
                         edge.owed(), edge.from());
   }
+  if (!reply.root().empty()) text += fmt::format("  the root: {}\n", reply.root());
   return text;
 }
 

@@ -143,7 +143,9 @@ StreamJob* ThreadStream::Next() {
 void ThreadStream::Loop() {
   pthread_setname_np(pthread_self(), name_.substr(0, 15).c_str());
   while (StreamJob* job = Next()) {
+    busy_since_ns_.store(SystemClock().NowNs(), std::memory_order_relaxed);
     RunStreamJob(*job, SystemClock());
+    busy_since_ns_.store(0, std::memory_order_relaxed);
     scheduler_.PostRunnable(job);
   }
 }

@@ -16,6 +16,7 @@
 //   X4. A task off the stream belongs to the scheduler's thread, which alone destroys tasks.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <coroutine>
 #include <cstdint>
@@ -111,6 +112,9 @@ class Stream {
   void LaunchTask(const StreamScope& scope, Task<Status> task, Done done) {
     LaunchTask(scope, std::move(task), std::move(done), [](bool) {});
   }
+
+  // Since when the piece under way runs (steady clock); 0: none does. Any thread.
+  virtual int64_t busy_since_ns() const { return 0; }
 
  protected:
   // Takes the job over: runs it in order (RunStreamJob), then posts it to the scheduler.
@@ -221,6 +225,7 @@ class ThreadStream : public Stream {
   // An error where the machine gives no thread: then work runs in Enqueue, and completions come as
   // they do otherwise.
   const Status& started() const { return started_; }
+  int64_t busy_since_ns() const override { return busy_since_ns_.load(std::memory_order_relaxed); }
 
  protected:
   void Enqueue(StreamJob* job) override;
@@ -236,6 +241,7 @@ class ThreadStream : public Stream {
   std::condition_variable has_work_;
   RunQueue jobs_;
   std::atomic<int> num_jobs_{0};
+  std::atomic<int64_t> busy_since_ns_{0};
   bool sleeping_ = false;
   bool stopping_ = false;
   std::thread thread_;

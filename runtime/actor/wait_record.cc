@@ -26,6 +26,10 @@ WaitRecord RecordOf(const WaitEntry& entry) {
   if (entry.subject.detail != nullptr) {
     record.from += fmt::format(" ({})", entry.subject.detail(entry.subject.about));
   }
+  if (entry.subject.from_rank >= 0) record.from_ranks = {entry.subject.from_rank};
+  if (entry.subject.owing != nullptr) {
+    record.from_ranks = entry.subject.owing(entry.subject.about);
+  }
   record.step = entry.subject.step;
   record.microbatch = entry.subject.microbatch;
   record.since_ns = entry.since_ns;

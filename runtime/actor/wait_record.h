@@ -31,9 +31,12 @@ struct WaitSubject {
   std::string_view from;      // "stage 1 (rank 1)", or empty where nobody owes
   int64_t step = -1;
   int microbatch = -1;
+  int from_rank = -1;       // the rank that owes, where one does
   int64_t deadline_ms = 0;  // 0: none; the wait is then only listed
   // What has arrived so far ("0 of 33554432 bytes"); called only for a report.
   std::string (*detail)(const void* about) = nullptr;
+  // The ranks that owe, where several do; likewise.
+  std::vector<int> (*owing)(const void* about) = nullptr;
   const void* about = nullptr;
 };
 
@@ -42,6 +45,7 @@ struct WaitRecord {
   std::string waiter;
   std::string owed;  // "microbatch 17 forward: activation"
   std::string from;  // with the subject's detail, if it has one
+  std::vector<int> from_ranks;
   int64_t step = -1;
   int microbatch = -1;
   int64_t since_ns = 0;

@@ -118,6 +118,7 @@ struct GroupSpec {
   std::vector<Rank> ranks{};  // all members, ascending
   Rank self{};
   int64_t deadline_ms = 300'000;  // of an operation, from its beginning; 0: none
+  int64_t tell_ms = 60'000;       // so long a wait is told of (wait record's deadline); 0: never
 };
 
 class Group {

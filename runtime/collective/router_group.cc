@@ -123,12 +123,13 @@ void RouterGroup::BeginRecord(Open& open) {
       .from = member_names_[static_cast<size_t>(open.missing)],
       .step = open.purpose.step,
       .microbatch = open.purpose.microbatch,
-      .deadline_ms = spec().deadline_ms,
+      .from_rank = spec().ranks[static_cast<size_t>(open.missing)].value,
+      .deadline_ms = spec().tell_ms,
       .detail =
           [](const void* about) { return static_cast<const Open*>(about)->transfer->Missing(); },
       .about = &open};
   Scheduler& scheduler = groups_.router_.scheduler();
-  open.record = scheduler.waits().Begin(open.subject);  // its deadline is said before it acts
+  open.record = scheduler.waits().Begin(open.subject);
   if (spec().deadline_ms <= 0) return;
   open.fire = [](TimerNode* timer) {
     auto* passed = static_cast<Open*>(timer);

@@ -10,6 +10,7 @@
 #include "actors/checkpoint_store.h"
 #include "actors/job_actor.h"
 #include "actors/schedule_actor.h"
+#include "actors/train_program.h"
 #include "tests/support/faulty_file_system.h"
 #include "tests/support/rank_stages.h"
 #include "tests/support/temporary_folder.h"
@@ -347,12 +348,12 @@ TEST_F(JobCheckpointsTest, ADiskThatStandsStillHoldsUpNobodyElse) {
       return WriteShards({.checkpoint = start.directory()}, start.step());
     };
     schedule = scheduler.Spawn<ScheduleActor>(
-        {.name = "schedule"},
-        ScheduleOptions{.steps = 5,
-                        .num_microbatches = 1,
-                        .global_batch_size = 1,
-                        .num_parameters = 1,
-                        .learning_rate = [](int64_t) { return 0.5; }},
+        {.name = "schedule"}, ScheduleOptions{},
+        std::make_unique<TrainProgram>(TrainOptions{.steps = 5,
+                                                    .num_microbatches = 1,
+                                                    .global_batch_size = 1,
+                                                    .num_parameters = 1,
+                                                    .learning_rate = [](int64_t) { return 0.5; }}),
         std::vector<RankRef>{scheduler.Spawn<OneRank>({.name = "rank 0"}, schedule, shards)},
         JobRef(job));
     ASSERT_TRUE(job.Send(BeginJob{.schedule = schedule, .committed_step = 4}).ok());

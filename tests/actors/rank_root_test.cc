@@ -5,8 +5,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <future>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -99,6 +102,7 @@ class RankRootTest : public ::testing::Test {
       };
       seams.leave = [&said] { said.left = true; };
       seams.more_output_buffers = 4;  // the receiver reads them where they are
+      if (adjust_) adjust_(seams);
       ranks_.back()->Start(std::move(seams));
     }
   }
@@ -174,6 +178,7 @@ class RankRootTest : public ::testing::Test {
   }
 
   const testing::TemporaryFolder folder_{};
+  std::function<void(RankSeams&)> adjust_{};
   proto::JobSpec spec_{};
   std::unique_ptr<InprocNetwork> network_{};
   std::vector<Said> said_{};
@@ -255,6 +260,58 @@ TEST_F(RankRootTest, WhatCannotBeLoadedIsNamed) {
   TellAll(Peers(Introduction()));
   EXPECT_THAT(End(0).error(), HasSubstr("nowhere.txt"));
   EXPECT_FALSE(said_[0].ready.has_value());
+}
+
+// Whoever asks is told, and it is said when its deadline has passed.
+TEST_F(RankRootTest, WorkThatDoesNotEndIsAWaitOfItsRank) {
+  std::promise<void> gate;
+  adjust_ = [&](RankSeams& seams) {
+    seams.new_stream = [&scheduler = seams.scheduler] {
+      return Result<std::unique_ptr<Stream>>(std::make_unique<ThreadStream>(scheduler, "compute"));
+    };
+    seams.load = [open = gate.get_future().share()](FileSystem& files,
+                                                    const proto::StartRank& start,
+                                                    const JobPlan& plan, MemoryLedger& ledger) {
+      open.wait();
+      return LoadRankHere(files, start, plan, ledger);
+    };
+  };
+  Make(1);
+  spec_.mutable_resources()->set_hang_seconds(1);
+  Start(0);
+  TellAll(Peers(Introduction()));
+  EXPECT_TRUE(Until([this] { return said_[0].happened.size() >= 2; }));
+  EXPECT_THAT(said_[0].happened,
+              ::testing::UnorderedElementsAre(
+                  "rank 0: start: weights and tokens from files: deadline 500 ms passed",
+                  HasSubstr("rank 0: the end of its work from its compute stream: deadline 500 ms "
+                            "passed")));
+  proto::ToRank order;
+  order.mutable_status();
+  Tell(0, std::move(order));
+  ASSERT_EQ(said_[0].waits.edges_size(), 2);
+  for (const proto::WaitEdge& edge : said_[0].waits.edges()) {
+    EXPECT_GE(edge.waited_ms(), 500);
+    EXPECT_EQ(edge.from_ranks_size(), 0) << "no rank owes it";
+  }
+  gate.set_value();
+  EXPECT_TRUE(Until([this] { return said_[0].ready.has_value(); }));
+}
+
+TEST_F(RankRootTest, WhoWaitsForAnotherRankNamesIt) {
+  Make(2);
+  GetReady();
+  Tell(0, Begin());
+  for (int i = 0; i < 5; ++i) ranks_[0]->scheduler().RunUntilIdle();  // the other stands still
+  proto::ToRank order;
+  order.mutable_status();
+  Tell(0, std::move(order));
+  std::map<std::string, std::vector<int>> owing;
+  for (const proto::WaitEdge& edge : said_[0].waits.edges()) {
+    owing[edge.waiter()] = {edge.from_ranks().begin(), edge.from_ranks().end()};
+  }
+  EXPECT_THAT(owing["schedule"], ::testing::ElementsAre(0, 1));
+  EXPECT_THAT(owing["rank 0"], ::testing::ElementsAre(1));
 }
 
 TEST_F(RankRootTest, ALostPeerIsNamed) {

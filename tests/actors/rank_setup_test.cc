@@ -18,35 +18,55 @@ using testing::RankStages;
 using testing::SmallLayout;
 using testing::SmallSpec;
 
-TEST(ScheduleOptionsTest, ARunEndsWhereTheJobSays) {
+TEST(TrainOptionsTest, ARunEndsWhereTheJobSays) {
   RankStages ranks(SmallSpec());
   proto::StartRank start = ranks.Start();
   start.mutable_spec()->mutable_checkpoint()->set_every(7);
-  EXPECT_EQ(ScheduleOptionsOf(start, ranks.plan()).steps, 20);
+  EXPECT_EQ(TrainOptionsOf(start, ranks.plan()).steps, 20);
   start.mutable_spec()->mutable_train()->set_stop_after(3);
-  const ScheduleOptions options = ScheduleOptionsOf(start, ranks.plan());
+  const TrainOptions options = TrainOptionsOf(start, ranks.plan());
   EXPECT_EQ(options.steps, 3);
   EXPECT_EQ(options.num_microbatches, 8);
   EXPECT_EQ(options.global_batch_size, 16);
-  EXPECT_EQ(options.seq_len, 6);
+  EXPECT_EQ(options.evaluate.num_microbatches, 8);
   EXPECT_EQ(options.num_parameters, ranks.plan().table.size());
   EXPECT_EQ(options.checkpoint_every, 7);
   EXPECT_TRUE(options.checkpoint_at_end);
   EXPECT_EQ(options.learning_rate(1), ranks.plan().learning_rate.At(1));
-  EXPECT_TRUE(options.prompt.empty());
+  EXPECT_TRUE(options.sample.prompt.empty());
   start.set_reference_run(true);
-  EXPECT_FALSE(ScheduleOptionsOf(start, ranks.plan()).checkpoint_at_end);
+  EXPECT_FALSE(TrainOptionsOf(start, ranks.plan()).checkpoint_at_end);
 }
 
-TEST(ScheduleOptionsTest, APromptIsItsBytes) {
+TEST(TrainOptionsTest, APromptIsItsBytes) {
   RankStages ranks(SmallSpec());
   proto::StartRank start = ranks.Start();
   auto& sample = *start.mutable_spec()->mutable_eval()->mutable_sample();
   sample.set_prompt("a\xff");
   sample.set_tokens(5);
-  const ScheduleOptions options = ScheduleOptionsOf(start, ranks.plan());
-  EXPECT_THAT(options.prompt, ElementsAre('a', 255));
-  EXPECT_EQ(options.sample_tokens, 5);
+  const TrainOptions options = TrainOptionsOf(start, ranks.plan());
+  EXPECT_THAT(options.sample.prompt, ElementsAre('a', 255));
+  EXPECT_EQ(options.sample.tokens, 5);
+  EXPECT_EQ(options.sample.seq_len, 6);
+}
+
+TEST(ProgramTest, AKindThatNamesNoProgramIsRefused) {
+  RankStages ranks(SmallSpec());
+  proto::StartRank start = ranks.Start();
+  EXPECT_TRUE(ProgramOf(start, ranks.plan(), 0).ok());
+  start.mutable_spec()->set_kind("pretrain");
+  EXPECT_TRUE(ProgramOf(start, ranks.plan(), 0).ok());
+  start.mutable_spec()->set_kind("levitate");
+  EXPECT_EQ(ProgramOf(start, ranks.plan(), 0).error().message, "kind = levitate: use pretrain");
+}
+
+TEST(WaitDeadlineTest, AWaitIsToldOfWellBeforeItEndsTheJob) {
+  proto::JobSpec spec = SmallSpec();
+  EXPECT_EQ(WaitDeadlineMs(spec, 60'000), 60'000);
+  spec.mutable_resources()->set_hang_seconds(300);
+  EXPECT_EQ(WaitDeadlineMs(spec, 60'000), 60'000);
+  spec.mutable_resources()->set_hang_seconds(4);
+  EXPECT_EQ(WaitDeadlineMs(spec, 60'000), 2000);
 }
 
 TEST(StageOptionsTest, KnowWhichStageHasTheLoss) {

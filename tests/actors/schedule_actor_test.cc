@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "actors/train_program.h"
 #include "tests/runtime/actor/manual_clock.h"
 
 namespace troupe {
@@ -99,7 +101,7 @@ class ScheduleActorTest : public ::testing::Test {
     scheduler_.SetOnDown([this](const Down& down) { downs_.push_back(down.error.message); });
     options_.steps = 2;
     options_.num_microbatches = kMicrobatches;
-    options_.evaluate_microbatches = kMicrobatches;
+    options_.evaluate = {.num_microbatches = kMicrobatches, .global_batch_size = 4};
     options_.global_batch_size = 4;
     options_.num_parameters = 1;
     options_.learning_rate = [](int64_t) { return 0.5; };
@@ -117,7 +119,9 @@ class ScheduleActorTest : public ::testing::Test {
                                                  std::ref(heard_[static_cast<size_t>(rank)])));
     }
     const JobRef job = scheduler_.Spawn<FakeJob>({.name = "job"}, std::ref(followed_));
-    schedule_ = scheduler_.Spawn<ScheduleActor>({.name = "schedule"}, options_, ranks, job);
+    schedule_ =
+        scheduler_.Spawn<ScheduleActor>({.name = "schedule"}, ScheduleOptions{},
+                                        std::make_unique<TrainProgram>(options_), ranks, job);
   }
 
   template <typename M>
@@ -173,7 +177,7 @@ class ScheduleActorTest : public ::testing::Test {
 
   ManualClock clock_;
   Scheduler scheduler_;
-  ScheduleOptions options_{};
+  TrainOptions options_{};
   Followed followed_{};
   std::array<Heard, kRanks> heard_{};
   ScheduleActor::SelfRef schedule_{};
@@ -357,10 +361,10 @@ TEST_F(ScheduleActorTest, ARunWhoseStepsAreDoneDoesWhatComesAfterThem) {
   options_.steps = 4;
   options_.checkpoint_at_end = true;
   options_.evaluate_every = 4;
-  options_.evaluate_rounds = 1;
-  options_.prompt = {5};
-  options_.sample_tokens = 1;
-  options_.seq_len = 8;
+  options_.evaluate.rounds = 1;
+  options_.sample.prompt = {5};
+  options_.sample.tokens = 1;
+  options_.sample.seq_len = 8;
   Spawn();
   Say(BeginTraining{.committed_step = 4});
   ASSERT_EQ(heard_[0].starts.size(), 1U);

@@ -34,8 +34,8 @@ TEST(RootOfWaitsTest, IsTheStreamThatEveryChainEndsAt) {
   const std::vector<WaitsOfRank> ranks = {
       Rank(0, {kSchedule, Wait("rank 0", "gradient", "stage 1 (rank 1)", {1}, 390'000)}),
       Rank(1, {Wait("rank 1", "activation gradient", "stage 2 (rank 2)", {2}, 380'000)}),
-      Rank(2, {Wait("rank 2", "the end of Forward of microbatch 3 on stage 2",
-                    "its compute stream", {}, 301'500)})};
+      Rank(2, {Wait("rank 2", "the end of Forward of microbatch 3 on stage 2", "its compute stream",
+                    {}, 301'500)})};
   EXPECT_EQ(Root(ranks),
             "rank 2 waits for the end of Forward of microbatch 3 on stage 2 from its compute "
             "stream for 301 s");
@@ -48,9 +48,21 @@ TEST(RootOfWaitsTest, ALostMessageIsOwedByARankThatWaitsForNothing) {
                   Rank(2, {})}),
             "rank 1 waits for activation from stage 0 (rank 0) for 300 s; rank 2 (host a) waits "
             "for nothing");
+  // Rank 0's schedule waits for rank 1, which waits for rank 0's executor, and that for nothing.
+  EXPECT_EQ(
+      Root({Rank(0, {Wait("schedule", "step: votes", "ranks (missing: 1 of 2)", {1}, 400'000)}),
+            Rank(1, {Wait("rank 1", "activation", "stage 0 (rank 0)", {0}, 300'000)})}),
+      "rank 1 waits for activation from stage 0 (rank 0) for 300 s; rank 0 (host a) waits for "
+      "nothing");
+  // A commit is the schedule's to give.
+  EXPECT_EQ(Root({Rank(0, {Wait("schedule", "commit", "the disk", {}, 2000),
+                           Wait("rank 0", "commit", "schedule (rank 0)", {0}, 9000)}),
+                  Rank(1, {Wait("rank 1", "commit", "schedule (rank 0)", {0}, 9000)})}),
+            "schedule waits for commit from the disk for 2 s");
   // The schedule's own rank owes nothing else.
-  EXPECT_EQ(Root({Rank(0, {Wait("schedule", "step: votes", "ranks (missing: 0 of 1)", {0}, 5000)})}),
-            "schedule waits for step: votes from ranks (missing: 0 of 1) for 5 s");
+  EXPECT_EQ(
+      Root({Rank(0, {Wait("schedule", "step: votes", "ranks (missing: 0 of 1)", {0}, 5000)})}),
+      "schedule waits for step: votes from ranks (missing: 0 of 1) for 5 s");
 }
 
 TEST(RootOfWaitsTest, ARankThatDoesNotAnswerGoesBeforeAllWaits) {

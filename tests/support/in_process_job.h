@@ -47,6 +47,8 @@ struct InProcessJobOptions {
   // Where the job runs on another network or clock: one transport a rank.
   std::function<std::unique_ptr<Transport>(Rank)> new_transport{};
   Clock* clock = &SystemClock();
+  // In place of training.
+  std::function<std::unique_ptr<Program>()> new_program{};
 };
 
 inline JobPlan PlanByHand(const InProcessJobOptions& options) {
@@ -198,6 +200,11 @@ class InProcessJob {
       return Result<LoadedRank>(LoadedRank{});
     };
     seams.keeps_checkpoints = false;
+    if (options_.new_program) {
+      seams.new_program = [this](const proto::StartRank&, const JobPlan&, double) {
+        return Result<std::unique_ptr<Program>>(options_.new_program());
+      };
+    }
     seams.spawn_stage = new_stage;
     seams.spawn_loader = new_loader;
     if (options_.output_buffers > 0) {

@@ -27,7 +27,8 @@ inline RankSeams SeamsOfTest(Scheduler& scheduler, HearRank hear) {
 
 class TestRank {
  public:
-  explicit TestRank(Clock& clock = SystemClock()) : scheduler_({.clock = &clock}) {}
+  explicit TestRank(Clock& clock = SystemClock())
+      : scheduler_({.clock = &clock, .trace_handlers = false}) {}
 
   void Start(RankSeams seams) { root_ = std::make_unique<RankRoot>(std::move(seams)); }
 

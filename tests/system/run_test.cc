@@ -388,6 +388,22 @@ TEST_F(RunTest, ASecondInterruptEndsAtOnce) {
   EXPECT_EQ(testing::Shell("ls " + folder_ / "a/checkpoints | grep step-").output, "");
 }
 
+// Its peers wait for it and say so; nobody else would end the job for a long time.
+TEST_F(RunTest, AJobThatStandsStillEndsWithTheRootOfItsWaits) {
+  const auto run = testing::Shell(Disturbed(folder_.path(), "kill -STOP $rank; echo stopped $rank",
+                                            "--set resources.peer_silence_seconds=1000 "
+                                            "--set resources.hang_seconds=10"));
+  EXPECT_THAT(run.output, HasSubstr("code 5\n")) << run.output;
+  EXPECT_THAT(run.output, ::testing::ContainsRegex("deadline 5000 ms passed"));
+  EXPECT_THAT(run.output, ::testing::ContainsRegex(
+                              "failed: nothing has moved for [0-9]+ s \\(resources.hang_seconds = "
+                              "10\\): rank [0-3] \\(host .*, pid [0-9]+\\) has said nothing for "
+                              "[0-9]+ s at step [0-9]+ .*it is stopped \\(SIGSTOP\\)"));
+  const std::string pid = run.output.substr(run.output.find("stopped ") + 8);
+  EXPECT_THAT(run.output, HasSubstr(", pid " + std::to_string(std::atoi(pid.c_str())) +
+                                    ") has said nothing for"));
+}
+
 TEST_F(RunTest, NoRankOutlivesItsAgent) {
   const auto run = testing::Shell(Disturbed(
       folder_.path(), "ranks=$(pgrep -P $agent); kill -9 $agent\n" + testing::AwaitEnd("$ranks")));

@@ -90,6 +90,8 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{{"parallelism.dp=0"}, "parallelism.dp = 0: use 1 to", 2},
         Wrong{{"resources.workers=3"}, "leave it out, or set 2", 2},
         Wrong{{"resources.peer_silence_seconds=2"}, "resources.peer_silence_seconds = 2", 2},
+        Wrong{{"resources.hang_seconds=0"}, "resources.hang_seconds = 0", 2},
+        Wrong{{"resources.hang_seconds=2"}, "resources.hang_seconds = 2", 2},
         Wrong{{"resources.threads_per_worker=0"}, "resources.threads_per_worker = 0", 2},
         Wrong{{"eval.every=5"}, "set data.val_fraction", 2},
         Wrong{{"eval.every=5", "data.val_fraction=0.0001"}, "leaves none to evaluate on", 2},

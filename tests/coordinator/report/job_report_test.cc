@@ -93,16 +93,19 @@ TEST(StatusReportTest, SaysWhyAndWhoWaits) {
   edge->set_owed("activation of microbatch 3");
   edge->set_from("rank 2");
   edge->set_waited_ms(12);
+  reply.set_root("rank 2 waits for weights from files for 3 s");
   const std::string text = StatusReport(reply, OutputFormat::kText);
   EXPECT_THAT(text, HasSubstr("job 7 a \"job\": RUNNING, step 3/20"));
   EXPECT_THAT(text, HasSubstr("\n  4 workers need as many slots\n"));
   EXPECT_THAT(text, HasSubstr("executor of rank 3 waits 12 ms for activation of microbatch 3"));
+  EXPECT_THAT(text, HasSubstr("\n  the root: rank 2 waits for weights from files for 3 s\n"));
   for (const OutputFormat format : {OutputFormat::kJson, OutputFormat::kJsonl}) {
     const auto json = nlohmann::json::parse(StatusReport(reply, format));
     EXPECT_EQ(json["job"], 7);
     EXPECT_EQ(json["reason"], "4 workers need as many slots");
     EXPECT_TRUE(json["loss"].is_null()) << "JSON has no NaN";
     EXPECT_EQ(json["waits"][0]["from"], "rank 2");
+    EXPECT_EQ(json["root"], "rank 2 waits for weights from files for 3 s");
   }
   EXPECT_EQ(std::ranges::count(StatusReport(reply, OutputFormat::kJsonl), '\n'), 1);
 }

@@ -257,6 +257,29 @@ INSTANTIATE_TEST_SUITE_P(Streams, StreamTest, ::testing::Values(Kind::kThread, K
                            return param_info.param == Kind::kThread ? "Thread" : "Inline";
                          });
 
+TEST(ThreadStream, SaysSinceWhenItWorks) {
+  Scheduler scheduler({.spin_us = 0});
+  ThreadStream stream(scheduler, "compute");
+  EXPECT_EQ(stream.busy_since_ns(), 0);
+  std::atomic<bool> working{false};
+  std::atomic<bool> enough{false};
+  const int64_t launched_ns = SystemClock().NowNs();
+  stream.Launch(
+      [&] {
+        working = true;
+        working.notify_one();
+        enough.wait(false);
+      },
+      [&](const WorkTime&) { scheduler.Stop(); });
+  working.wait(false);
+  EXPECT_GE(stream.busy_since_ns(), launched_ns);
+  EXPECT_LE(stream.busy_since_ns(), SystemClock().NowNs());
+  enough = true;
+  enough.notify_one();
+  scheduler.Run();
+  EXPECT_EQ(stream.busy_since_ns(), 0) << "its end is posted later";
+}
+
 TEST(ThreadStream, WorkWaitingForACoreIsNotCpuTime) {
   Scheduler scheduler({.spin_us = 0});
   ThreadStream stream(scheduler, "compute");

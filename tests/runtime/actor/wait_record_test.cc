@@ -58,6 +58,21 @@ TEST_F(WaitBoardTest, APassedDeadlineIsOneSentence) {
   EXPECT_EQ(board.size(), 1) << "an overdue wait stays until it ends";
 }
 
+TEST_F(WaitBoardTest, KnowsTheRanksThatOwe) {
+  WaitSubject subject = kActivation;
+  const WaitHandle nobody = board.Begin(subject);
+  subject.from_rank = 1;
+  const WaitHandle one = board.Begin(subject);
+  const std::vector<int> missing = {0, 2};
+  subject.about = &missing;
+  subject.owing = [](const void* about) { return *static_cast<const std::vector<int>*>(about); };
+  const WaitHandle several = board.Begin(subject);
+  const auto waits = board.Snapshot();
+  EXPECT_EQ(waits[0].from_ranks, std::vector<int>());
+  EXPECT_EQ(waits[1].from_ranks, std::vector<int>{1});
+  EXPECT_EQ(waits[2].from_ranks, missing);
+}
+
 TEST_F(WaitBoardTest, AWaitThatEndsInTimeSaysNothing) {
   {
     WaitHandle wait = board.Begin(kActivation);

@@ -1,0 +1,36 @@
+// EvaluateProgram: the mean loss over the validation data, forward only, as a program of its own or
+// in the middle of training.
+#pragma once
+
+#include "actors/program.h"
+#include "actors/step_decision.h"
+
+namespace troupe {
+
+struct EvaluateOptions {
+  int32_t rounds = 0;
+  int32_t num_microbatches = 0;  // of a round
+  int64_t global_batch_size = 0;
+};
+
+class EvaluateProgram : public Program {
+ public:
+  explicit EvaluateProgram(const EvaluateOptions& options) : options_(options) {}
+
+  void Begin(int64_t step, int64_t now_ns) override;
+  std::optional<Deed> Next(int64_t now_ns) override;
+  Result<Verdict> Decide(std::vector<proto::Vote> votes) override;
+  ProgramNews Committed(int64_t took_ns) override;
+  void Saved(int64_t) override {}
+  void Choose(size_t) override {}
+  void Cancel(bool) override {}  // it is short
+  int64_t last_step() const override { return step_; }
+
+ private:
+  const EvaluateOptions options_;
+  int64_t step_ = 0;  // that is evaluated
+  int32_t round_ = 0;
+  StepSums sums_{};
+};
+
+}  // namespace troupe
