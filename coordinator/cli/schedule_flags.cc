@@ -81,17 +81,17 @@ void AddTimes(CLI::App* verb, CostOptions& costs) {
             "forward,backward_input,backward_weight");
 }
 
-void AddNoise(CLI::App* verb, ScheduleOptions& options) {
+void AddNoise(CLI::App* verb, NoiseOptions& noise, int& samples) {
   const Group group(verb, "Noise");
-  group.Add("--jitter", options.jitter, "deviation of the logarithm of every time");
-  group.Add("--hiccup", options.hiccup,
+  group.Add("--jitter", noise.jitter, "deviation of the logarithm of every time");
+  group.Add("--hiccup", noise.hiccup,
             "RATE,SIZE: that share of Forwards and input gradients takes SIZE Forwards more");
-  group.Add("--straggler", options.straggler, "RANK,FACTOR: all of a rank takes FACTOR times");
-  group.Add("--seed", options.seed, "0; schedules with the same stages meet the same noise");
-  group.Add("--samples", options.samples, "1; figures are means over so many steps", kSamplesMax);
+  group.Add("--straggler", noise.straggler, "RANK,FACTOR: all of a rank takes FACTOR times");
+  group.Add("--seed", noise.seed, "0; schedules with the same stages meet the same noise");
+  group.Add("--samples", samples, "1; figures are means over so many steps", kSamplesMax);
 }
 
-void AddExecution(CLI::App* verb, ScheduleOptions& options) {
+void AddExecution(CLI::App* verb, ScheduleFlags& options) {
   const Group group(verb, "How ranks follow their lists");
   ExecutionSettings& execution = options.execution;
   group.Add("--executor", execution.executor,
@@ -111,7 +111,7 @@ void AddExecution(CLI::App* verb, ScheduleOptions& options) {
 
 }  // namespace
 
-void AddScheduleFlags(CLI::App* verb, ScheduleOptions& options) {
+void AddScheduleFlags(CLI::App* verb, ScheduleFlags& options) {
   verb->add_option("name", options.names, "NAME, FILE.csv, or: compare NAME NAME …");
   verb->add_flag("--list", options.list, "the names, with constraint, placement and formulas");
   const Group shape(verb, "Options");
@@ -126,7 +126,7 @@ void AddScheduleFlags(CLI::App* verb, ScheduleOptions& options) {
   shape.Add("--dialect", options.dialect, "of csv: troupe or pytorch");
   verb->add_flag("--with-communication", options.with_communication, "csv with sends and receives");
   AddTimes(verb, options.costs);
-  AddNoise(verb, options);
+  AddNoise(verb, options.noise, options.samples);
   AddExecution(verb, options);
 }
 
