@@ -25,17 +25,17 @@ std::span<const std::byte> BytesOf(const TensorView& view) {
   return {static_cast<const std::byte*>(view.data()), static_cast<size_t>(view.num_bytes())};
 }
 
-struct Named {
+struct NamedTensor {
   TensorSpec spec{};
   TensorView view{};
 };
 
 Status WriteFile(FileSystem& files, const std::string& folder, const std::string& name,
-                 const std::vector<Named>& tensors, proto::CheckpointDone& written) {
+                 const std::vector<NamedTensor>& tensors, proto::CheckpointDone& written) {
   std::vector<TensorSpec> specs;
-  for (const Named& tensor : tensors) specs.push_back(tensor.spec);
+  for (const NamedTensor& tensor : tensors) specs.push_back(tensor.spec);
   ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(files, JoinPath(folder, name), specs));
-  for (const Named& tensor : tensors) {
+  for (const NamedTensor& tensor : tensors) {
     RETURN_IF_ERROR(writer.Append(BytesOf(tensor.view)));
     auto& entry = *written.add_tensors();
     entry.set_name(tensor.spec.name);
@@ -116,8 +116,8 @@ std::string ShardFileName(const std::string& stem, int index, int count) {
 Status WriteCheckpointShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
                             const std::vector<const StageParameters*>& stages,
                             proto::CheckpointDone& written) {
-  std::vector<Named> masters;
-  std::vector<Named> moments;
+  std::vector<NamedTensor> masters;
+  std::vector<NamedTensor> moments;
   for (const StageParameter* p : Owned(stages)) {
     const auto spec = [&](std::string_view suffix) {
       return TensorSpec{p->spec->name + std::string(suffix), TensorDtype::kF32, p->spec->shape()};

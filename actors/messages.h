@@ -30,6 +30,10 @@ inline constexpr uint32_t kCollectiveIndex = 3;
 // Data channels between two ranks.
 inline constexpr uint16_t kActivationChannel = 1;
 inline constexpr uint16_t kGradientChannel = 2;
+// Of what arrives as `kind`.
+constexpr uint16_t ChannelOf(InputKind kind) {
+  return kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
+}
 // Of the plan's first gradient reduction; each has one of its own.
 inline constexpr uint16_t kFirstGroupChannel = 16;
 

@@ -13,10 +13,6 @@ uint32_t SpanName(InputKind kind) {
 
 }  // namespace
 
-uint16_t ChannelOf(InputKind kind) {
-  return kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
-}
-
 bool OutputChannels::HasRoom(const Transfer& output) const {
   const auto reserved = reserved_.find({output.to, output.kind});
   return !output.crosses_ranks() || reserved == reserved_.end() ||

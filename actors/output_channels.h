@@ -27,9 +27,6 @@ namespace troupe {
 
 using NeighbourRef = RemoteRef<WithBulk<Activation>, WithBulk<ActivationGradient>>;
 
-// The transport's channel for what arrives as `kind`.
-uint16_t ChannelOf(InputKind kind);
-
 class OutputChannels {
  public:
   struct Options {

@@ -59,7 +59,7 @@ proto::MemoryReport ReportMemory(const MemoryLedger& ledger, const MemoryPredict
 proto::SpanBatch ReportSpans() {
   proto::SpanBatch batch;
   const DrainResult drained = DrainTrace([&batch](const SpanRecord& record) {
-    if (record.kind != TraceKind::kSpan || record.category == SpanCategory::kHandler) return;
+    if (record.category == SpanCategory::kHandler) return;
     auto* span = batch.add_spans();
     span->set_name(TraceName(record.name));
     span->set_category(std::string(SpanCategoryName(record.category)));

@@ -124,8 +124,7 @@ Result<DataOrder> DataOrderOf(const proto::JobSpec& spec, const JobPlan& plan,
 Status PostSlots(Transport& transport, const proto::JobSpec& spec, const JobPlan& plan, Rank rank) {
   const auto boundary_bytes = static_cast<int64_t>(BoundaryTensor(spec, plan).num_bytes);
   for (const Channel& channel : plan.channels) {
-    const uint16_t number =
-        channel.kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
+    const uint16_t number = ChannelOf(channel.kind);
     if (channel.to == rank) {
       RETURN_IF_ERROR(transport.PostSlots(channel.from, number, channel.slots, boundary_bytes));
     }

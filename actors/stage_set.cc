@@ -5,6 +5,7 @@
 
 #include "actors/checkpoint_store.h"
 #include "actors/model/product_rate.h"
+#include "actors/plan/job_shape.h"
 #include "actors/plan/resumption.h"
 
 namespace troupe {
@@ -54,13 +55,10 @@ std::vector<const StageParameters*> ParametersOf(const StageSet& stages) {
 }
 
 Result<ModelCosts> MeasureCosts(const proto::JobSpec& spec, const Clock& clock) {
-  ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigOf(spec.model()));
-  ASSIGN_OR_RETURN(const Mesh mesh, Mesh::FromSpec(spec.parallelism()));
-  ASSIGN_OR_RETURN(const BatchArithmetic batch, BatchOf(spec.batch(), mesh.extent(Axis::kDp)));
-  ASSIGN_OR_RETURN(const NumberWidths widths,
-                   WidthsOf(spec.train().has_dtype() ? spec.train().dtype() : "float32"));
+  ASSIGN_OR_RETURN(const JobShape shape, JobShapeOf(spec));
+  ASSIGN_OR_RETURN(const NumberWidths widths, WidthsOf(spec.train()));
   const int threads = std::max(1, spec.resources().threads_per_worker());
-  return MeasureModelCosts(config, batch, widths, DTypeOfJob(spec), threads, clock);
+  return MeasureModelCosts(shape.model, shape.batch, widths, DTypeOfJob(spec), threads, clock);
 }
 
 double MeasureProductFlops(const proto::JobSpec& spec, const Clock& clock) {

@@ -1,9 +1,10 @@
 #include "actors/step_decision.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <map>
+
+#include "kernels/squared_norm.h"
 
 namespace troupe {
 namespace {
@@ -19,7 +20,7 @@ Result<double> SumOf(const NodeMap& nodes, int64_t first, int64_t count, size_t*
   if (count <= 1) {
     return MakeError(ErrorCode::kCorrupt, "votes miss leaf {} of a parameter's gradient", first);
   }
-  const auto left = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(count - 1)));
+  const int64_t left = LeftNormLeaves(count);
   ASSIGN_OR_RETURN(const double a, SumOf(nodes, first, left, used));
   ASSIGN_OR_RETURN(const double b, SumOf(nodes, first + left, count - left, used));
   return a + b;

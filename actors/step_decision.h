@@ -22,7 +22,7 @@ struct StepSums {
 Result<StepSums> AddLosses(std::span<const proto::Vote> votes, int num_microbatches);
 
 // Square root of the sum of the parameters' roots in table order. Nodes of one parameter are merged
-// along the fixed tree (largest power of two below the leaf count to the left); every parameter
+// along the fixed tree of kernels/squared_norm.h; every parameter
 // 0..num_parameters-1 must be covered exactly once.
 Result<double> GradientNorm(std::span<const proto::Vote> votes, int num_parameters);
 

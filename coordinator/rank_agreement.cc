@@ -17,7 +17,7 @@ std::string Words(int64_t num_bytes) { return BytesInWords(static_cast<double>(n
 
 constexpr int64_t kBytesMax = int64_t{1} << 48;  // of a rank: a sum of them does not overflow
 
-struct Room {
+struct HostRoom {
   int num_ranks = 0;
   int64_t needed_bytes = 0;
   int64_t host_bytes = 0;
@@ -52,9 +52,9 @@ Status CheckOne(std::span<const RankWords> ranks, std::string_view key, const st
 }  // namespace
 
 Status CheckRoomOnHosts(std::span<const RankWords> ranks) {
-  std::map<std::string, Room> rooms;
+  std::map<std::string, HostRoom> rooms;
   for (const RankWords& rank : ranks) {
-    Room& room = rooms[rank.host];
+    HostRoom& room = rooms[rank.host];
     ++room.num_ranks;
     room.needed_bytes +=
         std::clamp<int64_t>(rank.hello->predicted_bytes(), 0, kBytesMax) + kRankProcessBytes;

@@ -75,7 +75,7 @@ int64_t NumPieces(const AttentionShape& shape, int num_threads) {
 }
 
 int64_t FloatsOfPiece(const AttentionShape& shape, const CpuCapabilities& cpu) {
-  return AttentionLayoutOf(cpu.vector_lanes, shape.key_len, shape.head_dim).num_floats;
+  return AttentionScratchFrom<int64_t>(0, cpu.vector_lanes, shape.key_len, shape.head_dim).end;
 }
 
 std::string Described(const char* op, const AttentionShape& s) {

@@ -1,4 +1,4 @@
-// Casts, sums and scales. Views of one call have the same shape; rows may be strided.
+// Casts and sums. Views of one call have the same shape; rows may be strided.
 #pragma once
 
 #include "kernels/exec.h"
@@ -13,9 +13,6 @@ void Add(const Exec& exec, TensorView out, ConstTensorView a, ConstTensorView b)
 
 // sum += in; `sum` is float32 (float64), `in` of any dtype: gradient groups, tied weights.
 void Accumulate(const Exec& exec, TensorView sum, ConstTensorView in);
-
-// x *= factor.
-void Scale(const Exec& exec, TensorView x, double factor);
 
 void FillZero(const Exec& exec, TensorView x);
 

@@ -65,22 +65,6 @@ void Accumulate(const Exec& exec, TensorView sum, ConstTensorView in) {
   });
 }
 
-void Scale(const Exec& exec, TensorView x, double factor) {
-  CheckOnCpu(exec);
-  if (const VectorBodies* fast = FastBodies(exec, x.dtype())) {
-    SplitRows(exec, x.rows(), [&](int64_t first, int64_t count) {
-      const Walk walk = WalkOver(count, x.row_elements(), x);
-      fast->scale(RowsOf(x, first, count), static_cast<float>(factor), walk.rows, walk.columns);
-    });
-    return;
-  }
-  WithReal(x.dtype(), [&](auto real) {
-    using Real = decltype(real);
-    ForEachSpecification<Real>(
-        x, [&](int64_t r, int64_t c) { return Read<Real>(x, r, c) * static_cast<Real>(factor); });
-  });
-}
-
 void FillZero(const Exec& exec, TensorView x) {
   CheckOnCpu(exec);
   const int64_t item = DTypeBytes(x.dtype());

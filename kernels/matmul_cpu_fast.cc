@@ -39,14 +39,14 @@ ConstTensorView Spread(const CpuCapabilities& cpu, const ConstTensorView& view, 
 }
 
 // One product of dense or strided views on this CPU.
-struct Product {
+struct ViewProduct {
   ProductOp op;
   ProductOperands operands;
   ProductPath path{};
   ProductShape shape{};
 
-  Product(const Exec& exec, ProductOp which, const ProductOperands& given, bool accumulate,
-          bool b_is_packed)
+  ViewProduct(const Exec& exec, ProductOp which, const ProductOperands& given, bool accumulate,
+              bool b_is_packed)
       : op(which), operands(given) {
     const CpuCapabilities& cpu = ThisCpu();
     path = PathOf(cpu, op, operands, b_is_packed);
@@ -86,10 +86,10 @@ const void* Taken(const Exec& exec, WorkspacePieces& pieces, const ConstTensorVi
 // has no such product.
 bool Multiply(const Exec& exec, ProductOp op, const TensorView& c, const ConstTensorView& a,
               const ConstTensorView& b, const void* packed, bool accumulate) {
-  Product product(exec, op, {c, a, b}, accumulate, packed != nullptr);
+  ViewProduct product(exec, op, {c, a, b}, accumulate, packed != nullptr);
   if (packed != nullptr && !HasProduct(product.shape)) {
     packed = nullptr;
-    product = Product(exec, op, {c, a, b}, accumulate, false);
+    product = ViewProduct(exec, op, {c, a, b}, accumulate, false);
   }
   if (b.dtype() != a.dtype() || !HasProduct(product.shape)) return false;
   const ProductPath& path = product.path;

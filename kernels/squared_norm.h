@@ -33,7 +33,7 @@ struct NormNode {
 std::vector<NormNode> SquaredNormNodes(int64_t total_leaves, int64_t first_leaf,
                                        std::span<const double> leaves);
 
-// The root from nodes that cover [0, total_leaves) without gap or overlap, in ascending order.
-double SquaredNormRoot(int64_t total_leaves, std::span<const NormNode> nodes);
+// The tree's shape: the leaves of the left subtree of a tree over `num_leaves` > 1.
+int64_t LeftNormLeaves(int64_t num_leaves);
 
 }  // namespace troupe

@@ -24,14 +24,9 @@ double LeafSpecification(const ConstTensorView& grad, int64_t first, int64_t cou
   return lanes[0];
 }
 
-// Leaves of the left subtree of a tree over `num_leaves` > 1.
-int64_t LeftLeaves(int64_t num_leaves) {
-  return static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(num_leaves - 1)));
-}
-
 double SumOf(std::span<const double> leaves) {
   if (leaves.size() == 1) return leaves[0];
-  const auto left = static_cast<size_t>(LeftLeaves(static_cast<int64_t>(leaves.size())));
+  const auto left = static_cast<size_t>(LeftNormLeaves(static_cast<int64_t>(leaves.size())));
   return SumOf(leaves.first(left)) + SumOf(leaves.subspan(left));
 }
 
@@ -46,24 +41,9 @@ void CollectNodes(int64_t first, int64_t count, int64_t run_first, std::span<con
     nodes.push_back({first, count, SumOf(part)});
     return;
   }
-  const int64_t left = LeftLeaves(count);
+  const int64_t left = LeftNormLeaves(count);
   CollectNodes(first, left, run_first, run, nodes);
   CollectNodes(first + left, count - left, run_first, run, nodes);
-}
-
-// The sum of the subtree over [first, first + count); takes its nodes off the front of `nodes`.
-double Rebuild(int64_t first, int64_t count, std::span<const NormNode>& nodes) {
-  KERNEL_CHECK(
-      !nodes.empty() && nodes.front().first_leaf == first && nodes.front().num_leaves <= count,
-      "the norm's nodes leave a gap, overlap, or are no subtrees");
-  if (nodes.front().num_leaves == count) {
-    const double sum = nodes.front().sum;
-    nodes = nodes.subspan(1);
-    return sum;
-  }
-  const int64_t left = LeftLeaves(count);
-  const double left_sum = Rebuild(first, left, nodes);
-  return left_sum + Rebuild(first + left, count - left, nodes);
 }
 
 }  // namespace
@@ -97,11 +77,8 @@ std::vector<NormNode> SquaredNormNodes(int64_t total_leaves, int64_t first_leaf,
   return nodes;
 }
 
-double SquaredNormRoot(int64_t total_leaves, std::span<const NormNode> nodes) {
-  if (total_leaves == 0) return 0.0;
-  const double root = Rebuild(0, total_leaves, nodes);
-  KERNEL_CHECK(nodes.empty(), "the norm's nodes reach beyond the parameter");
-  return root;
+int64_t LeftNormLeaves(int64_t num_leaves) {
+  return static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(num_leaves - 1)));
 }
 
 }  // namespace troupe

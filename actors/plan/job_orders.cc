@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "actors/plan/mesh.h"
+#include "actors/plan/job_shape.h"
 #include "actors/schedule/schedule_choice.h"
 
 namespace troupe {
@@ -68,19 +68,17 @@ bool MeasuresCosts(const proto::JobSpec& spec) {
 Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const ModelCosts> costs) {
   const proto::Parallelism& asked = spec.parallelism();
   if (!ChoosesSchedule(asked)) return JobOrders{.orders = {asked}};
-  ASSIGN_OR_RETURN(const ModelSpec model, ModelConfigOf(spec.model()));
-  ASSIGN_OR_RETURN(const Mesh mesh, Mesh::FromSpec(asked));
-  ASSIGN_OR_RETURN(const BatchArithmetic batch, BatchOf(spec.batch(), mesh.extent(Axis::kDp)));
-  const int ranks = mesh.extent(Axis::kPp);
+  ASSIGN_OR_RETURN(const JobShape shape, JobShapeOf(spec));
+  const int ranks = shape.mesh.extent(Axis::kPp);
   std::vector<Error> errors;
-  CheckChoice(asked, ranks, batch.num_microbatches, errors);
+  CheckChoice(asked, ranks, shape.batch.num_microbatches, errors);
   if (!errors.empty()) return std::move(errors.front());
   const auto partition = [&](const Schedule& schedule) {
-    return PartitionStages(model, WeightsOf(schedule, model, costs),
+    return PartitionStages(shape.model, WeightsOf(schedule, shape.model, costs),
                            schedule.StagesPerDirection() / ranks);
   };
   ChoiceOptions options{.num_ranks = ranks,
-                        .num_microbatches = batch.num_microbatches,
+                        .num_microbatches = shape.batch.num_microbatches,
                         .activation_limit = asked.has_activation_limit()
                                                 ? asked.activation_limit()
                                                 : DefaultActivationLimit(ranks),
@@ -90,7 +88,7 @@ Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const Model
   }
   options.costs = [&](const Schedule& schedule) -> Result<CostModel> {
     ASSIGN_OR_RETURN(const std::vector<StageLayout> stages, partition(schedule));
-    return StageCostsOf(schedule, model, stages, costs);
+    return StageCostsOf(schedule, shape.model, stages, costs);
   };
   ASSIGN_OR_RETURN(const ScheduleChoice choice, ChooseSchedule(options));
   const Schedule& taken = choice.ranked.front().executable.schedule;
@@ -108,10 +106,8 @@ Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const Model
 }
 
 Result<JobOrders> DecideOrders(const proto::JobSpec& spec) {
-  ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigOf(spec.model()));
-  ASSIGN_OR_RETURN(const Mesh mesh, Mesh::FromSpec(spec.parallelism()));
-  ASSIGN_OR_RETURN(const BatchArithmetic batch, BatchOf(spec.batch(), mesh.extent(Axis::kDp)));
-  const ModelCosts costs = CostsByFlops(config, batch);
+  ASSIGN_OR_RETURN(const JobShape shape, JobShapeOf(spec));
+  const ModelCosts costs = CostsByFlops(shape.model, shape.batch);
   return DecideOrders(spec, {&costs, 1});
 }
 

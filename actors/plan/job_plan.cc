@@ -5,18 +5,12 @@
 #include <utility>
 
 #include "actors/plan/job_orders.h"
+#include "actors/plan/job_shape.h"
 #include "actors/schedule/generators.h"
 #include "runtime/base/slot_stride.h"
 
 namespace troupe {
 namespace {
-
-bool HasHalves(const Schedule& schedule) {
-  return std::ranges::any_of(schedule.ranks, [](const std::vector<Action>& actions) {
-    return std::ranges::any_of(
-        actions, [](const Action& action) { return action.kind == ActionKind::kBackwardInput; });
-  });
-}
 
 // What the sums of a step need of its groups (DESIGN: two levels of summation).
 Status CheckGroups(const TrainSchedule& train, int groups) {
@@ -277,8 +271,8 @@ Result<Simulation> SimulateOrder(const JobPlan& plan, const Schedule& schedule,
 
 Status DeriveFromSchedules(JobPlan& plan) {
   plan.halves =
-      HasHalves(plan.train) || std::ranges::any_of(plan.others, [](const TrainSchedule& other) {
-        return HasHalves(other.schedule);
+      plan.train.HasHalves() || std::ranges::any_of(plan.others, [](const TrainSchedule& other) {
+        return other.schedule.HasHalves();
       });
   const int ranks = plan.train.num_ranks;
   const std::vector<Rank> placement(plan.train.placement.begin(),
@@ -319,8 +313,7 @@ JobPlanReading ReadJobPlan(const proto::JobSpec& spec, std::span<const proto::Pa
   std::vector<Error>& errors = reading.errors;
   JobPlan plan{.config = model.config,
                .table = ParameterTable(model.shapes_agree ? model.config : ModelConfig{})};
-  if (auto widths =
-          Collect(WidthsOf(spec.train().has_dtype() ? spec.train().dtype() : "float32"), errors)) {
+  if (auto widths = Collect(WidthsOf(spec.train()), errors)) {
     plan.widths = *widths;
   }
   if (spec.resources().threads_per_worker() > 0) {

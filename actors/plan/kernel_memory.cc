@@ -11,15 +11,15 @@ constexpr int64_t kFloatBytes = 4;
 int64_t RoundedUp(int64_t count, int64_t block) { return (count + block - 1) / block * block; }
 int64_t Aligned(int64_t num_bytes) { return RoundedUp(num_bytes, 64); }
 
-struct Linear {
+struct ProductSizes {
   int64_t tokens = 0;
   int64_t in = 0;
   int64_t out = 0;
 };
 
-std::vector<Linear> LinearsOf(const StageShape& s) {
+std::vector<ProductSizes> LinearsOf(const StageShape& s) {
   const int64_t tokens = s.batch.tokens_per_microbatch();
-  std::vector<Linear> linears;
+  std::vector<ProductSizes> linears;
   for (const int unit : UnitsOf(s.model, s.layout)) {
     for (const LayerProduct& product : s.model.unit(unit).products) {
       linears.push_back({RowsOf(product, tokens), product.in, product.out});
@@ -34,7 +34,7 @@ int64_t SpreadBytes(int64_t rows, int64_t columns, VectorIsa isa) {
   return Aligned(rows * SpreadColumns(columns, isa) * kFloatBytes);
 }
 
-int64_t PackedBytes(const Linear& l, const NumberWidths& widths, VectorIsa isa) {
+int64_t PackedBytes(const ProductSizes& l, const NumberWidths& widths, VectorIsa isa) {
   const bool widens = WidensBFloat16(widths, isa);
   if (isa == VectorIsa::kAvx2) {
     const bool both = widens || SpreadColumns(l.in, isa) != l.in;
@@ -48,7 +48,7 @@ int64_t PackedBytes(const Linear& l, const NumberWidths& widths, VectorIsa isa) 
   return blocks(l.out, l.in) + blocks(l.in, l.out);
 }
 
-int64_t ProductBytes(const Linear& l, const NumberWidths& widths, VectorIsa isa) {
+int64_t ProductBytes(const ProductSizes& l, const NumberWidths& widths, VectorIsa isa) {
   const bool widens = WidensBFloat16(widths, isa);
   if (isa != VectorIsa::kAvx2 && !widens) return 0;
   const int64_t x = SpreadBytes(l.tokens, l.in, isa), y = SpreadBytes(l.tokens, l.out, isa);
@@ -87,14 +87,14 @@ bool WidensBFloat16(const NumberWidths& widths, VectorIsa isa) {
 int64_t PackedWeightsBytes(const StageShape& s, VectorIsa isa) {
   if (!HasProducts(s.widths)) return 0;
   int64_t num_bytes = 0;
-  for (const Linear& linear : LinearsOf(s)) num_bytes += PackedBytes(linear, s.widths, isa);
+  for (const ProductSizes& linear : LinearsOf(s)) num_bytes += PackedBytes(linear, s.widths, isa);
   return num_bytes;
 }
 
 int64_t KernelScratchBytes(const StageShape& s, VectorIsa isa) {
   int64_t most = 0;
   if (HasProducts(s.widths)) {
-    for (const Linear& linear : LinearsOf(s)) {
+    for (const ProductSizes& linear : LinearsOf(s)) {
       most = std::max(most, ProductBytes(linear, s.widths, isa));
     }
     constexpr int64_t kThreadBytes = int64_t{2} << 20;

@@ -141,12 +141,6 @@ int64_t GradientElements(const ParameterTable& table, const StageLayout& layout)
   return elements;
 }
 
-std::string_view MemoryKindName(MemoryKind kind) {
-  static constexpr std::array<std::string_view, kNumMemoryKinds> kNames = {
-      "params", "grads", "optimizer", "activations", "comm", "workspace"};
-  return kNames[static_cast<size_t>(kind)];
-}
-
 MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInputs& in) {
   const StageShape& s = in.shape;
   int64_t elements = 0;
@@ -154,18 +148,16 @@ MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInpu
   const int64_t boundary =
       s.batch.tokens_per_microbatch() * s.model.config.hidden_size * s.widths.compute_bytes;
   MemoryPrediction bytes{};
-  const auto at = [&bytes](MemoryKind kind) -> int64_t& {
-    return bytes[static_cast<size_t>(kind)];
-  };
-  at(MemoryKind::kParams) = elements * (s.widths.master_bytes +
-                                        (s.widths.has_compute_copy() ? s.widths.compute_bytes : 0));
-  at(MemoryKind::kGrads) = GradientElements(table, s.layout) * s.widths.master_bytes *
-                           (s.batch.gradient_groups > 1 ? 2 : 1);
-  at(MemoryKind::kOptimizer) = elements * 2 * s.widths.master_bytes;
-  at(MemoryKind::kActivations) = StashLayoutOf(s).num_bytes * in.peak_microbatches;
-  at(MemoryKind::kComm) = SlotStrideBytes(boundary) * in.receive_slots +
-                          boundary * in.outputs_in_flight + in.shared_bytes;
-  at(MemoryKind::kWorkspace) =
+  const auto at = [&bytes](MemoryTag tag) -> int64_t& { return bytes[static_cast<size_t>(tag)]; };
+  at(MemoryTag::kParams) = elements * (s.widths.master_bytes +
+                                       (s.widths.has_compute_copy() ? s.widths.compute_bytes : 0));
+  at(MemoryTag::kGrads) = GradientElements(table, s.layout) * s.widths.master_bytes *
+                          (s.batch.gradient_groups > 1 ? 2 : 1);
+  at(MemoryTag::kOptimizer) = elements * 2 * s.widths.master_bytes;
+  at(MemoryTag::kActivations) = StashLayoutOf(s).num_bytes * in.peak_microbatches;
+  at(MemoryTag::kComm) = SlotStrideBytes(boundary) * in.receive_slots +
+                         boundary * in.outputs_in_flight + in.shared_bytes;
+  at(MemoryTag::kWorkspace) =
       WorkspaceLayoutOf(s, KernelScratchBytes(s, in.isa)).num_bytes + PackedWeightsBytes(s, in.isa);
   return bytes;
 }

@@ -13,6 +13,7 @@
 #include "actors/plan/batch_arithmetic.h"
 #include "actors/plan/layer_spec.h"
 #include "actors/plan/stage_partition.h"
+#include "runtime/base/memory_tag.h"
 #include "runtime/base/vector_isa.h"
 
 namespace troupe {
@@ -78,10 +79,6 @@ WorkspaceLayout WorkspaceLayoutOf(const StageShape& shape, int64_t kernel_bytes)
 // the stage counts twice.
 int64_t GradientElements(const ParameterTable& table, const StageLayout& layout);
 
-inline constexpr int kNumMemoryKinds = 6;
-enum class MemoryKind : uint8_t { kParams, kGrads, kOptimizer, kActivations, kComm, kWorkspace };
-std::string_view MemoryKindName(MemoryKind kind);
-
 // Output buffers of a channel: one on its way while the next is computed. The executor starts no
 // action whose output would need a third.
 inline constexpr int kOutputBuffers = 2;
@@ -89,7 +86,7 @@ inline constexpr int kOutputBuffers = 2;
 // Predicted peak by tag, in bytes. Parameters, gradients, optimizer and activations are exact, the
 // workspace as far as kernel_memory.h is, comm is the most: an output buffer lives only from its
 // action to the end of its sending.
-using MemoryPrediction = std::array<int64_t, kNumMemoryKinds>;
+using MemoryPrediction = std::array<int64_t, kNumMemoryTags>;
 
 struct PredictionInputs {
   StageShape shape{};

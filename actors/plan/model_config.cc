@@ -12,9 +12,9 @@ constexpr int64_t kSizeMax = int64_t{1} << 24;
 // Bounds the table of parameters and the search for the partition.
 constexpr int64_t kLayersMax = 2048;
 
-class Reader {
+class FieldReader {
  public:
-  explicit Reader(std::vector<Error>& errors) : errors_(errors) {}
+  explicit FieldReader(std::vector<Error>& errors) : errors_(errors) {}
 
   int64_t Positive(std::string_view field, bool given, int64_t value, int64_t otherwise,
                    int64_t most = kSizeMax) {
@@ -54,7 +54,7 @@ std::string Divisors(int64_t value) {
   return list;
 }
 
-void ReadHeads(const proto::Model& model, ModelConfig& config, Reader& reader) {
+void ReadHeads(const proto::Model& model, ModelConfig& config, FieldReader& reader) {
   const int64_t heads = config.num_attention_heads;
   const int64_t kv_heads = config.num_key_value_heads;
   if (heads < 1) return;
@@ -83,7 +83,7 @@ void ReadHeads(const proto::Model& model, ModelConfig& config, Reader& reader) {
   }
 }
 
-void ReadRope(const proto::Model& model, ModelConfig& config, Reader& reader) {
+void ReadRope(const proto::Model& model, ModelConfig& config, FieldReader& reader) {
   const proto::RopeScaling& scaling = model.rope_scaling();
   config.rope_theta = reader.PositiveReal("rope_theta", model.has_rope_theta(), model.rope_theta(),
                                           scaling.has_rope_theta() ? scaling.rope_theta() : 10000);
@@ -116,7 +116,7 @@ void ReadRope(const proto::Model& model, ModelConfig& config, Reader& reader) {
   config.rope_scaling = llama3;
 }
 
-void ReadTokenIds(const proto::Model& model, ModelConfig& config, Reader& reader) {
+void ReadTokenIds(const proto::Model& model, ModelConfig& config, FieldReader& reader) {
   const auto check = [&](std::string_view field, int32_t id) {
     if (id >= 0 && (id < config.vocab_size || config.vocab_size == 0)) return;
     if (config.vocab_size == 0) return reader.Refuse("model.{} = {}: use 0 or more", field, id);
@@ -142,7 +142,7 @@ void ReadTokenIds(const proto::Model& model, ModelConfig& config, Reader& reader
 ModelConfigReading ReadModelConfig(const proto::Model& model) {
   ModelConfigReading reading;
   ModelConfig& config = reading.config;
-  Reader reader(reading.errors);
+  FieldReader reader(reading.errors);
   config.hidden_size =
       reader.Positive("hidden_size", model.has_hidden_size(), model.hidden_size(), 0);
   config.intermediate_size = reader.Positive("intermediate_size", model.has_intermediate_size(),

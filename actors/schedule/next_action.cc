@@ -76,7 +76,7 @@ int32_t JumpingEntry(const RankProgress& progress, bool only_weights) {
   const RankList& list = progress.list();
   int32_t best = -1;
   for (size_t lane = 0; lane < list.lanes().size(); ++lane) {
-    const auto kind = static_cast<RankList::Lane>(lane % RankList::kLanesPerStage);
+    const auto kind = static_cast<RankList::LaneKind>(lane % RankList::kLanesPerStage);
     if (only_weights && kind != RankList::kWeightLane) continue;
     const int32_t entry = progress.NextOf(static_cast<int32_t>(lane));
     if (entry < 0 || (best >= 0 && entry > best) || !progress.HasInputs(entry)) continue;
@@ -142,7 +142,7 @@ int32_t ReadyForward(const RankProgress& progress, int32_t& blocked_by_memory) {
 Blocked FreeRunBlocked(const RankProgress& progress, int32_t blocked_by_memory) {
   const RankList& list = progress.list();
   int32_t waits = -1;
-  for (const RankList::Lane lane : {RankList::kInputLane, RankList::kForwardLane}) {
+  for (const RankList::LaneKind lane : {RankList::kInputLane, RankList::kForwardLane}) {
     for (size_t stage = 0; stage < list.stages().size() && waits < 0; ++stage) {
       const int32_t entry =
           progress.NextOf(static_cast<int32_t>(stage * RankList::kLanesPerStage + lane));

@@ -7,7 +7,7 @@
 namespace troupe {
 namespace {
 
-RankList::Lane LaneOf(ActionKind kind) {
+RankList::LaneKind LaneOf(ActionKind kind) {
   switch (kind) {
     case ActionKind::kForward:
       return RankList::kForwardLane;
@@ -83,7 +83,7 @@ void RankList::AddEntry(const Action& action) {
     CHECK(entry.cell >= 0, "{} is not of rank {}", ToString(action), rank_);
     entry.stage = StageIndex(action.stage);
     const Stage& stage = stages_[static_cast<size_t>(entry.stage)];
-    const Lane lane = LaneOf(action.kind);
+    const LaneKind lane = LaneOf(action.kind);
     entry.lane = entry.stage * kLanesPerStage + lane;
     lanes_[static_cast<size_t>(entry.lane)].push_back(index);
     if (action.kind == ActionKind::kBackward) {

@@ -29,13 +29,13 @@ class RankList {
   // gradient (BackwardWeight, Backward). Each lane starts its entries in the list's order; a
   // Backward stands in two.
   static constexpr int kLanesPerStage = 3;
-  enum Lane : uint8_t { kForwardLane, kInputLane, kWeightLane };
+  enum LaneKind : uint8_t { kForwardLane, kInputLane, kWeightLane };
 
   struct Entry {
     Action action{};
     int32_t cell = -1;   // -1 for collectives
     int32_t stage = -1;  // index in stages()
-    int32_t lane = -1;   // stage · kLanesPerStage + Lane; -1 for collectives
+    int32_t lane = -1;   // stage · kLanesPerStage + LaneKind; -1 for collectives
     uint8_t needs = 0;   // bits of the cell that must be set
     uint8_t done = 0;    // bit that the action's end sets
     // Fused pairs: entries first + 1 .. first + followers start right after this one; all their

@@ -42,6 +42,13 @@ std::vector<double> Schedule::StageShares() const {
   return shares;
 }
 
+bool Schedule::HasHalves() const {
+  return std::ranges::any_of(ranks, [](const std::vector<Action>& actions) {
+    return std::ranges::any_of(
+        actions, [](const Action& action) { return action.kind == ActionKind::kBackwardInput; });
+  });
+}
+
 std::optional<Transfer> OutputOf(const Schedule& schedule, const Action& action) {
   const bool forward = action.kind == ActionKind::kForward;
   const bool input_gradient =

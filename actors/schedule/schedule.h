@@ -49,6 +49,7 @@ struct Schedule {
   // Share of a rank that one of its stages is: 1 over the model chunks that it holds per direction.
   double StageShare(StageId stage) const;
   std::vector<double> StageShares() const;  // of every stage
+  bool HasHalves() const;                   // a backward comes as BackwardInput and BackwardWeight
 };
 
 // A message, or hand-over on one rank, between two compute actions.

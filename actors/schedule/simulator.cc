@@ -74,7 +74,7 @@ Simulator::Simulator(Simulator&&) noexcept = default;
 namespace {
 
 // All arrivals take one latency, so they come in the order of their sending: no heap is needed.
-struct Arrival {
+struct LinkArrival {
   int64_t at_ns = 0;
   OutputLink link{};
 };
@@ -363,7 +363,7 @@ class Run {
   std::vector<RankRun> ranks_{};
   std::vector<Slots> slots_{};
   std::vector<End> ends_{};  // a heap, earliest first
-  std::vector<Arrival> arrivals_{};
+  std::vector<LinkArrival> arrivals_{};
   std::vector<Credit> credits_{};
   size_t arrived_ = 0;
   size_t credited_ = 0;

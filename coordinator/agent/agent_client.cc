@@ -18,12 +18,13 @@ namespace {
 constexpr int kRetryMs = 1000;
 constexpr int kMessageBytesMax = 64 << 20;
 
-class Client;
+class GrpcAgentClient;
 
 // One attempt at a connection. Deletes itself when gRPC has let it go.
-class Stream : public grpc::ClientBidiReactor<proto::FromAgent, proto::ToAgent> {
+class AgentStream : public grpc::ClientBidiReactor<proto::FromAgent, proto::ToAgent> {
  public:
-  Stream(Client& client, Scheduler& scheduler) : client_(client), scheduler_(scheduler) {}
+  AgentStream(GrpcAgentClient& client, Scheduler& scheduler)
+      : client_(client), scheduler_(scheduler) {}
 
   void Open(proto::Control::Stub& stub) {
     stub.async()->Attend(&context_, this);
@@ -62,7 +63,7 @@ class Stream : public grpc::ClientBidiReactor<proto::FromAgent, proto::ToAgent> 
     if (!half_closed_.exchange(true)) StartWritesDone();
   }
 
-  Client& client_;
+  GrpcAgentClient& client_;
   Scheduler& scheduler_;
   grpc::ClientContext context_;
   proto::ToAgent incoming_;
@@ -72,9 +73,9 @@ class Stream : public grpc::ClientBidiReactor<proto::FromAgent, proto::ToAgent> 
   WriteQueue<proto::FromAgent> queue_;
 };
 
-class Client final : public AgentClient {
+class GrpcAgentClient final : public AgentClient {
  public:
-  Client(HostAgent& agent, Scheduler& scheduler, std::string coordinator)
+  GrpcAgentClient(HostAgent& agent, Scheduler& scheduler, std::string coordinator)
       : agent_(agent), scheduler_(scheduler), coordinator_(std::move(coordinator)) {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
@@ -90,7 +91,7 @@ class Client final : public AgentClient {
         grpc::CreateCustomChannel(coordinator_, grpc::InsecureChannelCredentials(), arguments));
     Open();
   }
-  ~Client() override {
+  ~GrpcAgentClient() override {
     scheduler_.Cancel(retry_);
     if (stream_ == nullptr) return;
     stream_->Close();
@@ -114,7 +115,7 @@ class Client final : public AgentClient {
   }
   void Received(const proto::ToAgent& command) { agent_.OnCommand(command); }
   // Scheduler's thread.
-  void Ended(Stream* stream, const grpc::Status& status) {
+  void Ended(AgentStream* stream, const grpc::Status& status) {
     if (stream != stream_) return;
     stream_->Close();
     stream_ = nullptr;
@@ -138,7 +139,7 @@ class Client final : public AgentClient {
       const std::lock_guard lock(mutex_);
       ++open_streams_;
     }
-    stream_ = new Stream(*this, scheduler_);
+    stream_ = new AgentStream(*this, scheduler_);
     stream_->Open(*stub_);
     Opened();
   }
@@ -147,7 +148,7 @@ class Client final : public AgentClient {
   Scheduler& scheduler_;
   const std::string coordinator_;
   std::unique_ptr<proto::Control::Stub> stub_;
-  Stream* stream_ = nullptr;
+  AgentStream* stream_ = nullptr;
   bool complained_ = false;
   TimerId retry_{};
   std::function<void()> gone_for_good_{};
@@ -156,7 +157,7 @@ class Client final : public AgentClient {
   int open_streams_ = 0;
 };
 
-void Stream::OnReadDone(bool ok) {
+void AgentStream::OnReadDone(bool ok) {
   if (!ok) {
     // The hold keeps OnDone away: let go of it on the scheduler's thread, where writes come from.
     scheduler_.Post([this, &client = client_] {
@@ -170,7 +171,7 @@ void Stream::OnReadDone(bool ok) {
   StartRead(&incoming_);
 }
 
-void Stream::OnDone(const grpc::Status&) {
+void AgentStream::OnDone(const grpc::Status&) {
   client_.StreamGone();
   delete this;
 }
@@ -179,7 +180,7 @@ void Stream::OnDone(const grpc::Status&) {
 
 std::unique_ptr<AgentClient> AgentClient::Connect(HostAgent& agent, Scheduler& scheduler,
                                                   const std::string& coordinator) {
-  return std::make_unique<Client>(agent, scheduler, coordinator);
+  return std::make_unique<GrpcAgentClient>(agent, scheduler, coordinator);
 }
 
 }  // namespace troupe

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -26,6 +27,30 @@ constexpr int kBacklogLookMs = 10;
 
 std::string InWords(const std::tuple<uint64_t, uint64_t, int32_t>& key) {
   return fmt::format("rank {} of job {}", std::get<2>(key), std::get<0>(key));
+}
+
+// What an agent and its rank talk over; of each pair the agent keeps the first end.
+struct RankPipes {
+  std::array<int, 2> control{};
+  std::array<int, 2> log{};
+};
+
+Result<RankPipes> OpenRankPipes(const std::tuple<uint64_t, uint64_t, int32_t>& key) {
+  const auto no_descriptors = [&key](int number) {
+    return MakeError(ErrorCode::kResourceExhausted, "{} gets no descriptors: {}", InWords(key),
+                     std::strerror(number));
+  };
+  RankPipes pipes;
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pipes.control.data()) != 0) {
+    return no_descriptors(errno);
+  }
+  if (::pipe2(pipes.log.data(), O_CLOEXEC) != 0) {
+    const int number = errno;
+    ::close(pipes.control[0]);
+    ::close(pipes.control[1]);
+    return no_descriptors(number);
+  }
+  return pipes;
 }
 
 // What comes again and again, and is not missed.
@@ -174,34 +199,20 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
                      "{} is not started: all {} slots of host agent {} are in use", InWords(key),
                      options_.slots, options_.name);
   }
-  int control[2];
-  int log[2];
-  const auto no_descriptors = [&key](int number) {
-    return MakeError(ErrorCode::kResourceExhausted, "{} gets no descriptors: {}", InWords(key),
-                     std::strerror(number));
-  };
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0) {
-    return no_descriptors(errno);
-  }
-  if (::pipe2(log, O_CLOEXEC) != 0) {
-    const int number = errno;
-    ::close(control[0]);
-    ::close(control[1]);
-    return no_descriptors(number);
-  }
+  ASSIGN_OR_RETURN(const RankPipes pipes, OpenRankPipes(key));
   auto process = ChildProcess::Start(scheduler_,
                                      {.path = options_.rank_program,
                                       .arguments = {"--control-fd", "3"},
-                                      .control_fd = control[1],
-                                      .stdout_fd = log[1],
-                                      .stderr_fd = log[1],
+                                      .control_fd = pipes.control[1],
+                                      .stdout_fd = pipes.log[1],
+                                      .stderr_fd = pipes.log[1],
                                       .minds_parent_only = true},
                                      [this, key](ExitReport report) { RankEnded(key, report); });
-  ::close(control[1]);
-  ::close(log[1]);
+  ::close(pipes.control[1]);
+  ::close(pipes.log[1]);
   if (!process.ok()) {
-    ::close(control[0]);
-    ::close(log[0]);
+    ::close(pipes.control[0]);
+    ::close(pipes.log[0]);
     return std::move(process).error();
   }
   RankProcess& rank = ranks_[key];
@@ -209,12 +220,17 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
   rank.last_heard_ns = scheduler_.clock().NowNs();
   rank.oom_kills = ReadOomKills(SystemFiles());
   rank.log = std::make_unique<LogPipe>(
-      scheduler_, log[0], [this, key](std::string_view piece) { Printed(key, piece); });
+      scheduler_, pipes.log[0], [this, key](std::string_view piece) { Printed(key, piece); });
   rank.log->Pause(backlog_);
-  rank.link = std::make_unique<FrameLink>(
-      scheduler_, control[0],
-      FrameLink::Handlers{
-          .on_frame = [this, key](std::string_view frame) -> Status {
+  rank.link = std::make_unique<FrameLink>(scheduler_, pipes.control[0], LinkHandlers(key));
+  proto::ToRank order;
+  *order.mutable_start() = spawn.start();
+  rank.link->Send(order.SerializeAsString());
+  return {};
+}
+
+FrameLink::Handlers HostAgent::LinkHandlers(const RankKey& key) {
+  return {.on_frame = [this, key](std::string_view frame) -> Status {
             proto::FromRank message;
             if (!message.ParseFromArray(frame.data(), static_cast<int>(frame.size()))) {
               return MakeError(ErrorCode::kCorrupt, "{} sent {} bytes that are no message",
@@ -230,11 +246,7 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
                 if (error.code == ErrorCode::kCorrupt && found != ranks_.end()) {
                   KillBecause(found->second, error.message);
                 }
-              }});
-  proto::ToRank order;
-  *order.mutable_start() = spawn.start();
-  rank.link->Send(order.SerializeAsString());
-  return {};
+              }};
 }
 
 void HostAgent::RankSpoke(const RankKey& key, const proto::FromRank& message) {

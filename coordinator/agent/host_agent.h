@@ -81,6 +81,7 @@ class HostAgent {
 
   void Spawn(const proto::SpawnRank& spawn);
   Status StartRankProcess(const RankKey& key, const proto::SpawnRank& spawn);
+  FrameLink::Handlers LinkHandlers(const RankKey& key);
   void RankSpoke(const RankKey& key, const proto::FromRank& message);
   void Printed(const RankKey& key, std::string_view piece);
   void RankEnded(const RankKey& key, ExitReport report);

@@ -18,9 +18,9 @@ constexpr int kRpcThreads = 12;
 constexpr int64_t kRpcDescriptors = 24;
 constexpr int64_t kRpcAddressBytes = int64_t{768} << 20;
 
-class Client final : public ControlClient {
+class GrpcControlClient final : public ControlClient {
  public:
-  Client(std::string address, int deadline_ms)
+  GrpcControlClient(std::string address, int deadline_ms)
       : address_(std::move(address)), deadline_(deadline_ms), limits_(CheckRpcLimits("troupe")) {
     if (!limits_.ok()) return;  // every call says it
     grpc::ChannelArguments arguments;
@@ -111,7 +111,7 @@ Status CheckRpcLimits(std::string_view who, int64_t descriptors) {
 }
 
 std::unique_ptr<ControlClient> ConnectControl(const std::string& address, int deadline_ms) {
-  return std::make_unique<Client>(address, deadline_ms);
+  return std::make_unique<GrpcControlClient>(address, deadline_ms);
 }
 
 }  // namespace troupe

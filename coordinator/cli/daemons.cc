@@ -94,6 +94,25 @@ void CheckSilence(State& state, Seams seams) {
   seams.scheduler.After(kSilenceCheckMs, [&state, seams] { CheckSilence(state, seams); });
 }
 
+// One coordinator a folder: its jobs have numbers and run directories that no other gives out.
+struct ClaimedFolder {
+  std::unique_ptr<FileLock> lock{};
+  uint64_t first_job = 0;
+};
+
+Result<ClaimedFolder> ClaimFolder(FileSystem& files, const std::string& folder) {
+  if (Status made = files.CreateDirectories(folder); !made.ok()) {
+    return Context("--state", std::move(made).error());
+  }
+  const std::string flag = fmt::format("--state {}", folder);
+  auto lock =
+      files.Lock(JoinPath(folder, "lock"), fmt::format("coordinator process {}", ::getpid()));
+  if (!lock.ok()) return Context(flag, std::move(lock).error());
+  const auto first_job = FirstJob(files, folder);
+  if (!first_job.ok()) return Context(flag, first_job.error());
+  return ClaimedFolder{.lock = *std::move(lock), .first_job = *first_job};
+}
+
 // Run directories written on the disk's stream.
 NewRecorder RunDirectories(Scheduler& scheduler, FileSystem& files, Stream& disk) {
   return [&scheduler, &files, &disk](const std::string& path,
@@ -129,22 +148,10 @@ int RunCoordinator(const CoordinatorCommand& command) {
   if (const Status limits = CheckRpcLimits("the coordinator", kFileDescriptors); !limits.ok()) {
     return Fail(limits.error());
   }
-  if (const Status made = files.CreateDirectories(command.state_directory); !made.ok()) {
-    Talk("--state: {}\n", made.error().message);
-    return ExitCode(made.error().code);
-  }
-  // One coordinator a folder: its jobs have numbers and run directories that no other gives out.
-  const auto lock = files.Lock(JoinPath(command.state_directory, "lock"),
-                               fmt::format("coordinator process {}", ::getpid()));
-  const auto first_job = FirstJob(files, command.state_directory);
-  for (const Error* error :
-       {lock.ok() ? nullptr : &lock.error(), first_job.ok() ? nullptr : &first_job.error()}) {
-    if (error == nullptr) continue;
-    Talk("--state {}: {}\n", command.state_directory, error->message);
-    return ExitCode(error->code);
-  }
+  const auto folder = ClaimFolder(files, command.state_directory);
+  if (!folder.ok()) return Fail(folder.error());
   state.term = static_cast<uint64_t>(scheduler.clock().WallUs());
-  state.next_job = *first_job;
+  state.next_job = folder->first_job;
   ThreadStream planner(scheduler, "planner", /*spin_us=*/0);
   ThreadStream disk(scheduler, "disk", /*spin_us=*/0);
   for (const ThreadStream* stream : {&planner, &disk}) {
@@ -154,9 +161,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
   const Seams seams{scheduler, files, planner, disk};
   const NewRecorder recorder = RunDirectories(scheduler, files, disk);
   auto server = ControlServer::Start(state, seams, recorder, command.listen);
-  if (!server.ok()) {
-    return Fail(server.error());
-  }
+  if (!server.ok()) return Fail(server.error());
   const std::string host = command.listen.substr(0, command.listen.rfind(':'));
   (void)PrintAnswer(
       fmt::format("troupe coordinator listening on {}:{}\n", host, (*server)->port()));

@@ -40,7 +40,7 @@ struct CommandLine {
   RunCommand run{};
   bool no_wait = false;
   JobsCommand jobs{};
-  ScheduleOptions schedule{};
+  ScheduleFlags schedule{};
   CkptCommand ckpt{};
   std::string output = "text";
   std::string shell{};

@@ -54,7 +54,7 @@ std::function<void(int)> Progress(const std::string& name, int num_samples) {
   };
 }
 
-Result<std::string> Show(const ScheduleOptions& options) {
+Result<std::string> Show(const ScheduleFlags& options) {
   if (options.list) {
     ASSIGN_OR_RETURN(const ScheduleOutput output, ParseScheduleOutput(options.output));
     return ScheduleList(output);
@@ -74,7 +74,7 @@ Result<std::string> Show(const ScheduleOptions& options) {
 
 }  // namespace
 
-int ShowSchedule(const ScheduleOptions& options) {
+int ShowSchedule(const ScheduleFlags& options) {
   const auto text = Show(options);
   if (!text.ok()) {
     Talk("{}\n", text.error().message);

@@ -8,6 +8,6 @@
 namespace troupe {
 
 // Returns the process' exit code.
-int ShowSchedule(const ScheduleOptions& options);
+int ShowSchedule(const ScheduleFlags& options);
 
 }  // namespace troupe

@@ -29,13 +29,6 @@ Result<CostsFile> ReadFile(const std::string& path, FileSystem& files) {
   return ParseCostsFile(text, file);
 }
 
-bool HasHalves(const Schedule& schedule) {
-  return std::ranges::any_of(schedule.ranks, [](const std::vector<Action>& actions) {
-    return std::ranges::any_of(
-        actions, [](const Action& a) { return a.kind == ActionKind::kBackwardInput; });
-  });
-}
-
 double BackwardOf(const StageTimes& stage) {
   return stage.backward.value_or(stage.backward_input.value_or(0) +
                                  stage.backward_weight.value_or(0));
@@ -105,7 +98,7 @@ Result<std::vector<StageTimes>> StageTimesOf(const UserCosts& costs, const Sched
     if (std::ranges::find(remarks, text) == remarks.end()) remarks.push_back(std::move(text));
   };
   std::vector<StageTimes> stages;
-  const bool halves = HasHalves(schedule);
+  const bool halves = schedule.HasHalves();
   const auto chain = static_cast<size_t>(schedule.StagesPerDirection());
   if (costs.stages.empty()) {
     for (const double share : schedule.StageShares()) {

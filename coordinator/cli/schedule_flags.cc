@@ -24,9 +24,9 @@ struct Plain<std::optional<T>> {
 
 // A titled part of --help. CLI11 says of a bad number only that it cannot be converted, and takes a
 // leading 0 for octal.
-class Group {
+class FlagGroup {
  public:
-  Group(CLI::App* verb, std::string title) : verb_(verb), title_(std::move(title)) {}
+  FlagGroup(CLI::App* verb, std::string title) : verb_(verb), title_(std::move(title)) {}
 
   template <typename T, typename Value = typename Plain<T>::Type>
   void Add(
@@ -66,7 +66,7 @@ class Group {
 };
 
 void AddTimes(CLI::App* verb, CostOptions& costs) {
-  const Group group(verb, "Times, in a unit of your own");
+  const FlagGroup group(verb, "Times, in a unit of your own");
   group.Add("--cost-forward", costs.forward, "Forward of a rank's whole share; 1");
   group.Add("--cost-backward-input", costs.backward_input, "its input gradient; 1");
   group.Add("--cost-backward-weight", costs.backward_weight, "its weight gradient; 1");
@@ -81,18 +81,18 @@ void AddTimes(CLI::App* verb, CostOptions& costs) {
             "forward,backward_input,backward_weight");
 }
 
-void AddNoise(CLI::App* verb, ScheduleOptions& options) {
-  const Group group(verb, "Noise");
-  group.Add("--jitter", options.jitter, "deviation of the logarithm of every time");
-  group.Add("--hiccup", options.hiccup,
+void AddNoise(CLI::App* verb, NoiseOptions& noise, int& samples) {
+  const FlagGroup group(verb, "Noise");
+  group.Add("--jitter", noise.jitter, "deviation of the logarithm of every time");
+  group.Add("--hiccup", noise.hiccup,
             "RATE,SIZE: that share of Forwards and input gradients takes SIZE Forwards more");
-  group.Add("--straggler", options.straggler, "RANK,FACTOR: all of a rank takes FACTOR times");
-  group.Add("--seed", options.seed, "0; schedules with the same stages meet the same noise");
-  group.Add("--samples", options.samples, "1; figures are means over so many steps", kSamplesMax);
+  group.Add("--straggler", noise.straggler, "RANK,FACTOR: all of a rank takes FACTOR times");
+  group.Add("--seed", noise.seed, "0; schedules with the same stages meet the same noise");
+  group.Add("--samples", samples, "1; figures are means over so many steps", kSamplesMax);
 }
 
-void AddExecution(CLI::App* verb, ScheduleOptions& options) {
-  const Group group(verb, "How ranks follow their lists");
+void AddExecution(CLI::App* verb, ScheduleFlags& options) {
+  const FlagGroup group(verb, "How ranks follow their lists");
   ExecutionSettings& execution = options.execution;
   group.Add("--executor", execution.executor,
             "strict, guided (weight gradients fill gaps) or free-run");
@@ -111,10 +111,10 @@ void AddExecution(CLI::App* verb, ScheduleOptions& options) {
 
 }  // namespace
 
-void AddScheduleFlags(CLI::App* verb, ScheduleOptions& options) {
+void AddScheduleFlags(CLI::App* verb, ScheduleFlags& options) {
   verb->add_option("name", options.names, "NAME, FILE.csv, or: compare NAME NAME …");
   verb->add_flag("--list", options.list, "the names, with constraint, placement and formulas");
-  const Group shape(verb, "Options");
+  const FlagGroup shape(verb, "Options");
   shape.Add("--stages", options.ranks, "ranks of the pipeline", kRanksMax);
   shape.Add("--microbatches", options.microbatches, "a step, of both directions together",
             kMicrobatchesMax);
@@ -126,7 +126,7 @@ void AddScheduleFlags(CLI::App* verb, ScheduleOptions& options) {
   shape.Add("--dialect", options.dialect, "of csv: troupe or pytorch");
   verb->add_flag("--with-communication", options.with_communication, "csv with sends and receives");
   AddTimes(verb, options.costs);
-  AddNoise(verb, options);
+  AddNoise(verb, options.noise, options.samples);
   AddExecution(verb, options);
 }
 

@@ -8,6 +8,6 @@
 namespace troupe {
 
 // Both outlive the parsing. What is no number is refused there, all else by MakeScheduleRequest.
-void AddScheduleFlags(CLI::App* verb, ScheduleOptions& options);
+void AddScheduleFlags(CLI::App* verb, ScheduleFlags& options);
 
 }  // namespace troupe

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
-#include <cmath>
 #include <utility>
 
 #include "actors/schedule/generators.h"
@@ -38,7 +36,7 @@ bool IsFile(const std::string& name) {
 
 // ---- what is to be drawn ---------------------------------------------------------------------
 
-struct Named {
+struct NamedLists {
   std::string placement{};
   Schedule lists{};
 };
@@ -59,15 +57,15 @@ std::string PlacementNameOf(const Schedule& schedule) {
 
 class ListsReader {
  public:
-  ListsReader(const ScheduleOptions& options, FileSystem& files, std::vector<std::string>& remarks)
+  ListsReader(const ScheduleFlags& options, FileSystem& files, std::vector<std::string>& remarks)
       : options_(options), files_(files), remarks_(remarks) {}
 
-  Result<Named> Read(const std::string& name, bool compare) const {
+  Result<NamedLists> Read(const std::string& name, bool compare) const {
     return IsFile(name) ? FromFile(name) : Generated(name, compare);
   }
 
  private:
-  Result<Named> Generated(const std::string& name, bool compare) const {
+  Result<NamedLists> Generated(const std::string& name, bool compare) const {
     const auto known = CanonicalScheduleName(name);
     if (!known.ok()) return Refuse("{}{}", known.error().message, compare ? "" : ", auto");
     const std::string& canonical = *known;
@@ -104,11 +102,11 @@ class ListsReader {
           canonical, spec.num_ranks, spec.num_microbatches, actions, kActionsMax);
     }
     ASSIGN_OR_RETURN(Schedule lists, Generate(spec));
-    return Named{.placement = std::string(PlacementName(info.placement)),
-                 .lists = std::move(lists)};
+    return NamedLists{.placement = std::string(PlacementName(info.placement)),
+                      .lists = std::move(lists)};
   }
 
-  Result<Named> FromFile(const std::string& path) const {
+  Result<NamedLists> FromFile(const std::string& path) const {
     ASSIGN_OR_RETURN(const std::string text, files_.ReadFile(path, kCsvBytesMax));
     CsvNotes notes;
     auto read = ParseCsv(text, path, &notes);
@@ -135,80 +133,22 @@ class ListsReader {
       remarks_.push_back(fmt::format("{} gives rank {} nothing to do: row {} has no action", path,
                                      idle - read->ranks.begin(), idle - read->ranks.begin() + 1));
     }
-    return Named{.placement = PlacementNameOf(*read), .lists = *std::move(read)};
+    return NamedLists{.placement = PlacementNameOf(*read), .lists = *std::move(read)};
   }
 
-  const ScheduleOptions& options_;
+  const ScheduleFlags& options_;
   FileSystem& files_;
   std::vector<std::string>& remarks_;
 };
 
 // ---- numbers ---------------------------------------------------------------------------------
 
-// "0.03,5" for --hiccup RATE,SIZE.
-Result<std::array<double, 2>> TwoNumbers(const std::string& text, std::string_view flag,
-                                         std::string_view form) {
-  std::array<double, 2> numbers{};
-  const char* at = text.data();
-  const char* const end = text.data() + text.size();
-  for (size_t i = 0; i < numbers.size(); ++i) {
-    const auto [read, code] = std::from_chars(at, end, numbers[i]);
-    const bool last = i + 1 == numbers.size();
-    if (code != std::errc() || (last ? read != end : read == end || *read != ',')) {
-      return Refuse("--{} {}: give two numbers, {}", flag, text, form);
-    }
-    at = read + 1;
-  }
-  return numbers;
-}
-
-Result<Noise> NoiseOf(const ScheduleOptions& options) {
-  Noise noise{.sigma = options.jitter, .seed = options.seed};
-  if (!(noise.sigma >= 0 && noise.sigma <= 2)) {
-    return Refuse("--jitter {}: use 0 to 2 (deviation of the logarithm of every time)",
-                  options.jitter);
-  }
-  if (!options.hiccup.empty()) {
-    ASSIGN_OR_RETURN(const auto numbers, TwoNumbers(options.hiccup, "hiccup", "RATE,SIZE"));
-    if (!(numbers[0] >= 0 && numbers[0] <= 1 && numbers[1] >= 0 && numbers[1] <= 1000)) {
-      return Refuse("--hiccup {}: use a rate from 0 to 1 and a size from 0 to 1000 Forwards",
-                    options.hiccup);
-    }
-    noise.hiccup_rate = numbers[0];
-    noise.hiccup_size = numbers[1];
-  }
-  if (!options.straggler.empty()) {
-    ASSIGN_OR_RETURN(const auto numbers, TwoNumbers(options.straggler, "straggler", "RANK,FACTOR"));
-    if (!(numbers[0] >= 0 && numbers[0] < kRanksMax && std::floor(numbers[0]) == numbers[0] &&
-          numbers[1] > 0 && numbers[1] <= 1000)) {
-      return Refuse("--straggler {}: use a rank and a factor above 0 and up to 1000",
-                    options.straggler);
-    }
-    noise.straggler_rank = static_cast<int>(numbers[0]);
-    noise.straggler_factor = numbers[1];
-  }
-  return noise;
-}
-
-Status CheckStraggler(const Noise& noise, const ScheduleOptions& options,
-                      const Schedule& schedule) {
-  if (noise.straggler_rank < schedule.num_ranks) return {};
-  return Refuse("--straggler {}: schedule {} has ranks 0 to {}", options.straggler, schedule.name,
-                schedule.num_ranks - 1);
-}
-
-// How much longer than its mean a step may be, with plenty to spare.
-double LongestBy(const Noise& noise) {
-  return std::exp(4 * noise.sigma) * (1 + noise.hiccup_size) *
-         std::max(1.0, noise.straggler_factor);
-}
-
 Status CheckRange(const std::optional<int>& given, std::string_view flag, int max) {
   if (!given || (*given >= 1 && *given <= max)) return {};
   return Refuse("--{} {}: use 1 to {}", flag, *given, max);
 }
 
-Status CheckNumbers(const ScheduleOptions& options) {
+Status CheckNumbers(const ScheduleFlags& options) {
   RETURN_IF_ERROR(CheckRange(options.ranks, "stages", kRanksMax));
   RETURN_IF_ERROR(CheckRange(options.microbatches, "microbatches", kMicrobatchesMax));
   RETURN_IF_ERROR(CheckRange(options.chunks, "chunks", kStagesMax));
@@ -228,7 +168,7 @@ Status CheckNumbers(const ScheduleOptions& options) {
 // ---- the whole -------------------------------------------------------------------------------
 
 // The words after the verb, without "compare".
-Result<std::vector<std::string>> NamesOf(const ScheduleOptions& options, bool compare) {
+Result<std::vector<std::string>> NamesOf(const ScheduleFlags& options, bool compare) {
   std::vector<std::string> names(options.names.begin() + (compare ? 1 : 0), options.names.end());
   if (compare && names.size() < 2) {
     return Refuse(
@@ -245,7 +185,7 @@ Result<std::vector<std::string>> NamesOf(const ScheduleOptions& options, bool co
   return names;
 }
 
-Status CheckCompare(const ScheduleOptions& options, const std::vector<std::string>& names) {
+Status CheckCompare(const ScheduleFlags& options, const std::vector<std::string>& names) {
   const auto some = [&names](const auto& takes) {
     return std::ranges::any_of(names, [&](const std::string& name) {
       const auto canonical = CanonicalScheduleName(name);
@@ -267,7 +207,7 @@ Status CheckCompare(const ScheduleOptions& options, const std::vector<std::strin
   return {};
 }
 
-Status ReadOutput(const ScheduleOptions& options, ScheduleRequest& request) {
+Status ReadOutput(const ScheduleFlags& options, ScheduleRequest& request) {
   ASSIGN_OR_RETURN(request.output, ParseScheduleOutput(options.output));
   if (options.dialect != "troupe" && options.dialect != "pytorch") {
     return Refuse("--dialect {}: use troupe or pytorch", options.dialect);
@@ -286,7 +226,7 @@ Status ReadOutput(const ScheduleOptions& options, ScheduleRequest& request) {
   return {};
 }
 
-Result<ExecutableSchedule> Executable(const ScheduleOptions& options, Schedule lists) {
+Result<ExecutableSchedule> Executable(const ScheduleFlags& options, Schedule lists) {
   ExecutionSettings settings = options.execution;
   settings.style = SettingStyle::kFlag;
   settings.lists_name = lists.name;
@@ -297,7 +237,7 @@ Result<ExecutableSchedule> Executable(const ScheduleOptions& options, Schedule l
 }
 
 // The schedule that simulation with these costs likes best; why goes to the remarks.
-Result<RequestedSchedule> Chosen(const ScheduleOptions& options, const UserCosts& costs,
+Result<RequestedSchedule> Chosen(const ScheduleFlags& options, const UserCosts& costs,
                                  std::vector<std::string>& remarks) {
   const ExecutionSettings& execution = options.execution;
   const std::pair<bool, const char*> chosen[] = {
@@ -372,14 +312,14 @@ Result<ScheduleOutput> ParseScheduleOutput(const std::string& name) {
   return static_cast<ScheduleOutput>(found - kNames.begin());
 }
 
-Result<ScheduleRequest> MakeScheduleRequest(const ScheduleOptions& options, FileSystem& files) {
+Result<ScheduleRequest> MakeScheduleRequest(const ScheduleFlags& options, FileSystem& files) {
   ScheduleRequest request;
   request.compare = !options.names.empty() && options.names.front() == kCompare;
   RETURN_IF_ERROR(ReadOutput(options, request));
   ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesOf(options, request.compare));
   RETURN_IF_ERROR(CheckNumbers(options));
   if (request.compare) RETURN_IF_ERROR(CheckCompare(options, names));
-  ASSIGN_OR_RETURN(request.figures.noise, NoiseOf(options));
+  ASSIGN_OR_RETURN(request.figures.noise, NoiseOf(options.noise));
   request.figures.num_samples = options.samples;
   request.figures.held_for_weight = options.rho;
   request.figures.activations_max = options.memory_limit;
@@ -388,13 +328,14 @@ Result<ScheduleRequest> MakeScheduleRequest(const ScheduleOptions& options, File
   for (const std::string& name : names) {
     if (name == kAutoSchedule) {
       ASSIGN_OR_RETURN(RequestedSchedule chosen, Chosen(options, costs, request.remarks));
-      RETURN_IF_ERROR(CheckStraggler(request.figures.noise, options, chosen.executable.schedule));
+      RETURN_IF_ERROR(
+          CheckStraggler(request.figures.noise, options.noise, chosen.executable.schedule));
       request.schedules.push_back(std::move(chosen));
       continue;
     }
-    ASSIGN_OR_RETURN(Named named, reader.Read(name, request.compare));
+    ASSIGN_OR_RETURN(NamedLists named, reader.Read(name, request.compare));
     RequestedSchedule requested{.name = named.lists.name, .placement = named.placement};
-    RETURN_IF_ERROR(CheckStraggler(request.figures.noise, options, named.lists));
+    RETURN_IF_ERROR(CheckStraggler(request.figures.noise, options.noise, named.lists));
     ASSIGN_OR_RETURN(requested.executable, Executable(options, std::move(named.lists)));
     request.schedules.push_back(std::move(requested));
   }

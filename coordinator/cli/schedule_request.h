@@ -12,6 +12,7 @@
 #include "actors/schedule/execution_settings.h"
 #include "actors/schedule/schedule_figures.h"
 #include "coordinator/cli/schedule_costs.h"
+#include "coordinator/cli/schedule_noise.h"
 #include "runtime/base/file_system.h"
 
 namespace troupe {
@@ -19,7 +20,7 @@ namespace troupe {
 inline constexpr int kSamplesMax = 1'000'000;
 
 // As the command line has them; what is not given is unset or empty.
-struct ScheduleOptions {
+struct ScheduleFlags {
   std::vector<std::string> names{};  // NAME or FILE.csv, or "compare" and several of them
   bool list = false;
   std::optional<int> ranks{};  // --stages
@@ -30,10 +31,7 @@ struct ScheduleOptions {
   double rho = 1;
   std::optional<double> memory_limit{};
   ExecutionSettings execution{};  // without its limit, style and name
-  double jitter = 0;
-  std::string hiccup{};     // RATE,SIZE
-  std::string straggler{};  // RANK,FACTOR
-  uint64_t seed = 0;
+  NoiseOptions noise{};
   int samples = 1;
   std::string dialect = "troupe";
   bool with_communication = false;
@@ -63,6 +61,6 @@ struct ScheduleRequest {
 };
 
 // Errors are one sentence with the flag or the file, and the valid values; exit code 2.
-Result<ScheduleRequest> MakeScheduleRequest(const ScheduleOptions& options, FileSystem& files);
+Result<ScheduleRequest> MakeScheduleRequest(const ScheduleFlags& options, FileSystem& files);
 
 }  // namespace troupe

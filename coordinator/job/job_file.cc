@@ -34,9 +34,11 @@ void Merge(const proto::JobSpec& own, proto::JobSpec& spec) {
   spec.MergeFrom(own);
 }
 
-class Reader {
+class JobFileReader {
  public:
-  Reader(FileSystem& files, const std::string& path) : files_(files) { reading_.job.path = path; }
+  JobFileReader(FileSystem& files, const std::string& path) : files_(files) {
+    reading_.job.path = path;
+  }
 
   JobReading Run(const std::vector<Override>& overrides) {
     auto here = CurrentFolder();
@@ -244,7 +246,7 @@ Result<Override> ParseOverride(std::string_view text) {
 
 JobReading ReadJob(FileSystem& files, const std::string& path,
                    const std::vector<Override>& overrides) {
-  return Reader(files, path).Run(overrides);
+  return JobFileReader(files, path).Run(overrides);
 }
 
 Error Joined(const std::vector<Finding>& errors) {
@@ -257,13 +259,6 @@ Error Joined(const std::vector<Finding>& errors) {
   return MakeError(code, "{}", fmt::join(lines, "\n"));
 }
 
-Result<LoadedJob> LoadJob(FileSystem& files, const std::string& path,
-                          const std::vector<Override>& overrides) {
-  JobReading reading = ReadJob(files, path, overrides);
-  if (!reading.errors.empty()) return Joined(reading.errors);
-  return std::move(reading.job);
-}
-
 Finding FindingOf(const LoadedJob& job, const Error& error) {
   const Place* place = PlaceOf(job.provenance, error.message);
   const std::string_view key = LeadingKey(error.message);
@@ -272,11 +267,6 @@ Finding FindingOf(const LoadedJob& job, const Error& error) {
           .key = std::string(known ? key : ""),
           .message = Shown(error.message, kSentenceBytesMax),
           .code = error.code};
-}
-
-Error AtPlace(const LoadedJob& job, Error error) {
-  error.message = FindingOf(job, error).Line();
-  return error;
 }
 
 }  // namespace troupe

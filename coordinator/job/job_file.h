@@ -47,13 +47,10 @@ JobReading ReadJob(FileSystem& files, const std::string& path,
 // The errors joined by newlines, each with its place: kInvalidSpec, whatever their own codes are,
 // or kInfeasible where nothing but the plan stands against the job.
 Error Joined(const std::vector<Finding>& errors);
-Result<LoadedJob> LoadJob(FileSystem& files, const std::string& path,
-                          const std::vector<Override>& overrides);
 
 // An error about a key of the job, which its sentence begins with, with the key's place in front:
 // "job.yaml:7:16: train.steps = 0: …". The file alone where nobody wrote the key.
 Finding FindingOf(const LoadedJob& job, const Error& error);
-Error AtPlace(const LoadedJob& job, Error error);
 
 // The effective job as YAML, each key with where it came from.
 std::string EffectiveYaml(const proto::JobSpec& spec, const Provenance& provenance);

@@ -273,14 +273,14 @@ namespace {
 
 // The field that a dotted path names, and the message that has it; null, and an error, where there
 // is none. `make`: messages on the way that are not there are made, else they are no error.
-struct Named {
+struct FoundField {
   Message* message = nullptr;
   const FieldDescriptor* field = nullptr;
   std::string path{};  // in the keys' own names
 };
-Named Find(std::string_view path, const YAML::Node& node, Walker& walker, Message& message,
-           bool make) {
-  Named named{.message = &message};
+FoundField Find(std::string_view path, const YAML::Node& node, Walker& walker, Message& message,
+                bool make) {
+  FoundField named{.message = &message};
   const Descriptor* type = message.GetDescriptor();
   for (std::string_view rest = path;;) {
     const size_t dot = rest.find('.');
@@ -317,7 +317,7 @@ void WalkOverride(std::string_view path, std::string_view value, const WalkConte
   try {
     const YAML::Node node = YAML::Load(std::string(value));
     if (SecondDocument(value)) return refuse("several YAML documents: give one value");
-    const Named named = Find(path, node, walker, message, true);
+    const FoundField named = Find(path, node, walker, message, true);
     if (named.field == nullptr) return;
     walker.Field(node, named.path, *named.field, *named.message, 0);
   } catch (const YAML::Exception& error) {
@@ -331,7 +331,7 @@ void UnsetKey(std::string_view path, const WalkContext& context, Message& messag
     return;
   }
   Walker walker(context);
-  const Named named = Find(path, YAML::Node(), walker, message, false);
+  const FoundField named = Find(path, YAML::Node(), walker, message, false);
   if (named.field == nullptr) return;
   if (named.message != nullptr) {
     named.message->GetReflection()->ClearField(named.message, named.field);

@@ -11,9 +11,9 @@
 #include <cstdlib>
 #include <string_view>
 #include <utility>
-#include <vector>
 
-#include "coordinator/report/plan_report.h"
+#include "actors/plan/batch_arithmetic.h"
+#include "coordinator/report/step_line.h"
 #include "runtime/base/file_system.h"
 #include "runtime/base/standard_streams.h"
 #include "runtime/base/talk.h"
@@ -25,70 +25,8 @@ namespace {
 constexpr int64_t kLineEveryNs = 10'000'000'000;
 constexpr int64_t kQuietNs = 29'000'000'000;  // then a line says that it goes on
 constexpr int kTickMs = 500;
-constexpr int64_t kBarColumns = 24;
 constexpr int64_t kBarColumnsMin = 8;  // a shorter bar says nothing
 constexpr size_t kColumnsWithoutTerminal = 100;
-
-std::string Duration(double seconds) {
-  if (!(seconds < 1e9)) return "?";
-  const auto whole = static_cast<int64_t>(seconds);
-  if (seconds < 100) return fmt::format("{:.0f}s", seconds);
-  if (whole < 6000) return fmt::format("{}m{:02}s", whole / 60, whole % 60);
-  return fmt::format("{}h{:02}m", whole / 3600, whole % 3600 / 60);
-}
-
-// A piece of a step's line. Where the line is too long, those of the highest number go first.
-struct Piece {
-  std::string text{};
-  int dropped = 0;
-};
-
-std::vector<Piece> StepPieces(const proto::StepMetrics& m, int64_t steps, int workers,
-                              double seconds_left) {
-  const auto rate = static_cast<int64_t>(m.tokens_per_second());
-  std::vector<Piece> pieces = {{fmt::format("step {:>5}/{}", m.step(), steps), 3},
-                               {fmt::format("loss {:.4f}", m.loss())},
-                               {fmt::format("grad_norm {:.3f}", m.grad_norm()), 5},
-                               {fmt::format("lr {:.2e}", m.lr()), 4},
-                               {fmt::format("tok/s {}", WithThousands(rate)), 2}};
-  if (workers > 1) pieces.push_back({fmt::format("({}/worker)", WithThousands(rate / workers)), 9});
-  pieces.push_back({fmt::format("bubble {:.1f}%", 100 * m.bubble_fraction()), 7});
-  if (m.mfu() > 0) pieces.push_back({fmt::format("mfu {:.1f}%", 100 * m.mfu()), 6});
-  pieces.push_back({fmt::format("{:.3f} s", m.step_seconds()), 8});
-  pieces.push_back({fmt::format("{} tokens", WithThousands(m.tokens())), 10});
-  pieces.push_back({fmt::format("eta {}", Duration(seconds_left)), 1});
-  return pieces;
-}
-
-std::string Joined(const std::vector<Piece>& pieces) {
-  std::string line;
-  for (const Piece& piece : pieces) {
-    const bool beside = piece.text.starts_with('(');
-    line += (line.empty() ? "" : beside ? " " : " | ") + piece.text;
-  }
-  return line;
-}
-
-// As many pieces as fit: loss, what is left and tokens a second stay to the last.
-std::string Fitted(std::vector<Piece> pieces, size_t columns) {
-  std::string line = Joined(pieces);
-  while (line.size() > columns) {
-    const auto next = std::ranges::max_element(pieces, {}, &Piece::dropped);
-    if (next->dropped == 0) break;
-    pieces.erase(next);
-    line = Joined(pieces);
-  }
-  return line;
-}
-
-// Beside a whole bar where the first piece, with the step's number, has room there too.
-std::string FittedBesideBar(const std::vector<Piece>& pieces, size_t columns) {
-  constexpr size_t kBar = kBarColumns + 3;
-  std::string line = columns > kBar ? Fitted(pieces, columns - kBar) : "";
-  return line.starts_with(pieces.front().text) && line.size() + kBar <= columns
-             ? line
-             : Fitted(pieces, columns);
-}
 
 // Sampled bytes as people can read them: what is not printable is shown as its number.
 std::string Readable(std::string_view bytes) {
@@ -185,13 +123,13 @@ void Console::SayWhereNothingWas() {
   if (options_.bar || ended_ || clock_.NowNs() - last_line_ns_ <= kQuietNs) return;
   if (!any_step_) {
     const double seconds = static_cast<double>(clock_.NowNs() - state_since_ns_) * 1e-9;
-    return Say(fmt::format("{} for {}", Lowered(JobStateName(state_)), Duration(seconds)));
+    return Say(fmt::format("{} for {}", Lowered(JobStateName(state_)), DurationText(seconds)));
   }
   const double seconds = static_cast<double>(clock_.NowNs() - last_ns_) * 1e-9;
   Say(fmt::format("step {:>5}/{} was {} ago | loss {:.4f} | tok/s {} | eta {}", last_.step(),
-                  options_.steps, Duration(seconds), last_.loss(),
+                  options_.steps, DurationText(seconds), last_.loss(),
                   WithThousands(static_cast<int64_t>(last_.tokens_per_second())),
-                  Duration(SecondsLeft())));
+                  DurationText(SecondsLeft())));
 }
 
 void Console::Talk(const std::string& text) { troupe::Say(::fileno(talk_), text, TalkPatience()); }
@@ -328,12 +266,12 @@ void Console::ShowStep(const proto::StepMetrics& m) {
     first_timed_ns_ = last_ns_;
   }
   StepData(MetricsJson(m, options_.num_workers, clock_.WallUs(), peaks_));
-  const std::vector<Piece> pieces =
+  const std::vector<LinePiece> pieces =
       StepPieces(m, options_.steps, options_.num_workers, SecondsLeft());
   if (options_.bar) {
     DrawBar(m.step(), FittedBesideBar(pieces, ColumnsOf(talk_) - 1));
   } else if (IsLineDue(m.step())) {
-    Say(Joined(pieces));
+    Say(WholeLine(pieces));
   }
 }
 
@@ -342,15 +280,12 @@ void Console::ShowReferenceStep(const proto::StepMetrics& m) {
     Say("running the same steps on one worker, to compare");
     last_line_ns_ = clock_.NowNs();
   }
-  const std::vector<Piece> pieces = {
-      {fmt::format("one worker: step {:>5}/{}", m.step(), options_.steps)},
-      {fmt::format("loss {:.4f}", m.loss()), 1},
-      {fmt::format("{:.3f} s", m.step_seconds()), 2}};
+  const std::vector<LinePiece> pieces = ReferenceStepPieces(m, options_.steps);
   if (options_.bar) {
     DrawBar(m.step(), FittedBesideBar(pieces, ColumnsOf(talk_) - 1));
   } else if (m.step() >= options_.steps || clock_.NowNs() - last_line_ns_ > kLineEveryNs) {
     last_line_ns_ = clock_.NowNs();
-    Say(Joined(pieces));
+    Say(WholeLine(pieces));
   }
 }
 
@@ -370,7 +305,7 @@ void Console::ShowWhatWasTrained() {
       before > 0 ? fmt::format(" ({} in all)", WithThousands(last_.tokens())) : "";
   Say(fmt::format("trained steps {} to {}: loss {:.4f} -> {:.4f}, {} tokens in {}{}", first_.step(),
                   last_.step(), first_.loss(), last_.loss(), WithThousands(last_.tokens() - before),
-                  Duration(seconds_through_first_ + SecondsSinceFirst()), in_all));
+                  DurationText(seconds_through_first_ + SecondsSinceFirst()), in_all));
   if (const std::string table = MemoryText(memory_); !table.empty()) {
     Say("\nmemory, measured/predicted at the peak");
     Say(table);

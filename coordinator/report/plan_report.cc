@@ -55,8 +55,8 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
       "  memory    on CPUs with {}, as here{}\n", VectorIsaName(machine.isa),
       WidensBFloat16(plan.widths, machine.isa) ? ": bfloat16 is multiplied in float32" : "");
   text += fmt::format("\n  {:<5} {:<24}", "rank", "holds");
-  for (int kind = 0; kind < kNumMemoryKinds; ++kind) {
-    text += fmt::format(" {:>11}", MemoryKindName(static_cast<MemoryKind>(kind)));
+  for (int tag = 0; tag < kNumMemoryTags; ++tag) {
+    text += fmt::format(" {:>11}", MemoryTagName(static_cast<MemoryTag>(tag)));
   }
   text += fmt::format(" {:>11}\n", "predicted");
   for (int rank = 0; rank < ranks; ++rank) {
@@ -94,9 +94,9 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa 
            {"head", layout.has_head()},
            {"peak_microbatches", plan.peak_microbatches[static_cast<size_t>(stage.value)]}});
     }
-    for (int kind = 0; kind < kNumMemoryKinds; ++kind) {
-      row["memory"][std::string(MemoryKindName(static_cast<MemoryKind>(kind)))] =
-          memory[static_cast<size_t>(kind)];
+    for (int tag = 0; tag < kNumMemoryTags; ++tag) {
+      row["memory"][std::string(MemoryTagName(static_cast<MemoryTag>(tag)))] =
+          memory[static_cast<size_t>(tag)];
     }
     json["ranks"].push_back(std::move(row));
   }

@@ -57,7 +57,7 @@ Desc PlainDesc(const ProductShape& shape) {
   return {{shape.k, shape.n}, TypeOf(shape.inputs), {shape.b_row, shape.b_column}};
 }
 
-struct Product {
+struct OneDnnProduct {
   dnnl::matmul primitive;
   dnnl::memory a;
   dnnl::memory b;
@@ -66,7 +66,7 @@ struct Product {
   int64_t scratch_bytes = 0;
 };
 
-std::optional<Product> BuildProduct(const ProductShape& shape) try {
+std::optional<OneDnnProduct> BuildProduct(const ProductShape& shape) try {
   const Desc b = shape.b_is_packed ? PackedDesc(shape) : PlainDesc(shape);
   const Desc a({shape.m, shape.k}, TypeOf(shape.inputs), {shape.a_row, shape.a_column});
   const Desc c({shape.m, shape.n}, TypeOf(shape.result), {shape.c_row, 1});
@@ -83,18 +83,18 @@ std::optional<Product> BuildProduct(const ProductShape& shape) try {
   const auto unbound = [](const Desc& memory) {
     return dnnl::memory(memory, Engine(), DNNL_MEMORY_NONE);
   };
-  return Product{dnnl::matmul(desc),
-                 unbound(desc.src_desc()),
-                 unbound(desc.weights_desc()),
-                 unbound(desc.dst_desc()),
-                 unbound(desc.scratchpad_desc()),
-                 static_cast<int64_t>(desc.scratchpad_desc().get_size())};
+  return OneDnnProduct{dnnl::matmul(desc),
+                       unbound(desc.src_desc()),
+                       unbound(desc.weights_desc()),
+                       unbound(desc.dst_desc()),
+                       unbound(desc.scratchpad_desc()),
+                       static_cast<int64_t>(desc.scratchpad_desc().get_size())};
 } catch (const dnnl::error&) {
   return std::nullopt;  // oneDNN has no such product on this CPU
 }
 
-std::optional<Product>& ProductFor(const ProductShape& shape) {
-  thread_local std::map<ProductShape, std::optional<Product>> products;
+std::optional<OneDnnProduct>& ProductFor(const ProductShape& shape) {
+  thread_local std::map<ProductShape, std::optional<OneDnnProduct>> products;
   const auto found = products.find(shape);
   if (found != products.end()) return found->second;
   return products.emplace(shape, BuildProduct(shape)).first->second;
@@ -152,7 +152,7 @@ void Bind(dnnl::memory& memory, const void* data) {
 
 // oneDNN's scratch jumps with row counts, strides and threads, and no formula of ours bounds it:
 // beyond what products are given (product_path.h), memory that the thread keeps serves.
-void* ScratchFor(const Product& product, std::span<std::byte> scratch) {
+void* ScratchFor(const OneDnnProduct& product, std::span<std::byte> scratch) {
   if (static_cast<int64_t>(scratch.size()) >= product.scratch_bytes) return scratch.data();
   thread_local dnnl::memory kept;
   if (!kept || static_cast<int64_t>(kept.get_desc().get_size()) < product.scratch_bytes) {
@@ -182,7 +182,7 @@ int64_t ScratchBytesOf(const ProductShape& shape) { return ProductFor(shape)->sc
 
 void RunProduct(const ProductShape& shape, void* c, const void* a, const void* b,
                 std::span<std::byte> scratch) {
-  Product& product = *ProductFor(shape);
+  OneDnnProduct& product = *ProductFor(shape);
   Bind(product.a, a);
   Bind(product.b, b);
   Bind(product.c, c);

@@ -10,10 +10,6 @@
 namespace troupe {
 namespace {
 
-struct bfloat16 {
-  uint16_t bits;
-};
-
 // In this order.
 // clang-format off
 #include "kernels/cpu/lanes_common.inc"
@@ -21,25 +17,11 @@ struct bfloat16 {
 #include "kernels/cpu/rows.inc"
 #include "kernels/cpu/reductions.inc"
 #include "kernels/cpu/attention.inc"
+#include "kernels/cpu/bodies.inc"
 // clang-format on
 
 }  // namespace
 
-const VectorBodies kAvx512Bodies = {
-    .isa = "avx512",
-    .cast = CastBody,
-    .add = AddBody,
-    .scale = ScaleBody,
-    .rms_norm = RmsNormBody,
-    .rms_norm_grad = RmsNormGradBody,
-    .rotate = RotateBody,
-    .swiglu = SwigluBody,
-    .swiglu_grad = SwigluGradBody,
-    .cross_entropy = CrossEntropyBody,
-    .adamw = AdamWBody,
-    .norm_leaf = NormLeafBody,
-    .attention = AttentionBody,
-    .attention_grad = AttentionGradBody,
-};
+const VectorBodies kAvx512Bodies = Bodies("avx512");
 
 }  // namespace troupe

@@ -65,7 +65,6 @@ struct VectorBodies {
   const char* isa;
   void (*cast)(Rows out, Rows in, int64_t rows, int64_t columns);
   void (*add)(Rows out, Rows a, Rows b, int64_t rows, int64_t columns);
-  void (*scale)(Rows x, float factor, int64_t rows, int64_t columns);
   void (*rms_norm)(const RmsNormRows& args, int64_t rows, int64_t columns);
   void (*rms_norm_grad)(const RmsNormGradRows& args, int64_t rows, int64_t columns);
   // One token's heads; table row: cosines, then sines. direction 1 or -1.

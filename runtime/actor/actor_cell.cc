@@ -83,8 +83,6 @@ ActorCell* Scheduler::NewCell(ActorCell* parent, const SpawnOptions& options) {
   cell->name = options.name;
   cell->trace_name = options_.trace_handlers ? InternTraceName(options.name) : 0;
   cell->mailbox.Reset(options.mailbox_bound, options.overflow);
-  cell->restart = options.restart;
-  cell->restarts_ns.clear();
   cell->parent = parent;
   if (parent != nullptr) parent->children.push_back(cell);
   if (!options.supervisor.empty()) {
@@ -253,18 +251,9 @@ void Scheduler::ClearIncarnation(ActorCell* cell) {
   cell->ending = false;
   cell->handler = {};
   cell->actor.reset();
-  // Last, since the dying may have sent to themselves through a reply.
+  // Last, since the dying may have sent to themselves.
   while (MessageNode* node = cell->mailbox.Pop()) node->destroy(node);
   if (cell->queued) ready_.Remove(cell);
-}
-
-bool Scheduler::MayRestart(ActorCell* cell) {
-  if (!cell->factory) return false;
-  const int64_t since_ns = now_ns_ - cell->restart.window_ms * TimerWheel::kTickNs;
-  std::erase_if(cell->restarts_ns, [&](int64_t at_ns) { return at_ns <= since_ns; });
-  if (std::ssize(cell->restarts_ns) >= cell->restart.max_restarts) return false;
-  cell->restarts_ns.push_back(now_ns_);
-  return true;
 }
 
 void Scheduler::EndCell(ActorCell* cell, const Error* error) {
@@ -278,31 +267,18 @@ void Scheduler::EndCell(ActorCell* cell, const Error* error) {
   EndChildren(cell);
   const uint32_t ended = cell->incarnation.load(std::memory_order_relaxed);
   ClearIncarnation(cell);
-  if (error != nullptr && MayRestart(cell)) {
-    ReportDown(cell, ended, *error, true);
-    cell->state = CellState::kIdle;
-    Populate(cell, cell->factory);
-    return;
-  }
   if (!cell->name.empty()) directory_.erase(cell->name);
   if (cell->parent != nullptr) std::erase(cell->parent->children, cell);
   const bool report = error != nullptr;
-  Down down{cell->name, Incarnation(ended), report ? *error : Error{}, false};
+  Down down{cell->name, Incarnation(ended), report ? *error : Error{}};
   const SupervisorLink supervisor = cell->supervisor;
   cell->state = CellState::kFree;
-  cell->factory = nullptr;
   cell->parent = nullptr;
   free_cells_.push_back(cell);
   if (report) DeliverDown(supervisor, std::move(down));
 }
 
-void Scheduler::ReportDown(ActorCell* cell, uint32_t incarnation, Error error, bool restarted) {
-  DeliverDown(cell->supervisor,
-              Down{cell->name, Incarnation(incarnation), std::move(error), restarted});
-}
-
 void Scheduler::DeliverDown(const SupervisorLink& supervisor, Down down) {
-  ++counters_.downs;
   ActorCell* to = supervisor.cell;
   if (to != nullptr && to->scheduler != this) {
     auto* node = new TypedNode<Down>(std::move(down));
@@ -334,7 +310,6 @@ void Scheduler::DeliverFromOutside(Runnable* self, Runnable::Fate fate) {
     actor_internal::AppendAndSchedule(cell, node);
     return;
   }
-  if (fate == Runnable::Fate::kRun) ++cell->scheduler->counters_.stale_dropped;
   node->destroy(node);
 }
 

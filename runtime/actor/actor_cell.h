@@ -29,12 +29,6 @@ namespace troupe {
 class ActorBase;
 class Scheduler;
 
-// At most `max_restarts` in any `window_ms`; then the actor's error stands.
-struct Restart {
-  int max_restarts = 0;  // 0: never
-  int64_t window_ms = 60'000;
-};
-
 enum class CellState : uint8_t { kFree, kIdle, kReady, kRunning, kAwaiting };
 
 // Where Down goes: an actor of the same scheduler, or (cell == nullptr) the root.
@@ -59,10 +53,6 @@ struct ActorCell : Runnable {
   SupervisorLink supervisor;
   ActorCell* parent = nullptr;
   std::vector<ActorCell*> children;
-
-  Restart restart;
-  std::vector<int64_t> restarts_ns;                     // when, within the window
-  std::function<std::unique_ptr<ActorBase>()> factory;  // empty: not restartable
 
   bool alive() const { return state != CellState::kFree; }
 };

@@ -38,7 +38,6 @@ class Suspension : private Runnable {
   void Wake() {
     if (!queued) scheduler_->MakeReady(this);
   }
-  bool suspended() const { return handle_ != nullptr; }
 
  private:
   Scheduler* scheduler_ = nullptr;

@@ -71,8 +71,7 @@ class Scheduler {
   static Scheduler* Current() { return actor_internal::current_scheduler; }
 
   // Creates the actor at once; its first message comes after this returns. Where OnStart fails, the
-  // reference is stale already. With options.restart the arguments are kept and copied for every
-  // incarnation (std::ref for references).
+  // reference is stale already.
   template <typename A, typename... Args>
   typename A::SelfRef Spawn(const SpawnOptions& options, Args&&... args) {
     return SpawnChild<A>(nullptr, options, std::forward<Args>(args)...);
@@ -113,12 +112,6 @@ class Scheduler {
                      Polling polling = Polling::kEveryPass);
   void RemovePoller(PollerId poller);
 
-  // For a loop that embeds this scheduler (event_loop.h): a descriptor that becomes readable when
-  // RunUntilIdle has work, valid after PrepareToSleep returned true.
-  int WakeFd() const { return epoll_fd_; }
-  bool PrepareToSleep();
-  void AwakeFromSleep();
-
   int64_t NextDeadlineNs() const { return wheel_.NextDeadlineNs(); }
   // The time of the current pass: at most one pass and the spinning after it old, free to read.
   int64_t now_ns() const { return now_ns_; }
@@ -131,10 +124,8 @@ class Scheduler {
   void SetOnDown(std::function<void(const Down&)> on_down) { on_down_ = std::move(on_down); }
 
   struct Counters {
-    int64_t messages = 0;       // handled
-    int64_t stale_dropped = 0;  // came from other threads after their actor had ended
+    int64_t messages = 0;  // handled
     int64_t sleeps = 0;
-    int64_t downs = 0;
   };
   const Counters& counters() const { return counters_; }
 
@@ -169,8 +160,6 @@ class Scheduler {
   Result<ActorCell*> FindCell(std::string_view name, std::initializer_list<const MessageType*> all);
   void EndChildren(ActorCell* cell);
   void ClearIncarnation(ActorCell* cell);
-  bool MayRestart(ActorCell* cell);
-  void ReportDown(ActorCell* cell, uint32_t incarnation, Error error, bool restarted);
   void DeliverDown(const SupervisorLink& supervisor, Down down);
 
   static void RunCell(Runnable* self, Runnable::Fate fate);
@@ -187,6 +176,8 @@ class Scheduler {
   int Spin();
   int ProgressPollers(Polling asked);
   int64_t SleepLimitMs() const;
+  bool PrepareToSleep();
+  void AwakeFromSleep();
   void Sleep();
 
   SchedulerOptions options_;
@@ -218,27 +209,10 @@ typename A::SelfRef Scheduler::SpawnChild(ActorCell* parent, const SpawnOptions&
   ActorCell* cell = NewCell(parent, options);
   // Taken now: an actor that ends in OnStart leaves its cell to the next one.
   const Incarnation incarnation(cell->incarnation.load(std::memory_order_relaxed));
-  if (options.restart.max_restarts > 0) {
-    if constexpr ((std::is_copy_constructible_v<std::decay_t<Args>> && ...) &&
-                  std::is_constructible_v<A, const std::decay_t<Args>&...>) {
-      cell->factory = [kept = std::tuple<std::decay_t<Args>...>(std::forward<Args>(args)...)] {
-        return std::apply(
-            [](const auto&... a) -> std::unique_ptr<ActorBase> {
-              return std::make_unique<A>(a...);
-            },
-            kept);
-      };
-      Populate(cell, cell->factory);
-    } else {
-      CHECK(false, "actor {}: restart needs arguments that can be copied (std::ref for references)",
-            options.name);
-    }
-  } else {
-    // Run at once, so the arguments may be moved although std::function asks for a copyable body.
-    Populate(cell, [&]() -> std::unique_ptr<ActorBase> {
-      return std::make_unique<A>(std::forward<Args>(args)...);
-    });
-  }
+  // Run at once, so the arguments may be moved although std::function asks for a copyable body.
+  Populate(cell, [&]() -> std::unique_ptr<ActorBase> {
+    return std::make_unique<A>(std::forward<Args>(args)...);
+  });
   return typename A::SelfRef(cell, incarnation);
 }
 

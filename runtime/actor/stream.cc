@@ -13,7 +13,7 @@ namespace {
 constinit thread_local TaskJob* running_task = nullptr;  // on this thread
 }  // namespace
 
-TaskJob::TaskJob(Stream& s, Task<Status> t, std::shared_ptr<State> of_stream,
+TaskJob::TaskJob(Stream& s, Task<Status> t, std::shared_ptr<StreamState> of_stream,
                  std::shared_ptr<const bool> of_scope)
     : stream(s), task(std::move(t)), state(std::move(of_stream)), scope(std::move(of_scope)) {
   run = [](StreamJob* self) {

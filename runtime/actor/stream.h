@@ -60,13 +60,13 @@ namespace stream_internal {
 struct TaskJob;
 
 // What a stream, its jobs and its scopes share. Read and written on the scheduler's thread only.
-struct State {
+struct StreamState {
   bool open = true;
   std::vector<TaskJob*> tasks{};  // alive
 };
 
 struct TaskJob : StreamJob {
-  TaskJob(Stream& s, Task<Status> t, std::shared_ptr<State> of_stream,
+  TaskJob(Stream& s, Task<Status> t, std::shared_ptr<StreamState> of_stream,
           std::shared_ptr<const bool> of_scope);
   ~TaskJob();
   bool wanted() const { return state->open && *scope; }
@@ -81,7 +81,7 @@ struct TaskJob : StreamJob {
   StreamWait* wait = nullptr;        // why it left the stream, before its end
   bool waiting = false;              // the wait has begun
   bool told = false;                 // of a wait that is not over
-  const std::shared_ptr<State> state;
+  const std::shared_ptr<StreamState> state;
   const std::shared_ptr<const bool> scope;
 };
 
@@ -128,7 +128,7 @@ class Stream {
 
   template <typename Work, typename Done>
   struct Job : StreamJob, Pooled {
-    Job(Work w, Done d, std::shared_ptr<const stream_internal::State> s)
+    Job(Work w, Done d, std::shared_ptr<const stream_internal::StreamState> s)
         : work(std::move(w)), done(std::move(d)), state(std::move(s)) {
       run = [](StreamJob* self) { static_cast<Job*>(self)->work(); };
       act = [](Runnable* self, Fate fate) {
@@ -139,10 +139,11 @@ class Stream {
     }
     Work work;
     Done done;
-    std::shared_ptr<const stream_internal::State> state;
+    std::shared_ptr<const stream_internal::StreamState> state;
   };
 
-  std::shared_ptr<stream_internal::State> state_ = std::make_shared<stream_internal::State>();
+  std::shared_ptr<stream_internal::StreamState> state_ =
+      std::make_shared<stream_internal::StreamState>();
 };
 
 // An actor's hold on its stream: what was launched with it ends with it. A task that waits is
@@ -157,7 +158,7 @@ class StreamScope {
 
  private:
   friend class Stream;
-  std::shared_ptr<stream_internal::State> state_;
+  std::shared_ptr<stream_internal::StreamState> state_;
   std::shared_ptr<bool> open_ = std::make_shared<bool>(true);
 };
 

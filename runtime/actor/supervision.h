@@ -3,7 +3,7 @@
 //   S1. Exactly one Down for every incarnation that ends with an error outside its normal endings;
 //       none for a normal end.
 //   S2. Children end before their parent, quietly.
-//   S3. Mail of an ended incarnation is dropped; a restarted actor starts with an empty mailbox.
+//   S3. Mail of an ended incarnation is dropped.
 #pragma once
 
 #include <string>
@@ -21,7 +21,6 @@ struct Down {
   std::string name;
   Incarnation incarnation;
   Error error;
-  bool restarted = false;  // the same name lives on as incarnation + 1: Scheduler::Find
 };
 
 struct SpawnOptions {
@@ -29,7 +28,6 @@ struct SpawnOptions {
   int mailbox_bound = 1024;
   Overflow overflow = Overflow::kRefuse;
   ActorRef<Down> supervisor;  // empty: the parent's supervisor, in the end the root
-  Restart restart;
 };
 
 }  // namespace troupe

@@ -19,15 +19,12 @@ struct Id {
   constexpr Id Next() const { return Id(static_cast<Representation>(value + 1)); }
 };
 
-using Rank = Id<struct RankTag>;                 // index of a worker in the job's world
-using StageId = Id<struct StageTag>;             // global stage index, 0 holds the embedding
-using MicrobatchId = Id<struct MicrobatchTag>;   // index within the step, from 0
-using StepId = Id<struct StepTag, int64_t>;      // updates done after it: 1, 2, …
-using SampleId = Id<struct SampleTag, int64_t>;  // global sample number
-using JobId = Id<struct JobTag, uint64_t>;       // assigned by the coordinator
-using Epoch = Id<struct EpochTag, uint64_t>;     // version of a job's membership
+using Rank = Id<struct RankTag>;                // index of a worker in the job's world
+using StageId = Id<struct StageTag>;            // global stage index, 0 holds the embedding
+using MicrobatchId = Id<struct MicrobatchTag>;  // index within the step, from 0
+using JobId = Id<struct JobTag, uint64_t>;      // assigned by the coordinator
+using Epoch = Id<struct EpochTag, uint64_t>;    // version of a job's membership
 using Incarnation = Id<struct IncarnationTag, uint32_t>;  // version of one actor
-using Term = Id<struct TermTag, uint64_t>;                // the coordinator's own version
 
 }  // namespace troupe
 

@@ -16,37 +16,22 @@ size_t RoundedBytes(int64_t num_bytes) {
 }
 }  // namespace
 
-std::string_view MemoryTagName(MemoryTag tag) {
-  constexpr std::array<std::string_view, kNumMemoryTags> kNames = {
-      "params", "grads", "optimizer", "activations", "comm", "workspace"};
-  return kNames[Index(tag)];
-}
-
 void MemoryLedger::Add(MemoryTag tag, int64_t num_bytes) {
   const std::lock_guard lock(mutex_);
   const size_t i = Index(tag);
   current_[i] += num_bytes;
-  total_ += num_bytes;
   peak_[i] = std::max(peak_[i], current_[i]);
-  total_peak_ = std::max(total_peak_, total_);
 }
 
 void MemoryLedger::Remove(MemoryTag tag, int64_t num_bytes) {
   const std::lock_guard lock(mutex_);
   current_[Index(tag)] -= num_bytes;
-  total_ -= num_bytes;
   CHECK(current_[Index(tag)] >= 0, "{} bytes below zero", MemoryTagName(tag));
-}
-
-void MemoryLedger::ResetPeaks() {
-  const std::lock_guard lock(mutex_);
-  peak_ = current_;
-  total_peak_ = total_;
 }
 
 MemoryLedger::Usage MemoryLedger::Snapshot() const {
   const std::lock_guard lock(mutex_);
-  return {current_, peak_, total_peak_};
+  return {current_, peak_};
 }
 
 Buffer::Buffer(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes)

@@ -1,6 +1,5 @@
-// Buffers with tags. Every byte that a rank allocates for training carries one tag; the memory
-// model (actors/plan/memory_model.h) predicts per tag and the ledger measures per tag, so that
-// predicted and measured stand side by side under the same words.
+// Buffers with tags. Every byte that a rank allocates for training carries one tag
+// (runtime/base/memory_tag.h), by which the ledger counts it.
 #pragma once
 
 #include <array>
@@ -9,35 +8,28 @@
 #include <mutex>
 #include <new>
 #include <span>
-#include <string_view>
+
+#include "runtime/base/memory_tag.h"
 
 namespace troupe {
 
-enum class MemoryTag : uint8_t { kParams, kGrads, kOptimizer, kActivations, kComm, kWorkspace };
-inline constexpr int kNumMemoryTags = 6;
-std::string_view MemoryTagName(MemoryTag tag);
-
 // Counts allocated bytes by tag. Thread-safe.
 //   M1. current(tag) is the sum of num_bytes() over the live Buffers of that tag.
-//   M2. peak(tag) >= current(tag), since the start or the last ResetPeaks().
+//   M2. peak(tag) >= current(tag), since the start.
 class MemoryLedger {
  public:
   struct Usage {
     std::array<int64_t, kNumMemoryTags> current_bytes{};
     std::array<int64_t, kNumMemoryTags> peak_bytes{};
-    int64_t total_peak_bytes = 0;  // peak of the sum, not the sum of the peaks
   };
   void Add(MemoryTag tag, int64_t num_bytes);
   void Remove(MemoryTag tag, int64_t num_bytes);
-  void ResetPeaks();
   Usage Snapshot() const;
 
  private:
   mutable std::mutex mutex_;
   std::array<int64_t, kNumMemoryTags> current_{};
   std::array<int64_t, kNumMemoryTags> peak_{};
-  int64_t total_ = 0;
-  int64_t total_peak_ = 0;
 };
 
 // The system has no room for a buffer of so many bytes. Thrown, for it may come up anywhere;

@@ -87,7 +87,7 @@ int64_t TraceRing::Drain(const std::function<void(const SpanRecord&)>& sink) {
       lost += static_cast<int64_t>(end - kCapacity - index);
       index = end - kCapacity;
     }
-    const auto& slot = slots_[index % kCapacity];
+    const auto& slot = slots_[index % kCapacity].words;
     std::array<uint64_t, kWords> words;
     for (size_t i = 0; i < kWords; ++i) words[i] = slot[i].load(std::memory_order_acquire);
     // The writer may be at work on record number `written`, which takes the slot of the one
@@ -131,16 +131,6 @@ DrainResult DrainTrace(const std::function<void(const SpanRecord&)>& sink) {
     });
   }
   return result;
-}
-
-void TraceCounter(Clock& clock, Rank rank, uint32_t name, int64_t value) {
-  SpanRecord record;
-  record.kind = TraceKind::kCounter;
-  record.name = name;
-  record.rank = rank.value;
-  record.start_ns = record.end_ns = clock.NowNs();
-  record.value = value;
-  ThreadTraceRing().Write(record);
 }
 
 }  // namespace troupe

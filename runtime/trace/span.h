@@ -1,5 +1,5 @@
 // Spans: what happened when, for the trace file. Always on: a span is one or two clock reads and
-// one 64-byte record in a ring that belongs to its thread.
+// one record, a cache line, in a ring that belongs to its thread.
 //
 // Thread: a ring is written by one thread and drained by any (usually the rank's own).
 //   P1. Writing never blocks, allocates or fails; the oldest records are overwritten and counted.
@@ -33,12 +33,9 @@ enum class SpanCategory : uint8_t { kHandler, kCompute, kSend, kReceive, kWait, 
 inline constexpr int kNumSpanCategories = 7;
 std::string_view SpanCategoryName(SpanCategory category);
 
-enum class TraceKind : uint8_t { kSpan, kCounter };
-
 struct SpanRecord {
   uint32_t name = 0;
   SpanCategory category = SpanCategory::kHandler;
-  TraceKind kind = TraceKind::kSpan;
   int16_t stage = -1;
   int32_t rank = 0;
   int32_t microbatch = -1;
@@ -47,11 +44,9 @@ struct SpanRecord {
   uint32_t flow_out = 0;  // this span sent what another will receive
   int32_t step = -1;
   int64_t start_ns = 0;
-  int64_t end_ns = 0;  // start_ns for counters
+  int64_t end_ns = 0;
   int64_t cpu_ns = 0;  // 0: not measured
-  int64_t value = 0;   // counters
 };
-static_assert(sizeof(SpanRecord) == 64, "one cache line");
 
 class TraceRing {
  public:
@@ -61,7 +56,7 @@ class TraceRing {
     std::array<uint64_t, kWords> words;
     std::memcpy(words.data(), &record, sizeof(record));
     const uint64_t index = written_.load(std::memory_order_relaxed);
-    auto& slot = slots_[index % kCapacity];
+    auto& slot = slots_[index % kCapacity].words;
     // Release, so that a reader that sees a new word also sees how far `written_` had come.
     for (size_t i = 0; i < kWords; ++i) slot[i].store(words[i], std::memory_order_release);
     written_.store(index + 1, std::memory_order_release);
@@ -72,10 +67,14 @@ class TraceRing {
 
  private:
   static constexpr size_t kWords = sizeof(SpanRecord) / sizeof(uint64_t);
+  struct alignas(64) Slot {
+    std::array<std::atomic<uint64_t>, kWords> words{};
+  };
+  static_assert(sizeof(Slot) == 64, "one cache line");
 
   std::atomic<uint64_t> written_{0};
   uint64_t drained_ = 0;
-  std::array<std::array<std::atomic<uint64_t>, kWords>, kCapacity> slots_{};
+  std::array<Slot, kCapacity> slots_{};
 };
 
 // The calling thread's ring; it outlives the thread until drained.
@@ -114,8 +113,5 @@ class Span {
   const bool measure_cpu_;
   int64_t cpu_start_ns_ = 0;
 };
-
-// A counter's new value ("C" in the trace), such as bytes by tag.
-void TraceCounter(Clock& clock, Rank rank, uint32_t name, int64_t value);
 
 }  // namespace troupe

@@ -128,32 +128,23 @@ void TraceJsonWriter::Write(const SpanRecord& record) {
 
 void TraceJsonWriter::Write(const SpanRecord& record, std::string_view name,
                             std::string_view track) {
-  const auto offset = offsets_ns_.find(record.rank);
-  const int64_t offset_ns = offset == offsets_ns_.end() ? 0 : offset->second;
-  const int64_t start_ns = record.start_ns + offset_ns;
-  const int64_t end_ns = record.end_ns + offset_ns;
   const std::string quoted = JsonQuoted(name);
-  if (record.kind == TraceKind::kCounter) {
-    NameRank(Rank(record.rank), fmt::format("rank {}", record.rank));
-    Event(fmt::format(R"("ph":"C","name":{},"pid":{},"tid":0,"ts":{},"args":{{"value":{}}})",
-                      quoted, record.rank, Micros(start_ns), record.value));
-    return;
-  }
   const int tid = TrackId(record.rank, track);
   const std::string_view category = SpanCategoryName(record.category);
-  WriteArrivals(start_ns);
+  WriteArrivals(record.start_ns);
   Event(fmt::format(
       R"("ph":"X","name":{},"cat":"{}","pid":{},"tid":{},"ts":{},"dur":{},"args":{{{}}})", quoted,
-      category, record.rank, tid, Micros(start_ns), Micros(end_ns - start_ns), Arguments(record)));
+      category, record.rank, tid, Micros(record.start_ns), Micros(record.end_ns - record.start_ns),
+      Arguments(record)));
   const auto flow = [&](const char* ph, const char* extra, uint32_t id, int64_t at_ns) {
     return fmt::format(
         R"("ph":"{}","name":"message","cat":"flow","id":{},"pid":{},"tid":{},"ts":{}{})", ph, id,
         record.rank, tid, Micros(at_ns), extra);
   };
-  if (record.flow_out != 0) Event(flow("s", "", record.flow_out, start_ns));
+  if (record.flow_out != 0) Event(flow("s", "", record.flow_out, record.start_ns));
   if (record.flow_in == 0) return;
   // An arrow belongs to the slice around its time, and a slice ends before its end.
-  const int64_t arrival_ns = std::max(start_ns, end_ns - 1);
+  const int64_t arrival_ns = std::max(record.start_ns, record.end_ns - 1);
   arrivals_.emplace(arrival_ns, flow("f", R"(,"bp":"e")", record.flow_in, arrival_ns));
 }
 

@@ -1,6 +1,6 @@
 // Writes spans as Chrome trace events, which Perfetto (ui.perfetto.dev) and chrome://tracing open.
-// Source: "Trace Event Format" (Google): ph X (complete), M (names), s/f (flows), C (counters);
-// ts and dur in microseconds; pid = rank, tid = track.
+// Source: "Trace Event Format" (Google): ph X (complete), M (names), s/f (flows); ts and dur in
+// microseconds; pid = rank, tid = track.
 //
 // Thread: one. Streams: what it holds is a line, the tracks seen so far and the arrows under way.
 //   J1. After Finish the output is one valid JSON object, whatever strings were interned.
@@ -36,8 +36,6 @@ class TraceJsonWriter {
   void NameRank(Rank rank, std::string_view name);
   // Tracks of a rank stand below one another in the order of their first names or spans.
   void NameTrack(Rank rank, std::string_view track) { TrackId(rank.value, track); }
-  // Added to every time of the rank: aligns the clocks of different machines.
-  void SetClockOffset(Rank rank, int64_t offset_ns) { offsets_ns_[rank.value] = offset_ns; }
 
   // By interned ids, for spans of this process.
   void Write(const SpanRecord& record);
@@ -56,7 +54,6 @@ class TraceJsonWriter {
   Sink sink_;
   std::map<std::pair<int32_t, std::string>, int> tracks_;
   std::set<int32_t> named_ranks_;
-  std::map<int32_t, int64_t> offsets_ns_;
   std::unordered_map<uint32_t, std::string> names_;
   std::multimap<int64_t, std::string> arrivals_;  // time in ns → the event of an arrow's end
   int64_t events_ = 0;

@@ -107,7 +107,6 @@ TEST(ReportSpansTest, EachIsToldOnceAndHandlersAreLeftOut) {
     span.record.step = 9;
     const Span handler(SystemClock(), InternTraceName("a handler"), SpanCategory::kHandler);
   }
-  TraceCounter(SystemClock(), Rank(0), InternTraceName("bytes"), 3);
   const proto::SpanBatch batch = ReportSpans();
   ASSERT_EQ(batch.spans_size(), 1) << batch.ShortDebugString();
   const proto::Span& span = batch.spans(0);

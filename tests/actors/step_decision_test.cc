@@ -2,8 +2,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <rapidcheck.h>
 
+#include <algorithm>
 #include <cmath>
+#include <random>
+#include <span>
+
+#include "kernels/squared_norm.h"
 
 namespace troupe {
 namespace {
@@ -27,6 +33,14 @@ void AddNode(proto::Vote& vote, int parameter, int first, int leaves, double sum
   node->set_first_leaf(first);
   node->set_num_leaves(leaves);
   node->set_sum(sum);
+}
+
+// The vote of whoever holds that run of parameter 0's leaves.
+void AddRun(proto::Vote& vote, int64_t total_leaves, int64_t first, std::span<const double> run) {
+  for (const NormNode& node : SquaredNormNodes(total_leaves, first, run)) {
+    AddNode(vote, 0, static_cast<int>(node.first_leaf), static_cast<int>(node.num_leaves),
+            node.sum);
+  }
 }
 
 TEST(AddLossesTest, WeighsByTokensInMicrobatchOrder) {
@@ -62,6 +76,27 @@ TEST(GradientNormTest, ShardsRebuildTheRootOfTheWholeParameter) {
   AddNode(shards[1], 0, 4, 1, leaves[4]);
   EXPECT_EQ(*GradientNorm(whole, 1), *GradientNorm(shards, 1));
   EXPECT_EQ(*GradientNorm(whole, 1), std::sqrt(root));
+}
+
+// Any cut of a parameter into runs of whole leaves rebuilds the same root, bit for bit.
+TEST(GradientNormTest, DoesNotDependOnTheSharding) {
+  rc::check("sharding", [] {
+    const int64_t total = *rc::gen::inRange<int64_t>(1, 200);
+    std::mt19937 engine(*rc::gen::inRange<uint32_t>(0, 1000));
+    std::uniform_real_distribution<double> uniform(0.0, 1e6);
+    std::vector<double> leaves(static_cast<size_t>(total));
+    for (double& leaf : leaves) leaf = uniform(engine);
+    std::vector<proto::Vote> whole(1);
+    AddRun(whole[0], total, 0, leaves);
+    std::vector<proto::Vote> shards;
+    for (int64_t first = 0; first < total;) {
+      const int64_t count = std::min<int64_t>(total - first, *rc::gen::inRange<int64_t>(1, 60));
+      AddRun(shards.emplace_back(), total, first,
+             std::span(leaves).subspan(static_cast<size_t>(first), static_cast<size_t>(count)));
+      first += count;
+    }
+    RC_ASSERT(*GradientNorm(shards, 1) == *GradientNorm(whole, 1));
+  });
 }
 
 TEST(GradientNormTest, HolesAndOverlapsAreErrors) {

@@ -6,7 +6,6 @@
 
 #include "actors/schedule/csv.h"
 #include "actors/schedule/validator.h"
-#include "coordinator/job/job_file.h"
 #include "runtime/base/check.h"
 #include "runtime/format/checkpoint_manifest.h"
 #include "runtime/format/costs_file.h"
@@ -14,6 +13,7 @@
 #include "runtime/format/safetensors.h"
 #include "runtime/format/token_file.h"
 #include "runtime/transport/ucx/ucx_frame.h"
+#include "tests/support/load_job.h"
 #include "tests/support/memory_file.h"
 
 namespace troupe::testing {

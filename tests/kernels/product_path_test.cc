@@ -165,8 +165,9 @@ TEST_P(EveryCpu, PromisesWhatAttentionTakes) {
     const int64_t bytes = AttentionWorkspaceBytes(shape, threads, cpu());
     EXPECT_GE(bytes, 8 * (2 * 70 + 1) * 24) << "the plain loops may be asked for";
     if (bodies == nullptr) continue;
-    const auto at = AttentionLayoutOf(cpu().vector_lanes, shape.key_len, shape.head_dim);
-    EXPECT_GE(bytes, 4 * std::min(threads, 6) * at.num_floats);
+    const int64_t floats =
+        AttentionScratchFrom<int64_t>(0, cpu().vector_lanes, shape.key_len, shape.head_dim).end;
+    EXPECT_GE(bytes, 4 * std::min(threads, 6) * floats);
   }
 }
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "coordinator/job/job_file.h"
+#include "tests/support/load_job.h"
 #include "tests/support/temporary_folder.h"
 
 namespace troupe::testing {

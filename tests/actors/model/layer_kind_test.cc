@@ -154,14 +154,11 @@ TEST(LayerKind, MemoryIsWhatTheModelPredicts) {
     const MemoryPrediction predicted = PredictMemory(
         chain.table(), {.shape = chain.stage(i).options().shape, .isa = ThisVectorIsa()});
     const auto used = chain.ledger(i).Snapshot().peak_bytes;
-    const auto expect = [&](MemoryKind kind, MemoryTag tag) {
-      EXPECT_EQ(used[static_cast<size_t>(tag)], predicted[static_cast<size_t>(kind)])
-          << MemoryKindName(kind) << " of stage " << i;
-    };
-    expect(MemoryKind::kParams, MemoryTag::kParams);
-    expect(MemoryKind::kGrads, MemoryTag::kGrads);
-    expect(MemoryKind::kActivations, MemoryTag::kActivations);
-    expect(MemoryKind::kWorkspace, MemoryTag::kWorkspace);
+    for (const MemoryTag tag :
+         {MemoryTag::kParams, MemoryTag::kGrads, MemoryTag::kActivations, MemoryTag::kWorkspace}) {
+      EXPECT_EQ(used[static_cast<size_t>(tag)], predicted[static_cast<size_t>(tag)])
+          << MemoryTagName(tag) << " of stage " << i;
+    }
   }
 }
 

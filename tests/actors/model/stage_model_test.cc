@@ -132,14 +132,11 @@ TEST(StageModel, MemoryIsWhatTheModelPredicts) {
         const auto predicted = PredictMemory(
             chain.table(), {.shape = chain.stage(i).options().shape, .peak_microbatches = 2});
         const auto used = chain.ledger(i).Snapshot().peak_bytes;
-        const auto expect = [&](MemoryKind kind, MemoryTag tag) {
-          EXPECT_EQ(used[static_cast<size_t>(tag)], predicted[static_cast<size_t>(kind)])
-              << MemoryKindName(kind) << " of stage " << i << " of " << stages;
-        };
-        expect(MemoryKind::kParams, MemoryTag::kParams);
-        expect(MemoryKind::kGrads, MemoryTag::kGrads);
-        expect(MemoryKind::kOptimizer, MemoryTag::kOptimizer);
-        expect(MemoryKind::kActivations, MemoryTag::kActivations);
+        for (const MemoryTag tag : {MemoryTag::kParams, MemoryTag::kGrads, MemoryTag::kOptimizer,
+                                    MemoryTag::kActivations}) {
+          EXPECT_EQ(used[static_cast<size_t>(tag)], predicted[static_cast<size_t>(tag)])
+              << MemoryTagName(tag) << " of stage " << i << " of " << stages;
+        }
       }
     }
   }
@@ -163,7 +160,7 @@ TEST(StageModel, WorkspaceIsWhatTheModelPredictsForThisCpu) {
       const auto predicted = PredictMemory(
           chain.table(), {.shape = chain.stage(i).options().shape, .isa = ThisVectorIsa()});
       EXPECT_EQ(chain.ledger(i).Snapshot().peak_bytes[static_cast<size_t>(MemoryTag::kWorkspace)],
-                predicted[static_cast<size_t>(MemoryKind::kWorkspace)])
+                predicted[static_cast<size_t>(MemoryTag::kWorkspace)])
           << "stage " << i << " with " << VectorIsaName(ThisVectorIsa());
     }
   }

@@ -53,7 +53,7 @@ TEST(JobPlan, OneFOneBKeepsFewerMicrobatchesThanGPipe) {
   ASSERT_TRUE(one_f_one_b.ok() && gpipe.ok());
   EXPECT_THAT(one_f_one_b->peak_microbatches, ::testing::ElementsAre(4, 3, 2, 1));
   EXPECT_THAT(gpipe->peak_microbatches, ::testing::Each(8));
-  constexpr auto kActivations = static_cast<size_t>(MemoryKind::kActivations);
+  constexpr auto kActivations = static_cast<size_t>(MemoryTag::kActivations);
   EXPECT_EQ(gpipe->MemoryOf(Rank(0), VectorIsa::kAvx2)[kActivations],
             2 * one_f_one_b->MemoryOf(Rank(0), VectorIsa::kAvx2)[kActivations]);
 }
@@ -64,7 +64,7 @@ TEST(JobPlan, CommunicationIsSlotsAndTwoOutputBuffersAChannel) {
   const auto plan = MakeJobPlan(spec);
   ASSERT_TRUE(plan.ok());
   const auto comm = [&](int rank) {
-    return plan->MemoryOf(Rank(rank), VectorIsa::kAvx2)[static_cast<size_t>(MemoryKind::kComm)];
+    return plan->MemoryOf(Rank(rank), VectorIsa::kAvx2)[static_cast<size_t>(MemoryTag::kComm)];
   };
   constexpr int64_t kBoundary = 2 * 32 * 64 * 4;  // whole pages
   constexpr int64_t kTied = (100 * 64 * 4 + 4095) / 4096 * 4096;
@@ -77,7 +77,7 @@ TEST(JobPlan, CommunicationIsSlotsAndTwoOutputBuffersAChannel) {
   EXPECT_EQ(comm(2), kBoundary * (slots(1, 2, InputKind::kActivation) + 2) + kTied);
   const auto alone = MakeJobPlan(Spec(1));
   ASSERT_TRUE(alone.ok());
-  EXPECT_EQ(alone->MemoryOf(Rank(0), VectorIsa::kAvx2)[static_cast<size_t>(MemoryKind::kComm)], 0);
+  EXPECT_EQ(alone->MemoryOf(Rank(0), VectorIsa::kAvx2)[static_cast<size_t>(MemoryTag::kComm)], 0);
 }
 
 TEST(JobPlan, OneWorkerHasNoBubbleAndNoChannel) {

@@ -49,8 +49,8 @@ StageShape ShapeOf(const ModelSpec& model, int first_layer, int num_layers) {
   return shape;
 }
 
-int64_t At(const MemoryPrediction& prediction, MemoryKind kind) {
-  return prediction[static_cast<size_t>(kind)];
+int64_t At(const MemoryPrediction& prediction, MemoryTag tag) {
+  return prediction[static_cast<size_t>(tag)];
 }
 
 TEST(ABiasedLayer, StandsInTheParameterTable) {
@@ -87,13 +87,13 @@ TEST(ABiasedLayer, IsInTheMemoryModel) {
   const ParameterTable table(model);
   StageShape shape = ShapeOf(model, 1, 1);
   MemoryPrediction bytes = PredictMemory(table, {.shape = shape, .peak_microbatches = 3});
-  EXPECT_EQ(At(bytes, MemoryKind::kParams), 4 * kBiasedElements);
-  EXPECT_EQ(At(bytes, MemoryKind::kOptimizer), 8 * kBiasedElements);
+  EXPECT_EQ(At(bytes, MemoryTag::kParams), 4 * kBiasedElements);
+  EXPECT_EQ(At(bytes, MemoryTag::kOptimizer), 8 * kBiasedElements);
   const int64_t stash = kTokens * 4 * (2 * kHidden + 1 + kInner);
-  EXPECT_EQ(At(bytes, MemoryKind::kActivations), 3 * stash);
+  EXPECT_EQ(At(bytes, MemoryTag::kActivations), 3 * stash);
   shape.halves = true;
   bytes = PredictMemory(table, {.shape = shape});
-  EXPECT_EQ(At(bytes, MemoryKind::kActivations), stash + kTokens * 4 * (kHidden + kInner));
+  EXPECT_EQ(At(bytes, MemoryTag::kActivations), stash + kTokens * 4 * (kHidden + kInner));
   EXPECT_EQ(WorkspaceLayoutOf(shape, 0).num_bytes, kTokens * 4 * (3 * kHidden + kInner));
 }
 

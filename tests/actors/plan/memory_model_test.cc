@@ -23,8 +23,8 @@ StageShape Shape(int stage, int num_stages, bool tied = false) {
   return s;
 }
 
-int64_t At(const MemoryPrediction& prediction, MemoryKind kind) {
-  return prediction[static_cast<size_t>(kind)];
+int64_t At(const MemoryPrediction& prediction, MemoryTag tag) {
+  return prediction[static_cast<size_t>(tag)];
 }
 
 // Per layer: q and o 64x64, k and v 32x64, three of the MLP 96x64, two norms.
@@ -35,9 +35,9 @@ TEST(MemoryModel, CountsStatesToTheByte) {
   const ParameterTable table(s.model);
   const int64_t elements = 4 * kLayerElements + 2 * 100 * 64 + 64;
   const MemoryPrediction bytes = PredictMemory(table, {.shape = s});
-  EXPECT_EQ(At(bytes, MemoryKind::kParams), 4 * elements);
-  EXPECT_EQ(At(bytes, MemoryKind::kGrads), 4 * elements);
-  EXPECT_EQ(At(bytes, MemoryKind::kOptimizer), 8 * elements);
+  EXPECT_EQ(At(bytes, MemoryTag::kParams), 4 * elements);
+  EXPECT_EQ(At(bytes, MemoryTag::kGrads), 4 * elements);
+  EXPECT_EQ(At(bytes, MemoryTag::kOptimizer), 8 * elements);
 }
 
 TEST(MemoryModel, BFloat16KeepsMastersAndACopy) {
@@ -46,18 +46,18 @@ TEST(MemoryModel, BFloat16KeepsMastersAndACopy) {
   const MemoryPrediction wide = PredictMemory(table, {.shape = s});
   s.widths = *WidthsOf("bfloat16");
   const MemoryPrediction narrow = PredictMemory(table, {.shape = s});
-  EXPECT_EQ(2 * At(narrow, MemoryKind::kParams), 3 * At(wide, MemoryKind::kParams));
-  EXPECT_EQ(At(narrow, MemoryKind::kGrads), At(wide, MemoryKind::kGrads));
-  EXPECT_EQ(At(narrow, MemoryKind::kOptimizer), At(wide, MemoryKind::kOptimizer));
-  EXPECT_LT(At(narrow, MemoryKind::kActivations), At(wide, MemoryKind::kActivations));
+  EXPECT_EQ(2 * At(narrow, MemoryTag::kParams), 3 * At(wide, MemoryTag::kParams));
+  EXPECT_EQ(At(narrow, MemoryTag::kGrads), At(wide, MemoryTag::kGrads));
+  EXPECT_EQ(At(narrow, MemoryTag::kOptimizer), At(wide, MemoryTag::kOptimizer));
+  EXPECT_LT(At(narrow, MemoryTag::kActivations), At(wide, MemoryTag::kActivations));
 }
 
 TEST(MemoryModel, GradientGroupsNeedASecondBuffer) {
   StageShape s = Shape(0, 1);
   const ParameterTable table(s.model);
-  const int64_t one = At(PredictMemory(table, {.shape = s}), MemoryKind::kGrads);
+  const int64_t one = At(PredictMemory(table, {.shape = s}), MemoryTag::kGrads);
   s.batch.gradient_groups = 2;
-  EXPECT_EQ(At(PredictMemory(table, {.shape = s}), MemoryKind::kGrads), 2 * one);
+  EXPECT_EQ(At(PredictMemory(table, {.shape = s}), MemoryTag::kGrads), 2 * one);
 }
 
 TEST(MemoryModel, ATiedWeightHasAnAccumulatorPerUse) {
@@ -74,7 +74,7 @@ TEST(MemoryModel, ActivationsGrowWithMicrobatchesInFlightAndHalves) {
   const ParameterTable table(s.model);
   const auto activations = [&](int peak) {
     return At(PredictMemory(table, {.shape = s, .peak_microbatches = peak}),
-              MemoryKind::kActivations);
+              MemoryTag::kActivations);
   };
   const int64_t one = activations(1);
   // x, n1, mid, n2, out (64 each), qkv 128, gate and up 192 a token; two rstd, four lse.
@@ -89,10 +89,10 @@ TEST(MemoryModel, CommunicationIsSlotsInWholePagesAndOutputs) {
   const ParameterTable table(s.model);
   const MemoryPrediction bytes = PredictMemory(
       table, {.shape = s, .receive_slots = 3, .outputs_in_flight = 2, .shared_bytes = 7 * 4096});
-  EXPECT_EQ(At(bytes, MemoryKind::kComm), 5 * 64 * 64 * 4 + 7 * 4096);
+  EXPECT_EQ(At(bytes, MemoryTag::kComm), 5 * 64 * 64 * 4 + 7 * 4096);
   s.batch.seq_len = 10;  // 5,120 bytes: 2 pages
   EXPECT_EQ(At(PredictMemory(table, {.shape = s, .receive_slots = 3, .outputs_in_flight = 2}),
-               MemoryKind::kComm),
+               MemoryTag::kComm),
             3 * 2 * 4096 + 2 * 5120);
 }
 

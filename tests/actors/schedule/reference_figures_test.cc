@@ -3,10 +3,15 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <regex>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "actors/schedule/generators.h"
 #include "actors/schedule/simulator.h"
+#include "tests/actors/schedule/jitter_figures.h"
 
 namespace troupe {
 namespace {
@@ -53,6 +58,30 @@ TEST(ReferenceFigures, SpansOnProfilesOfWholeModels) {
   const auto table = testing::ModelFigures();
   ExpectEqual(table);
   EXPECT_EQ(table.NumJudged(), 4 + 3 + 3);
+}
+
+// "1713 of 1713", as the README has them, in the order of its table.
+TEST(ReferenceFigures, AreAsManyAsTheReadmeSays) {
+  std::ifstream file(TROUPE_SOURCE_DIR "/README.md");
+  const std::regex equal(R"((\d+) of (\d+))");
+  std::vector<int> said;
+  bool figures = false;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("## ")) figures = line == "## Figures";
+    if (!figures || !line.starts_with("|")) continue;
+    for (std::sregex_iterator it(line.begin(), line.end(), equal), end; it != end; ++it) {
+      EXPECT_EQ((*it)[1], (*it)[2]) << line;
+      said.push_back(std::stoi((*it)[1]));
+    }
+  }
+  std::vector<int> equals;
+  for (const auto& table :
+       {testing::ClosedFormFigures(), testing::ProfileFigures(), testing::EqualTimeFigures(),
+        testing::UnequalTimeFigures(), testing::OverlapFigures(), testing::StillFigures(),
+        testing::ModelFigures()}) {
+    equals.push_back(table.NumEqual());
+  }
+  EXPECT_EQ(said, equals);
 }
 
 TEST(ReferenceFigures, AFigureThatDiffersIsNotEqual) {

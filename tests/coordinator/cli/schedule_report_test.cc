@@ -20,7 +20,7 @@ struct Report {
   std::vector<ScheduleFigures> figures{};
 };
 
-Report Of(const ScheduleOptions& options) {
+Report Of(const ScheduleFlags& options) {
   auto request = MakeScheduleRequest(options, SystemFiles());
   EXPECT_TRUE(request.ok()) << request.error().message;
   Report report{.request = *std::move(request)};
@@ -32,11 +32,11 @@ Report Of(const ScheduleOptions& options) {
   return report;
 }
 
-ScheduleOptions Named(std::vector<std::string> names, int ranks = 4, int microbatches = 8) {
+ScheduleFlags Named(std::vector<std::string> names, int ranks = 4, int microbatches = 8) {
   return {.names = std::move(names), .ranks = ranks, .microbatches = microbatches};
 }
 
-json Json(const ScheduleOptions& options) {
+json Json(const ScheduleFlags& options) {
   const Report report = Of(options);
   return json::parse(ScheduleJson(report.request, report.figures));
 }
@@ -74,7 +74,7 @@ TEST(ScheduleReport, JsonHasTheKeysAndTheClosedForms) {
 
 // Times come back as they were given, to the last digit.
 TEST(ScheduleReport, TimesAreInTheUsersUnit) {
-  ScheduleOptions options = Named({"gpipe"});
+  ScheduleFlags options = Named({"gpipe"});
   options.costs = {.forward = 0.1, .backward_input = 0.2, .backward_weight = 0.3, .hop = 0.01};
   const json one = Json(options);
   EXPECT_EQ(one["makespan"], 6.66) << "11 of 0.6 and 6 hops";
@@ -87,7 +87,7 @@ TEST(ScheduleReport, TimesAreInTheUsersUnit) {
 }
 
 TEST(ScheduleReport, BidirectionalSchedulesHoldTheirParametersTwice) {
-  ScheduleOptions options = Named({"dualpipe"}, 8, 20);
+  ScheduleFlags options = Named({"dualpipe"}, 8, 20);
   const json eager = Json(options);
   EXPECT_EQ(eager["placement"], "bidirectional");
   EXPECT_EQ(eager["parameter_replicas"], 2);
@@ -98,8 +98,8 @@ TEST(ScheduleReport, BidirectionalSchedulesHoldTheirParametersTwice) {
 }
 
 TEST(ScheduleReport, SamplesAddErrorsAndTheExcess) {
-  ScheduleOptions options = Named({"compare", "zb-v", "dynamic"}, 4, 12);
-  options.jitter = 0.2;
+  ScheduleFlags options = Named({"compare", "zb-v", "dynamic"}, 4, 12);
+  options.noise.jitter = 0.2;
   options.samples = 40;
   const json both = Json(options)["schedules"];
   ASSERT_EQ(both.size(), 2U);
@@ -151,7 +151,7 @@ TEST(ScheduleReport, CompareSharesOneScaleAndSetsATable) {
 }
 
 TEST(ScheduleReport, CsvOfADynamicRunIsTheOrderThatRan) {
-  ScheduleOptions options = Named({"dynamic"});
+  ScheduleFlags options = Named({"dynamic"});
   options.output = "csv";
   const Report report = Of(options);
   const auto csv = ScheduleCsv(report.request, report.figures[0]);
@@ -170,7 +170,7 @@ TEST(ScheduleReport, CsvOfADynamicRunIsTheOrderThatRan) {
 }
 
 TEST(ScheduleReport, RemarksOnALimitThatIsExceeded) {
-  ScheduleOptions options = Named({"compare", "1f1b", "v-min"});
+  ScheduleFlags options = Named({"compare", "1f1b", "v-min"});
   options.memory_limit = 3;
   const Report report = Of(options);
   EXPECT_THAT(ScheduleRemarks(report.request, report.figures),

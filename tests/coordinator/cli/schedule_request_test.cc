@@ -14,17 +14,17 @@ using testing::TemporaryFolder;
 
 constexpr const char* kTwoRanks = "0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n";
 
-ScheduleOptions Of(std::vector<std::string> names, int ranks = 4, int microbatches = 8) {
+ScheduleFlags Of(std::vector<std::string> names, int ranks = 4, int microbatches = 8) {
   return {.names = std::move(names), .ranks = ranks, .microbatches = microbatches};
 }
 
-ScheduleRequest Request(const ScheduleOptions& options) {
+ScheduleRequest Request(const ScheduleFlags& options) {
   auto request = MakeScheduleRequest(options, SystemFiles());
   EXPECT_TRUE(request.ok()) << request.error().message;
   return *std::move(request);
 }
 
-std::string Refusal(const ScheduleOptions& options) {
+std::string Refusal(const ScheduleFlags& options) {
   const auto request = MakeScheduleRequest(options, SystemFiles());
   EXPECT_FALSE(request.ok());
   if (request.ok()) return "";
@@ -92,7 +92,7 @@ TEST(ScheduleRequestTest, ABrokenFileIsRefusedByRowAndCell) {
 }
 
 TEST(ScheduleRequestTest, CompareGivesChunksAndGroupsToThoseThatTakeThem) {
-  ScheduleOptions options = Of({"compare", "1f1b", "interleaved-1f1b", "zb-v"});
+  ScheduleFlags options = Of({"compare", "1f1b", "interleaved-1f1b", "zb-v"});
   options.chunks = 4;
   options.group = 8;
   const ScheduleRequest request = Request(options);
@@ -108,7 +108,7 @@ TEST(ScheduleRequestTest, CompareGivesChunksAndGroupsToThoseThatTakeThem) {
 }
 
 TEST(ScheduleRequestTest, AMemoryLimitIsFreeRunsAndTheBounds) {
-  ScheduleOptions options = Of({"compare", "1f1b", "dynamic"});
+  ScheduleFlags options = Of({"compare", "1f1b", "dynamic"});
   options.memory_limit = 5;
   const ScheduleRequest request = Request(options);
   EXPECT_EQ(request.figures.activations_max, 5);
@@ -116,30 +116,22 @@ TEST(ScheduleRequestTest, AMemoryLimitIsFreeRunsAndTheBounds) {
   EXPECT_EQ(request.schedules[1].executable.policy.activation_limit, 5);
 }
 
-TEST(ScheduleRequestTest, ReadsNoise) {
-  ScheduleOptions options = Of({"1f1b"});
-  options.jitter = 0.1;
-  options.hiccup = "0.03,5";
-  options.straggler = "3,1.5";
-  options.seed = 9;
+TEST(ScheduleRequestTest, SamplesAndNoiseAreTheFigures) {
+  ScheduleFlags options = Of({"1f1b"});
+  options.noise.jitter = 0.1;
   options.samples = 20;
   const FigureOptions figures = Request(options).figures;
   EXPECT_EQ(figures.num_samples, 20);
   EXPECT_EQ(figures.noise.sigma, 0.1);
-  EXPECT_EQ(figures.noise.hiccup_rate, 0.03);
-  EXPECT_EQ(figures.noise.hiccup_size, 5);
-  EXPECT_EQ(figures.noise.straggler_rank, 3);
-  EXPECT_EQ(figures.noise.straggler_factor, 1.5);
-  EXPECT_EQ(figures.noise.seed, 9U);
 }
 
 TEST(ScheduleRequestTest, EveryRefusalIsASentenceWithTheWayOut) {
   const auto with = [](auto change) {
-    ScheduleOptions options = Of({"zb-v"});
+    ScheduleFlags options = Of({"zb-v"});
     change(options);
     return Refusal(options);
   };
-  using O = ScheduleOptions&;
+  using O = ScheduleFlags&;
   EXPECT_THAT(with([](O o) { o.names = {}; }), HasSubstr("troupe schedule --list"));
   EXPECT_THAT(with([](O o) { o.names = {"zbx"}; }), HasSubstr("use one of 1f1b"));
   EXPECT_THAT(with([](O o) {
@@ -182,11 +174,8 @@ TEST(ScheduleRequestTest, EveryRefusalIsASentenceWithTheWayOut) {
               HasSubstr("a file holds one schedule"));
   EXPECT_THAT(with([](O o) { o.rho = 1.5; }), HasSubstr("--rho 1.5: use 0 to 1"));
   EXPECT_THAT(with([](O o) { o.memory_limit = 0; }), HasSubstr("--memory-limit 0: a rank must"));
-  EXPECT_THAT(with([](O o) { o.jitter = -1; }), HasSubstr("--jitter -1: use 0 to 2"));
-  EXPECT_EQ(with([](O o) { o.hiccup = "0.1"; }), "--hiccup 0.1: give two numbers, RATE,SIZE");
-  EXPECT_THAT(with([](O o) { o.hiccup = "2,1"; }), HasSubstr("use a rate from 0 to 1"));
-  EXPECT_THAT(with([](O o) { o.straggler = "0,1,2"; }), HasSubstr("two numbers, RANK,FACTOR"));
-  EXPECT_THAT(with([](O o) { o.straggler = "4,2"; }), HasSubstr("schedule zb-v has ranks 0 to 3"));
+  EXPECT_THAT(with([](O o) { o.noise.straggler = "4,2"; }),
+              HasSubstr("schedule zb-v has ranks 0 to 3"));
   EXPECT_EQ(with([](O o) { o.samples = 0; }), "--samples 0: use 1 to 1000000");
   EXPECT_EQ(with([](O o) { o.execution.executor = "loose"; }),
             "--executor loose: use strict, guided or free-run");

@@ -5,12 +5,13 @@
 
 #include <filesystem>
 
-#include "coordinator/job/job_file.h"
+#include "tests/support/load_job.h"
 
 namespace troupe {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::LoadJob;
 
 const std::string kExamples = std::string(TROUPE_SOURCE_DIR) + "/examples";
 

@@ -318,7 +318,7 @@ TEST(JobChecksTest, APlaceIsTheValueInTheFileThatGaveIt) {
   const std::string child =
       small.folder.Write("child.yaml", "extends: job.yaml\ncheckpoint:\n  keep: 0\n");
   const auto job =
-      LoadJob(SystemFiles(), child, {{"kind", "x"}, {"optimizer.betas", "[0.8, 0.9]"}});
+      testing::LoadJob(SystemFiles(), child, {{"kind", "x"}, {"optimizer.betas", "[0.8, 0.9]"}});
   ASSERT_FALSE(job.ok());
   EXPECT_EQ(job.error().message, "--set kind=x: kind = x: use pretrain\n" + small.path +
                                      ":13:18: optimizer.eps = 0: use 1e-8\n" + child +

@@ -67,7 +67,7 @@ TEST(JobFileTest, AFlagWinsOverTheFileAndTheFileOverItsParents) {
   const JobFolder small;
   const std::string child = small.folder.Write(
       "child.yaml", "extends: job.yaml\ntrain: {steps: 30}\noptimizer: {betas: [0.5, 0.6]}\n");
-  const auto job = LoadJob(SystemFiles(), child, {{"train.seed", "5"}});
+  const auto job = testing::LoadJob(SystemFiles(), child, {{"train.seed", "5"}});
   ASSERT_TRUE(job.ok()) << job.error().message;
   EXPECT_EQ(job->spec.train().steps(), 30);
   EXPECT_EQ(job->spec.train().seed(), 5);
@@ -92,7 +92,7 @@ TEST(JobFileTest, PlacesNameTheFileAsItWasTyped) {
   small.folder.Write("child.yaml", "extends: job.yaml\nname: .x\n");
   const auto before = std::filesystem::current_path();
   std::filesystem::current_path(small.folder.path());
-  const auto job = LoadJob(SystemFiles(), "child.yaml", {});
+  const auto job = testing::LoadJob(SystemFiles(), "child.yaml", {});
   std::filesystem::current_path(before);
   ASSERT_FALSE(job.ok());
   EXPECT_THAT(job.error().message, HasSubstr("job.yaml:13:7: kind = x: use pretrain\n"));
@@ -129,10 +129,10 @@ TEST(JobFileTest, TheTextRunsFromWhereverItLies) {
                         "checkpoint: {resume: 'it''s/old', keep: 3}  # a \"comment\", kept\n");
   small.folder.Write("child.yaml", "extends: job.yaml  # the parent\ntrain:\n  steps: 9\n");
   for (const char* file : {"job.yaml", "child.yaml"}) {
-    const auto job = LoadJob(SystemFiles(), small.folder / file, {});
+    const auto job = testing::LoadJob(SystemFiles(), small.folder / file, {});
     ASSERT_TRUE(job.ok()) << job.error().message;
     const TemporaryFolder elsewhere;
-    const auto again = LoadJob(SystemFiles(), elsewhere.Write("job.yaml", job->text), {});
+    const auto again = testing::LoadJob(SystemFiles(), elsewhere.Write("job.yaml", job->text), {});
     ASSERT_TRUE(again.ok()) << again.error().message << job->text;
     EXPECT_EQ(again->spec.SerializeAsString(), job->spec.SerializeAsString());
     EXPECT_EQ(again->text, job->text) << "nothing is left to change";
@@ -141,7 +141,7 @@ TEST(JobFileTest, TheTextRunsFromWhereverItLies) {
   EXPECT_THAT(text, HasSubstr("\ndata: {train: " + (small.folder / "text.txt") + "}\n"));
   EXPECT_THAT(text, HasSubstr("{resume: \"" + (small.folder / "it's/old") +
                               "\", keep: 3}  # a \"comment\", kept\n"));
-  EXPECT_THAT(LoadJob(SystemFiles(), small.folder / "child.yaml", {})->text,
+  EXPECT_THAT(testing::LoadJob(SystemFiles(), small.folder / "child.yaml", {})->text,
               HasSubstr("extends: " + small.path + "  # the parent\n"));
 }
 
@@ -174,8 +174,8 @@ TEST(JobFileTest, TheEffectiveTextNeedsNoFileThatWasReadIntoIt) {
   for (const char* file : {"parent.yaml", "config.json", "order.csv"}) {
     ASSERT_TRUE(SystemFiles().RemoveAll(small.folder / file).ok());
   }
-  const auto again =
-      LoadJob(SystemFiles(), small.folder.Write("effective.yaml", job->effective_text), {});
+  const auto again = testing::LoadJob(
+      SystemFiles(), small.folder.Write("effective.yaml", job->effective_text), {});
   ASSERT_TRUE(again.ok()) << again.error().message;
   EXPECT_EQ(again->spec.SerializeAsString(), job->spec.SerializeAsString());
 }
@@ -277,15 +277,15 @@ TEST(JobFileTest, WhatTheKeysSayIsJudgedBesideWhatCannotBeRead) {
 }
 
 TEST(JobFileTest, AMissingFileIsNamed) {
-  const auto job = LoadJob(SystemFiles(), "/no/such/job.yaml", {});
+  const auto job = testing::LoadJob(SystemFiles(), "/no/such/job.yaml", {});
   ASSERT_FALSE(job.ok());
   EXPECT_THAT(job.error().message, HasSubstr("/no/such/job.yaml"));
 }
 
 TEST(JobFileTest, AnOverrideIsPlacedAsItWasTyped) {
   const JobFolder small;
-  const auto job = LoadJob(SystemFiles(), small.path,
-                           {{.path = "checkpoint.keep", .value = "0", .flag = "--keep 0"}});
+  const auto job = testing::LoadJob(
+      SystemFiles(), small.path, {{.path = "checkpoint.keep", .value = "0", .flag = "--keep 0"}});
   ASSERT_FALSE(job.ok());
   EXPECT_EQ(job.error().message, "--keep 0: checkpoint.keep = 0: use 1 or more");
 }

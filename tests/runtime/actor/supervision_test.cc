@@ -94,7 +94,6 @@ TEST_F(SupervisionTest, AnErrorSendsOneDownAndDropsTheMail) {
   ASSERT_EQ(downs.size(), 1u);
   EXPECT_EQ(downs[0].name, "worker");
   EXPECT_EQ(downs[0].error.message, "w failed");
-  EXPECT_FALSE(downs[0].restarted);
   EXPECT_EQ(downs[0].incarnation, worker.incarnation());
   EXPECT_EQ(log, (std::vector<std::string>{"w starts", "w ends"}));
   EXPECT_FALSE(worker.alive());
@@ -155,41 +154,6 @@ TEST_F(SupervisionTest, AChildsErrorReachesTheParentsSupervisor) {
   ASSERT_EQ(seen.size(), 1u);
   EXPECT_EQ(seen[0].name, "one");
   EXPECT_TRUE(scheduler.Find<Fail>("parent").ok()) << "a child's end is not its parent's";
-}
-
-TEST_F(SupervisionTest, RestartsUnderANewIncarnationUntilTheIntensityIsSpent) {
-  scheduler.Spawn<Worker>({.name = "worker", .restart = {.max_restarts = 2, .window_ms = 1000}},
-                          "w", std::ref(log));
-  for (int failure = 0; failure < 3; ++failure) {
-    auto worker = scheduler.Find<Fail, Hello>("worker");
-    ASSERT_TRUE(worker.ok());
-    ASSERT_TRUE(worker->Send(Fail{}).ok());
-    ASSERT_TRUE(worker->Send(Hello{failure}).ok());
-    scheduler.RunUntilIdle();
-    EXPECT_FALSE(worker->alive());
-  }
-  ASSERT_EQ(downs.size(), 3u);
-  EXPECT_TRUE(downs[0].restarted);
-  EXPECT_TRUE(downs[1].restarted);
-  EXPECT_FALSE(downs[2].restarted);
-  EXPECT_EQ(downs[1].incarnation, downs[0].incarnation.Next());
-  EXPECT_THAT(log, ::testing::Not(::testing::Contains(::testing::HasSubstr("got"))))
-      << "a restarted actor starts with an empty mailbox";
-  EXPECT_FALSE(scheduler.Find<Fail>("worker").ok());
-}
-
-TEST_F(SupervisionTest, RestartsOutsideTheWindowAreForgotten) {
-  scheduler.Spawn<Worker>({.name = "worker", .restart = {.max_restarts = 1, .window_ms = 1000}},
-                          "w", std::ref(log));
-  for (int failure = 0; failure < 5; ++failure) {
-    auto worker = scheduler.Find<Fail>("worker");
-    ASSERT_TRUE(worker.ok()) << failure;
-    ASSERT_TRUE(worker->Send(Fail{}).ok());
-    scheduler.RunUntilIdle();
-    clock.AdvanceMs(1001);
-    scheduler.RunUntilIdle();
-  }
-  EXPECT_TRUE(downs.back().restarted);
 }
 
 class Stillborn : public Actor<Stillborn, Hello> {

@@ -30,10 +30,10 @@ TEST(TraceFlows, IdsAreFreshAndNameTheirRank) {
 TEST(TraceRing, HandsOutEveryRecordOnceAndInOrder) {
   TraceRing ring;
   std::vector<int64_t> values;
-  const auto sink = [&](const SpanRecord& record) { values.push_back(record.value); };
-  for (int i = 0; i < 10; ++i) ring.Write({.value = i});
+  const auto sink = [&](const SpanRecord& record) { values.push_back(record.start_ns); };
+  for (int i = 0; i < 10; ++i) ring.Write({.start_ns = i});
   EXPECT_EQ(ring.Drain(sink), 0);
-  for (int i = 10; i < 15; ++i) ring.Write({.value = i});
+  for (int i = 10; i < 15; ++i) ring.Write({.start_ns = i});
   EXPECT_EQ(ring.Drain(sink), 0);
   ASSERT_EQ(values.size(), 15u);
   for (int i = 0; i < 15; ++i) EXPECT_EQ(values[static_cast<size_t>(i)], i);
@@ -42,9 +42,9 @@ TEST(TraceRing, HandsOutEveryRecordOnceAndInOrder) {
 TEST(TraceRing, OverwritesTheOldestAndCountsThem) {
   TraceRing ring;
   constexpr auto kCapacity = static_cast<int64_t>(TraceRing::kCapacity);
-  for (int64_t i = 0; i < kCapacity + 100; ++i) ring.Write({.value = i});
+  for (int64_t i = 0; i < kCapacity + 100; ++i) ring.Write({.start_ns = i});
   std::vector<int64_t> values;
-  const int64_t lost = ring.Drain([&](const SpanRecord& r) { values.push_back(r.value); });
+  const int64_t lost = ring.Drain([&](const SpanRecord& r) { values.push_back(r.start_ns); });
   EXPECT_EQ(lost + static_cast<int64_t>(values.size()), kCapacity + 100);
   EXPECT_GE(lost, 100);
   EXPECT_LE(lost, 101) << "one more than were overwritten may be given up, none else";
@@ -58,7 +58,7 @@ TEST(TraceRing, NeverHandsOutATornRecord) {
   constexpr int64_t kRecords = 300'000;
   std::thread writer([&] {
     for (int64_t i = 1; i <= kRecords; ++i) {
-      ring.Write({.start_ns = i, .end_ns = 2 * i, .cpu_ns = 3 * i, .value = 4 * i});
+      ring.Write({.start_ns = i, .end_ns = 2 * i, .cpu_ns = 3 * i});
     }
     stop = true;
   });
@@ -68,7 +68,6 @@ TEST(TraceRing, NeverHandsOutATornRecord) {
   const auto look = [&](const SpanRecord& r) {
     ASSERT_EQ(r.end_ns, 2 * r.start_ns);
     ASSERT_EQ(r.cpu_ns, 3 * r.start_ns);
-    ASSERT_EQ(r.value, 4 * r.start_ns);
     ASSERT_GT(r.start_ns, last);
     last = r.start_ns;
     ++seen;
@@ -89,20 +88,16 @@ TEST(Span, RecordsTheClockAndWhatWasSet) {
     span.record.step = 8;
     clock.AdvanceMs(2);
   }
-  TraceCounter(clock, Rank(2), InternTraceName("span_test.bytes"), 77);
   std::vector<SpanRecord> records;
   const auto result = DrainTrace([&](const SpanRecord& r) { records.push_back(r); });
-  EXPECT_EQ(result.records, 2);
+  EXPECT_EQ(result.records, 1);
   EXPECT_EQ(result.lost, 0);
-  ASSERT_EQ(records.size(), 2u);
+  ASSERT_EQ(records.size(), 1u);
   EXPECT_EQ(TraceName(records[0].name), "span_test.forward");
   EXPECT_EQ(records[0].start_ns, 5'000'000);
   EXPECT_EQ(records[0].end_ns, 7'000'000);
   EXPECT_EQ(records[0].cpu_ns, 2'000'000);
   EXPECT_EQ(records[0].step, 8);
-  EXPECT_EQ(records[1].kind, TraceKind::kCounter);
-  EXPECT_EQ(records[1].value, 77);
-  EXPECT_EQ(records[1].rank, 2);
 }
 
 TEST(Span, ARingOutlivesItsThread) {

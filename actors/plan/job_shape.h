@@ -1,0 +1,25 @@
+// What every plan of a job begins with: its model, its mesh and its batch, of an effective job.
+// Pure.
+#pragma once
+
+#include "actors/plan/batch_arithmetic.h"
+#include "actors/plan/layer_spec.h"
+#include "actors/plan/memory_model.h"
+#include "actors/plan/mesh.h"
+#include "proto/job.pb.h"
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+struct JobShape {
+  ModelSpec model{};
+  Mesh mesh{};
+  BatchArithmetic batch{};
+};
+// The first error; ReadJobPlan (job_plan.h) has them all.
+Result<JobShape> JobShapeOf(const proto::JobSpec& spec);
+
+// Of train.dtype, float32 where it is left out.
+Result<NumberWidths> WidthsOf(const proto::Train& train);
+
+}  // namespace troupe
