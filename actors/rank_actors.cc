@@ -82,7 +82,7 @@ SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
   options.trace = trace_;
   options.earlier_updates = loaded_.content.earlier_updates;
   options.reductions =
-      ReductionsOf(place, stage, [this](StageId copy) { return loaded_.stages.at(copy).get(); });
+      groups_.ReductionsOf(stage, [this](StageId copy) { return loaded_.stages.at(copy).get(); });
   return place.scheduler.Spawn<StageActor>({.name = fmt::format("stage {}", stage)},
                                            std::move(options), *loaded_.stages.at(stage),
                                            place.stream);

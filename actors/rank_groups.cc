@@ -53,6 +53,22 @@ Status RankGroups::Open() {
   return {};
 }
 
+std::map<int32_t, StageReduction> RankGroups::ReductionsOf(
+    StageId stage, const std::function<StageModel*(StageId)>& model_of) const {
+  std::map<int32_t, StageReduction> started;
+  for (size_t i = 0; i < plan_.reductions.size(); ++i) {
+    const GradientReduction& reduction = plan_.reductions[i];
+    const std::vector<StageId> copies = StagesOn(plan_.train, reduction, self_);
+    if (copies.empty() || copies.back() != stage) continue;
+    const auto index = static_cast<int32_t>(i);
+    StageReduction& own = started[index];
+    own.weights = reduction.weights;
+    own.group = OfReduction(index);
+    std::ranges::transform(copies, std::back_inserter(own.copies), model_of);
+  }
+  return started;
+}
+
 Group* RankGroups::OfReduction(int32_t reduction) const {
   const auto group = of_reductions_.find(reduction);
   return group == of_reductions_.end() ? nullptr : group->second.get();

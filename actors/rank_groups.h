@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 
 #include "actors/plan/job_plan.h"
+#include "actors/stage_actor.h"
 #include "runtime/collective/router_groups.h"
 
 namespace troupe {
@@ -28,6 +30,10 @@ class RankGroups {
 
   // Of the plan's reduction of this place; null where one rank holds all copies.
   Group* OfReduction(int32_t reduction) const;
+
+  // The reductions that `stage`, one of the rank's, starts. `model_of`: the rank's copies.
+  std::map<int32_t, StageReduction> ReductionsOf(
+      StageId stage, const std::function<StageModel*(StageId)>& model_of) const;
 
   void OnPeerDown(Rank peer, const Error& cause) { groups_.OnPeerDown(peer, cause); }
   void OnCredit(Rank peer, uint16_t channel) { groups_.OnCredit(peer, channel); }

@@ -95,22 +95,6 @@ RankGroups::Deadlines GroupDeadlinesOf(const proto::JobSpec& spec) {
           .end_ms = 2 * (hang_ms > 0 ? hang_ms : kUsualHangMs)};
 }
 
-std::map<int32_t, StageReduction> ReductionsOf(
-    const RankPlace& place, StageId stage, const std::function<StageModel*(StageId)>& model_of) {
-  std::map<int32_t, StageReduction> started;
-  for (size_t i = 0; i < place.plan.reductions.size(); ++i) {
-    const GradientReduction& reduction = place.plan.reductions[i];
-    const std::vector<StageId> copies = StagesOn(place.plan.train, reduction, place.rank);
-    if (copies.empty() || copies.back() != stage) continue;
-    const auto index = static_cast<int32_t>(i);
-    StageReduction& own = started[index];
-    own.weights = reduction.weights;
-    own.group = place.groups.OfReduction(index);
-    std::ranges::transform(copies, std::back_inserter(own.copies), model_of);
-  }
-  return started;
-}
-
 Result<DataOrder> DataOrderOf(const proto::JobSpec& spec, const JobPlan& plan,
                               const TokenFile& tokens) {
   ASSIGN_OR_RETURN(const int64_t samples, CountSamples(tokens, plan.batch.seq_len));

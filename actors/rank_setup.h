@@ -5,7 +5,7 @@
 #include "actors/data_loader_actor.h"
 #include "actors/executor_actor.h"
 #include "actors/plan/job_plan.h"
-#include "actors/rank_seams.h"
+#include "actors/rank_groups.h"
 #include "actors/schedule_actor.h"
 #include "actors/stage_actor.h"
 #include "actors/train_program.h"
@@ -30,10 +30,6 @@ ExecutorOptions ExecutorOptionsOf(const proto::JobSpec& spec, const JobPlan& pla
 StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
                             StageId stage);
 RankGroups::Deadlines GroupDeadlinesOf(const proto::JobSpec& spec);
-// The gradient reductions that a stage of the place starts. `model_of`: the rank's copies.
-std::map<int32_t, StageReduction> ReductionsOf(const RankPlace& place, StageId stage,
-                                               const std::function<StageModel*(StageId)>& model_of);
-
 // Refuses a file with too few tokens for the job.
 Result<DataOrder> DataOrderOf(const proto::JobSpec& spec, const JobPlan& plan,
                               const TokenFile& tokens);

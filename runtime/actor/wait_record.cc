@@ -40,6 +40,8 @@ WaitRecord RecordOf(const WaitEntry& entry) {
   return record;
 }
 
+}  // namespace
+
 std::string DeadlineSentence(const WaitSubject& subject) {
   std::string sentence = fmt::format("{}: {}", subject.waiter, OwedText(subject));
   if (!subject.from.empty()) sentence += fmt::format(" from {}", subject.from);
@@ -48,8 +50,6 @@ std::string DeadlineSentence(const WaitSubject& subject) {
   if (subject.detail != nullptr) sentence += fmt::format(", {}", subject.detail(subject.about));
   return sentence;
 }
-
-}  // namespace
 
 WaitBoard::~WaitBoard() {
   CHECK(oldest_ == nullptr, "{} is still waiting for {} while its scheduler ends",

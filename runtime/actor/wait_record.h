@@ -126,6 +126,9 @@ class WaitBoard {
   OnDeadline on_deadline_;
 };
 
+// The same sentence for those who report a wait of their own.
+std::string DeadlineSentence(const WaitSubject& subject);
+
 inline void WaitHandle::Reset() {
   if (auto* entry = std::exchange(entry_, nullptr)) entry->board->End(entry);
 }

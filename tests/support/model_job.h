@@ -111,8 +111,8 @@ class ModelJob {
                      .last = place.plan.train.IsLastStage(stage),
                      .first_microbatch = place.plan.train.FirstMicrobatch(stage).value,
                      .adamw = adamw_,
-                     .reductions = ReductionsOf(
-                         place, stage, [this](StageId copy) { return of_stages_.at(copy); })},
+                     .reductions = place.groups.ReductionsOf(
+                         stage, [this](StageId copy) { return of_stages_.at(copy); })},
         *stages_.back(), place.stream);
   }
 

@@ -42,7 +42,6 @@ struct RouterGroupsTest : ::testing::Test {
     envelope.job = envelope.epoch = 1;
     envelope.source_rank = from;
     envelope.destination_actor = 7;
-    envelope.payload_bytes = sizeof(M);
     envelope.num_bulk = std::is_same_v<M, GroupBlock> ? 1 : 0;
     static std::byte bytes[2000];
     Bulk bulk;
