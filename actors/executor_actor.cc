@@ -13,15 +13,6 @@ bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b) {
          a.num_bytes == b.num_bytes;
 }
 
-// "stage 2 (rank 1)", by stage.
-std::vector<std::string> StageNames(const Schedule& schedule) {
-  std::vector<std::string> names;
-  for (StageId stage{}; stage.value < schedule.num_stages; stage = stage.Next()) {
-    names.push_back(fmt::format("stage {} (rank {})", stage, schedule.RankOf(stage)));
-  }
-  return names;
-}
-
 ActionInputs::Key KeyOf(int64_t round, const Transfer& transfer) {
   return {round, transfer.kind, transfer.to_stage, transfer.microbatch};
 }

@@ -1,8 +1,18 @@
 #include "actors/executor_wait.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 namespace troupe {
+
+std::vector<std::string> StageNames(const Schedule& schedule) {
+  std::vector<std::string> names;
+  for (StageId stage{}; stage.value < schedule.num_stages; stage = stage.Next()) {
+    names.push_back(fmt::format("stage {} (rank {})", stage, schedule.RankOf(stage)));
+  }
+  return names;
+}
 
 void ExecutorWait::ForInput(const ActorContext& context, const Blocked& blocked, int64_t step) {
   if (blocked_ == blocked && record_.waiting()) return;

@@ -14,11 +14,14 @@
 
 namespace troupe {
 
+// "stage 2 (rank 1)", by stage.
+std::vector<std::string> StageNames(const Schedule& schedule);
+
 class ExecutorWait {
  public:
   struct Options {
-    std::string waiter{};                    // "rank 2"
-    std::vector<std::string> stage_names{};  // "stage 2 (rank 1)", by stage
+    std::string waiter{};  // "rank 2"
+    std::vector<std::string> stage_names{};
     int64_t deadline_ms = 0;
   };
   explicit ExecutorWait(Options options) : options_(std::move(options)) {}

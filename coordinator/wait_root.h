@@ -17,9 +17,9 @@
 namespace troupe {
 
 struct WaitsOfRank {
-  std::string name{};       // "rank 1 (host a, pid 4712)"
+  std::string name{};  // "rank 1 (host a, pid 4712)"
   bool answered = false;
-  std::string silence{};    // where it did not: what is known of it, or empty
+  std::string silence{};  // where it did not: what is known of it, or empty
   std::vector<proto::WaitEdge> edges{};
 };
 

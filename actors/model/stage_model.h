@@ -119,9 +119,7 @@ class StageModel {
   Pass PassOf(Stash& stash, bool whole = false);
   // (T, h) in an output.
   TensorView Boundary(Buffer& output) const;
-  Buffer NewBoundary() {
-    return Buffer::Unfilled(ledger_, MemoryTag::kComm, boundary_bytes());
-  }
+  Buffer NewBoundary() { return Buffer::Unfilled(ledger_, MemoryTag::kComm, boundary_bytes()); }
 
   // The microbatch's tokens and labels, from rows of seq_len + 1, into its stash.
   void TakeTokens(const Pass& pass, std::span<const int32_t> tokens);

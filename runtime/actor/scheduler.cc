@@ -173,8 +173,8 @@ int Scheduler::Pass() {
   return work > 0 || !ready_.empty() ? work + 1 : 0;
 }
 
-// Waits for work a little without looking at the clock, and does at once what came of it: reading the
-// clock takes a third of the time in which a small message crosses to another process.
+// Waits for work a little without looking at the clock, and does at once what came of it: reading
+// the clock takes a third of the time in which a small message crosses to another process.
 int Scheduler::Spin() {
   int work = 0;
   for (int i = 0; i < kPollsPerSpin && work == 0 && inbox_.Empty(); ++i) {

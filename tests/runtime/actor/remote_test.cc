@@ -149,11 +149,8 @@ TEST_F(RankRouterTest, BulkArrivesWithItsEnvelopeAndReturnsItsCredit) {
   std::vector<std::byte> bytes(64);
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 3);
   int done = 0;
-  const Postmark postmark{.channel = kChannel,
-                          .step = 812,
-                          .microbatch = 17,
-                          .stage = 2,
-                          .flow_id = 99};
+  const Postmark postmark{
+      .channel = kChannel, .step = 812, .microbatch = 17, .stage = 2, .flow_id = 99};
   ASSERT_TRUE(remote(0)
                   .SendBulk(
                       Block{5}, bytes, [&] { ++done; }, postmark)

@@ -131,10 +131,8 @@ class GroupConformance : public ::testing::Test {
                 int64_t deadline_ms = 300'000) {
     const auto number = static_cast<uint32_t>(opened.size());
     Members& group = opened.emplace_back();
-    GroupSpec spec{.id = GroupId(number),
-                   .name = name,
-                   .deadline_ms = deadline_ms,
-                   .tell_ms = deadline_ms};
+    GroupSpec spec{
+        .id = GroupId(number), .name = name, .deadline_ms = deadline_ms, .tell_ms = deadline_ms};
     for (const int rank : ranks) spec.ranks.push_back(Rank(rank));
     for (const int rank : ranks) {
       spec.self = Rank(rank);

@@ -52,10 +52,8 @@ TEST(UcxFrameTest, AMessageIsReadBack) {
 // Whatever a sender may say beyond the short header travels.
 TEST(UcxFrameTest, OnlyASilentEnvelopeIsShort) {
   const std::vector<std::function<void(Envelope&)>> words = {
-      [](Envelope& e) { e.step = 1; },
-      [](Envelope& e) { e.microbatch = 0; },
-      [](Envelope& e) { e.stage = 0; },
-      [](Envelope& e) { e.flow_id = 1; },
+      [](Envelope& e) { e.step = 1; }, [](Envelope& e) { e.microbatch = 0; },
+      [](Envelope& e) { e.stage = 0; }, [](Envelope& e) { e.flow_id = 1; },
       [](Envelope& e) { e.num_bulk = 1; }};
   for (size_t i = 0; i < words.size(); ++i) {
     Envelope envelope;
