@@ -29,8 +29,8 @@ ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
     : options_(std::move(options)),
       peers_(std::move(peers)),
       name_(fmt::format("rank {}", options_.rank)),
-      evaluate_(options_.evaluate, options_.rank, {}, DataArrival::kMarked),
-      sample_(options_.sample, options_.rank, {}, DataArrival::kMarked),
+      evaluate_(options_.evaluate, options_.place, {}, DataArrival::kMarked),
+      sample_(options_.sample, options_.place, {}, DataArrival::kMarked),
       outputs_({.rank = options_.rank,
                 .boundary = options_.boundary,
                 .num_buffers = options_.output_buffers,
@@ -38,12 +38,13 @@ ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
                 .trace = options_.trace}),
       trace_(options_.rank, options_.trace),
       wait_({.waiter = name_,
-             .stage_names = StageNames(options_.train),
+             .pipeline = options_.pipeline,
+             .stage_names = StageNames(options_.train, options_.pipeline),
              .deadline_ms = options_.wait_deadline_ms}) {
   CHECK(!peers_.stages.empty(), "{} holds no stage", name_);
-  train_.emplace_back(options_.train, options_.rank, options_.policy, DataArrival::kMarked);
+  train_.emplace_back(options_.train, options_.place, options_.policy, DataArrival::kMarked);
   for (const TrainSchedule& other : options_.others) {
-    train_.emplace_back(other.schedule, options_.rank, other.policy, DataArrival::kMarked);
+    train_.emplace_back(other.schedule, options_.place, other.policy, DataArrival::kMarked);
   }
 }
 
@@ -80,7 +81,7 @@ Status ExecutorActor::On(proto::StepStart start) {
   progress_.emplace(*list);
   reductions_.reset();
   if (start_.mode() == proto::STEP_MODE_TRAIN) {
-    reductions_.emplace(options_.reductions, *schedule_, options_.rank);
+    reductions_.emplace(options_.reductions, *schedule_, options_.place);
   }
   times_.Clear();
   vote_.Clear();
@@ -319,7 +320,7 @@ Status ExecutorActor::CollectVotes() {
 }
 
 Status ExecutorActor::On(CreditReturned credit) {
-  return outputs_.Flush(credit.peer, credit.channel, self(), context().clock());
+  return outputs_.Flush(credit.to, credit.channel, self(), context().clock());
 }
 
 Status ExecutorActor::On(OutputReady output) {

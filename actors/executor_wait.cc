@@ -6,10 +6,11 @@
 
 namespace troupe {
 
-std::vector<std::string> StageNames(const Schedule& schedule) {
+std::vector<std::string> StageNames(const Schedule& schedule, const std::vector<Rank>& pipeline) {
   std::vector<std::string> names;
   for (StageId stage{}; stage.value < schedule.num_stages; stage = stage.Next()) {
-    names.push_back(fmt::format("stage {} (rank {})", stage, schedule.RankOf(stage)));
+    const auto place = static_cast<size_t>(schedule.RankOf(stage).value);
+    names.push_back(fmt::format("stage {} (rank {})", stage, pipeline.at(place)));
   }
   return names;
 }
@@ -24,7 +25,7 @@ void ExecutorWait::ForInput(const ActorContext& context, const Blocked& blocked,
                   .from = options_.stage_names.at(static_cast<size_t>(blocked.owed_stage.value)),
                   .step = step,
                   .microbatch = blocked.microbatch.value,
-                  .from_rank = for_data_ ? -1 : blocked.owed_by.value});
+                  .from_rank = for_data_ ? -1 : RankAt(blocked.owed_by).value});
 }
 
 void ExecutorWait::ForRoom(const ActorContext& context, const Transfer& output, int64_t step) {
@@ -37,7 +38,7 @@ void ExecutorWait::ForRoom(const ActorContext& context, const Transfer& output, 
                   .from = options_.stage_names.at(static_cast<size_t>(output.to_stage.value)),
                   .step = step,
                   .microbatch = output.microbatch.value,
-                  .from_rank = output.to.value});
+                  .from_rank = RankAt(output.to).value});
 }
 
 void ExecutorWait::End(const ActorContext& context, proto::Vote& vote) {

@@ -15,12 +15,13 @@
 namespace troupe {
 
 // "stage 2 (rank 1)", by stage.
-std::vector<std::string> StageNames(const Schedule& schedule);
+std::vector<std::string> StageNames(const Schedule& schedule, const std::vector<Rank>& pipeline);
 
 class ExecutorWait {
  public:
   struct Options {
-    std::string waiter{};  // "rank 2"
+    std::string waiter{};          // "rank 2"
+    std::vector<Rank> pipeline{};  // who stands where, by PipelineRank
     std::vector<std::string> stage_names{};
     int64_t deadline_ms = 0;
   };
@@ -38,6 +39,9 @@ class ExecutorWait {
   void EndPhase() { record_.Reset(); }
 
  private:
+  Rank RankAt(PipelineRank place) const {
+    return options_.pipeline.at(static_cast<size_t>(place.value));
+  }
   void Begin(const ActorContext& context, WaitSubject subject);
 
   const Options options_;

@@ -26,7 +26,7 @@ RankActors::~RankActors() { context_.seams.scheduler.End(executor_); }
 Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
   RETURN_IF_ERROR(groups_.Open());
   const RankPlace place{context_.seams.scheduler, context_.plan, context_.stream, groups_, self_};
-  const std::vector<StageId> held = context_.plan.train.StagesOf(self_);
+  const std::vector<StageId> held = context_.plan.StagesOf(self_);
   ExecutorActor::Peers peers;
   std::vector<ActorRef<MeetExecutor>> answering;
   for (const StageId stage : held) {
@@ -52,28 +52,28 @@ Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
 
 void RankActors::MeetRanks(ExecutorActor::Peers& peers) {
   RankRouter& router = context_.router;
-  const int world_size = context_.plan.train.num_ranks;
+  const Mesh& mesh = context_.plan.mesh;
   peers.checkpoint = context_.seams.scheduler.Spawn<CheckpointActor>(
       {.name = "checkpoint"},
       CheckpointOptions{.rank = self_,
-                        .num_ranks = world_size,
+                        .num_ranks = mesh.num_ranks(),
                         .dtype = DTypeOfJob(context_.start.spec()),
                         .trace = trace_},
       context_.seams.files, parameters(), context_.stream,
       Ref<proto::CheckpointDone>(router.Remote<proto::CheckpointDone>(Rank(0), kScheduleIndex)));
   peers.schedule =
       ScheduleRef(router.Remote<proto::Vote, proto::StepDone>(Rank(0), kScheduleIndex));
-  for (int other = 0; other < world_size; ++other) {
-    if (other == self_.value) continue;
-    peers.neighbours[Rank(other)] =
-        router.Remote<WithBulk<Activation>, WithBulk<ActivationGradient>>(Rank(other),
-                                                                          kExecutorIndex);
+  for (const Rank other : mesh.GroupOf(Axis::kPp, self_)) {
+    if (other == self_) continue;
+    peers.neighbours[mesh.PipelineRankOf(other)] =
+        router.Remote<WithBulk<Activation>, WithBulk<ActivationGradient>>(other, kExecutorIndex);
   }
 }
 
 void RankActors::OnCredit(Rank peer, uint16_t channel) {
   if (channel >= kFirstGroupChannel) return groups_.OnCredit(peer, channel);
-  if (executor_.alive()) (void)executor_.Send(CreditReturned{peer, channel});
+  if (!executor_.alive()) return;
+  (void)executor_.Send(CreditReturned{context_.plan.PipelineRankOf(peer), channel});
 }
 
 SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
@@ -117,7 +117,7 @@ Status RankActors::SpawnJob(JobParts parts) {
   ASSIGN_OR_RETURN(std::unique_ptr<Program> program,
                    context_.seams.new_program(start, context_.plan, parts.product_flops));
   std::vector<RankRef> ranks;
-  for (int rank = 0; rank < context_.plan.train.num_ranks; ++rank) {
+  for (int rank = 0; rank < context_.plan.mesh.num_ranks(); ++rank) {
     ranks.emplace_back(
         context_.router.Remote<proto::StepStart, proto::Commit, proto::CheckpointStart>(
             Rank(rank), kExecutorIndex));

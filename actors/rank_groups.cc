@@ -38,7 +38,7 @@ RankGroups::RankGroups(RankRouter& router, const JobPlan& plan, MemoryLedger& le
 
 Status RankGroups::Open() {
   for (size_t i = 0; i < plan_.reductions.size(); ++i) {
-    std::vector<Rank> ranks = RanksOf(plan_.train, plan_.reductions[i]);
+    std::vector<Rank> ranks = plan_.MembersOf(plan_.reductions[i], self_);
     if (ranks.size() < 2 || !std::ranges::binary_search(ranks, self_)) continue;
     GroupSpec spec{.id = GroupId(static_cast<uint32_t>(i)),
                    .name = fmt::format("gradients {}", i),
@@ -58,7 +58,7 @@ std::map<int32_t, StageReduction> RankGroups::ReductionsOf(
   std::map<int32_t, StageReduction> started;
   for (size_t i = 0; i < plan_.reductions.size(); ++i) {
     const GradientReduction& reduction = plan_.reductions[i];
-    const std::vector<StageId> copies = StagesOn(plan_.train, reduction, self_);
+    const std::vector<StageId> copies = StagesOn(plan_.train, reduction, plan_.PipelineRankOf(self_));
     if (copies.empty() || copies.back() != stage) continue;
     const auto index = static_cast<int32_t>(i);
     StageReduction& own = started[index];

@@ -63,6 +63,8 @@ TrainOptions TrainOptionsOf(const proto::StartRank& start, const JobPlan& plan) 
 
 ExecutorOptions ExecutorOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank) {
   ExecutorOptions options{.rank = rank,
+                          .place = plan.PipelineRankOf(rank),
+                          .pipeline = plan.mesh.GroupOf(Axis::kPp, rank),
                           .train = plan.train,
                           .policy = plan.policy,
                           .others = plan.others,
@@ -107,12 +109,17 @@ Result<DataOrder> DataOrderOf(const proto::JobSpec& spec, const JobPlan& plan,
 
 Status PostSlots(Transport& transport, const proto::JobSpec& spec, const JobPlan& plan, Rank rank) {
   const auto boundary_bytes = static_cast<int64_t>(BoundaryTensor(spec, plan).num_bytes);
+  const PipelineRank place = plan.PipelineRankOf(rank);
   for (const Channel& channel : plan.channels) {
-    const uint16_t number = ChannelOf(channel.kind);
-    if (channel.to == rank) {
-      RETURN_IF_ERROR(transport.PostSlots(channel.from, number, channel.slots, boundary_bytes));
+    const uint16_t number =
+        channel.kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
+    if (channel.to == place) {
+      const Rank from = plan.mesh.InPipelineOf(rank, channel.from);
+      RETURN_IF_ERROR(transport.PostSlots(from, number, channel.slots, boundary_bytes));
     }
-    if (channel.from == rank) transport.SetCredits(channel.to, number, channel.slots);
+    if (channel.from == place) {
+      transport.SetCredits(plan.mesh.InPipelineOf(rank, channel.to), number, channel.slots);
+    }
   }
   return {};
 }

@@ -65,11 +65,12 @@ bool MeasuresCosts(const proto::JobSpec& spec) {
   return ChoosesSchedule(spec.parallelism()) || spec.parallelism().rebalance();
 }
 
-Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const ModelCosts> costs) {
+Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const ModelCosts> of_ranks) {
   const proto::Parallelism& asked = spec.parallelism();
   if (!ChoosesSchedule(asked)) return JobOrders{.orders = {asked}};
   ASSIGN_OR_RETURN(const JobShape shape, JobShapeOf(spec));
   const int ranks = shape.mesh.extent(Axis::kPp);
+  const std::vector<ModelCosts> costs = CostsAlongPipeline(shape.mesh, of_ranks);
   std::vector<Error> errors;
   CheckChoice(asked, ranks, shape.batch.num_microbatches, errors);
   if (!errors.empty()) return std::move(errors.front());

@@ -52,7 +52,8 @@ class ExecutorOpenActions : public ::testing::Test {
   void Open(const std::string& list, const ExecutionPolicy& policy,
             std::vector<GradientReduction> reductions = {}) {
     const Schedule schedule = *ParseCsv(list + "\n", "list");
-    for (const Action& action : schedule.ActionsOf(Rank(0))) actions_[ToString(action)] = action;
+    for (const Action& action : schedule.ActionsOf(PipelineRank(0)))
+      actions_[ToString(action)] = action;
     scheduler_.SetOnDown([this](const Down& down) { errors_.push_back(down.error.message); });
     ExecutorActor::Peers peers{.loader = scheduler_.Spawn<DeafLoader>({.name = "loader"})};
     for (const StageId stage : schedule.StagesOf(Rank(0))) {
@@ -61,6 +62,7 @@ class ExecutorOpenActions : public ::testing::Test {
     executor_ = scheduler_.Spawn<ExecutorActor>(
         {.name = "executor"},
         ExecutorOptions{
+            .pipeline = {Rank(0)},
             .train = schedule,
             .policy = policy,
             .evaluate = GenerateForwardOnly(1, schedule.placement, schedule.num_microbatches),

@@ -69,7 +69,7 @@ TEST(JobPlan, CommunicationIsSlotsAndTwoOutputBuffersAChannel) {
   constexpr int64_t kBoundary = 2 * 32 * 64 * 4;  // whole pages
   constexpr int64_t kTied = (100 * 64 * 4 + 4095) / 4096 * 4096;
   const auto slots = [&](int from, int to, InputKind kind) {
-    return SlotsFor(plan->channels, Rank(from), Rank(to), kind);
+    return SlotsFor(plan->channels, PipelineRank(from), PipelineRank(to), kind);
   };
   EXPECT_EQ(comm(0), kBoundary * (slots(1, 0, InputKind::kGradient) + 2) + kTied);
   EXPECT_EQ(comm(1), kBoundary * (slots(0, 1, InputKind::kActivation) +
