@@ -111,8 +111,7 @@ Status PostSlots(Transport& transport, const proto::JobSpec& spec, const JobPlan
   const auto boundary_bytes = static_cast<int64_t>(BoundaryTensor(spec, plan).num_bytes);
   const PipelineRank place = plan.PipelineRankOf(rank);
   for (const Channel& channel : plan.channels) {
-    const uint16_t number =
-        channel.kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
+    const uint16_t number = ChannelOf(channel.kind);
     if (channel.to == place) {
       const Rank from = plan.mesh.InPipelineOf(rank, channel.from);
       RETURN_IF_ERROR(transport.PostSlots(from, number, channel.slots, boundary_bytes));
