@@ -57,7 +57,8 @@ class ExecutorOpenActions : public ::testing::Test {
     scheduler_.SetOnDown([this](const Down& down) { errors_.push_back(down.error.message); });
     ExecutorActor::Peers peers{.loader = scheduler_.Spawn<DeafLoader>({.name = "loader"})};
     for (const StageId stage : schedule.StagesOf(Rank(0))) {
-      peers.stages[stage] = scheduler_.Spawn<NotingStage>({.name = "stage"}, asked_);
+      peers.stages[stage] =
+          scheduler_.Spawn<NotingStage>({.name = fmt::format("stage {}", stage)}, asked_);
     }
     executor_ = scheduler_.Spawn<ExecutorActor>(
         {.name = "executor"},

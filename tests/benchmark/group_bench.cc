@@ -1,6 +1,7 @@
 // All-reduce among processes of one host, over the router and UCX's shared memory, against copying
 // as many bytes within one process. Numbers are bus bandwidth: an all-reduce of S bytes among n
 // members moves 2 (n - 1) / n S from each.
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -97,6 +98,7 @@ double AllReduceNs(int size, int64_t num_bytes, int times) {
       WriteAddress(pair[1], "open");
       ReadAddress(pair[1]);
       RunMember(member, num_bytes, times);
+      WriteAddress(pair[1], "ended");
       member.scheduler.Run();  // what others still wait for goes out
       _exit(0);
     }
@@ -116,6 +118,10 @@ double AllReduceNs(int size, int64_t num_bytes, int times) {
     for (const int socket : sockets) ReadAddress(socket);  // everybody has posted slots
     for (const int socket : sockets) WriteAddress(socket, "begin");
     spent_ns = RunMember(member, num_bytes, times);
+    for (const int socket : sockets) {
+      pollfd ended{.fd = socket, .events = POLLIN};
+      while (poll(&ended, 1, 0) == 0) member.scheduler.RunUntilIdle();
+    }
     member.group.reset();
     member.transport->Close(100);
   }
