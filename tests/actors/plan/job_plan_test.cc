@@ -58,7 +58,7 @@ TEST(JobPlan, OneFOneBKeepsFewerMicrobatchesThanGPipe) {
             2 * one_f_one_b->MemoryOf(Rank(0), VectorIsa::kAvx2)[kActivations]);
 }
 
-TEST(JobPlan, CommunicationIsSlotsAndTwoOutputBuffersAChannel) {
+TEST(JobPlan, CommunicationIsSlotsOutputBuffersAndBlocksOfReductions) {
   auto spec = Spec(3);
   spec.mutable_model()->set_tie_word_embeddings(true);
   const auto plan = MakeJobPlan(spec);
@@ -67,7 +67,8 @@ TEST(JobPlan, CommunicationIsSlotsAndTwoOutputBuffersAChannel) {
     return plan->MemoryOf(Rank(rank), VectorIsa::kAvx2)[static_cast<size_t>(MemoryTag::kComm)];
   };
   constexpr int64_t kBoundary = 2 * 32 * 64 * 4;  // whole pages
-  constexpr int64_t kTied = (100 * 64 * 4 + 4095) / 4096 * 4096;
+  // Blocks of the tied gradient, as many to the other rank as from it.
+  constexpr int64_t kTied = 2 * kReductionSlots * ((100 * 64 * 4 + 4095) / 4096 * 4096);
   const auto slots = [&](int from, int to, InputKind kind) {
     return SlotsFor(plan->channels, PipelineRank(from), PipelineRank(to), kind);
   };
