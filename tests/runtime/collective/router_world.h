@@ -3,10 +3,10 @@
 //
 //   struct Network {
 //     std::unique_ptr<Transport> NewTransport(Rank rank);
-//     void Kill(Rank rank);       // its peers learn that its process died
+//     void Kill(Rank rank, Transport& its);   // its peers learn that its process died
 //     Clock& clock();
-//     static constexpr bool kVirtualTime;
-//     bool Until(done, drive);    // drives until `done`, or for far too long
+//     std::unique_ptr<Stream> NewStream(Scheduler& scheduler);
+//     void Idle();                            // between two rounds of all ranks
 //   };
 #pragma once
 
