@@ -121,7 +121,10 @@ class FollowStream : public grpc::ServerWriteReactor<proto::JobEvent>, public Fo
 class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToAgent>,
                      public AgentPort {
  public:
-  AttendStream(State& state, Seams seams) : state_(state), seams_(seams) { StartRead(&incoming_); }
+  AttendStream(State& state, Seams seams)
+      : scheduler_(seams.scheduler), attendance_(state, seams, *this) {
+    StartRead(&incoming_);
+  }
   void Send(const proto::ToAgent& command) override {
     const std::lock_guard lock(mutex_);
     if (finished_) return;
@@ -144,8 +147,10 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
   void OnReadDone(bool ok) override {
     if (!ok) return FinishOnce(grpc::Status::OK);
     const size_t num_bytes = incoming_.ByteSizeLong();
-    seams_.scheduler.Post([this, num_bytes, message = std::move(incoming_)] {
-      Take(message);
+    scheduler_.Post([this, num_bytes, message = std::move(incoming_)] {
+      if (const Status taken = attendance_.Take(message); !taken.ok()) {
+        FinishOnce(ToRpc(taken.error()));
+      }
       Heard(num_bytes);
     });
     incoming_.Clear();
@@ -155,8 +160,8 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
   }
   void OnCancel() override { FinishOnce(grpc::Status::CANCELLED); }
   void OnDone() override {
-    seams_.scheduler.Post([this] {
-      if (host_ != 0) HostGone(state_, host_, "its agent's connection ended");
+    scheduler_.Post([this] {
+      attendance_.Ended();
       delete this;
     });
   }
@@ -172,26 +177,14 @@ class AttendStream : public grpc::ServerBidiReactor<proto::FromAgent, proto::ToA
     reading_ = !finished_ && heard_bytes_ < kAgentHeardBytesMax;
     if (reading_) StartRead(&incoming_);
   }
-  void Take(const proto::FromAgent& message) {
-    if (host_ != 0) return AgentSaid(state_, seams_, host_, message);
-    if (!message.has_join()) {
-      return FinishOnce(ToRpc(MakeError(ErrorCode::kInvalidSpec, "an agent's first word is Join")));
-    }
-    auto joined = JoinHost(state_, seams_, message.join(), this);
-    if (!joined.ok()) return FinishOnce(ToRpc(joined.error()));
-    host_ = joined->host;
-    Send(joined->welcome);
-    StartWhatFits(state_);
-  }
   void FinishOnce(const grpc::Status& status) {
     const std::lock_guard lock(mutex_);
     if (!std::exchange(finished_, true)) Finish(status);
   }
 
-  State& state_;
-  Seams seams_;
+  Scheduler& scheduler_;
+  Attendance attendance_;  // event loop only
   proto::FromAgent incoming_;
-  HostId host_ = 0;  // event loop only
   std::mutex mutex_;
   bool finished_ = false;   // then gRPC may let the call go at any time: no new read or write
   bool reading_ = true;     // a read is on its way

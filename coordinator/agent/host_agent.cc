@@ -1,21 +1,14 @@
 #include "coordinator/agent/host_agent.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <csignal>
-#include <cstring>
-#include <fstream>
 #include <utility>
 #include <vector>
 
 #include "runtime/base/bytes_in_words.h"
-#include "runtime/base/file_system.h"
 #include "runtime/base/host_memory.h"
 #include "runtime/base/talk.h"
 
@@ -29,30 +22,6 @@ std::string InWords(const std::tuple<uint64_t, uint64_t, int32_t>& key) {
   return fmt::format("rank {} of job {}", std::get<2>(key), std::get<0>(key));
 }
 
-// What an agent and its rank talk over; of each pair the agent keeps the first end.
-struct RankPipes {
-  std::array<int, 2> control{};
-  std::array<int, 2> log{};
-};
-
-Result<RankPipes> OpenRankPipes(const std::tuple<uint64_t, uint64_t, int32_t>& key) {
-  const auto no_descriptors = [&key](int number) {
-    return MakeError(ErrorCode::kResourceExhausted, "{} gets no descriptors: {}", InWords(key),
-                     std::strerror(number));
-  };
-  RankPipes pipes;
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pipes.control.data()) != 0) {
-    return no_descriptors(errno);
-  }
-  if (::pipe2(pipes.log.data(), O_CLOEXEC) != 0) {
-    const int number = errno;
-    ::close(pipes.control[0]);
-    ::close(pipes.control[1]);
-    return no_descriptors(number);
-  }
-  return pipes;
-}
-
 // What comes again and again, and is not missed.
 bool IsTelemetry(const proto::FromRank& message) {
   return message.has_progress() || message.has_spans() || message.has_memory();
@@ -60,8 +29,8 @@ bool IsTelemetry(const proto::FromRank& message) {
 
 }  // namespace
 
-HostAgent::HostAgent(HostAgentOptions options, Scheduler& scheduler)
-    : options_(std::move(options)), scheduler_(scheduler) {}
+HostAgent::HostAgent(HostAgentOptions options, AgentSeams seams)
+    : options_(std::move(options)), seams_(std::move(seams)), scheduler_(seams_.scheduler) {}
 
 HostAgent::~HostAgent() {
   scheduler_.Cancel(beat_);
@@ -84,7 +53,7 @@ void HostAgent::HeedBacklog() {
   }
   const bool backlog = waiting > (backlog_ ? kBacklogBytesMax / 2 : kBacklogBytesMax);
   if (std::exchange(backlog_, backlog) != backlog) {
-    for (auto& [key, rank] : ranks_) rank.log->Pause(backlog);
+    for (auto& [key, rank] : ranks_) rank.process->PausePrints(backlog);
   }
   scheduler_.Cancel(backlog_timer_);
   if (backlog) backlog_timer_ = scheduler_.After(kBacklogLookMs, [this] { HeedBacklog(); });
@@ -125,18 +94,18 @@ void HostAgent::Beat() {
   beat_ = scheduler_.After(heartbeat_ms_, [this] { Beat(); });
 }
 
-void HostAgent::WatchRank(const RankKey& key, RankProcess& rank, int64_t now_ns) {
+void HostAgent::WatchRank(const RankKey& key, HeldRank& rank, int64_t now_ns) {
   if (rank.killed_ns != 0) {
     if (now_ns - rank.killed_ns > kKillAgainMs * kMsNs) KillRank(rank);  // A5
     return;
   }
   const int64_t silent_ns = now_ns - rank.last_heard_ns;
   const bool told = rank.silence_told_ns != 0;
-  if (silent_ns < kSilentMs * kMsNs || rank.link->closed() ||
+  if (silent_ns < kSilentMs * kMsNs || rank.process->closed() ||
       (told && now_ns - rank.silence_told_ns < kTellAgainMs * kMsNs)) {
     return;
   }
-  const bool stopped = IsStopped(rank.process->pid());
+  const bool stopped = rank.process->IsStopped();
   if (!rank.is_alive && !stopped) return;
   rank.silence_told_ns = now_ns;
   TellSilence(key, silent_ns / kMsNs, stopped);
@@ -166,7 +135,7 @@ void HostAgent::OnCommand(const proto::ToAgent& command) {
     case proto::ToAgent::kTell: {
       const auto& tell = command.tell();
       const auto rank = ranks_.find({tell.job(), tell.epoch(), tell.rank()});
-      if (rank != ranks_.end()) rank->second.link->Send(tell.message().SerializeAsString());
+      if (rank != ranks_.end()) rank->second.process->Send(tell.message().SerializeAsString());
       return;
     }
     case proto::ToAgent::kKill:
@@ -179,7 +148,7 @@ void HostAgent::OnCommand(const proto::ToAgent& command) {
 void HostAgent::Spawn(const proto::SpawnRank& spawn) {
   const RankKey key{spawn.job(), spawn.epoch(), spawn.rank()};
   if (ranks_.contains(key)) return;
-  const Status started = StartRankProcess(key, spawn);
+  const Status started = StartRank(key, spawn);
   if (started.ok()) return;
   proto::FromAgent message;
   auto* exited = message.mutable_rank_exited();
@@ -191,7 +160,7 @@ void HostAgent::Spawn(const proto::SpawnRank& spawn) {
   Say(message);
 }
 
-Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& spawn) {
+Status HostAgent::StartRank(const RankKey& key, const proto::SpawnRank& spawn) {
   // A killed one is on its way out and holds no slot.
   const auto lives = [](const auto& entry) { return entry.second.killed_ns == 0; };
   if (std::ranges::count_if(ranks_, lives) >= options_.slots) {  // A6
@@ -199,60 +168,40 @@ Status HostAgent::StartRankProcess(const RankKey& key, const proto::SpawnRank& s
                      "{} is not started: all {} slots of host agent {} are in use", InWords(key),
                      options_.slots, options_.name);
   }
-  ASSIGN_OR_RETURN(const RankPipes pipes, OpenRankPipes(key));
-  auto process = ChildProcess::Start(scheduler_,
-                                     {.path = options_.rank_program,
-                                      .arguments = {"--control-fd", "3"},
-                                      .control_fd = pipes.control[1],
-                                      .stdout_fd = pipes.log[1],
-                                      .stderr_fd = pipes.log[1],
-                                      .minds_parent_only = true},
-                                     [this, key](ExitReport report) { RankEnded(key, report); });
-  ::close(pipes.control[1]);
-  ::close(pipes.log[1]);
-  if (!process.ok()) {
-    ::close(pipes.control[0]);
-    ::close(pipes.log[0]);
-    return std::move(process).error();
-  }
-  RankProcess& rank = ranks_[key];
-  rank.process = *std::move(process);
+  RankProcess::Handlers handlers;
+  handlers.on_frame = [this, key](std::string_view frame) -> Status {
+    proto::FromRank message;
+    if (!message.ParseFromArray(frame.data(), static_cast<int>(frame.size()))) {
+      return MakeError(ErrorCode::kCorrupt, "{} sent {} bytes that are no message", InWords(key),
+                       frame.size());
+    }
+    RankSpoke(key, message);
+    return {};
+  };
+  handlers.on_closed = [this, key](const Error& error) {
+    const auto found = ranks_.find(key);
+    if (error.code == ErrorCode::kCorrupt && found != ranks_.end()) {
+      KillBecause(found->second, error.message);
+    }
+  };
+  handlers.on_print = [this, key](std::string_view piece) { Printed(key, piece); };
+  handlers.on_exit = [this, key](ExitReport report) { RankEnded(key, report); };
+  ASSIGN_OR_RETURN(auto process, seams_.start_rank(InWords(key), std::move(handlers)));
+  HeldRank& rank = ranks_[key];
+  rank.process = std::move(process);
   rank.last_heard_ns = scheduler_.clock().NowNs();
-  rank.oom_kills = ReadOomKills(SystemFiles());
-  rank.log = std::make_unique<LogPipe>(
-      scheduler_, pipes.log[0], [this, key](std::string_view piece) { Printed(key, piece); });
-  rank.log->Pause(backlog_);
-  rank.link = std::make_unique<FrameLink>(scheduler_, pipes.control[0], LinkHandlers(key));
+  rank.oom_kills = ReadOomKills(seams_.files);
+  rank.process->PausePrints(backlog_);
   proto::ToRank order;
   *order.mutable_start() = spawn.start();
-  rank.link->Send(order.SerializeAsString());
+  rank.process->Send(order.SerializeAsString());
   return {};
-}
-
-FrameLink::Handlers HostAgent::LinkHandlers(const RankKey& key) {
-  return {.on_frame = [this, key](std::string_view frame) -> Status {
-            proto::FromRank message;
-            if (!message.ParseFromArray(frame.data(), static_cast<int>(frame.size()))) {
-              return MakeError(ErrorCode::kCorrupt, "{} sent {} bytes that are no message",
-                               InWords(key), frame.size());
-            }
-            RankSpoke(key, message);
-            return {};
-          },
-          // Its end follows, or its bytes were bad: either way it has no voice any more.
-          .on_closed =
-              [this, key](const Error& error) {
-                const auto found = ranks_.find(key);
-                if (error.code == ErrorCode::kCorrupt && found != ranks_.end()) {
-                  KillBecause(found->second, error.message);
-                }
-              }};
 }
 
 void HostAgent::RankSpoke(const RankKey& key, const proto::FromRank& message) {
   const auto found = ranks_.find(key);
   if (found == ranks_.end()) return;
-  RankProcess& rank = found->second;
+  HeldRank& rank = found->second;
   rank.last_heard_ns = scheduler_.clock().NowNs();
   if (std::exchange(rank.silence_told_ns, 0) != 0) TellSilence(key, 0, false);
   if (message.has_alive()) {
@@ -282,11 +231,7 @@ void HostAgent::Printed(const RankKey& key, std::string_view piece) {
 void HostAgent::RankEnded(const RankKey& key, ExitReport report) {
   auto rank = ranks_.find(key);
   if (rank == ranks_.end()) return;
-  // Its last words lie in the socket and in the pipe. A child of its own may hold both, and speak
-  // on: it is not heard.
-  if (!rank->second.link->closed()) rank->second.link->Progress();
-  rank->second.link->Close();
-  rank->second.log->ReadRest();
+  rank->second.process->HearLastWords();
   proto::FromAgent message;
   auto* exited = message.mutable_rank_exited();
   exited->set_job(std::get<0>(key));
@@ -294,21 +239,20 @@ void HostAgent::RankEnded(const RankKey& key, ExitReport report) {
   exited->set_rank(std::get<2>(key));
   exited->set_exit_code(report.exit_code);
   exited->set_signal(report.signal);
-  for (const std::string& line : rank->second.log->last_lines()) exited->add_last_lines(line);
+  for (const std::string& line : rank->second.process->last_lines()) exited->add_last_lines(line);
   exited->set_cause(rank->second.cause);
-  const auto oom_kills = ReadOomKills(SystemFiles());
+  const auto oom_kills = ReadOomKills(seams_.files);
   if (report.signal == SIGKILL && rank->second.killed_ns == 0 && rank->second.oom_kills &&
       oom_kills) {
     exited->set_oom_kills(*oom_kills - *rank->second.oom_kills);
   }
-  rank->second.log.reset();
   // The process' own callback runs: it may not be destroyed under itself.
-  scheduler_.Post([gone = std::make_shared<RankProcess>(std::move(rank->second))] {});
+  scheduler_.Post([gone = std::make_shared<HeldRank>(std::move(rank->second))] {});
   ranks_.erase(rank);
   Say(message);  // A3
 }
 
-void HostAgent::KillRank(RankProcess& rank) {
+void HostAgent::KillRank(HeldRank& rank) {
   rank.killed_ns = std::max<int64_t>(scheduler_.clock().NowNs(), 1);
   rank.process->Signal(SIGKILL);
 }
@@ -319,7 +263,7 @@ void HostAgent::Kill(uint64_t job, uint64_t epoch) {
   }
 }
 
-void HostAgent::KillBecause(RankProcess& rank, const std::string& cause) {
+void HostAgent::KillBecause(HeldRank& rank, const std::string& cause) {
   if (rank.killed_ns == 0) rank.cause = cause;
   KillRank(rank);
 }

@@ -26,17 +26,23 @@
 #include <string_view>
 #include <tuple>
 
-#include "coordinator/agent/child_process.h"
-#include "coordinator/agent/log_pipe.h"
+#include "coordinator/agent/rank_process.h"
 #include "proto/control.pb.h"
-#include "runtime/actor/frame_link.h"
+#include "runtime/actor/scheduler.h"
+#include "runtime/base/file_system.h"
 
 namespace troupe {
 
 struct HostAgentOptions {
   std::string name{};
   int slots = 1;
-  std::string rank_program{};  // troupe-rank
+};
+
+// What an agent reaches the world by, besides its connection.
+struct AgentSeams {
+  Scheduler& scheduler;
+  FileSystem& files;  // where the kernel says whom it killed for memory
+  StartRankProcess start_rank{};
 };
 
 class HostAgent {
@@ -48,7 +54,7 @@ class HostAgent {
   static constexpr size_t kBacklogBytesMax = size_t{4} << 20;
   static constexpr size_t kWaitingBytesMax = size_t{256} << 20;
 
-  HostAgent(HostAgentOptions options, Scheduler& scheduler);
+  HostAgent(HostAgentOptions options, AgentSeams seams);
   ~HostAgent();
 
   // A connection exists: joins over it. `waiting_bytes`: of what was given to `send`, and has not
@@ -67,10 +73,8 @@ class HostAgent {
 
  private:
   using RankKey = std::tuple<uint64_t, uint64_t, int32_t>;  // job, epoch, rank
-  struct RankProcess {
-    std::unique_ptr<ChildProcess> process{};
-    std::unique_ptr<FrameLink> link{};
-    std::unique_ptr<LogPipe> log{};
+  struct HeldRank {
+    std::unique_ptr<RankProcess> process{};
     std::string cause{};                 // why it was killed
     std::optional<int64_t> oom_kills{};  // at its start
     int64_t last_heard_ns = 0;
@@ -80,16 +84,15 @@ class HostAgent {
   };
 
   void Spawn(const proto::SpawnRank& spawn);
-  Status StartRankProcess(const RankKey& key, const proto::SpawnRank& spawn);
-  FrameLink::Handlers LinkHandlers(const RankKey& key);
+  Status StartRank(const RankKey& key, const proto::SpawnRank& spawn);
   void RankSpoke(const RankKey& key, const proto::FromRank& message);
   void Printed(const RankKey& key, std::string_view piece);
   void RankEnded(const RankKey& key, ExitReport report);
-  void KillRank(RankProcess& rank);
-  void KillBecause(RankProcess& rank, const std::string& cause);
+  void KillRank(HeldRank& rank);
+  void KillBecause(HeldRank& rank, const std::string& cause);
   void KillAll(const std::string& cause);
   void Kill(uint64_t job, uint64_t epoch);
-  void WatchRank(const RankKey& key, RankProcess& rank, int64_t now_ns);
+  void WatchRank(const RankKey& key, HeldRank& rank, int64_t now_ns);
   void TellSilence(const RankKey& key, int64_t silent_ms, bool stopped);
   void Beat();
   void Say(const proto::FromAgent& message);
@@ -97,13 +100,14 @@ class HostAgent {
   const std::string& name() const;
 
   const HostAgentOptions options_;
+  const AgentSeams seams_;
   Scheduler& scheduler_;
   std::function<void(const proto::FromAgent&)> send_{};
   std::function<size_t()> waiting_bytes_{};
   bool backlog_ = false;  // A7
   TimerId backlog_timer_{};
   std::string known_as_{};  // to the coordinator
-  std::map<RankKey, RankProcess> ranks_{};
+  std::map<RankKey, HeldRank> ranks_{};
   int64_t last_heard_ns_ = 0;
   int heartbeat_ms_ = 500;
   int dead_after_ms_ = 3000;

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "coordinator/agent/agent_client.h"
+#include "coordinator/agent/child_rank.h"
 #include "coordinator/cli/answer.h"
 #include "coordinator/cli/client.h"
 #include "coordinator/cli/stop_signals.h"
@@ -28,7 +29,6 @@
 namespace troupe {
 namespace {
 
-constexpr int kSilenceCheckMs = 250;
 constexpr int kEndCheckMs = 10;
 constexpr int kStopMs = 300'000;  // jobs that stand still are killed long before (job_life.h)
 constexpr int kAtOnceMs = 2000;
@@ -88,11 +88,6 @@ class EndOnSignal {
 // Where memory runs out the daemon says so and ends as it stands: gRPC's threads wait for a loop
 // that has gone, so there is nothing to unwind to.
 void RunLoop(Scheduler& scheduler) noexcept { scheduler.Run(); }
-
-void CheckSilence(State& state, Seams seams) {
-  DropSilentHosts(state, seams);
-  seams.scheduler.After(kSilenceCheckMs, [&state, seams] { CheckSilence(state, seams); });
-}
 
 // One coordinator a folder: its jobs have numbers and run directories that no other gives out.
 struct ClaimedFolder {
@@ -165,7 +160,7 @@ int RunCoordinator(const CoordinatorCommand& command) {
   const std::string host = command.listen.substr(0, command.listen.rfind(':'));
   (void)PrintAnswer(
       fmt::format("troupe coordinator listening on {}:{}\n", host, (*server)->port()));
-  CheckSilence(state, seams);
+  WatchHosts(state, seams);
   RunLoop(scheduler);
   // Agents lose their connection, which ends every rank.
   for (auto& [id, host] : state.hosts) {
@@ -197,10 +192,8 @@ int RunWorker(const WorkerCommand& command) {
   ::setenv("UCX_WARN_UNUSED_ENV_VARS", "n", /*overwrite=*/0);
   char host[256] = "host";
   ::gethostname(host, sizeof(host) - 1);
-  HostAgent agent({.name = command.name.empty() ? host : command.name,
-                   .slots = command.slots,
-                   .rank_program = program},
-                  scheduler);
+  HostAgent agent({.name = command.name.empty() ? host : command.name, .slots = command.slots},
+                  {scheduler, SystemFiles(), ChildRanks(scheduler, program)});
   std::unique_ptr<AgentClient> client;
   EndOnSignal end(scheduler, /*pauses=*/true, [&](int signal, bool at_once) {
     if (signal == SIGTSTP) {

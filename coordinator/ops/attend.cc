@@ -12,6 +12,7 @@ namespace troupe {
 namespace {
 
 constexpr int kSlotsMax = 4096;
+constexpr int kSilenceCheckMs = 250;
 
 // The job that an agent's word is about: null unless the rank has its place on that host. An agent
 // speaks for its own ranks alone.
@@ -98,6 +99,25 @@ void AgentSaid(State& state, Seams seams, HostId id, const proto::FromAgent& mes
   }
 }
 
+Status Attendance::Take(const proto::FromAgent& message) {
+  if (host_ != 0) {
+    AgentSaid(state_, seams_, host_, message);
+    return {};
+  }
+  if (!message.has_join()) {
+    return MakeError(ErrorCode::kInvalidSpec, "an agent's first word is Join");
+  }
+  ASSIGN_OR_RETURN(const Joined joined, JoinHost(state_, seams_, message.join(), &port_));
+  host_ = joined.host;
+  port_.Send(joined.welcome);
+  StartWhatFits(state_);
+  return {};
+}
+
+void Attendance::Ended() {
+  if (host_ != 0) HostGone(state_, host_, "its agent's connection ended");
+}
+
 void DropSilentHosts(State& state, Seams seams) {
   const int64_t now_ns = seams.scheduler.clock().NowNs();
   std::vector<HostId> silent;
@@ -114,6 +134,11 @@ void DropSilentHosts(State& state, Seams seams) {
     // An agent that was only stopped for a while finds its stream ended, and joins again.
     if (port != nullptr) port->Close();
   }
+}
+
+void WatchHosts(State& state, Seams seams) {
+  DropSilentHosts(state, seams);
+  seams.scheduler.After(kSilenceCheckMs, [&state, seams] { WatchHosts(state, seams); });
 }
 
 }  // namespace troupe

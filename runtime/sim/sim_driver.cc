@@ -17,6 +17,7 @@ bool SimDriver::RunActions() {
     const Action action = std::move(actions_.front());
     actions_.erase(actions_.begin());
     action.act();
+    if (look_) look_();
     ran = true;
   }
   return ran;
@@ -24,7 +25,7 @@ bool SimDriver::RunActions() {
 
 int64_t SimDriver::NextNs() const {
   int64_t next_ns = actions_.empty() ? kNever : actions_.front().time_ns;
-  for (const Participant& participant : participants_) {
+  for (const auto& [id, participant] : participants_) {
     if (participant.next_ns) next_ns = std::min(next_ns, participant.next_ns());
   }
   return next_ns;
@@ -32,10 +33,15 @@ int64_t SimDriver::NextNs() const {
 
 bool SimDriver::Step() {
   int64_t work = RunActions() ? 1 : 0;
-  const auto size = static_cast<int64_t>(participants_.size());
+  std::vector<ParticipantId> present;
+  for (const auto& [id, participant] : participants_) present.push_back(id);
+  const auto size = static_cast<int64_t>(present.size());
   for (const int64_t index : Permutation(RandomKey(seed_ + rounds_++, "sim.order"), size)) {
-    const Participant& participant = participants_[static_cast<size_t>(index)];
-    if (participant.run) work += participant.run();
+    const auto participant = participants_.find(present[static_cast<size_t>(index)]);
+    if (participant == participants_.end() || !participant->second.run) continue;
+    const int64_t done = participant->second.run();
+    if (done > 0 && look_) look_();
+    work += done;
   }
   if (work > 0) return true;
   const int64_t next_ns = NextNs();

@@ -102,12 +102,11 @@ void SimNetwork::Heal(Rank from, Rank to) {
   for (Held& held : cut.mapped()) Dispatch(held.to, std::move(held.event), held.num_bytes);
 }
 
-int64_t SimNetwork::NextEventNs() const {
+int64_t SimNetwork::NextEventNs(int64_t after_ns) const {
   int64_t next_ns = kNever;
   for (const auto& [rank, transport] : transports_) {
-    if (!transport->events_.empty()) {
-      next_ns = std::min(next_ns, transport->events_.begin()->first.first);
-    }
+    const auto next = transport->events_.lower_bound({after_ns + 1, 0});
+    if (next != transport->events_.end()) next_ns = std::min(next_ns, next->first.first);
   }
   return next_ns;
 }

@@ -50,8 +50,9 @@ class SimNetwork {
   void Cut(Rank from, Rank to);
   void Heal(Rank from, Rank to);
 
-  // The time of the next event of any rank, or kNever. Events of the past wait for Progress.
-  int64_t NextEventNs() const;
+  // The time of the next event of any rank, or kNever. Events of the past wait for Progress; who
+  // knows that a rank stands still asks for those after `after_ns`.
+  int64_t NextEventNs(int64_t after_ns = -1) const;
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
  private:

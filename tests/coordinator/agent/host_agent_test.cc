@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/agent/child_rank.h"
 #include "runtime/sim/virtual_clock.h"
 #include "tests/support/patience.h"
 
@@ -79,7 +80,8 @@ class HostAgentTest : public ::testing::Test {
 
   std::vector<proto::FromAgent> said_;
   Scheduler scheduler_{{.spin_us = 0}};
-  HostAgent agent_{{.name = "a", .slots = 2, .rank_program = FAKE_RANK}, scheduler_};
+  HostAgent agent_{{.name = "a", .slots = 2},
+                   {scheduler_, SystemFiles(), ChildRanks(scheduler_, FAKE_RANK)}};
 };
 
 TEST_F(HostAgentTest, JoinsFirst) {
@@ -327,7 +329,8 @@ class SilenceTest : public ::testing::Test {
   pid_t pid_ = 0;
   VirtualClock clock_;
   Scheduler scheduler_{{.clock = &clock_, .spin_us = 0}};
-  HostAgent agent_{{.name = "a", .slots = 2, .rank_program = FAKE_RANK}, scheduler_};
+  HostAgent agent_{{.name = "a", .slots = 2},
+                   {scheduler_, SystemFiles(), ChildRanks(scheduler_, FAKE_RANK)}};
 };
 
 TEST_F(SilenceTest, AStoppedRankIsToldOfAgainAndAgainAndWhenItSpeaks) {
@@ -366,7 +369,8 @@ TEST_F(SilenceTest, ARankThatDoesNotGetOnIsNotStopped) {
 }
 
 TEST_F(HostAgentTest, AProgramThatCannotBeRunIsAnExit) {
-  HostAgent other({.name = "b", .slots = 1, .rank_program = "/nowhere/troupe-rank"}, scheduler_);
+  HostAgent other({.name = "b", .slots = 1},
+                  {scheduler_, SystemFiles(), ChildRanks(scheduler_, "/nowhere/troupe-rank")});
   std::vector<proto::FromAgent> said;
   other.Connected([&](const proto::FromAgent& message) { said.push_back(message); });
   proto::ToAgent command;
@@ -380,7 +384,8 @@ TEST_F(HostAgentTest, AProgramThatCannotBeRunIsAnExit) {
 TEST_F(HostAgentTest, NoRankOutlivesTheAgent) {
   pid_t pid = 0;
   {
-    HostAgent other({.name = "b", .slots = 1, .rank_program = FAKE_RANK}, scheduler_);
+    HostAgent other({.name = "b", .slots = 1},
+                    {scheduler_, SystemFiles(), ChildRanks(scheduler_, FAKE_RANK)});
     other.Connected([&](const proto::FromAgent& message) {
       if (message.rank_said().message().has_hello()) {
         pid = message.rank_said().message().hello().pid();

@@ -55,6 +55,37 @@ TEST(SimDriver, EveryOrderOfTwoOccurs) {
   EXPECT_EQ(rounds, (std::set<std::string>{"ab", "ba"}));
 }
 
+TEST(SimDriver, WhoIsRemovedRunsNoMore) {
+  VirtualClock clock;
+  SimDriver driver(clock, 1);
+  int runs = 0;
+  const auto guest = driver.Add(
+      [&runs] {
+        ++runs;
+        return int64_t{1};
+      },
+      nullptr);
+  driver.Step();
+  driver.At(0, [&] { driver.Remove(guest); });
+  driver.Step();
+  EXPECT_EQ(runs, 1);
+  EXPECT_FALSE(driver.Step()) << "nobody is left";
+}
+
+TEST(SimDriver, ItLooksAfterEverythingThatHappens) {
+  VirtualClock clock;
+  SimDriver driver(clock, 1);
+  std::string happened;
+  int left = 2;
+  driver.Add([&] { return left > 0 ? happened += 'r', left-- : 0; }, nullptr);
+  driver.Add([] { return int64_t{0}; }, nullptr);
+  for (int i = 0; i < 2; ++i) driver.At(10, [&] { happened += 'a'; });
+  driver.AfterEach([&] { happened += '.'; });
+  while (driver.Step()) {
+  }
+  EXPECT_EQ(happened, "r.r.a.a.");
+}
+
 TEST(SimDriver, RunUntilStopsAtItsDeadline) {
   VirtualClock clock;
   SimDriver driver(clock, 1);
