@@ -71,7 +71,9 @@ std::vector<const StageParameter*> Owned(const std::vector<const StageParameters
   std::vector<const StageParameter*> owned;
   for (const StageParameters* stage : stages) {
     for (const StageParameter& p : stage->all()) {
-      if (p.owned) owned.push_back(&p);
+      if (!p.owned) continue;
+      CHECK(p.shard.is_whole(), "a part of {} is saved as if it were all", p.spec->name);
+      owned.push_back(&p);
     }
   }
   return owned;

@@ -19,47 +19,49 @@ struct Microbatch {
   bool last_stage = false;
 };
 
-void ComputeForward(StageModel& model, const Microbatch& microbatch, ActionDone& done) {
+Task<Status> ComputeForward(StageModel& model, const Microbatch& microbatch, ActionDone& done) {
   const RunAction& run = microbatch.run;
   const std::span<const int32_t> tokens =
       run.tokens ? std::span<const int32_t>(*run.tokens) : std::span<const int32_t>();
   if (run.mode == proto::STEP_MODE_SAMPLE) {
-    auto generated = model.GenerateForward(run.input, tokens);
+    CO_ASSIGN_OR_RETURN(Buffer generated, co_await model.GenerateForward(run.input, tokens));
     if (microbatch.last_stage) {
       done.sampled_token = model.DrawToken(
           generated, run.temperature, static_cast<uint64_t>(run.sample_seed), run.sample_counter);
     } else {
       done.output = std::move(generated);
     }
-    return;
+    co_return Status{};
   }
-  auto forward = run.mode == proto::STEP_MODE_EVAL
-                     ? model.Evaluate(run.input, tokens)
-                     : model.Forward(microbatch.number, run.input, tokens);
+  auto pass = run.mode == proto::STEP_MODE_EVAL
+                  ? model.Evaluate(run.input, tokens)
+                  : model.Forward(microbatch.number, run.input, tokens);
+  CO_ASSIGN_OR_RETURN(StageModel::ForwardResult forward, co_await std::move(pass));
   done.output = std::move(forward.output);
   done.loss_sum = forward.loss_sum;
   done.num_tokens = forward.num_tokens;
+  co_return Status{};
 }
 
 Task<Status> Compute(StageModel& model, Microbatch microbatch, ActionDone& done) {
   const RunAction& run = microbatch.run;
   switch (run.action.kind) {
     case ActionKind::kForward:
-      ComputeForward(model, microbatch, done);
-      break;
-    case ActionKind::kBackward:
-      done.output = model.Backward(microbatch.number, run.input);
-      break;
-    case ActionKind::kBackwardInput:
-      done.output = model.BackwardInput(microbatch.number, run.input);
-      break;
+      co_return co_await ComputeForward(model, microbatch, done);
+    case ActionKind::kBackward: {
+      CO_ASSIGN_OR_RETURN(done.output, co_await model.Backward(microbatch.number, run.input));
+      co_return Status{};
+    }
+    case ActionKind::kBackwardInput: {
+      CO_ASSIGN_OR_RETURN(done.output, co_await model.BackwardInput(microbatch.number, run.input));
+      co_return Status{};
+    }
     case ActionKind::kBackwardWeight:
-      model.BackwardWeight(microbatch.number, run.action.part, run.action.num_parts);
-      break;
+      co_return co_await model.BackwardWeight(microbatch.number, run.action.part,
+                                              run.action.num_parts);
     default:
       co_return MakeError(ErrorCode::kFailed, "{} is no compute action", ToString(run.action));
   }
-  co_return Status{};
 }
 
 Task<Status> TakeVote(StageModel& model, StageVote& vote) {

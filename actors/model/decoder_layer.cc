@@ -34,15 +34,9 @@ DecoderLayer::DecoderLayer(const UnitSite& site)
       product_(site.Workspace("product")),
       dproduct_(site.Workspace("dproduct")),
       dout_(site.Workspace("dout")),
-      rotary_(site.Workspace("rotary")) {}
+      rotary_(site.Constant("rotary")) {}
 
-void DecoderLayer::Pack(const Exec& exec) {
-  for (Linear* linear : {&qkv_product_, &out_product_, &gate_up_product_, &down_product_}) {
-    linear->Pack(exec);
-  }
-}
-
-void DecoderLayer::WriteConstants(std::byte* workspace) const {
+void DecoderLayer::WriteConstants(std::byte* shared) const {
   RotaryConfig rotary{.head_dim = attention_.head_dim, .theta = config_.rope_theta};
   if (config_.rope_scaling) {
     const RopeScaling& scaling = *config_.rope_scaling;
@@ -53,7 +47,7 @@ void DecoderLayer::WriteConstants(std::byte* workspace) const {
                      .original_max_position_embeddings =
                          static_cast<double>(scaling.original_max_position_embeddings)};
   }
-  BuildRotaryTable(rotary_.In(workspace), rotary);
+  BuildRotaryTable(rotary_.In(shared), rotary);
 }
 
 DecoderLayer::Heads DecoderLayer::HeadsOf(const TensorView& rows) const {
@@ -85,7 +79,7 @@ ResidualEnd DecoderLayer::Output(const Pass& pass) const {
   return {.x = mid_.In(pass.stash), .delta = delta_.In(pass.workspace)};
 }
 
-void DecoderLayer::Forward(const Pass& pass) const {
+Task<Status> DecoderLayer::Forward(const Pass& pass) const {
   const TensorView out = out_.In(pass.stash);
   ForwardAttention(pass, out);
   const TensorView delta = delta_.In(pass.workspace);
@@ -102,6 +96,7 @@ void DecoderLayer::Forward(const Pass& pass) const {
   const TensorView product = product_.In(pass.workspace);
   SwigluForward(pass.exec, product, gate_up.Columns(0, inner_), gate_up.Columns(inner_, inner_));
   down_product_.Forward(pass, delta, product);
+  co_return Status{};
 }
 
 void DecoderLayer::ForwardAttention(const Pass& pass, TensorView out) const {
@@ -120,7 +115,8 @@ void DecoderLayer::ForwardAttention(const Pass& pass, TensorView out) const {
 
 // ---- backward -------------------------------------------------------------------------------
 
-void DecoderLayer::BackwardInput(const Pass& pass, ConstTensorView dy, TensorView dx) const {
+Task<Status> DecoderLayer::BackwardInput(const Pass& pass, ConstTensorView dy,
+                                         TensorView dx) const {
   const TensorView dproduct = dproduct_.In(pass.workspace);
   down_product_.InputGrad(pass, dproduct, dy);
   const TensorView gate_up = gate_up_.In(pass.stash);
@@ -153,6 +149,7 @@ void DecoderLayer::BackwardInput(const Pass& pass, ConstTensorView dy, TensorVie
                               .rstd = rstd1_.In(pass.stash),
                               .weight = norm1_.weight(),
                               .residual = dmid});
+  co_return Status{};
 }
 
 void DecoderLayer::BackwardAttention(const Pass& pass, ConstTensorView dout,
@@ -177,7 +174,13 @@ void DecoderLayer::BackwardAttention(const Pass& pass, ConstTensorView dout,
   RotaryBackward(pass.exec, gradients.k, pass.positions, Rotary(pass));
 }
 
-void DecoderLayer::BackwardWeight(const Pass& pass, int part, ConstTensorView dy) const {
+Task<Status> DecoderLayer::BackwardWeight(const Pass& pass, WeightParts parts,
+                                          ConstTensorView dy) const {
+  for (int part = parts.first; part < parts.end; ++part) WeightGrad(pass, part, dy);
+  co_return Status{};
+}
+
+void DecoderLayer::WeightGrad(const Pass& pass, int part, ConstTensorView dy) const {
   switch (part) {
     case 0: {
       const TensorView product = product_.In(pass.workspace);

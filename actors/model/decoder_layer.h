@@ -13,15 +13,15 @@ class DecoderLayer final : public Layer {
  public:
   explicit DecoderLayer(const UnitSite& site);
 
-  void Pack(const Exec& exec) override;
-  void WriteConstants(std::byte* workspace) const override;  // the rotary table
+  void WriteConstants(std::byte* shared) const override;  // the rotary table
   ResidualStart Input(const Pass& pass) const override;
-  void Forward(const Pass& pass) const override;
+  Task<Status> Forward(const Pass& pass) const override;
   ResidualEnd Output(const Pass& pass) const override;
-  void BackwardInput(const Pass& pass, ConstTensorView dy, TensorView dx) const override;
+  Task<Status> BackwardInput(const Pass& pass, ConstTensorView dy, TensorView dx) const override;
   // Products from the last to the first.
   int num_weight_parts() const override { return 4; }
-  void BackwardWeight(const Pass& pass, int part, ConstTensorView dy) const override;
+  Task<Status> BackwardWeight(const Pass& pass, WeightParts parts,
+                              ConstTensorView dy) const override;
 
  private:
   // Query, key and value heads of rows (T, q + 2k).
@@ -30,9 +30,10 @@ class DecoderLayer final : public Layer {
   };
   Heads HeadsOf(const TensorView& rows) const;
   TensorView Lse(const Pass& pass) const;  // (sequences, heads, S)
-  ConstTensorView Rotary(const Pass& pass) const { return rotary_.In(pass.workspace); }
+  ConstTensorView Rotary(const Pass& pass) const { return rotary_.In(pass.shared); }
   void ForwardAttention(const Pass& pass, TensorView out) const;
   void BackwardAttention(const Pass& pass, ConstTensorView dout, TensorView dqkv) const;
+  void WeightGrad(const Pass& pass, int part, ConstTensorView dy) const;
 
   ModelConfig config_;
   AttentionShape attention_;

@@ -7,20 +7,21 @@ namespace troupe {
 Embedding::Embedding(const UnitSite& site)
     : weights_(&site.weights),
       gradients_(&site.gradients),
-      table_index_(site.table_indices.front()),
       accumulator_(site.NewAccumulator(0)),
+      vocab_(site.spec.parameters.front().rows),
+      hidden_(site.spec.parameters.front().columns),
       inputs_(site.Stash("inputs")) {}
 
-void Embedding::Forward(const Pass& pass, TensorView x) const {
-  EmbeddingForward(pass.exec, x, pass.tokens, weights_->Compute(table_index_));
+Task<Status> Embedding::Forward(const Pass& pass, TensorView x) const {
+  EmbeddingForward(pass.exec, x, pass.tokens, weights_->Compute(0));
+  co_return Status{};
 }
 
-void Embedding::BackwardWeight(const Pass& pass, ConstTensorView dy) const {
-  const ConstTensorView weight = weights_->Compute(table_index_);
+Task<Status> Embedding::BackwardWeight(const Pass& pass, ConstTensorView dy) const {
   const TensorView sum = gradients_->Target(pass.exec, accumulator_, pass.microbatch);
-  EmbeddingBackward(pass.exec,
-                    TensorView(sum.data(), sum.dtype(), {weight.rows(), weight.row_elements()}),
-                    pass.tokens, dy);
+  EmbeddingBackward(pass.exec, TensorView(sum.data(), sum.dtype(), {vocab_, hidden_}), pass.tokens,
+                    dy);
+  co_return Status{};
 }
 
 }  // namespace troupe

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "actors/model/unit_site.h"
+#include "runtime/actor/task.h"
 
 namespace troupe {
 
@@ -16,15 +17,15 @@ class Embedding {
   TensorView Tokens(std::byte* stash) const { return inputs_.In(stash); }
 
   // x (T, h), overwritten.
-  void Forward(const Pass& pass, TensorView x) const;
+  Task<Status> Forward(const Pass& pass, TensorView x) const;
   // dy (T, h): of x.
-  void BackwardWeight(const Pass& pass, ConstTensorView dy) const;
+  Task<Status> BackwardWeight(const Pass& pass, ConstTensorView dy) const;
 
  private:
-  StageParameters* weights_;
+  UnitWeights* weights_;
   GradientSum* gradients_;
-  int table_index_;
   int accumulator_;
+  int64_t vocab_, hidden_;
   TensorSlot inputs_;
 };
 

@@ -30,7 +30,7 @@ ResidualStart Head::Input(const Pass& pass) const {
 
 // Chunks in ascending order; each chunk's logits turn into their own gradient and at once into the
 // head's two products.
-LossSum Head::Forward(const Pass& pass, bool with_gradients) const {
+Task<Result<LossSum>> Head::Forward(const Pass& pass, bool with_gradients) const {
   const TensorView normed = n_.In(pass.stash);
   const TensorView dn = dn_.In(pass.stash);
   LossSum sum;
@@ -49,20 +49,20 @@ LossSum Head::Forward(const Pass& pass, bool with_gradients) const {
     logits_product_.InputGrad(pass, dn.Rows(first, count), dlogits);
     logits_product_.WeightGrad(pass, dlogits, normed.Rows(first, count));
   }
-  return sum;
+  co_return sum;
 }
 
 // In a block of rows, so that the bits do not depend on which token it is.
-TensorView Head::Logits(const Pass& pass, int64_t token) const {
+Task<Result<TensorView>> Head::Logits(const Pass& pass, int64_t token) const {
   constexpr int64_t kRowBlock = 16;
   const int64_t count = std::min(kRowBlock, num_tokens_);
   const int64_t first = std::min(token, num_tokens_ - count);
   const TensorView logits = LogitsOf(pass, count);
   logits_product_.Forward(pass, logits, n_.In(pass.stash).Rows(first, count));
-  return logits.Rows(token - first, 1);
+  co_return logits.Rows(token - first, 1);
 }
 
-void Head::BackwardInput(const Pass& pass, TensorView dx) const {
+Task<Status> Head::BackwardInput(const Pass& pass, TensorView dx) const {
   RmsNormBackward(pass.exec, {.dx = dx,
                               .dweight = norm_.GradientTarget(pass),
                               .dy = dn_.In(pass.stash),
@@ -70,6 +70,7 @@ void Head::BackwardInput(const Pass& pass, TensorView dx) const {
                               .rstd = rstd_.In(pass.stash),
                               .weight = norm_.weight(),
                               .residual = {}});
+  co_return Status{};
 }
 
 }  // namespace troupe

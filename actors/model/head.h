@@ -7,6 +7,7 @@
 #include "actors/model/linear.h"
 #include "actors/model/residual.h"
 #include "kernels/cross_entropy.h"
+#include "runtime/actor/task.h"
 
 namespace troupe {
 
@@ -14,17 +15,16 @@ class Head {
  public:
   explicit Head(const UnitSite& site);
 
-  void Pack(const Exec& exec) { logits_product_.Pack(exec); }
   // Where the microbatch's labels lie: Pass::labels.
   TensorView Labels(std::byte* stash) const { return labels_.In(stash); }
 
   ResidualStart Input(const Pass& pass) const;
   // The loss, summed over the labels; with gradients also the product's two.
-  LossSum Forward(const Pass& pass, bool with_gradients) const;
-  // (1, V) master dtype: what follows token `token` of the microbatch. Valid until the next pass.
-  TensorView Logits(const Pass& pass, int64_t token) const;
+  Task<Result<LossSum>> Forward(const Pass& pass, bool with_gradients) const;
+  // (1, V) master dtype: what follows token `token` of the microbatch. Valid until the pass ends.
+  Task<Result<TensorView>> Logits(const Pass& pass, int64_t token) const;
   // dx (T, h), overwritten: through the final norm, whose weight's gradient it sums.
-  void BackwardInput(const Pass& pass, TensorView dx) const;
+  Task<Status> BackwardInput(const Pass& pass, TensorView dx) const;
 
  private:
   // Of `count` tokens, at the beginning of the workspace's place.

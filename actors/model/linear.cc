@@ -7,40 +7,25 @@ namespace troupe {
 Linear::Linear(const UnitSite& site, const LayerProduct& product)
     : weights_(&site.weights),
       gradients_(&site.gradients),
-      ledger_(&site.ledger),
       shape_{RowsOf(product, site.batch.tokens_per_microbatch()), product.in, product.out,
              site.dtype},
-      table_index_(site.table_indices[static_cast<size_t>(product.first_parameter)]),
-      num_parameters_(product.num_parameters),
+      product_(site.weights.AddProduct(shape_, product.first_parameter, product.num_parameters)),
       accumulator_(site.NewAccumulator(product.first_parameter, product.num_parameters)) {
-  const ConstTensorView weight = weights_->Compute(table_index_, num_parameters_);
-  CHECK(weight.rows() == shape_.out && weight.row_elements() == shape_.in,
-        "the parameters of {} are another matrix", product.name);
-}
-
-void Linear::Pack(const Exec& exec) {
-  const ConstTensorView weight = weights_->Compute(table_index_, num_parameters_);
-  PackFor(exec, WeightUse::kForward, weight, forward_);
-  PackFor(exec, WeightUse::kInputGrad, weight, input_grad_);
-}
-
-void Linear::PackFor(const Exec& exec, WeightUse use, ConstTensorView weight, Copy& copy) {
-  const int64_t num_bytes = PackedWeightBytes(shape_, use);
-  if (num_bytes == 0 || exec.specification) {
-    copy.packed = weight;
-    copy.packed.use = use;
-    return;
+  int64_t rows = 0;
+  for (int i = 0; i < product.num_parameters; ++i) {
+    const auto& parameter = site.spec.parameters[static_cast<size_t>(product.first_parameter + i)];
+    CHECK(parameter.columns == shape_.in, "{} has no {} columns", parameter.name, shape_.in);
+    rows += parameter.rows;
   }
-  if (copy.memory.empty()) copy.memory = Buffer(*ledger_, MemoryTag::kWorkspace, num_bytes);
-  copy.packed = PackWeight(exec, shape_, use, weight, copy.memory.bytes());
+  CHECK(rows == shape_.out, "the parameters of {} are another matrix", product.name);
 }
 
 void Linear::Forward(const Pass& pass, TensorView y, ConstTensorView x) const {
-  MatmulForward(pass.exec, y, x, forward_.packed);
+  MatmulForward(pass.exec, y, x, weights_->Packed(product_, WeightUse::kForward));
 }
 
 void Linear::InputGrad(const Pass& pass, TensorView dx, ConstTensorView dy) const {
-  MatmulInputGrad(pass.exec, dx, dy, input_grad_.packed);
+  MatmulInputGrad(pass.exec, dx, dy, weights_->Packed(product_, WeightUse::kInputGrad));
 }
 
 void Linear::WeightGrad(const Pass& pass, ConstTensorView dy, ConstTensorView x) const {

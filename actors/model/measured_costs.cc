@@ -48,11 +48,15 @@ StageCost StageTimes(const StageModelOptions& options, const ParameterTable& tab
       layout.has_head() ? std::span<const std::byte>() : std::span(boundary);
   const auto times = [&] {
     StageCost run;
-    run.forward_ns = stopwatch.Ns([&] { model.Forward(0, input, tokens); });
-    run.backward_input_ns = stopwatch.Ns([&] { model.BackwardInput(0, gradient); });
-    run.backward_weight_ns = stopwatch.Ns([&] { model.BackwardWeight(0); });
-    model.Forward(0, input, tokens);
-    run.backward_ns = stopwatch.Ns([&] { model.Backward(0, gradient); });
+    const auto ns = [&](auto new_task) {
+      return stopwatch.Ns([&] { CHECK(RunStraight(new_task()).ok()); });
+    };
+    const auto forward = [&] { return model.Forward(0, input, tokens); };
+    run.forward_ns = ns(forward);
+    run.backward_input_ns = ns([&] { return model.BackwardInput(0, gradient); });
+    run.backward_weight_ns = ns([&] { return model.BackwardWeight(0); });
+    ns(forward);
+    run.backward_ns = ns([&] { return model.Backward(0, gradient); });
     return run;
   };
   StageCost least = times();

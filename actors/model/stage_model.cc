@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 #include <set>
+#include <string>
+#include <utility>
 
 #include "actors/plan/kernel_memory.h"
 #include "kernels/attention.h"
@@ -32,6 +34,12 @@ int64_t KernelBytes(const StageModelOptions& options) {
   return most;
 }
 
+std::string NameOf(const ModelSpec& model, int unit) {
+  if (unit == model.embedding_unit()) return "the embedding";
+  if (unit == model.head_unit()) return "the head";
+  return fmt::format("layer {}", model.LayerOf(unit));
+}
+
 }  // namespace
 
 StageModel::StageModel(const StageModelOptions& options, const ParameterTable& table,
@@ -43,8 +51,7 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
       stash_layout_(StashLayoutOf(options.shape)),
       work_layout_(WorkspaceLayoutOf(options.shape, KernelBytes(options))),
       master_(MasterOf(options.dtype)),
-      parameters_({.compute = options.dtype,
-                   .master = master_,
+      parameters_({.master = master_,
                    .initializer_range = options.shape.model.config.initializer_range,
                    .owner = options.owner},
                   table, options.shape.layout, ledger),
@@ -53,11 +60,12 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
                   .num_microbatches = options.shape.batch.num_microbatches,
                   .groups = options.shape.batch.gradient_groups},
                  ledger),
-      workspace_(ledger, MemoryTag::kWorkspace, work_layout_.num_bytes) {
+      workspaces_(options.shape.open_actions, work_layout_.action_bytes, ledger),
+      shared_(ledger, MemoryTag::kWorkspace, work_layout_.shared_bytes) {
   CHECK(options.shape.widths.compute_bytes == DTypeBytes(options.dtype));
   exec_.specification = options.specification;
   exec_.num_threads = options.shape.num_threads;
-  exec_.workspace = workspace_.bytes().subspan(static_cast<size_t>(work_layout_.kernels));
+  exec_.workspace = shared_.bytes().subspan(static_cast<size_t>(work_layout_.kernels));
   BuildUnits();
   WriteConstants();
 }
@@ -68,12 +76,11 @@ UnitSite StageModel::SiteOf(size_t position, int unit) {
           .batch = options_.shape.batch,
           .stash = stash_layout_.units[position],
           .workspace = work_layout_.units[position],
+          .constants = work_layout_.constants[position],
           .dtype = options_.dtype,
           .master = master_,
-          .table_indices = table_.OfUnit(unit),
-          .weights = parameters_,
-          .gradients = gradients_,
-          .ledger = ledger_};
+          .weights = *unit_weights_[position],
+          .gradients = gradients_};
 }
 
 void StageModel::BuildUnits() {
@@ -81,32 +88,46 @@ void StageModel::BuildUnits() {
   const std::vector<int> units = UnitsOf(model, options_.shape.layout);
   std::set<int> used;
   for (size_t i = 0; i < units.size(); ++i) {
-    UnitSite site = SiteOf(i, units[i]);
-    for (const int index : site.table_indices) {
-      int64_t first_element = parameters_.Of(index).first_element;
-      if (!used.insert(index).second) {
-        // A second use sums into elements of its own, beyond the parameters'.
-        CHECK(tied_first_element_ < 0, "only the embedding is used twice");
-        first_element = tied_first_element_ = parameters_.num_elements();
+    const std::span<const int> parameters = table_.OfUnit(units[i]);
+    std::vector<int> own;
+    std::vector<int64_t> gradient_elements;
+    for (const int index : parameters) {
+      gradient_elements.push_back(parameters_.Of(index).first_element);
+      if (used.insert(index).second) {
+        own.push_back(index);
+        continue;
       }
-      site.gradient_elements.push_back(first_element);
+      // A second use sums into elements of its own, beyond the parameters'.
+      CHECK(tied_first_element_ < 0, "only the embedding is used twice");
+      gradient_elements.back() = tied_first_element_ = parameters_.num_elements();
     }
-    if (units[i] == model.embedding_unit()) {
-      embedding_.emplace(site);
-      embedding_gradient_ = site.Half("dy");
-    } else if (units[i] == model.head_unit()) {
-      head_.emplace(site);
-    } else {
-      layers_.push_back(options_.new_layer(site));
-      layer_gradients_.push_back(site.Half("dy"));
-      spare_gradient_ = site.Workspace("dx");
-      if (site.workspace.Has("positions")) positions_ = site.Workspace("positions");
-    }
+    unit_weights_.push_back(
+        std::make_unique<UnitWeights>(UnitWeights::Options{.name = NameOf(model, units[i]),
+                                                           .parameters = parameters,
+                                                           .own_parameters = std::move(own),
+                                                           .compute = options_.dtype},
+                                      parameters_, ledger_));
+    UnitSite site = SiteOf(i, units[i]);
+    site.gradient_elements = std::move(gradient_elements);
+    BuildUnit(units[i], site);
+    unit_weights_.back()->Gather();
   }
-  for (size_t i = layers_.size(); i-- > 0;) {
-    for (int part = 0; part < layers_[i]->num_weight_parts(); ++part) {
-      weight_parts_.push_back({i, part});
-    }
+}
+
+void StageModel::BuildUnit(int unit, const UnitSite& site) {
+  const ModelSpec& model = options_.shape.model;
+  if (unit == model.embedding_unit()) {
+    embedding_.emplace(site);
+    embedding_gradient_ = site.Half("dy");
+    ++num_weight_parts_;
+  } else if (unit == model.head_unit()) {
+    head_.emplace(site);
+  } else {
+    layers_.push_back(options_.new_layer(site));
+    layer_gradients_.push_back(site.Half("dy"));
+    spare_gradient_ = site.Workspace("dx");
+    if (site.constants.Has("positions")) positions_ = site.Constant("positions");
+    num_weight_parts_ += layers_.back()->num_weight_parts();
   }
 }
 
@@ -115,24 +136,29 @@ void StageModel::WriteConstants() {
   for (size_t i = 0; i < layers_.size(); ++i) {
     const size_t layer = static_cast<size_t>(options_.shape.layout.first_layer) + i;
     if (kinds.insert(options_.shape.model.layers[layer]).second) {
-      layers_[i]->WriteConstants(workspace_.data());
+      layers_[i]->WriteConstants(shared_.data());
     }
   }
   if (!positions_) return;
   const std::vector<int32_t> of_batch = PositionsOf(options_.shape.batch);
-  const TensorView positions = positions_->In(workspace_.data());
+  const TensorView positions = positions_->In(shared_.data());
   std::memcpy(positions.data(), of_batch.data(), static_cast<size_t>(positions.num_bytes()));
 }
 
 void StageModel::WeightsChanged() {
-  parameters_.RoundMasters(exec_);
-  PackAll();
+  for (const auto& weights : unit_weights_) weights->Ready(exec_);
 }
 
-void StageModel::PackAll() {
-  for (const auto& layer : layers_) layer->Pack(exec_);
-  if (head_) head_->Pack(exec_);
+UnitWeights& StageModel::WeightsOf(int unit) {
+  const std::vector<int> units = UnitsOf(options_.shape.model, options_.shape.layout);
+  const auto found = std::ranges::find(units, unit);
+  CHECK(found != units.end(), "unit {} is of another stage", unit);
+  return *unit_weights_[static_cast<size_t>(found - units.begin())];
 }
+
+void StageModel::DropUnit(int unit) { WeightsOf(unit).Drop(); }
+
+void StageModel::ReadyUnit(int unit) { WeightsOf(unit).Ready(exec_); }
 
 int64_t StageModel::boundary_bytes() const {
   return num_tokens_ * options_.shape.model.config.hidden_size * DTypeBytes(options_.dtype);
@@ -165,13 +191,15 @@ StageModel::Stash& StageModel::StashOf(int32_t microbatch) {
   return found->second;
 }
 
-Pass StageModel::PassOf(Stash& stash, bool whole) {
+Pass StageModel::PassOf(Stash& stash, const Workspaces::Lease& workspace, bool whole) {
   Pass pass{.exec = exec_,
+            .groups = options_.groups,
             .microbatch = stash.microbatch,
             .stash = stash.memory.data(),
-            .workspace = workspace_.data(),
+            .workspace = workspace.data(),
+            .shared = shared_.data(),
             .whole = whole};
-  if (positions_) pass.positions = positions_->In(pass.workspace);
+  if (positions_) pass.positions = positions_->In(pass.shared);
   if (embedding_) pass.tokens = embedding_->Tokens(pass.stash);
   if (head_) pass.labels = head_->Labels(pass.stash);
   return pass;
@@ -197,124 +225,143 @@ void StageModel::TakeTokens(const Pass& pass, std::span<const int32_t> tokens) {
   }
 }
 
-Buffer StageModel::RunLayers(const Pass& pass, std::span<const std::byte> input) {
+Task<Result<Buffer>> StageModel::RunLayers(const Pass& pass, std::span<const std::byte> input) {
   const ResidualStart start = layers_.front()->Input(pass);
   if (embedding_) {
-    embedding_->Forward(pass, start.x);
+    CO_RETURN_IF_ERROR(co_await embedding_->Forward(pass, start.x));
   } else {
     CHECK(static_cast<int64_t>(input.size()) == boundary_bytes());
     std::memcpy(start.x.data(), input.data(), input.size());
   }
   EnterResidual(pass.exec, start);
   for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i]->Forward(pass);
+    CO_RETURN_IF_ERROR(co_await layers_[i]->Forward(pass));
     if (i + 1 < layers_.size()) {
       PassResidual(pass.exec, layers_[i]->Output(pass), layers_[i + 1]->Input(pass));
     }
   }
   const ResidualEnd end = layers_.back()->Output(pass);
+  Buffer output;
   if (head_) {
     PassResidual(pass.exec, end, head_->Input(pass));
-    return {};
+  } else {
+    output = NewBoundary();
+    LeaveResidual(pass.exec, end, Boundary(output));
   }
-  Buffer output = NewBoundary();
-  LeaveResidual(pass.exec, end, Boundary(output));
-  return output;
+  co_return output;
 }
 
-StageModel::ForwardResult StageModel::RunForward(const Pass& pass, std::span<const std::byte> input,
-                                                 std::span<const int32_t> tokens,
-                                                 bool with_gradients) {
+Task<Result<StageModel::ForwardResult>> StageModel::RunForward(const Pass& pass,
+                                                               std::span<const std::byte> input,
+                                                               std::span<const int32_t> tokens,
+                                                               bool with_gradients) {
   TakeTokens(pass, tokens);
-  ForwardResult result{.output = RunLayers(pass, input)};
+  ForwardResult result;
+  CO_ASSIGN_OR_RETURN(result.output, co_await RunLayers(pass, input));
   if (head_) {
-    const LossSum loss = head_->Forward(pass, with_gradients);
+    CO_ASSIGN_OR_RETURN(const LossSum loss, co_await head_->Forward(pass, with_gradients));
     result.loss_sum = loss.nll;
     result.num_tokens = loss.num_tokens;
   }
-  return result;
+  co_return result;
 }
 
-StageModel::ForwardResult StageModel::Forward(int32_t microbatch, std::span<const std::byte> input,
-                                              std::span<const int32_t> tokens) {
+Task<Result<StageModel::ForwardResult>> StageModel::Forward(int32_t microbatch,
+                                                            std::span<const std::byte> input,
+                                                            std::span<const int32_t> tokens) {
   CHECK(!stashes_.contains(microbatch), "microbatch {} is already under way", microbatch);
   Stash& stash = stashes_[microbatch] = TakeStash(microbatch);
-  return RunForward(PassOf(stash), input, tokens, /*with_gradients=*/true);
+  const Workspaces::Lease workspace = workspaces_.Take();
+  const Pass pass = PassOf(stash, workspace);
+  co_return co_await RunForward(pass, input, tokens, /*with_gradients=*/true);
 }
 
-StageModel::ForwardResult StageModel::Evaluate(std::span<const std::byte> input,
-                                               std::span<const int32_t> tokens) {
+Task<Result<StageModel::ForwardResult>> StageModel::Evaluate(std::span<const std::byte> input,
+                                                             std::span<const int32_t> tokens) {
   Stash stash = TakeStash(-1);
-  ForwardResult result = RunForward(PassOf(stash), input, tokens, /*with_gradients=*/false);
+  const Workspaces::Lease workspace = workspaces_.Take();
+  const Pass pass = PassOf(stash, workspace);
+  auto result = co_await RunForward(pass, input, tokens, /*with_gradients=*/false);
   ReturnStash(std::move(stash));
-  return result;
+  co_return result;
 }
 
 // ---- backward -------------------------------------------------------------------------------
 
-void StageModel::EnterBackward(const Pass& pass, std::span<const std::byte> gradient,
-                               TensorView dy) {
-  if (head_) return head_->BackwardInput(pass, dy);
+Task<Status> StageModel::EnterBackward(const Pass& pass, std::span<const std::byte> gradient,
+                                       TensorView dy) {
+  if (head_) co_return co_await head_->BackwardInput(pass, dy);
   CHECK(static_cast<int64_t>(gradient.size()) == boundary_bytes());
   std::memcpy(dy.data(), gradient.data(), gradient.size());
+  co_return Status{};
 }
 
 // Layer by layer, both halves while the layer's gradients are in cache.
-Buffer StageModel::Backward(int32_t microbatch, std::span<const std::byte> gradient) {
+Task<Result<Buffer>> StageModel::Backward(int32_t microbatch, std::span<const std::byte> gradient) {
   Stash& stash = StashOf(microbatch);
-  const Pass pass = PassOf(stash, /*whole=*/true);
+  const Workspaces::Lease workspace = workspaces_.Take();
+  const Pass pass = PassOf(stash, workspace, /*whole=*/true);
   Buffer output;
   if (!embedding_) output = NewBoundary();
   TensorView dy = layer_gradients_.back().In(pass);
   TensorView dx = spare_gradient_.In(pass.workspace);
-  EnterBackward(pass, gradient, dy);
+  CO_RETURN_IF_ERROR(co_await EnterBackward(pass, gradient, dy));
   for (size_t i = layers_.size(); i-- > 0;) {
     const Layer& layer = *layers_[i];
-    layer.BackwardInput(pass, dy, i == 0 && !embedding_ ? Boundary(output) : dx);
-    for (int part = 0; part < layer.num_weight_parts(); ++part) {
-      layer.BackwardWeight(pass, part, dy);
-    }
+    const TensorView of_input = i == 0 && !embedding_ ? Boundary(output) : dx;
+    CO_RETURN_IF_ERROR(co_await layer.BackwardInput(pass, dy, of_input));
+    const WeightParts parts{0, layer.num_weight_parts()};
+    CO_RETURN_IF_ERROR(co_await layer.BackwardWeight(pass, parts, dy));
     std::swap(dy, dx);
   }
-  if (embedding_) embedding_->BackwardWeight(pass, dy);
+  if (embedding_) CO_RETURN_IF_ERROR(co_await embedding_->BackwardWeight(pass, dy));
   ReturnStash(std::move(stash));
   stashes_.erase(microbatch);
-  return output;
+  co_return output;
 }
 
-Buffer StageModel::BackwardInput(int32_t microbatch, std::span<const std::byte> gradient) {
+Task<Result<Buffer>> StageModel::BackwardInput(int32_t microbatch,
+                                               std::span<const std::byte> gradient) {
   CHECK(options_.shape.halves, "the stage was laid out for whole backwards");
-  const Pass pass = PassOf(StashOf(microbatch));
+  const Workspaces::Lease workspace = workspaces_.Take();
+  const Pass pass = PassOf(StashOf(microbatch), workspace);
   Buffer output;
   if (!embedding_) output = NewBoundary();
-  EnterBackward(pass, gradient, layer_gradients_.back().In(pass));
+  CO_RETURN_IF_ERROR(co_await EnterBackward(pass, gradient, layer_gradients_.back().In(pass)));
   for (size_t i = layers_.size(); i-- > 0;) {
     const TensorView dx = i > 0        ? layer_gradients_[i - 1].In(pass)
                           : embedding_ ? embedding_gradient_.In(pass)
                                        : Boundary(output);
-    layers_[i]->BackwardInput(pass, layer_gradients_[i].In(pass), dx);
+    CO_RETURN_IF_ERROR(co_await layers_[i]->BackwardInput(pass, layer_gradients_[i].In(pass), dx));
   }
-  return output;
+  co_return output;
 }
 
-void StageModel::BackwardWeight(int32_t microbatch, int32_t part, int32_t num_parts) {
+// The units' parts in a row, the last layer's first.
+Task<Status> StageModel::BackwardWeight(int32_t microbatch, int32_t part, int32_t num_parts) {
   CHECK(options_.shape.halves, "the stage was laid out for whole backwards");
   CHECK(part >= 0 && part < num_parts, "part {} of {}", part, num_parts);
   Stash& stash = StashOf(microbatch);
-  const Pass pass = PassOf(stash);
-  const int of_layers = static_cast<int>(weight_parts_.size());
-  const int total = of_layers + (embedding_ ? 1 : 0);
-  for (int i = total * part / num_parts; i < total * (part + 1) / num_parts; ++i) {
-    if (i == of_layers) {
-      embedding_->BackwardWeight(pass, embedding_gradient_.In(pass));
-      continue;
-    }
-    const WeightPart& of = weight_parts_[static_cast<size_t>(i)];
-    layers_[of.layer]->BackwardWeight(pass, of.part, layer_gradients_[of.layer].In(pass));
+  const Workspaces::Lease workspace = workspaces_.Take();
+  const Pass pass = PassOf(stash, workspace);
+  const int begin = num_weight_parts_ * part / num_parts;
+  const int end = num_weight_parts_ * (part + 1) / num_parts;
+  int first = 0;  // of the layer in the row
+  for (size_t i = layers_.size(); i-- > 0;) {
+    const int count = layers_[i]->num_weight_parts();
+    const WeightParts parts{std::clamp(begin - first, 0, count), std::clamp(end - first, 0, count)};
+    first += count;
+    if (parts.first == parts.end) continue;
+    CO_RETURN_IF_ERROR(
+        co_await layers_[i]->BackwardWeight(pass, parts, layer_gradients_[i].In(pass)));
   }
-  if (++stash.parts_done < num_parts) return;
+  if (embedding_ && begin <= first && first < end) {
+    CO_RETURN_IF_ERROR(co_await embedding_->BackwardWeight(pass, embedding_gradient_.In(pass)));
+  }
+  if (++stash.parts_done < num_parts) co_return Status{};
   ReturnStash(std::move(stash));
   stashes_.erase(microbatch);
+  co_return Status{};
 }
 
 }  // namespace troupe

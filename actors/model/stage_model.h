@@ -3,7 +3,11 @@
 // between them, and what each microbatch leaves from Forward to its backward. Knows microbatches,
 // not messages, and no tensor inside a unit.
 //
-// Thread: one at a time, the compute stream's.
+// Passes are tasks of the compute stream: straight through, but for what a unit awaits of another
+// rank. What a task is given lives until it has ended.
+//
+// Thread: one at a time, the compute stream's; a task that waits may be destroyed on the
+// scheduler's.
 //   M1. float32: the stages of any partition compute bit for bit what one stage with all layers
 //       does: same products, same shapes, same order.
 //   M2. Forward(m) keeps a stash until its backward is complete. Backward = BackwardInput, then
@@ -11,6 +15,8 @@
 //   M3. Within a step each of Forward, BackwardInput and each part of BackwardWeight sees ascending
 //       microbatches.
 //   M4. Gradients are sums over tokens; the commit's factor makes them a mean (ApplyUpdate).
+//   M5. As many passes are open at once as shape.open_actions says, each in a workspace of its own,
+//       and no two of one kind.
 //
 // Boundary tensors (input, output and their gradients) are (micro_batch_size · seq_len,
 // hidden_size) in the compute dtype, dense.
@@ -28,9 +34,12 @@
 #include "actors/model/head.h"
 #include "actors/model/layer.h"
 #include "actors/model/stage_parameters.h"
+#include "actors/model/unit_weights.h"
+#include "actors/model/workspaces.h"
 #include "actors/plan/gradient_reduction.h"
 #include "actors/plan/memory_model.h"
 #include "proto/training.pb.h"
+#include "runtime/actor/task.h"
 
 namespace troupe {
 
@@ -40,6 +49,7 @@ struct StageModelOptions {
   bool specification = false;     // run the plain loops of the kernels
   bool owner = true;              // votes, saves and exports; false: a replica's copy
   LayerFactory new_layer = NewLayer;
+  AxisGroups groups{};
 };
 
 class StageModel {
@@ -51,6 +61,9 @@ class StageModel {
   // After Initialize, or after the caller has filled the views (loading): WeightsChanged.
   StageParameters& parameters() { return parameters_; }
   void WeightsChanged();
+  // Of unit `unit` (ModelSpec): what its products read goes, and is made again of the masters.
+  void DropUnit(int unit);
+  void ReadyUnit(int unit);
 
   // ---- arithmetic; microbatch is in [0, num_microbatches) ----
   struct ForwardResult {
@@ -59,19 +72,21 @@ class StageModel {
     int64_t num_tokens = 0;
   };
   // `input` is empty on the first stage; `tokens` are rows of seq_len + 1 (first and last stage).
-  ForwardResult Forward(int32_t microbatch, std::span<const std::byte> input,
-                        std::span<const int32_t> tokens);
+  Task<Result<ForwardResult>> Forward(int32_t microbatch, std::span<const std::byte> input,
+                                      std::span<const int32_t> tokens);
   // `gradient` of the output (empty on the last stage). Returns the input's (empty on the first).
-  Buffer Backward(int32_t microbatch, std::span<const std::byte> gradient);
-  Buffer BackwardInput(int32_t microbatch, std::span<const std::byte> gradient);
+  Task<Result<Buffer>> Backward(int32_t microbatch, std::span<const std::byte> gradient);
+  Task<Result<Buffer>> BackwardInput(int32_t microbatch, std::span<const std::byte> gradient);
   // Part `part` of `num_parts`: whole products each.
-  void BackwardWeight(int32_t microbatch, int32_t part = 0, int32_t num_parts = 1);
+  Task<Status> BackwardWeight(int32_t microbatch, int32_t part = 0, int32_t num_parts = 1);
 
   // Forward only; keeps nothing.
-  ForwardResult Evaluate(std::span<const std::byte> input, std::span<const int32_t> tokens);
+  Task<Result<ForwardResult>> Evaluate(std::span<const std::byte> input,
+                                       std::span<const int32_t> tokens);
   // One sequence of 1 .. seq_len tokens. Returns the output, or on the last stage the logits after
   // the last token: (vocab_size) master dtype.
-  Buffer GenerateForward(std::span<const std::byte> input, std::span<const int32_t> tokens);
+  Task<Result<Buffer>> GenerateForward(std::span<const std::byte> input,
+                                       std::span<const int32_t> tokens);
   // Draws from softmax(logits / temperature) by (seed, counter); temperature 0 takes the largest,
   // the lowest index among equals.
   int32_t DrawToken(const Buffer& logits, double temperature, uint64_t seed,
@@ -102,21 +117,17 @@ class StageModel {
     int32_t parts_done = 0;
   };
 
-  struct WeightPart {
-    size_t layer = 0;
-    int part = 0;
-  };
-
   void BuildUnits();
   // Without its gradients' elements. `position`: of the unit on this stage.
   UnitSite SiteOf(size_t position, int unit);
+  void BuildUnit(int unit, const UnitSite& site);
   void WriteConstants();
-  void PackAll();
+  UnitWeights& WeightsOf(int unit);
 
   Stash TakeStash(int32_t microbatch);
   void ReturnStash(Stash stash);
   Stash& StashOf(int32_t microbatch);
-  Pass PassOf(Stash& stash, bool whole = false);
+  Pass PassOf(Stash& stash, const Workspaces::Lease& workspace, bool whole = false);
   // (T, h) in an output.
   TensorView Boundary(Buffer& output) const;
   Buffer NewBoundary() { return Buffer::Unfilled(ledger_, MemoryTag::kComm, boundary_bytes()); }
@@ -125,11 +136,11 @@ class StageModel {
   void TakeTokens(const Pass& pass, std::span<const int32_t> tokens);
   // Through the embedding or from `input`, and all layers: to the head's normed input, or to the
   // output, which is returned.
-  Buffer RunLayers(const Pass& pass, std::span<const std::byte> input);
-  ForwardResult RunForward(const Pass& pass, std::span<const std::byte> input,
-                           std::span<const int32_t> tokens, bool with_gradients);
+  Task<Result<Buffer>> RunLayers(const Pass& pass, std::span<const std::byte> input);
+  Task<Result<ForwardResult>> RunForward(const Pass& pass, std::span<const std::byte> input,
+                                         std::span<const int32_t> tokens, bool with_gradients);
   // The gradient of the last layer's output: the head's, or the next stage's.
-  void EnterBackward(const Pass& pass, std::span<const std::byte> gradient, TensorView dy);
+  Task<Status> EnterBackward(const Pass& pass, std::span<const std::byte> gradient, TensorView dy);
 
   const StageModelOptions options_;
   const ParameterTable& table_;
@@ -140,16 +151,18 @@ class StageModel {
   const DType master_;
   StageParameters parameters_;
   GradientSum gradients_;
+  std::vector<std::unique_ptr<UnitWeights>> unit_weights_{};  // as UnitsOf
   std::optional<Embedding> embedding_{};
   std::vector<std::unique_ptr<Layer>> layers_{};
   std::optional<Head> head_{};
   std::vector<HalfSlot> layer_gradients_{};  // dy of each layer
   HalfSlot embedding_gradient_{};
-  TensorSlot spare_gradient_{};             // dx of a whole Backward, the next layer's dy
-  std::optional<TensorSlot> positions_{};   // where a layer reads them
-  std::vector<WeightPart> weight_parts_{};  // of the layers, the last layer first
-  int64_t tied_first_element_ = -1;         // of the tied head's own use, where both uses are here
-  Buffer workspace_;
+  TensorSlot spare_gradient_{};            // dx of a whole Backward, the next layer's dy
+  std::optional<TensorSlot> positions_{};  // where a layer reads them
+  int num_weight_parts_ = 0;               // of all units
+  int64_t tied_first_element_ = -1;        // of the tied head's own use, where both uses are here
+  Workspaces workspaces_;
+  Buffer shared_;  // constants, and the kernels' scratch
   Exec exec_{};
   std::vector<Stash> free_stashes_{};
   std::map<int32_t, Stash> stashes_{};

@@ -1,6 +1,7 @@
-// StageParameters: the weights of one stage with their optimizer state, by the parameter table.
-// Masters of all parameters lie in one buffer in table order, so that query, key and value (and
-// gate and up) are one matrix to the product; likewise m, v and gradients.
+// StageParameters: the masters of one stage with their optimizer state, by shards of the parameter
+// table. Masters of all parameters lie in one buffer in table order, so that query, key and value
+// (and gate and up) are one matrix to the product; likewise m, v and gradients. What products read
+// belongs to the units (unit_weights.h).
 //
 // Thread: the compute stream's.
 #pragma once
@@ -10,11 +11,12 @@
 #include <span>
 #include <vector>
 
+#include "actors/plan/parameter_shard.h"
 #include "actors/plan/parameter_table.h"
 #include "actors/plan/stage_partition.h"
 #include "kernels/adamw.h"
-#include "kernels/matmul.h"
 #include "kernels/tensor_view.h"
+#include "proto/training.pb.h"
 #include "runtime/memory/buffer.h"
 
 namespace troupe {
@@ -23,19 +25,28 @@ struct StageParameter {
   int index = 0;  // in the parameter table
   const ParameterSpec* spec = nullptr;
   bool owned = true;  // voted, saved and exported by this stage
-  int64_t first_element = 0;
-  TensorView weight{};  // master, (rows, columns) or (rows)
+  ParameterShard shard{};
+  int64_t first_element = 0;  // in the stage's buffers
+  TensorView weight{};        // master: of a whole parameter (rows, columns) or (rows), else flat
   TensorView m{};
   TensorView v{};
+  TensorView compute{};  // what products read: the master, or its copy; empty while it is absent
 };
+
+// Of the parameter that `spec` describes.
+TensorView Shaped(void* data, DType dtype, const ParameterSpec& spec);
+
+// The shard's votes for the squared norm of its gradient.
+void AddNormNodes(const Exec& exec, const StageParameter& parameter, ConstTensorView gradient,
+                  std::vector<proto::NormNode>& votes);
 
 class StageParameters {
  public:
   struct Options {
-    DType compute = DType::kFloat32;
     DType master = DType::kFloat32;
     double initializer_range = 0.02;
     bool owner = true;  // false: another stage votes, saves and exports all of them
+    ShardPlace shards{};
   };
   // The table outlives this.
   StageParameters(const Options& options, const ParameterTable& table, const StageLayout& layout,
@@ -46,25 +57,21 @@ class StageParameters {
   int64_t num_elements() const { return num_elements_; }
 
   void Initialize(uint64_t seed);
-  // What the products read: the master, or its bfloat16 copy. `num_parameters` neighbours in the
-  // table as one matrix (their columns agree).
-  ConstTensorView Compute(int table_index, int num_parameters = 1) const;
-  // One parameter's AdamW step; `gradient` has its elements.
+  DType master() const { return options_.master; }
+  void SetCompute(int table_index, TensorView compute);
+  // One parameter's AdamW step, and its compute copy's; `gradient` has its elements.
   void Update(const Exec& exec, const AdamWOptions& options, const StageParameter& parameter,
               ConstTensorView gradient);
-  // Rounds all masters to the compute copy, where there is one.
-  void RoundMasters(const Exec& exec);
 
  private:
-  TensorView In(const Buffer& buffer, DType dtype, const StageParameter& parameter) const;
+  size_t At(int table_index) const;
 
   const Options options_;
   std::vector<StageParameter> parameters_;
   std::map<int, size_t> by_index_;
   int64_t num_elements_ = 0;
   Buffer masters_;
-  Buffer computes_;  // empty where compute and master agree
-  Buffer moments_;   // m, then v
+  Buffer moments_;  // m, then v
 };
 
 }  // namespace troupe

@@ -6,7 +6,6 @@
 
 #include "actors/model/stage_model.h"
 #include "kernels/elementwise.h"
-#include "kernels/squared_norm.h"
 #include "runtime/base/check.h"
 #include "runtime/base/random.h"
 
@@ -48,7 +47,7 @@ void StageModel::FinishGradients() {
 
 ConstTensorView StageModel::Gradient(const StageParameter& parameter) {
   FinishGradients();
-  return gradients_.Sum(parameter.first_element, parameter.spec->num_elements());
+  return gradients_.Sum(parameter.first_element, parameter.shard.num_elements);
 }
 
 TensorView StageModel::SharedGradient(SharedWeights weights) {
@@ -66,17 +65,7 @@ void StageModel::AddSharedGradient(SharedWeights weights, ConstTensorView other)
 std::vector<proto::NormNode> StageModel::NormNodes() {
   std::vector<proto::NormNode> votes;
   for (const StageParameter& p : parameters_.all()) {
-    if (!p.owned) continue;
-    const ConstTensorView gradient = Gradient(p);
-    std::vector<double> leaves(static_cast<size_t>(NumNormLeaves(gradient.num_elements())));
-    SquaredNormLeaves(exec_, leaves, gradient);
-    for (const NormNode& node : SquaredNormNodes(static_cast<int64_t>(leaves.size()), 0, leaves)) {
-      proto::NormNode& vote = votes.emplace_back();
-      vote.set_parameter(p.index);
-      vote.set_first_leaf(node.first_leaf);
-      vote.set_num_leaves(node.num_leaves);
-      vote.set_sum(node.sum);
-    }
+    if (p.owned) AddNormNodes(exec_, p, Gradient(p), votes);
   }
   return votes;
 }
@@ -86,14 +75,14 @@ void StageModel::ApplyUpdate(const AdamWOptions& options, bool apply) {
     for (const StageParameter& p : parameters_.all()) {
       parameters_.Update(exec_, options, p, Gradient(p));
     }
-    PackAll();
+    for (const auto& weights : unit_weights_) weights->Repack(exec_);
   }
   gradients_.Reset(exec_);
   tied_added_ = false;
 }
 
-Buffer StageModel::GenerateForward(std::span<const std::byte> input,
-                                   std::span<const int32_t> tokens) {
+Task<Result<Buffer>> StageModel::GenerateForward(std::span<const std::byte> input,
+                                                 std::span<const int32_t> tokens) {
   const BatchArithmetic& batch = options_.shape.batch;
   const auto length = static_cast<int64_t>(tokens.size());
   // The microbatch's shape as in training; later tokens cannot reach back to the ones that count.
@@ -105,16 +94,17 @@ Buffer StageModel::GenerateForward(std::span<const std::byte> input,
     std::ranges::copy(tokens, padded.begin());
   }
   Stash stash = TakeStash(-1);
-  const Pass pass = PassOf(stash);
+  const Workspaces::Lease workspace = workspaces_.Take();
+  const Pass pass = PassOf(stash, workspace);
   TakeTokens(pass, padded);
-  Buffer output = RunLayers(pass, input);
+  CO_ASSIGN_OR_RETURN(Buffer output, co_await RunLayers(pass, input));
   if (head_) {
-    const TensorView logits = head_->Logits(pass, length - 1);
+    CO_ASSIGN_OR_RETURN(const TensorView logits, co_await head_->Logits(pass, length - 1));
     output = Buffer(ledger_, MemoryTag::kWorkspace, logits.num_bytes());
     std::memcpy(output.data(), logits.data(), static_cast<size_t>(logits.num_bytes()));
   }
   ReturnStash(std::move(stash));
-  return output;
+  co_return output;
 }
 
 int32_t StageModel::DrawToken(const Buffer& logits, double temperature, uint64_t seed,

@@ -48,9 +48,8 @@ VectorWeight::VectorWeight(const UnitSite& site, std::string_view name)
   const auto& parameters = site.spec.parameters;
   const auto found = std::ranges::find(parameters, name, &ParameterSpec::name);
   CHECK(found != parameters.end() && found->one_dimensional, "the unit has no vector {}", name);
-  const auto index = found - parameters.begin();
-  table_index_ = site.table_indices[static_cast<size_t>(index)];
-  accumulator_ = site.NewAccumulator(static_cast<int>(index));
+  place_ = static_cast<int>(found - parameters.begin());
+  accumulator_ = site.NewAccumulator(place_);
 }
 
 }  // namespace troupe

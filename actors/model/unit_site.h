@@ -11,7 +11,7 @@
 
 #include "actors/model/gradient_sum.h"
 #include "actors/model/pass.h"
-#include "actors/model/stage_parameters.h"
+#include "actors/model/unit_weights.h"
 #include "actors/plan/memory_model.h"
 #include "kernels/attention.h"
 
@@ -26,7 +26,7 @@ class TensorSlot {
   TensorSlot() = default;
   TensorSlot(const TensorPlace& place, DType dtype) : place_(place), dtype_(dtype) {}
 
-  // In the stash or workspace that begins at `base`: (rows, columns), or (rows).
+  // In the memory that begins at `base`: (rows, columns), or (rows).
   TensorView In(std::byte* base) const;
 
  private:
@@ -56,16 +56,17 @@ struct UnitSite {
   const BatchArithmetic& batch;
   const UnitPlaces& stash;
   const UnitPlaces& workspace;
+  const UnitPlaces& constants;
   DType dtype = DType::kFloat32;             // of activations
   DType master = DType::kFloat32;            // of statistics, weights' masters, gradients
-  std::span<const int> table_indices{};      // of the spec's parameters
   std::vector<int64_t> gradient_elements{};  // where the gradient of each begins
-  StageParameters& weights;
+  UnitWeights& weights;
   GradientSum& gradients;
-  MemoryLedger& ledger;
 
   TensorSlot Stash(std::string_view name) const { return SlotOf(stash.Of(name)); }
   TensorSlot Workspace(std::string_view name) const { return SlotOf(workspace.Of(name)); }
+  // In Pass::shared.
+  TensorSlot Constant(std::string_view name) const { return SlotOf(constants.Of(name)); }
   HalfSlot Half(std::string_view name) const {
     return {stash.Has(name) ? Stash(name) : TensorSlot(), Workspace(name)};
   }
@@ -80,16 +81,16 @@ class VectorWeight {
   // `name`: as in the spec.
   VectorWeight(const UnitSite& site, std::string_view name);
 
-  ConstTensorView weight() const { return weights_->Compute(table_index_); }
+  ConstTensorView weight() const { return weights_->Compute(place_); }
   TensorView GradientTarget(const Pass& pass) const {
     return gradients_->Target(pass.exec, accumulator_, pass.microbatch);
   }
 
  private:
-  StageParameters* weights_;
+  UnitWeights* weights_;
   GradientSum* gradients_;
-  int table_index_;
-  int accumulator_;
+  int place_ = 0;  // among the unit's parameters
+  int accumulator_ = 0;
 };
 
 }  // namespace troupe

@@ -7,6 +7,7 @@
 #include "actors/plan/job_orders.h"
 #include "actors/plan/job_shape.h"
 #include "actors/schedule/generators.h"
+#include "actors/schedule/rank_list.h"
 #include "runtime/base/slot_stride.h"
 
 namespace troupe {
@@ -38,7 +39,13 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
                    .batch = batch,
                    .widths = widths,
                    .halves = halves,
-                   .num_threads = num_threads};
+                   .num_threads = num_threads,
+                   .open_actions = policy.open_actions};
+  for (const TrainSchedule& other : others) {
+    shape.open_actions = std::max(shape.open_actions, other.policy.open_actions);
+  }
+  // No two of one lane are open at once.
+  shape.open_actions = std::min(shape.open_actions, RankList::kLanesPerStage);
   if (train.num_directions == 2) {
     shape.batch.num_microbatches = train.MicrobatchesPerDirection();
     shape.batch.gradient_groups = 1;

@@ -75,11 +75,12 @@ enum class TensorWidth : uint8_t {
 enum class TensorLife : uint8_t {
   kStash,      // from a microbatch's Forward to the end of its backward
   kHalf,       // from its BackwardInput to its BackwardWeight; within a whole Backward workspace
-  kWorkspace,  // within one pass of a unit, or from one unit to the next
+  kWorkspace,  // within one pass of a unit, or from one unit to the next of the same pass
   kConstant,   // written once, read by every pass
 };
 
-// Tensors of a stage's workspace that have one name share one place, as large as the largest.
+// Tensors of a workspace that have one name share one place, as large as the largest; so do
+// constants.
 struct LayerTensor {
   std::string_view name{};
   TensorRows rows = TensorRows::kToken;

@@ -70,6 +70,33 @@ bool InStash(const LayerTensor& tensor, const StageShape& s) {
   return tensor.life == TensorLife::kStash || (tensor.life == TensorLife::kHalf && s.halves);
 }
 
+// The units' tensors of some lives, where those of one name share one place.
+template <typename OfLife>
+std::vector<UnitPlaces> SharedPlaces(const StageShape& s, const OfLife& of_life, Cursor& cursor) {
+  const std::vector<int> units = UnitsOf(s.model, s.layout);
+  std::map<std::string_view, int64_t> most_bytes;
+  for (const int unit : units) {
+    for (const LayerTensor& tensor : s.model.unit(unit).tensors) {
+      if (!of_life(tensor.life)) continue;
+      int64_t& most = most_bytes[tensor.name];
+      most = std::max(most, BytesOf(Unplaced(tensor, s), s.widths));
+    }
+  }
+  std::map<std::string_view, int64_t> offsets;
+  for (const auto& [name, num_bytes] : most_bytes) offsets[name] = cursor.Place(num_bytes);
+  std::vector<UnitPlaces> of_units;
+  for (const int unit : units) {
+    UnitPlaces& places = of_units.emplace_back();
+    for (const LayerTensor& tensor : s.model.unit(unit).tensors) {
+      TensorPlace place = Unplaced(tensor, s);
+      if (!of_life(tensor.life) || BytesOf(place, s.widths) == 0) continue;
+      place.offset = offsets.at(tensor.name);
+      places.Add(place);
+    }
+  }
+  return of_units;
+}
+
 }  // namespace
 
 bool UnitPlaces::Has(std::string_view name) const {
@@ -106,30 +133,18 @@ StashLayout StashLayoutOf(const StageShape& s) {
 }
 
 WorkspaceLayout WorkspaceLayoutOf(const StageShape& s, int64_t kernel_bytes) {
-  const std::vector<int> units = UnitsOf(s.model, s.layout);
-  std::map<std::string_view, int64_t> most_bytes;
-  for (const int unit : units) {
-    for (const LayerTensor& tensor : s.model.unit(unit).tensors) {
-      if (tensor.life == TensorLife::kStash) continue;
-      int64_t& most = most_bytes[tensor.name];
-      most = std::max(most, BytesOf(Unplaced(tensor, s), s.widths));
-    }
-  }
-  Cursor cursor;
-  std::map<std::string_view, int64_t> offsets;
-  for (const auto& [name, num_bytes] : most_bytes) offsets[name] = cursor.Place(num_bytes);
   WorkspaceLayout work;
-  for (const int unit : units) {
-    UnitPlaces& places = work.units.emplace_back();
-    for (const LayerTensor& tensor : s.model.unit(unit).tensors) {
-      TensorPlace place = Unplaced(tensor, s);
-      if (tensor.life == TensorLife::kStash || BytesOf(place, s.widths) == 0) continue;
-      place.offset = offsets.at(tensor.name);
-      places.Add(place);
-    }
-  }
-  work.kernels = cursor.Place(kernel_bytes);
-  work.num_bytes = cursor.end;
+  Cursor of_action;
+  Cursor of_all;
+  const auto in_workspace = [](TensorLife life) {
+    return life == TensorLife::kHalf || life == TensorLife::kWorkspace;
+  };
+  work.units = SharedPlaces(s, in_workspace, of_action);
+  work.constants = SharedPlaces(
+      s, [](TensorLife life) { return life == TensorLife::kConstant; }, of_all);
+  work.kernels = of_all.Place(kernel_bytes);
+  work.action_bytes = of_action.end;
+  work.shared_bytes = of_all.end;
   return work;
 }
 
@@ -158,7 +173,8 @@ MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInpu
   at(MemoryTag::kComm) = SlotStrideBytes(boundary) * in.receive_slots +
                          boundary * in.outputs_in_flight + in.shared_bytes;
   at(MemoryTag::kWorkspace) =
-      WorkspaceLayoutOf(s, KernelScratchBytes(s, in.isa)).num_bytes + PackedWeightsBytes(s, in.isa);
+      WorkspaceLayoutOf(s, KernelScratchBytes(s, in.isa)).num_bytes(s.open_actions) +
+      PackedWeightsBytes(s, in.isa);
   return bytes;
 }
 

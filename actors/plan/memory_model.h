@@ -55,11 +55,16 @@ struct StashLayout {
   int64_t num_bytes = 0;
 };
 
-// kHalf (of the unit at work in a whole Backward), kWorkspace and kConstant.
+// What a stage works in: for each open action a workspace of its own (kHalf of the unit at work in
+// a whole Backward, and kWorkspace); for all of them together kConstant, and the kernels' own
+// scratch, which one kernel at a time uses and none across a wait.
 struct WorkspaceLayout {
-  std::vector<UnitPlaces> units{};  // as UnitsOf
-  int64_t kernels = 0;              // the kernels' own scratch, to the end
-  int64_t num_bytes = 0;
+  std::vector<UnitPlaces> units{};      // as UnitsOf, in an action's workspace
+  std::vector<UnitPlaces> constants{};  // as UnitsOf, in the shared part
+  int64_t kernels = 0;                  // in the shared part, to its end
+  int64_t action_bytes = 0;
+  int64_t shared_bytes = 0;
+  int64_t num_bytes(int open_actions) const { return shared_bytes + open_actions * action_bytes; }
 };
 
 struct StageShape {
@@ -67,8 +72,9 @@ struct StageShape {
   StageLayout layout{};
   BatchArithmetic batch{};
   NumberWidths widths{};
-  bool halves = false;  // the schedule runs BackwardInput and BackwardWeight apart
-  int num_threads = 1;  // math threads of the worker
+  bool halves = false;   // the schedule runs BackwardInput and BackwardWeight apart
+  int num_threads = 1;   // math threads of the worker
+  int open_actions = 1;  // most that are open at once (ExecutionPolicy)
 };
 
 StashLayout StashLayoutOf(const StageShape& shape);

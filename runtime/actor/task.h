@@ -131,4 +131,13 @@ inline Task<void> Promise<void>::get_return_object() noexcept {
 }
 
 }  // namespace task_internal
+
+// For callers that are no stream: runs a task that has nothing to wait for to its end.
+template <typename T>
+T RunStraight(Task<T> task) {
+  task.Start();
+  CHECK(task.done(), "a task waits that nobody would wake");
+  return task.Take();
+}
+
 }  // namespace troupe

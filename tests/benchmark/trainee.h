@@ -75,8 +75,8 @@ class Trainee {
     double loss_sum = 0;
     int64_t num_labels = 0;
     for (int32_t m = 0; m < model_.batch.num_microbatches; ++m) {
-      const auto result = stage.Forward(m, {}, tokens_[static_cast<size_t>(m)]);
-      stage.Backward(m, {});
+      const auto result = *RunStraight(stage.Forward(m, {}, tokens_[static_cast<size_t>(m)]));
+      CHECK(RunStraight(stage.Backward(m, {})).ok());
       loss_sum += result.loss_sum;
       num_labels += result.num_tokens;
     }

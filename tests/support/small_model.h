@@ -38,6 +38,8 @@ struct SmallModel {
   int num_stages = 1;
   bool halves = false;
   bool specification = false;
+  int open_actions = 1;
+  AxisGroups groups{};
   uint64_t seed = 1;
 
   ModelSpec Spec() const { return spec ? *spec : ModelSpec(config); }
@@ -72,10 +74,12 @@ class StageChain {
                        .layout = layout,
                        .batch = model.batch,
                        .widths = WidthsOf(model.dtype),
-                       .halves = model.halves};
+                       .halves = model.halves,
+                       .open_actions = model.open_actions};
       options.dtype = model.dtype;
       options.specification = model.specification;
       options.new_layer = model.new_layer;
+      options.groups = model.groups;
       ledgers_.push_back(std::make_unique<MemoryLedger>());
       stages_.push_back(std::make_unique<StageModel>(options, table_, *ledgers_.back()));
       stages_.back()->parameters().Initialize(model.seed);
@@ -89,7 +93,8 @@ class StageChain {
     Buffer boundary;
     double loss = 0;
     for (auto& stage : stages_) {
-      auto result = stage->Forward(microbatch, std::as_const(boundary).bytes(), tokens);
+      auto result =
+          *RunStraight(stage->Forward(microbatch, std::as_const(boundary).bytes(), tokens));
       boundary = std::move(result.output);
       loss += result.loss_sum;
     }
@@ -100,7 +105,7 @@ class StageChain {
     Buffer boundary;
     double loss = 0;
     for (auto& stage : stages_) {
-      auto result = stage->Evaluate(std::as_const(boundary).bytes(), tokens);
+      auto result = *RunStraight(stage->Evaluate(std::as_const(boundary).bytes(), tokens));
       boundary = std::move(result.output);
       loss += result.loss_sum;
     }
@@ -111,12 +116,12 @@ class StageChain {
     for (auto stage = stages_.rbegin(); stage != stages_.rend(); ++stage) {
       const auto gradient = std::as_const(boundary).bytes();
       if (!model_.halves) {
-        boundary = (*stage)->Backward(microbatch, gradient);
+        boundary = *RunStraight((*stage)->Backward(microbatch, gradient));
         continue;
       }
-      boundary = (*stage)->BackwardInput(microbatch, gradient);
+      boundary = *RunStraight((*stage)->BackwardInput(microbatch, gradient));
       for (int part = 0; part < num_parts; ++part) {
-        (*stage)->BackwardWeight(microbatch, part, num_parts);
+        CHECK(RunStraight((*stage)->BackwardWeight(microbatch, part, num_parts)).ok());
       }
     }
   }

@@ -45,10 +45,6 @@ class BiasedLayer final : public Layer {
         dout_(site.Half("dout")),
         delta_(site.Workspace("delta")) {}
 
-  void Pack(const Exec& exec) override {
-    fc_.Pack(exec);
-    proj_.Pack(exec);
-  }
   ResidualStart Input(const Pass& pass) const override {
     return {.x = x_.In(pass.stash),
             .y = n_.In(pass.stash),
@@ -56,18 +52,19 @@ class BiasedLayer final : public Layer {
             .weight = norm_.weight(),
             .eps = eps_};
   }
-  void Forward(const Pass& pass) const override {
+  Task<Status> Forward(const Pass& pass) const override {
     const TensorView inner = inner_.In(pass.stash);
     const TensorView delta = delta_.In(pass.workspace);
     fc_.Forward(pass, inner, n_.In(pass.stash));
     AddBias(inner, fc_bias_);
     proj_.Forward(pass, delta, inner);
     AddBias(delta, proj_bias_);
+    co_return Status{};
   }
   ResidualEnd Output(const Pass& pass) const override {
     return {.x = x_.In(pass.stash), .delta = delta_.In(pass.workspace)};
   }
-  void BackwardInput(const Pass& pass, ConstTensorView dy, TensorView dx) const override {
+  Task<Status> BackwardInput(const Pass& pass, ConstTensorView dy, TensorView dx) const override {
     const TensorView dout = dout_.In(pass);
     const TensorView dn = delta_.In(pass.workspace);
     SumBias(pass, dy, proj_bias_);
@@ -81,11 +78,19 @@ class BiasedLayer final : public Layer {
                                 .rstd = rstd_.In(pass.stash),
                                 .weight = norm_.weight(),
                                 .residual = dy});
+    co_return Status{};
   }
   int num_weight_parts() const override { return 2; }
-  void BackwardWeight(const Pass& pass, int part, ConstTensorView dy) const override {
-    if (part == 0) return proj_.WeightGrad(pass, dy, inner_.In(pass.stash));
-    fc_.WeightGrad(pass, dout_.In(pass), n_.In(pass.stash));
+  Task<Status> BackwardWeight(const Pass& pass, WeightParts parts,
+                              ConstTensorView dy) const override {
+    for (int part = parts.first; part < parts.end; ++part) {
+      if (part == 0) {
+        proj_.WeightGrad(pass, dy, inner_.In(pass.stash));
+      } else {
+        fc_.WeightGrad(pass, dout_.In(pass), n_.In(pass.stash));
+      }
+    }
+    co_return Status{};
   }
 
  private:

@@ -144,7 +144,8 @@ TEST(StageModel, MemoryIsWhatTheModelPredicts) {
 
 TEST(StageModel, WorkspaceIsWhatTheModelPredictsForThisCpu) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    SmallModel model{.dtype = dtype, .num_stages = 2};
+    SmallModel model{
+        .dtype = dtype, .num_stages = 2, .open_actions = dtype == DType::kFloat32 ? 1 : 3};
     model.config = {.hidden_size = 128,
                     .intermediate_size = 344,
                     .num_hidden_layers = 3,
@@ -180,18 +181,18 @@ TEST(StageModel, GeneratesFromTheLastPosition) {
   model.num_stages = 2;
   StageChain two(model);
   const std::vector<int32_t> prompt = {1, 5, 3};
-  const Buffer logits = one.stage(0).GenerateForward({}, prompt);
-  const Buffer hidden = two.stage(0).GenerateForward({}, prompt);
-  const Buffer same = two.stage(1).GenerateForward(hidden.bytes(), prompt);
+  const Buffer logits = *RunStraight(one.stage(0).GenerateForward({}, prompt));
+  const Buffer hidden = *RunStraight(two.stage(0).GenerateForward({}, prompt));
+  const Buffer same = *RunStraight(two.stage(1).GenerateForward(hidden.bytes(), prompt));
   ASSERT_EQ(logits.num_bytes(), model.config.vocab_size * 4);
   EXPECT_EQ(std::memcmp(logits.data(), same.data(), static_cast<size_t>(logits.num_bytes())), 0);
   // Other later tokens do not matter, an earlier one does.
   const std::vector<int32_t> longer = {1, 5, 3, 9};
   const std::vector<int32_t> other = {2, 5, 3};
-  const Buffer of_longer = one.stage(0).GenerateForward({}, longer);
+  const Buffer of_longer = *RunStraight(one.stage(0).GenerateForward({}, longer));
   EXPECT_NE(std::memcmp(logits.data(), of_longer.data(), static_cast<size_t>(logits.num_bytes())),
             0);
-  const Buffer of_other = one.stage(0).GenerateForward({}, other);
+  const Buffer of_other = *RunStraight(one.stage(0).GenerateForward({}, other));
   EXPECT_NE(std::memcmp(logits.data(), of_other.data(), static_cast<size_t>(logits.num_bytes())),
             0);
 }

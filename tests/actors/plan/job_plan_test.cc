@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "actors/schedule/rank_list.h"
+
 namespace troupe {
 namespace {
 
@@ -79,6 +81,19 @@ TEST(JobPlan, CommunicationIsSlotsOutputBuffersAndBlocksOfReductions) {
   const auto alone = MakeJobPlan(Spec(1));
   ASSERT_TRUE(alone.ok());
   EXPECT_EQ(alone->MemoryOf(Rank(0), VectorIsa::kAvx2)[static_cast<size_t>(MemoryTag::kComm)], 0);
+}
+
+// No two of one lane are open at once: more workspaces than lanes would never be used.
+TEST(JobPlan, AStageHasAWorkspaceForEachActionThatMayBeOpen) {
+  auto plan = MakeJobPlan(Spec(4));
+  ASSERT_TRUE(plan.ok());
+  EXPECT_EQ(plan->ShapeOf(StageId(1)).open_actions, 1);
+  TrainSchedule other{.schedule = plan->train};
+  other.policy.open_actions = 2;
+  plan->others.push_back(other);
+  EXPECT_EQ(plan->ShapeOf(StageId(1)).open_actions, 2);
+  plan->policy.open_actions = 9;
+  EXPECT_EQ(plan->ShapeOf(StageId(1)).open_actions, RankList::kLanesPerStage);
 }
 
 TEST(JobPlan, OneWorkerHasNoBubbleAndNoChannel) {

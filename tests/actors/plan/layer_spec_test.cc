@@ -94,7 +94,7 @@ TEST(ABiasedLayer, IsInTheMemoryModel) {
   shape.halves = true;
   bytes = PredictMemory(table, {.shape = shape});
   EXPECT_EQ(At(bytes, MemoryTag::kActivations), stash + kTokens * 4 * (kHidden + kInner));
-  EXPECT_EQ(WorkspaceLayoutOf(shape, 0).num_bytes, kTokens * 4 * (3 * kHidden + kInner));
+  EXPECT_EQ(WorkspaceLayoutOf(shape, 0).num_bytes(1), kTokens * 4 * (3 * kHidden + kInner));
 }
 
 // One place a name, as large as the largest: here the biased layer's dout.
@@ -102,14 +102,14 @@ TEST(ABiasedLayer, SharesTheWorkspaceWithOtherLayers) {
   const ModelSpec model = MixedModel();
   const WorkspaceLayout decoder = WorkspaceLayoutOf(ShapeOf(model, 0, 1), 0);
   const WorkspaceLayout both = WorkspaceLayoutOf(ShapeOf(model, 0, 2), 0);
-  EXPECT_EQ(both.num_bytes - decoder.num_bytes, kTokens * 4 * (kInner - kHidden));
+  EXPECT_EQ(both.action_bytes - decoder.action_bytes, kTokens * 4 * (kInner - kHidden));
   const UnitPlaces& first = both.units[0];
   const UnitPlaces& second = both.units[1];
   EXPECT_EQ(first.Of("dout").offset, second.Of("dout").offset);
   EXPECT_EQ(first.Of("dout").columns, kHidden);
   EXPECT_EQ(second.Of("dout").columns, kInner);
-  EXPECT_TRUE(first.Has("rotary"));
-  EXPECT_FALSE(second.Has("rotary"));
+  EXPECT_TRUE(both.constants[0].Has("rotary"));
+  EXPECT_FALSE(both.constants[1].Has("rotary"));
 }
 
 TEST(ABiasedLayer, HasItsProductsPacked) {

@@ -96,6 +96,25 @@ TEST(MemoryModel, CommunicationIsSlotsInWholePagesAndOutputs) {
             3 * 2 * 4096 + 2 * 5120);
 }
 
+TEST(MemoryModel, EachOpenActionHasAWorkspaceAndConstantsAreShared) {
+  StageShape s = Shape(1, 4);
+  const ParameterTable table(s.model);
+  const auto workspace = [&](int open_actions) {
+    s.open_actions = open_actions;
+    return At(PredictMemory(table, {.shape = s}), MemoryKind::kWorkspace);
+  };
+  // A token's numbers of 64 columns: dy, dmid, delta, dout, dx; dgate_up 192, dqkv 128, product and
+  // dproduct 96.
+  const int64_t of_action = 64 * 4 * (5 * 64 + 192 + 128 + 2 * 96);
+  EXPECT_EQ(workspace(2) - workspace(1), of_action);
+  EXPECT_EQ(workspace(3) - workspace(1), 2 * of_action);
+  const WorkspaceLayout layout = WorkspaceLayoutOf(s, 640);
+  EXPECT_EQ(layout.action_bytes, of_action);
+  // The rotary table, positions, and the kernels' scratch.
+  EXPECT_EQ(layout.shared_bytes, 32 * 16 * 4 + 64 * 4 + 640);
+  EXPECT_EQ(layout.kernels, layout.shared_bytes - 640);
+}
+
 TEST(MemoryModel, ChunksOfTheHeadAreBounded) {
   EXPECT_EQ(ChunkTokens(128'256, 4096), 16);
   EXPECT_EQ(ChunkTokens(32'000, 4096), 32);

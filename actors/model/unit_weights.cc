@@ -1,0 +1,117 @@
+#include "actors/model/unit_weights.h"
+
+#include <utility>
+
+#include "kernels/elementwise.h"
+#include "runtime/base/check.h"
+
+namespace troupe {
+
+UnitWeights::UnitWeights(Options options, StageParameters& masters, MemoryLedger& ledger)
+    : options_(std::move(options)), masters_(masters), ledger_(ledger) {}
+
+int UnitWeights::AddProduct(const MatmulShape& shape, int first_parameter, int num_parameters) {
+  CHECK(state_ == WeightsState::kAbsent, "a product joins {} late", options_.name);
+  products_.push_back(
+      {.shape = shape, .first_parameter = first_parameter, .num_parameters = num_parameters});
+  return static_cast<int>(products_.size()) - 1;
+}
+
+void UnitWeights::Gather() {
+  CHECK(state_ == WeightsState::kAbsent, "{} is gathered twice", options_.name);
+  state_ = WeightsState::kGathering;
+  int64_t num_elements = 0;
+  const bool copies = masters_.master() != options_.compute;
+  for (const int index : options_.own_parameters) {
+    num_elements += masters_.Of(index).weight.num_elements();
+  }
+  if (copies) {
+    computes_ = Buffer(ledger_, MemoryTag::kParams, num_elements * DTypeBytes(options_.compute));
+  }
+  std::byte* next = computes_.data();
+  for (const int index : options_.own_parameters) {
+    const StageParameter& p = masters_.Of(index);
+    masters_.SetCompute(index, copies ? Shaped(next, options_.compute, *p.spec) : p.weight);
+    if (copies) next += p.weight.num_elements() * DTypeBytes(options_.compute);
+  }
+}
+
+void UnitWeights::Ready(const Exec& exec) {
+  if (state_ == WeightsState::kAbsent) Gather();
+  if (!computes_.empty()) {
+    for (const int index : options_.own_parameters) {
+      const StageParameter& p = masters_.Of(index);
+      Cast(exec, p.compute.Flat(), p.weight.Flat());
+    }
+  }
+  state_ = WeightsState::kReady;
+  Repack(exec);
+}
+
+void UnitWeights::Repack(const Exec& exec) {
+  if (state_ != WeightsState::kReady) return;
+  for (Product& product : products_) {
+    Pack(exec, product, WeightUse::kForward, product.forward);
+    Pack(exec, product, WeightUse::kInputGrad, product.input_grad);
+  }
+}
+
+void UnitWeights::Pack(const Exec& exec, const Product& product, WeightUse use, Copy& copy) {
+  const ConstTensorView weight = Matrix(product.first_parameter, product.num_parameters);
+  const int64_t num_bytes = PackedWeightBytes(product.shape, use);
+  if (num_bytes == 0 || exec.specification) {
+    copy.packed = weight;
+    copy.packed.use = use;
+    return;
+  }
+  if (copy.memory.empty()) copy.memory = Buffer(ledger_, MemoryTag::kWorkspace, num_bytes);
+  copy.packed = PackWeight(exec, product.shape, use, weight, copy.memory.bytes());
+}
+
+void UnitWeights::Drop() {
+  for (Product& product : products_) {
+    product.forward = {};
+    product.input_grad = {};
+  }
+  for (const int index : options_.own_parameters) masters_.SetCompute(index, {});
+  computes_ = {};
+  state_ = WeightsState::kAbsent;
+}
+
+void UnitWeights::CheckReady() const {
+  CHECK(state_ == WeightsState::kReady, "a pass over {}, whose weights are {}", options_.name,
+        state_ == WeightsState::kAbsent ? "absent" : "still gathering");
+}
+
+ConstTensorView UnitWeights::Compute(int place, int num_parameters) const {
+  CheckReady();
+  return Matrix(place, num_parameters);
+}
+
+const PackedWeight& UnitWeights::Packed(int product, WeightUse use) const {
+  CheckReady();
+  const Product& of = products_[static_cast<size_t>(product)];
+  return use == WeightUse::kForward ? of.forward.packed : of.input_grad.packed;
+}
+
+ConstTensorView UnitWeights::Matrix(int place, int num_parameters) const {
+  const auto of = [&](int at) -> const StageParameter& {
+    return masters_.Of(options_.parameters[static_cast<size_t>(at)]);
+  };
+  const TensorView first = of(place).compute;
+  CHECK(!first.empty(), "{} reads {}, which another unit keeps and which is absent", options_.name,
+        of(place).spec->name);
+  if (num_parameters == 1) return first;
+  const std::byte* next = static_cast<const std::byte*>(first.data());
+  int64_t rows = 0;
+  for (int i = place; i < place + num_parameters; ++i) {
+    const TensorView view = of(i).compute;
+    CHECK(view.data() == next && view.row_elements() == first.row_elements(),
+          "{} is no matrix with its neighbours", of(i).spec->name);
+    next += view.num_bytes();
+    rows += view.rows();
+  }
+  return {first.data(), first.dtype(), {rows, first.row_elements()}};
+}
+
+}  // namespace troupe

@@ -1,0 +1,70 @@
+#include "actors/plan/parameter_shard.h"
+
+#include <algorithm>
+
+#include "runtime/base/check.h"
+
+namespace troupe {
+namespace {
+
+int64_t CeilOf(int64_t dividend, int64_t divisor) { return (dividend + divisor - 1) / divisor; }
+
+}  // namespace
+
+TensorCut CutOf(const ParameterSpec& spec, const ShardPlace& place) {
+  CHECK(place.cut >= 0 && place.cut < place.num_cuts, "cut {} of {}", place.cut, place.num_cuts);
+  if (place.num_cuts == 1 || spec.shard_axis < 0) return {};
+  const int64_t extent = spec.shard_axis == 0 ? spec.rows : spec.columns;
+  const int64_t first = extent * place.cut / place.num_cuts;
+  return {.axis = spec.shard_axis,
+          .first = first,
+          .count = extent * (place.cut + 1) / place.num_cuts - first};
+}
+
+int64_t ElementsOf(const ParameterSpec& spec, const TensorCut& cut) {
+  if (cut.axis < 0) return spec.num_elements();
+  return cut.count * (cut.axis == 0 ? spec.columns : spec.rows);
+}
+
+// The leaves of all parameters stand in a row; the row's elements are shared out evenly, and a leaf
+// belongs to the owner of its first element.
+std::vector<ParameterShard> ShardsOf(const ParameterTable& table, std::span<const int> parameters,
+                                     const ShardPlace& place) {
+  CHECK(place.owner >= 0 && place.owner < place.num_owners, "owner {} of {}", place.owner,
+        place.num_owners);
+  int64_t total = 0;
+  for (const int index : parameters) {
+    total += ElementsOf(table[index], CutOf(table[index], place));
+  }
+  const int64_t begin = CeilOf(total * place.owner, place.num_owners);
+  const int64_t end = CeilOf(total * (place.owner + 1), place.num_owners);
+  std::vector<ParameterShard> shards;
+  int64_t first = 0;  // of the parameter in the row
+  for (const int index : parameters) {
+    ParameterShard shard{.parameter = index, .cut = CutOf(table[index], place)};
+    shard.cut_elements = ElementsOf(table[index], shard.cut);
+    const auto border = [&](int64_t position) {
+      const int64_t leaves = CeilOf(std::max<int64_t>(position - first, 0), kShardLeafElements);
+      return std::min(leaves * kShardLeafElements, shard.cut_elements);
+    };
+    shard.first_element = border(begin);
+    shard.num_elements = border(end) - shard.first_element;
+    first += shard.cut_elements;
+    if (shard.num_elements > 0) shards.push_back(shard);
+  }
+  return shards;
+}
+
+int64_t GlobalElement(const ParameterSpec& spec, const ParameterShard& shard, int64_t element) {
+  const int64_t of_cut = shard.first_element + element;
+  switch (shard.cut.axis) {
+    case 0:
+      return shard.cut.first * spec.columns + of_cut;
+    case 1:
+      return of_cut / shard.cut.count * spec.columns + shard.cut.first + of_cut % shard.cut.count;
+    default:
+      return of_cut;
+  }
+}
+
+}  // namespace troupe

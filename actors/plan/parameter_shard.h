@@ -1,0 +1,64 @@
+// ParameterShard: the part of one parameter whose master, moments and gradient a rank keeps, votes
+// and saves. A cut of the tensor (tensor and expert parallel), and of the cut, as a dense tensor of
+// its own, a run of whole leaves of the norm's tree (ZeRO; kernels/squared_norm.h). Pure.
+//
+//   H1. The cuts of all members, and of each cut the runs of all owners, are the tensor without gap
+//       or overlap.
+//   H2. A run begins on a leaf's border, so its vote is a few nodes and every sharding rebuilds the
+//       same root.
+//   H3. What two owners hold of a list of parameters differs by less than two leaves.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "actors/plan/parameter_table.h"
+
+namespace troupe {
+
+inline constexpr int64_t kShardLeafElements = 1024;  // the norm's
+
+// Where a rank stands among those that share parameters.
+struct ShardPlace {
+  int cut = 0;  // tensor or expert parallel: which of num_cuts
+  int num_cuts = 1;
+  int owner = 0;  // ZeRO: of the cut, which of num_owners
+  int num_owners = 1;
+};
+
+// Rows (axis 0) or columns (axis 1) [first, first + count) of a tensor; the whole of it is an axis
+// of -1.
+struct TensorCut {
+  int axis = -1;
+  int64_t first = 0;
+  int64_t count = 0;
+  bool operator==(const TensorCut&) const = default;
+};
+// Along the parameter's shard axis, as evenly as whole rows or columns allow.
+TensorCut CutOf(const ParameterSpec& spec, const ShardPlace& place);
+int64_t ElementsOf(const ParameterSpec& spec, const TensorCut& cut);
+
+struct ParameterShard {
+  int parameter = -1;  // in the table
+  TensorCut cut{};
+  int64_t first_element = 0;  // of the cut, row by row: on a leaf's border
+  int64_t num_elements = 0;
+  int64_t cut_elements = 0;
+
+  bool is_whole() const { return cut.axis < 0 && num_elements == cut_elements; }
+  int64_t first_leaf() const { return first_element / kShardLeafElements; }
+  int64_t cut_leaves() const {  // of the tree that its nodes belong to
+    return (cut_elements + kShardLeafElements - 1) / kShardLeafElements;
+  }
+};
+
+// The shards of `parameters` (table indices: a unit's, a stage's) at that place, in their order;
+// where it has none of a parameter, there is no shard of it.
+std::vector<ParameterShard> ShardsOf(const ParameterTable& table, std::span<const int> parameters,
+                                     const ShardPlace& place);
+
+// Which element of the parameter the shard's element `element` is.
+int64_t GlobalElement(const ParameterSpec& spec, const ParameterShard& shard, int64_t element);
+
+}  // namespace troupe

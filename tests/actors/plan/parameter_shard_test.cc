@@ -1,0 +1,108 @@
+#include "actors/plan/parameter_shard.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include <map>
+
+#include "kernels/squared_norm.h"
+
+namespace troupe {
+namespace {
+
+ModelConfig Config(int64_t hidden, int64_t intermediate) {
+  return {.hidden_size = hidden,
+          .intermediate_size = intermediate,
+          .num_hidden_layers = 2,
+          .num_attention_heads = 4,
+          .num_key_value_heads = 2,
+          .head_dim = 16,
+          .vocab_size = 131};
+}
+
+ParameterTable DrawnTable() {
+  return ParameterTable(
+      Config(*rc::gen::inRange<int64_t>(1, 300), *rc::gen::inRange<int64_t>(1, 300)));
+}
+
+std::vector<int> AllOf(const ParameterTable& table) {
+  std::vector<int> all;
+  for (int i = 0; i < table.size(); ++i) all.push_back(i);
+  return all;
+}
+
+TEST(ParameterShard, OneOwnerHasEverythingWhole) {
+  const ParameterTable table(Config(64, 96));
+  const std::vector<ParameterShard> shards = ShardsOf(table, AllOf(table), {});
+  ASSERT_EQ(static_cast<int>(shards.size()), table.size());
+  for (const ParameterShard& shard : shards) {
+    EXPECT_TRUE(shard.is_whole());
+    EXPECT_EQ(shard.num_elements, table[shard.parameter].num_elements());
+    EXPECT_EQ(shard.cut_leaves(), NumNormLeaves(shard.num_elements));
+  }
+}
+
+TEST(ParameterShard, TheLeafIsTheNorms) { EXPECT_EQ(kShardLeafElements, kNormLeafElements); }
+
+TEST(ParameterShard, ShardsOfAnyNumberOfOwnersRebuildTheWhole) {
+  EXPECT_TRUE(rc::check("each element has one owner, runs are whole leaves", [] {
+    const ParameterTable table = DrawnTable();
+    const int num_cuts = *rc::gen::inRange(1, 5);
+    const int num_owners = *rc::gen::inRange(1, 40);
+    std::vector<std::vector<int>> owners(static_cast<size_t>(table.size()));
+    for (int i = 0; i < table.size(); ++i) {
+      owners[static_cast<size_t>(i)].resize(static_cast<size_t>(table[i].num_elements()));
+    }
+    for (int cut = 0; cut < num_cuts; ++cut) {
+      for (int owner = 0; owner < num_owners; ++owner) {
+        for (const ParameterShard& shard :
+             ShardsOf(table, AllOf(table), {cut, num_cuts, owner, num_owners})) {
+          RC_ASSERT(shard.first_element % kShardLeafElements == 0);
+          const int64_t end = shard.first_element + shard.num_elements;
+          RC_ASSERT(end == shard.cut_elements || end % kShardLeafElements == 0);
+          for (int64_t i = 0; i < shard.num_elements; ++i) {
+            const int64_t element = GlobalElement(table[shard.parameter], shard, i);
+            ++owners[static_cast<size_t>(shard.parameter)][static_cast<size_t>(element)];
+          }
+        }
+      }
+    }
+    for (int i = 0; i < table.size(); ++i) {
+      // What tensor parallel does not cut, each of its members has.
+      const int copies = table[i].shard_axis < 0 ? num_cuts : 1;
+      for (const int count : owners[static_cast<size_t>(i)]) RC_ASSERT(count == copies);
+    }
+  }));
+}
+
+TEST(ParameterShard, OwnersAreBalancedWithinTwoLeaves) {
+  EXPECT_TRUE(rc::check("most and least differ by less than two leaves", [] {
+    const ParameterTable table = DrawnTable();
+    const int num_owners = *rc::gen::inRange(1, 40);
+    std::vector<int64_t> elements;
+    for (int owner = 0; owner < num_owners; ++owner) {
+      int64_t& sum = elements.emplace_back(0);
+      for (const ParameterShard& shard :
+           ShardsOf(table, AllOf(table), {.owner = owner, .num_owners = num_owners})) {
+        sum += shard.num_elements;
+      }
+    }
+    const auto [least, most] = std::ranges::minmax(elements);
+    RC_ASSERT(most - least < 2 * kShardLeafElements);
+  }));
+}
+
+TEST(ParameterShard, ACutIsRowsOrColumns) {
+  const ParameterSpec rows{.name = "up", .rows = 10, .columns = 3, .shard_axis = 0};
+  EXPECT_EQ(CutOf(rows, {.cut = 1, .num_cuts = 4}), (TensorCut{0, 2, 3}));
+  EXPECT_EQ(ElementsOf(rows, CutOf(rows, {.cut = 1, .num_cuts = 4})), 9);
+  const ParameterSpec columns{.name = "down", .rows = 3, .columns = 8, .shard_axis = 1};
+  const TensorCut cut = CutOf(columns, {.cut = 3, .num_cuts = 4});
+  EXPECT_EQ(cut, (TensorCut{1, 6, 2}));
+  EXPECT_EQ(GlobalElement(columns, {.cut = cut, .num_elements = 6, .cut_elements = 6}, 3), 15);
+  const ParameterSpec norm{.name = "norm", .rows = 8, .columns = 1, .shard_axis = -1};
+  EXPECT_EQ(CutOf(norm, {.cut = 1, .num_cuts = 4}), TensorCut{});
+}
+
+}  // namespace
+}  // namespace troupe
