@@ -101,7 +101,7 @@ TEST(MemoryModel, EachOpenActionHasAWorkspaceAndConstantsAreShared) {
   const ParameterTable table(s.model);
   const auto workspace = [&](int open_actions) {
     s.open_actions = open_actions;
-    return At(PredictMemory(table, {.shape = s}), MemoryKind::kWorkspace);
+    return At(PredictMemory(table, {.shape = s}), MemoryTag::kWorkspace);
   };
   // A token's numbers of 64 columns: dy, dmid, delta, dout, dx; dgate_up 192, dqkv 128, product and
   // dproduct 96.
