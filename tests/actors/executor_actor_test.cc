@@ -162,6 +162,8 @@ class ExecutorActorTest : public ::testing::Test {
     executor_ = scheduler_.Spawn<ExecutorActor>(
         {.name = "executor"},
         ExecutorOptions{.rank = self_,
+                        .place = PipelineRank(self_.value),
+                        .pipeline = {Rank(0), Rank(1)},
                         .train = train_,
                         .evaluate = forward,
                         .sample = GenerateForwardOnly(2, train_.placement, 1),
@@ -173,7 +175,8 @@ class ExecutorActorTest : public ::testing::Test {
             .loader = scheduler_.Spawn<PromptLoader>({.name = "loader"}, executor_),
             .schedule = ActorRef<proto::Vote, proto::StepDone>(listener),
             .neighbours = {
-                {other_, NeighbourRef(&router(self_), other_, kExecutorIndex, Incarnation(1))}}});
+                {PipelineRank(other_.value),
+                 NeighbourRef(&router(self_), other_, kExecutorIndex, Incarnation(1))}}});
     RegisterExecutor(router(self_), executor_);
   }
 

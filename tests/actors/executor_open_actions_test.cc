@@ -52,11 +52,12 @@ class ExecutorOpenActions : public ::testing::Test {
   void Open(const std::string& list, const ExecutionPolicy& policy,
             std::vector<GradientReduction> reductions = {}) {
     const Schedule schedule = *ParseCsv(list + "\n", "list");
-    for (const Action& action : schedule.ActionsOf(PipelineRank(0)))
+    for (const Action& action : schedule.ActionsOf(PipelineRank(0))) {
       actions_[ToString(action)] = action;
+    }
     scheduler_.SetOnDown([this](const Down& down) { errors_.push_back(down.error.message); });
     ExecutorActor::Peers peers{.loader = scheduler_.Spawn<DeafLoader>({.name = "loader"})};
-    for (const StageId stage : schedule.StagesOf(Rank(0))) {
+    for (const StageId stage : schedule.StagesOf(PipelineRank(0))) {
       peers.stages[stage] =
           scheduler_.Spawn<NotingStage>({.name = fmt::format("stage {}", stage)}, asked_);
     }

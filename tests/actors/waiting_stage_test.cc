@@ -1,7 +1,5 @@
 // A stage whose layers wait in their middle for another rank of their group, on a stream with a
 // thread: other actions run meanwhile, and every bit is as it is without waiting.
-#include "actors/stage_actor.h"
-
 #include <gtest/gtest.h>
 
 #include <array>
@@ -13,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "actors/stage_actor.h"
 #include "runtime/actor/stream_wait.h"
 #include "tests/runtime/collective/router_world.h"
 #include "tests/support/small_model.h"
@@ -205,9 +204,8 @@ TEST_F(WaitingStage, TwoPassesOpenAtOnceHaveTheBitsOfOneAfterTheOther) {
   stage.Run(ActionKind::kForward, 1);
   stage.Run(ActionKind::kBackwardInput, 0);
   for (size_t both = 6; both <= 12; both += 2) {
-    ASSERT_TRUE(Until([&] {
-      return group_.num_begun() == both && stage.Waits("0F1") && stage.Waits("0I0");
-    }));
+    ASSERT_TRUE(Until(
+        [&] { return group_.num_begun() == both && stage.Waits("0F1") && stage.Waits("0I0"); }));
     group_.Come(both);
   }
   ASSERT_TRUE(Until([&] { return stage.Done(3); }));
@@ -225,10 +223,9 @@ TEST_F(WaitingStage, TwoPassesOpenAtOnceHaveTheBitsOfOneAfterTheOther) {
                                             .peak_microbatches = 2,
                                             .isa = ThisVectorIsa()});
   const auto used = stage.chain().ledger(0).Snapshot().peak_bytes;
-  for (const auto& [kind, tag] : {std::pair(MemoryKind::kActivations, MemoryTag::kActivations),
-                                  std::pair(MemoryKind::kWorkspace, MemoryTag::kWorkspace)}) {
-    EXPECT_EQ(used[static_cast<size_t>(tag)], predicted[static_cast<size_t>(kind)])
-        << MemoryKindName(kind);
+  for (const MemoryTag tag : {MemoryTag::kActivations, MemoryTag::kWorkspace}) {
+    EXPECT_EQ(used[static_cast<size_t>(tag)], predicted[static_cast<size_t>(tag)])
+        << MemoryTagName(tag);
   }
 }
 

@@ -96,6 +96,26 @@ TEST(JobPlan, AStageHasAWorkspaceForEachActionThatMayBeOpen) {
   EXPECT_EQ(plan->ShapeOf(StageId(1)).open_actions, RankList::kLanesPerStage);
 }
 
+// Two pipelines of three: of each, one rank stands at every place.
+TEST(JobPlan, ARankHoldsWhatItsPlaceInThePipelineHolds) {
+  auto spec = Spec(3);
+  spec.mutable_model()->set_tie_word_embeddings(true);
+  auto plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok());
+  proto::Parallelism wider;
+  wider.set_dp(2);
+  wider.set_pp(3);
+  plan->mesh = *Mesh::FromSpec(wider);
+  for (const int rank : {2, 3}) {
+    EXPECT_EQ(plan->PipelineRankOf(Rank(rank)), PipelineRank(1));
+    EXPECT_THAT(plan->StagesOf(Rank(rank)), ::testing::ElementsAre(StageId(1)));
+  }
+  EXPECT_EQ(plan->MemoryOf(Rank(4), VectorIsa::kAvx2), plan->MemoryOf(Rank(5), VectorIsa::kAvx2));
+  ASSERT_EQ(plan->reductions.size(), 1u) << "the tied embedding's";
+  EXPECT_THAT(plan->MembersOf(plan->reductions[0], Rank(3)),
+              ::testing::ElementsAre(Rank(1), Rank(5)));
+}
+
 TEST(JobPlan, OneWorkerHasNoBubbleAndNoChannel) {
   const auto one = MakeJobPlan(Spec(1));
   const auto four = MakeJobPlan(Spec(4));
