@@ -34,6 +34,21 @@ struct Held {
   std::vector<double> roots{};
 };
 
+// The tree over leaves [first_leaf, first_leaf + num_leaves), from nodes in ascending order, which
+// it takes.
+double RootOf(int64_t first_leaf, int64_t num_leaves, std::span<const NormNode>& nodes) {
+  if (!nodes.empty() && nodes.front().first_leaf == first_leaf &&
+      nodes.front().num_leaves == num_leaves) {
+    const double sum = nodes.front().sum;
+    nodes = nodes.subspan(1);
+    return sum;
+  }
+  CHECK(num_leaves > 1, "leaf {} has no node", first_leaf);
+  const int64_t left_leaves = LeftNormLeaves(num_leaves);
+  const double left = RootOf(first_leaf, left_leaves, nodes);
+  return left + RootOf(first_leaf + left_leaves, num_leaves - left_leaves, nodes);
+}
+
 // All owners initialise, vote and update; what they hold is put together.
 Held RunShards(const ParameterTable& table, int num_owners) {
   const StageLayout layout{.num_layers = table.model().num_layers()};
@@ -66,8 +81,9 @@ Held RunShards(const ParameterTable& table, int num_owners) {
     }
   }
   for (int i = 0; i < table.size(); ++i) {
-    held.roots.push_back(
-        SquaredNormRoot(NumNormLeaves(table[i].num_elements()), nodes[static_cast<size_t>(i)]));
+    std::span<const NormNode> left = nodes[static_cast<size_t>(i)];
+    held.roots.push_back(RootOf(0, NumNormLeaves(table[i].num_elements()), left));
+    EXPECT_TRUE(left.empty()) << table[i].name;
   }
   return held;
 }
