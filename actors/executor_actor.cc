@@ -14,10 +14,11 @@ bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b) {
 }
 
 // "stage 2 (rank 1)", by stage.
-std::vector<std::string> StageNames(const Schedule& schedule) {
+std::vector<std::string> StageNames(const Schedule& schedule, const std::vector<Rank>& pipeline) {
   std::vector<std::string> names;
   for (StageId stage{}; stage.value < schedule.num_stages; stage = stage.Next()) {
-    names.push_back(fmt::format("stage {} (rank {})", stage, schedule.RankOf(stage)));
+    const auto place = static_cast<size_t>(schedule.RankOf(stage).value);
+    names.push_back(fmt::format("stage {} (rank {})", stage, pipeline.at(place)));
   }
   return names;
 }
@@ -38,8 +39,8 @@ ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
     : options_(std::move(options)),
       peers_(std::move(peers)),
       name_(fmt::format("rank {}", options_.rank)),
-      evaluate_(options_.evaluate, options_.rank, {}, DataArrival::kMarked),
-      sample_(options_.sample, options_.rank, {}, DataArrival::kMarked),
+      evaluate_(options_.evaluate, options_.place, {}, DataArrival::kMarked),
+      sample_(options_.sample, options_.place, {}, DataArrival::kMarked),
       outputs_({.rank = options_.rank,
                 .boundary = options_.boundary,
                 .num_buffers = options_.output_buffers,
@@ -47,12 +48,12 @@ ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
                 .trace = options_.trace}),
       trace_(options_.rank, options_.trace),
       wait_({.waiter = name_,
-             .stage_names = StageNames(options_.train),
+             .stage_names = StageNames(options_.train, options_.pipeline),
              .deadline_ms = options_.wait_deadline_ms}) {
   CHECK(!peers_.stages.empty(), "{} holds no stage", name_);
-  train_.emplace_back(options_.train, options_.rank, options_.policy, DataArrival::kMarked);
+  train_.emplace_back(options_.train, options_.place, options_.policy, DataArrival::kMarked);
   for (const TrainSchedule& other : options_.others) {
-    train_.emplace_back(other.schedule, options_.rank, other.policy, DataArrival::kMarked);
+    train_.emplace_back(other.schedule, options_.place, other.policy, DataArrival::kMarked);
   }
 }
 
@@ -89,7 +90,7 @@ Status ExecutorActor::On(proto::StepStart start) {
   progress_.emplace(*list);
   reductions_.reset();
   if (start_.mode() == proto::STEP_MODE_TRAIN) {
-    reductions_.emplace(options_.reductions, *schedule_, options_.rank);
+    reductions_.emplace(options_.reductions, *schedule_, options_.place);
   }
   times_.Clear();
   vote_.Clear();
@@ -323,7 +324,7 @@ Status ExecutorActor::CollectVotes() {
 }
 
 Status ExecutorActor::On(CreditReturned credit) {
-  return outputs_.Flush(credit.peer, credit.channel, self(), context().clock());
+  return outputs_.Flush(credit.to, credit.channel, self(), context().clock());
 }
 
 Status ExecutorActor::On(OutputReady output) {

@@ -73,6 +73,8 @@ std::string InWords(const RankActivity& activity);  // "Forward of microbatch 3 
 
 struct ExecutorOptions {
   Rank rank{};
+  PipelineRank place{};                 // of the rank: the schedules' lists are by it
+  std::vector<Rank> pipeline{};         // who stands where, by PipelineRank
   Schedule train{};                     // of one training step
   ExecutionPolicy policy{};             // of training; forward-only rounds are strict
   std::vector<TrainSchedule> others{};  // what a step may run instead (StepStart.order 1, 2, …)
@@ -99,7 +101,7 @@ class ExecutorActor
     LoaderRef loader{};
     ActorRef<proto::CheckpointStart> checkpoint{};
     ScheduleRef schedule{};
-    std::map<Rank, NeighbourRef> neighbours{};
+    std::map<PipelineRank, NeighbourRef> neighbours{};
   };
 
   ExecutorActor(ExecutorOptions options, Peers peers);

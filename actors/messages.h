@@ -168,13 +168,13 @@ struct UpdateDone {
 // The transport has let go of an output: its buffer is free again.
 struct OutputSent {
   static constexpr std::string_view kMessageName = "troupe.OutputSent";
-  Rank to{};
+  PipelineRank to{};
   InputKind kind = InputKind::kActivation;
 };
-// A credit came back: a parked output to `peer` may leave.
+// A credit came back: a parked output to that rank may leave.
 struct CreditReturned {
   static constexpr std::string_view kMessageName = "troupe.CreditReturned";
-  Rank peer{};
+  PipelineRank to{};
   uint16_t channel = 0;
 };
 
@@ -183,7 +183,7 @@ struct CreditReturned {
 // An output is parked and the next action launched: it may leave.
 struct OutputReady {
   static constexpr std::string_view kMessageName = "troupe.OutputReady";
-  Rank to{};
+  PipelineRank to{};
   InputKind kind = InputKind::kActivation;
 };
 

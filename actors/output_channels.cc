@@ -32,10 +32,10 @@ void OutputChannels::Park(Output output) {
   queue.push_back(std::make_shared<const Output>(std::move(output)));
 }
 
-Status OutputChannels::Flush(Rank peer, uint16_t channel, const ActorRef<OutputSent>& executor,
-                             Clock& clock) {
+Status OutputChannels::Flush(PipelineRank to, uint16_t channel,
+                             const ActorRef<OutputSent>& executor, Clock& clock) {
   for (auto& [key, queue] : parked_) {
-    if (key.first != peer || ChannelOf(key.second) != channel) continue;
+    if (key.first != to || ChannelOf(key.second) != channel) continue;
     while (!queue.empty()) {
       Status sent = Send(queue.front(), executor, clock);
       if (!sent.ok() && sent.error().code == ErrorCode::kResourceExhausted) break;  // O1

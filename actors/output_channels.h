@@ -1,5 +1,5 @@
 // OutputChannels: what a rank's stages computed for other ranks, until the transport lets go of it.
-// A channel is one kind of output (activation, gradient) to one rank.
+// A channel is one kind of output (activation, gradient) to one rank of the pipeline.
 // Thread: the executor's, which owns it.
 //
 //   O1. Outputs of a channel leave in the order of Park, each against a credit; without one they
@@ -36,7 +36,7 @@ class OutputChannels {
     Rank rank{};
     TensorDescriptor boundary{};  // shape and bytes of an output
     int num_buffers = 0;          // of each channel
-    std::map<Rank, NeighbourRef> neighbours{};
+    std::map<PipelineRank, NeighbourRef> neighbours{};
     TraceWindow trace{};  // the steps whose sends leave spans
   };
   // An output and where it belongs in time.
@@ -53,13 +53,14 @@ class OutputChannels {
   void Reserve(const Transfer& output);
   void Park(Output output);
 
-  // Sends what is parked for (peer, channel) as far as credits go. `executor` hears OutputSent for
+  // Sends what is parked for (to, channel) as far as credits go. `executor` hears OutputSent for
   // each, when the transport has let go of its bytes; `clock` is read then too.
-  Status Flush(Rank peer, uint16_t channel, const ActorRef<OutputSent>& executor, Clock& clock);
+  Status Flush(PipelineRank to, uint16_t channel, const ActorRef<OutputSent>& executor,
+               Clock& clock);
   void MarkSent(const OutputSent& sent);
 
  private:
-  using Channel = std::pair<Rank, InputKind>;
+  using Channel = std::pair<PipelineRank, InputKind>;
   using Parked = std::shared_ptr<const Output>;  // shared with the transport's callback
 
   Status Send(const Parked& parked, const ActorRef<OutputSent>& executor, Clock& clock) const;

@@ -29,7 +29,7 @@ RankActors::~RankActors() { ground_.seams.scheduler.End(executor_); }
 Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
   RETURN_IF_ERROR(groups_.Open());
   const RankPlace place{ground_.seams.scheduler, ground_.plan, ground_.stream, groups_, self_};
-  const std::vector<StageId> held = ground_.plan.train.StagesOf(self_);
+  const std::vector<StageId> held = ground_.plan.StagesOf(self_);
   ExecutorActor::Peers peers;
   std::vector<ActorRef<MeetExecutor>> answering;
   for (const StageId stage : held) {
@@ -55,28 +55,28 @@ Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
 
 void RankActors::MeetRanks(ExecutorActor::Peers& peers) {
   RankRouter& router = ground_.router;
-  const int world_size = ground_.plan.train.num_ranks;
+  const Mesh& mesh = ground_.plan.mesh;
   peers.checkpoint = ground_.seams.scheduler.Spawn<CheckpointActor>(
       {.name = "checkpoint"},
       CheckpointOptions{.rank = self_,
-                        .num_ranks = world_size,
+                        .num_ranks = mesh.num_ranks(),
                         .dtype = DTypeOfJob(ground_.start.spec()),
                         .trace = trace_},
       ground_.seams.files, parameters(), ground_.stream,
       Ref<proto::CheckpointDone>(router.Remote<proto::CheckpointDone>(Rank(0), kScheduleIndex)));
   peers.schedule =
       ScheduleRef(router.Remote<proto::Vote, proto::StepDone>(Rank(0), kScheduleIndex));
-  for (int other = 0; other < world_size; ++other) {
-    if (other == self_.value) continue;
-    peers.neighbours[Rank(other)] =
-        router.Remote<WithBulk<Activation>, WithBulk<ActivationGradient>>(Rank(other),
-                                                                          kExecutorIndex);
+  for (const Rank other : mesh.GroupOf(Axis::kPp, self_)) {
+    if (other == self_) continue;
+    peers.neighbours[mesh.PipelineRankOf(other)] =
+        router.Remote<WithBulk<Activation>, WithBulk<ActivationGradient>>(other, kExecutorIndex);
   }
 }
 
 void RankActors::OnCredit(Rank peer, uint16_t channel) {
   if (channel >= kFirstGroupChannel) return groups_.OnCredit(peer, channel);
-  if (executor_.alive()) (void)executor_.Send(CreditReturned{peer, channel});
+  if (!executor_.alive()) return;
+  (void)executor_.Send(CreditReturned{ground_.plan.PipelineRankOf(peer), channel});
 }
 
 SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
@@ -119,7 +119,7 @@ void RankActors::SpawnJob(JobParts parts) {
   ScheduleOptions options = ScheduleOptionsOf(start, ground_.plan);
   options.product_flops = parts.product_flops;
   std::vector<RankRef> ranks;
-  for (int rank = 0; rank < ground_.plan.train.num_ranks; ++rank) {
+  for (int rank = 0; rank < ground_.plan.mesh.num_ranks(); ++rank) {
     ranks.emplace_back(
         ground_.router.Remote<proto::StepStart, proto::Commit, proto::CheckpointStart>(
             Rank(rank), kExecutorIndex));

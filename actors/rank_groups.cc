@@ -38,7 +38,7 @@ RankGroups::RankGroups(RankRouter& router, const JobPlan& plan, MemoryLedger& le
 
 Status RankGroups::Open() {
   for (size_t i = 0; i < plan_.reductions.size(); ++i) {
-    std::vector<Rank> ranks = RanksOf(plan_.train, plan_.reductions[i]);
+    std::vector<Rank> ranks = plan_.MembersOf(plan_.reductions[i], self_);
     if (ranks.size() < 2 || !std::ranges::binary_search(ranks, self_)) continue;
     GroupSpec spec{.id = GroupId(static_cast<uint32_t>(i)),
                    .name = fmt::format("gradients {}", i),

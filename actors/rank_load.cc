@@ -76,7 +76,7 @@ Status CheckData(const proto::JobSpec& spec, const CheckpointManifest& manifest,
 
 Result<std::optional<TokenSource>> OpenTokens(FileSystem& files, const proto::StartRank& start,
                                               const JobPlan& plan, RunContent& content) {
-  const std::vector<StageId> stages = plan.train.StagesOf(Rank(start.rank()));
+  const std::vector<StageId> stages = plan.StagesOf(Rank(start.rank()));
   const bool reads = std::ranges::any_of(stages, [&plan](StageId stage) {
     return plan.train.IsFirstStage(stage) || plan.train.IsLastStage(stage);
   });

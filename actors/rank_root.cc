@@ -139,9 +139,9 @@ Status RankRoot::OnPeers(const proto::Peers& peers) {
   if (!orders.empty()) {
     ASSIGN_OR_RETURN(plan_, seams_.plan(start_.spec(), orders));
   }
-  if (plan_->train.num_ranks != start_.world_size()) {
+  if (plan_->mesh.num_ranks() != start_.world_size()) {
     return MakeError(ErrorCode::kInvalidSpec, "the plan has {} ranks, the job was given {}",
-                     plan_->train.num_ranks, start_.world_size());
+                     plan_->mesh.num_ranks(), start_.world_size());
   }
   product_flops_ = peers.product_flops();
   for (const proto::ModelCosts& costs : peers.costs()) rank_costs_.push_back(FromProto(costs));

@@ -38,6 +38,8 @@ ScheduleOptions ScheduleOptionsOf(const proto::StartRank& start, const JobPlan& 
 
 ExecutorOptions ExecutorOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank) {
   return {.rank = rank,
+          .place = plan.PipelineRankOf(rank),
+          .pipeline = plan.mesh.GroupOf(Axis::kPp, rank),
           .train = plan.train,
           .policy = plan.policy,
           .others = plan.others,
@@ -65,7 +67,8 @@ std::map<int32_t, StageReduction> ReductionsOf(
   std::map<int32_t, StageReduction> started;
   for (size_t i = 0; i < place.plan.reductions.size(); ++i) {
     const GradientReduction& reduction = place.plan.reductions[i];
-    const std::vector<StageId> copies = StagesOn(place.plan.train, reduction, place.rank);
+    const std::vector<StageId> copies =
+        StagesOn(place.plan.train, reduction, place.plan.PipelineRankOf(place.rank));
     if (copies.empty() || copies.back() != stage) continue;
     const auto index = static_cast<int32_t>(i);
     StageReduction& own = started[index];
@@ -88,13 +91,17 @@ Result<DataOrder> DataOrderOf(const proto::JobSpec& spec, const JobPlan& plan,
 
 Status PostSlots(Transport& transport, const proto::JobSpec& spec, const JobPlan& plan, Rank rank) {
   const auto boundary_bytes = static_cast<int64_t>(BoundaryTensor(spec, plan).num_bytes);
+  const PipelineRank place = plan.PipelineRankOf(rank);
   for (const Channel& channel : plan.channels) {
     const uint16_t number =
         channel.kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
-    if (channel.to == rank) {
-      RETURN_IF_ERROR(transport.PostSlots(channel.from, number, channel.slots, boundary_bytes));
+    if (channel.to == place) {
+      const Rank from = plan.mesh.InPipelineOf(rank, channel.from);
+      RETURN_IF_ERROR(transport.PostSlots(from, number, channel.slots, boundary_bytes));
     }
-    if (channel.from == rank) transport.SetCredits(channel.to, number, channel.slots);
+    if (channel.from == place) {
+      transport.SetCredits(plan.mesh.InPipelineOf(rank, channel.to), number, channel.slots);
+    }
   }
   return {};
 }

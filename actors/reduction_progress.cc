@@ -6,7 +6,7 @@
 namespace troupe {
 
 ReductionProgress::ReductionProgress(const std::vector<GradientReduction>& reductions,
-                                     const Schedule& schedule, Rank rank) {
+                                     const Schedule& schedule, PipelineRank rank) {
   for (size_t i = 0; i < reductions.size(); ++i) {
     auto stages = StagesOn(schedule, reductions[i], rank);
     if (stages.empty()) continue;

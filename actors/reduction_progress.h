@@ -20,7 +20,7 @@ class ReductionProgress {
  public:
   // Those of the plan's `reductions` that have a stage on `rank`.
   ReductionProgress(const std::vector<GradientReduction>& reductions, const Schedule& schedule,
-                    Rank rank);
+                    PipelineRank rank);
 
   void MarkGradients(StageId stage);  // the last gradient of the stage is there
   // The reduction to start, by its place in the plan, and the stage that starts it: the last of

@@ -57,7 +57,7 @@ double WorkOf(const CostModel& costs) {
 }  // namespace
 
 Replanner::Replanner(const JobPlan& plan, std::vector<ModelCosts> costs)
-    : plan_(plan), start_costs_(std::move(costs)) {
+    : plan_(plan), start_costs_(CostsAlongPipeline(plan.mesh, costs)) {
   CHECK(!start_costs_.empty());
   reference_ = smoothed_ = StageCostsOf(
       plan_.train, plan_.table.model(),
@@ -120,7 +120,7 @@ std::vector<double> Replanner::Slowness() const {
   for (int rank = 0; rank < schedule.num_ranks; ++rank) {
     double now = 0;
     double then = 0;
-    for (const StageId stage : schedule.StagesOf(Rank(rank))) {
+    for (const StageId stage : schedule.StagesOf(PipelineRank(rank))) {
       now += static_cast<double>(smoothed_.stages[static_cast<size_t>(stage.value)].WorkNs());
       then += static_cast<double>(expected.stages[static_cast<size_t>(stage.value)].WorkNs());
     }
@@ -185,7 +185,7 @@ std::optional<Replanner::NewLayers> Replanner::ReconsiderLayers(int64_t steps_le
   std::vector<ModelCosts> costs;
   for (int rank = 0; rank < schedule.num_ranks; ++rank) {
     costs.push_back(
-        Scaled(CostsOfRank(start_costs_, Rank(rank)), slowness[static_cast<size_t>(rank)]));
+        Scaled(CostsOfRank(start_costs_, PipelineRank(rank)), slowness[static_cast<size_t>(rank)]));
   }
   const auto stages =
       PartitionStages(plan_.table.model(), WeightsOf(schedule, plan_.table.model(), costs),

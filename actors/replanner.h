@@ -38,7 +38,8 @@ class Replanner {
     std::string reason{};
   };
 
-  // The plan outlives it. `costs`: of every rank, as measured at the start; or of one for all.
+  // The plan outlives it. `costs`: of every rank, by its number in the job, as measured at the
+  // start; or of one for all.
   Replanner(const JobPlan& plan, std::vector<ModelCosts> costs);
 
   // The votes of a committed training step.

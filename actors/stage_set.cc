@@ -16,7 +16,7 @@ DType DTypeOfJob(const proto::JobSpec& spec) {
 StageSet BuildStages(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
                      MemoryLedger& ledger) {
   StageSet stages;
-  for (const StageId stage : plan.train.StagesOf(rank)) {
+  for (const StageId stage : plan.StagesOf(rank)) {
     StageModelOptions options;
     options.shape = plan.ShapeOf(stage);
     options.dtype = DTypeOfJob(spec);

@@ -18,8 +18,8 @@ std::vector<GradientReduction> GradientReductionsOf(const Schedule& schedule, bo
   return reductions;
 }
 
-std::vector<Rank> RanksOf(const Schedule& schedule, const GradientReduction& reduction) {
-  std::vector<Rank> ranks;
+std::vector<PipelineRank> RanksOf(const Schedule& schedule, const GradientReduction& reduction) {
+  std::vector<PipelineRank> ranks;
   for (const StageId stage : reduction.stages) ranks.push_back(schedule.RankOf(stage));
   std::ranges::sort(ranks);
   const auto repeated = std::ranges::unique(ranks);
@@ -28,7 +28,7 @@ std::vector<Rank> RanksOf(const Schedule& schedule, const GradientReduction& red
 }
 
 std::vector<StageId> StagesOn(const Schedule& schedule, const GradientReduction& reduction,
-                              Rank rank) {
+                              PipelineRank rank) {
   std::vector<StageId> stages;
   std::ranges::copy_if(reduction.stages, std::back_inserter(stages),
                        [&](StageId stage) { return schedule.RankOf(stage) == rank; });

@@ -33,11 +33,11 @@ inline constexpr int64_t kReductionBlockBytes = int64_t{256} << 10;
 // place.
 std::vector<GradientReduction> GradientReductionsOf(const Schedule& schedule, bool tied);
 
-// The ranks that hold a copy, ascending: the members of the reduction's group.
-std::vector<Rank> RanksOf(const Schedule& schedule, const GradientReduction& reduction);
+// The ranks of a pipeline that hold a copy, ascending.
+std::vector<PipelineRank> RanksOf(const Schedule& schedule, const GradientReduction& reduction);
 // The copies of `rank`, ascending.
 std::vector<StageId> StagesOn(const Schedule& schedule, const GradientReduction& reduction,
-                              Rank rank);
+                              PipelineRank rank);
 
 // The stage that votes, saves and exports the parameters of `stage`: itself, or its replica.
 StageId OwnerOf(const Schedule& schedule, StageId stage);

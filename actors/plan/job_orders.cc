@@ -65,13 +65,14 @@ bool MeasuresCosts(const proto::JobSpec& spec) {
   return ChoosesSchedule(spec.parallelism()) || spec.parallelism().rebalance();
 }
 
-Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const ModelCosts> costs) {
+Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const ModelCosts> of_ranks) {
   const proto::Parallelism& asked = spec.parallelism();
   if (!ChoosesSchedule(asked)) return JobOrders{.orders = {asked}};
   ASSIGN_OR_RETURN(const ModelSpec model, ModelConfigOf(spec.model()));
   ASSIGN_OR_RETURN(const Mesh mesh, Mesh::FromSpec(asked));
   ASSIGN_OR_RETURN(const BatchArithmetic batch, BatchOf(spec.batch(), mesh.extent(Axis::kDp)));
   const int ranks = mesh.extent(Axis::kPp);
+  const std::vector<ModelCosts> costs = CostsAlongPipeline(mesh, of_ranks);
   std::vector<Error> errors;
   CheckChoice(asked, ranks, batch.num_microbatches, errors);
   if (!errors.empty()) return std::move(errors.front());

@@ -32,8 +32,8 @@ void CheckChoice(const proto::Parallelism& parallelism, int num_ranks, int num_m
                  std::vector<Error>& errors);
 
 // The memory limit of `auto`: activation_limit, or DefaultActivationLimit. Refuses as
-// CheckChoice does. `costs` as CostsOfRank takes them.
-Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const ModelCosts> costs);
+// CheckChoice does. `of_ranks` as CostsAlongPipeline takes them.
+Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const ModelCosts> of_ranks);
 
 // The same with costs by FLOPs on equal ranks: what is known before anything has run.
 Result<JobOrders> DecideOrders(const proto::JobSpec& spec);

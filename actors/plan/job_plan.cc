@@ -70,10 +70,19 @@ int64_t JobPlan::ReductionSlotBytes() const {
   return std::min(most_bytes, kReductionBlockBytes);
 }
 
+std::vector<Rank> JobPlan::MembersOf(const GradientReduction& reduction, Rank rank) const {
+  std::vector<Rank> members;
+  for (const PipelineRank place : RanksOf(train, reduction)) {
+    members.push_back(mesh.InPipelineOf(rank, place));
+  }
+  return members;
+}
+
 // A rank needs what its stages need, and slots for what comes from other ranks.
 MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
   MemoryPrediction sum{};
-  const std::vector<StageId> held = train.StagesOf(rank);
+  const PipelineRank place = PipelineRankOf(rank);
+  const std::vector<StageId> held = train.StagesOf(place);
   for (const StageId stage : held) {
     PredictionInputs inputs{
         .shape = ShapeOf(stage),
@@ -81,18 +90,18 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
         .isa = isa};
     if (stage == held.front()) {
       for (const Channel& channel : channels) {
-        if (channel.to == rank) inputs.receive_slots += channel.slots;
-        if (channel.from == rank) inputs.outputs_in_flight += kOutputBuffers;
+        if (channel.to == place) inputs.receive_slots += channel.slots;
+        if (channel.from == place) inputs.outputs_in_flight += kOutputBuffers;
       }
-      int hand_overs = HandOversOn(train, policy, rank);
+      int hand_overs = HandOversOn(train, policy, place);
       for (const TrainSchedule& other : others) {
-        hand_overs = std::max(hand_overs, HandOversOn(other.schedule, other.policy, rank));
+        hand_overs = std::max(hand_overs, HandOversOn(other.schedule, other.policy, place));
       }
       inputs.outputs_in_flight += hand_overs;
       const int64_t block_bytes = SlotStrideBytes(ReductionSlotBytes());
       for (const GradientReduction& reduction : reductions) {
-        const std::vector<Rank> members = RanksOf(train, reduction);
-        if (!std::ranges::binary_search(members, rank)) continue;
+        const std::vector<PipelineRank> members = RanksOf(train, reduction);
+        if (!std::ranges::binary_search(members, place)) continue;
         const auto peers = static_cast<int64_t>(members.size()) - 1;
         inputs.shared_bytes += 2 * peers * kReductionSlots * block_bytes;  // received and sent
       }
@@ -281,8 +290,10 @@ Status DeriveFromSchedules(JobPlan& plan) {
         return HasHalves(other.schedule);
       });
   const int ranks = plan.train.num_ranks;
-  const std::vector<Rank> placement(plan.train.placement.begin(),
-                                    plan.train.placement.begin() + plan.train.StagesPerDirection());
+  CHECK(ranks == plan.mesh.extent(Axis::kPp), "a schedule of {} ranks in a mesh of {}", ranks,
+        plan.mesh.Name());
+  const std::vector<PipelineRank> placement(
+      plan.train.placement.begin(), plan.train.placement.begin() + plan.train.StagesPerDirection());
   plan.evaluate = GenerateForwardOnly(ranks, placement, plan.batch.num_microbatches);
   plan.sample = GenerateForwardOnly(ranks, placement, 1);
   plan.channels = WithMoreSlots(ChannelsOf(plan.train, plan.policy), ChannelsOf(plan.evaluate));

@@ -50,6 +50,13 @@ struct JobPlan {
   Simulation simulation{};               // of a step, by FLOPs (1 ns each)
   LearningRate learning_rate{};
 
+  // A rank's place in the schedules, and its stages there.
+  PipelineRank PipelineRankOf(Rank rank) const { return mesh.PipelineRankOf(rank); }
+  std::vector<StageId> StagesOf(Rank rank) const { return train.StagesOf(PipelineRankOf(rank)); }
+  // The ranks of `rank`'s pipeline that hold a copy, ascending: the members of the reduction's
+  // group.
+  std::vector<Rank> MembersOf(const GradientReduction& reduction, Rank rank) const;
+
   // What the stage computes with; its microbatches are those of its direction.
   StageShape ShapeOf(StageId stage) const;
   int64_t ElementsOf(const GradientReduction& reduction) const;
@@ -74,7 +81,7 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec,
                             std::span<const proto::Parallelism> orders = {});
 
 // Fills in what follows from the plan's schedules, policies and stages: forward-only lists, halves,
-// slots, reductions, peaks. For plans that are made without a spec too.
+// slots, reductions, peaks. For plans that are made without a spec too: the mesh is known.
 Status DeriveFromSchedules(JobPlan& plan);
 
 // The same job on one worker: the reference that parity is measured against. Microbatches and

@@ -61,12 +61,17 @@ int Mesh::Coordinate(Rank rank, Axis axis) const {
   return rank.value / Stride(axis) % extent(axis);
 }
 
-std::vector<Rank> Mesh::Group(Rank rank, Axis axis) const {
+std::vector<Rank> Mesh::GroupOf(Axis axis, Rank rank) const {
   const int stride = axis == Axis::kEp ? 1 : Stride(axis);
   const int first = rank.value - Coordinate(rank, axis) * stride;
   std::vector<Rank> group;
   for (int i = 0; i < extent(axis); ++i) group.emplace_back(first + i * stride);
   return group;
+}
+
+Rank Mesh::InPipelineOf(Rank rank, PipelineRank place) const {
+  const int stride = Stride(Axis::kPp);
+  return Rank(rank.value + (place.value - PipelineRankOf(rank).value) * stride);
 }
 
 std::string Mesh::Name() const {

@@ -1,6 +1,7 @@
 // The ranks of a job as an n-dimensional array over the axes dp, cp, tp, pp, ep. Ranks along tp are
-// neighbours (they talk most), then cp, dp, pp. ep runs inside dp x cp x tp and multiplies nothing.
-// Pure.
+// neighbours (they talk most), then cp, dp, pp: where hosts are filled rank by rank, the ranks
+// along tp lie on one host first, then those along cp. ep runs inside dp x cp x tp and multiplies
+// nothing. Pure.
 #pragma once
 
 #include <array>
@@ -9,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "actors/schedule/action.h"
 #include "proto/job.pb.h"
 #include "runtime/base/ids.h"
 #include "runtime/base/result.h"
@@ -35,7 +37,12 @@ class Mesh {
   // Index of the rank along the axis.
   int Coordinate(Rank rank, Axis axis) const;
   // The ranks that differ from `rank` in this axis only, in the axis' order, `rank` among them.
-  std::vector<Rank> Group(Rank rank, Axis axis) const;
+  std::vector<Rank> GroupOf(Axis axis, Rank rank) const;
+
+  // Where the rank stands in its pipeline: a schedule's list, stages and channels are of that.
+  PipelineRank PipelineRankOf(Rank rank) const { return PipelineRank(Coordinate(rank, Axis::kPp)); }
+  // Who stands at `place` in the pipeline of `rank`: in its place along every other axis.
+  Rank InPipelineOf(Rank rank, PipelineRank place) const;
   std::string Name() const;  // "pp4", "dp2 x pp4"; "1 worker"
 
  private:

@@ -41,23 +41,30 @@ StageCost Read(const proto::ModuleTimes& times) {
           times.backward_ns()};
 }
 
-ModelCosts LeastOf(const ModelCosts& a, const ModelCosts& b) {
-  ModelCosts least{.embedding = Least(a.embedding, b.embedding),
-                   .head = Least(a.head, b.head),
-                   .hop_ns = std::min(a.hop_ns, b.hop_ns)};
-  for (size_t kind = 0; kind < std::min(a.layers.size(), b.layers.size()); ++kind) {
-    least.layers.push_back(Least(a.layers[kind], b.layers[kind]));
-  }
-  return least;
+// pick(ns, ns) → ns: which of two times.
+template <typename Pick>
+StageCost Picked(const StageCost& a, const StageCost& b, Pick pick) {
+  return {pick(a.forward_ns, b.forward_ns), pick(a.backward_input_ns, b.backward_input_ns),
+          pick(a.backward_weight_ns, b.backward_weight_ns),
+          pick(a.WholeBackwardNs(), b.WholeBackwardNs())};
 }
+template <typename Pick>
+ModelCosts Picked(const ModelCosts& a, const ModelCosts& b, Pick pick) {
+  ModelCosts picked{.embedding = Picked(a.embedding, b.embedding, pick),
+                    .head = Picked(a.head, b.head, pick),
+                    .hop_ns = pick(a.hop_ns, b.hop_ns)};
+  for (size_t kind = 0; kind < std::min(a.layers.size(), b.layers.size()); ++kind) {
+    picked.layers.push_back(Picked(a.layers[kind], b.layers[kind], pick));
+  }
+  return picked;
+}
+
+int64_t Lesser(int64_t a, int64_t b) { return std::min(a, b); }
+int64_t Greater(int64_t a, int64_t b) { return std::max(a, b); }
 
 }  // namespace
 
-StageCost Least(const StageCost& a, const StageCost& b) {
-  return {std::min(a.forward_ns, b.forward_ns), std::min(a.backward_input_ns, b.backward_input_ns),
-          std::min(a.backward_weight_ns, b.backward_weight_ns),
-          std::min(a.WholeBackwardNs(), b.WholeBackwardNs())};
-}
+StageCost Least(const StageCost& a, const StageCost& b) { return Picked(a, b, Lesser); }
 
 ModelCosts CostsByFlops(const ModelSpec& model, const BatchArithmetic& batch) {
   const auto cost = [&batch](const LayerSpec& unit) {
@@ -90,7 +97,7 @@ std::vector<ModelCosts> LeastOfAlike(std::span<const ModelCosts> costs,
   std::map<std::string, ModelCosts> least;
   for (size_t rank = 0; rank < costs.size(); ++rank) {
     const auto [found, first] = least.try_emplace(hardware[rank], costs[rank]);
-    if (!first) found->second = LeastOf(found->second, costs[rank]);
+    if (!first) found->second = Picked(found->second, costs[rank], Lesser);
   }
   std::vector<ModelCosts> alike;
   for (const std::string& of : hardware) alike.push_back(least.at(of));
@@ -111,7 +118,20 @@ ModelCosts Scaled(const ModelCosts& costs, double factor) {
   return all;
 }
 
-const ModelCosts& CostsOfRank(std::span<const ModelCosts> costs, Rank rank) {
+std::vector<ModelCosts> CostsAlongPipeline(const Mesh& mesh, std::span<const ModelCosts> of_ranks) {
+  std::vector<ModelCosts> along;
+  if (of_ranks.size() <= 1) return {of_ranks.begin(), of_ranks.end()};
+  std::map<PipelineRank, ModelCosts> most;
+  for (Rank rank{}; static_cast<size_t>(rank.value) < of_ranks.size(); rank = rank.Next()) {
+    const ModelCosts& own = of_ranks[static_cast<size_t>(rank.value)];
+    const auto [found, first] = most.try_emplace(mesh.PipelineRankOf(rank), own);
+    if (!first) found->second = Picked(found->second, own, Greater);
+  }
+  for (auto& [place, costs] : most) along.push_back(std::move(costs));
+  return along;
+}
+
+const ModelCosts& CostsOfRank(std::span<const ModelCosts> costs, PipelineRank rank) {
   return costs.size() == 1 ? costs.front() : costs[static_cast<size_t>(rank.value)];
 }
 

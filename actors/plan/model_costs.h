@@ -8,6 +8,7 @@
 
 #include "actors/plan/batch_arithmetic.h"
 #include "actors/plan/layer_spec.h"
+#include "actors/plan/mesh.h"
 #include "actors/plan/stage_partition.h"
 #include "actors/schedule/action_costs.h"
 #include "proto/worker.pb.h"
@@ -39,8 +40,12 @@ std::vector<ModelCosts> LeastOfAlike(std::span<const ModelCosts> costs,
 // Everything but the hop, times `factor`.
 ModelCosts Scaled(const ModelCosts& costs, double factor);
 
-// `costs` are of every rank, by number, or of one rank alone that stands for all.
-const ModelCosts& CostsOfRank(std::span<const ModelCosts> costs, Rank rank);
+// Of the ranks of a job, by number, the costs along its pipeline, by PipelineRank: of all that
+// stand at one place the most of every time, for they go on together. One alone stands for all.
+std::vector<ModelCosts> CostsAlongPipeline(const Mesh& mesh, std::span<const ModelCosts> of_ranks);
+
+// `costs` are along a pipeline, or of one rank alone that stands for all.
+const ModelCosts& CostsOfRank(std::span<const ModelCosts> costs, PipelineRank rank);
 
 // What every stage of `schedule` takes on the rank that holds it. `stages`: of one direction.
 CostModel StageCostsOf(const Schedule& schedule, const ModelSpec& model,

@@ -90,7 +90,7 @@ Result<Schedule> OfFile(const std::string& actions, int num_ranks, int num_micro
                      "parallelism.pp = {} and {} microbatches a step: change the one or the other",
                      read->num_ranks, read->num_microbatches, num_ranks, num_microbatches);
   }
-  for (Rank rank{}; rank.value < num_ranks; rank = rank.Next()) {
+  for (PipelineRank rank{}; rank.value < num_ranks; rank = rank.Next()) {
     if (!read->StagesOf(rank).empty()) continue;
     return MakeError(ErrorCode::kInvalidSpec,
                      "parallelism.schedule_csv: row {} gives rank {} no stage: a job's ranks hold "

@@ -18,6 +18,11 @@
 
 namespace troupe {
 
+// A position along the pipeline, from 0: where a schedule's stages lie. The plan's mesh says which
+// ranks of the job stand there (actors/plan/mesh.h). "Rank" in this folder's names and texts is
+// this one.
+using PipelineRank = Id<struct PipelineRankTag>;
+
 enum class ActionKind : uint8_t {
   kForward,          // F
   kBackwardInput,    // I: gradient of the stage's input

@@ -141,7 +141,7 @@ ActionPauses ActionTimes::Pauses(const Action& action) const {
   }
 }
 
-int64_t ActionTimes::WorkNs(const Schedule& schedule, Rank rank) const {
+int64_t ActionTimes::WorkNs(const Schedule& schedule, PipelineRank rank) const {
   int64_t work_ns = 0;
   for (const StageId stage : schedule.StagesOf(rank)) {
     const int first = schedule.FirstMicrobatch(stage).value;

@@ -69,7 +69,7 @@ class ActionTimes {
   int64_t Ns(const Action& action) const;  // of compute
   ActionPauses Pauses(const Action& action) const;
   // The sum over a rank's actions, where every microbatch passes through its stages.
-  int64_t WorkNs(const Schedule& schedule, Rank rank) const;
+  int64_t WorkNs(const Schedule& schedule, PipelineRank rank) const;
   int64_t link_latency_ns() const { return link_latency_ns_; }
   double pair_factor() const { return pair_factor_; }
 

@@ -4,7 +4,8 @@
 
 namespace troupe {
 
-std::vector<double> ActivationsAlong(const Schedule& schedule, Rank rank, double held_for_weight) {
+std::vector<double> ActivationsAlong(const Schedule& schedule, PipelineRank rank,
+                                     double held_for_weight) {
   const std::vector<Action>& actions = schedule.ActionsOf(rank);
   const double share = actions.empty() ? 0.0 : schedule.StageShare(actions.front().stage);
   std::vector<double> along;
@@ -33,7 +34,7 @@ std::vector<double> ActivationsAlong(const Schedule& schedule, Rank rank, double
   return along;
 }
 
-double PeakActivations(const Schedule& schedule, Rank rank, double held_for_weight) {
+double PeakActivations(const Schedule& schedule, PipelineRank rank, double held_for_weight) {
   const std::vector<double> along = ActivationsAlong(schedule, rank, held_for_weight);
   return along.empty() ? 0 : *std::ranges::max_element(along);
 }

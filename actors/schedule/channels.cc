@@ -9,7 +9,7 @@
 namespace troupe {
 namespace {
 
-using ChannelKey = std::tuple<Rank, Rank, InputKind>;
+using ChannelKey = std::tuple<PipelineRank, PipelineRank, InputKind>;
 
 struct ChannelState {
   std::vector<int> consumed_at;  // positions in the receiver's list, ascending
@@ -50,7 +50,8 @@ class ProducerPositions {
 // producer, hence has consumed whatever that prefix reads.
 void WalkSender(const Schedule& schedule, const ProducerPositions& producers,
                 const std::vector<Action>& actions, std::map<ChannelKey, ChannelState>& channels) {
-  std::map<Rank, int> done_by;  // receiver → length of its list's prefix that must be done by now
+  // Receiver → length of its list's prefix that must be done by now.
+  std::map<PipelineRank, int> done_by;
   for (const Action& action : actions) {
     if (const auto input = InputOf(schedule, action); input && input->crosses_ranks()) {
       int& done = done_by[input->from];
@@ -77,8 +78,8 @@ void BoundByHeldActivations(const Schedule& schedule, const ExecutionPolicy& pol
   for (int number = 0; number < schedule.num_stages; ++number) {
     const StageId stage(number);
     if (schedule.IsLastStage(stage)) continue;
-    const Rank here = schedule.RankOf(stage);
-    const Rank next = schedule.RankOf(stage.Next());
+    const PipelineRank here = schedule.RankOf(stage);
+    const PipelineRank next = schedule.RankOf(stage.Next());
     for (Channel& channel : channels) {
       const bool activations =
           channel.kind == InputKind::kActivation && channel.from == here && channel.to == next;
@@ -92,7 +93,7 @@ void BoundByHeldActivations(const Schedule& schedule, const ExecutionPolicy& pol
 }  // namespace
 
 int HeldByStage(const Schedule& schedule, const ExecutionPolicy& policy, StageId stage) {
-  const Rank rank = schedule.RankOf(stage);
+  const PipelineRank rank = schedule.RankOf(stage);
   const double cap = policy.mode == ExecutorMode::kFreeRun
                          ? policy.activation_limit
                          : PeakActivations(schedule, rank) + policy.activation_slack;
@@ -106,7 +107,7 @@ bool ForwardsJump(const ExecutionPolicy& policy) {
          (policy.mode == ExecutorMode::kGuided && policy.activation_slack > 0);
 }
 
-int HandOversOn(const Schedule& schedule, const ExecutionPolicy& policy, Rank rank) {
+int HandOversOn(const Schedule& schedule, const ExecutionPolicy& policy, PipelineRank rank) {
   if (ForwardsJump(policy)) {
     int bound = 0;
     for (const StageId stage : schedule.StagesOf(rank)) {
@@ -170,7 +171,8 @@ std::vector<Channel> WithMoreSlots(std::vector<Channel> channels,
   return channels;
 }
 
-int SlotsFor(const std::vector<Channel>& channels, Rank from, Rank to, InputKind kind) {
+int SlotsFor(const std::vector<Channel>& channels, PipelineRank from, PipelineRank to,
+             InputKind kind) {
   for (const Channel& channel : channels) {
     if (channel.from == from && channel.to == to && channel.kind == kind) {
       return channel.slots;

@@ -10,8 +10,8 @@
 namespace troupe {
 
 struct Channel {
-  Rank from{};
-  Rank to{};
+  PipelineRank from{};
+  PipelineRank to{};
   InputKind kind = InputKind::kActivation;
   int num_messages = 0;  // a step
   // Most messages that can be produced and not yet consumed at one time, whatever the speeds. A
@@ -36,9 +36,10 @@ int HeldByStage(const Schedule& schedule, const ExecutionPolicy& policy, StageId
 bool ForwardsJump(const ExecutionPolicy& policy);
 
 // Most outputs that lie between two stages of this rank at one time.
-int HandOversOn(const Schedule& schedule, const ExecutionPolicy& policy, Rank rank);
+int HandOversOn(const Schedule& schedule, const ExecutionPolicy& policy, PipelineRank rank);
 
 // 0 where no such channel exists.
-int SlotsFor(const std::vector<Channel>& channels, Rank from, Rank to, InputKind kind);
+int SlotsFor(const std::vector<Channel>& channels, PipelineRank from, PipelineRank to,
+             InputKind kind);
 
 }  // namespace troupe

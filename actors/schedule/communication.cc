@@ -54,7 +54,7 @@ class Lowering {
     for (bool progress = true; progress;) {
       progress = false;
       for (int rank = 0; rank < schedule_.num_ranks; ++rank) {
-        progress = TakeCell(Rank(rank)) || progress;
+        progress = TakeCell(PipelineRank(rank)) || progress;
       }
     }
     for (int rank = 0; rank < schedule_.num_ranks; ++rank) {
@@ -62,9 +62,9 @@ class Lowering {
         return MakeError(ErrorCode::kInvalidSpec,
                          "{}: no order of sends and receives gets past it, for an overlapped pair "
                          "waits there for both its inputs; write the file without them",
-                         CellName(schedule_, Rank(rank), next_[rank]));
+                         CellName(schedule_, PipelineRank(rank), next_[rank]));
       }
-      ListLastWaits(Rank(rank));
+      ListLastWaits(PipelineRank(rank));
     }
     return std::move(lists_);
   }
@@ -76,7 +76,7 @@ class Lowering {
   }
 
   // Appends the rank's next action, or pair, with its sends; false where it is not ready.
-  bool TakeCell(Rank rank) {
+  bool TakeCell(PipelineRank rank) {
     const std::vector<Action>& actions = schedule_.ActionsOf(rank);
     const size_t first = next_[rank.value];
     size_t end = first;
@@ -116,7 +116,7 @@ class Lowering {
   }
 
   // A backward proves that its Forward's output was read; a reduction ends at once.
-  void ListWait(Rank rank, const Action& action) {
+  void ListWait(PipelineRank rank, const Action& action) {
     const bool backward =
         action.kind == ActionKind::kBackward || action.kind == ActionKind::kBackwardInput;
     const bool sent = backward && !schedule_.IsLastStage(action.stage) &&
@@ -129,7 +129,7 @@ class Lowering {
   }
 
   // For the sends that no backward of this rank proves to be over.
-  void ListLastWaits(Rank rank) {
+  void ListLastWaits(PipelineRank rank) {
     std::vector<Action>& list = lists_[rank.value];
     const size_t end = waits_ == Waits::kListed ? list.size() : 0;
     for (size_t i = 0; i < end; ++i) {
@@ -151,7 +151,7 @@ class Lowering {
 // The sends and receives of one list, by what they carry.
 class CommunicationOfRank {
  public:
-  CommunicationOfRank(const Schedule& schedule, Rank rank, const std::vector<Action>& list)
+  CommunicationOfRank(const Schedule& schedule, PipelineRank rank, const std::vector<Action>& list)
       : schedule_(schedule), rank_(rank), list_(list) {}
 
   std::optional<Misplaced> FindMisplaced() {
@@ -229,7 +229,7 @@ class CommunicationOfRank {
   }
 
   const Schedule& schedule_;
-  Rank rank_;
+  PipelineRank rank_;
   const std::vector<Action>& list_;
   std::map<Key, size_t> positions_;
 };
@@ -244,7 +244,7 @@ Result<std::vector<std::vector<Action>>> WithCommunication(const Schedule& sched
 std::optional<Misplaced> FindMisplacedCommunication(const Schedule& schedule,
                                                     const std::vector<std::vector<Action>>& lists) {
   for (size_t rank = 0; rank < lists.size(); ++rank) {
-    CommunicationOfRank communication(schedule, Rank(static_cast<int>(rank)), lists[rank]);
+    CommunicationOfRank communication(schedule, PipelineRank(static_cast<int>(rank)), lists[rank]);
     if (auto misplaced = communication.FindMisplaced()) {
       return misplaced;
     }

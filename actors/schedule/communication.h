@@ -28,7 +28,7 @@ Result<std::vector<std::vector<Action>>> WithCommunication(const Schedule& sched
 
 // What is wrong with an action of a list that has sends and receives.
 struct Misplaced {
-  Rank rank{};
+  PipelineRank rank{};
   size_t index = 0;  // in the rank's list
   std::string why{};
 };

@@ -15,7 +15,7 @@ bool Produces(const Schedule& schedule, const Action& action, const Blocked& blo
 // One wait of the cycle as a clause without its subject, "waits for 1F3, which rank 1 runs after
 // 1B0"; sets `next` to the rank that the clause ends on.
 std::string Clause(const Schedule& schedule, const Blocked& blocked,
-                   const std::vector<size_t>& started, Rank& next) {
+                   const std::vector<size_t>& started, PipelineRank& next) {
   next = blocked.owed_by;
   if (blocked.reason == BlockReason::kOwnStage) {
     return fmt::format("waits for an action of stage {} that its own rank {} lists later",
@@ -63,7 +63,7 @@ bool EndsChain(const Schedule& schedule, const Blocked& blocked,
 
 }  // namespace
 
-std::string CellName(const Schedule& schedule, Rank rank, size_t index) {
+std::string CellName(const Schedule& schedule, PipelineRank rank, size_t index) {
   const std::vector<Action>& actions = schedule.ActionsOf(rank);
   int cell = 1;
   for (size_t i = 1; i <= index; ++i) {
@@ -79,7 +79,7 @@ Error ExplainDeadlock(const Schedule& schedule, const std::vector<std::optional<
   const auto first =
       std::ranges::find_if(blocked, [](const auto& edge) { return edge.has_value(); });
   CHECK(first != blocked.end(), "no rank is blocked");
-  Rank rank(static_cast<int>(first - blocked.begin()));
+  PipelineRank rank(static_cast<int>(first - blocked.begin()));
   for (size_t i = 0; i < blocked.size(); ++i) {
     const std::optional<Blocked>& edge = blocked[rank.value];
     if (!edge || EndsChain(schedule, *edge, started) || !blocked[edge->owed_by.value]) {
@@ -88,10 +88,10 @@ Error ExplainDeadlock(const Schedule& schedule, const std::vector<std::optional<
     rank = edge->owed_by;
   }
   std::string words;
-  const Rank start = rank;
+  const PipelineRank start = rank;
   do {
     const Blocked& edge = *blocked[rank.value];
-    Rank next;
+    PipelineRank next;
     words += fmt::format(
         "{}{} {}", words.empty() ? "" : "; ",
         words.empty() ? fmt::format("rank {} stands before {}, which", rank, ToString(edge.waiting))

@@ -16,6 +16,6 @@ Error ExplainDeadlock(const Schedule& schedule, const std::vector<std::optional<
 
 // "row 3, cell 5 (2F3)": where the action stands in the CSV form, both from 1; blank cells are not
 // counted, and an overlapped pair is one cell.
-std::string CellName(const Schedule& schedule, Rank rank, size_t index);
+std::string CellName(const Schedule& schedule, PipelineRank rank, size_t index);
 
 }  // namespace troupe

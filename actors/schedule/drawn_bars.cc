@@ -30,8 +30,8 @@ std::string Hex(uint32_t color) { return fmt::format("#{:06x}", color); }
 
 DrawnChunks ChunksOf(const Timeline& timeline) {
   DrawnChunks chunks;
-  std::map<Rank, std::set<StageId>> stages;
-  std::map<std::pair<Rank, MicrobatchId>, StageId> first_stage;
+  std::map<PipelineRank, std::set<StageId>> stages;
+  std::map<std::pair<PipelineRank, MicrobatchId>, StageId> first_stage;
   bool apart = true;
   for (const Bar& bar : timeline.bars) {
     if (!IsCompute(bar.action.kind)) continue;

@@ -79,7 +79,7 @@ void WriteCoolDown(ListWriter& list, const RankRole& role) {
   list.AllOwedWeights();
 }
 
-void WriteRank(Schedule& schedule, Rank rank, const RankRole& role) {
+void WriteRank(Schedule& schedule, PipelineRank rank, const RankRole& role) {
   ListWriter list(schedule, rank);
   WriteWarmUp(list, role);
   WriteSteady(list, role);
@@ -98,7 +98,7 @@ void FillDualPipe(const ScheduleSpec& spec, Schedule& schedule) {
     if (rank >= p / 2) {
       std::swap(outer, inner);
     }
-    WriteRank(schedule, Rank(rank),
+    WriteRank(schedule, PipelineRank(rank),
               {.outer = outer,
                .inner = inner,
                .distance = distance,
@@ -128,7 +128,7 @@ std::string RefuseDualPipe(const ScheduleSpec& spec) {
 void FillDualPipeV(const ScheduleSpec& spec, Schedule& schedule) {
   const int p = spec.num_ranks;
   for (int rank = 0; rank < p; ++rank) {
-    WriteRank(schedule, Rank(rank),
+    WriteRank(schedule, PipelineRank(rank),
               {.outer = StageId(rank),
                .inner = StageId(2 * p - 1 - rank),
                .distance = rank,

@@ -94,7 +94,8 @@ class Reading {
     }
     // What free-run keeps room for, so that it never stands still, is one chunk of each direction.
     for (int rank = 0; lists_.num_directions > 1 && rank < lists_.num_ranks; ++rank) {
-      if (static_cast<int>(lists_.StagesOf(Rank(rank)).size()) <= lists_.num_directions) continue;
+      if (static_cast<int>(lists_.StagesOf(PipelineRank(rank)).size()) <= lists_.num_directions)
+        continue;
       return Refuse("executor", ExecutorModeName(mode),
                     "in two directions it needs a schedule of one chunk a rank and direction; use "
                     "strict or guided");

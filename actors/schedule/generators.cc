@@ -210,7 +210,7 @@ std::string RefuseByTable(const ScheduleInfo& info, const ScheduleSpec& spec) {
   return "";
 }
 
-std::vector<Rank> PlacementOf(PlacementKind kind, int num_ranks, int num_chunks) {
+std::vector<PipelineRank> PlacementOf(PlacementKind kind, int num_ranks, int num_chunks) {
   switch (kind) {
     case PlacementKind::kLoop:
       return LoopPlacement(num_ranks, num_ranks * num_chunks);
@@ -268,7 +268,8 @@ Result<Schedule> Generate(const ScheduleSpec& given) {
   if (!why.empty()) {
     return MakeError(ErrorCode::kInvalidSpec, "schedule {}: {}", info.name, why);
   }
-  std::vector<Rank> placement = PlacementOf(info.placement, spec.num_ranks, spec.chunks_per_rank);
+  std::vector<PipelineRank> placement =
+      PlacementOf(info.placement, spec.num_ranks, spec.chunks_per_rank);
   const auto num_stages = static_cast<int>(placement.size());
   Schedule schedule{.name = spec.name,
                     .num_ranks = spec.num_ranks,
@@ -281,7 +282,8 @@ Result<Schedule> Generate(const ScheduleSpec& given) {
   return schedule;
 }
 
-Schedule GenerateForwardOnly(int num_ranks, std::vector<Rank> placement, int num_microbatches) {
+Schedule GenerateForwardOnly(int num_ranks, std::vector<PipelineRank> placement,
+                             int num_microbatches) {
   CHECK(num_ranks >= 1 && num_microbatches >= 1 && !placement.empty());
   const auto num_stages = static_cast<int>(placement.size());
   Schedule schedule{.name = "forward-only",

@@ -56,7 +56,8 @@ Result<Schedule> Generate(const ScheduleSpec& spec);
 // Every microbatch forward through `placement` (stage → rank), for evaluation and sampling: groups
 // of as many as there are ranks, each stage by stage. Works for any placement, since that is a
 // topological order.
-Schedule GenerateForwardOnly(int num_ranks, std::vector<Rank> placement, int num_microbatches);
+Schedule GenerateForwardOnly(int num_ranks, std::vector<PipelineRank> placement,
+                             int num_microbatches);
 // The same for the loop placement of `num_stages` over `num_ranks`.
 Schedule GenerateForwardOnly(int num_ranks, int num_stages, int num_microbatches);
 

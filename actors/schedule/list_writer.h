@@ -15,7 +15,7 @@ namespace troupe {
 class ListWriter {
  public:
   // Appends to the rank's list; `schedule` must outlive the writer and have its shape set.
-  ListWriter(Schedule& schedule, Rank rank)
+  ListWriter(Schedule& schedule, PipelineRank rank)
       : schedule_(schedule), actions_(schedule.ranks[rank.value]) {}
 
   void Forward(StageId stage);

@@ -46,7 +46,7 @@ void FillZeroBubbleH(const ScheduleSpec& spec, Schedule& schedule, int runs_ahea
   for (int rank = 0; rank < spec.num_ranks; ++rank) {
     const StageId stage(rank);
     const int warmup = (spec.num_ranks - 1 - rank) * runs_ahead;
-    ListWriter list(schedule, Rank(rank));
+    ListWriter list(schedule, PipelineRank(rank));
     for (int i = 0; i < warmup; ++i) {
       list.Forward(stage);
     }
@@ -74,7 +74,7 @@ void FillOneForwardOneBackward(const ScheduleSpec& spec, Schedule& schedule) {
   for (int rank = 0; rank < spec.num_ranks; ++rank) {
     const StageId stage(rank);
     const int warmup = std::min(m, spec.num_ranks - 1 - rank);
-    ListWriter list(schedule, Rank(rank));
+    ListWriter list(schedule, PipelineRank(rank));
     for (int i = 0; i < warmup; ++i) {
       list.Forward(stage);
     }
@@ -89,7 +89,7 @@ void FillOneForwardOneBackward(const ScheduleSpec& spec, Schedule& schedule) {
 
 void FillLoopedBreadthFirst(const ScheduleSpec& spec, Schedule& schedule) {
   for (int rank = 0; rank < spec.num_ranks; ++rank) {
-    ListWriter list(schedule, Rank(rank));
+    ListWriter list(schedule, PipelineRank(rank));
     for (int chunk = 0; chunk < spec.chunks_per_rank; ++chunk) {
       for (int i = 0; i < spec.num_microbatches; ++i) {
         list.Forward(StageId(chunk * spec.num_ranks + rank));
@@ -108,7 +108,7 @@ void FillInterleaved(const ScheduleSpec& spec, Schedule& schedule) {
     const InterleavedOrder order(spec, rank);
     const int ahead = 2 * (spec.num_ranks - 1 - rank) + (spec.chunks_per_rank - 1) * spec.group;
     const size_t warmup = std::min(order.size(), static_cast<size_t>(ahead));
-    ListWriter list(schedule, Rank(rank));
+    ListWriter list(schedule, PipelineRank(rank));
     for (size_t k = 0; k < warmup; ++k) {
       list.Forward(order.Forward(k));
     }
@@ -126,7 +126,7 @@ void FillInterleavedZeroBubble(const ScheduleSpec& spec, Schedule& schedule) {
     const InterleavedOrder order(spec, rank);
     const int ahead = spec.num_ranks - 1 - rank + (spec.chunks_per_rank - 1) * spec.group;
     const size_t warmup = std::min(order.size(), static_cast<size_t>(ahead));
-    ListWriter list(schedule, Rank(rank));
+    ListWriter list(schedule, PipelineRank(rank));
     for (size_t k = 0; k < warmup; ++k) {
       list.Forward(order.Forward(k));
     }

@@ -126,7 +126,7 @@ LowerBound LowerBoundOf(const Schedule& shape, const CostModel& costs, double ac
   const Passage passage = PassageOf(shape, least);
   LowerBound bound;
   for (int rank = 0; rank < shape.num_ranks; ++rank) {
-    const std::vector<StageId> stages = shape.StagesOf(Rank(rank));
+    const std::vector<StageId> stages = shape.StagesOf(PipelineRank(rank));
     bound.ranks.push_back(stages.empty()
                               ? RankLowerBound{}
                               : BoundOf(shape, costs, least, passage, stages, activations_max));

@@ -43,8 +43,8 @@ struct Blocked {
   BlockReason reason = BlockReason::kRunning;
   Action waiting{};  // the head of the list (for kRunning: the head after it)
   InputKind kind = InputKind::kActivation;  // of the owed message
-  Rank owed_by{};        // who must act; the rank itself for kRunning, kData and kOwnStage
-  StageId owed_stage{};  // the stage that produces what is owed
+  PipelineRank owed_by{};  // who must act; the rank itself for kRunning, kData and kOwnStage
+  StageId owed_stage{};    // the stage that produces what is owed
   MicrobatchId microbatch{};
 
   bool operator==(const Blocked&) const = default;

@@ -32,7 +32,7 @@ uint8_t RankList::ArrivalBit(InputKind kind) {
   return 0;
 }
 
-RankList::RankList(const Schedule& schedule, Rank rank, const ExecutionPolicy& policy,
+RankList::RankList(const Schedule& schedule, PipelineRank rank, const ExecutionPolicy& policy,
                    DataArrival data, double held_for_weight)
     : schedule_(&schedule),
       rank_(rank),

@@ -61,11 +61,11 @@ class RankList {
   };
 
   // held_for_weight: the part of an activation that stays until the weight gradient (ρ).
-  RankList(const Schedule& schedule, Rank rank, const ExecutionPolicy& policy = {},
+  RankList(const Schedule& schedule, PipelineRank rank, const ExecutionPolicy& policy = {},
            DataArrival data = DataArrival::kAtStart, double held_for_weight = 1);
 
   const Schedule& schedule() const { return *schedule_; }  // outlives the list
-  Rank rank() const { return rank_; }
+  PipelineRank rank() const { return rank_; }
   const ExecutionPolicy& policy() const { return policy_; }
   DataArrival data() const { return data_; }
   double held_for_weight() const { return held_for_weight_; }
@@ -88,7 +88,7 @@ class RankList {
   void LinkPairs();
 
   const Schedule* schedule_;
-  Rank rank_;
+  PipelineRank rank_;
   ExecutionPolicy policy_;
   DataArrival data_;
   double held_for_weight_;

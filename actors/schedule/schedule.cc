@@ -16,7 +16,7 @@ std::string_view InputKindName(InputKind kind) {
   return "input";
 }
 
-std::vector<StageId> Schedule::StagesOf(Rank rank) const {
+std::vector<StageId> Schedule::StagesOf(PipelineRank rank) const {
   std::vector<StageId> stages;
   for (int stage = 0; stage < num_stages; ++stage) {
     if (placement[stage] == rank) {
@@ -33,10 +33,10 @@ double Schedule::StageShare(StageId stage) const {
 
 std::vector<double> Schedule::StageShares() const {
   std::vector<int> held(static_cast<size_t>(num_ranks), 0);
-  for (const Rank rank : placement) ++held[static_cast<size_t>(rank.value)];
+  for (const PipelineRank rank : placement) ++held[static_cast<size_t>(rank.value)];
   std::vector<double> shares;
   shares.reserve(placement.size());
-  for (const Rank rank : placement) {
+  for (const PipelineRank rank : placement) {
     shares.push_back(static_cast<double>(num_directions) / held[static_cast<size_t>(rank.value)]);
   }
   return shares;
@@ -76,16 +76,16 @@ std::optional<Transfer> InputOf(const Schedule& schedule, const Action& action) 
                   .microbatch = action.microbatch};
 }
 
-std::vector<Rank> LoopPlacement(int num_ranks, int num_stages) {
-  std::vector<Rank> placement;
+std::vector<PipelineRank> LoopPlacement(int num_ranks, int num_stages) {
+  std::vector<PipelineRank> placement;
   for (int stage = 0; stage < num_stages; ++stage) {
     placement.emplace_back(stage % num_ranks);
   }
   return placement;
 }
 
-std::vector<Rank> VPlacement(int num_ranks, int num_stages) {
-  std::vector<Rank> placement;
+std::vector<PipelineRank> VPlacement(int num_ranks, int num_stages) {
+  std::vector<PipelineRank> placement;
   for (int stage = 0; stage < num_stages; ++stage) {
     const int along = stage % num_ranks;
     const bool back = stage / num_ranks % 2 == 1;
@@ -94,7 +94,7 @@ std::vector<Rank> VPlacement(int num_ranks, int num_stages) {
   return placement;
 }
 
-std::vector<Rank> BidirectionalPlacement(int num_ranks) {
+std::vector<PipelineRank> BidirectionalPlacement(int num_ranks) {
   return VPlacement(num_ranks, 2 * num_ranks);
 }
 

@@ -28,13 +28,13 @@ struct Schedule {
   int num_stages = 0;
   int num_microbatches = 0;  // of all directions together
   int num_directions = 1;
-  bool forward_only = false;      // evaluation and sampling: no backward, nothing is kept
-  std::vector<Rank> placement{};  // stage → rank
+  bool forward_only = false;              // evaluation and sampling: no backward, nothing is kept
+  std::vector<PipelineRank> placement{};  // stage → rank
   // Rank → its actions in order; sends and receives follow from them and are not listed.
   std::vector<std::vector<Action>> ranks{};
 
-  Rank RankOf(StageId stage) const { return placement[stage.value]; }
-  const std::vector<Action>& ActionsOf(Rank rank) const { return ranks[rank.value]; }
+  PipelineRank RankOf(StageId stage) const { return placement[stage.value]; }
+  const std::vector<Action>& ActionsOf(PipelineRank rank) const { return ranks[rank.value]; }
   int StagesPerDirection() const { return num_stages / num_directions; }
   int MicrobatchesPerDirection() const { return num_microbatches / num_directions; }
   int DirectionOf(StageId stage) const { return stage.value / StagesPerDirection(); }
@@ -45,7 +45,7 @@ struct Schedule {
     return MicrobatchId(DirectionOf(stage) * MicrobatchesPerDirection());
   }
   // The stages of a rank, ascending.
-  std::vector<StageId> StagesOf(Rank rank) const;
+  std::vector<StageId> StagesOf(PipelineRank rank) const;
   // Share of a rank that one of its stages is: 1 over the model chunks that it holds per direction.
   double StageShare(StageId stage) const;
   std::vector<double> StageShares() const;  // of every stage
@@ -56,8 +56,8 @@ struct Transfer {
   InputKind kind = InputKind::kActivation;
   StageId from_stage{};
   StageId to_stage{};
-  Rank from{};
-  Rank to{};  // == from where neighbouring stages share a rank: no message then
+  PipelineRank from{};
+  PipelineRank to{};  // == from where neighbouring stages share a rank: no message then
   MicrobatchId microbatch{};
 
   bool crosses_ranks() const { return from != to; }
@@ -70,9 +70,9 @@ std::optional<Transfer> InputOf(const Schedule& schedule, const Action& action);
 
 // stage → rank. Loop: stage mod ranks. V: out and back in turn, the same rank at each fold, so that
 // two chunks a rank have their first and last stage on rank 0.
-std::vector<Rank> LoopPlacement(int num_ranks, int num_stages);
-std::vector<Rank> VPlacement(int num_ranks, int num_stages);
+std::vector<PipelineRank> LoopPlacement(int num_ranks, int num_stages);
+std::vector<PipelineRank> VPlacement(int num_ranks, int num_stages);
 // Two directions of one stage a rank: stages 0..p-1 lie on ranks 0..p-1, stages p..2p-1 on p-1..0.
-std::vector<Rank> BidirectionalPlacement(int num_ranks);
+std::vector<PipelineRank> BidirectionalPlacement(int num_ranks);
 
 }  // namespace troupe

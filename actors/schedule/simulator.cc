@@ -43,8 +43,8 @@ Simulator::Simulator(const Schedule& schedule, const SimulateOptions& options) {
   auto prepared = std::make_unique<Prepared>(Prepared{&schedule, options});
   if (options.slots_per_channel > 0) prepared->channels = ChannelsOf(schedule);
   for (int rank = 0; rank < schedule.num_ranks; ++rank) {
-    prepared->lists.emplace_back(schedule, Rank(rank), options.policy, DataArrival::kAtStart,
-                                 options.held_for_weight);
+    prepared->lists.emplace_back(schedule, PipelineRank(rank), options.policy,
+                                 DataArrival::kAtStart, options.held_for_weight);
   }
   for (const RankList& list : prepared->lists) {
     auto& outputs = prepared->outputs.emplace_back(list.entries().size());
@@ -235,7 +235,7 @@ class Run {
       work_ns_ += length_ns;
     }
     if (p_.options.keep_bars) {
-      result_.timeline.bars.push_back({.rank = Rank(rank),
+      result_.timeline.bars.push_back({.rank = PipelineRank(rank),
                                        .action = action,
                                        .start_ns = now_ns_,
                                        .end_ns = end_ns,

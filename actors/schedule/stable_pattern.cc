@@ -237,7 +237,7 @@ void Fill(Schedule& schedule, const std::vector<Offsets>& offsets) {
   for (int rank = 0; rank < schedule.num_ranks; ++rank) {
     const StageId down(rank);
     const StageId up(2 * schedule.num_ranks - 1 - rank);
-    ListWriter list(schedule, Rank(rank));
+    ListWriter list(schedule, PipelineRank(rank));
     const RankSlots& slots = pattern.SlotsOf(rank);
     for (int slot = 0; slot < slots.NumSlots(); ++slot) {
       switch (slots.In(slot)) {

@@ -10,7 +10,7 @@
 namespace troupe {
 
 struct Bar {
-  Rank rank{};
+  PipelineRank rank{};
   Action action{};
   int64_t start_ns = 0;
   int64_t end_ns = 0;

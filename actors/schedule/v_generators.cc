@@ -11,7 +11,7 @@ namespace {
 // out, `up` the one on the way back.
 class ZeroBubbleVList {
  public:
-  ZeroBubbleVList(Schedule& schedule, Rank rank)
+  ZeroBubbleVList(Schedule& schedule, PipelineRank rank)
       : list_(schedule, rank),
         num_ranks_(schedule.num_ranks),
         num_microbatches_(schedule.num_microbatches),
@@ -90,7 +90,7 @@ void FillZeroBubbleV(const ScheduleSpec& spec, Schedule& schedule) {
   const int fewest = 2 * spec.num_ranks - 1;
   schedule.num_microbatches = std::max(fewest, spec.num_microbatches);
   for (int rank = 0; rank < spec.num_ranks; ++rank) {
-    ZeroBubbleVList(schedule, Rank(rank)).Write();
+    ZeroBubbleVList(schedule, PipelineRank(rank)).Write();
     std::erase_if(schedule.ranks[rank], [&spec](const Action& action) {
       return action.microbatch.value >= spec.num_microbatches;
     });

@@ -40,9 +40,9 @@ class StructureCheck {
       const std::vector<Action>& actions = schedule_.ranks[rank];
       pairs_.clear();
       for (size_t i = 0; i < actions.size(); ++i) {
-        if (const std::string why = Reason(Rank(rank), actions, i); !why.empty()) {
-          return MakeError(ErrorCode::kInvalidSpec, "{}: {}", CellName(schedule_, Rank(rank), i),
-                           why);
+        if (const std::string why = Reason(PipelineRank(rank), actions, i); !why.empty()) {
+          return MakeError(ErrorCode::kInvalidSpec, "{}: {}",
+                           CellName(schedule_, PipelineRank(rank), i), why);
         }
       }
     }
@@ -56,7 +56,7 @@ class StructureCheck {
   }
 
   // Empty where the action may stand here.
-  std::string Reason(Rank rank, const std::vector<Action>& actions, size_t index) {
+  std::string Reason(PipelineRank rank, const std::vector<Action>& actions, size_t index) {
     const Action& action = actions[index];
     if (IsCommunication(action.kind)) {
       return "sends and receives follow from the compute actions; leave them out";
@@ -295,7 +295,7 @@ Result<ScheduleReport> Validate(const Schedule& schedule, const ValidateOptions&
   report.messages_per_microbatch = num_messages / schedule.num_microbatches;
   for (int rank = 0; rank < schedule.num_ranks; ++rank) {
     report.peak_activations.push_back(
-        PeakActivations(schedule, Rank(rank), options.held_for_weight));
+        PeakActivations(schedule, PipelineRank(rank), options.held_for_weight));
   }
   return report;
 }

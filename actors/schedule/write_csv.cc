@@ -35,7 +35,7 @@ Status CheckPyTorchHas(const Schedule& schedule, bool with_communication) {
       if (has_parts || (!IsCompute(actions[i].kind) && !with_communication)) {
         return MakeError(
             ErrorCode::kInvalidSpec, "{}: PyTorch's files have no {}; {}",
-            CellName(schedule, Rank(rank), i),
+            CellName(schedule, PipelineRank(rank), i),
             has_parts ? "parts of a weight gradient" : "collectives without sends and receives",
             kRemedy);
       }

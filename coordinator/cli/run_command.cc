@@ -167,7 +167,7 @@ Result<PlanOnHost> Plan(const LoadedJob& job, OutputFormat output, bool here) {
   }
   if (output == OutputFormat::kText) {
     on_host.text = PlanText(job.spec, plan, {Cores(), ThisVectorIsa()});
-    if (on_host.fit) on_host.text += FitText(*on_host.fit, plan.train.num_ranks);
+    if (on_host.fit) on_host.text += FitText(*on_host.fit, plan.mesh.num_ranks());
     on_host.text += "\n";
     return on_host;
   }

@@ -38,7 +38,8 @@ void Identify(std::vector<Bar>& bars, const std::vector<Action>& list) {
 }  // namespace
 
 MeasuredSteps::MeasuredSteps(const JobPlan& plan)
-    : orders_{{.schedule = plan.train, .policy = plan.policy, .ascending = plan.ascending}} {
+    : mesh_(plan.mesh),
+      orders_{{.schedule = plan.train, .policy = plan.policy, .ascending = plan.ascending}} {
   orders_.insert(orders_.end(), plan.others.begin(), plan.others.end());
   for (const TrainSchedule& order : orders_) {
     std::vector<size_t>& ranks = num_actions_.emplace_back();
@@ -74,15 +75,19 @@ void MeasuredSteps::AddStep(int64_t step, int32_t order, double seconds) {
 void MeasuredSteps::AddSpan(int32_t rank, const proto::Span& span) {
   const Schedule& any = orders_.front().schedule;
   const auto kind = ComputeKindNamed(span.name());
-  const bool known = rank >= 0 && rank < any.num_ranks && span.stage() >= 0 &&
-                     span.stage() < any.num_stages && span.step() > newest_whole_;
+  const PipelineRank place = mesh_.PipelineRankOf(Rank(rank));
+  const bool known = rank >= 0 && rank < mesh_.num_ranks() && span.stage() >= 0 &&
+                     span.stage() < any.num_stages && span.step() > newest_whole_ &&
+                     mesh_.InPipelineOf(Rank(0), place) == Rank(rank);
   if (!kind || !known || any.num_ranks > kRanksGatheredMax) return;
-  std::vector<Bar>& bars = GatheringOf(span.step()).bars[static_cast<size_t>(rank)];
+  std::vector<Bar>& bars = GatheringOf(span.step()).bars[static_cast<size_t>(place.value)];
   // A rank tells its spans in order: what comes after its last action is not the step's.
   size_t most = 0;
-  for (const auto& ranks : num_actions_) most = std::max(most, ranks[static_cast<size_t>(rank)]);
+  for (const auto& ranks : num_actions_) {
+    most = std::max(most, ranks[static_cast<size_t>(place.value)]);
+  }
   if (bars.size() == most) return;
-  Bar bar{.rank = Rank(rank)};
+  Bar bar{.rank = place};
   bar.action.stage = StageId(span.stage());
   bar.action.kind = *kind;
   bar.action.microbatch = MicrobatchId(span.microbatch());

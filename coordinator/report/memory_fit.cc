@@ -17,7 +17,7 @@ std::string Words(int64_t num_bytes) { return BytesInWords(static_cast<double>(n
 
 std::vector<int64_t> RankBytes(const JobPlan& plan, VectorIsa isa) {
   std::vector<int64_t> ranks;
-  for (int32_t rank = 0; rank < plan.train.num_ranks; ++rank) {
+  for (int32_t rank = 0; rank < plan.mesh.num_ranks(); ++rank) {
     const MemoryPrediction bytes = plan.MemoryOf(Rank(rank), isa);
     ranks.push_back(std::accumulate(bytes.begin(), bytes.end(), kRankProcessBytes));
   }
@@ -34,7 +34,7 @@ MemoryFit Weigh(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa,
   MemoryFit fit{.memory = memory,
                 .ranks_bytes = Sum(ranks),
                 .largest_bytes = *std::ranges::max_element(ranks)};
-  if (!spec.eval().has_check_against() || plan.train.num_ranks == 1) return fit;
+  if (!spec.eval().has_check_against() || plan.mesh.num_ranks() == 1) return fit;
   const auto single = MakeJobPlan(SingleWorkerSpec(spec));
   if (!single.ok()) return fit;  // told when its time comes
   fit.reference_bytes = Sum(RankBytes(*single, isa));

@@ -14,7 +14,7 @@ namespace {
 
 std::string Row(const JobPlan& plan, size_t rank, VectorIsa isa) {
   std::string holds;
-  for (const StageId stage : plan.train.StagesOf(Rank(static_cast<int32_t>(rank)))) {
+  for (const StageId stage : plan.StagesOf(Rank(static_cast<int32_t>(rank)))) {
     holds += (holds.empty() ? "" : "; ") + Describe(plan.stages[static_cast<size_t>(stage.value)]);
   }
   std::string row = fmt::format("  {:<5} {:<24}", rank, holds);
@@ -31,7 +31,7 @@ std::string Row(const JobPlan& plan, size_t rank, VectorIsa isa) {
 std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const PlanMachine& machine,
                      int columns) {
   const int cores = machine.cores;
-  const int ranks = plan.train.num_ranks;
+  const int ranks = plan.mesh.num_ranks();
   std::string text =
       fmt::format("{}: {} parameters in {} layers, {}, seed {}\n", spec.name(),
                   WithThousands(plan.table.num_elements()), plan.config.num_hidden_layers,
@@ -40,9 +40,10 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
                       ranks, ranks == 1 ? "" : "s", spec.resources().threads_per_worker(),
                       spec.resources().threads_per_worker() == 1 ? "" : "s");
   text += fmt::format("  batch     {}\n", Describe(plan.batch));
+  const int deep = plan.train.num_ranks;
   const int microbatches = plan.batch.num_microbatches;
   text += fmt::format("  schedule  {}: {} rank{} x {} microbatch{}, makespan bubble {:.1f} %\n",
-                      plan.train.name, ranks, ranks == 1 ? "" : "s", microbatches,
+                      plan.train.name, deep, deep == 1 ? "" : "s", microbatches,
                       microbatches == 1 ? "" : "es", 100 * plan.simulation.idle.bubble_makespan);
   if (!plan.reason.empty()) {
     text += "            the choice of `auto` by operations; the ranks' own times will decide\n";
@@ -62,7 +63,7 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
   for (int rank = 0; rank < ranks; ++rank) {
     text += Row(plan, static_cast<size_t>(rank), machine.isa);
   }
-  if (ranks > 1) {
+  if (deep > 1) {
     text += "\n" + DrawText(plan.simulation.timeline, columns);
   }
   return text;
@@ -74,17 +75,17 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa 
   json["name"] = spec.name();
   json["parameters"] = plan.table.num_elements();
   json["layout"] = plan.mesh.Name();
-  json["workers"] = plan.train.num_ranks;
+  json["workers"] = plan.mesh.num_ranks();
   json["schedule"] = plan.train.name;
   json["microbatches"] = plan.batch.num_microbatches;
   json["tokens_per_step"] = plan.batch.tokens_per_step();
   json["bubble_makespan"] = plan.simulation.idle.bubble_makespan;
   json["vector_isa"] = VectorIsaName(isa);
-  for (int32_t rank = 0; rank < plan.train.num_ranks; ++rank) {
+  for (int32_t rank = 0; rank < plan.mesh.num_ranks(); ++rank) {
     const MemoryPrediction memory = plan.MemoryOf(Rank(rank), isa);
     nlohmann::ordered_json row;
     row["rank"] = rank;
-    for (const StageId stage : plan.train.StagesOf(Rank(rank))) {
+    for (const StageId stage : plan.StagesOf(Rank(rank))) {
       const StageLayout& layout = plan.stages[static_cast<size_t>(stage.value)];
       row["stages"].push_back(
           {{"stage", stage.value},

@@ -18,7 +18,7 @@ namespace {
 int32_t FullestRank(const JobPlan& plan, VectorIsa isa) {
   int32_t fullest = 0;
   int64_t most = 0;
-  for (int32_t rank = 0; rank < plan.train.num_ranks; ++rank) {
+  for (int32_t rank = 0; rank < plan.mesh.num_ranks(); ++rank) {
     const MemoryPrediction memory = plan.MemoryOf(Rank(rank), isa);
     const int64_t total = std::accumulate(memory.begin(), memory.end(), int64_t{0});
     if (total <= most) continue;
@@ -54,7 +54,7 @@ RunPictures::RunPictures(std::string job_name, const JobPlan& plan, VectorIsa is
 void RunPictures::Replan(const JobPlan& plan, VectorIsa isa) {
   steps_ = MeasuredSteps(plan);
   planned_ = plan.simulation.timeline;
-  num_ranks_ = plan.train.num_ranks;
+  num_ranks_ = plan.mesh.num_ranks();
   fullest_rank_ = FullestRank(plan, isa);
 }
 
@@ -135,10 +135,11 @@ std::string RunPictures::ScheduleSvg() const {
   panels.push_back({fmt::format("measured, step {}, of median time among {} steps", steps_.step(),
                                 steps_.num_whole()),
                     measured});
-  return DrawSvg(panels, {.title = fmt::format(
-                              "{} · {} · {} rank{} × {} microbatch{}", job_name_, schedule.name,
-                              num_ranks_, num_ranks_ == 1 ? "" : "s", schedule.num_microbatches,
-                              schedule.num_microbatches == 1 ? "" : "es")});
+  return DrawSvg(
+      panels, {.title = fmt::format("{} · {} · {} rank{} × {} microbatch{}", job_name_,
+                                    schedule.name, schedule.num_ranks,
+                                    schedule.num_ranks == 1 ? "" : "s", schedule.num_microbatches,
+                                    schedule.num_microbatches == 1 ? "" : "es")});
 }
 
 std::string RunPictures::CostsJson() const {

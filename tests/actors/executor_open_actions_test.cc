@@ -47,11 +47,13 @@ class ExecutorOpenActions : public ::testing::Test {
   // One rank that runs `list`; its tokens are here.
   void Open(const std::string& list, const ExecutionPolicy& policy) {
     const Schedule schedule = *ParseCsv(list + "\n", "list");
-    for (const Action& action : schedule.ActionsOf(Rank(0))) actions_[ToString(action)] = action;
+    for (const Action& action : schedule.ActionsOf(PipelineRank(0)))
+      actions_[ToString(action)] = action;
     scheduler_.SetOnDown([this](const Down& down) { errors_.push_back(down.error.message); });
     executor_ = scheduler_.Spawn<ExecutorActor>(
         {.name = "executor"},
         ExecutorOptions{
+            .pipeline = {Rank(0)},
             .train = schedule,
             .policy = policy,
             .evaluate = GenerateForwardOnly(1, schedule.placement, schedule.num_microbatches),

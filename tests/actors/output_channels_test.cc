@@ -15,8 +15,10 @@ using ::testing::ElementsAre;
 
 constexpr int64_t kBytes = 16;
 const TensorDescriptor kBoundary = {.rank = 1, .shape = {kBytes, 0, 0, 0}, .num_bytes = kBytes};
-const Transfer kForward = {
-    .from_stage = StageId(0), .to_stage = StageId(1), .from = Rank(0), .to = Rank(1)};
+const Transfer kForward = {.from_stage = StageId(0),
+                           .to_stage = StageId(1),
+                           .from = PipelineRank(0),
+                           .to = PipelineRank(1)};
 
 class Receiver : public Actor<Receiver, WithBulk<Activation>, WithBulk<ActivationGradient>> {
  public:
@@ -60,7 +62,7 @@ class OutputChannelsTest : public ::testing::Test {
     routers_[1]->Register<WithBulk<Activation>>(kExecutorIndex, receiver);
     OutputChannels::Options options{
         .rank = Rank(0), .boundary = kBoundary, .num_buffers = num_buffers};
-    options.neighbours[Rank(1)] =
+    options.neighbours[PipelineRank(1)] =
         routers_[0]->Remote<WithBulk<Activation>, WithBulk<ActivationGradient>>(Rank(1),
                                                                                 kExecutorIndex);
     outputs_ = std::make_unique<OutputChannels>(std::move(options));
@@ -75,7 +77,8 @@ class OutputChannelsTest : public ::testing::Test {
                     .bytes = Buffer(ledger_, MemoryTag::kActivations, kBytes)});
   }
   void Flush() {
-    ASSERT_TRUE(outputs_->Flush(Rank(1), kActivationChannel, sender_, scheduler_.clock()).ok());
+    ASSERT_TRUE(
+        outputs_->Flush(PipelineRank(1), kActivationChannel, sender_, scheduler_.clock()).ok());
     scheduler_.RunUntilIdle();
   }
   std::vector<int32_t> Arrived() const {
@@ -119,7 +122,7 @@ TEST_F(OutputChannelsTest, AnOutputHoldsItsBufferUntilTheTransportLetsGo) {
   gradient.kind = InputKind::kGradient;
   EXPECT_TRUE(outputs_->HasRoom(gradient)) << "another channel";
   Transfer at_home = kForward;
-  at_home.to = Rank(0);
+  at_home.to = PipelineRank(0);
   EXPECT_TRUE(outputs_->HasRoom(at_home)) << "what stays on the rank needs no buffer here";
   Flush();
   EXPECT_FALSE(outputs_->HasRoom(kForward)) << "handed over by pointer, and still being read";

@@ -146,5 +146,26 @@ TEST(PostSlotsTest, WhatARankMaySendItsPeerHasPosted) {
   }
 }
 
+// Two pipelines of two, ranks 0 and 2, and 1 and 3.
+TEST(PostSlotsTest, AChannelJoinsTwoRanksOfOnePipeline) {
+  const SmallLayout layout{.pp = 2, .schedule = "1f1b"};
+  RankStages ranks(SmallSpec(layout));
+  JobPlan plan = ranks.plan();
+  proto::Parallelism wider;
+  wider.set_dp(2);
+  wider.set_pp(2);
+  plan.mesh = *Mesh::FromSpec(wider);
+  std::map<SlotBook::Key, int> posted;
+  for (int rank = 0; rank < plan.mesh.num_ranks(); ++rank) {
+    SlotBook book{Rank(rank)};
+    ASSERT_TRUE(PostSlots(book, SmallSpec(layout), plan, Rank(rank)).ok());
+    posted.merge(book.posted);
+  }
+  std::vector<std::pair<int, int>> joined;
+  for (const auto& [key, slots] : posted) joined.emplace_back(std::get<0>(key), std::get<1>(key));
+  EXPECT_THAT(joined, ::testing::ElementsAre(std::pair(0, 2), std::pair(1, 3), std::pair(2, 0),
+                                             std::pair(3, 1)));
+}
+
 }  // namespace
 }  // namespace troupe

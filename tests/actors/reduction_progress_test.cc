@@ -24,9 +24,9 @@ TEST(ReductionProgress, StartsWithTheStagesLastGradient) {
   const auto reductions = GradientReductionsOf(schedule, /*tied=*/true);
   ASSERT_EQ(reductions,
             (std::vector<GradientReduction>{{SharedWeights::kTied, {StageId(0), StageId(2)}}}));
-  EXPECT_EQ(RanksOf(schedule, reductions[0]), (std::vector{Rank(0), Rank(2)}));
+  EXPECT_EQ(RanksOf(schedule, reductions[0]), (std::vector{PipelineRank(0), PipelineRank(2)}));
   for (const int rank : {0, 2}) {
-    ReductionProgress progress(reductions, schedule, Rank(rank));
+    ReductionProgress progress(reductions, schedule, PipelineRank(rank));
     EXPECT_FALSE(progress.Next().has_value());
     progress.MarkGradients(StageId(rank));
     EXPECT_FALSE(progress.MarkReduced(0)) << "it has not started";
@@ -37,7 +37,7 @@ TEST(ReductionProgress, StartsWithTheStagesLastGradient) {
     EXPECT_FALSE(progress.MarkReduced(0));
     EXPECT_TRUE(progress.Done());
   }
-  const ReductionProgress middle(reductions, schedule, Rank(1));
+  const ReductionProgress middle(reductions, schedule, PipelineRank(1));
   EXPECT_TRUE(middle.Done());
 }
 
@@ -45,7 +45,7 @@ TEST(ReductionProgress, ATiedGradientIsTheSumOfBothDirectionsFirst) {
   const Schedule schedule = Generated("dualpipe", 2, 4);
   const auto reductions = GradientReductionsOf(schedule, /*tied=*/true);
   ASSERT_EQ(reductions.size(), 4U);  // stages 0 and 2, 1 and 3; then 0 and 1, 2 and 3
-  ReductionProgress progress(reductions, schedule, Rank(0));  // stages 0 and 3
+  ReductionProgress progress(reductions, schedule, PipelineRank(0));  // stages 0 and 3
   progress.MarkGradients(StageId(3));
   Expect(progress, 1, 3);
   EXPECT_FALSE(progress.Next().has_value());
@@ -62,9 +62,10 @@ TEST(ReductionProgress, AFoldAddsItsCopiesOnOneRank) {
   const Schedule schedule = Generated("zb-v", 2, 4);
   EXPECT_TRUE(GradientReductionsOf(schedule, /*tied=*/false).empty());
   const auto reductions = GradientReductionsOf(schedule, /*tied=*/true);
-  EXPECT_EQ(RanksOf(schedule, reductions[0]), std::vector{Rank(0)});
-  EXPECT_EQ(StagesOn(schedule, reductions[0], Rank(0)), (std::vector{StageId(0), StageId(3)}));
-  ReductionProgress progress(reductions, schedule, Rank(0));
+  EXPECT_EQ(RanksOf(schedule, reductions[0]), std::vector{PipelineRank(0)});
+  EXPECT_EQ(StagesOn(schedule, reductions[0], PipelineRank(0)),
+            (std::vector{StageId(0), StageId(3)}));
+  ReductionProgress progress(reductions, schedule, PipelineRank(0));
   progress.MarkGradients(StageId(0));
   EXPECT_FALSE(progress.Next().has_value()) << "its other copy has no gradient yet";
   progress.MarkGradients(StageId(3));

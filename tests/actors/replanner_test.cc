@@ -59,7 +59,7 @@ std::vector<proto::Vote> Votes(const JobPlan& plan, const std::function<StageCos
   for (int rank = 0; rank < plan.train.num_ranks; ++rank) {
     proto::Vote& vote = votes.emplace_back();
     vote.set_rank(rank);
-    for (const StageId stage : plan.train.StagesOf(Rank(rank))) {
+    for (const StageId stage : plan.StagesOf(Rank(rank))) {
       const StageCost cost = of(stage.value);
       auto* times = vote.add_stage_times();
       times->set_stage(stage.value);

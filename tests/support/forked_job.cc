@@ -139,7 +139,7 @@ class ForkedJob {
       const auto action = ParseAction(span.name());
       CHECK(action.ok(), "{}", span.name());
       steps_[static_cast<size_t>(span.step() - 1)].bars.push_back(
-          {.rank = Rank(static_cast<int32_t>(rank)),
+          {.rank = PipelineRank(static_cast<int32_t>(rank)),
            .action = *action,
            .start_ns = span.start_ns(),
            .end_ns = span.end_ns(),

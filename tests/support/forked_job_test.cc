@@ -31,7 +31,7 @@ TEST_P(ForkedJobTest, EveryRankRunsItsListInEveryStep) {
   ASSERT_EQ(steps->size(), size_t{kSteps});
   for (const Timeline& step : *steps) {
     EXPECT_EQ(step.num_ranks, 2);
-    std::map<Rank, std::vector<Bar>> rows;
+    std::map<PipelineRank, std::vector<Bar>> rows;
     for (const Bar& bar : step.bars) rows[bar.rank].push_back(bar);
     for (auto& [rank, row] : rows) {
       std::ranges::sort(row, {}, &Bar::start_ns);

@@ -86,6 +86,9 @@ inline JobPlan PlanByHand(const InProcessJobOptions& options) {
   rates.mutable_lr_scheduler()->set_warmup_steps(100);
   plan.learning_rate = *LearningRate::FromSpec(rates);
   plan.train = std::move(train);
+  proto::Parallelism parallelism;
+  parallelism.set_pp(plan.train.num_ranks);
+  plan.mesh = *Mesh::FromSpec(parallelism);
   plan.policy = options.policy;
   plan.others = options.others;
   const Status derived = DeriveFromSchedules(plan);

@@ -69,7 +69,7 @@ TEST(JobPlan, CommunicationIsSlotsAndTwoOutputBuffersAChannel) {
   constexpr int64_t kBoundary = 2 * 32 * 64 * 4;  // whole pages
   constexpr int64_t kTied = (100 * 64 * 4 + 4095) / 4096 * 4096;
   const auto slots = [&](int from, int to, InputKind kind) {
-    return SlotsFor(plan->channels, Rank(from), Rank(to), kind);
+    return SlotsFor(plan->channels, PipelineRank(from), PipelineRank(to), kind);
   };
   EXPECT_EQ(comm(0), kBoundary * (slots(1, 0, InputKind::kGradient) + 2) + kTied);
   EXPECT_EQ(comm(1), kBoundary * (slots(0, 1, InputKind::kActivation) +
@@ -78,6 +78,26 @@ TEST(JobPlan, CommunicationIsSlotsAndTwoOutputBuffersAChannel) {
   const auto alone = MakeJobPlan(Spec(1));
   ASSERT_TRUE(alone.ok());
   EXPECT_EQ(alone->MemoryOf(Rank(0), VectorIsa::kAvx2)[static_cast<size_t>(MemoryKind::kComm)], 0);
+}
+
+// Two pipelines of three: of each, one rank stands at every place.
+TEST(JobPlan, ARankHoldsWhatItsPlaceInThePipelineHolds) {
+  auto spec = Spec(3);
+  spec.mutable_model()->set_tie_word_embeddings(true);
+  auto plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok());
+  proto::Parallelism wider;
+  wider.set_dp(2);
+  wider.set_pp(3);
+  plan->mesh = *Mesh::FromSpec(wider);
+  for (const int rank : {2, 3}) {
+    EXPECT_EQ(plan->PipelineRankOf(Rank(rank)), PipelineRank(1));
+    EXPECT_THAT(plan->StagesOf(Rank(rank)), ::testing::ElementsAre(StageId(1)));
+  }
+  EXPECT_EQ(plan->MemoryOf(Rank(4), VectorIsa::kAvx2), plan->MemoryOf(Rank(5), VectorIsa::kAvx2));
+  ASSERT_EQ(plan->reductions.size(), 1u) << "the tied embedding's";
+  EXPECT_THAT(plan->MembersOf(plan->reductions[0], Rank(3)),
+              ::testing::ElementsAre(Rank(1), Rank(5)));
 }
 
 TEST(JobPlan, OneWorkerHasNoBubbleAndNoChannel) {

@@ -30,10 +30,45 @@ TEST(Mesh, EveryRankHasItsOwnCoordinates) {
 
 TEST(Mesh, GroupsDifferInOneAxisOnly) {
   const Mesh mesh = MeshOf(2, 1, 2, 3);
-  EXPECT_THAT(mesh.Group(Rank(5), Axis::kPp), ::testing::ElementsAre(Rank(1), Rank(5), Rank(9)));
-  EXPECT_THAT(mesh.Group(Rank(5), Axis::kTp), ::testing::ElementsAre(Rank(4), Rank(5)));
-  EXPECT_THAT(mesh.Group(Rank(5), Axis::kDp), ::testing::ElementsAre(Rank(5), Rank(7)));
-  EXPECT_THAT(mesh.Group(Rank(5), Axis::kCp), ::testing::ElementsAre(Rank(5)));
+  EXPECT_THAT(mesh.GroupOf(Axis::kPp, Rank(5)), ::testing::ElementsAre(Rank(1), Rank(5), Rank(9)));
+  EXPECT_THAT(mesh.GroupOf(Axis::kTp, Rank(5)), ::testing::ElementsAre(Rank(4), Rank(5)));
+  EXPECT_THAT(mesh.GroupOf(Axis::kDp, Rank(5)), ::testing::ElementsAre(Rank(5), Rank(7)));
+  EXPECT_THAT(mesh.GroupOf(Axis::kCp, Rank(5)), ::testing::ElementsAre(Rank(5)));
+}
+
+TEST(Mesh, APipelineIsTheRanksInOnePlaceOfEveryOtherAxis) {
+  const Mesh mesh = MeshOf(2, 1, 2, 3);
+  EXPECT_EQ(mesh.PipelineRankOf(Rank(5)), PipelineRank(1));
+  for (int r = 0; r < mesh.num_ranks(); ++r) {
+    const std::vector<Rank> pipeline = mesh.GroupOf(Axis::kPp, Rank(r));
+    for (PipelineRank place{}; place.value < 3; place = place.Next()) {
+      const Rank other = mesh.InPipelineOf(Rank(r), place);
+      EXPECT_EQ(other, pipeline[static_cast<size_t>(place.value)]);
+      EXPECT_EQ(mesh.PipelineRankOf(other), place);
+    }
+  }
+}
+
+// Hosts are filled rank by rank.
+TEST(Mesh, AHostHoldsTheRanksAlongTpFirstThenThoseAlongCp) {
+  const Mesh mesh = MeshOf(2, 2, 2, 2);
+  constexpr int kSlots = 4;
+  for (int r = 0; r < mesh.num_ranks(); ++r) {
+    const auto on_this_host = [r](Rank other) { return other.value / kSlots == r / kSlots; };
+    EXPECT_THAT(mesh.GroupOf(Axis::kTp, Rank(r)), ::testing::Each(::testing::Truly(on_this_host)));
+    EXPECT_THAT(mesh.GroupOf(Axis::kCp, Rank(r)), ::testing::Each(::testing::Truly(on_this_host)));
+    const std::vector<Rank> copies = mesh.GroupOf(Axis::kDp, Rank(r));
+    EXPECT_NE(copies[0].value / kSlots, copies[1].value / kSlots);
+  }
+}
+
+// One pipeline: a rank is its place.
+TEST(Mesh, AlongPpAloneEveryRankIsItsPlace) {
+  const Mesh mesh = MeshOf(1, 1, 1, 5);
+  for (int r = 0; r < 5; ++r) {
+    EXPECT_EQ(mesh.PipelineRankOf(Rank(r)), PipelineRank(r));
+    EXPECT_EQ(mesh.InPipelineOf(Rank(3), PipelineRank(r)), Rank(r));
+  }
 }
 
 TEST(Mesh, NamesTheAxesAboveOne) {

@@ -54,6 +54,21 @@ TEST(ModelCosts, RanksOnLikeHardwareTakeTheLeast) {
   EXPECT_EQ(alike[2].layers.at(0).WorkNs(), 270) << "other hardware stays by itself";
 }
 
+// Two pipelines of two: ranks 0 and 1 stand at the first place, 2 and 3 at the second.
+TEST(ModelCosts, APlaceOfThePipelineTakesWhatItsSlowestRankTakes) {
+  proto::Parallelism parallelism;
+  parallelism.set_dp(2);
+  parallelism.set_pp(2);
+  const Mesh mesh = *Mesh::FromSpec(parallelism);
+  const std::vector<ModelCosts> ranks = {Costs(10, 50, 30), Costs(40, 20, 30), Costs(1, 1, 1),
+                                         Costs(1, 2, 1)};
+  const auto along = CostsAlongPipeline(mesh, ranks);
+  ASSERT_EQ(along.size(), 2u);
+  EXPECT_EQ(along[0].layers.at(0).WorkNs(), 40 + 50 + 30);
+  EXPECT_EQ(along[1].layers.at(0).WorkNs(), 1 + 2 + 1);
+  EXPECT_EQ(CostsAlongPipeline(mesh, {ranks.data(), 1}).size(), 1u) << "it stands for all";
+}
+
 TEST(ModelCosts, ScalingLeavesTheHop) {
   const ModelCosts scaled = Scaled(Costs(10, 20, 30), 1.5);
   EXPECT_EQ(scaled.layers.at(0).WorkNs(), 90);

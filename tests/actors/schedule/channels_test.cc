@@ -20,22 +20,24 @@ TEST(Channels, OneForwardOneBackwardNeedsAsManyAsItKeeps) {
   for (int r = 0; r < 3; ++r) {
     // Rank r runs p-1-r ahead and one more before it needs a gradient; in the cool-down rank r+1
     // runs as far ahead on the way back.
-    EXPECT_EQ(SlotsFor(channels, Rank(r), Rank(r + 1), InputKind::kActivation), 4 - r);
-    EXPECT_EQ(SlotsFor(channels, Rank(r + 1), Rank(r), InputKind::kGradient), 4 - r);
+    EXPECT_EQ(SlotsFor(channels, PipelineRank(r), PipelineRank(r + 1), InputKind::kActivation),
+              4 - r);
+    EXPECT_EQ(SlotsFor(channels, PipelineRank(r + 1), PipelineRank(r), InputKind::kGradient),
+              4 - r);
   }
   EXPECT_EQ(channels[0].num_messages, 16);
-  EXPECT_EQ(SlotsFor(channels, Rank(0), Rank(2), InputKind::kActivation), 0);
+  EXPECT_EQ(SlotsFor(channels, PipelineRank(0), PipelineRank(2), InputKind::kActivation), 0);
 }
 
 TEST(Channels, GpipeMayBeAWholeStepAhead) {
   const auto channels = Channels("gpipe", 2, 5);
-  EXPECT_EQ(SlotsFor(channels, Rank(0), Rank(1), InputKind::kActivation), 5);
-  EXPECT_EQ(SlotsFor(channels, Rank(1), Rank(0), InputKind::kGradient), 5);
+  EXPECT_EQ(SlotsFor(channels, PipelineRank(0), PipelineRank(1), InputKind::kActivation), 5);
+  EXPECT_EQ(SlotsFor(channels, PipelineRank(1), PipelineRank(0), InputKind::kGradient), 5);
 }
 
 TEST(Channels, NeverMoreThanTheMicrobatches) {
   const auto channels = Channels("1f1b", 8, 2);
-  EXPECT_EQ(SlotsFor(channels, Rank(0), Rank(1), InputKind::kActivation), 2);
+  EXPECT_EQ(SlotsFor(channels, PipelineRank(0), PipelineRank(1), InputKind::kActivation), 2);
 }
 
 TEST(Channels, HandOverOnOneRankIsNone) {

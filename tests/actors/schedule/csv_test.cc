@@ -54,7 +54,7 @@ TEST(ScheduleCsv, ABlankLineBetweenOthersIsARankWithoutActions) {
     const auto read = ParseCsv(text, "idle");
     ASSERT_TRUE(read.ok()) << read.error().message;
     EXPECT_EQ(read->num_ranks, 3);
-    EXPECT_EQ(read->placement, (std::vector<Rank>{Rank(0), Rank(2)}));
+    EXPECT_EQ(read->placement, (std::vector<PipelineRank>{PipelineRank(0), PipelineRank(2)}));
     EXPECT_TRUE(read->ranks[1].empty());
     EXPECT_TRUE(Validate(*read).ok());
     EXPECT_EQ(ParseCsv(ToCsv(*read), "again")->ranks, read->ranks);

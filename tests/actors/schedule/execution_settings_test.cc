@@ -94,7 +94,7 @@ TEST(ExecutionSettings, FreeRunNeedsRoomForEachDirection) {
   wide.num_stages = 8;
   wide.num_microbatches = 2;
   wide.num_directions = 2;
-  for (const int rank : {0, 1, 0, 1, 1, 0, 1, 0}) wide.placement.push_back(Rank(rank));
+  for (const int rank : {0, 1, 0, 1, 1, 0, 1, 0}) wide.placement.push_back(PipelineRank(rank));
   wide.ranks.resize(2);
   const auto refused = MakeExecutable(wide, {.executor = "free-run"});
   ASSERT_FALSE(refused.ok());

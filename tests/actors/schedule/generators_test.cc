@@ -66,7 +66,7 @@ TEST(Generators, ShapesAreAsListed) {
     EXPECT_EQ(schedule->num_directions, known.parameter_replicas) << known.name;
     EXPECT_EQ(schedule->num_stages, 4 * known.chunks_default * known.parameter_replicas);
     EXPECT_EQ(schedule->RankOf(StageId(schedule->num_stages - 1)),
-              Rank(known.placement == PlacementKind::kLoop ? 3 : 0))
+              PipelineRank(known.placement == PlacementKind::kLoop ? 3 : 0))
         << known.name;
     EXPECT_FALSE(known.constraint.empty() || known.bubble.empty() || known.peak.empty() ||
                  known.messages.empty())
@@ -124,7 +124,8 @@ TEST(Generators, RefuseWithTheRuleAndAWayOut) {
 TEST(Generators, ForwardOnlyCoversAnyPlacement) {
   const Schedule loop = GenerateForwardOnly(2, 4, 3);
   EXPECT_EQ(ToCsv(loop), "0F0,0F1,2F0,2F1,0F2,2F2\r\n1F0,1F1,3F0,3F1,1F2,3F2\r\n");
-  const Schedule fold = GenerateForwardOnly(2, {Rank(0), Rank(1), Rank(1), Rank(0)}, 2);
+  const Schedule fold = GenerateForwardOnly(
+      2, {PipelineRank(0), PipelineRank(1), PipelineRank(1), PipelineRank(0)}, 2);
   EXPECT_EQ(ToCsv(fold), "0F0,0F1,3F0,3F1\r\n1F0,1F1,2F0,2F1\r\n");
   for (const Schedule& schedule : {loop, fold}) {
     const auto report = Validate(schedule);

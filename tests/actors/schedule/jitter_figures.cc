@@ -39,7 +39,7 @@ struct SampledWork {
 SampledWork WorkOf(const Schedule& schedule, const LowerBound& mean, const ActionTimes& times) {
   SampledWork sampled;
   for (int rank = 0; rank < schedule.num_ranks; ++rank) {
-    const auto work_ns = static_cast<double>(times.WorkNs(schedule, Rank(rank)));
+    const auto work_ns = static_cast<double>(times.WorkNs(schedule, PipelineRank(rank)));
     const double end_ns =
         work_ns + static_cast<double>(mean.ranks[static_cast<size_t>(rank)].head_ns);
     sampled.bound_ns = std::max(sampled.bound_ns, end_ns);

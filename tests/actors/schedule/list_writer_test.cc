@@ -13,13 +13,13 @@ Schedule Shape(int num_directions) {
           .num_stages = 2,
           .num_microbatches = 4,
           .num_directions = num_directions,
-          .placement = {Rank(0), Rank(0)},
+          .placement = {PipelineRank(0), PipelineRank(0)},
           .ranks = std::vector<std::vector<Action>>(1)};
 }
 
 TEST(ListWriter, CountsMicrobatchesPerStageAndKind) {
   Schedule schedule = Shape(1);
-  ListWriter list(schedule, Rank(0));
+  ListWriter list(schedule, PipelineRank(0));
   list.Forward(StageId(0));
   list.Forward(StageId(1));
   list.Forward(StageId(0));
@@ -32,7 +32,7 @@ TEST(ListWriter, CountsMicrobatchesPerStageAndKind) {
 
 TEST(ListWriter, StartsEachDirectionAtItsFirstMicrobatch) {
   Schedule schedule = Shape(2);
-  ListWriter list(schedule, Rank(0));
+  ListWriter list(schedule, PipelineRank(0));
   list.Forward(StageId(0));
   list.Forward(StageId(1));
   list.Pair(StageId(0), StageId(1));
@@ -41,7 +41,7 @@ TEST(ListWriter, StartsEachDirectionAtItsFirstMicrobatch) {
 
 TEST(ListWriter, PaysOwedWeightGradientsOldestFirst) {
   Schedule schedule = Shape(1);
-  ListWriter list(schedule, Rank(0));
+  ListWriter list(schedule, PipelineRank(0));
   list.Backward(StageId(0));
   list.BackwardInput(StageId(0));
   list.BackwardInput(StageId(1));
@@ -56,7 +56,7 @@ TEST(ListWriter, PaysOwedWeightGradientsOldestFirst) {
 
 TEST(ListWriterDeathTest, OwesNothingItDidNotWrite) {
   Schedule schedule = Shape(1);
-  ListWriter list(schedule, Rank(0));
+  ListWriter list(schedule, PipelineRank(0));
   EXPECT_DEATH(list.OldestBackwardWeight(), "no stage owes");
   list.BackwardInput(StageId(0));
   EXPECT_DEATH(list.BackwardWeight(StageId(1)), "stage 1 owes no weight gradient");

@@ -17,7 +17,7 @@ struct Driven {
 
   Driven(Schedule s, int rank, DataArrival data = DataArrival::kAtStart,
          const ExecutionPolicy& policy = {})
-      : schedule(std::move(s)), list(schedule, Rank(rank), policy, data), progress(list) {}
+      : schedule(std::move(s)), list(schedule, PipelineRank(rank), policy, data), progress(list) {}
 
   Decision Next() const { return NextAction(progress); }
   // Runs the next action, which must be `text`; tells whether outputs may leave after it.
@@ -62,7 +62,7 @@ TEST(NextAction, WaitsForTheActivationByName) {
   Driven driven(Generated("1f1b", 2, 2), 1);
   const Blocked blocked = std::get<Blocked>(driven.Next());
   EXPECT_EQ(blocked.reason, BlockReason::kInput);
-  EXPECT_EQ(blocked.owed_by, Rank(0));
+  EXPECT_EQ(blocked.owed_by, PipelineRank(0));
   EXPECT_EQ(blocked.owed_stage, StageId(0));
   EXPECT_EQ(Describe(blocked),
             "1F0 waits for the activation of microbatch 0 from stage 0 (rank 0)");
@@ -82,7 +82,7 @@ TEST(NextAction, WaitsForTheGradient) {
   driven.Run("0F0");
   const Blocked blocked = std::get<Blocked>(driven.Next());
   EXPECT_EQ(blocked.kind, InputKind::kGradient);
-  EXPECT_EQ(blocked.owed_by, Rank(1));
+  EXPECT_EQ(blocked.owed_by, PipelineRank(1));
   EXPECT_TRUE(driven.progress.MarkArrived(InputKind::kGradient, StageId(0), MicrobatchId(0)));
   driven.Run("0B0");
   EXPECT_TRUE(std::holds_alternative<Finished>(driven.Next()));

@@ -105,7 +105,7 @@ class ToyExecutors {
   explicit ToyExecutors(const Schedule& schedule) : schedule_(schedule), ran_(schedule.num_ranks) {
     lists_.reserve(static_cast<size_t>(schedule.num_ranks));
     for (int rank = 0; rank < schedule.num_ranks; ++rank) {
-      lists_.emplace_back(schedule, Rank(rank));
+      lists_.emplace_back(schedule, PipelineRank(rank));
       progress_.emplace_back(lists_.back());
     }
   }
@@ -134,7 +134,7 @@ class ToyExecutors {
     return true;
   }
   const std::vector<std::vector<Action>>& ran() const { return ran_; }
-  const std::map<std::tuple<Rank, Rank, InputKind>, int>& most_in_flight() const {
+  const std::map<std::tuple<PipelineRank, PipelineRank, InputKind>, int>& most_in_flight() const {
     return most_in_flight_;
   }
 
@@ -143,8 +143,8 @@ class ToyExecutors {
   std::vector<RankList> lists_;
   std::vector<RankProgress> progress_;
   std::vector<std::vector<Action>> ran_;
-  std::map<std::tuple<Rank, Rank, InputKind>, int> in_flight_;
-  std::map<std::tuple<Rank, Rank, InputKind>, int> most_in_flight_;
+  std::map<std::tuple<PipelineRank, PipelineRank, InputKind>, int> in_flight_;
+  std::map<std::tuple<PipelineRank, PipelineRank, InputKind>, int> most_in_flight_;
 };
 
 TEST(ScheduleProperty, SimulatorRunsWhatExecutorsRun) {
@@ -257,9 +257,10 @@ TEST(ScheduleProperty, SlotBoundIsReached) {
     ToyExecutors executors(schedule);
     while (executors.Step(0)) {
     }
-    const auto key = std::make_tuple(Rank(0), Rank(1), InputKind::kActivation);
-    RC_ASSERT(executors.most_in_flight().at(key) ==
-              SlotsFor(ChannelsOf(schedule), Rank(0), Rank(1), InputKind::kActivation));
+    const auto key = std::make_tuple(PipelineRank(0), PipelineRank(1), InputKind::kActivation);
+    RC_ASSERT(executors.most_in_flight().at(key) == SlotsFor(ChannelsOf(schedule), PipelineRank(0),
+                                                             PipelineRank(1),
+                                                             InputKind::kActivation));
   }));
 }
 
@@ -317,7 +318,7 @@ TEST(ScheduleProperty, NoRankHoldsMoreThanItsPolicyAllows) {
     const auto run = Simulator(schedule, {.policy = policy}).Run(times);
     RC_ASSERT(run.ok());
     for (int rank = 0; rank < schedule.num_ranks; ++rank) {
-      const double most = RankList(schedule, Rank(rank), policy).activation_cap();
+      const double most = RankList(schedule, PipelineRank(rank), policy).activation_cap();
       RC_ASSERT(run->peak_activations[static_cast<size_t>(rank)] <= most + 1e-6);
     }
   }));

@@ -16,7 +16,7 @@ TEST(ScheduleTopology, InputsAndOutputsMeet) {
   const auto output = OutputOf(schedule, forward);
   ASSERT_TRUE(output);
   EXPECT_EQ(output->kind, InputKind::kActivation);
-  EXPECT_EQ(output->to, Rank(1));
+  EXPECT_EQ(output->to, PipelineRank(1));
   EXPECT_TRUE(output->crosses_ranks());
   EXPECT_FALSE(InputOf(schedule, forward));  // its tokens are no other stage's output
   const Action backward{
@@ -30,9 +30,9 @@ TEST(ScheduleTopology, InputsAndOutputsMeet) {
 }
 
 TEST(ScheduleTopology, PlacesStagesInLoopsAndFolds) {
-  const auto ranks = [](const std::vector<Rank>& placement) {
+  const auto ranks = [](const std::vector<PipelineRank>& placement) {
     std::string text;
-    for (const Rank rank : placement) {
+    for (const PipelineRank rank : placement) {
       text += fmt::format("{}", rank);
     }
     return text;
@@ -45,17 +45,18 @@ TEST(ScheduleTopology, PlacesStagesInLoopsAndFolds) {
 
 TEST(ScheduleTopology, SeparatesTwoDirections) {
   // Two ranks, direction 0 is stages 0, 1 on ranks 0, 1; direction 1 is stages 2, 3 on ranks 1, 0.
-  const Schedule schedule{.name = "both ways",
-                          .num_ranks = 2,
-                          .num_stages = 4,
-                          .num_microbatches = 6,
-                          .num_directions = 2,
-                          .placement = {Rank(0), Rank(1), Rank(1), Rank(0)}};
+  const Schedule schedule{
+      .name = "both ways",
+      .num_ranks = 2,
+      .num_stages = 4,
+      .num_microbatches = 6,
+      .num_directions = 2,
+      .placement = {PipelineRank(0), PipelineRank(1), PipelineRank(1), PipelineRank(0)}};
   EXPECT_TRUE(schedule.IsFirstStage(StageId(2)));
   EXPECT_TRUE(schedule.IsLastStage(StageId(1)));
   EXPECT_FALSE(OutputOf(schedule, {.stage = StageId(1), .kind = ActionKind::kForward}));
   EXPECT_EQ(schedule.FirstMicrobatch(StageId(3)), MicrobatchId(3));
-  EXPECT_EQ(schedule.StagesOf(Rank(0)), (std::vector<StageId>{StageId(0), StageId(3)}));
+  EXPECT_EQ(schedule.StagesOf(PipelineRank(0)), (std::vector<StageId>{StageId(0), StageId(3)}));
   EXPECT_DOUBLE_EQ(schedule.StageShare(StageId(0)), 1.0);
 }
 

@@ -25,7 +25,8 @@ TEST(Validator, ReportsPeaksSlotsAndMessages) {
   EXPECT_EQ(report->peak_activations, (std::vector<double>{4, 3, 2, 1}));
   EXPECT_EQ(report->messages_per_microbatch, 6);
   EXPECT_TRUE(report->ascending);
-  EXPECT_EQ(SlotsFor(report->channels, Rank(0), Rank(1), InputKind::kActivation), 4);
+  EXPECT_EQ(SlotsFor(report->channels, PipelineRank(0), PipelineRank(1), InputKind::kActivation),
+            4);
 }
 
 TEST(Validator, NamesRowCellAndReason) {
@@ -114,7 +115,7 @@ TEST(Validator, CountsSeveralChunksARank) {
 
 TEST(Validator, RefusesAShapeThatDoesNotFit) {
   Schedule schedule = *Generate({.num_ranks = 2, .num_microbatches = 2});
-  schedule.placement[1] = Rank(5);
+  schedule.placement[1] = PipelineRank(5);
   EXPECT_THAT(Validate(schedule).error().message, HasSubstr("stage 1 is placed on rank 5"));
   schedule.placement.pop_back();
   EXPECT_THAT(Validate(schedule).error().message, HasSubstr("2 rows for 2 ranks"));
@@ -157,9 +158,9 @@ TEST(Validator, SeesDescendingOrder) {
 
 TEST(Validator, PeakFollowsTheHeldShare) {
   const Schedule schedule = *ParseCsv("0F0,0I0,0F1,0W0,0I1,0W1\n", "halves");
-  EXPECT_DOUBLE_EQ(PeakActivations(schedule, Rank(0)), 2.0);
-  EXPECT_DOUBLE_EQ(PeakActivations(schedule, Rank(0), 0.5), 1.5);
-  EXPECT_DOUBLE_EQ(PeakActivations(schedule, Rank(0), 0.0), 1.0);
+  EXPECT_DOUBLE_EQ(PeakActivations(schedule, PipelineRank(0)), 2.0);
+  EXPECT_DOUBLE_EQ(PeakActivations(schedule, PipelineRank(0), 0.5), 1.5);
+  EXPECT_DOUBLE_EQ(PeakActivations(schedule, PipelineRank(0), 0.0), 1.0);
 }
 
 }  // namespace

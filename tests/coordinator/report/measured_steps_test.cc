@@ -119,5 +119,31 @@ TEST_F(MedianStep, OfALongRunIsThatOfEquallySpacedSteps) {
   EXPECT_NEAR(static_cast<double>(steps_.step()), 5000, 200) << "no age is preferred";
 }
 
+// Two pipelines of two: ranks 0 and 2 are one, 1 and 3 the other.
+TEST(MeasuredSteps, ThePictureIsOfRankZerosPipeline) {
+  JobPlan plan = Plan({{"1f1b", 1}});
+  proto::Parallelism wider;
+  wider.set_dp(2);
+  wider.set_pp(2);
+  plan.mesh = *Mesh::FromSpec(wider);
+  MeasuredSteps steps(plan);
+  steps.AddStep(1, 0, 1.0);
+  proto::Span span;
+  span.set_name(std::string(KindName(ActionKind::kForward)));
+  span.set_step(1);
+  for (const int rank : {-1, 1, 3, 4}) steps.AddSpan(rank, span);
+  EXPECT_EQ(steps.step(), 0);
+  for (const int place : {0, 1}) {
+    for (const Action& action : plan.train.ranks[static_cast<size_t>(place)]) {
+      span.set_name(std::string(KindName(action.kind)));
+      span.set_stage(action.stage.value);
+      span.set_microbatch(action.microbatch.value);
+      steps.AddSpan(2 * place, span);
+    }
+  }
+  EXPECT_EQ(steps.step(), 1);
+  EXPECT_EQ(steps.timeline().num_ranks, 2);
+}
+
 }  // namespace
 }  // namespace troupe
