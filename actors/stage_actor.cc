@@ -24,7 +24,7 @@ void ComputeForward(StageModel& model, const Microbatch& microbatch, ActionDone&
   const std::span<const int32_t> tokens =
       run.tokens ? std::span<const int32_t>(*run.tokens) : std::span<const int32_t>();
   if (run.mode == proto::STEP_MODE_SAMPLE) {
-    auto generated = model.GenerateForward(run.input, tokens);
+    auto generated = model.GenerateForward(run.inputs[0], tokens);
     if (microbatch.last_stage) {
       done.sampled_token = model.DrawToken(
           generated, run.temperature, static_cast<uint64_t>(run.sample_seed), run.sample_counter);
@@ -34,8 +34,8 @@ void ComputeForward(StageModel& model, const Microbatch& microbatch, ActionDone&
     return;
   }
   auto forward = run.mode == proto::STEP_MODE_EVAL
-                     ? model.Evaluate(run.input, tokens)
-                     : model.Forward(microbatch.number, run.input, tokens);
+                     ? model.Evaluate(run.inputs[0], tokens)
+                     : model.Forward(microbatch.number, run.inputs[0], tokens);
   done.output = std::move(forward.output);
   done.loss_sum = forward.loss_sum;
   done.num_tokens = forward.num_tokens;
@@ -48,10 +48,10 @@ Task<Status> Compute(StageModel& model, Microbatch microbatch, ActionDone& done)
       ComputeForward(model, microbatch, done);
       break;
     case ActionKind::kBackward:
-      done.output = model.Backward(microbatch.number, run.input);
+      done.output = model.Backward(microbatch.number, run.inputs[0]);
       break;
     case ActionKind::kBackwardInput:
-      done.output = model.BackwardInput(microbatch.number, run.input);
+      done.output = model.BackwardInput(microbatch.number, run.inputs[0]);
       break;
     case ActionKind::kBackwardWeight:
       model.BackwardWeight(microbatch.number, run.action.part, run.action.num_parts);
