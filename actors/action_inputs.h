@@ -26,6 +26,7 @@ class ActionInputs {
     InputKind kind = InputKind::kActivation;
     StageId stage{};  // that reads it
     MicrobatchId microbatch{};
+    int input = 0;  // which of the action's (Transfer)
     auto operator<=>(const Key&) const = default;
   };
 

@@ -14,7 +14,7 @@ bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b) {
 }
 
 ActionInputs::Key KeyOf(int64_t round, const Transfer& transfer) {
-  return {round, transfer.kind, transfer.to_stage, transfer.microbatch};
+  return {round, transfer.kind, transfer.to_stage, transfer.microbatch, transfer.input};
 }
 
 }  // namespace
@@ -94,7 +94,7 @@ Status ExecutorActor::On(proto::StepStart start) {
   stage_answers_ = 0;
   tokens_.clear();
   for (const ActionInputs::Key& early : inputs_.ArrivedFor(start_.round())) {  // I2
-    if (!progress_->MarkArrived(early.kind, early.stage, early.microbatch)) {
+    if (!progress_->MarkArrived(early.kind, early.stage, early.microbatch, early.input)) {
       return MakeError(ErrorCode::kCorrupt, "{}: an input of stage {}, microbatch {} is not its",
                        name_, early.stage, early.microbatch);
     }
@@ -131,7 +131,7 @@ Status ExecutorActor::On(WithBulk<Activation> m) {
   trace_.Received(m.envelope, InputKind::kActivation, m.arrived_ns, context().clock());
   const Activation& message = m.message;
   return Arrive({message.round, InputKind::kActivation, StageId(message.stage),
-                 MicrobatchId(message.microbatch)},
+                 MicrobatchId(message.microbatch), message.input},
                 message.tensor, std::move(m.bulk));
 }
 
@@ -156,7 +156,7 @@ Status ExecutorActor::Arrive(const ActionInputs::Key& key, const TensorDescripto
   }
   const bool now = state_ == State::kRunning && key.round == start_.round();
   if (!inputs_.Keep(key, std::move(bulk)) ||
-      (now && !progress_->MarkArrived(key.kind, key.stage, key.microbatch))) {
+      (now && !progress_->MarkArrived(key.kind, key.stage, key.microbatch, key.input))) {
     return MakeError(ErrorCode::kCorrupt, "{}: {} for stage {}, microbatch {} came twice", name_,
                      InputKindName(key.kind), key.stage, key.microbatch);
   }
@@ -197,8 +197,8 @@ Status ExecutorActor::Launch(const Action& action) {
   if (options_.on_progress) options_.on_progress({.step = start_.step(), .action = action});
   RunAction run{
       .action = action, .round = start_.round(), .step = start_.step(), .mode = start_.mode()};
-  if (const auto input = InputOf(*schedule_, action)) {
-    run.input = inputs_.Read(KeyOf(start_.round(), *input));
+  for (const Transfer& input : InputsOf(*schedule_, action)) {
+    run.inputs[static_cast<size_t>(input.input)] = inputs_.Read(KeyOf(start_.round(), input));
   }
   if (schedule_->IsFirstStage(action.stage) || schedule_->IsLastStage(action.stage)) {
     run.tokens = tokens_.at(static_cast<size_t>(action.microbatch.value));
@@ -220,8 +220,8 @@ Status ExecutorActor::On(ActionDone done) {
     return MakeError(ErrorCode::kFailed, "{}: {} ends without having started", name_,
                      ToString(done.action));
   }
-  if (const auto input = InputOf(*schedule_, done.action)) {  // I4
-    inputs_.LetGo(KeyOf(done.round, *input));
+  for (const Transfer& input : InputsOf(*schedule_, done.action)) {  // I4
+    inputs_.LetGo(KeyOf(done.round, input));
   }
   if (done.num_tokens > 0) {
     auto* loss = vote_.add_losses();

@@ -5,6 +5,7 @@
 // Local messages stay inside a rank's process.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -39,11 +40,12 @@ inline constexpr uint16_t kFirstGroupChannel = 16;
 
 // ---- wire, executor -> executor ---------------------------------------------------------------
 
-// Output of the stage before `stage` for one microbatch. tensor: (tokens, hidden_size).
+// Output of a stage that feeds `stage`, for one microbatch. tensor: (tokens, hidden_size).
 struct Activation {
   static constexpr std::string_view kMessageName = "troupe.Activation";
   int64_t round = 0;
-  int32_t stage = 0;  // the receiver's
+  int16_t stage = 0;  // the receiver's
+  int16_t input = 0;  // which of its inputs (Transfer)
   int32_t microbatch = 0;
   TensorDescriptor tensor{};
 };
@@ -81,15 +83,15 @@ struct MeetExecutor {
 // one.
 using TokenBlock = std::shared_ptr<const std::vector<int32_t>>;
 
-// Run one compute action. `input` (an activation or a gradient, empty where the stage starts from
-// tokens or from the loss) stays valid until the answer.
+// Run one compute action. `inputs` (activations or a gradient, in the order of InputsOf; empty
+// where the stage starts from tokens or from the loss) stay valid until the answer.
 struct RunAction {
   static constexpr std::string_view kMessageName = "troupe.RunAction";
   Action action{};
   int64_t round = 0;
   int64_t step = 0;
   proto::StepMode mode = proto::STEP_MODE_TRAIN;
-  std::span<const std::byte> input{};
+  std::array<std::span<const std::byte>, kStageInputsMax> inputs{};
   TokenBlock tokens{};  // first and last stage only
   double temperature = 0;
   uint64_t sample_counter = 0;  // of the token to draw

@@ -63,8 +63,9 @@ Status OutputChannels::Send(const Parked& parked, const ActorRef<OutputSent>& ex
   const auto bytes = parked->bytes.bytes();
   if (t.kind == InputKind::kActivation) {
     return to.SendBulk(
-        Activation{parked->round, t.to_stage.value, t.microbatch.value, options_.boundary}, bytes,
-        std::move(done), postmark);
+        Activation{parked->round, static_cast<int16_t>(t.to_stage.value),
+                   static_cast<int16_t>(t.input), t.microbatch.value, options_.boundary},
+        bytes, std::move(done), postmark);
   }
   return to.SendBulk(
       ActivationGradient{parked->round, t.to_stage.value, t.microbatch.value, options_.boundary},

@@ -24,7 +24,7 @@ Task<Status> ComputeForward(StageModel& model, const Microbatch& microbatch, Act
   const std::span<const int32_t> tokens =
       run.tokens ? std::span<const int32_t>(*run.tokens) : std::span<const int32_t>();
   if (run.mode == proto::STEP_MODE_SAMPLE) {
-    CO_ASSIGN_OR_RETURN(Buffer generated, co_await model.GenerateForward(run.input, tokens));
+    CO_ASSIGN_OR_RETURN(Buffer generated, co_await model.GenerateForward(run.inputs[0], tokens));
     if (microbatch.last_stage) {
       done.sampled_token = model.DrawToken(
           generated, run.temperature, static_cast<uint64_t>(run.sample_seed), run.sample_counter);
@@ -34,8 +34,8 @@ Task<Status> ComputeForward(StageModel& model, const Microbatch& microbatch, Act
     co_return Status{};
   }
   auto pass = run.mode == proto::STEP_MODE_EVAL
-                  ? model.Evaluate(run.input, tokens)
-                  : model.Forward(microbatch.number, run.input, tokens);
+                  ? model.Evaluate(run.inputs[0], tokens)
+                  : model.Forward(microbatch.number, run.inputs[0], tokens);
   CO_ASSIGN_OR_RETURN(StageModel::ForwardResult forward, co_await std::move(pass));
   done.output = std::move(forward.output);
   done.loss_sum = forward.loss_sum;
@@ -49,11 +49,11 @@ Task<Status> Compute(StageModel& model, Microbatch microbatch, ActionDone& done)
     case ActionKind::kForward:
       co_return co_await ComputeForward(model, microbatch, done);
     case ActionKind::kBackward: {
-      CO_ASSIGN_OR_RETURN(done.output, co_await model.Backward(microbatch.number, run.input));
+      CO_ASSIGN_OR_RETURN(done.output, co_await model.Backward(microbatch.number, run.inputs[0]));
       co_return Status{};
     }
     case ActionKind::kBackwardInput: {
-      CO_ASSIGN_OR_RETURN(done.output, co_await model.BackwardInput(microbatch.number, run.input));
+      CO_ASSIGN_OR_RETURN(done.output, co_await model.BackwardInput(microbatch.number, run.inputs[0]));
       co_return Status{};
     }
     case ActionKind::kBackwardWeight:

@@ -297,6 +297,7 @@ Status DeriveFromSchedules(JobPlan& plan) {
       plan.train.placement.begin(), plan.train.placement.begin() + plan.train.StagesPerDirection());
   plan.evaluate = GenerateForwardOnly(ranks, placement, plan.batch.num_microbatches);
   plan.sample = GenerateForwardOnly(ranks, placement, 1);
+  plan.evaluate.edges = plan.sample.edges = plan.train.edges;
   plan.channels = WithMoreSlots(ChannelsOf(plan.train, plan.policy), ChannelsOf(plan.evaluate));
   plan.reductions = GradientReductionsOf(plan.train, plan.table.tied());
   ASSIGN_OR_RETURN(plan.simulation, SimulateOrder(plan, plan.train, plan.policy));

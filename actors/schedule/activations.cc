@@ -16,7 +16,7 @@ std::vector<double> ActivationsAlong(const Schedule& schedule, PipelineRank rank
     along.push_back(held);
     switch (action.kind) {
       case ActionKind::kForward:
-        held -= schedule.forward_only ? share : 0;
+        held -= !schedule.HasBackward(action.stage) ? share : 0;
         break;
       case ActionKind::kBackward:
         held -= share;

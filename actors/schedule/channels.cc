@@ -53,9 +53,10 @@ void WalkSender(const Schedule& schedule, const ProducerPositions& producers,
   // Receiver → length of its list's prefix that must be done by now.
   std::map<PipelineRank, int> done_by;
   for (const Action& action : actions) {
-    if (const auto input = InputOf(schedule, action); input && input->crosses_ranks()) {
-      int& done = done_by[input->from];
-      done = std::max(done, producers.Of(*input) + 1);
+    for (const Transfer& input : InputsOf(schedule, action)) {
+      if (!input.crosses_ranks()) continue;
+      int& done = done_by[input.from];
+      done = std::max(done, producers.Of(input) + 1);
     }
     const auto output = OutputOf(schedule, action);
     if (!output || !output->crosses_ranks()) {
@@ -77,9 +78,10 @@ void BoundByHeldActivations(const Schedule& schedule, const ExecutionPolicy& pol
   for (Channel& channel : channels) channel.slots = 0;
   for (int number = 0; number < schedule.num_stages; ++number) {
     const StageId stage(number);
-    if (schedule.IsLastStage(stage)) continue;
+    const std::optional<StageEdge> edge = schedule.EdgeFrom(stage);
+    if (!edge) continue;
     const PipelineRank here = schedule.RankOf(stage);
-    const PipelineRank next = schedule.RankOf(stage.Next());
+    const PipelineRank next = schedule.RankOf(edge->to);
     for (Channel& channel : channels) {
       const bool activations =
           channel.kind == InputKind::kActivation && channel.from == here && channel.to == next;
@@ -93,6 +95,8 @@ void BoundByHeldActivations(const Schedule& schedule, const ExecutionPolicy& pol
 }  // namespace
 
 int HeldByStage(const Schedule& schedule, const ExecutionPolicy& policy, StageId stage) {
+  // What a stage without a backward has made, nothing of its own bounds.
+  if (!schedule.HasBackward(stage)) return schedule.MicrobatchesPerDirection();
   const PipelineRank rank = schedule.RankOf(stage);
   const double cap = policy.mode == ExecutorMode::kFreeRun
                          ? policy.activation_limit
@@ -111,7 +115,8 @@ int HandOversOn(const Schedule& schedule, const ExecutionPolicy& policy, Pipelin
   if (ForwardsJump(policy)) {
     int bound = 0;
     for (const StageId stage : schedule.StagesOf(rank)) {
-      const bool folds = !schedule.IsLastStage(stage) && schedule.RankOf(stage.Next()) == rank;
+      const std::optional<StageEdge> edge = schedule.EdgeFrom(stage);
+      const bool folds = edge && schedule.RankOf(edge->to) == rank;
       if (folds) bound += 2 * HeldByStage(schedule, policy, stage);  // activations and gradients
     }
     return bound;
@@ -123,8 +128,9 @@ int HandOversOn(const Schedule& schedule, const ExecutionPolicy& policy, Pipelin
     const auto output = OutputOf(schedule, action);
     lying += output && !output->crosses_ranks() ? 1 : 0;
     most = std::max(most, lying);
-    const auto input = InputOf(schedule, action);
-    lying -= input && !input->crosses_ranks() ? 1 : 0;
+    for (const Transfer& input : InputsOf(schedule, action)) {
+      lying -= input.crosses_ranks() ? 0 : 1;
+    }
   }
   return most;
 }
@@ -133,8 +139,9 @@ std::vector<Channel> ChannelsOf(const Schedule& schedule, const ExecutionPolicy&
   std::map<ChannelKey, ChannelState> channels;
   for (const std::vector<Action>& actions : schedule.ranks) {
     for (size_t i = 0; i < actions.size(); ++i) {
-      if (const auto input = InputOf(schedule, actions[i]); input && input->crosses_ranks()) {
-        channels[KeyOf(*input)].consumed_at.push_back(static_cast<int>(i));
+      for (const Transfer& input : InputsOf(schedule, actions[i])) {
+        if (!input.crosses_ranks()) continue;
+        channels[KeyOf(input)].consumed_at.push_back(static_cast<int>(i));
       }
     }
   }

@@ -84,8 +84,9 @@ class Lowering {
       if (end == actions.size()) {
         return false;
       }
-      const auto input = InputOf(schedule_, actions[end]);
-      if (input && !produced_[Index(*input)]) {
+      const InputList inputs = InputsOf(schedule_, actions[end]);
+      if (!std::ranges::all_of(inputs,
+                               [&](const Transfer& t) -> bool { return produced_[Index(t)]; })) {
         return false;
       }
       ++end;
@@ -119,8 +120,8 @@ class Lowering {
   void ListWait(PipelineRank rank, const Action& action) {
     const bool backward =
         action.kind == ActionKind::kBackward || action.kind == ActionKind::kBackwardInput;
-    const bool sent = backward && !schedule_.IsLastStage(action.stage) &&
-                      schedule_.RankOf(action.stage.Next()) != rank;
+    const std::optional<StageEdge> edge = schedule_.EdgeFrom(action.stage);
+    const bool sent = backward && edge && schedule_.RankOf(edge->to) != rank;
     if (sent) {
       lists_[rank.value].push_back(WaitAfter(action, ActionKind::kWaitSendForward));
     } else if (action.kind == ActionKind::kReduceGrad) {
@@ -205,13 +206,14 @@ class CommunicationOfRank {
 
   // The send and the receive that belong to a compute action; takes them off `positions_`.
   std::optional<Misplaced> FindMisplacedOf(size_t index) {
-    if (const auto input = InputOf(schedule_, list_[index]); input && input->crosses_ranks()) {
-      const Action receive = ReceiveOf(*input);
+    for (const Transfer& input : InputsOf(schedule_, list_[index])) {
+      if (!input.crosses_ranks()) continue;
+      const Action receive = ReceiveOf(input);
       const auto found = positions_.find(KeyOf(receive));
       if (found == positions_.end() || found->second > index) {
         return At(index, fmt::format("its input comes from rank {}, but {} does not stand before "
                                      "it; add it, or leave out all sends and receives",
-                                     input->from, ToString(receive)));
+                                     input.from, ToString(receive)));
       }
       positions_.erase(found);
     }
@@ -238,6 +240,11 @@ class CommunicationOfRank {
 
 Result<std::vector<std::vector<Action>>> WithCommunication(const Schedule& schedule, Waits waits) {
   RETURN_IF_ERROR(ValidateStructure(schedule));
+  if (!schedule.edges.empty()) {  // a receive names the stage that reads, not which of its inputs
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "schedule {}: its stages are no chain, which sends and receives cannot say",
+                     schedule.name);
+  }
   return Lowering(schedule, waits).Run();
 }
 

@@ -92,6 +92,10 @@ class Reading {
       return RefuseInMode("activation_limit", *settings_.activation_limit, ExecutorMode::kFreeRun,
                           mode);
     }
+    if (!lists_.edges.empty()) {
+      return Refuse("executor", ExecutorModeName(mode),
+                    "it is for a chain of stages; use strict or guided");
+    }
     // What free-run keeps room for, so that it never stands still, is one chunk of each direction.
     for (int rank = 0; lists_.num_directions > 1 && rank < lists_.num_ranks; ++rank) {
       if (static_cast<int>(lists_.StagesOf(PipelineRank(rank)).size()) <= lists_.num_directions)

@@ -24,20 +24,24 @@ int64_t InputGradientNs(const StageCost& cost) {
 Passage PassageOf(const Schedule& shape, const CostModel& costs) {
   Passage passage{.forward_ns = std::vector<int64_t>(shape.num_stages, 0),
                   .backward_ns = std::vector<int64_t>(shape.num_stages, 0)};
-  const auto hop_ns = [&](int stage) {  // from `stage` to the next
-    return shape.placement[stage] == shape.placement[stage + 1] ? 0 : costs.link_latency_ns;
+  const auto hop_ns = [&](const StageEdge& edge) {
+    return shape.RankOf(edge.from) == shape.RankOf(edge.to) ? 0 : costs.link_latency_ns;
   };
+  // An edge leads to a later stage.
   for (int stage = 0; stage < shape.num_stages; ++stage) {
-    if (!shape.IsFirstStage(StageId(stage))) {
+    for (const StageEdge& edge : shape.EdgesInto(StageId(stage))) {
+      const int from = edge.from.value;
       passage.forward_ns[stage] =
-          passage.forward_ns[stage - 1] + costs.stages[stage - 1].forward_ns + hop_ns(stage - 1);
+          std::max(passage.forward_ns[stage],
+                   passage.forward_ns[from] + costs.stages[from].forward_ns + hop_ns(edge));
     }
   }
   for (int stage = shape.num_stages - 1; stage >= 0; --stage) {
-    passage.backward_ns[stage] = shape.IsLastStage(StageId(stage))
-                                     ? passage.forward_ns[stage] + costs.stages[stage].forward_ns
-                                     : passage.backward_ns[stage + 1] +
-                                           InputGradientNs(costs.stages[stage + 1]) + hop_ns(stage);
+    const std::optional<StageEdge> edge = shape.EdgeFrom(StageId(stage));
+    passage.backward_ns[stage] = edge ? passage.backward_ns[edge->to.value] +
+                                            InputGradientNs(costs.stages[edge->to.value]) +
+                                            hop_ns(*edge)
+                                      : passage.forward_ns[stage] + costs.stages[stage].forward_ns;
   }
   return passage;
 }
@@ -96,12 +100,13 @@ RankLowerBound BoundOf(const Schedule& shape, const CostModel& costs, const Cost
     int64_t& head = head_ns[shape.DirectionOf(stage)];
     head = std::min(head, passage.forward_ns[stage.value]);
     bound.head_ns = std::min(bound.head_ns, head);
-    bound.work_ns +=
-        shape.MicrobatchesPerDirection() * WorkNs(least.stages[stage.value], shape.forward_only);
+    bound.work_ns += shape.MicrobatchesPerDirection() *
+                     WorkNs(least.stages[stage.value], !shape.HasBackward(stage));
   }
   bound.makespan_ns = bound.head_ns + bound.work_ns;
   bound.span_ns = bound.work_ns;
-  if (shape.forward_only) {
+  // Forwards that are followed by none fill no memory before the first backward.
+  if (!std::ranges::all_of(stages, [&](StageId stage) { return shape.HasBackward(stage); })) {
     bound.first_backward_ns = 0;
     return bound;
   }

@@ -32,17 +32,19 @@ Blocked BlockedAt(const RankProgress& progress, int32_t entry) {
     if (missing == 0) continue;
     blocked.microbatch = e.action.microbatch;
     blocked.owed_stage = e.action.stage;
-    constexpr uint8_t kMessages = RankList::kActivationHere | RankList::kGradientHere;
     if ((missing & (RankList::kForwardDone | RankList::kInputGradientDone)) != 0) {
       if (i == 0) return blocked;
       continue;  // an earlier action of the pair does it
     }
-    if ((missing & kMessages) != 0) {
-      const auto input = InputOf(list.schedule(), e.action);
+    if ((missing & RankList::kMessagesHere) != 0) {
+      const InputList inputs = InputsOf(list.schedule(), e.action);
+      const auto* const owed = std::ranges::find_if(inputs, [&](const Transfer& input) {
+        return (missing & RankList::ArrivalBit(input.kind, input.input)) != 0;
+      });
       blocked.reason = BlockReason::kInput;
-      blocked.kind = input->kind;
-      blocked.owed_by = input->from;
-      blocked.owed_stage = input->from_stage;
+      blocked.kind = owed->kind;
+      blocked.owed_by = owed->from;
+      blocked.owed_stage = owed->from_stage;
       return blocked;
     }
     blocked.reason = BlockReason::kData;

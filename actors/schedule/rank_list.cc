@@ -20,10 +20,11 @@ RankList::LaneKind LaneOf(ActionKind kind) {
 
 }  // namespace
 
-uint8_t RankList::ArrivalBit(InputKind kind) {
+uint8_t RankList::ArrivalBit(InputKind kind, int input) {
+  static_assert(kStageInputsMax == 4, "a bit of kOtherActivationsHere for each input but one");
   switch (kind) {
     case InputKind::kActivation:
-      return kActivationHere;
+      return input == 0 ? kActivationHere : static_cast<uint8_t>(1 << (4 + input));
     case InputKind::kGradient:
       return kGradientHere;
     case InputKind::kData:
@@ -62,10 +63,20 @@ void RankList::AddStages() {
   const double share = held.empty() ? 1 : schedule_->StageShare(held.front());
   stages_.reserve(held.size());
   for (const StageId stage : held) {
+    const auto bits_of = [&](ActionKind kind) {
+      uint8_t bits = 0;
+      for (const Transfer& input : InputsOf(*schedule_, {.stage = stage, .kind = kind})) {
+        bits |= ArrivalBit(input.kind, input.input);
+      }
+      return bits;
+    };
     stages_.push_back({.stage = stage,
                        .first_microbatch = schedule_->FirstMicrobatch(stage).value,
                        .is_first = schedule_->IsFirstStage(stage),
                        .is_last = schedule_->IsLastStage(stage),
+                       .has_backward = schedule_->HasBackward(stage),
+                       .inputs = bits_of(ActionKind::kForward),
+                       .gradient = bits_of(ActionKind::kBackward),
                        .share = share,
                        .direction = schedule_->DirectionOf(stage)});
   }
@@ -91,12 +102,11 @@ void RankList::AddEntry(const Action& action) {
     }
     switch (lane) {
       case kForwardLane:
-        entry.needs = (stage.is_first ? 0 : kActivationHere) |
-                      (stage.is_first || stage.is_last ? kDataHere : 0);
+        entry.needs = stage.inputs | (stage.is_first || stage.is_last ? kDataHere : 0);
         entry.done = kForwardDone;
         break;
       case kInputLane:
-        entry.needs = kForwardDone | (stage.is_last ? 0 : kGradientHere);
+        entry.needs = kForwardDone | stage.gradient;
         entry.done = kInputGradientDone;
         break;
       case kWeightLane:
@@ -105,7 +115,7 @@ void RankList::AddEntry(const Action& action) {
     }
     if (const auto output = OutputOf(*schedule_, action); output && !output->crosses_ranks()) {
       entry.hand_over_cell = CellIndex(output->to_stage, output->microbatch);
-      entry.hand_over_bit = ArrivalBit(output->kind);
+      entry.hand_over_bit = ArrivalBit(output->kind, output->input);
     }
   } else {
     CHECK(!IsCommunication(action.kind), "{}: sends and receives follow from the compute actions",

@@ -18,12 +18,14 @@ enum class DataArrival : uint8_t { kAtStart, kMarked };
 class RankList {
  public:
   // Bits of one cell, that is of one (stage, microbatch).
-  static constexpr uint8_t kActivationHere = 1;
+  static constexpr uint8_t kActivationHere = 1;  // the first; others: ArrivalBit
   static constexpr uint8_t kGradientHere = 2;
   static constexpr uint8_t kDataHere = 4;
   static constexpr uint8_t kForwardDone = 8;
   static constexpr uint8_t kInputGradientDone = 16;
-  static uint8_t ArrivalBit(InputKind kind);
+  static constexpr uint8_t kOtherActivationsHere = 0xe0;
+  static constexpr uint8_t kMessagesHere = kActivationHere | kOtherActivationsHere | kGradientHere;
+  static uint8_t ArrivalBit(InputKind kind, int input = 0);
 
   // Actions of one stage and one of: Forward, input gradient (BackwardInput, Backward), weight
   // gradient (BackwardWeight, Backward). Each lane starts its entries in the list's order; a
@@ -53,7 +55,10 @@ class RankList {
     int first_microbatch = 0;
     bool is_first = false;
     bool is_last = false;
-    double share = 1;  // of a microbatch's activations, in units of the rank's whole share
+    bool has_backward = true;
+    uint8_t inputs = 0;    // bits of what its Forward reads of other stages
+    uint8_t gradient = 0;  // bit of what its backward reads of another stage
+    double share = 1;      // of a microbatch's activations, in units of the rank's whole share
     // Free-run's reserve: chunks of this direction that come after the stage and must still be able
     // to take one microbatch, as `share` each.
     int deeper_chunks = 0;

@@ -18,16 +18,17 @@ RankProgress::RankProgress(const RankList& list)
   if (list.policy().mode == ExecutorMode::kFreeRun) weights_.reserve(cells_.size());
 }
 
-bool RankProgress::MarkArrived(InputKind kind, StageId stage, MicrobatchId microbatch) {
+bool RankProgress::MarkArrived(InputKind kind, StageId stage, MicrobatchId microbatch, int input) {
   const int cell = list_->CellIndex(stage, microbatch);
   if (cell < 0) return false;
   const RankList::Stage& local =
       list_->stages()[static_cast<size_t>(cell / list_->microbatches_per_stage())];
-  const bool expected = kind == InputKind::kActivation ? !local.is_first
-                        : kind == InputKind::kGradient ? !local.is_last
-                                                       : local.is_first || local.is_last;
-  const uint8_t bit = RankList::ArrivalBit(kind);
-  if (!expected || (Bits(cell) & bit) != 0) return false;
+  if (input < 0 || input >= kStageInputsMax) return false;
+  const uint8_t expected = kind != InputKind::kData          ? local.inputs | local.gradient
+                           : local.is_first || local.is_last ? RankList::kDataHere
+                                                             : 0;
+  const uint8_t bit = RankList::ArrivalBit(kind, input);
+  if ((expected & bit) == 0 || (Bits(cell) & bit) != 0) return false;
   MarkArrived(cell, bit);
   return true;
 }
@@ -83,7 +84,8 @@ void RankProgress::TakeFromLane(int32_t lane, int32_t entry) {
 
 // A Forward's activations are held from its start, and let go at the end of what reads them.
 void RankProgress::Hold(const RankList::Entry& e, bool starts) {
-  const double share = list_->stages()[static_cast<size_t>(e.stage)].share;
+  const RankList::Stage& stage = list_->stages()[static_cast<size_t>(e.stage)];
+  const double share = stage.share;
   const double rho = list_->held_for_weight();
   int& in_flight = in_flight_[static_cast<size_t>(e.stage)];
   if (e.action.kind == ActionKind::kForward) {
@@ -93,8 +95,9 @@ void RankProgress::Hold(const RankList::Entry& e, bool starts) {
       int& most = peak_in_flight_[static_cast<size_t>(e.stage)];
       most = std::max(most, in_flight);
       peak_held_ = std::max(peak_held_, held_);
-    } else if (list_->schedule().forward_only) {
+    } else if (!stage.has_backward) {
       held_ -= share;
+      --in_flight;
     }
     return;
   }

@@ -20,7 +20,9 @@ class RankProgress {
   explicit RankProgress(const RankList& list);  // the list outlives it
 
   // False where the input is a duplicate or not one this rank waits for; nothing changes then.
-  [[nodiscard]] bool MarkArrived(InputKind kind, StageId stage, MicrobatchId microbatch);
+  // `input`: which of the reading action's inputs of other stages (Transfer).
+  [[nodiscard]] bool MarkArrived(InputKind kind, StageId stage, MicrobatchId microbatch,
+                                 int input = 0);
   // The same by cell and bit of the rank's list, for an input that is known to be right.
   void MarkArrived(int32_t cell, uint8_t bit);
   void MarkStarted(int32_t entry);

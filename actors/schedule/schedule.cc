@@ -49,38 +49,91 @@ bool Schedule::HasHalves() const {
   });
 }
 
-std::optional<Transfer> OutputOf(const Schedule& schedule, const Action& action) {
-  const bool forward = action.kind == ActionKind::kForward;
-  const bool input_gradient =
-      action.kind == ActionKind::kBackwardInput || action.kind == ActionKind::kBackward;
-  if ((!forward && !input_gradient) || (forward && schedule.IsLastStage(action.stage)) ||
-      (input_gradient && schedule.IsFirstStage(action.stage))) {
-    return std::nullopt;
+Schedule::EdgeList Schedule::EdgesInto(StageId stage) const {
+  EdgeList into;
+  if (edges.empty()) {
+    if (stage.value % StagesPerDirection() != 0) {
+      into.edges[static_cast<size_t>(into.count++)] = {StageId(stage.value - 1), stage};
+    }
+    return into;
   }
-  const StageId to(action.stage.value + (forward ? 1 : -1));
-  return Transfer{.kind = forward ? InputKind::kActivation : InputKind::kGradient,
-                  .from_stage = action.stage,
-                  .to_stage = to,
-                  .from = schedule.RankOf(action.stage),
-                  .to = schedule.RankOf(to),
-                  .microbatch = action.microbatch};
+  for (const StageEdge& edge : edges) {
+    if (edge.to != stage || into.count == kStageInputsMax) continue;
+    into.edges[static_cast<size_t>(into.count++)] = edge;
+  }
+  return into;
 }
 
-std::optional<Transfer> InputOf(const Schedule& schedule, const Action& action) {
-  const bool forward = action.kind == ActionKind::kForward;
-  const bool input_gradient =
-      action.kind == ActionKind::kBackwardInput || action.kind == ActionKind::kBackward;
-  if ((!forward && !input_gradient) || (forward && schedule.IsFirstStage(action.stage)) ||
-      (input_gradient && schedule.IsLastStage(action.stage))) {
-    return std::nullopt;
+std::optional<StageEdge> Schedule::EdgeFrom(StageId stage) const {
+  if (edges.empty()) {
+    const StageId next = stage.Next();
+    if (next.value % StagesPerDirection() == 0) return std::nullopt;
+    return StageEdge{stage, next};
   }
-  const StageId from(action.stage.value + (forward ? -1 : 1));
-  return Transfer{.kind = forward ? InputKind::kActivation : InputKind::kGradient,
-                  .from_stage = from,
-                  .to_stage = action.stage,
-                  .from = schedule.RankOf(from),
-                  .to = schedule.RankOf(action.stage),
-                  .microbatch = action.microbatch};
+  const auto found = std::ranges::find(edges, stage, &StageEdge::from);
+  return found == edges.end() ? std::nullopt : std::optional(*found);
+}
+
+namespace {
+
+bool GivesInputGradient(ActionKind kind) {
+  return kind == ActionKind::kBackwardInput || kind == ActionKind::kBackward;
+}
+
+Transfer ActivationAlong(const Schedule& schedule, const StageEdge& edge, MicrobatchId microbatch,
+                         int input) {
+  return {.kind = InputKind::kActivation,
+          .from_stage = edge.from,
+          .to_stage = edge.to,
+          .from = schedule.RankOf(edge.from),
+          .to = schedule.RankOf(edge.to),
+          .microbatch = microbatch,
+          .input = input};
+}
+
+Transfer GradientAlong(const Schedule& schedule, const StageEdge& edge, MicrobatchId microbatch) {
+  return {.kind = InputKind::kGradient,
+          .from_stage = edge.to,
+          .to_stage = edge.from,
+          .from = schedule.RankOf(edge.to),
+          .to = schedule.RankOf(edge.from),
+          .microbatch = microbatch};
+}
+
+}  // namespace
+
+std::optional<Transfer> OutputOf(const Schedule& schedule, const Action& action) {
+  if (action.kind == ActionKind::kForward) {
+    const std::optional<StageEdge> edge = schedule.EdgeFrom(action.stage);
+    if (!edge) return std::nullopt;
+    int input = 0;
+    for (const StageEdge& other : schedule.EdgesInto(edge->to)) {
+      if (other.from == action.stage) break;
+      ++input;
+    }
+    return ActivationAlong(schedule, *edge, action.microbatch, input);
+  }
+  if (!GivesInputGradient(action.kind)) return std::nullopt;
+  for (const StageEdge& edge : schedule.EdgesInto(action.stage)) {
+    if (edge.carries_gradient) return GradientAlong(schedule, edge, action.microbatch);
+  }
+  return std::nullopt;
+}
+
+InputList InputsOf(const Schedule& schedule, const Action& action) {
+  InputList inputs;
+  const auto add = [&inputs](const Transfer& input) {
+    inputs.transfers[static_cast<size_t>(inputs.count++)] = input;
+  };
+  if (action.kind == ActionKind::kForward) {
+    for (const StageEdge& edge : schedule.EdgesInto(action.stage)) {
+      add(ActivationAlong(schedule, edge, action.microbatch, inputs.count));
+    }
+  } else if (GivesInputGradient(action.kind)) {
+    const std::optional<StageEdge> edge = schedule.EdgeFrom(action.stage);
+    if (edge && edge->carries_gradient) add(GradientAlong(schedule, *edge, action.microbatch));
+  }
+  return inputs;
 }
 
 std::vector<PipelineRank> LoopPlacement(int num_ranks, int num_stages) {

@@ -3,6 +3,7 @@
 // Pure values: any thread.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,14 +15,28 @@ namespace troupe {
 
 // What a compute action waits for, and what crosses between stages.
 enum class InputKind : uint8_t {
-  kActivation,  // output of the previous stage's Forward
-  kGradient,    // input gradient of the next stage's Backward or BackwardInput
-  kData,        // tokens of the first stage, labels of the last
+  kActivation,  // output of a Forward of a stage before
+  kGradient,    // input gradient of the Backward or BackwardInput of the stage that this one feeds
+  kData,        // tokens of a first stage, labels of a last
 };
 std::string_view InputKindName(InputKind kind);  // "activation", "gradient", "data"
 
+// One stage feeds another: the output of its Forward is an input of the other's.
+struct StageEdge {
+  StageId from{};
+  StageId to{};                  // a later stage
+  bool carries_gradient = true;  // back; not where what lies before is only read, as a teacher is
+
+  bool operator==(const StageEdge&) const = default;
+};
+
+// So many stages feed one at most.
+inline constexpr int kStageInputsMax = 4;
+
 // Stages form one chain, or with two directions two chains of equal length over the same ranks:
-// stages 0..S/2-1 take microbatches 0..m/2-1, stages S/2..S-1 the rest.
+// stages 0..S/2-1 take microbatches 0..m/2-1, stages S/2..S-1 the rest. Or they are fed as `edges`
+// says: each feeds one other or none, and one edge at most brings a stage's gradient back, so that
+// every action has one output; but a Forward may have several inputs.
 struct Schedule {
   std::string name{};
   int num_ranks = 0;
@@ -32,18 +47,40 @@ struct Schedule {
   std::vector<PipelineRank> placement{};  // stage → rank
   // Rank → its actions in order; sends and receives follow from them and are not listed.
   std::vector<std::vector<Action>> ranks{};
+  // Empty: the chain of each direction. Those into one stage are in the order of its inputs.
+  std::vector<StageEdge> edges{};
 
   PipelineRank RankOf(StageId stage) const { return placement[stage.value]; }
   const std::vector<Action>& ActionsOf(PipelineRank rank) const { return ranks[rank.value]; }
   int StagesPerDirection() const { return num_stages / num_directions; }
   int MicrobatchesPerDirection() const { return num_microbatches / num_directions; }
   int DirectionOf(StageId stage) const { return stage.value / StagesPerDirection(); }
-  bool IsFirstStage(StageId stage) const { return stage.value % StagesPerDirection() == 0; }
-  bool IsLastStage(StageId stage) const { return IsFirstStage(stage.Next()); }
+  // No stage feeds it: it starts from tokens.
+  bool IsFirstStage(StageId stage) const { return EdgesInto(stage).empty(); }
+  // It feeds none: it ends in the loss.
+  bool IsLastStage(StageId stage) const { return !EdgeFrom(stage); }
+  // Its Forward is followed by a backward: by one of its own loss, or of the stage that it feeds.
+  bool HasBackward(StageId stage) const {
+    const std::optional<StageEdge> edge = EdgeFrom(stage);
+    return !forward_only && (!edge || edge->carries_gradient);
+  }
   // Microbatches that pass through the stage: FirstMicrobatch .. +MicrobatchesPerDirection()-1.
   MicrobatchId FirstMicrobatch(StageId stage) const {
     return MicrobatchId(DirectionOf(stage) * MicrobatchesPerDirection());
   }
+
+  // Up to kStageInputsMax edges, without an allocation.
+  struct EdgeList {
+    std::array<StageEdge, kStageInputsMax> edges{};
+    int count = 0;
+
+    bool empty() const { return count == 0; }
+    const StageEdge* begin() const { return edges.data(); }
+    const StageEdge* end() const { return edges.data() + count; }
+  };
+  EdgeList EdgesInto(StageId stage) const;
+  std::optional<StageEdge> EdgeFrom(StageId stage) const;
+
   // The stages of a rank, ascending.
   std::vector<StageId> StagesOf(PipelineRank rank) const;
   // Share of a rank that one of its stages is: 1 over the model chunks that it holds per direction.
@@ -60,14 +97,25 @@ struct Transfer {
   PipelineRank from{};
   PipelineRank to{};  // == from where neighbouring stages share a rank: no message then
   MicrobatchId microbatch{};
+  int input = 0;  // which of InputsOf the reading action
 
   bool crosses_ranks() const { return from != to; }
 };
 
+// The inputs of one action, without an allocation.
+struct InputList {
+  std::array<Transfer, kStageInputsMax> transfers{};
+  int count = 0;
+
+  bool empty() const { return count == 0; }
+  const Transfer* begin() const { return transfers.data(); }
+  const Transfer* end() const { return transfers.data() + count; }
+};
+
 // What the action's completion sends on; nullopt where nothing leaves the stage.
 std::optional<Transfer> OutputOf(const Schedule& schedule, const Action& action);
-// What the action waits for from another stage; nullopt for data, weight gradients and the loss.
-std::optional<Transfer> InputOf(const Schedule& schedule, const Action& action);
+// What the action waits for from other stages; none for data, weight gradients and the loss.
+InputList InputsOf(const Schedule& schedule, const Action& action);
 
 // stage → rank. Loop: stage mod ranks. V: out and back in turn, the same rank at each fold, so that
 // two chunks a rank have their first and last stage on rank 0.

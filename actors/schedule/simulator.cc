@@ -1,6 +1,7 @@
 #include "actors/schedule/simulator.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <deque>
 #include <limits>
@@ -24,9 +25,10 @@ struct Simulator::Prepared {
   SimulateOptions options;
   std::vector<RankList> lists{};
   std::vector<std::vector<OutputLink>> outputs{};  // [rank][entry]
-  // Only where slots are counted: channels, and the one whose slot an entry gives back.
+  // Only where slots are counted: channels, and those whose slots an entry gives back.
   std::vector<Channel> channels{};
-  std::vector<std::vector<int32_t>> reads{};  // [rank][entry]
+  using Reads = std::array<int32_t, kStageInputsMax>;  // -1: none
+  std::vector<std::vector<Reads>> reads{};             // [rank][entry]
 
   int32_t ChannelOf(const Transfer& transfer) const {
     for (size_t i = 0; i < channels.size(); ++i) {
@@ -49,19 +51,22 @@ Simulator::Simulator(const Schedule& schedule, const SimulateOptions& options) {
   for (const RankList& list : prepared->lists) {
     auto& outputs = prepared->outputs.emplace_back(list.entries().size());
     auto& reads = prepared->reads.emplace_back();
-    if (options.slots_per_channel > 0) reads.assign(list.entries().size(), -1);
+    if (options.slots_per_channel > 0) {
+      reads.assign(list.entries().size(), Prepared::Reads{-1, -1, -1, -1});
+    }
     for (size_t i = 0; i < list.entries().size(); ++i) {
       const Action& action = list.entries()[i].action;
       if (const auto output = OutputOf(schedule, action); output && output->crosses_ranks()) {
         const RankList& to = prepared->lists[static_cast<size_t>(output->to.value)];
         outputs[i] = {.rank = output->to.value,
                       .cell = to.CellIndex(output->to_stage, output->microbatch),
-                      .bit = RankList::ArrivalBit(output->kind),
+                      .bit = RankList::ArrivalBit(output->kind, output->input),
                       .channel = prepared->ChannelOf(*output)};
       }
       if (reads.empty()) continue;
-      if (const auto input = InputOf(schedule, action); input && input->crosses_ranks()) {
-        reads[i] = prepared->ChannelOf(*input);
+      for (const Transfer& input : InputsOf(schedule, action)) {
+        if (!input.crosses_ranks()) continue;
+        reads[i][static_cast<size_t>(input.input)] = prepared->ChannelOf(input);
       }
     }
   }
@@ -284,8 +289,9 @@ class Run {
   void OnActionEnd(int32_t rank, size_t entry, bool outputs_leave) {
     RankRun& run = ranks_[static_cast<size_t>(rank)];
     if (!p_.reads[static_cast<size_t>(rank)].empty()) {
-      const int32_t channel = p_.reads[static_cast<size_t>(rank)][entry];
-      if (channel >= 0) credits_.push_back({now_ns_ + latency_ns_, channel});
+      for (const int32_t channel : p_.reads[static_cast<size_t>(rank)][entry]) {
+        if (channel >= 0) credits_.push_back({now_ns_ + latency_ns_, channel});
+      }
     }
     const OutputLink& output = p_.outputs[static_cast<size_t>(rank)][entry];
     if (outputs_leave && run.held_back.empty()) {

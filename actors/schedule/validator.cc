@@ -102,6 +102,10 @@ class StructureCheck {
     if (schedule_.forward_only && action.kind != ActionKind::kForward) {
       return "a forward-only schedule has no backward";
     }
+    if (!schedule_.HasBackward(action.stage) && action.kind != ActionKind::kForward) {
+      return fmt::format("stage {} is only read by stage {}: it has no backward", action.stage,
+                         schedule_.EdgeFrom(action.stage)->to);
+    }
     if (collectives_[action.stage.value].resharded) {
       return fmt::format("it stands after {0}RESHARD; put {0}UNSHARD between them", action.stage);
     }
@@ -185,14 +189,15 @@ class StructureCheck {
 
   Status Complete() const {
     for (int stage = 0; stage < schedule_.num_stages; ++stage) {
+      const bool has_backward = schedule_.HasBackward(StageId(stage));
       const int first = schedule_.FirstMicrobatch(StageId(stage)).value;
       for (int m = first; m < first + schedule_.MicrobatchesPerDirection(); ++m) {
         const Done& done = done_[static_cast<size_t>(stage) * schedule_.num_microbatches + m];
-        const std::string_view missing = !done.forward            ? "F"
-                                         : schedule_.forward_only ? ""
-                                         : !done.input            ? "B (or I and W)"
-                                         : !done.weight           ? "W (all parts)"
-                                                                  : "";
+        const std::string_view missing = !done.forward   ? "F"
+                                         : !has_backward ? ""
+                                         : !done.input   ? "B (or I and W)"
+                                         : !done.weight  ? "W (all parts)"
+                                                         : "";
         if (!missing.empty()) {
           return MakeError(
               ErrorCode::kInvalidSpec,
@@ -236,6 +241,37 @@ Status CheckShape(const Schedule& s) {
                                 s.placement[stage], s.num_ranks));
     }
   }
+  if (s.num_directions > 1 && !s.edges.empty()) {
+    return refuse("its stages are one chain in each direction, or they are fed by edges");
+  }
+  return {};
+}
+
+// That every action has one output, and each wait an end (schedule.h).
+Status CheckEdges(const Schedule& s) {
+  std::vector<int> from(static_cast<size_t>(s.num_stages), 0);
+  std::vector<int> into(static_cast<size_t>(s.num_stages), 0);
+  std::vector<int> gradients_into(static_cast<size_t>(s.num_stages), 0);
+  for (const auto& [before, after, carries_gradient] : s.edges) {
+    const auto refuse = [&](std::string_view why) {
+      return MakeError(ErrorCode::kInvalidSpec, "schedule {}: stage {} feeds stage {}: {}", s.name,
+                       before, after, why);
+    };
+    if (before.value < 0 || after.value >= s.num_stages || before >= after) {
+      return refuse(fmt::format("a stage feeds a later one of {}", s.num_stages));
+    }
+    const auto to = static_cast<size_t>(after.value);
+    if (++from[static_cast<size_t>(before.value)] > 1) return refuse("it feeds another one too");
+    if (++into[to] > kStageInputsMax) {
+      return refuse(fmt::format("so do {} others, which is the most", kStageInputsMax));
+    }
+    if (!carries_gradient) continue;
+    if (++gradients_into[to] > 1) return refuse("its gradient goes back to another stage");
+    if (!s.forward_only && !s.HasBackward(after)) {
+      return refuse(
+          "the gradient that it waits for is never there, for that stage has no backward");
+    }
+  }
   return {};
 }
 
@@ -266,6 +302,7 @@ bool Ascending(const Schedule& schedule) {
 
 Status ValidateStructure(const Schedule& schedule) {
   RETURN_IF_ERROR(CheckShape(schedule));
+  RETURN_IF_ERROR(CheckEdges(schedule));
   return StructureCheck(schedule).Run();
 }
 

@@ -23,6 +23,11 @@ Status CheckPyTorchHas(const Schedule& schedule, bool with_communication) {
                      "schedule {}: PyTorch's files have no two directions; {}", schedule.name,
                      kRemedy);
   }
+  if (!schedule.edges.empty()) {
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "schedule {}: PyTorch's files have chains of stages only; {}", schedule.name,
+                     kRemedy);
+  }
   if (schedule.forward_only) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "schedule {}: PyTorch's files have no schedules without backward; {}",

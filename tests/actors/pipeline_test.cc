@@ -3,13 +3,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <numeric>
 
 #include "tests/support/in_process_job.h"
+#include "tests/support/two_chains.h"
 
 namespace troupe {
 namespace {
@@ -46,9 +49,8 @@ class ToyStage
     if (run.action.kind == ActionKind::kForward) {
       if (first) {
         for (int i = 0; i < kElements; ++i) values[i] = static_cast<float>((*run.tokens)[i]);
-      } else {
-        std::memcpy(values.data(), run.input.data(), run.input.size());
       }
+      for (const auto& input : run.inputs) Add(input, values);
       for (float& value : values) value += static_cast<float>(run.action.stage.value + 1);
       if (last) {
         done.loss_sum = std::accumulate(values.begin(), values.end(), 0.0);
@@ -57,18 +59,13 @@ class ToyStage
           done.num_tokens = 0;
           done.sampled_token = static_cast<int32_t>(values[kElements - 1]);
         }
-      } else {
-        done.output = Output(values);
       }
     } else {
-      if (last) {
-        values.assign(kElements, 1.0f);
-      } else {
-        std::memcpy(values.data(), run.input.data(), run.input.size());
-      }
+      if (last) values.assign(kElements, 1.0f);
+      Add(run.inputs[0], values);
       seen_.gradient += std::accumulate(values.begin(), values.end(), 0.0);
-      if (!first) done.output = Output(values);
     }
+    if (OutputOf(schedule, run.action)) done.output = Output(values);
     return executor_.Send(std::move(done));
   }
   Status On(CollectVote collect) {
@@ -97,6 +94,12 @@ class ToyStage
     Buffer output(ledger_, MemoryTag::kActivations, kElements * 4);
     std::memcpy(output.data(), values.data(), kElements * 4);
     return output;
+  }
+  // `input`: none, or kElements floats.
+  static void Add(std::span<const std::byte> input, std::vector<float>& values) {
+    std::vector<float> read(input.size() / sizeof(float));
+    if (!read.empty()) std::memcpy(read.data(), input.data(), input.size());
+    std::ranges::transform(read, values, values.begin(), std::plus<>());
   }
   static Task<Status> AddUp(Group& group, float& value) {
     co_return co_await group.AllReduce({static_cast<uint8_t>(DType::kFloat32), &value, 1});
@@ -195,6 +198,36 @@ INSTANTIATE_TEST_SUITE_P(Layouts, PipelineTest,
                          ::testing::Combine(::testing::Values("1f1b", "gpipe"),
                                             ::testing::Values(1, 2, 3, 4),
                                             ::testing::Values(1, 3, 8), ::testing::Values(0, 1)));
+
+// A teacher, stages 1 and 2, feeds the student's loss, stage 3: over the student's own channel, or
+// on the loss's rank.
+TEST(PipelineTest, ASecondChainFeedsTheLoss) {
+  constexpr int kMicrobatches = 3;
+  for (const auto& placement : {testing::SameSender(), testing::TeacherBesideLoss()}) {
+    for (const int slots : {0, 2}) {
+      const Schedule schedule = testing::TwoChains(placement, kMicrobatches);
+      Toy toy({.num_ranks = schedule.num_ranks,
+               .train = schedule,
+               .steps = {.steps = 2},
+               .slots = slots});
+      toy.job.Run();
+      ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
+      ASSERT_EQ(toy.job.metrics.size(), 2u);
+      for (int step = 0; step < 2; ++step) {
+        // Of token t, the student gives t + 1, the teacher t + 5, and the loss adds 4.
+        const double mean_token = step * kMicrobatches + (kMicrobatches - 1) / 2.0;
+        EXPECT_DOUBLE_EQ(toy.job.metrics[static_cast<size_t>(step)].loss(), 2 * mean_token + 10);
+      }
+      for (int rank = 0; rank < schedule.num_ranks; ++rank) {
+        const std::vector<Action>& list = schedule.ActionsOf(PipelineRank(rank));
+        const Seen& seen = toy.seen[static_cast<size_t>(rank)];
+        EXPECT_EQ(seen.actions.size(), 2 * list.size()) << "of two steps";
+        EXPECT_EQ(toy.ledgers[static_cast<size_t>(rank)].Snapshot().current_bytes[Toy::kOutputs],
+                  0);
+      }
+    }
+  }
+}
 
 TEST(PipelineTest, RanksRunTheirListsInOrder) {
   Toy toy({.num_ranks = 2, .num_microbatches = 3, .steps = {.steps = 1}});
@@ -367,7 +400,7 @@ TEST(PipelineTest, AnActivationOfAnotherShapeIsANamedError) {
   ASSERT_TRUE(
       toy.job.router(0)
           .Remote<WithBulk<Activation>>(Rank(1), kExecutorIndex)
-          .SendBulk(Activation{1, 1, 0, wrong}, bytes, [] {}, {.channel = kActivationChannel})
+          .SendBulk(Activation{1, 1, 0, 0, wrong}, bytes, [] {}, {.channel = kActivationChannel})
           .ok());
   toy.job.Run();
   ASSERT_FALSE(toy.job.errors.empty());

@@ -56,8 +56,8 @@ TEST_P(ForkedJobTest, TimesOfAllRanksAreOfOneClock) {
       }
     }
     for (const Bar& bar : step.bars) {
-      if (const auto input = InputOf(options.train, bar.action)) {
-        EXPECT_GT(bar.start_ns, made_ns.at({input->to_stage, input->microbatch, input->kind}));
+      for (const Transfer& input : InputsOf(options.train, bar.action)) {
+        EXPECT_GT(bar.start_ns, made_ns.at({input.to_stage, input.microbatch, input.kind}));
       }
     }
   }

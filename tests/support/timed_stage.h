@@ -79,7 +79,7 @@ class TimedStage
     const ActionPauses pauses = times.Pauses(run.action);
     const int64_t segment_ns = times.Ns(run.action) / (pauses.count + 1);
     const int64_t end_ns = place_.scheduler.clock().NowNs() + segment_ns;
-    if (const auto input = InputOf(place_.plan.train, run.action)) CheckInput(run, *input);
+    for (const Transfer& input : InputsOf(place_.plan.train, run.action)) CheckInput(run, input);
     if (const auto output = OutputOf(place_.plan.train, run.action)) {
       const Stamp stamp{run.step, output->to_stage.value, output->microbatch.value, output->kind};
       done.output = Buffer(options_.ledger, MemoryTag::kActivations, options_.message_bytes);
@@ -109,9 +109,10 @@ class TimedStage
     const Stamp expected{run.step, input.to_stage.value, input.microbatch.value, input.kind};
     Stamp first;
     Stamp last;
-    CHECK(static_cast<int64_t>(run.input.size()) == options_.message_bytes);
-    std::memcpy(&first, run.input.data(), sizeof(first));
-    std::memcpy(&last, run.input.last<sizeof(last)>().data(), sizeof(last));
+    const std::span<const std::byte> bytes = run.inputs[static_cast<size_t>(input.input)];
+    CHECK(static_cast<int64_t>(bytes.size()) == options_.message_bytes);
+    std::memcpy(&first, bytes.data(), sizeof(first));
+    std::memcpy(&last, bytes.last<sizeof(last)>().data(), sizeof(last));
     CHECK(first == expected && last == expected, "{} of step {} was given another input",
           ToString(run.action), run.step);
   }

@@ -5,6 +5,7 @@
 
 #include "actors/schedule/csv.h"
 #include "actors/schedule/generators.h"
+#include "tests/support/two_chains.h"
 
 namespace troupe {
 namespace {
@@ -97,6 +98,34 @@ TEST(NextAction, RefusesInputsThatNobodyWaitsFor) {
   EXPECT_FALSE(progress.MarkArrived(InputKind::kActivation, StageId(1), MicrobatchId(2)));
   EXPECT_FALSE(progress.MarkArrived(InputKind::kActivation, StageId(1), MicrobatchId(-1)));
   EXPECT_FALSE(progress.MarkArrived(InputKind::kGradient, StageId(1), MicrobatchId(0)));
+}
+
+TEST(NextAction, WaitsForEveryInputAndNamesTheOneThatIsOwed) {
+  Driven driven(testing::TwoChains(testing::SameSender(), 1), 2);  // the loss
+  RankProgress& progress = driven.progress;
+  EXPECT_TRUE(progress.MarkArrived(InputKind::kActivation, StageId(3), MicrobatchId(0), 0));
+  Blocked blocked = std::get<Blocked>(driven.Next());
+  EXPECT_EQ(Describe(blocked),
+            "3F0 waits for the activation of microbatch 0 from stage 2 (rank 0)");
+  EXPECT_FALSE(progress.MarkArrived(InputKind::kActivation, StageId(3), MicrobatchId(0), 0));
+  EXPECT_FALSE(progress.MarkArrived(InputKind::kActivation, StageId(3), MicrobatchId(0), 2));
+  EXPECT_FALSE(progress.MarkArrived(InputKind::kActivation, StageId(3), MicrobatchId(0), -1));
+  EXPECT_TRUE(progress.MarkArrived(InputKind::kActivation, StageId(3), MicrobatchId(0), 1));
+  driven.Run("3F0");
+  driven.Run("3B0");
+  EXPECT_TRUE(std::holds_alternative<Finished>(driven.Next()));
+}
+
+// The teacher beside the loss hands over on the rank; what it held ends with its Forward.
+TEST(NextAction, AStageThatIsOnlyReadKeepsNothing) {
+  Driven driven(testing::TwoChains(testing::TeacherBesideLoss(), 1), 1);
+  driven.Arrive(InputKind::kActivation, /*stage=*/2, /*microbatch=*/0);
+  driven.Run("2F0");
+  EXPECT_EQ(driven.progress.held(), 0);
+  EXPECT_EQ(std::get<Blocked>(driven.Next()).owed_stage, StageId(0));
+  driven.Arrive(InputKind::kActivation, /*stage=*/3, /*microbatch=*/0);
+  driven.Run("3F0");
+  EXPECT_EQ(driven.progress.held(), 0.5);
 }
 
 TEST(NextAction, WaitsForDataWhereItIsMarked) {

@@ -124,8 +124,8 @@ class ToyExecutors {
       RC_ASSERT(progress_[output->to.value].MarkArrived(output->kind, output->to_stage,
                                                         output->microbatch));
     }
-    if (const auto input = InputOf(schedule_, action); input && input->crosses_ranks()) {
-      --in_flight_[{input->from, input->to, input->kind}];
+    for (const Transfer& input : InputsOf(schedule_, action)) {
+      if (input.crosses_ranks()) --in_flight_[{input.from, input.to, input.kind}];
     }
     if (const auto output = OutputOf(schedule_, action); output && output->crosses_ranks()) {
       const auto key = std::make_tuple(output->from, output->to, output->kind);
@@ -295,10 +295,10 @@ TEST(ScheduleProperty, TimesRespectEveryDependency) {
       RC_ASSERT(bar.end_ns - bar.start_ns == costs.CostNs(bar.action));
       RC_ASSERT(bar.start_ns >= rank_free_ns[bar.rank.value]);
       rank_free_ns[bar.rank.value] = bar.end_ns;
-      if (const auto input = InputOf(schedule, bar.action)) {
-        const int64_t latency_ns = input->crosses_ranks() ? costs.link_latency_ns : 0;
+      for (const Transfer& input : InputsOf(schedule, bar.action)) {
+        const int64_t latency_ns = input.crosses_ranks() ? costs.link_latency_ns : 0;
         RC_ASSERT(bar.start_ns >=
-                  sent_at_ns.at({input->to_stage, input->kind, input->microbatch}) + latency_ns);
+                  sent_at_ns.at({input.to_stage, input.kind, input.microbatch}) + latency_ns);
       }
     }
   }));

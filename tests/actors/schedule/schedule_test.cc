@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "actors/schedule/generators.h"
+#include "tests/support/two_chains.h"
 
 namespace troupe {
 namespace {
@@ -18,14 +19,14 @@ TEST(ScheduleTopology, InputsAndOutputsMeet) {
   EXPECT_EQ(output->kind, InputKind::kActivation);
   EXPECT_EQ(output->to, PipelineRank(1));
   EXPECT_TRUE(output->crosses_ranks());
-  EXPECT_FALSE(InputOf(schedule, forward));  // its tokens are no other stage's output
+  EXPECT_TRUE(InputsOf(schedule, forward).empty());  // its tokens are no other stage's output
   const Action backward{
       .stage = StageId(0), .kind = ActionKind::kBackward, .microbatch = MicrobatchId(1)};
   EXPECT_FALSE(OutputOf(schedule, backward));
-  const auto input = InputOf(schedule, backward);
-  ASSERT_TRUE(input);
-  EXPECT_EQ(input->kind, InputKind::kGradient);
-  EXPECT_EQ(input->from_stage, StageId(1));
+  const InputList inputs = InputsOf(schedule, backward);
+  ASSERT_EQ(inputs.count, 1);
+  EXPECT_EQ(inputs.begin()->kind, InputKind::kGradient);
+  EXPECT_EQ(inputs.begin()->from_stage, StageId(1));
   EXPECT_FALSE(OutputOf(schedule, {.stage = StageId(1), .kind = ActionKind::kBackwardWeight}));
 }
 
@@ -58,6 +59,36 @@ TEST(ScheduleTopology, SeparatesTwoDirections) {
   EXPECT_EQ(schedule.FirstMicrobatch(StageId(3)), MicrobatchId(3));
   EXPECT_EQ(schedule.StagesOf(PipelineRank(0)), (std::vector<StageId>{StageId(0), StageId(3)}));
   EXPECT_DOUBLE_EQ(schedule.StageShare(StageId(0)), 1.0);
+}
+
+TEST(ScheduleTopology, AStageMayReadSeveralOthers) {
+  const Schedule schedule = testing::TwoChains(testing::SameSender(), 2);
+  const Action loss{
+      .stage = StageId(3), .kind = ActionKind::kForward, .microbatch = MicrobatchId(1)};
+  const InputList inputs = InputsOf(schedule, loss);
+  ASSERT_EQ(inputs.count, 2);
+  const int from[] = {0, 2};
+  for (const Transfer& input : inputs) {
+    EXPECT_EQ(input.from_stage, StageId(from[input.input]));
+    const auto sent =
+        OutputOf(schedule, {.stage = input.from_stage, .microbatch = input.microbatch});
+    ASSERT_TRUE(sent);
+    EXPECT_EQ(sent->to_stage, StageId(3));
+    EXPECT_EQ(sent->input, input.input);
+  }
+  for (const int first : {0, 1}) EXPECT_TRUE(schedule.IsFirstStage(StageId(first)));
+  for (const int inner : {0, 1, 2}) EXPECT_FALSE(schedule.IsLastStage(StageId(inner)));
+  EXPECT_TRUE(schedule.IsLastStage(StageId(3)));
+}
+
+TEST(ScheduleTopology, AGradientGoesBackWhereAnEdgeCarriesIt) {
+  const Schedule schedule = testing::TwoChains(testing::SameSender(), 2);
+  const auto back = OutputOf(schedule, {.stage = StageId(3), .kind = ActionKind::kBackward});
+  ASSERT_TRUE(back);
+  EXPECT_EQ(back->to_stage, StageId(0));
+  EXPECT_FALSE(OutputOf(schedule, {.stage = StageId(0), .kind = ActionKind::kBackward}));
+  for (const int trained : {0, 3}) EXPECT_TRUE(schedule.HasBackward(StageId(trained)));
+  for (const int read : {1, 2}) EXPECT_FALSE(schedule.HasBackward(StageId(read)));
 }
 
 TEST(ScheduleTopology, SharesARankAmongItsStages) {

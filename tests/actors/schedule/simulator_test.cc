@@ -1,5 +1,6 @@
 #include "actors/schedule/simulator.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -7,7 +8,9 @@
 
 #include "actors/schedule/csv.h"
 #include "actors/schedule/generators.h"
+#include "actors/schedule/lower_bound.h"
 #include "actors/schedule/validator.h"
+#include "tests/support/two_chains.h"
 
 namespace troupe {
 namespace {
@@ -195,6 +198,25 @@ TEST(Simulator, SaysHowFastItIs) {
   EXPECT_TRUE(run.timeline.bars.empty());
   std::printf("simulated %.2f million actions a second\n",
               static_cast<double>(run.num_actions) / seconds.count() / 1e6);
+}
+
+// Teacher and student run side by side until the loss, which waits for the longer of them.
+TEST(Simulator, ALossWaitsForBothOfItsInputs) {
+  const Schedule schedule =
+      testing::TwoChains({PipelineRank(0), PipelineRank(1), PipelineRank(2), PipelineRank(3)}, 1);
+  CostModel costs{.stages = std::vector<StageCost>(4, {10, 10, 10}), .link_latency_ns = 1};
+  costs.stages[2].forward_ns = 100;
+  const auto run = Simulate(schedule, costs);
+  ASSERT_TRUE(run.ok()) << run.error().message;
+  // 1F, 2F, 3F, 3B and 0B, with a hop before each but the first.
+  EXPECT_EQ(run->idle.makespan_ns, 10 + 1 + 100 + 1 + 10 + 20 + 1 + 20);
+  EXPECT_EQ(run->num_actions, 6);
+  EXPECT_THAT(run->peak_activations, ::testing::Each(1.0));
+  EXPECT_GE(run->idle.makespan_ns, LowerBoundOf(schedule, costs).makespan_ns);
+  for (const int slots : {2, 3}) {
+    const Schedule shared = testing::TwoChains(testing::SameSender(), 4);
+    EXPECT_TRUE(Simulate(shared, costs, {.slots_per_channel = slots}).ok());
+  }
 }
 
 }  // namespace

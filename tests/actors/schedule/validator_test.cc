@@ -6,6 +6,7 @@
 #include "actors/schedule/activations.h"
 #include "actors/schedule/csv.h"
 #include "actors/schedule/generators.h"
+#include "tests/support/two_chains.h"
 
 namespace troupe {
 namespace {
@@ -161,6 +162,59 @@ TEST(Validator, PeakFollowsTheHeldShare) {
   EXPECT_DOUBLE_EQ(PeakActivations(schedule, PipelineRank(0)), 2.0);
   EXPECT_DOUBLE_EQ(PeakActivations(schedule, PipelineRank(0), 0.5), 1.5);
   EXPECT_DOUBLE_EQ(PeakActivations(schedule, PipelineRank(0), 0.0), 1.0);
+}
+
+TEST(Validator, AStageMayReadASecondChain) {
+  const auto report = Validate(testing::TwoChains(testing::SameSender(), 3));
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  const auto slots = [&](int from, int to, InputKind kind) {
+    return SlotsFor(report->channels, PipelineRank(from), PipelineRank(to), kind);
+  };
+  EXPECT_EQ(slots(0, 2, InputKind::kActivation), 6) << "two a microbatch";
+  EXPECT_EQ(slots(2, 0, InputKind::kGradient), 3);
+  EXPECT_EQ(slots(2, 1, InputKind::kGradient), 0) << "the teacher gets none back";
+  // The student's half of rank 0 keeps three; the teacher's nothing beyond its Forward.
+  EXPECT_THAT(report->peak_activations, ::testing::ElementsAre(2, 1, 3));
+}
+
+// Both inputs of the loss are on one channel, and neither leaves its slot before both are there.
+TEST(Validator, SeveralInputsOfOneActionNeedASlotEach) {
+  const Schedule schedule = testing::TwoChains(testing::SameSender(), 3);
+  EXPECT_TRUE(Validate(schedule, {.slots_per_channel = 2}).ok());
+  const auto narrow = Validate(schedule, {.slots_per_channel = 1});
+  ASSERT_FALSE(narrow.ok());
+  EXPECT_THAT(narrow.error().message, HasSubstr("deadlock"));
+  EXPECT_THAT(narrow.error().message, HasSubstr("every slot of the channel is taken"));
+}
+
+TEST(Validator, NamesWhatAStageThatIsOnlyReadCannotDo) {
+  Schedule schedule = testing::TwoChains(testing::SameSender(), 1);
+  schedule.ranks[1].push_back({.stage = StageId(1), .kind = ActionKind::kBackward});
+  const Status refused = ValidateStructure(schedule);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().message,
+            "row 2, cell 2 (1B0): stage 1 is only read by stage 2: it has no backward");
+}
+
+TEST(Validator, RefusesEdgesThatGiveAnActionTwoOutputs) {
+  const auto refusal = [](std::vector<StageEdge> edges) {
+    Schedule schedule = testing::TwoChains(testing::SameSender(), 1);
+    schedule.edges = std::move(edges);
+    const Status refused = ValidateStructure(schedule);
+    return refused.ok() ? std::string() : refused.error().message;
+  };
+  const auto edge = [](int from, int to, bool gradient = true) {
+    return StageEdge{StageId(from), StageId(to), gradient};
+  };
+  EXPECT_EQ(refusal({edge(0, 1), edge(0, 3)}),
+            "schedule two chains: stage 0 feeds stage 3: it feeds another one too");
+  EXPECT_EQ(refusal({edge(0, 3), edge(2, 3)}),
+            "schedule two chains: stage 2 feeds stage 3: its gradient goes back to another stage");
+  EXPECT_EQ(refusal({edge(2, 1)}),
+            "schedule two chains: stage 2 feeds stage 1: a stage feeds a later one of 4");
+  EXPECT_EQ(refusal({edge(1, 2), edge(2, 3, false)}),
+            "schedule two chains: stage 1 feeds stage 2: the gradient that it waits for is never "
+            "there, for that stage has no backward");
 }
 
 }  // namespace
