@@ -58,7 +58,8 @@ std::map<int32_t, StageReduction> RankGroups::ReductionsOf(
   std::map<int32_t, StageReduction> started;
   for (size_t i = 0; i < plan_.reductions.size(); ++i) {
     const GradientReduction& reduction = plan_.reductions[i];
-    const std::vector<StageId> copies = StagesOn(plan_.train, reduction, plan_.PipelineRankOf(self_));
+    const std::vector<StageId> copies =
+        StagesOn(plan_.train, reduction, plan_.PipelineRankOf(self_));
     if (copies.empty() || copies.back() != stage) continue;
     const auto index = static_cast<int32_t>(i);
     StageReduction& own = started[index];

@@ -37,7 +37,7 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
      {"runtime/base", "runtime/memory", "runtime/transport", "runtime/trace", "proto"}},
     {"runtime/collective",
      {"runtime/base", "runtime/memory", "runtime/transport", "runtime/actor"}},
-    {"runtime/sim", {"runtime/base", "runtime/memory", "runtime/transport"}},
+    {"runtime/sim", {"runtime/actor", "runtime/base", "runtime/memory", "runtime/transport"}},
     {"kernels", {}},
     {"actors/schedule", {"runtime/base"}},
     {"actors/plan", {"runtime/base", "proto", "actors/schedule"}},
