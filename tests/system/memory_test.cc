@@ -60,13 +60,15 @@ TEST_P(MemoryTest, IsWhatWasPredicted) {
       const auto bytes = static_cast<double>(predicted(tag));
       EXPECT_NEAR(static_cast<double>(peak(tag)), bytes, 0.05 * bytes) << tag << " of " << whose;
     }
-    // The slots are there all along; of the two output buffers a channel at least one was needed.
+    // The slots are there all along; of the two output buffers a channel at least one was needed,
+    // and so of the four blocks in which the tied gradient leaves the first and the last rank.
     const int neighbours = (rank > 0 ? 1 : 0) + (rank < pp - 1 ? 1 : 0);
+    const int64_t tied = rank == 0 || rank == pp - 1 ? 256 * 32 * 4 : 0;
     EXPECT_LE(peak("comm"), predicted("comm")) << whose;
     if (pp == 1) {
       EXPECT_EQ(predicted("comm"), 0);
     } else {
-      EXPECT_GT(peak("comm"), predicted("comm") - 2 * neighbours * boundary) << whose;
+      EXPECT_GT(peak("comm"), predicted("comm") - 2 * neighbours * boundary - 3 * tied) << whose;
     }
     EXPECT_GT(row["other_bytes"].get<int64_t>(), 0) << whose;
     // The plan was made on the same machine.
