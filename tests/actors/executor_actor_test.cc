@@ -130,7 +130,11 @@ class ExecutorActorTest : public ::testing::Test {
     const Status sent =
         kind == InputKind::kActivation
             ? executor.SendBulk(
-                  Activation{round, stage, microbatch, tensor}, bytes, [] {}, postmark)
+                  Activation{.round = round,
+                             .stage = static_cast<int16_t>(stage),
+                             .microbatch = microbatch,
+                             .tensor = tensor},
+                  bytes, [] {}, postmark)
             : executor.SendBulk(
                   ActivationGradient{round, stage, microbatch, tensor}, bytes, [] {}, postmark);
     CHECK(sent.ok(), "{}", sent.error().message);
