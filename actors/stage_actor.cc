@@ -53,7 +53,8 @@ Task<Status> Compute(StageModel& model, Microbatch microbatch, ActionDone& done)
       co_return Status{};
     }
     case ActionKind::kBackwardInput: {
-      CO_ASSIGN_OR_RETURN(done.output, co_await model.BackwardInput(microbatch.number, run.inputs[0]));
+      CO_ASSIGN_OR_RETURN(done.output,
+                          co_await model.BackwardInput(microbatch.number, run.inputs[0]));
       co_return Status{};
     }
     case ActionKind::kBackwardWeight:

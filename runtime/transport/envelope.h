@@ -34,7 +34,7 @@ struct Envelope {
   int64_t step = 0;
   int32_t microbatch = -1;
   int32_t stage = -1;
-  uint32_t flow_id = 0;  // joins the send and the receive span in a trace
+  uint32_t flow_id = 0;   // joins the send and the receive span in a trace
   uint32_t num_bulk = 0;  // 0 or 1
   uint64_t bulk_bytes = 0;
   uint32_t slot_generation = 0;  // of the receiver's slots; 0: the bulk comes with the message

@@ -141,8 +141,8 @@ struct Toy {
             Fill(std::move(options)),
             [this](const RankPlace& place, StageId stage) {
               const auto rank = static_cast<size_t>(place.rank.value);
-              return place.scheduler.Spawn<ToyStage>({.name = "stage"}, place, stage,
-                                                     ledgers.at(rank), seen[rank]);
+              return place.scheduler.Spawn<ToyStage>({.name = fmt::format("stage {}", stage)},
+                                                     place, stage, ledgers.at(rank), seen[rank]);
             },
             [](const RankPlace& place) {
               return place.scheduler.Spawn<ToyLoader>({.name = "loader"});
