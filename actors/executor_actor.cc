@@ -280,11 +280,7 @@ void ExecutorActor::SendSoon(const Transfer& transfer, Buffer output) {
 
 Status ExecutorActor::FinishList() {
   if (start_.mode() != proto::STEP_MODE_TRAIN) return SendVote();
-  state_ = State::kReducing;
-  wait_.ForPhase(context(), {.activity = "reduction",
-                             .owed = "sums of shared gradients",
-                             .from = "its stages",
-                             .step = start_.step()});
+  state_ = State::kReducing;  // who keeps a reduction waiting is its group's to say, by rank
   return reductions_->Done() ? CollectVotes() : Status{};
 }
 

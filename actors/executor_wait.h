@@ -1,5 +1,7 @@
-// ExecutorWait: what a rank's executor waits for now, as a record for whoever asks, and how long
-// its round has waited, for its vote. Thread: the executor's, which owns it.
+// ExecutorWait: what a rank's executor waits for, as a record for whoever asks, and how long its
+// round has waited, for its vote.
+//
+// Thread: the executor's, which owns it.
 #pragma once
 
 #include <cstdint>

@@ -92,6 +92,8 @@ class ExecutorOpenActions : public ::testing::Test {
   // What the stages were asked for since the last call.
   std::vector<std::string> Asked() { return std::exchange(asked_, {}); }
 
+  size_t NumWaits() { return scheduler_.waits().Snapshot().size(); }
+
   std::vector<std::string> errors_{};
 
  private:
@@ -175,6 +177,7 @@ TEST_F(ExecutorOpenActions, AReductionStartsWithItsStagesLastGradientBesideTheAc
   EXPECT_THAT(Asked(), ElementsAre("reduce 0", "0B0"));
   Done("0B0");
   EXPECT_THAT(Asked(), IsEmpty()) << "no vote before the sum is there";
+  EXPECT_EQ(NumWaits(), 0u) << "a wait that names no rank would hide the group's";
   Reduced(0);
   EXPECT_THAT(Asked(), ElementsAre("vote", "vote"));
   EXPECT_THAT(errors_, IsEmpty());
