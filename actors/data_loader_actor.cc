@@ -1,47 +1,72 @@
 #include "actors/data_loader_actor.h"
 
+#include <algorithm>
 #include <memory>
+#include <utility>
 
 namespace troupe {
 
-DataLoaderActor::DataLoaderActor(DataLoaderOptions options, TokenFile file, DataOrder order,
+DataLoaderActor::DataLoaderActor(DataLoaderOptions options, std::optional<TokenSource> source,
                                  Stream& stream)
-    : options_(options), file_(std::move(file)), order_(std::move(order)), stream_(stream) {}
+    : options_(options),
+      positions_(PositionsOfSequences(options.batch)),
+      source_(std::move(source)),
+      stream_(stream) {
+  CHECK(source_ || !options_.fields.any_of_file(), "tokens are read, but of no file");
+}
 
 Status DataLoaderActor::On(MeetExecutor meet) {
   executor_ = meet.executor;
   return {};
 }
 
-Status DataLoaderActor::On(FetchTokens fetch) {
-  auto ready = std::make_shared<TokensReady>(TokensReady{.round = fetch.round});
-  stream_.Launch([this, fetch, ready] { ready->status = Read(fetch, ready->blocks); },
-                 [this, ready](const WorkTime&) { (void)executor_.Send(std::move(*ready)); });
+Status DataLoaderActor::On(FetchMicrobatches fetch) {
+  auto ready = std::make_shared<MicrobatchesReady>(MicrobatchesReady{.round = fetch.round});
+  stream_.Launch(
+      [this, fetch = std::move(fetch), ready] { ready->status = Make(fetch, ready->microbatches); },
+      [this, ready](const WorkTime&) { (void)executor_.Send(std::move(*ready)); });
   return {};
 }
 
-Status DataLoaderActor::Read(const FetchTokens& fetch, std::vector<TokenBlock>& blocks) {
+Status DataLoaderActor::Make(const FetchMicrobatches& fetch,
+                             std::vector<SharedMicrobatch>& microbatches) {
+  const BatchArithmetic& batch = options_.batch;
+  const bool samples = fetch.mode == proto::STEP_MODE_SAMPLE;
+  const bool reads = source_ && !samples;
+  std::vector<int32_t> rows(static_cast<size_t>(batch.micro_batch_size * (batch.seq_len + 1)));
   for (int32_t m = 0; m < fetch.num_microbatches; ++m) {
-    auto block = Block(fetch.mode, fetch.first_sample + m * options_.micro_batch_size);
-    if (!block.ok()) {
-      RETURN_IF_ERROR(file_.CheckUnchanged());  // says more, where that is the cause
-      return std::move(block).error();
+    if (samples) RETURN_IF_ERROR(WriteRows(fetch.text, rows));
+    if (reads) {
+      const int64_t first = fetch.first_sample + m * batch.micro_batch_size;
+      if (Status read = ReadRows(fetch.mode, first, rows); !read.ok()) {
+        RETURN_IF_ERROR(source_->file.CheckUnchanged());  // says more, where that is the cause
+        return read;
+      }
     }
-    blocks.push_back(*std::move(block));
+    microbatches.push_back(
+        std::make_shared<const Microbatch>(MicrobatchOf(rows, batch, options_.fields, positions_)));
   }
-  return file_.CheckUnchanged();
+  return reads ? source_->file.CheckUnchanged() : Status{};
 }
 
-Result<TokenBlock> DataLoaderActor::Block(proto::StepMode mode, int64_t first) {
-  const int64_t row = options_.seq_len + 1;
-  auto block =
-      std::make_shared<std::vector<int32_t>>(static_cast<size_t>(options_.micro_batch_size * row));
-  for (int64_t i = 0; i < options_.micro_batch_size; ++i) {
-    const int64_t sample = mode == proto::STEP_MODE_TRAIN ? order_.TrainSample(first + i)
-                                                          : order_.ValSample(first + i);
-    RETURN_IF_ERROR(file_.Read(sample * options_.seq_len, row, block->data() + i * row));
+Status DataLoaderActor::ReadRows(proto::StepMode mode, int64_t first, std::vector<int32_t>& rows) {
+  const int64_t seq_len = options_.batch.seq_len;
+  for (int64_t i = 0; i < options_.batch.micro_batch_size; ++i) {
+    const int64_t sample = mode == proto::STEP_MODE_TRAIN ? source_->order.TrainSample(first + i)
+                                                          : source_->order.ValSample(first + i);
+    int32_t* row = rows.data() + i * (seq_len + 1);
+    RETURN_IF_ERROR(source_->file.Read(sample * seq_len, seq_len + 1, row));
   }
-  return TokenBlock(std::move(block));
+  return {};
+}
+
+Status DataLoaderActor::WriteRows(std::span<const int32_t> text, std::vector<int32_t>& rows) const {
+  if (text.empty() || std::ssize(text) > options_.batch.seq_len) {
+    return MakeError(ErrorCode::kFailed, "{} tokens in a context of {}", text.size(),
+                     options_.batch.seq_len);
+  }
+  std::ranges::copy(text, rows.begin());
+  return {};
 }
 
 }  // namespace troupe

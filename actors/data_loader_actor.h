@@ -1,46 +1,51 @@
-// DataLoaderActor: turns sample numbers into token blocks. Ranks with the embedding or the head
-// each have one over the same file, so tokens never travel.
-//   Takes:  MeetExecutor (the root), FetchTokens (executor)
-//   Sends:  TokensReady -> executor, one a round
+// DataLoaderActor: turns sample numbers into the microbatches of a round: of each token what any
+// stage of its rank reads. Every rank has one; those with the embedding or the head read the same
+// file, so tokens never travel.
+//   Takes:  MeetExecutor (the root), FetchMicrobatches (executor)
+//   Sends:  MicrobatchesReady -> executor, one a round
 //   Thread: the rank's actor thread; the reading, which may wait for a disk, and the shuffling of
 //   an epoch on the compute stream, ahead of the actions that need the tokens.
 //
-//   I1. Sample numbers alone decide the tokens: no state survives a round.
+//   I1. Sample numbers alone decide the microbatches: no state survives a round.
 #pragma once
 
-#include <utility>
+#include <cstdint>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "actors/messages.h"
-#include "actors/plan/data_order.h"
+#include "actors/token_source.h"
 #include "runtime/actor/actor.h"
 #include "runtime/actor/stream.h"
-#include "runtime/format/token_file.h"
 
 namespace troupe {
 
 struct DataLoaderOptions {
-  int64_t micro_batch_size = 1;  // sequences
-  int64_t seq_len = 0;           // tokens
+  BatchArithmetic batch{};
+  MicrobatchFields fields{};  // tokens and labels only where there is a source
 };
 
-class DataLoaderActor : public Actor<DataLoaderActor, MeetExecutor, FetchTokens> {
+class DataLoaderActor : public Actor<DataLoaderActor, MeetExecutor, FetchMicrobatches> {
  public:
   // The stream outlives the actor's last fetch.
-  DataLoaderActor(DataLoaderOptions options, TokenFile file, DataOrder order, Stream& stream);
+  DataLoaderActor(DataLoaderOptions options, std::optional<TokenSource> source, Stream& stream);
 
   Status On(MeetExecutor meet);
-  Status On(FetchTokens fetch);
+  Status On(FetchMicrobatches fetch);
 
  private:
-  // Fills the round's blocks; fails where the file can no longer be read, or changes meanwhile.
-  Status Read(const FetchTokens& fetch, std::vector<TokenBlock>& blocks);
-  // Tokens of `micro_batch_size` samples from global number `first`: rows of seq_len + 1.
-  Result<TokenBlock> Block(proto::StepMode mode, int64_t first);
+  // Fills in the round's microbatches; fails where the file can no longer be read, or changes
+  // meanwhile.
+  Status Make(const FetchMicrobatches& fetch, std::vector<SharedMicrobatch>& microbatches);
+  // micro_batch_size samples from global number `first`: rows of seq_len + 1.
+  Status ReadRows(proto::StepMode mode, int64_t first, std::vector<int32_t>& rows);
+  // One microbatch whose first sequence begins with the text.
+  Status WriteRows(std::span<const int32_t> text, std::vector<int32_t>& rows) const;
 
   const DataLoaderOptions options_;
-  TokenFile file_;  // the stream's, as is the next
-  DataOrder order_;
+  const TokenPositions positions_;     // of every microbatch
+  std::optional<TokenSource> source_;  // the stream's
   Stream& stream_;
   ExecutorAnswers executor_{};
 };

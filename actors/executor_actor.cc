@@ -58,12 +58,6 @@ Result<const RankList*> ExecutorActor::ListOf(const proto::StepStart& start) con
                    start.order(), train_.size());
 }
 
-bool ExecutorActor::NeedsTokens() const {
-  return std::ranges::any_of(progress_->list().stages(), [](const RankList::Stage& stage) {
-    return stage.is_first || stage.is_last;
-  });
-}
-
 Status ExecutorActor::On(proto::StepStart start) {
   if (state_ != State::kIdle) {
     return MakeError(ErrorCode::kFailed, "{}: round {} starts before round {} has ended", name_,
@@ -92,35 +86,31 @@ Status ExecutorActor::On(proto::StepStart start) {
   vote_.set_finite(true);
   vote_.set_sampled_token(-1);
   stage_answers_ = 0;
-  tokens_.clear();
+  microbatches_.clear();
   for (const ActionInputs::Key& early : inputs_.ArrivedFor(start_.round())) {  // I2
     if (!progress_->MarkArrived(early.kind, early.stage, early.microbatch, early.input)) {
       return MakeError(ErrorCode::kCorrupt, "{}: an input of stage {}, microbatch {} is not its",
                        name_, early.stage, early.microbatch);
     }
   }
-  if (NeedsTokens()) {
-    if (start_.mode() == proto::STEP_MODE_SAMPLE) {
-      auto tokens = std::make_shared<const std::vector<int32_t>>(start_.tokens().begin(),
-                                                                 start_.tokens().end());
-      return On(TokensReady{.round = start_.round(), .blocks = {std::move(tokens)}});
-    }
-    RETURN_IF_ERROR(peers_.loader.Send(FetchTokens{
-        start_.round(), start_.mode(), start_.first_sample(), start_.num_microbatches()}));
-  }
+  RETURN_IF_ERROR(peers_.loader.Send(
+      FetchMicrobatches{.round = start_.round(),
+                        .mode = start_.mode(),
+                        .first_sample = start_.first_sample(),
+                        .num_microbatches = start_.num_microbatches(),
+                        .text = {start_.tokens().begin(), start_.tokens().end()}}));
   return Advance();
 }
 
-Status ExecutorActor::On(TokensReady ready) {
+Status ExecutorActor::On(MicrobatchesReady ready) {
   if (ready.round != start_.round() || state_ != State::kRunning) return {};
   RETURN_IF_ERROR(std::move(ready.status));
-  tokens_ = std::move(ready.blocks);
+  microbatches_ = std::move(ready.microbatches);
   for (const RankList::Stage& stage : progress_->list().stages()) {
-    if (!stage.is_first && !stage.is_last) continue;
     for (int32_t m = 0; m < start_.num_microbatches(); ++m) {
       if (progress_->list().CellIndex(stage.stage, MicrobatchId(m)) < 0) continue;  // not its own
       if (!progress_->MarkArrived(InputKind::kData, stage.stage, MicrobatchId(m))) {
-        return MakeError(ErrorCode::kFailed, "{}: tokens of microbatch {} came twice", name_, m);
+        return MakeError(ErrorCode::kFailed, "{}: the data of microbatch {} came twice", name_, m);
       }
     }
   }
@@ -200,9 +190,10 @@ Status ExecutorActor::Launch(const Action& action) {
   for (const Transfer& input : InputsOf(*schedule_, action)) {
     run.inputs[static_cast<size_t>(input.input)] = inputs_.Read(KeyOf(start_.round(), input));
   }
-  if (schedule_->IsFirstStage(action.stage) || schedule_->IsLastStage(action.stage)) {
-    run.tokens = tokens_.at(static_cast<size_t>(action.microbatch.value));
+  if (action.kind == ActionKind::kForward) {
+    run.data = microbatches_.at(static_cast<size_t>(action.microbatch.value));
   }
+  run.last_token = start_.tokens_size() - 1;
   run.temperature = start_.temperature();
   run.sample_seed = start_.sample_seed();
   run.sample_counter = static_cast<uint64_t>(start_.first_sample());

@@ -1,8 +1,9 @@
 // ExecutorActor: holds one rank's action list and credits, and alone starts its actions.
 //   Takes:  StepStart, Commit, CheckpointStart (schedule actor); Activation, ActivationGradient
 //           (executors of other ranks); ActionDone, ActionWaits, GradientReduced, StageVote,
-//           UpdateDone (its stages); TokensReady (data loader)
-//   Sends:  RunAction, ReduceGradient, CollectVote, ApplyUpdate -> stages; FetchTokens -> loader;
+//           UpdateDone (its stages); MicrobatchesReady (data loader)
+//   Sends:  RunAction, ReduceGradient, CollectVote, ApplyUpdate -> stages; FetchMicrobatches ->
+//   loader;
 //           CheckpointStart -> checkpoint actor; Activation, ActivationGradient -> other ranks;
 //           Vote, StepDone -> schedule
 //   Thread: the rank's actor thread.
@@ -51,7 +52,7 @@
 namespace troupe {
 
 using StageRef = ActorRef<RunAction, ReduceGradient, CollectVote, ApplyUpdate>;
-using LoaderRef = ActorRef<FetchTokens>;
+using LoaderRef = ActorRef<FetchMicrobatches>;
 using ScheduleRef = Ref<proto::Vote, proto::StepDone>;
 
 // What other ranks may send to an executor.
@@ -91,8 +92,8 @@ struct ExecutorOptions {
 class ExecutorActor
     : public Actor<ExecutorActor, proto::StepStart, proto::Commit, proto::CheckpointStart,
                    WithBulk<Activation>, WithBulk<ActivationGradient>, ActionDone, ActionWaits,
-                   GradientReduced, StageVote, UpdateDone, TokensReady, OutputSent, CreditReturned,
-                   OutputReady> {
+                   GradientReduced, StageVote, UpdateDone, MicrobatchesReady, OutputSent,
+                   CreditReturned, OutputReady> {
  public:
   static constexpr std::array kNormalEndings = {ErrorCode::kCancelled};
 
@@ -116,7 +117,7 @@ class ExecutorActor
   Status On(StageVote vote);
   Status On(GradientReduced reduced);
   Status On(UpdateDone done);
-  Status On(TokensReady tokens);
+  Status On(MicrobatchesReady ready);
   Status On(OutputSent sent);
   Status On(CreditReturned credit);
   Status On(OutputReady output);
@@ -134,7 +135,6 @@ class ExecutorActor
   Status CollectVotes();
   Status SendVote();
   void Tell(int64_t step, std::string_view phase) const;
-  bool NeedsTokens() const;
 
   const ExecutorOptions options_;
   const Peers peers_;
@@ -148,7 +148,7 @@ class ExecutorActor
   const Schedule* schedule_ = nullptr;  // of the round
   std::optional<RankProgress> progress_{};
   ActionInputs inputs_{};                                 // I2, I4
-  std::vector<TokenBlock> tokens_{};                      // by microbatch
+  std::vector<SharedMicrobatch> microbatches_{};          // of the round
   OutputChannels outputs_;                                // I3
   std::vector<std::pair<Transfer, Buffer>> held_back_{};  // I6
   std::optional<ReductionProgress> reductions_{};         // of a training round

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "actors/plan/microbatch.h"
 #include "actors/schedule/schedule.h"
 #include "proto/training.pb.h"
 #include "runtime/actor/actor_ref.h"
@@ -66,9 +67,9 @@ struct ActionWaits;
 struct StageVote;
 struct GradientReduced;
 struct UpdateDone;
-struct TokensReady;
+struct MicrobatchesReady;
 using ExecutorAnswers =
-    ActorRef<ActionDone, ActionWaits, GradientReduced, StageVote, UpdateDone, TokensReady>;
+    ActorRef<ActionDone, ActionWaits, GradientReduced, StageVote, UpdateDone, MicrobatchesReady>;
 
 // The first message to a stage and to the loader: whom they answer. An executor is spawned after
 // the actors that it starts, so it cannot be an argument of theirs.
@@ -79,10 +80,6 @@ struct MeetExecutor {
 
 // ---- local, executor <-> stage actors ---------------------------------------------------------
 
-// Tokens of one microbatch: `sequences` rows of seq_len + 1, so labels are the tokens shifted by
-// one.
-using TokenBlock = std::shared_ptr<const std::vector<int32_t>>;
-
 // Run one compute action. `inputs` (activations or a gradient, in the order of InputsOf; empty
 // where the stage starts from tokens or from the loss) stay valid until the answer.
 struct RunAction {
@@ -92,7 +89,8 @@ struct RunAction {
   int64_t step = 0;
   proto::StepMode mode = proto::STEP_MODE_TRAIN;
   std::array<std::span<const std::byte>, kStageInputsMax> inputs{};
-  TokenBlock tokens{};  // first and last stage only
+  SharedMicrobatch data{};  // Forward only
+  int32_t last_token = 0;   // sampling: of the microbatch, whose follower is drawn
   double temperature = 0;
   uint64_t sample_counter = 0;  // of the token to draw
   int32_t sample_seed = 0;
@@ -195,19 +193,20 @@ struct OutputReady {
 
 // ---- local, executor <-> data loader ----------------------------------------------------------
 
-struct FetchTokens {
-  static constexpr std::string_view kMessageName = "troupe.FetchTokens";
+struct FetchMicrobatches {
+  static constexpr std::string_view kMessageName = "troupe.FetchMicrobatches";
   int64_t round = 0;
   proto::StepMode mode = proto::STEP_MODE_TRAIN;
   int64_t first_sample = 0;  // global sample number, or validation sample index
   int32_t num_microbatches = 0;
+  std::vector<int32_t> text{};  // sampling: the tokens, in place of samples
 };
 // One message a round, so that no number of microbatches fills a mailbox.
-struct TokensReady {
-  static constexpr std::string_view kMessageName = "troupe.TokensReady";
+struct MicrobatchesReady {
+  static constexpr std::string_view kMessageName = "troupe.MicrobatchesReady";
   int64_t round = 0;
-  std::vector<TokenBlock> blocks{};  // by microbatch
-  Status status{};                   // an error ends the job: the tokens are gone or others
+  std::vector<SharedMicrobatch> microbatches{};
+  Status status{};  // an error ends the job: the tokens are gone or others
 };
 
 }  // namespace troupe

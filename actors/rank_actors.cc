@@ -34,10 +34,9 @@ Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
     peers.stages[stage] = spawned;
     answering.emplace_back(spawned);
   }
-  if (const SpawnedLoader loader = SpawnLoader(place); !loader.empty()) {
-    peers.loader = loader;
-    answering.emplace_back(loader);
-  }
+  const SpawnedLoader loader = SpawnLoader(place);
+  peers.loader = loader;
+  answering.emplace_back(loader);
   MeetRanks(peers);
   ExecutorOptions options = ExecutorOptionsOf(context_.start.spec(), context_.plan, self_);
   options.output_buffers += context_.seams.more_output_buffers;
@@ -90,13 +89,9 @@ SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
 
 SpawnedLoader RankActors::SpawnLoader(const RankPlace& place) {
   if (context_.seams.spawn_loader) return context_.seams.spawn_loader(place);
-  std::optional<TokenSource> tokens = std::exchange(loaded_.tokens, std::nullopt);
-  if (!tokens) return {};
-  const BatchArithmetic& batch = context_.plan.batch;
   return place.scheduler.Spawn<DataLoaderActor>(
-      {.name = "data loader"},
-      DataLoaderOptions{.micro_batch_size = batch.micro_batch_size, .seq_len = batch.seq_len},
-      std::move(tokens->file), std::move(tokens->order), place.stream);
+      {.name = "data loader"}, DataLoaderOptionsOf(context_.plan, self_),
+      std::exchange(loaded_.tokens, std::nullopt), place.stream);
 }
 
 Status RankActors::SpawnJob(JobParts parts) {

@@ -2,7 +2,7 @@
 // worker's root, which alone knows every actor.
 // Thread: the rank's actor thread.
 //
-//   every rank   executor, stages, data loader (where tokens are read), checkpoint actor
+//   every rank   executor, stages, data loader, checkpoint actor
 //   rank 0       schedule actor, job actor
 #pragma once
 

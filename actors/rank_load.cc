@@ -76,11 +76,9 @@ Status CheckData(const proto::JobSpec& spec, const CheckpointManifest& manifest,
 
 Result<std::optional<TokenSource>> OpenTokens(FileSystem& files, const proto::StartRank& start,
                                               const JobPlan& plan, RunContent& content) {
-  const std::vector<StageId> stages = plan.StagesOf(Rank(start.rank()));
-  const bool reads = std::ranges::any_of(stages, [&plan](StageId stage) {
-    return plan.train.IsFirstStage(stage) || plan.train.IsLastStage(stage);
-  });
-  if (!reads) return std::optional<TokenSource>();
+  if (!DataLoaderOptionsOf(plan, Rank(start.rank())).fields.any_of_file()) {
+    return std::optional<TokenSource>();
+  }
   const proto::Data& data = start.spec().data();
   ASSIGN_OR_RETURN(const TokenFormat format, ParseTokenFormat(data.format()));
   ASSIGN_OR_RETURN(TokenFile file, TokenFile::Open(files, data.train(), format));

@@ -5,19 +5,13 @@
 
 #include <optional>
 
-#include "actors/plan/data_order.h"
 #include "actors/plan/job_plan.h"
 #include "actors/run_content.h"
 #include "actors/stage_set.h"
+#include "actors/token_source.h"
 #include "runtime/base/host_memory.h"
-#include "runtime/format/token_file.h"
 
 namespace troupe {
-
-struct TokenSource {
-  TokenFile file;
-  DataOrder order;
-};
 
 struct LoadedRank {
   StageSet stages{};

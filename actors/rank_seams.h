@@ -40,7 +40,7 @@ struct RankPlace {
 };
 
 using SpawnedStage = ActorRef<MeetExecutor, RunAction, ReduceGradient, CollectVote, ApplyUpdate>;
-using SpawnedLoader = ActorRef<MeetExecutor, FetchTokens>;
+using SpawnedLoader = ActorRef<MeetExecutor, FetchMicrobatches>;
 
 // Thread: all are called on the rank's actor thread, but `load`, which the stream runs.
 struct RankSeams {
@@ -65,7 +65,7 @@ struct RankSeams {
   std::function<Result<std::unique_ptr<Program>>(const proto::StartRank&, const JobPlan&,
                                                  double product_flops)>
       new_program = ProgramOf;
-  // Without them a stage computes with its model, and tokens come from the job's data.
+  // Without them a stage computes with its model, and microbatches come from the job's data.
   std::function<SpawnedStage(const RankPlace&, StageId)> spawn_stage{};
   std::function<SpawnedLoader(const RankPlace&)> spawn_loader{};
   bool keeps_checkpoints = true;  // false where there are no weights

@@ -89,6 +89,14 @@ StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Ran
                     .weight_decay = optimizer.weight_decay()}};
 }
 
+DataLoaderOptions DataLoaderOptionsOf(const JobPlan& plan, Rank rank) {
+  DataLoaderOptions options{.batch = plan.batch, .fields = {}};
+  for (const StageId stage : plan.StagesOf(rank)) {
+    options.fields |= FieldsOf(plan.table.model(), plan.stages[static_cast<size_t>(stage.value)]);
+  }
+  return options;
+}
+
 RankGroups::Deadlines GroupDeadlinesOf(const proto::JobSpec& spec) {
   constexpr int64_t kTellMs = 60'000;
   constexpr int64_t kUsualHangMs = 300'000;

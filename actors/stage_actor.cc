@@ -13,19 +13,20 @@ namespace {
 
 // What a stage is asked for, as tasks of its stream.
 
-struct Microbatch {
+struct StageAction {
   RunAction run{};
-  int32_t number = 0;  // that the model counts
+  int32_t microbatch = 0;  // as the model counts
   bool last_stage = false;
 };
 
-Task<Status> ComputeForward(StageModel& model, const Microbatch& microbatch, ActionDone& done) {
-  const RunAction& run = microbatch.run;
-  const std::span<const int32_t> tokens =
-      run.tokens ? std::span<const int32_t>(*run.tokens) : std::span<const int32_t>();
+Task<Status> ComputeForward(StageModel& model, const StageAction& action, ActionDone& done) {
+  const RunAction& run = action.run;
+  CHECK(run.data != nullptr, "{} has no microbatch", ToString(run.action));
+  const Microbatch& data = *run.data;
   if (run.mode == proto::STEP_MODE_SAMPLE) {
-    CO_ASSIGN_OR_RETURN(Buffer generated, co_await model.GenerateForward(run.inputs[0], tokens));
-    if (microbatch.last_stage) {
+    CO_ASSIGN_OR_RETURN(Buffer generated,
+                        co_await model.GenerateForward(run.inputs[0], data, run.last_token));
+    if (action.last_stage) {
       done.sampled_token = model.DrawToken(
           generated, run.temperature, static_cast<uint64_t>(run.sample_seed), run.sample_counter);
     } else {
@@ -34,8 +35,8 @@ Task<Status> ComputeForward(StageModel& model, const Microbatch& microbatch, Act
     co_return Status{};
   }
   auto pass = run.mode == proto::STEP_MODE_EVAL
-                  ? model.Evaluate(run.inputs[0], tokens)
-                  : model.Forward(microbatch.number, run.inputs[0], tokens);
+                  ? model.Evaluate(run.inputs[0], data)
+                  : model.Forward(action.microbatch, run.inputs[0], data);
   CO_ASSIGN_OR_RETURN(StageModel::ForwardResult forward, co_await std::move(pass));
   done.output = std::move(forward.output);
   done.loss_sum = forward.loss_sum;
@@ -43,22 +44,22 @@ Task<Status> ComputeForward(StageModel& model, const Microbatch& microbatch, Act
   co_return Status{};
 }
 
-Task<Status> Compute(StageModel& model, Microbatch microbatch, ActionDone& done) {
-  const RunAction& run = microbatch.run;
+Task<Status> Compute(StageModel& model, StageAction action, ActionDone& done) {
+  const RunAction& run = action.run;
   switch (run.action.kind) {
     case ActionKind::kForward:
-      co_return co_await ComputeForward(model, microbatch, done);
+      co_return co_await ComputeForward(model, action, done);
     case ActionKind::kBackward: {
-      CO_ASSIGN_OR_RETURN(done.output, co_await model.Backward(microbatch.number, run.inputs[0]));
+      CO_ASSIGN_OR_RETURN(done.output, co_await model.Backward(action.microbatch, run.inputs[0]));
       co_return Status{};
     }
     case ActionKind::kBackwardInput: {
       CO_ASSIGN_OR_RETURN(done.output,
-                          co_await model.BackwardInput(microbatch.number, run.inputs[0]));
+                          co_await model.BackwardInput(action.microbatch, run.inputs[0]));
       co_return Status{};
     }
     case ActionKind::kBackwardWeight:
-      co_return co_await model.BackwardWeight(microbatch.number, run.action.part,
+      co_return co_await model.BackwardWeight(action.microbatch, run.action.part,
                                               run.action.num_parts);
     default:
       co_return MakeError(ErrorCode::kFailed, "{} is no compute action", ToString(run.action));
@@ -137,11 +138,11 @@ Status StageActor::On(MeetExecutor meet) {
 
 Status StageActor::On(RunAction run) {
   ActionDone done{.action = run.action, .round = run.round, .step = run.step, .mode = run.mode};
-  Microbatch microbatch{.run = std::move(run),
-                        .number = done.action.microbatch.value - options_.first_microbatch,
-                        .last_stage = options_.last};
-  return Answering(std::move(done), [&microbatch](StageModel& model, ActionDone& answer) {
-    return Compute(model, std::move(microbatch), answer);
+  StageAction action{.run = std::move(run),
+                     .microbatch = done.action.microbatch.value - options_.first_microbatch,
+                     .last_stage = options_.last};
+  return Answering(std::move(done), [&action](StageModel& model, ActionDone& answer) {
+    return Compute(model, std::move(action), answer);
   });
 }
 

@@ -9,8 +9,7 @@ Embedding::Embedding(const UnitSite& site)
       gradients_(&site.gradients),
       accumulator_(site.NewAccumulator(0)),
       vocab_(site.spec.parameters.front().rows),
-      hidden_(site.spec.parameters.front().columns),
-      inputs_(site.Stash("inputs")) {}
+      hidden_(site.spec.parameters.front().columns) {}
 
 Task<Status> Embedding::Forward(const Pass& pass, TensorView x) const {
   EmbeddingForward(pass.exec, x, pass.tokens, weights_->Compute(0));

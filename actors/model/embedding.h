@@ -13,9 +13,6 @@ class Embedding {
  public:
   explicit Embedding(const UnitSite& site);
 
-  // Where the microbatch's tokens are kept for the backward: Pass::tokens.
-  TensorView Tokens(std::byte* stash) const { return inputs_.In(stash); }
-
   // x (T, h), overwritten.
   Task<Status> Forward(const Pass& pass, TensorView x) const;
   // dy (T, h): of x.
@@ -26,7 +23,6 @@ class Embedding {
   GradientSum* gradients_;
   int accumulator_;
   int64_t vocab_, hidden_;
-  TensorSlot inputs_;
 };
 
 }  // namespace troupe

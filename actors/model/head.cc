@@ -12,7 +12,6 @@ Head::Head(const UnitSite& site)
       eps_(site.config.rms_norm_eps),
       num_tokens_(site.batch.tokens_per_microbatch()),
       narrow_(site.workspace.Has("dlogits")),
-      labels_(site.Stash("labels")),
       x_(site.Stash("x")),
       n_(site.Stash("n")),
       rstd_(site.Stash("rstd")),

@@ -15,9 +15,6 @@ class Head {
  public:
   explicit Head(const UnitSite& site);
 
-  // Where the microbatch's labels lie: Pass::labels.
-  TensorView Labels(std::byte* stash) const { return labels_.In(stash); }
-
   ResidualStart Input(const Pass& pass) const;
   // The loss, summed over the labels; with gradients also the product's two.
   Task<Result<LossSum>> Forward(const Pass& pass, bool with_gradients) const;
@@ -37,7 +34,7 @@ class Head {
   double eps_;
   int64_t num_tokens_;  // T
   bool narrow_;         // gradients of logits are narrower than logits
-  TensorSlot labels_, x_, n_, rstd_, dn_;
+  TensorSlot x_, n_, rstd_, dn_;
   TensorSlot logits_, dlogits_;
 };
 

@@ -34,8 +34,7 @@ class Layer {
  public:
   virtual ~Layer() = default;
 
-  // The kConstant tensors of its spec, but for positions, in Pass::shared. Once, by one layer of
-  // each kind.
+  // The kConstant tensors of its spec, in Pass::shared. Once, by one layer of each kind.
   virtual void WriteConstants(std::byte* /*shared*/) const {}
 
   virtual ResidualStart Input(const Pass& pass) const = 0;

@@ -39,9 +39,12 @@ StageCost StageTimes(const StageModelOptions& options, const ParameterTable& tab
   model.WeightsChanged();
   const auto num_bytes = static_cast<size_t>(model.boundary_bytes());
   const std::vector<std::byte> boundary(num_bytes);
-  const std::vector<int32_t> tokens(static_cast<size_t>(options.shape.batch.micro_batch_size *
-                                                        (options.shape.batch.seq_len + 1)));
+  const BatchArithmetic& batch = options.shape.batch;
   const StageLayout& layout = options.shape.layout;
+  const std::vector<int32_t> rows(
+      static_cast<size_t>(batch.micro_batch_size * (batch.seq_len + 1)));
+  const Microbatch data =
+      MicrobatchOf(rows, batch, FieldsOf(options.shape.model, layout), PositionsOfSequences(batch));
   const std::span<const std::byte> input =
       layout.has_embedding() ? std::span<const std::byte>() : std::span(boundary);
   const std::span<const std::byte> gradient =
@@ -51,7 +54,7 @@ StageCost StageTimes(const StageModelOptions& options, const ParameterTable& tab
     const auto ns = [&](auto new_task) {
       return stopwatch.Ns([&] { CHECK(RunStraight(new_task()).ok()); });
     };
-    const auto forward = [&] { return model.Forward(0, input, tokens); };
+    const auto forward = [&] { return model.Forward(0, input, data); };
     run.forward_ns = ns(forward);
     run.backward_input_ns = ns([&] { return model.BackwardInput(0, gradient); });
     run.backward_weight_ns = ns([&] { return model.BackwardWeight(0); });

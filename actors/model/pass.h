@@ -36,9 +36,10 @@ struct Pass {
   // Both halves of backward run in this pass: what lies between them is in the workspace, and
   // SwiGLU's output, which the input half has at hand, serves the weight half.
   bool whole = false;
-  ConstTensorView tokens{};     // (T) int32, where the stage has the embedding
-  ConstTensorView labels{};     // (T) int32, where it has the head
-  ConstTensorView positions{};  // (T) int32, each token's in its sequence
+  // Of the microbatch (Microbatch), in the stash: (T) int32, where a unit of the stage reads them.
+  ConstTensorView tokens{};
+  ConstTensorView labels{};
+  ConstTensorView positions{};
 };
 
 }  // namespace troupe

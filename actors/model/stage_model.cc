@@ -34,6 +34,11 @@ int64_t KernelBytes(const StageModelOptions& options) {
   return most;
 }
 
+std::optional<TensorSlot> SlotOfBatch(const StashLayout& stash, std::string_view name) {
+  if (!stash.batch.Has(name)) return std::nullopt;
+  return TensorSlot(stash.batch.Of(name), DType::kInt32);
+}
+
 std::string NameOf(const ModelSpec& model, int unit) {
   if (unit == model.embedding_unit()) return "the embedding";
   if (unit == model.head_unit()) return "the head";
@@ -60,6 +65,9 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
                   .num_microbatches = options.shape.batch.num_microbatches,
                   .groups = options.shape.batch.gradient_groups},
                  ledger),
+      tokens_(SlotOfBatch(stash_layout_, kTokensTensor)),
+      labels_(SlotOfBatch(stash_layout_, kLabelsTensor)),
+      positions_(SlotOfBatch(stash_layout_, kPositionsTensor)),
       workspaces_(options.shape.open_actions, work_layout_.action_bytes, ledger),
       shared_(ledger, MemoryTag::kWorkspace, work_layout_.shared_bytes) {
   CHECK(options.shape.widths.compute_bytes == DTypeBytes(options.dtype));
@@ -126,7 +134,6 @@ void StageModel::BuildUnit(int unit, const UnitSite& site) {
     layers_.push_back(options_.new_layer(site));
     layer_gradients_.push_back(site.Half("dy"));
     spare_gradient_ = site.Workspace("dx");
-    if (site.constants.Has("positions")) positions_ = site.Constant("positions");
     num_weight_parts_ += layers_.back()->num_weight_parts();
   }
 }
@@ -139,10 +146,6 @@ void StageModel::WriteConstants() {
       layers_[i]->WriteConstants(shared_.data());
     }
   }
-  if (!positions_) return;
-  const std::vector<int32_t> of_batch = PositionsOf(options_.shape.batch);
-  const TensorView positions = positions_->In(shared_.data());
-  std::memcpy(positions.data(), of_batch.data(), static_cast<size_t>(positions.num_bytes()));
 }
 
 void StageModel::WeightsChanged() {
@@ -199,30 +202,26 @@ Pass StageModel::PassOf(Stash& stash, const Workspaces::Lease& workspace, bool w
             .workspace = workspace.data(),
             .shared = shared_.data(),
             .whole = whole};
-  if (positions_) pass.positions = positions_->In(pass.shared);
-  if (embedding_) pass.tokens = embedding_->Tokens(pass.stash);
-  if (head_) pass.labels = head_->Labels(pass.stash);
+  if (tokens_) pass.tokens = tokens_->In(pass.stash);
+  if (labels_) pass.labels = labels_->In(pass.stash);
+  if (positions_) pass.positions = positions_->In(pass.stash);
   return pass;
 }
 
 // ---- forward --------------------------------------------------------------------------------
 
-void StageModel::TakeTokens(const Pass& pass, std::span<const int32_t> tokens) {
-  if (!embedding_ && !head_) return;
-  const int64_t seq_len = options_.shape.batch.seq_len;
-  const int64_t sequences = options_.shape.batch.micro_batch_size;
-  CHECK(static_cast<int64_t>(tokens.size()) == sequences * (seq_len + 1),
-        "a microbatch has {} tokens instead of {} rows of {}", tokens.size(), sequences,
-        seq_len + 1);
-  for (int64_t s = 0; s < sequences; ++s) {
-    const size_t row_bytes = static_cast<size_t>(seq_len) * sizeof(int32_t);
-    const int32_t* row = tokens.data() + s * (seq_len + 1);
-    const auto copy = [&](const TensorView& to, const int32_t* from) {
-      std::memcpy(to.as<int32_t>() + s * seq_len, from, row_bytes);
-    };
-    if (embedding_) copy(embedding_->Tokens(pass.stash), row);
-    if (head_) copy(head_->Labels(pass.stash), row + 1);
-  }
+void StageModel::TakeData(const Pass& pass, const Microbatch& data) {
+  const auto take = [&](const std::optional<TensorSlot>& slot, std::string_view name,
+                        std::span<const int32_t> numbers) {
+    if (!slot) return;
+    CHECK(std::ssize(numbers) == num_tokens_, "a microbatch of {} tokens has {} {}", num_tokens_,
+          numbers.size(), name);
+    std::memcpy(slot->In(pass.stash).data(), numbers.data(), numbers.size_bytes());
+  };
+  take(tokens_, kTokensTensor, data.tokens);
+  take(labels_, kLabelsTensor, data.labels);
+  take(positions_, kPositionsTensor,
+       data.positions ? std::span(*data.positions) : std::span<const int32_t>());
 }
 
 Task<Result<Buffer>> StageModel::RunLayers(const Pass& pass, std::span<const std::byte> input) {
@@ -253,9 +252,9 @@ Task<Result<Buffer>> StageModel::RunLayers(const Pass& pass, std::span<const std
 
 Task<Result<StageModel::ForwardResult>> StageModel::RunForward(const Pass& pass,
                                                                std::span<const std::byte> input,
-                                                               std::span<const int32_t> tokens,
+                                                               const Microbatch& data,
                                                                bool with_gradients) {
-  TakeTokens(pass, tokens);
+  TakeData(pass, data);
   ForwardResult result;
   CO_ASSIGN_OR_RETURN(result.output, co_await RunLayers(pass, input));
   if (head_) {
@@ -268,20 +267,20 @@ Task<Result<StageModel::ForwardResult>> StageModel::RunForward(const Pass& pass,
 
 Task<Result<StageModel::ForwardResult>> StageModel::Forward(int32_t microbatch,
                                                             std::span<const std::byte> input,
-                                                            std::span<const int32_t> tokens) {
+                                                            const Microbatch& data) {
   CHECK(!stashes_.contains(microbatch), "microbatch {} is already under way", microbatch);
   Stash& stash = stashes_[microbatch] = TakeStash(microbatch);
   const Workspaces::Lease workspace = workspaces_.Take();
   const Pass pass = PassOf(stash, workspace);
-  co_return co_await RunForward(pass, input, tokens, /*with_gradients=*/true);
+  co_return co_await RunForward(pass, input, data, /*with_gradients=*/true);
 }
 
 Task<Result<StageModel::ForwardResult>> StageModel::Evaluate(std::span<const std::byte> input,
-                                                             std::span<const int32_t> tokens) {
+                                                             const Microbatch& data) {
   Stash stash = TakeStash(-1);
   const Workspaces::Lease workspace = workspaces_.Take();
   const Pass pass = PassOf(stash, workspace);
-  auto result = co_await RunForward(pass, input, tokens, /*with_gradients=*/false);
+  auto result = co_await RunForward(pass, input, data, /*with_gradients=*/false);
   ReturnStash(std::move(stash));
   co_return result;
 }

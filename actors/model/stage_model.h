@@ -38,6 +38,7 @@
 #include "actors/model/workspaces.h"
 #include "actors/plan/gradient_reduction.h"
 #include "actors/plan/memory_model.h"
+#include "actors/plan/microbatch.h"
 #include "proto/training.pb.h"
 #include "runtime/actor/task.h"
 
@@ -71,9 +72,9 @@ class StageModel {
     double loss_sum = 0;  // last stage: nats, over num_tokens labels
     int64_t num_tokens = 0;
   };
-  // `input` is empty on the first stage; `tokens` are rows of seq_len + 1 (first and last stage).
+  // `input` is empty on the first stage; `data` has what the stage reads (FieldsOf).
   Task<Result<ForwardResult>> Forward(int32_t microbatch, std::span<const std::byte> input,
-                                      std::span<const int32_t> tokens);
+                                      const Microbatch& data);
   // `gradient` of the output (empty on the last stage). Returns the input's (empty on the first).
   Task<Result<Buffer>> Backward(int32_t microbatch, std::span<const std::byte> gradient);
   Task<Result<Buffer>> BackwardInput(int32_t microbatch, std::span<const std::byte> gradient);
@@ -81,12 +82,11 @@ class StageModel {
   Task<Status> BackwardWeight(int32_t microbatch, int32_t part = 0, int32_t num_parts = 1);
 
   // Forward only; keeps nothing.
-  Task<Result<ForwardResult>> Evaluate(std::span<const std::byte> input,
-                                       std::span<const int32_t> tokens);
-  // One sequence of 1 .. seq_len tokens. Returns the output, or on the last stage the logits after
-  // the last token: (vocab_size) master dtype.
-  Task<Result<Buffer>> GenerateForward(std::span<const std::byte> input,
-                                       std::span<const int32_t> tokens);
+  Task<Result<ForwardResult>> Evaluate(std::span<const std::byte> input, const Microbatch& data);
+  // Returns the output, or on the last stage the logits after token `last_token` of the microbatch:
+  // (vocab_size) master dtype. Tokens behind it cannot reach back to it.
+  Task<Result<Buffer>> GenerateForward(std::span<const std::byte> input, const Microbatch& data,
+                                       int64_t last_token);
   // Draws from softmax(logits / temperature) by (seed, counter); temperature 0 takes the largest,
   // the lowest index among equals.
   int32_t DrawToken(const Buffer& logits, double temperature, uint64_t seed,
@@ -132,13 +132,13 @@ class StageModel {
   TensorView Boundary(Buffer& output) const;
   Buffer NewBoundary() { return Buffer::Unfilled(ledger_, MemoryTag::kComm, boundary_bytes()); }
 
-  // The microbatch's tokens and labels, from rows of seq_len + 1, into its stash.
-  void TakeTokens(const Pass& pass, std::span<const int32_t> tokens);
+  // What the stage reads of the microbatch, into its stash.
+  void TakeData(const Pass& pass, const Microbatch& data);
   // Through the embedding or from `input`, and all layers: to the head's normed input, or to the
   // output, which is returned.
   Task<Result<Buffer>> RunLayers(const Pass& pass, std::span<const std::byte> input);
   Task<Result<ForwardResult>> RunForward(const Pass& pass, std::span<const std::byte> input,
-                                         std::span<const int32_t> tokens, bool with_gradients);
+                                         const Microbatch& data, bool with_gradients);
   // The gradient of the last layer's output: the head's, or the next stage's.
   Task<Status> EnterBackward(const Pass& pass, std::span<const std::byte> gradient, TensorView dy);
 
@@ -157,10 +157,10 @@ class StageModel {
   std::optional<Head> head_{};
   std::vector<HalfSlot> layer_gradients_{};  // dy of each layer
   HalfSlot embedding_gradient_{};
-  TensorSlot spare_gradient_{};            // dx of a whole Backward, the next layer's dy
-  std::optional<TensorSlot> positions_{};  // where a layer reads them
-  int num_weight_parts_ = 0;               // of all units
-  int64_t tied_first_element_ = -1;        // of the tied head's own use, where both uses are here
+  TensorSlot spare_gradient_{};  // dx of a whole Backward, the next layer's dy
+  const std::optional<TensorSlot> tokens_, labels_, positions_;  // where a unit reads them
+  int num_weight_parts_ = 0;                                     // of all units
+  int64_t tied_first_element_ = -1;  // of the tied head's own use, where both uses are here
   Workspaces workspaces_;
   Buffer shared_;  // constants, and the kernels' scratch
   Exec exec_{};

@@ -82,24 +82,15 @@ void StageModel::ApplyUpdate(const AdamWOptions& options, bool apply) {
 }
 
 Task<Result<Buffer>> StageModel::GenerateForward(std::span<const std::byte> input,
-                                                 std::span<const int32_t> tokens) {
-  const BatchArithmetic& batch = options_.shape.batch;
-  const auto length = static_cast<int64_t>(tokens.size());
-  // The microbatch's shape as in training; later tokens cannot reach back to the ones that count.
-  std::vector<int32_t> padded;
-  if (embedding_ || head_) {
-    CHECK(length >= 1 && length <= batch.seq_len, "{} tokens in a context of {}", length,
-          batch.seq_len);
-    padded.resize(static_cast<size_t>(batch.micro_batch_size * (batch.seq_len + 1)));
-    std::ranges::copy(tokens, padded.begin());
-  }
+                                                 const Microbatch& data, int64_t last_token) {
+  CHECK(last_token >= 0 && last_token < num_tokens_, "token {} of {}", last_token, num_tokens_);
   Stash stash = TakeStash(-1);
   const Workspaces::Lease workspace = workspaces_.Take();
   const Pass pass = PassOf(stash, workspace);
-  TakeTokens(pass, padded);
+  TakeData(pass, data);
   CO_ASSIGN_OR_RETURN(Buffer output, co_await RunLayers(pass, input));
   if (head_) {
-    CO_ASSIGN_OR_RETURN(const TensorView logits, co_await head_->Logits(pass, length - 1));
+    CO_ASSIGN_OR_RETURN(const TensorView logits, co_await head_->Logits(pass, last_token));
     output = Buffer(ledger_, MemoryTag::kWorkspace, logits.num_bytes());
     std::memcpy(output.data(), logits.data(), static_cast<size_t>(logits.num_bytes()));
   }

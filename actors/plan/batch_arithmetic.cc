@@ -77,14 +77,6 @@ Result<BatchArithmetic> BatchOf(const proto::Batch& spec, int data_parallel) {
   return reading.batch;
 }
 
-std::vector<int32_t> PositionsOf(const BatchArithmetic& batch) {
-  std::vector<int32_t> positions;
-  for (int64_t row = 0; row < batch.micro_batch_size; ++row) {
-    for (int64_t t = 0; t < batch.seq_len; ++t) positions.push_back(static_cast<int32_t>(t));
-  }
-  return positions;
-}
-
 std::string Describe(const BatchArithmetic& batch) {
   return fmt::format("{} sequence{} x {} microbatch{} = {} sequences = {} tokens a step",
                      batch.micro_batch_size, batch.micro_batch_size == 1 ? "" : "s",

@@ -30,9 +30,6 @@ struct BatchReading {
 BatchReading ReadBatch(const proto::Batch& batch, int data_parallel);
 Result<BatchArithmetic> BatchOf(const proto::Batch& batch, int data_parallel);
 
-// Of each token of a microbatch in its sequence, 0 .. seq_len - 1, where rows are whole sequences.
-std::vector<int32_t> PositionsOf(const BatchArithmetic& batch);
-
 // "4 sequences x 8 microbatches = 32 sequences = 4,096 tokens a step"
 std::string Describe(const BatchArithmetic& batch);
 

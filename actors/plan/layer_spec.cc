@@ -23,6 +23,10 @@ ParameterSpec Norm(std::string name, int64_t channels) {
           .shard_axis = -1};
 }
 
+LayerTensor OfBatch(std::string_view name) {
+  return {.name = name, .width = TensorWidth::kInt32, .life = TensorLife::kBatch};
+}
+
 template <typename Named>
 const Named& ByName(const std::vector<Named>& list, std::string_view name) {
   const auto found = std::ranges::find(list, name, &Named::name);
@@ -75,7 +79,7 @@ ProductCut LayerSpec::CutOf(const LayerProduct& product) const {
 LayerSpec EmbeddingSpec(const ModelConfig& c) {
   LayerSpec spec;
   spec.parameters = {Matrix(std::string(kEmbeddingName), c.vocab_size, c.hidden_size, 0)};
-  spec.tensors = {{.name = "inputs", .width = TensorWidth::kInt32},
+  spec.tensors = {OfBatch(kTokensTensor),
                   {.name = "dy", .columns = c.hidden_size, .life = TensorLife::kHalf}};
   // Its gradient's scatter, as one addition a channel.
   spec.other_flops = {0, 0, static_cast<double>(c.hidden_size)};
@@ -99,34 +103,33 @@ LayerSpec DecoderLayerSpec(const ModelConfig& c) {
                    {"out", q, h, 4, 1},
                    {"gate_up", h, 2 * f, 6, 2},
                    {"down", f, h, 8, 1}};
-  spec.tensors = {
-      {.name = "x", .columns = h},   // the layer's input
-      {.name = "n1", .columns = h},  // normed
-      {.name = "rstd1", .width = kMaster},
-      {.name = "qkv", .columns = q + 2 * k},  // rotated
-      {.name = "out", .columns = q},          // attention's output
-      {.name = "lse", .columns = c.num_attention_heads, .width = kMaster},
-      {.name = "mid", .columns = h},  // after attention
-      {.name = "n2", .columns = h},
-      {.name = "rstd2", .width = kMaster},
-      {.name = "gate_up", .columns = 2 * f},
-      // Gradients, from one half of backward to the other.
-      {.name = "dy", .columns = h, .life = kHalf},  // of the layer's output
-      {.name = "dgate_up", .columns = 2 * f, .life = kHalf},
-      {.name = "dmid", .columns = h, .life = kHalf},
-      {.name = "dqkv", .columns = q + 2 * k, .life = kHalf},
-      // What a block adds to the residual; gradients of norms' outputs.
-      {.name = "delta", .columns = h, .life = kWorkspace},
-      {.name = "product", .columns = f, .life = kWorkspace},  // SwiGLU's output
-      {.name = "dproduct", .columns = f, .life = kWorkspace},
-      {.name = "dout", .columns = q, .life = kWorkspace},
-      {.name = "dx", .columns = h, .life = kWorkspace},  // the next layer's dy
-      {.name = "rotary",
-       .rows = TensorRows::kPosition,
-       .columns = c.head_dim,
-       .width = kMaster,
-       .life = TensorLife::kConstant},
-      {.name = "positions", .width = TensorWidth::kInt32, .life = TensorLife::kConstant}};
+  spec.tensors = {{.name = "x", .columns = h},   // the layer's input
+                  {.name = "n1", .columns = h},  // normed
+                  {.name = "rstd1", .width = kMaster},
+                  {.name = "qkv", .columns = q + 2 * k},  // rotated
+                  {.name = "out", .columns = q},          // attention's output
+                  {.name = "lse", .columns = c.num_attention_heads, .width = kMaster},
+                  {.name = "mid", .columns = h},  // after attention
+                  {.name = "n2", .columns = h},
+                  {.name = "rstd2", .width = kMaster},
+                  {.name = "gate_up", .columns = 2 * f},
+                  // Gradients, from one half of backward to the other.
+                  {.name = "dy", .columns = h, .life = kHalf},  // of the layer's output
+                  {.name = "dgate_up", .columns = 2 * f, .life = kHalf},
+                  {.name = "dmid", .columns = h, .life = kHalf},
+                  {.name = "dqkv", .columns = q + 2 * k, .life = kHalf},
+                  // What a block adds to the residual; gradients of norms' outputs.
+                  {.name = "delta", .columns = h, .life = kWorkspace},
+                  {.name = "product", .columns = f, .life = kWorkspace},  // SwiGLU's output
+                  {.name = "dproduct", .columns = f, .life = kWorkspace},
+                  {.name = "dout", .columns = q, .life = kWorkspace},
+                  {.name = "dx", .columns = h, .life = kWorkspace},  // the next layer's dy
+                  {.name = "rotary",
+                   .rows = TensorRows::kPosition,
+                   .columns = c.head_dim,
+                   .width = kMaster,
+                   .life = TensorLife::kConstant},
+                  OfBatch(kPositionsTensor)};
   spec.attention = {c.num_attention_heads, c.num_key_value_heads, c.head_dim};
   return spec;
 }
@@ -138,7 +141,7 @@ LayerSpec HeadSpec(const ModelConfig& c) {
       Norm("model.norm.weight", h),
       Matrix(c.tie_word_embeddings ? std::string(kEmbeddingName) : "lm_head.weight", v, h, 0)};
   spec.products = {{"logits", h, v, 1, 1, /*chunked=*/true}};
-  spec.tensors = {{.name = "labels", .width = TensorWidth::kInt32},
+  spec.tensors = {OfBatch(kLabelsTensor),
                   {.name = "x", .columns = h},
                   {.name = "n", .columns = h},
                   {.name = "rstd", .width = TensorWidth::kMaster},

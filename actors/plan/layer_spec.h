@@ -74,10 +74,16 @@ enum class TensorWidth : uint8_t {
 };
 enum class TensorLife : uint8_t {
   kStash,      // from a microbatch's Forward to the end of its backward
+  kBatch,      // as kStash, but what the batch brings: one place a stage, by name (Microbatch)
   kHalf,       // from its BackwardInput to its BackwardWeight; within a whole Backward workspace
   kWorkspace,  // within one pass of a unit, or from one unit to the next of the same pass
   kConstant,   // written once, read by every pass
 };
+
+// What the batch says of each token (T), kInt32 and kBatch, in every unit that reads it.
+inline constexpr std::string_view kTokensTensor = "tokens";
+inline constexpr std::string_view kLabelsTensor = "labels";
+inline constexpr std::string_view kPositionsTensor = "positions";
 
 // Tensors of a workspace that have one name share one place, as large as the largest; so do
 // constants.
@@ -110,8 +116,7 @@ struct LayerAttention {
 inline constexpr std::string_view kDecoderKind = "llama";
 
 // Every layer names dy (kHalf) and dx (kWorkspace), (T, h) both: the gradient of its output and, in
-// a whole Backward, that of its input, which the stage hands from unit to unit. It names positions
-// (T, kInt32, kConstant) where it reads them.
+// a whole Backward, that of its input, which the stage hands from unit to unit.
 struct LayerSpec {
   std::string_view kind{};                  // of a layer: which piece of actors/model computes it
   std::vector<ParameterSpec> parameters{};  // in table order

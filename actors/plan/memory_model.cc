@@ -120,9 +120,11 @@ StashLayout StashLayoutOf(const StageShape& s) {
   Cursor cursor;
   StashLayout stash;
   for (const int unit : UnitsOf(s.model, s.layout)) {
-    UnitPlaces& places = stash.units.emplace_back();
+    UnitPlaces& of_unit = stash.units.emplace_back();
     for (const LayerTensor& tensor : s.model.unit(unit).tensors) {
-      if (!InStash(tensor, s)) continue;
+      const bool of_batch = tensor.life == TensorLife::kBatch;
+      if (of_batch ? stash.batch.Has(tensor.name) : !InStash(tensor, s)) continue;
+      UnitPlaces& places = of_batch ? stash.batch : of_unit;
       TensorPlace place = Unplaced(tensor, s);
       place.offset = cursor.Place(BytesOf(place, s.widths));
       places.Add(place);

@@ -48,9 +48,10 @@ class UnitPlaces {
   std::vector<TensorPlace> places_;
 };
 
-// What is kept of a microbatch from Forward to the end of its backward: the units' kStash, and
-// where backward comes in halves their kHalf.
+// What is kept of a microbatch from Forward to the end of its backward: what it brought (kBatch),
+// the units' kStash, and where backward comes in halves their kHalf.
 struct StashLayout {
+  UnitPlaces batch{};               // of the whole stage
   std::vector<UnitPlaces> units{};  // as UnitsOf
   int64_t num_bytes = 0;
 };

@@ -33,7 +33,7 @@ struct Start {
 enum class BlockReason : uint8_t {
   kRunning,   // an action of this rank computes, or those that wait leave nothing to do
   kInput,     // an activation or gradient of another stage is owed
-  kData,      // tokens or labels are owed
+  kData,      // what the data loader brings is owed
   kOwnStage,  // an earlier action of the same stage must come first (a list that is out of order)
   kMemory,    // free-run: a Forward must wait until a gradient lets activations go
 };

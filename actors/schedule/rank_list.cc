@@ -72,8 +72,6 @@ void RankList::AddStages() {
     };
     stages_.push_back({.stage = stage,
                        .first_microbatch = schedule_->FirstMicrobatch(stage).value,
-                       .is_first = schedule_->IsFirstStage(stage),
-                       .is_last = schedule_->IsLastStage(stage),
                        .has_backward = schedule_->HasBackward(stage),
                        .inputs = bits_of(ActionKind::kForward),
                        .gradient = bits_of(ActionKind::kBackward),
@@ -102,7 +100,7 @@ void RankList::AddEntry(const Action& action) {
     }
     switch (lane) {
       case kForwardLane:
-        entry.needs = stage.inputs | (stage.is_first || stage.is_last ? kDataHere : 0);
+        entry.needs = stage.inputs | kDataHere;
         entry.done = kForwardDone;
         break;
       case kInputLane:

@@ -11,8 +11,8 @@
 
 namespace troupe {
 
-// Whether tokens and labels are there from the start, or come by MarkArrived(kData, …) for the
-// first and the last stage.
+// Whether what the Forwards read of the batch is there from the start, or comes by
+// MarkArrived(kData, …), for every stage.
 enum class DataArrival : uint8_t { kAtStart, kMarked };
 
 class RankList {
@@ -53,8 +53,6 @@ class RankList {
   struct Stage {
     StageId stage{};
     int first_microbatch = 0;
-    bool is_first = false;
-    bool is_last = false;
     bool has_backward = true;
     uint8_t inputs = 0;    // bits of what its Forward reads of other stages
     uint8_t gradient = 0;  // bit of what its backward reads of another stage

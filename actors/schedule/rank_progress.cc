@@ -24,9 +24,7 @@ bool RankProgress::MarkArrived(InputKind kind, StageId stage, MicrobatchId micro
   const RankList::Stage& local =
       list_->stages()[static_cast<size_t>(cell / list_->microbatches_per_stage())];
   if (input < 0 || input >= kStageInputsMax) return false;
-  const uint8_t expected = kind != InputKind::kData          ? local.inputs | local.gradient
-                           : local.is_first || local.is_last ? RankList::kDataHere
-                                                             : 0;
+  const uint8_t expected = local.inputs | local.gradient | RankList::kDataHere;
   const uint8_t bit = RankList::ArrivalBit(kind, input);
   if ((expected & bit) == 0 || (Bits(cell) & bit) != 0) return false;
   MarkArrived(cell, bit);

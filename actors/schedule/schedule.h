@@ -17,7 +17,7 @@ namespace troupe {
 enum class InputKind : uint8_t {
   kActivation,  // output of a Forward of a stage before
   kGradient,    // input gradient of the Backward or BackwardInput of the stage that this one feeds
-  kData,        // tokens of a first stage, labels of a last
+  kData,        // what a Forward reads of the batch: tokens, labels, positions
 };
 std::string_view InputKindName(InputKind kind);  // "activation", "gradient", "data"
 

@@ -1,4 +1,4 @@
-// The data loader and an executor that asks it, in jobs whose stages compute nothing.
+// The data loader, asked alone and by the executor of jobs whose stages compute nothing.
 #include "actors/data_loader_actor.h"
 
 #include <gmock/gmock.h>
@@ -6,12 +6,17 @@
 
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "tests/support/idle_stage.h"
 #include "tests/support/temporary_folder.h"
 
 namespace troupe {
 namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 
 // A job of one rank whose tokens come from `path`, in samples of four.
 class LoaderJob {
@@ -29,8 +34,9 @@ class LoaderJob {
           EXPECT_TRUE(file->Identify().ok());
           auto order = DataOrder::Make({.num_samples = *CountSamples(*file, 4)});
           return place.scheduler.Spawn<DataLoaderActor>(
-              {.name = "data loader"}, DataLoaderOptions{.micro_batch_size = 1, .seq_len = 4},
-              *std::move(file), *std::move(order), place.stream);
+              {.name = "data loader"},
+              DataLoaderOptions{.batch = {.seq_len = 4}, .fields = {.tokens = true}},
+              TokenSource{*std::move(file), *std::move(order)}, place.stream);
         });
   }
 
@@ -39,6 +45,108 @@ class LoaderJob {
  private:
   MemoryLedger ledger_{};
 };
+
+// Keeps what a loader answers.
+class Reader : public Actor<Reader, ActionDone, ActionWaits, GradientReduced, StageVote, UpdateDone,
+                            MicrobatchesReady> {
+ public:
+  explicit Reader(MicrobatchesReady& ready) : ready_(ready) {}
+  Status On(MicrobatchesReady ready) {
+    ready_ = std::move(ready);
+    return {};
+  }
+  template <typename M>
+  Status On(M) {
+    return {};
+  }
+
+ private:
+  MicrobatchesReady& ready_;
+};
+
+// A loader of microbatches of two sequences of four tokens.
+class DataLoaderAlone : public ::testing::Test {
+ protected:
+  static constexpr BatchArithmetic kBatch{.micro_batch_size = 2, .seq_len = 4};
+
+  void Open(const MicrobatchFields& fields, std::optional<TokenSource> source = {}) {
+    loader_ = scheduler_.Spawn<DataLoaderActor>(
+        {.name = "data loader"}, DataLoaderOptions{kBatch, fields}, std::move(source), stream_);
+    Tell(MeetExecutor{reader_});
+  }
+  // Samples in plain order.
+  TokenSource Source(const std::string& text) {
+    auto file = TokenFile::Open(SystemFiles(), folder_.Write("text.txt", text));
+    EXPECT_TRUE(file->Identify().ok());
+    auto order = DataOrder::Make({.num_samples = *CountSamples(*file, 4), .shuffle = false});
+    return {*std::move(file), *std::move(order)};
+  }
+  const MicrobatchesReady& Fetch(FetchMicrobatches fetch) {
+    Tell(std::move(fetch));
+    return ready_;
+  }
+
+ private:
+  template <typename M>
+  void Tell(M message) {
+    CHECK(loader_.Send(std::move(message)).ok());
+    scheduler_.RunUntilIdle();
+  }
+
+  const testing::TemporaryFolder folder_{};
+  MicrobatchesReady ready_{};
+  Scheduler scheduler_{};
+  InlineStream stream_{scheduler_};
+  Reader::SelfRef reader_ = scheduler_.Spawn<Reader>({.name = "reader"}, ready_);
+  DataLoaderActor::SelfRef loader_{};
+};
+
+TEST_F(DataLoaderAlone, SaysOfEachTokenWhatFollowsAndWhereItStands) {
+  Open({.tokens = true, .labels = true, .positions = true}, Source("abcdefghijklmnopq"));
+  const MicrobatchesReady& ready = Fetch({.round = 3, .first_sample = 0, .num_microbatches = 2});
+  EXPECT_TRUE(ready.status.ok());
+  EXPECT_EQ(ready.round, 3);
+  ASSERT_EQ(ready.microbatches.size(), 2u);
+  const Microbatch& first = *ready.microbatches[0];
+  EXPECT_THAT(first.tokens, ElementsAre('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'));
+  EXPECT_THAT(first.labels, ElementsAre('b', 'c', 'd', 'e', 'f', 'g', 'h', 'i'));
+  EXPECT_THAT(*first.positions, ElementsAre(0, 1, 2, 3, 0, 1, 2, 3));
+  const Microbatch& second = *ready.microbatches[1];
+  EXPECT_THAT(second.labels, ElementsAre('j', 'k', 'l', 'm', 'n', 'o', 'p', 'q'));
+  EXPECT_EQ(second.positions, first.positions) << "made once";
+}
+
+TEST_F(DataLoaderAlone, ARankBetweenFirstAndLastReadsNoFile) {
+  Open({.positions = true});
+  const MicrobatchesReady& ready = Fetch({.first_sample = 7, .num_microbatches = 2});
+  EXPECT_TRUE(ready.status.ok());
+  ASSERT_EQ(ready.microbatches.size(), 2u);
+  EXPECT_THAT(ready.microbatches[0]->tokens, IsEmpty());
+  EXPECT_THAT(ready.microbatches[0]->labels, IsEmpty());
+  EXPECT_THAT(*ready.microbatches[1]->positions, ElementsAre(0, 1, 2, 3, 0, 1, 2, 3));
+}
+
+TEST_F(DataLoaderAlone, ATextToSampleAfterIsTheFirstSequence) {
+  Open({.tokens = true, .positions = true}, Source("abcdefghijklmnopq"));
+  const FetchMicrobatches fetch{
+      .mode = proto::STEP_MODE_SAMPLE, .num_microbatches = 1, .text = {5, 6, 7}};
+  const MicrobatchesReady& ready = Fetch(fetch);
+  ASSERT_EQ(ready.microbatches.size(), 1u);
+  EXPECT_THAT(ready.microbatches[0]->tokens, ElementsAre(5, 6, 7, 0, 0, 0, 0, 0));
+  EXPECT_THAT(*ready.microbatches[0]->positions, ElementsAre(0, 1, 2, 3, 0, 1, 2, 3));
+}
+
+TEST_F(DataLoaderAlone, ATextThatDoesNotFitIsNamed) {
+  Open({.tokens = true}, Source("abcdefghijklmnopq"));
+  for (const size_t length : {0, 5}) {
+    const Status status = Fetch({.mode = proto::STEP_MODE_SAMPLE,
+                                 .num_microbatches = 1,
+                                 .text = std::vector<int32_t>(length)})
+                              .status;
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().message, fmt::format("{} tokens in a context of 4", length));
+  }
+}
 
 // More of them than a mailbox holds messages.
 TEST(DataLoaderTest, AStepMayHaveAnyNumberOfMicrobatches) {

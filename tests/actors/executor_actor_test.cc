@@ -49,14 +49,14 @@ class PromptStage : public Actor<PromptStage, RunAction, ReduceGradient, Collect
   const ExecutorActor::SelfRef& executor_;
 };
 
-class PromptLoader : public Actor<PromptLoader, FetchTokens> {
+class PromptLoader : public Actor<PromptLoader, FetchMicrobatches> {
  public:
   explicit PromptLoader(const ExecutorActor::SelfRef& executor) : executor_(executor) {}
-  Status On(FetchTokens fetch) {
-    const auto tokens = std::make_shared<const std::vector<int32_t>>(2, 0);
-    return executor_.Send(TokensReady{
+  Status On(FetchMicrobatches fetch) {
+    return executor_.Send(MicrobatchesReady{
         .round = fetch.round,
-        .blocks = std::vector<TokenBlock>(static_cast<size_t>(fetch.num_microbatches), tokens)});
+        .microbatches = std::vector<SharedMicrobatch>(static_cast<size_t>(fetch.num_microbatches),
+                                                      std::make_shared<const Microbatch>())});
   }
 
  private:

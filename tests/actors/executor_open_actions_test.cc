@@ -41,9 +41,9 @@ class NotingStage : public Actor<NotingStage, RunAction, ReduceGradient, Collect
   std::vector<std::string>& asked_;
 };
 
-class DeafLoader : public Actor<DeafLoader, FetchTokens> {
+class DeafLoader : public Actor<DeafLoader, FetchMicrobatches> {
  public:
-  Status On(FetchTokens) { return {}; }
+  Status On(FetchMicrobatches) { return {}; }
 };
 
 class ExecutorOpenActions : public ::testing::Test {
@@ -76,10 +76,10 @@ class ExecutorOpenActions : public ::testing::Test {
     start.set_step(1);
     start.set_num_microbatches(schedule.num_microbatches);
     Tell(start);
-    Tell(TokensReady{
+    Tell(MicrobatchesReady{
         .round = 1,
-        .blocks = std::vector<TokenBlock>(static_cast<size_t>(schedule.num_microbatches),
-                                          std::make_shared<const std::vector<int32_t>>(2, 0))});
+        .microbatches = std::vector<SharedMicrobatch>(
+            static_cast<size_t>(schedule.num_microbatches), std::make_shared<const Microbatch>())});
   }
   ~ExecutorOpenActions() override { scheduler_.End(executor_); }
 

@@ -48,7 +48,7 @@ class ToyStage
     std::vector<float> values(kElements);
     if (run.action.kind == ActionKind::kForward) {
       if (first) {
-        for (int i = 0; i < kElements; ++i) values[i] = static_cast<float>((*run.tokens)[i]);
+        for (int i = 0; i < kElements; ++i) values[i] = static_cast<float>(run.data->tokens[i]);
       }
       for (const auto& input : run.inputs) Add(input, values);
       for (float& value : values) value += static_cast<float>(run.action.stage.value + 1);
@@ -115,17 +115,21 @@ class ToyStage
   float tied_ = 0;
 };
 
-class ToyLoader : public Actor<ToyLoader, MeetExecutor, FetchTokens> {
+class ToyLoader : public Actor<ToyLoader, MeetExecutor, FetchMicrobatches> {
  public:
   Status On(MeetExecutor meet) {
     executor_ = meet.executor;
     return {};
   }
-  Status On(FetchTokens fetch) {
-    TokensReady ready{.round = fetch.round};
+  Status On(FetchMicrobatches fetch) {
+    MicrobatchesReady ready{.round = fetch.round};
     for (int m = 0; m < fetch.num_microbatches; ++m) {
-      ready.blocks.push_back(std::make_shared<const std::vector<int32_t>>(
-          kElements, static_cast<int32_t>(fetch.first_sample + m)));
+      auto data = std::make_shared<Microbatch>();
+      data->tokens = fetch.text;
+      if (data->tokens.empty()) {
+        data->tokens.assign(kElements, static_cast<int32_t>(fetch.first_sample + m));
+      }
+      ready.microbatches.push_back(std::move(data));
     }
     return executor_.Send(std::move(ready));
   }

@@ -95,6 +95,20 @@ TEST(ExecutorOptionsTest, AllRanksKnowTheReductionsOfThePlan) {
   EXPECT_EQ(last.reductions, first.reductions);
 }
 
+TEST(DataLoaderOptionsTest, ARankLoadsWhatAnyOfItsStagesReads) {
+  RankStages four(SmallSpec({.pp = 4}));
+  const auto fields = [](const RankStages& ranks, int rank) {
+    return DataLoaderOptionsOf(ranks.plan(), Rank(rank)).fields;
+  };
+  EXPECT_EQ(fields(four, 0), (MicrobatchFields{.tokens = true, .positions = true}));
+  EXPECT_EQ(fields(four, 1), (MicrobatchFields{.positions = true}));
+  EXPECT_EQ(fields(four, 3), (MicrobatchFields{.labels = true, .positions = true}));
+  RankStages folded(SmallSpec({.pp = 2, .schedule = "zb-v"}));
+  EXPECT_EQ(fields(folded, 0),
+            (MicrobatchFields{.tokens = true, .labels = true, .positions = true}));
+  EXPECT_EQ(fields(folded, 1), (MicrobatchFields{.positions = true}));
+}
+
 TEST(DataOrderTest, AFileThatIsTooShortIsRefused) {
   RankStages ranks(SmallSpec());
   testing::TemporaryFolder folder;

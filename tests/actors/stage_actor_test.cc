@@ -18,7 +18,7 @@ using ::testing::IsEmpty;
 
 // Notes what the stage answers, and the error where there is one.
 class Listener : public Actor<Listener, ActionDone, ActionWaits, GradientReduced, StageVote,
-                              UpdateDone, TokensReady> {
+                              UpdateDone, MicrobatchesReady> {
  public:
   explicit Listener(std::vector<std::string>& heard) : heard_(heard) {}
   Status On(ActionDone done) { return Note(ToString(done.action), done.round, done.status); }
@@ -26,7 +26,7 @@ class Listener : public Actor<Listener, ActionDone, ActionWaits, GradientReduced
   Status On(UpdateDone done) { return Note("update", done.step, done.status); }
   Status On(ActionWaits action) { return Note("wait of " + ToString(action.action), 0, {}); }
   Status On(GradientReduced reduced) { return Note("reduction", reduced.round, reduced.status); }
-  Status On(TokensReady) { return {}; }
+  Status On(MicrobatchesReady) { return {}; }
 
  private:
   Status Note(std::string_view what, int64_t number, const Status& status) {
@@ -52,8 +52,8 @@ class StageActorTest : public ::testing::Test {
         .action = {.stage = StageId(0), .kind = kind, .microbatch = MicrobatchId(microbatch)},
         .round = round,
         .step = round};
-    run.tokens = std::make_shared<const std::vector<int32_t>>(
-        testing::RandomTokens(testing::SmallModel(), microbatch));
+    run.data = std::make_shared<const Microbatch>(
+        testing::RandomMicrobatch(testing::SmallModel(), microbatch));
     Deliver(std::move(run));
   }
   template <typename M>

@@ -51,7 +51,7 @@ class HeldGroup final : public Group {
 
 // In the executor's place.
 class Answers : public Actor<Answers, ActionDone, ActionWaits, GradientReduced, StageVote,
-                             UpdateDone, TokensReady> {
+                             UpdateDone, MicrobatchesReady> {
  public:
   struct Heard {
     std::vector<std::string> done{};
@@ -77,7 +77,7 @@ class Answers : public Actor<Answers, ActionDone, ActionWaits, GradientReduced, 
   Status On(GradientReduced) { return {}; }
   Status On(StageVote) { return {}; }
   Status On(UpdateDone) { return {}; }
-  Status On(TokensReady) { return {}; }
+  Status On(MicrobatchesReady) { return {}; }
 
  private:
   Heard& heard_;
@@ -107,8 +107,7 @@ class StageUnderTest {
   void Run(ActionKind kind, int32_t microbatch) {
     RunAction run{.action = {.kind = kind, .microbatch = MicrobatchId(microbatch)}, .step = 1};
     if (kind == ActionKind::kForward) {
-      run.tokens =
-          std::make_shared<const std::vector<int32_t>>(testing::RandomTokens(model_, microbatch));
+      run.data = std::make_shared<const Microbatch>(testing::RandomMicrobatch(model_, microbatch));
     }
     CHECK(actor_.Send(std::move(run)).ok());
   }

@@ -65,7 +65,7 @@ class Trainee {
  public:
   explicit Trainee(const testing::SmallModel& model) : model_(model), chain_(model) {
     for (int32_t m = 0; m < model.batch.num_microbatches; ++m) {
-      tokens_.push_back(testing::RandomTokens(model, m));
+      microbatches_.push_back(testing::RandomMicrobatch(model, m));
     }
   }
 
@@ -75,7 +75,7 @@ class Trainee {
     double loss_sum = 0;
     int64_t num_labels = 0;
     for (int32_t m = 0; m < model_.batch.num_microbatches; ++m) {
-      const auto result = *RunStraight(stage.Forward(m, {}, tokens_[static_cast<size_t>(m)]));
+      const auto result = *RunStraight(stage.Forward(m, {}, microbatches_[static_cast<size_t>(m)]));
       CHECK(RunStraight(stage.Backward(m, {})).ok());
       loss_sum += result.loss_sum;
       num_labels += result.num_tokens;
@@ -96,7 +96,8 @@ class Trainee {
   std::string WeightBytes() { return chain_.WeightBytes(); }
   std::string TokenBytes() const {
     std::string bytes;
-    for (const std::vector<int32_t>& rows : tokens_) {
+    for (int32_t m = 0; m < model_.batch.num_microbatches; ++m) {
+      const std::vector<int32_t> rows = testing::RandomTokens(model_, m);
       bytes.append(reinterpret_cast<const char*>(rows.data()), rows.size() * sizeof(int32_t));
     }
     return bytes;
@@ -105,7 +106,7 @@ class Trainee {
  private:
   const testing::SmallModel model_;
   testing::StageChain chain_;
-  std::vector<std::vector<int32_t>> tokens_;
+  std::vector<Microbatch> microbatches_;
   int64_t step_ = 0;
 };
 

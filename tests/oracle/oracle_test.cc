@@ -100,8 +100,9 @@ class Trainee {
     double loss_sum = 0;
     int64_t num_labels = 0;
     for (int32_t m = 0; m < batch_.num_microbatches; ++m) {
-      const std::vector<int32_t> rows = NextRows(tokens);
-      const auto result = *RunStraight(model_->Forward(m, {}, rows));
+      const Microbatch data =
+          MicrobatchOf(NextRows(tokens), batch_, testing::kAllFields, PositionsOfSequences(batch_));
+      const auto result = *RunStraight(model_->Forward(m, {}, data));
       CHECK(RunStraight(model_->Backward(m, {})).ok());
       loss_sum += result.loss_sum;
       num_labels += result.num_tokens;

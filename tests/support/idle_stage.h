@@ -53,21 +53,21 @@ class IdleStage
   ExecutorAnswers executor_{};
 };
 
-class IdleLoader : public Actor<IdleLoader, MeetExecutor, FetchTokens> {
+class IdleLoader : public Actor<IdleLoader, MeetExecutor, FetchMicrobatches> {
  public:
   Status On(MeetExecutor meet) {
     executor_ = meet.executor;
     return {};
   }
-  Status On(FetchTokens fetch) {
+  Status On(FetchMicrobatches fetch) {
     const auto count = static_cast<size_t>(fetch.num_microbatches);
-    return executor_.Send(TokensReady{fetch.round, std::vector<TokenBlock>(count, tokens_)});
+    return executor_.Send(
+        MicrobatchesReady{fetch.round, std::vector<SharedMicrobatch>(count, data_)});
   }
 
  private:
   ExecutorAnswers executor_{};
-  const std::shared_ptr<const std::vector<int32_t>> tokens_ =
-      std::make_shared<const std::vector<int32_t>>(1, 0);
+  const SharedMicrobatch data_ = std::make_shared<const Microbatch>();
 };
 
 }  // namespace troupe::testing

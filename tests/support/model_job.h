@@ -16,19 +16,19 @@
 
 namespace troupe::testing {
 
-class RandomLoader : public Actor<RandomLoader, MeetExecutor, FetchTokens> {
+class RandomLoader : public Actor<RandomLoader, MeetExecutor, FetchMicrobatches> {
  public:
   explicit RandomLoader(const SmallModel& model) : model_(model) {}
   Status On(MeetExecutor meet) {
     executor_ = meet.executor;
     return {};
   }
-  Status On(FetchTokens fetch) {
-    TokensReady ready{.round = fetch.round};
+  Status On(FetchMicrobatches fetch) {
+    MicrobatchesReady ready{.round = fetch.round};
     for (int32_t m = 0; m < fetch.num_microbatches; ++m) {
       const auto number = static_cast<int32_t>(fetch.first_sample) + m;
-      ready.blocks.push_back(
-          std::make_shared<const std::vector<int32_t>>(RandomTokens(model_, number)));
+      ready.microbatches.push_back(
+          std::make_shared<const Microbatch>(RandomMicrobatch(model_, number)));
     }
     return executor_.Send(std::move(ready));
   }

@@ -40,6 +40,7 @@ struct SmallModel {
   bool specification = false;
   int open_actions = 1;
   AxisGroups groups{};
+  bool random_positions = false;  // of each microbatch others; else whole sequences'
   uint64_t seed = 1;
 
   ModelSpec Spec() const { return spec ? *spec : ModelSpec(config); }
@@ -60,6 +61,25 @@ inline std::vector<int32_t> RandomTokens(const SmallModel& m, int32_t microbatch
                                      static_cast<double>(m.config.vocab_size));
   }
   return tokens;
+}
+
+inline constexpr MicrobatchFields kAllFields{.tokens = true, .labels = true, .positions = true};
+
+inline TokenPositions PositionsOf(const SmallModel& m, int32_t microbatch) {
+  if (!m.random_positions) return PositionsOfSequences(m.batch);
+  auto positions = std::make_shared<std::vector<int32_t>>();
+  const uint64_t key = RandomKey(m.seed, "positions");
+  for (int64_t t = 0; t < m.batch.tokens_per_microbatch(); ++t) {
+    positions->push_back(
+        static_cast<int32_t>(UniformAt(key, static_cast<uint64_t>(microbatch * 100'000 + t)) *
+                             static_cast<double>(m.batch.seq_len)));
+  }
+  return positions;
+}
+
+// By (seed, number).
+inline Microbatch RandomMicrobatch(const SmallModel& m, int32_t number) {
+  return MicrobatchOf(RandomTokens(m, number), m.batch, kAllFields, PositionsOf(m, number));
 }
 
 // All stages of a model, run in turn.
@@ -89,23 +109,22 @@ class StageChain {
 
   // Loss sum of one microbatch; keeps what backward needs.
   double Forward(int32_t microbatch) {
-    const std::vector<int32_t> tokens = RandomTokens(model_, microbatch);
+    const Microbatch data = RandomMicrobatch(model_, microbatch);
     Buffer boundary;
     double loss = 0;
     for (auto& stage : stages_) {
-      auto result =
-          *RunStraight(stage->Forward(microbatch, std::as_const(boundary).bytes(), tokens));
+      auto result = *RunStraight(stage->Forward(microbatch, std::as_const(boundary).bytes(), data));
       boundary = std::move(result.output);
       loss += result.loss_sum;
     }
     return loss;
   }
   double Evaluate(int32_t microbatch) {
-    const std::vector<int32_t> tokens = RandomTokens(model_, microbatch);
+    const Microbatch data = RandomMicrobatch(model_, microbatch);
     Buffer boundary;
     double loss = 0;
     for (auto& stage : stages_) {
-      auto result = *RunStraight(stage->Evaluate(std::as_const(boundary).bytes(), tokens));
+      auto result = *RunStraight(stage->Evaluate(std::as_const(boundary).bytes(), data));
       boundary = std::move(result.output);
       loss += result.loss_sum;
     }

@@ -22,6 +22,11 @@ TEST(StageGradients, WithLlama3ScalingAndOneHeadEach) {
   ExpectGradientsOfCentralDifferences(model);
 }
 
+// Backward turns each microbatch's heads back by its own positions.
+TEST(StageGradients, WithAnyPositions) {
+  ExpectGradientsOfCentralDifferences({.dtype = DType::kFloat64, .random_positions = true});
+}
+
 // One worker: a change of the weight changes both uses at once.
 TEST(StageGradients, OfATiedWeightAreTheSumOfBothUses) {
   SmallModel model{.dtype = DType::kFloat64};

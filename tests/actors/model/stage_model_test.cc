@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "tests/support/small_model.h"
@@ -30,8 +31,19 @@ SmallModel Drawn() {
   batch.gradient_groups = *rc::gen::inRange<int32_t>(1, 4);
   batch.num_microbatches = batch.gradient_groups * *rc::gen::inRange<int32_t>(1, 4);
   model.dtype = *rc::gen::element(DType::kFloat32, DType::kFloat32, DType::kBFloat16);
+  model.random_positions = *rc::gen::arbitrary<bool>();
   model.seed = *rc::gen::inRange<uint64_t>(0, 1000);
   return model;
+}
+
+std::string BytesOf(const Buffer& buffer) {
+  return {reinterpret_cast<const char*>(buffer.data()), static_cast<size_t>(buffer.num_bytes())};
+}
+
+// A microbatch whose first sequence begins with the text.
+Microbatch Beginning(const SmallModel& model, std::vector<int32_t> text) {
+  text.resize(static_cast<size_t>(model.batch.micro_batch_size * (model.batch.seq_len + 1)));
+  return MicrobatchOf(text, model.batch, testing::kAllFields, PositionsOfSequences(model.batch));
 }
 
 struct Trace {
@@ -180,21 +192,95 @@ TEST(StageModel, GeneratesFromTheLastPosition) {
   StageChain one(model);
   model.num_stages = 2;
   StageChain two(model);
-  const std::vector<int32_t> prompt = {1, 5, 3};
-  const Buffer logits = *RunStraight(one.stage(0).GenerateForward({}, prompt));
-  const Buffer hidden = *RunStraight(two.stage(0).GenerateForward({}, prompt));
-  const Buffer same = *RunStraight(two.stage(1).GenerateForward(hidden.bytes(), prompt));
+  const Microbatch prompt = Beginning(model, {1, 5, 3});
+  const Buffer logits = *RunStraight(one.stage(0).GenerateForward({}, prompt, 2));
+  const Buffer hidden = *RunStraight(two.stage(0).GenerateForward({}, prompt, 2));
+  const Buffer same = *RunStraight(two.stage(1).GenerateForward(hidden.bytes(), prompt, 2));
   ASSERT_EQ(logits.num_bytes(), model.config.vocab_size * 4);
-  EXPECT_EQ(std::memcmp(logits.data(), same.data(), static_cast<size_t>(logits.num_bytes())), 0);
+  EXPECT_EQ(BytesOf(logits), BytesOf(same));
   // Other later tokens do not matter, an earlier one does.
-  const std::vector<int32_t> longer = {1, 5, 3, 9};
-  const std::vector<int32_t> other = {2, 5, 3};
-  const Buffer of_longer = *RunStraight(one.stage(0).GenerateForward({}, longer));
-  EXPECT_NE(std::memcmp(logits.data(), of_longer.data(), static_cast<size_t>(logits.num_bytes())),
-            0);
-  const Buffer of_other = *RunStraight(one.stage(0).GenerateForward({}, other));
-  EXPECT_NE(std::memcmp(logits.data(), of_other.data(), static_cast<size_t>(logits.num_bytes())),
-            0);
+  const Microbatch longer = Beginning(model, {1, 5, 3, 9});
+  const auto after = [&one](const Microbatch& data, int64_t token) {
+    return BytesOf(*RunStraight(one.stage(0).GenerateForward({}, data, token)));
+  };
+  EXPECT_EQ(after(longer, 2), BytesOf(logits));
+  EXPECT_NE(after(longer, 3), BytesOf(logits));
+  EXPECT_NE(after(Beginning(model, {2, 5, 3}), 2), BytesOf(logits));
+}
+
+// ---- positions ------------------------------------------------------------------------------
+
+// The rows of a first stage's output.
+std::vector<std::string> RowsUnder(const SmallModel& model, std::vector<int32_t> positions,
+                                   std::vector<int32_t> tokens) {
+  StageChain chain(model);
+  Microbatch data;
+  data.tokens = std::move(tokens);
+  data.positions = std::make_shared<const std::vector<int32_t>>(std::move(positions));
+  const std::string bytes = BytesOf(RunStraight(chain.stage(0).Forward(0, {}, data))->output);
+  const size_t row_bytes = static_cast<size_t>(model.config.hidden_size) * sizeof(float);
+  std::vector<std::string> rows;
+  for (size_t at = 0; at < bytes.size(); at += row_bytes) {
+    rows.push_back(bytes.substr(at, row_bytes));
+  }
+  return rows;
+}
+
+// Two sequences of six tokens, by plain loops, which compute a row alike wherever it lies.
+SmallModel OfPlainLoops() { return {.num_stages = 2, .specification = true}; }
+const std::vector<int32_t> kTwelveTokens = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8};
+
+TEST(StageModelPositions, ComeWithTheBatch) {
+  const SmallModel model = OfPlainLoops();
+  // Where all are one, what turns the heads does not matter; else it does.
+  SmallModel turned = model;
+  turned.config.rope_theta = 3;
+  const std::vector<int32_t> nowhere(12, 0);
+  EXPECT_EQ(RowsUnder(model, nowhere, kTwelveTokens), RowsUnder(turned, nowhere, kTwelveTokens));
+  const std::vector<int32_t> whole = *PositionsOfSequences(model.batch);
+  EXPECT_NE(RowsUnder(model, whole, kTwelveTokens), RowsUnder(turned, whole, kTwelveTokens));
+}
+
+TEST(StageModelPositions, MayRestartWithinASequence) {
+  const SmallModel model = OfPlainLoops();
+  const auto rows = RowsUnder(model, *PositionsOfSequences(model.batch), kTwelveTokens);
+  const auto restarted = RowsUnder(model, {0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 4, 5}, kTwelveTokens);
+  ASSERT_EQ(rows.size(), 12u);
+  for (size_t t = 0; t < rows.size(); ++t) {
+    EXPECT_EQ(rows[t] == restarted[t], t < 3 || t >= 6) << "token " << t;
+  }
+}
+
+TEST(StageModelPositions, GoWithTheirTokensWhereSequencesChangePlaces) {
+  const SmallModel model = OfPlainLoops();
+  const auto swapped = [](auto both) {
+    std::ranges::rotate(both, both.begin() + 6);
+    return both;
+  };
+  const std::vector<int32_t> positions = {5, 0, 3, 1, 4, 2, 0, 1, 0, 1, 2, 3};
+  const auto rows = RowsUnder(model, positions, kTwelveTokens);
+  EXPECT_EQ(RowsUnder(model, swapped(positions), swapped(kTwelveTokens)), swapped(rows));
+  EXPECT_NE(RowsUnder(model, positions, swapped(kTwelveTokens)), swapped(rows));
+}
+
+// Each keeps its own until its backward.
+TEST(StageModelPositions, AreAMicrobatchsOwnWhereSeveralAreUnderWay) {
+  SmallModel model;
+  model.random_positions = true;
+  StageChain in_turn(model);
+  StageChain together(model);
+  in_turn.RunStep();
+  for (const int32_t microbatch : {0, 1}) together.Forward(microbatch);
+  for (const int32_t microbatch : {0, 1}) together.Backward(microbatch);
+  EXPECT_EQ(together.GradientBytes(), in_turn.GradientBytes());
+}
+
+TEST(StageModelPositions, ABatchWithoutThemIsRefused) {
+  const SmallModel model = OfPlainLoops();
+  StageChain chain(model);
+  const Microbatch data{.tokens = kTwelveTokens};
+  EXPECT_DEATH((void)RunStraight(chain.stage(0).Forward(0, {}, data)),
+               "a microbatch of 12 tokens has 0 positions");
 }
 
 TEST(StageModel, DrawsByTemperature) {

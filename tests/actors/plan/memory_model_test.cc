@@ -77,8 +77,9 @@ TEST(MemoryModel, ActivationsGrowWithMicrobatchesInFlightAndHalves) {
               MemoryTag::kActivations);
   };
   const int64_t one = activations(1);
-  // x, n1, mid, n2, out (64 each), qkv 128, gate and up 192 a token; two rstd, four lse.
-  EXPECT_EQ(one, 64 * 4 * (5 * 64 + 128 + 192 + 2 + 4));
+  // x, n1, mid, n2, out (64 each), qkv 128, gate and up 192 a token; two rstd, four lse; the
+  // position.
+  EXPECT_EQ(one, 64 * 4 * (5 * 64 + 128 + 192 + 2 + 4 + 1));
   EXPECT_EQ(activations(3), 3 * one);
   s.halves = true;
   EXPECT_EQ(activations(1), one + 64 * 4 * (2 * 64 + 192 + 128));
@@ -110,8 +111,8 @@ TEST(MemoryModel, EachOpenActionHasAWorkspaceAndConstantsAreShared) {
   EXPECT_EQ(workspace(3) - workspace(1), 2 * of_action);
   const WorkspaceLayout layout = WorkspaceLayoutOf(s, 640);
   EXPECT_EQ(layout.action_bytes, of_action);
-  // The rotary table, positions, and the kernels' scratch.
-  EXPECT_EQ(layout.shared_bytes, 32 * 16 * 4 + 64 * 4 + 640);
+  // The rotary table and the kernels' scratch.
+  EXPECT_EQ(layout.shared_bytes, 32 * 16 * 4 + 640);
   EXPECT_EQ(layout.kernels, layout.shared_bytes - 640);
 }
 

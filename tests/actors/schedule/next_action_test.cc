@@ -133,15 +133,19 @@ TEST(NextAction, WaitsForDataWhereItIsMarked) {
   EXPECT_EQ(std::get<Blocked>(first.Next()).reason, BlockReason::kData);
   EXPECT_TRUE(first.progress.MarkArrived(InputKind::kData, StageId(0), MicrobatchId(0)));
   first.Run("0F0");
-  // The last stage reads labels: activation and data must both be here.
+  // Activation and data must both be here.
   Driven last(Generated("gpipe", 2, 1), 1, DataArrival::kMarked);
   EXPECT_TRUE(last.progress.MarkArrived(InputKind::kActivation, StageId(1), MicrobatchId(0)));
   EXPECT_EQ(std::get<Blocked>(last.Next()).reason, BlockReason::kData);
   EXPECT_TRUE(last.progress.MarkArrived(InputKind::kData, StageId(1), MicrobatchId(0)));
   last.Run("1F0");
-  // A stage in between reads none.
+  // A stage in between reads positions; none comes twice.
   Driven middle(Generated("gpipe", 3, 1), 1, DataArrival::kMarked);
+  EXPECT_TRUE(middle.progress.MarkArrived(InputKind::kActivation, StageId(1), MicrobatchId(0)));
+  EXPECT_EQ(std::get<Blocked>(middle.Next()).reason, BlockReason::kData);
+  EXPECT_TRUE(middle.progress.MarkArrived(InputKind::kData, StageId(1), MicrobatchId(0)));
   EXPECT_FALSE(middle.progress.MarkArrived(InputKind::kData, StageId(1), MicrobatchId(0)));
+  middle.Run("1F0");
 }
 
 TEST(NextAction, HandsOverBetweenStagesOfOneRank) {
