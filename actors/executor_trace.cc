@@ -1,27 +1,39 @@
 #include "actors/executor_trace.h"
 
-#include "runtime/trace/span.h"
+#include <fmt/format.h>
 
 namespace troupe {
 namespace {
 
-uint32_t ReceiveSpanName(InputKind kind) {
-  static const uint32_t activation = InternTraceName("receive activation");
-  static const uint32_t gradient = InternTraceName("receive gradient");
-  return kind == InputKind::kActivation ? activation : gradient;
-}
+// What spans of one way are called.
+struct MessageNames {
+  explicit MessageNames(std::string_view way)
+      : track(InternTraceName(way)),
+        activation(InternTraceName(fmt::format("{} activation", way))),
+        gradient(InternTraceName(fmt::format("{} gradient", way))) {}
+
+  uint32_t track, activation, gradient;
+};
 
 }  // namespace
+
+SpanRecord MessageSpan(MessageWay way, InputKind kind, Rank rank) {
+  static const MessageNames send("send");
+  static const MessageNames receive("receive");
+  const bool sends = way == MessageWay::kSend;
+  const MessageNames& names = sends ? send : receive;
+  SpanRecord span;
+  span.name = kind == InputKind::kActivation ? names.activation : names.gradient;
+  span.category = sends ? SpanCategory::kSend : SpanCategory::kReceive;
+  span.track = names.track;
+  span.rank = rank.value;
+  return span;
+}
 
 void ExecutorTrace::Received(const Envelope& envelope, InputKind kind, int64_t arrived_ns,
                              Clock& clock) const {
   if (!window_.Covers(envelope.step)) return;
-  static const uint32_t track = InternTraceName("receive");
-  SpanRecord span;
-  span.name = ReceiveSpanName(kind);
-  span.category = SpanCategory::kReceive;
-  span.track = track;
-  span.rank = rank_.value;
+  SpanRecord span = MessageSpan(MessageWay::kReceive, kind, rank_);
   span.stage = static_cast<int16_t>(envelope.stage);
   span.microbatch = envelope.microbatch;
   span.step = static_cast<int32_t>(envelope.step);

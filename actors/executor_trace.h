@@ -1,5 +1,5 @@
-// ExecutorTrace: the spans of a rank's executor, in the steps that the trace covers: what it
-// receives, and the phases of a round.
+// The spans of a rank's executor, in the steps that the trace covers: what it sends and receives,
+// and the phases of a round.
 // Thread: the executor's, which owns it.
 #pragma once
 
@@ -9,9 +9,14 @@
 #include "actors/plan/trace_window.h"
 #include "actors/schedule/schedule.h"
 #include "runtime/base/clock.h"
+#include "runtime/trace/span.h"
 #include "runtime/transport/envelope.h"
 
 namespace troupe {
+
+// Of a message between stages on its way out or in: "send activation", on the track "send".
+enum class MessageWay : uint8_t { kSend, kReceive };
+SpanRecord MessageSpan(MessageWay way, InputKind kind, Rank rank);
 
 class ExecutorTrace {
  public:

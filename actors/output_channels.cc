@@ -2,16 +2,9 @@
 
 #include <utility>
 
+#include "actors/executor_trace.h"
+
 namespace troupe {
-namespace {
-
-uint32_t SpanName(InputKind kind) {
-  static const uint32_t activation = InternTraceName("send activation");
-  static const uint32_t gradient = InternTraceName("send gradient");
-  return kind == InputKind::kActivation ? activation : gradient;
-}
-
-}  // namespace
 
 bool OutputChannels::HasRoom(const Transfer& output) const {
   const auto reserved = reserved_.find({output.to, output.kind});
@@ -74,13 +67,8 @@ Status OutputChannels::Send(const Parked& parked, const ActorRef<OutputSent>& ex
 
 SpanRecord OutputChannels::SpanOf(const Output& output, uint32_t flow_id,
                                   const Clock& clock) const {
-  static const uint32_t track = InternTraceName("send");
   const Transfer& transfer = output.transfer;
-  SpanRecord span;
-  span.name = SpanName(transfer.kind);
-  span.category = SpanCategory::kSend;
-  span.track = track;
-  span.rank = options_.rank.value;
+  SpanRecord span = MessageSpan(MessageWay::kSend, transfer.kind, options_.rank);
   span.stage = static_cast<int16_t>(transfer.from_stage.value);
   span.microbatch = transfer.microbatch.value;
   span.step = static_cast<int32_t>(output.step);
