@@ -231,9 +231,8 @@ Status ExecutorActor::On(ActionDone done) {
     inputs_.HandOver(KeyOf(done.round, *output), std::move(done.output));
   }
   const bool outputs_leave = progress_->MarkDone(entry);
-  if (reductions_ && progress_->HasAllGradients(done.action.stage)) {  // I5
+  if (reductions_ && progress_->HasAllGradients(done.action.stage)) {
     reductions_->MarkGradients(done.action.stage);
-    RETURN_IF_ERROR(StartReductions());
   }
   if (output && output->crosses_ranks()) {
     outputs_.Reserve(*output);
@@ -243,7 +242,8 @@ Status ExecutorActor::On(ActionDone done) {
     for (auto& [transfer, held] : held_back_) SendSoon(transfer, std::move(held));
     held_back_.clear();
   }
-  return Advance();
+  RETURN_IF_ERROR(Advance());
+  return StartReductions();  // I7
 }
 
 Status ExecutorActor::On(ActionWaits action) {
@@ -276,6 +276,7 @@ Status ExecutorActor::FinishList() {
 }
 
 Status ExecutorActor::StartReductions() {
+  if (!reductions_) return {};
   while (const auto step = reductions_->Next()) {
     RETURN_IF_ERROR(peers_.stages.at(step->stage)
                         .Send(ReduceGradient{start_.round(), start_.step(), step->reduction}));

@@ -22,7 +22,8 @@
 //   I5. A gradient reduction starts when ReductionProgress says so, beside the actions: with the
 //       stage's last gradient, not after the list.
 //   I6. The outputs of a fused pair leave together, at its end.
-//   I7. The next action is launched before the outputs of the last one are sent.
+//   I7. The next action is launched before the outputs of the last one are sent, and before a
+//       reduction that the last one made ready: its own sums are work of the same stream.
 #pragma once
 
 #include <array>

@@ -174,7 +174,7 @@ TEST_F(ExecutorOpenActions, AReductionStartsWithItsStagesLastGradientBesideTheAc
   Done("1F0");
   Asked();
   Done("1B0");
-  EXPECT_THAT(Asked(), ElementsAre("reduce 0", "0B0"));
+  EXPECT_THAT(Asked(), ElementsAre("0B0", "reduce 0")) << "compute goes first";
   Done("0B0");
   EXPECT_THAT(Asked(), IsEmpty()) << "no vote before the sum is there";
   EXPECT_EQ(NumWaits(), 0u) << "a wait that names no rank would hide the group's";
