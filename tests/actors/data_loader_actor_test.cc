@@ -26,8 +26,8 @@ class LoaderJob {
         testing::InProcessJobOptions{
             .num_microbatches = microbatches, .tokens = 4, .steps = {.steps = steps}},
         [this](const RankPlace& place, StageId stage) {
-          return place.scheduler.Spawn<testing::IdleStage>({.name = "stage"}, place, stage,
-                                                           ledger_);
+          return place.scheduler.Spawn<testing::IdleStage>({.name = fmt::format("stage {}", stage)},
+                                                           place, stage, ledger_);
         },
         [path](const RankPlace& place) {
           auto file = TokenFile::Open(SystemFiles(), path);

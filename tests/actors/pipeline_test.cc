@@ -11,6 +11,7 @@
 #include <map>
 #include <numeric>
 
+#include "tests/support/answering_stage.h"
 #include "tests/support/in_process_job.h"
 #include "tests/support/two_chains.h"
 
@@ -28,21 +29,17 @@ struct Seen {
   int updates = 0;
 };
 
-class ToyStage
-    : public Actor<ToyStage, MeetExecutor, RunAction, ReduceGradient, CollectVote, ApplyUpdate> {
+class ToyStage : public testing::AnsweringStage<ToyStage> {
  public:
   ToyStage(const RankPlace& place, StageId stage, MemoryLedger& ledger, Seen& seen)
-      : place_(place), plan_(place.plan), stage_(stage), ledger_(ledger), seen_(seen) {}
+      : AnsweringStage(place, stage), ledger_(ledger), seen_(seen) {}
 
-  Status On(MeetExecutor meet) {
-    executor_ = meet.executor;
-    return {};
-  }
+  using AnsweringStage::On;
   Status On(RunAction run) {
     seen_.actions.push_back(ToString(run.action));
     if (seen_.on_action) seen_.on_action();
     ActionDone done{.action = run.action, .round = run.round};
-    const Schedule& schedule = plan_.train;
+    const Schedule& schedule = plan().train;
     const bool first = schedule.IsFirstStage(run.action.stage);
     const bool last = schedule.IsLastStage(run.action.stage);
     std::vector<float> values(kElements);
@@ -66,19 +63,19 @@ class ToyStage
       seen_.gradient += std::accumulate(values.begin(), values.end(), 0.0);
     }
     if (OutputOf(schedule, run.action)) done.output = Output(values);
-    return executor_.Send(std::move(done));
+    return executor().Send(std::move(done));
   }
   Status On(CollectVote collect) {
-    return executor_.Send(
-        testing::UnitVote(plan_, stage_, collect.round, seen_.gradient * seen_.gradient));
+    return executor().Send(
+        testing::UnitVote(plan(), stage(), collect.round, seen_.gradient * seen_.gradient));
   }
   Status On(ReduceGradient reduce) {
-    tied_ = 1.0f + static_cast<float>(stage_.value);
-    place_.stream.LaunchTask(
-        scope_, AddUp(*place_.groups.OfReduction(reduce.reduction), tied_),
+    tied_ = 1.0f + static_cast<float>(stage().value);
+    place().stream.LaunchTask(
+        scope_, AddUp(*place().groups.OfReduction(reduce.reduction), tied_),
         [this, reduce](const WorkTime&, Status status) {
           seen_.gradient += 100 * static_cast<double>(tied_);
-          (void)executor_.Send(GradientReduced{reduce.round, reduce.reduction, std::move(status)});
+          (void)executor().Send(GradientReduced{reduce.round, reduce.reduction, std::move(status)});
         });
     return {};
   }
@@ -86,7 +83,7 @@ class ToyStage
     seen_.gradient = 0;
     ++seen_.updates;
     seen_.factors.push_back(update.gradient_factor);
-    return executor_.Send(UpdateDone{.stage = stage_, .step = update.step});
+    return executor().Send(UpdateDone{.stage = stage(), .step = update.step});
   }
 
  private:
@@ -105,13 +102,9 @@ class ToyStage
     co_return co_await group.AllReduce({static_cast<uint8_t>(DType::kFloat32), &value, 1});
   }
 
-  const RankPlace place_;
-  const JobPlan& plan_;
-  const StageId stage_;
   MemoryLedger& ledger_;
   Seen& seen_;
-  const StreamScope scope_{place_.stream};
-  ExecutorAnswers executor_{};
+  const StreamScope scope_{place().stream};
   float tied_ = 0;
 };
 

@@ -38,7 +38,8 @@ Outcome RunJob(uint64_t seed, Fault fault) {
   testing::InProcessJob job(
       std::move(options),
       [&](const RankPlace& place, StageId stage) {
-        return place.scheduler.Spawn<testing::IdleStage>({.name = "stage"}, place, stage, ledger);
+        return place.scheduler.Spawn<testing::IdleStage>({.name = fmt::format("stage {}", stage)},
+                                                         place, stage, ledger);
       },
       [](const RankPlace& place) {
         return place.scheduler.Spawn<testing::IdleLoader>({.name = "loader"});

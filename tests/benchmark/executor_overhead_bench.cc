@@ -17,7 +17,8 @@ double UsPerAction(int num_ranks, int num_microbatches, int num_steps) {
        .tokens = testing::kIdleTokens,
        .steps = {.steps = num_steps}},
       [&](const RankPlace& place, StageId stage) {
-        return place.scheduler.Spawn<testing::IdleStage>({.name = "stage"}, place, stage, ledger);
+        return place.scheduler.Spawn<testing::IdleStage>({.name = fmt::format("stage {}", stage)},
+                                                         place, stage, ledger);
       },
       [](const RankPlace& place) {
         return place.scheduler.Spawn<testing::IdleLoader>({.name = "loader"});

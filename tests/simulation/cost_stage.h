@@ -9,15 +9,13 @@
 #include <optional>
 #include <utility>
 
-#include "actors/rank_seams.h"
 #include "actors/stage_set.h"
-#include "runtime/actor/actor.h"
 #include "runtime/sim/sim_stream.h"
+#include "tests/support/answering_stage.h"
 
 namespace troupe::testing {
 
-class CostStage
-    : public Actor<CostStage, MeetExecutor, RunAction, ReduceGradient, CollectVote, ApplyUpdate> {
+class CostStage : public AnsweringStage<CostStage> {
  public:
   struct Options {
     std::function<int64_t()> draw_cost_ns{};
@@ -29,31 +27,20 @@ class CostStage
 
   // `model` outlives it.
   CostStage(const RankPlace& place, StageId stage, StageModel& model, Options options)
-      : plan_(place.plan),
-        stream_(place.stream),
-        stage_(stage),
-        model_(model),
-        options_(std::move(options)) {}
+      : AnsweringStage(place, stage), model_(model), options_(std::move(options)) {}
 
-  Status On(MeetExecutor meet) {
-    executor_ = meet.executor;
-    return {};
-  }
+  using AnsweringStage::On;
   Status On(RunAction run) {
-    auto done = std::make_shared<ActionDone>();
-    done->action = run.action;
-    done->round = run.round;
-    done->step = run.step;
-    done->mode = run.mode;
-    stream_.Launch([this, done] { Work(*done); },
-                   [this, done](const WorkTime& time) {
-                     done->time = time;
-                     if (executor_.alive()) (void)executor_.Send(std::move(*done));
-                   });
+    Spend(AnswerTo(run), [this](ActionDone& done) {
+      if (!OutputOf(plan().train, done.action)) return;
+      const int64_t num_bytes = plan().batch.tokens_per_microbatch() * plan().config.hidden_size *
+                                static_cast<int64_t>(sizeof(float));
+      done.output = Buffer(options_.ledger, MemoryTag::kActivations, num_bytes);
+    });
     return {};
   }
   Status On(CollectVote collect) {
-    StageVote vote{.stage = stage_, .round = collect.round};
+    StageVote vote{.stage = stage(), .round = collect.round};
     for (const StageParameter& p : model_.parameters().all()) {
       if (!p.owned) continue;
       auto& node = vote.norm_nodes.emplace_back();
@@ -61,51 +48,38 @@ class CostStage
       node.set_num_leaves(1);
       node.set_sum(1);
     }
-    return executor_.Send(std::move(vote));
-  }
-  Status On(ReduceGradient reduce) {
-    return executor_.Send(GradientReduced{.round = reduce.round, .reduction = reduce.reduction});
+    return executor().Send(std::move(vote));
   }
   Status On(ApplyUpdate update) {
-    auto time = std::make_shared<UpdateDone>(UpdateDone{.stage = stage_, .step = update.step});
-    options_.on_update(stage_, update);
-    stream_.Launch(
-        [this, update] {
-          options_.work.Spend(options_.draw_cost_ns());
-          for (const StageParameter& p : model_.parameters().all()) {
-            for (const TensorView& view : {p.weight, p.m}) {
-              view.Flat().as<float>()[0] = static_cast<float>(update.step);
-            }
-          }
-        },
-        [this, time](const WorkTime& took) {
-          time->time = took;
-          if (executor_.alive()) (void)executor_.Send(std::move(*time));
-        });
+    options_.on_update(stage(), update);
+    Spend(UpdateDone{.stage = stage(), .step = update.step}, [this](const UpdateDone& done) {
+      for (const StageParameter& p : model_.parameters().all()) {
+        for (const TensorView& view : {p.weight, p.m}) {
+          view.Flat().as<float>()[0] = static_cast<float>(done.step);
+        }
+      }
+    });
     return {};
   }
 
  private:
-  void Work(ActionDone& done) const {
-    options_.work.Spend(options_.draw_cost_ns());
-    const bool forward = done.action.kind == ActionKind::kForward;
-    const bool last = plan_.train.IsLastStage(done.action.stage);
-    if (forward && last) {
-      done.loss_sum = done.action.microbatch.value;
-      done.num_tokens = 1;
-    }
-    if (!OutputOf(plan_.train, done.action)) return;
-    const int64_t num_bytes = plan_.batch.micro_batch_size * plan_.batch.seq_len *
-                              plan_.config.hidden_size * static_cast<int64_t>(sizeof(float));
-    done.output = Buffer(options_.ledger, MemoryTag::kActivations, num_bytes);
+  // Work of a drawn cost, then work(answer), on the stream; then the answer.
+  template <typename Answer, typename Work>
+  void Spend(Answer answer, Work work) {
+    auto shared = std::make_shared<Answer>(std::move(answer));
+    place().stream.Launch(
+        [this, shared, work = std::move(work)] {
+          options_.work.Spend(options_.draw_cost_ns());
+          work(*shared);
+        },
+        [this, shared](const WorkTime& time) {
+          shared->time = time;
+          if (executor().alive()) (void)executor().Send(std::move(*shared));
+        });
   }
 
-  const JobPlan& plan_;
-  Stream& stream_;
-  const StageId stage_;
   StageModel& model_;
   const Options options_;
-  ExecutorAnswers executor_{};
 };
 
 // The step that the weights of a stage stand at; nothing where they disagree.

@@ -120,20 +120,6 @@ inline proto::StartRank StartByHand(const InProcessJobOptions& options, const Jo
   return start;
 }
 
-// A vote for the parameters whose index is the stage's, modulo the number of stages: `sum` is the
-// first one's, the rest have none.
-inline StageVote UnitVote(const JobPlan& plan, StageId stage, int64_t round, double sum) {
-  StageVote vote{.stage = stage, .round = round};
-  for (int parameter = stage.value; parameter < plan.table.size();
-       parameter += plan.train.num_stages) {
-    auto& node = vote.norm_nodes.emplace_back();
-    node.set_parameter(parameter);
-    node.set_num_leaves(1);
-    node.set_sum(parameter == stage.value ? sum : 0);
-  }
-  return vote;
-}
-
 class InProcessJob {
  public:
   using NewStage = std::function<SpawnedStage(const RankPlace&, StageId)>;

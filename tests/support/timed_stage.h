@@ -13,12 +13,12 @@
 #include "actors/schedule/action_costs.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/stream_wait.h"
+#include "tests/support/answering_stage.h"
 #include "tests/support/in_process_job.h"
 
 namespace troupe::testing {
 
-class TimedStage
-    : public Actor<TimedStage, MeetExecutor, RunAction, ReduceGradient, CollectVote, ApplyUpdate> {
+class TimedStage : public AnsweringStage<TimedStage> {
  public:
   struct Options {
     const std::vector<ActionTimes>& steps;  // from step 1 on
@@ -28,39 +28,24 @@ class TimedStage
   };
 
   TimedStage(const RankPlace& place, StageId stage, const Options& options)
-      : place_(place), stage_(stage), options_(options) {}
+      : AnsweringStage(place, stage), options_(options) {}
 
-  Status On(MeetExecutor meet) {
-    executor_ = meet.executor;
-    return {};
-  }
+  using AnsweringStage::On;
   Status On(RunAction run) {
-    auto done = std::make_shared<ActionDone>();
-    done->action = run.action;
-    done->round = run.round;
-    done->step = run.step;
+    auto done = std::make_shared<ActionDone>(AnswerTo(run));
     const Action action = run.action;
-    place_.stream.LaunchTask(
+    place().stream.LaunchTask(
         scope_, Work(std::move(run), *done),
         [this, done](const WorkTime& time, Status status) {
           done->time = time;
           done->status = std::move(status);
           Note(*done);
-          (void)executor_.Send(std::move(*done));
+          (void)executor().Send(std::move(*done));
         },
         [this, action](bool waits) {
-          (void)executor_.Send(ActionWaits{.action = action, .waits = waits});
+          (void)executor().Send(ActionWaits{.action = action, .waits = waits});
         });
     return {};
-  }
-  Status On(CollectVote collect) {
-    return executor_.Send(UnitVote(place_.plan, stage_, collect.round, 1));
-  }
-  Status On(ReduceGradient reduce) {
-    return executor_.Send(GradientReduced{.round = reduce.round, .reduction = reduce.reduction});
-  }
-  Status On(ApplyUpdate update) {
-    return executor_.Send(UpdateDone{.stage = stage_, .step = update.step});
   }
 
  private:
@@ -78,23 +63,18 @@ class TimedStage
     const ActionTimes& times = options_.steps[static_cast<size_t>(run.step - 1)];
     const ActionPauses pauses = times.Pauses(run.action);
     const int64_t segment_ns = times.Ns(run.action) / (pauses.count + 1);
-    const int64_t end_ns = place_.scheduler.clock().NowNs() + segment_ns;
-    for (const Transfer& input : InputsOf(place_.plan.train, run.action)) CheckInput(run, input);
-    if (const auto output = OutputOf(place_.plan.train, run.action)) {
+    const int64_t end_ns = place().scheduler.clock().NowNs() + segment_ns;
+    for (const Transfer& input : InputsOf(plan().train, run.action)) CheckInput(run, input);
+    if (const auto output = OutputOf(plan().train, run.action)) {
       const Stamp stamp{run.step, output->to_stage.value, output->microbatch.value, output->kind};
       done.output = Buffer(options_.ledger, MemoryTag::kActivations, options_.message_bytes);
       std::memcpy(done.output.data(), &stamp, sizeof(stamp));
       std::memcpy(done.output.bytes().last<sizeof(stamp)>().data(), &stamp, sizeof(stamp));
     }
-    if (run.action.kind == ActionKind::kForward &&
-        place_.plan.train.IsLastStage(run.action.stage)) {
-      done.loss_sum = run.action.microbatch.value;
-      done.num_tokens = 1;
-    }
     HoldUntil(end_ns);
     for (int32_t pause = 0; pause < pauses.count; ++pause) {
       co_await StreamSleep(pauses.each_ns / 1'000'000);
-      HoldUntil(place_.scheduler.clock().NowNs() + segment_ns);
+      HoldUntil(place().scheduler.clock().NowNs() + segment_ns);
     }
     co_return Status{};
   }
@@ -126,11 +106,8 @@ class TimedStage
     span->set_cpu_ns(done.time.cpu_ns);
   }
 
-  const RankPlace place_;
-  const StageId stage_;
   const Options options_;
-  const StreamScope scope_{place_.stream};
-  ExecutorAnswers executor_{};
+  const StreamScope scope_{place().stream};
 };
 
 }  // namespace troupe::testing
