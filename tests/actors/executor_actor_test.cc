@@ -224,38 +224,6 @@ TEST_F(ExecutorActorTest, WhatComesBeforeItsRoundIsKeptForIt) {
   EXPECT_THAT(errors_, IsEmpty());
 }
 
-TEST_F(ExecutorActorTest, AnInputOfAnEarlierRoundIsNamed) {
-  Open(Rank(1));
-  Start(3);
-  Activate(2, 0);
-  EXPECT_THAT(errors_, ElementsAre("rank 1: activation for stage 1, microbatch 0, round 2 with 16 "
-                                   "bytes does not fit the plan (16 bytes between stages, round "
-                                   "3)"));
-}
-
-TEST_F(ExecutorActorTest, AnInputThatWasReadAndComesAgainIsNamed) {
-  Open(Rank(1));
-  Start(1);
-  Activate(1, 0);
-  Activate(1, 0);
-  EXPECT_THAT(errors_, ElementsAre("rank 1: activation for stage 1, microbatch 0 came twice"));
-}
-
-TEST_F(ExecutorActorTest, AnInputThatWaitsAndComesAgainIsNamed) {
-  Open(Rank(1));
-  Start(1);
-  Activate(1, 1);
-  Activate(1, 1);
-  EXPECT_THAT(errors_, ElementsAre("rank 1: activation for stage 1, microbatch 1 came twice"));
-}
-
-TEST_F(ExecutorActorTest, AnEarlyInputThatComesAgainIsNamed) {
-  Open(Rank(1));
-  Activate(1, 0);
-  Activate(1, 0);
-  EXPECT_THAT(errors_, ElementsAre("rank 1: activation for stage 1, microbatch 0 came twice"));
-}
-
 TEST_F(ExecutorActorTest, AnEarlyInputOfNoMicrobatchOfTheStepIsNamed) {
   Open(Rank(1));
   Activate(1, 7);
@@ -264,42 +232,80 @@ TEST_F(ExecutorActorTest, AnEarlyInputOfNoMicrobatchOfTheStepIsNamed) {
   EXPECT_THAT(errors_, ElementsAre("rank 1: an input of stage 1, microbatch 7 is not its"));
 }
 
-TEST_F(ExecutorActorTest, AGradientThatComesAgainIsNamed) {
-  Open(Rank(0));
-  Start(1);
-  EXPECT_THAT(heard_, ElementsAre("activation 0", "activation 1"));
-  Arrive(InputKind::kGradient, 1, 0);
-  EXPECT_THAT(errors_, IsEmpty());
-  Arrive(InputKind::kGradient, 1, 0);
-  EXPECT_THAT(errors_, ElementsAre("rank 0: gradient for stage 0, microbatch 0 came twice"));
+// ---- what does not belong here ----------------------------------------------------------------
+
+struct Arrival {
+  int64_t round = 0;
+  int32_t microbatch = 0;
+};
+
+struct WrongArrival {
+  std::string name{};
+  int rank = 1;                     // the last stage's, which reads activations; 0: gradients
+  int64_t started = 1;              // the round that has; 0: none
+  std::vector<Arrival> arrivals{};  // the last is wrong
+  int32_t elements = kBytes / 4;
+  int32_t stage = rank;
+  std::string sentence{};
+};
+
+class WrongArrivals : public ExecutorActorTest,
+                      public ::testing::WithParamInterface<WrongArrival> {};
+
+TEST_P(WrongArrivals, AreNamed) {
+  const WrongArrival& wrong = GetParam();
+  Open(Rank(wrong.rank));
+  if (wrong.started > 0) Start(wrong.started);
+  const InputKind kind = wrong.rank == 0 ? InputKind::kGradient : InputKind::kActivation;
+  const TensorDescriptor tensor{.rank = 1,
+                                .shape = {wrong.elements, 0, 0, 0},
+                                .num_bytes = static_cast<uint64_t>(4 * wrong.elements)};
+  for (const Arrival& arrival : wrong.arrivals) {
+    EXPECT_THAT(errors_, IsEmpty());
+    Arrive(kind, arrival.round, arrival.microbatch, tensor, wrong.stage);
+  }
+  EXPECT_THAT(errors_, ElementsAre(wrong.sentence));
 }
 
-TEST_F(ExecutorActorTest, AGradientOfAnEarlierRoundIsNamed) {
-  Open(Rank(0));
-  Start(2);
-  Arrive(InputKind::kGradient, 1, 0);
-  ASSERT_EQ(errors_.size(), 1u);
-  EXPECT_THAT(errors_[0], HasSubstr("rank 0: gradient for stage 0, microbatch 0, round 1"));
-}
-
-TEST_F(ExecutorActorTest, AnInputOfAnotherSizeIsNamed) {
-  Open(Rank(1));
-  Start(1);
-  const TensorDescriptor wrong{.rank = 1, .shape = {3, 0, 0, 0}, .num_bytes = 12};
-  Arrive(InputKind::kActivation, 1, 0, wrong, 1);
-  EXPECT_THAT(errors_, ElementsAre("rank 1: activation for stage 1, microbatch 0, round 1 with 12 "
-                                   "bytes does not fit the plan (16 bytes between stages, round "
-                                   "1)"));
-}
-
-TEST_F(ExecutorActorTest, AnInputForAStageOfAnotherRankIsNamed) {
-  Open(Rank(1));
-  Start(1);
-  Arrive(InputKind::kActivation, 1, 0, kBoundary, 0);
-  ASSERT_EQ(errors_.size(), 1u);
-  EXPECT_THAT(errors_[0], HasSubstr("activation for stage 0, microbatch 0, round 1"));
-  EXPECT_THAT(errors_[0], HasSubstr("does not fit the plan"));
-}
+INSTANTIATE_TEST_SUITE_P(
+    Executor, WrongArrivals,
+    ::testing::Values(
+        WrongArrival{.name = "AnActivationOfAnEarlierRound",
+                     .started = 3,
+                     .arrivals = {{2, 0}},
+                     .sentence = "rank 1: activation for stage 1, microbatch 0, round 2 with 16 "
+                                 "bytes does not fit the plan (16 bytes between stages, round 3)"},
+        WrongArrival{.name = "AGradientOfAnEarlierRound",
+                     .rank = 0,
+                     .started = 2,
+                     .arrivals = {{1, 0}},
+                     .sentence = "rank 0: gradient for stage 0, microbatch 0, round 1 with 16 "
+                                 "bytes does not fit the plan (16 bytes between stages, round 2)"},
+        WrongArrival{.name = "AnActivationThatWasReadComesAgain",
+                     .arrivals = {{1, 0}, {1, 0}},
+                     .sentence = "rank 1: activation for stage 1, microbatch 0 came twice"},
+        WrongArrival{.name = "AnActivationThatWaitsComesAgain",
+                     .arrivals = {{1, 1}, {1, 1}},
+                     .sentence = "rank 1: activation for stage 1, microbatch 1 came twice"},
+        WrongArrival{.name = "AnEarlyActivationComesAgain",
+                     .started = 0,
+                     .arrivals = {{1, 0}, {1, 0}},
+                     .sentence = "rank 1: activation for stage 1, microbatch 0 came twice"},
+        WrongArrival{.name = "AGradientThatWasReadComesAgain",
+                     .rank = 0,
+                     .arrivals = {{1, 0}, {1, 0}},
+                     .sentence = "rank 0: gradient for stage 0, microbatch 0 came twice"},
+        WrongArrival{.name = "AnActivationOfAnotherSize",
+                     .arrivals = {{1, 0}},
+                     .elements = 3,
+                     .sentence = "rank 1: activation for stage 1, microbatch 0, round 1 with 12 "
+                                 "bytes does not fit the plan (16 bytes between stages, round 1)"},
+        WrongArrival{.name = "AnActivationForAStageOfAnotherRank",
+                     .arrivals = {{1, 0}},
+                     .stage = 0,
+                     .sentence = "rank 1: activation for stage 0, microbatch 0, round 1 with 16 "
+                                 "bytes does not fit the plan (16 bytes between stages, round 1)"}),
+    [](const auto& info) { return info.param.name; });
 
 TEST_F(ExecutorActorTest, AStepThatStartsWithinAnotherIsNamed) {
   Open(Rank(1));
