@@ -37,7 +37,8 @@ Status DataLoaderActor::Make(const FetchMicrobatches& fetch,
   for (int32_t m = 0; m < fetch.num_microbatches; ++m) {
     if (samples) RETURN_IF_ERROR(WriteRows(fetch.text, rows));
     if (reads) {
-      const int64_t first = fetch.first_sample + m * batch.micro_batch_size;
+      const int64_t number = batch.NumberInStep(options_.data_parallel_rank, m);
+      const int64_t first = fetch.first_sample + number * batch.micro_batch_size;
       if (Status read = ReadRows(fetch.mode, first, rows); !read.ok()) {
         RETURN_IF_ERROR(source_->file.CheckUnchanged());  // says more, where that is the cause
         return read;

@@ -23,6 +23,7 @@ namespace troupe {
 
 struct DataLoaderOptions {
   BatchArithmetic batch{};
+  int data_parallel_rank = 0;
   MicrobatchFields fields{};  // tokens and labels only where there is a source
 };
 

@@ -9,7 +9,8 @@ namespace troupe {
 
 struct EvaluateOptions {
   int32_t rounds = 0;
-  int32_t num_microbatches = 0;  // of a round
+  int32_t num_microbatches = 0;  // of a round and data-parallel rank
+  int32_t data_parallel = 1;
   int64_t global_batch_size = 0;
 };
 

@@ -216,7 +216,8 @@ Status ExecutorActor::On(ActionDone done) {
   }
   if (done.num_tokens > 0) {
     auto* loss = vote_.add_losses();
-    loss->set_microbatch(done.action.microbatch.value);
+    loss->set_microbatch(
+        options_.batch.NumberInStep(options_.data_parallel_rank, done.action.microbatch.value));
     loss->set_loss_sum(done.loss_sum);
     loss->set_num_tokens(done.num_tokens);
   }

@@ -85,6 +85,8 @@ struct ExecutorOptions {
   TensorDescriptor boundary{};          // shape and bytes of an activation between stages
   int output_buffers = kOutputBuffers;  // of each channel to another rank
   std::vector<GradientReduction> reductions{};  // of the plan
+  BatchArithmetic batch{};
+  int data_parallel_rank = 0;
   TraceWindow trace{};  // the steps that leave spans of sends, receives and phases
   int64_t wait_deadline_ms = 60'000;
   std::function<void(const RankActivity&)> on_progress{};

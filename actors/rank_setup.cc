@@ -37,12 +37,14 @@ TrainOptions TrainOptionsOf(const proto::StartRank& start, const JobPlan& plan) 
   TrainOptions options{
       .steps = spec.train().stop_after() > 0 ? spec.train().stop_after() : spec.train().steps(),
       .num_microbatches = plan.batch.num_microbatches,
+      .data_parallel = plan.batch.data_parallel,
       .global_batch_size = plan.batch.global_batch_size,
       .num_parameters = plan.table.size(),
       .grad_clip = spec.optimizer().grad_clip(),
       .evaluate_every = spec.eval().every(),
       .evaluate = {.rounds = spec.eval().batches(),
                    .num_microbatches = plan.batch.num_microbatches,
+                   .data_parallel = plan.batch.data_parallel,
                    .global_batch_size = plan.batch.global_batch_size},
       .checkpoint_every = spec.checkpoint().every(),
       .checkpoint_every_seconds = spec.checkpoint().every_seconds(),
@@ -71,7 +73,9 @@ ExecutorOptions ExecutorOptionsOf(const proto::JobSpec& spec, const JobPlan& pla
                           .evaluate = plan.evaluate,
                           .sample = plan.sample,
                           .boundary = BoundaryTensor(spec, plan),
-                          .reductions = plan.reductions};
+                          .reductions = plan.reductions,
+                          .batch = plan.batch,
+                          .data_parallel_rank = plan.mesh.Coordinate(rank, Axis::kDp)};
   options.wait_deadline_ms = WaitDeadlineMs(spec, options.wait_deadline_ms);
   return options;
 }
@@ -90,7 +94,9 @@ StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Ran
 }
 
 DataLoaderOptions DataLoaderOptionsOf(const JobPlan& plan, Rank rank) {
-  DataLoaderOptions options{.batch = plan.batch, .fields = {}};
+  DataLoaderOptions options{.batch = plan.batch,
+                            .data_parallel_rank = plan.mesh.Coordinate(rank, Axis::kDp),
+                            .fields = {}};
   for (const StageId stage : plan.StagesOf(rank)) {
     options.fields |= FieldsOf(plan.table.model(), plan.stages[static_cast<size_t>(stage.value)]);
   }

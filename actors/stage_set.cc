@@ -21,7 +21,7 @@ StageSet BuildStages(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
     StageModelOptions options;
     options.shape = plan.ShapeOf(stage);
     options.dtype = DTypeOfJob(spec);
-    options.owner = OwnerOf(plan.train, stage) == stage;
+    options.owner = plan.Owns(rank, stage);
     stages[stage] = std::make_unique<StageModel>(options, plan.table, ledger);
   }
   return stages;

@@ -75,7 +75,7 @@ Round TrainProgram::NextStep() {
 
 Result<Verdict> TrainProgram::Decide(std::vector<proto::Vote> votes) {
   if (part_) return part_->Decide(std::move(votes));
-  ASSIGN_OR_RETURN(decided_, AddLosses(votes, options_.num_microbatches));
+  ASSIGN_OR_RETURN(decided_, AddLosses(votes, options_.num_microbatches * options_.data_parallel));
   ASSIGN_OR_RETURN(const double sum_norm, GradientNorm(votes, options_.num_parameters));
   if (!decided_.finite) {
     return MakeError(ErrorCode::kFailed,

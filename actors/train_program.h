@@ -22,8 +22,9 @@
 namespace troupe {
 
 struct TrainOptions {
-  int64_t steps = 0;  // the last step of this run: stop_after, or train.steps
-  int32_t num_microbatches = 0;
+  int64_t steps = 0;             // the last step of this run: stop_after, or train.steps
+  int32_t num_microbatches = 0;  // of a data-parallel rank
+  int32_t data_parallel = 1;
   int64_t global_batch_size = 0;
   int32_t num_parameters = 0;
   double grad_clip = 0;

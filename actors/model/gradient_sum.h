@@ -38,6 +38,7 @@ class GradientSum {
 
   // The sum over the step, valid after Finish.
   TensorView Sum(int64_t first_element, int64_t num_elements) const;
+  TensorView All() const { return Sum(0, options_.num_elements); }
 
  private:
   struct Accumulator {

@@ -95,8 +95,9 @@ class StageModel {
   // ---- the end of a step ----
   // Sums the groups; what follows needs it and calls it.
   void FinishGradients();
-  // The gradient of weights that another stage holds too: of the tied embedding's use here
-  // (vocab_size, hidden_size), or of all parameters in table order. (elements) master dtype, until
+  // The gradient of weights that another rank or stage holds too: of all parameters in table order
+  // (of kStage with the tied head's use here behind them, before the two uses are added), or of the
+  // tied embedding's use here (vocab_size, hidden_size). (elements) master dtype, until
   // ApplyUpdate; whoever has the sum over the copies writes it there.
   TensorView SharedGradient(SharedWeights weights);
   void AddSharedGradient(SharedWeights weights, ConstTensorView other);

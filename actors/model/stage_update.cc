@@ -51,6 +51,11 @@ ConstTensorView StageModel::Gradient(const StageParameter& parameter) {
 }
 
 TensorView StageModel::SharedGradient(SharedWeights weights) {
+  if (weights == SharedWeights::kStage) {
+    CHECK(!tied_added_, "the two uses of a weight were added before the ranks' sums");
+    gradients_.Finish(exec_);
+    return gradients_.All();
+  }
   FinishGradients();
   if (weights == SharedWeights::kReplica) return gradients_.Sum(0, parameters_.num_elements());
   CHECK(table_.tied(), "no weight is tied");

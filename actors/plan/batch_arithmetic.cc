@@ -40,6 +40,7 @@ BatchReading ReadBatch(const proto::Batch& spec, int data_parallel) {
       Positive("global_batch_size", spec.has_global_batch_size(), spec.global_batch_size(), errors);
   batch.seq_len = Positive("seq_len", spec.has_seq_len(), spec.seq_len(), errors);
   batch.num_microbatches = 0;
+  batch.data_parallel = std::max(1, data_parallel);
   const int64_t at_once = batch.micro_batch_size * std::max(1, data_parallel);
   if (at_once > 0 && batch.global_batch_size % at_once != 0) {
     const int64_t below = batch.global_batch_size / at_once * at_once;
@@ -78,9 +79,11 @@ Result<BatchArithmetic> BatchOf(const proto::Batch& spec, int data_parallel) {
 }
 
 std::string Describe(const BatchArithmetic& batch) {
-  return fmt::format("{} sequence{} x {} microbatch{} = {} sequences = {} tokens a step",
+  const std::string ranks =
+      batch.data_parallel == 1 ? "" : fmt::format(" x {} data-parallel ranks", batch.data_parallel);
+  return fmt::format("{} sequence{} x {} microbatch{}{} = {} sequences = {} tokens a step",
                      batch.micro_batch_size, batch.micro_batch_size == 1 ? "" : "s",
-                     batch.num_microbatches, batch.num_microbatches == 1 ? "" : "es",
+                     batch.num_microbatches, batch.num_microbatches == 1 ? "" : "es", ranks,
                      batch.global_batch_size, WithThousands(batch.tokens_per_step()));
 }
 

@@ -15,10 +15,17 @@ struct BatchArithmetic {
   int64_t global_batch_size = 1;  // sequences
   int64_t seq_len = 1;            // tokens
   int32_t num_microbatches = 1;   // a step and data-parallel rank
-  int32_t gradient_groups = 1;
+  int32_t data_parallel = 1;      // ranks that share the microbatches of a step
+  int32_t gradient_groups = 1;    // of a step
 
   int64_t tokens_per_microbatch() const { return micro_batch_size * seq_len; }
   int64_t tokens_per_step() const { return global_batch_size * seq_len; }
+  int32_t microbatches_per_step() const { return num_microbatches * data_parallel; }
+  // The number in the step of a data-parallel rank's microbatch: a rank's are consecutive, so that
+  // they are one of the groups of a step's sum.
+  int32_t NumberInStep(int data_parallel_rank, int32_t microbatch) const {
+    return data_parallel_rank * num_microbatches + microbatch;
+  }
 };
 
 struct BatchReading {

@@ -4,8 +4,12 @@
 
 namespace troupe {
 
-std::vector<GradientReduction> GradientReductionsOf(const Schedule& schedule, bool tied) {
+std::vector<GradientReduction> GradientReductionsOf(const Schedule& schedule, bool tied,
+                                                    int data_parallel) {
   std::vector<GradientReduction> reductions;
+  for (int stage = 0; data_parallel > 1 && stage < schedule.num_stages; ++stage) {
+    reductions.push_back({SharedWeights::kStage, {StageId(stage)}});
+  }
   const int chain = schedule.StagesPerDirection();
   for (int stage = chain; stage < schedule.num_stages; ++stage) {
     reductions.push_back(

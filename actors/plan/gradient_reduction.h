@@ -1,5 +1,6 @@
 // Which stages hold copies of the same weights, and so add up their gradients before a step ends:
-// the two uses of a tied embedding, and the two directions of a bidirectional pipeline. Pure.
+// those of the data-parallel ranks, the two uses of a tied embedding, and the two directions of a
+// bidirectional pipeline. Pure.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,7 @@
 namespace troupe {
 
 enum class SharedWeights : uint8_t {
+  kStage,    // all of the stage's, each use by itself: data-parallel ranks hold the same stage
   kReplica,  // all of the stage's: the other direction's stage holds the same layers
   kTied,     // the embedding, which is also the head
 };
@@ -18,7 +20,7 @@ enum class SharedWeights : uint8_t {
 // ascending order of stages first, then the ranks in ascending order.
 struct GradientReduction {
   SharedWeights weights = SharedWeights::kTied;
-  std::vector<StageId> stages{};  // that hold a copy, ascending
+  std::vector<StageId> stages{};  // of one pipeline, that hold a copy, ascending
 
   bool operator==(const GradientReduction&) const = default;
 };
@@ -28,10 +30,11 @@ struct GradientReduction {
 inline constexpr int kReductionSlots = 4;
 inline constexpr int64_t kReductionBlockBytes = int64_t{256} << 10;
 
-// In the order in which those of one stage must happen: the sums over the directions first, then
-// each chain's two uses of a tied weight. The same list on every rank: a reduction is named by its
-// place.
-std::vector<GradientReduction> GradientReductionsOf(const Schedule& schedule, bool tied);
+// In the order in which those of one stage must happen: the sums over data-parallel ranks first,
+// then over the directions, then each chain's two uses of a tied weight. The same list on every
+// rank: a reduction is named by its place.
+std::vector<GradientReduction> GradientReductionsOf(const Schedule& schedule, bool tied,
+                                                    int data_parallel = 1);
 
 // The ranks of a pipeline that hold a copy, ascending.
 std::vector<PipelineRank> RanksOf(const Schedule& schedule, const GradientReduction& reduction);

@@ -14,7 +14,21 @@ namespace troupe {
 namespace {
 
 // What the sums of a step need of its groups (DESIGN: two levels of summation).
-Status CheckGroups(const TrainSchedule& train, int groups) {
+Status CheckGroups(const TrainSchedule& train, int groups, int data_parallel) {
+  if (data_parallel > 1) {
+    if (train.schedule.num_directions == 2) {
+      return MakeError(ErrorCode::kInvalidSpec,
+                       "parallelism.dp = {}: schedule {} sums its two directions, and data "
+                       "parallelism beside them is not built so far; use another schedule, or "
+                       "dp: 1",
+                       data_parallel, train.schedule.name);
+    }
+    if (groups == data_parallel) return {};
+    return MakeError(ErrorCode::kInvalidSpec,
+                     "batch.gradient_groups = {}: with parallelism.dp = {} every rank sums one "
+                     "group; use {}, or leave it out",
+                     groups, data_parallel, data_parallel);
+  }
   if (train.schedule.num_directions == 2 && groups != 2) {
     return MakeError(
         ErrorCode::kInvalidSpec,
@@ -50,16 +64,22 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
     shape.batch.num_microbatches = train.MicrobatchesPerDirection();
     shape.batch.gradient_groups = 1;
   }
+  if (batch.data_parallel > 1) shape.batch.gradient_groups = 1;  // its own (CheckGroups)
   return shape;
 }
 
 int64_t JobPlan::ElementsOf(const GradientReduction& reduction) const {
-  if (reduction.weights == SharedWeights::kTied) {
-    return table[table.embedding_index()].num_elements();
+  const StageLayout& copy = stages[static_cast<size_t>(reduction.stages.front().value)];
+  switch (reduction.weights) {
+    case SharedWeights::kStage:
+      return GradientElements(table, copy);
+    case SharedWeights::kTied:
+      return table[table.embedding_index()].num_elements();
+    case SharedWeights::kReplica:
+      break;
   }
   int64_t elements = 0;
-  const auto copy = static_cast<size_t>(reduction.stages.front().value);
-  for (const int index : ParametersOf(table, stages[copy])) elements += table[index].num_elements();
+  for (const int index : ParametersOf(table, copy)) elements += table[index].num_elements();
   return elements;
 }
 
@@ -76,7 +96,12 @@ std::vector<Rank> JobPlan::MembersOf(const GradientReduction& reduction, Rank ra
   for (const PipelineRank place : RanksOf(train, reduction)) {
     members.push_back(mesh.InPipelineOf(rank, place));
   }
+  if (reduction.weights == SharedWeights::kStage) return mesh.GroupOf(Axis::kDp, members.front());
   return members;
+}
+
+bool JobPlan::Owns(Rank rank, StageId stage) const {
+  return OwnerOf(train, stage) == stage && mesh.Coordinate(rank, Axis::kDp) == 0;
 }
 
 // A rank needs what its stages need, and slots for what comes from other ranks.
@@ -101,8 +126,8 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
       inputs.outputs_in_flight += hand_overs;
       const int64_t block_bytes = SlotStrideBytes(ReductionSlotBytes());
       for (const GradientReduction& reduction : reductions) {
-        const std::vector<PipelineRank> members = RanksOf(train, reduction);
-        if (!std::ranges::binary_search(members, place)) continue;
+        const std::vector<Rank> members = MembersOf(reduction, rank);
+        if (!std::ranges::binary_search(members, rank)) continue;
         const auto peers = static_cast<int64_t>(members.size()) - 1;
         inputs.shared_bytes += 2 * peers * kReductionSlots * block_bytes;  // received and sent
       }
@@ -172,11 +197,11 @@ StepSize ReadSizes(const proto::JobSpec& spec, JobPlan& plan, std::vector<Error>
   const proto::Parallelism& p = spec.parallelism();
   plan.mesh = Mesh::Read(p, errors);
   const auto extent = [&plan](Axis axis) { return plan.mesh.extent(axis); };
-  for (const Axis axis : {Axis::kDp, Axis::kCp, Axis::kTp, Axis::kEp}) {
+  for (const Axis axis : {Axis::kCp, Axis::kTp, Axis::kEp}) {
     if (extent(axis) == 1) continue;
     errors.push_back(MakeError(ErrorCode::kInvalidSpec,
-                               "parallelism.{} = {}: only the pipeline (pp) is built so far; use "
-                               "{}: 1",
+                               "parallelism.{} = {}: only pipeline (pp) and data (dp) parallelism "
+                               "are built so far; use {}: 1",
                                AxisName(axis), extent(axis), AxisName(axis)));
   }
   const bool dp_known = !p.has_dp() || extent(Axis::kDp) == p.dp();
@@ -251,7 +276,9 @@ bool ReadOrders(std::span<const proto::Parallelism> orders, StepSize size, JobPl
       continue;
     }
     const int groups = plan.batch.gradient_groups;
-    if (Status agree = groups < 1 ? Status{} : CheckGroups(*train, groups); !agree.ok()) {
+    if (Status agree =
+            groups < 1 ? Status{} : CheckGroups(*train, groups, plan.batch.data_parallel);
+        !agree.ok()) {
       errors.push_back(std::move(agree).error());
     }
     plan.train = std::move(train->schedule);
@@ -299,7 +326,7 @@ Status DeriveFromSchedules(JobPlan& plan) {
   plan.sample = GenerateForwardOnly(ranks, placement, 1);
   plan.evaluate.edges = plan.sample.edges = plan.train.edges;
   plan.channels = WithMoreSlots(ChannelsOf(plan.train, plan.policy), ChannelsOf(plan.evaluate));
-  plan.reductions = GradientReductionsOf(plan.train, plan.table.tied());
+  plan.reductions = GradientReductionsOf(plan.train, plan.table.tied(), plan.batch.data_parallel);
   ASSIGN_OR_RETURN(plan.simulation, SimulateOrder(plan, plan.train, plan.policy));
   plan.peak_microbatches = plan.simulation.peak_microbatches;
   for (const TrainSchedule& other : plan.others) {

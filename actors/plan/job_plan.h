@@ -53,11 +53,13 @@ struct JobPlan {
   // A rank's place in the schedules, and its stages there.
   PipelineRank PipelineRankOf(Rank rank) const { return mesh.PipelineRankOf(rank); }
   std::vector<StageId> StagesOf(Rank rank) const { return train.StagesOf(PipelineRankOf(rank)); }
-  // The ranks of `rank`'s pipeline that hold a copy, ascending: the members of the reduction's
-  // group.
+  // The members of the reduction's group, ascending: the ranks of `rank`'s pipeline that hold a
+  // copy, or of kStage the data-parallel ranks of the one that does.
   std::vector<Rank> MembersOf(const GradientReduction& reduction, Rank rank) const;
 
-  // What the stage computes with; its microbatches are those of its direction.
+  // Votes, saves and exports the parameters of `stage`, one of its own.
+  bool Owns(Rank rank, StageId stage) const;
+  // What the stage of one rank computes with; its microbatches are those of its direction.
   StageShape ShapeOf(StageId stage) const;
   int64_t ElementsOf(const GradientReduction& reduction) const;
   // Of the blocks in which gradients are reduced between ranks: the largest, where all are small.

@@ -71,7 +71,8 @@ class DataLoaderAlone : public ::testing::Test {
 
   void Open(const MicrobatchFields& fields, std::optional<TokenSource> source = {}) {
     loader_ = scheduler_.Spawn<DataLoaderActor>(
-        {.name = "data loader"}, DataLoaderOptions{kBatch, fields}, std::move(source), stream_);
+        {.name = "data loader"}, DataLoaderOptions{.batch = kBatch, .fields = fields},
+        std::move(source), stream_);
     Tell(MeetExecutor{reader_});
   }
   // Samples in plain order.

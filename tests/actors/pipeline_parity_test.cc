@@ -129,6 +129,32 @@ TEST(PipelineParity, AnyScheduleComputesWhatOneWorkerComputes) {
   for (const char* mode : {"strict", "guided", "free-run"}) EXPECT_GT(drawn[mode], 0) << mode;
 }
 
+// Every rank sums one group of the step's microbatches, and the groups are added in order, whatever
+// the pipelines: tied weights too.
+TEST(PipelineParity, DataParallelPipelinesComputeWhatOneWorkerComputes) {
+  std::map<int, int> drawn;
+  EXPECT_TRUE(rc::check("losses, gradient norms and weights are bit-equal", [&] {
+    SmallModel model = Drawn();
+    auto names = kBitEqual;
+    std::erase(names, "dualpipe");
+    DrawnRun run = DrawRun(*rc::gen::elementOf(names), model);
+    run.policy = DrawPolicy(run.train);
+    BatchArithmetic& batch = model.batch;
+    batch.data_parallel = batch.gradient_groups = *rc::gen::inRange(2, 5);
+    batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
+    ++drawn[batch.data_parallel];
+    SmallModel alone = model;
+    alone.batch.data_parallel = 1;
+    alone.batch.num_microbatches = batch.microbatches_per_step();
+    const Outcome one = OnOneWorker(alone);
+    const Outcome many = ModelJob(model, run.train, run.policy).Run();
+    RC_ASSERT(many.losses == one.losses);
+    RC_ASSERT(many.norms == one.norms);
+    RC_ASSERT(many.weights == one.weights);
+  }));
+  for (const int data_parallel : {2, 3, 4}) EXPECT_GT(drawn[data_parallel], 0) << data_parallel;
+}
+
 // A re-plan between two steps: whole backwards, halves, parts and what is ready, in turn.
 TEST(PipelineParity, AnyOrderMayFollowAnother) {
   EXPECT_TRUE(rc::check("losses, gradient norms and weights are bit-equal", [] {

@@ -90,6 +90,7 @@ inline JobPlan PlanByHand(const InProcessJobOptions& options) {
   plan.train = std::move(train);
   proto::Parallelism parallelism;
   parallelism.set_pp(plan.train.num_ranks);
+  parallelism.set_dp(plan.batch.data_parallel);
   plan.mesh = *Mesh::FromSpec(parallelism);
   plan.policy = options.policy;
   plan.others = options.others;
@@ -105,7 +106,7 @@ inline proto::StartRank StartByHand(const InProcessJobOptions& options, const Jo
   proto::StartRank start;
   start.set_job(1);
   start.set_epoch(1);
-  start.set_world_size(plan.train.num_ranks);
+  start.set_world_size(plan.mesh.num_ranks());
   proto::JobSpec& spec = *start.mutable_spec();
   spec.mutable_train()->set_steps(options.steps.steps);
   spec.mutable_train()->set_dtype(options.dtype == DType::kBFloat16 ? "bfloat16" : "float32");
@@ -128,7 +129,7 @@ class InProcessJob {
   InProcessJob(InProcessJobOptions options, const NewStage& new_stage, const NewLoader& new_loader)
       : options_(std::move(options)), plan_(PlanByHand(options_)) {
     const proto::StartRank start = StartByHand(options_, plan_);
-    for (int rank = 0; rank < plan_.train.num_ranks; ++rank) {
+    for (int rank = 0; rank < plan_.mesh.num_ranks(); ++rank) {
       ranks_.push_back(std::make_unique<TestRank>(*options_.clock));
       ranks_.back()->Start(SeamsOf(Rank(rank), new_stage, new_loader));
       proto::ToRank order;
@@ -139,8 +140,8 @@ class InProcessJob {
     proto::ToRank order;
     *order.mutable_peers() = peers_;
     for (auto& rank : ranks_) rank->root().Take(order);
-    RunWhile([this] { return num_ready_ < plan_.train.num_ranks; });
-    CHECK(num_ready_ == plan_.train.num_ranks || !errors.empty(), "the ranks do not get ready");
+    RunWhile([this] { return num_ready_ < plan_.mesh.num_ranks(); });
+    CHECK(num_ready_ == plan_.mesh.num_ranks() || !errors.empty(), "the ranks do not get ready");
   }
 
   void Begin() {

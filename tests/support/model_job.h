@@ -18,7 +18,8 @@ namespace troupe::testing {
 
 class RandomLoader : public Actor<RandomLoader, MeetExecutor, FetchMicrobatches> {
  public:
-  explicit RandomLoader(const SmallModel& model) : model_(model) {}
+  RandomLoader(const SmallModel& model, int data_parallel_rank)
+      : model_(model), data_parallel_rank_(data_parallel_rank) {}
   Status On(MeetExecutor meet) {
     executor_ = meet.executor;
     return {};
@@ -26,7 +27,8 @@ class RandomLoader : public Actor<RandomLoader, MeetExecutor, FetchMicrobatches>
   Status On(FetchMicrobatches fetch) {
     MicrobatchesReady ready{.round = fetch.round};
     for (int32_t m = 0; m < fetch.num_microbatches; ++m) {
-      const auto number = static_cast<int32_t>(fetch.first_sample) + m;
+      const auto number = static_cast<int32_t>(fetch.first_sample) +
+                          model_.batch.NumberInStep(data_parallel_rank_, m);
       ready.microbatches.push_back(
           std::make_shared<const Microbatch>(RandomMicrobatch(model_, number)));
     }
@@ -35,6 +37,7 @@ class RandomLoader : public Actor<RandomLoader, MeetExecutor, FetchMicrobatches>
 
  private:
   const SmallModel& model_;
+  const int data_parallel_rank_;
   ExecutorAnswers executor_{};
 };
 
@@ -50,7 +53,7 @@ class ModelJob {
   static constexpr int kSteps = 2;
 
   // The schedule's stages of one direction are the model's; batch.num_microbatches its
-  // microbatches.
+  // microbatches; batch.data_parallel pipelines.
   ModelJob(const SmallModel& model, Schedule train, const ExecutionPolicy& policy = {},
            const AdamWOptions& adamw = {}, std::vector<TrainSchedule> others = {})
       : model_(model), adamw_(adamw) {
@@ -66,7 +69,8 @@ class ModelJob {
         std::move(options),
         [this](const RankPlace& place, StageId stage) { return NewStage(place, stage); },
         [this](const RankPlace& place) {
-          return place.scheduler.Spawn<RandomLoader>({.name = "loader"}, model_);
+          return place.scheduler.Spawn<RandomLoader>(
+              {.name = "loader"}, model_, place.plan.mesh.Coordinate(place.rank, Axis::kDp));
         });
   }
 
@@ -98,21 +102,24 @@ class ModelJob {
     StageModelOptions options;
     options.shape = place.plan.ShapeOf(stage);
     options.dtype = model_.dtype;
-    options.owner = OwnerOf(place.plan.train, stage) == stage;
-    StageModel*& own = of_stages_[stage];
+    options.owner = place.plan.Owns(place.rank, stage);
+    StageModel*& own = of_stages_[{place.rank, stage}];
     stages_.push_back(std::make_unique<StageModel>(options, place.plan.table, ledger_));
     stages_.back()->parameters().Initialize(model_.seed);
     stages_.back()->WeightsChanged();
     own = stages_.back().get();
     return place.scheduler.Spawn<StageActor>(
         {.name = fmt::format("stage {}", stage)},
-        StageOptions{.rank = place.rank,
-                     .stage = stage,
-                     .last = place.plan.train.IsLastStage(stage),
-                     .first_microbatch = place.plan.train.FirstMicrobatch(stage).value,
-                     .adamw = adamw_,
-                     .reductions = place.groups.ReductionsOf(
-                         stage, [this](StageId copy) { return of_stages_.at(copy); })},
+        StageOptions{
+            .rank = place.rank,
+            .stage = stage,
+            .last = place.plan.train.IsLastStage(stage),
+            .first_microbatch = place.plan.train.FirstMicrobatch(stage).value,
+            .adamw = adamw_,
+            .reductions = place.groups.ReductionsOf(stage,
+                                                    [this, rank = place.rank](StageId copy) {
+                                                      return of_stages_.at({rank, copy});
+                                                    })},
         *stages_.back(), place.stream);
   }
 
@@ -121,7 +128,7 @@ class ModelJob {
   size_t num_orders_ = 1;
   MemoryLedger ledger_;
   std::vector<std::unique_ptr<StageModel>> stages_;
-  std::map<StageId, StageModel*> of_stages_{};
+  std::map<std::pair<Rank, StageId>, StageModel*> of_stages_{};
   std::unique_ptr<InProcessJob> job_;
 };
 
