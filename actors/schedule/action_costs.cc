@@ -1,5 +1,6 @@
 #include "actors/schedule/action_costs.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/base/random.h"
@@ -106,6 +107,9 @@ ActionTimes::ActionTimes(const Schedule& schedule, const CostModel& costs)
       pair_factor_(costs.pair_factor) {
   CHECK(static_cast<int>(costs.stages.size()) == schedule.num_stages,
         "{} stage costs for {} stages", costs.stages.size(), schedule.num_stages);
+  has_pauses_ = std::ranges::any_of(costs.stages, [](const StageCost& cost) {
+    return cost.forward_pauses.count > 0 || cost.backward_pauses.count > 0;
+  });
 }
 
 ActionTimes::ActionTimes(const Schedule& schedule, const CostModel& costs, const Noise& noise,

@@ -68,6 +68,7 @@ class ActionTimes {
 
   int64_t Ns(const Action& action) const;  // of compute
   ActionPauses Pauses(const Action& action) const;
+  bool has_pauses() const { return has_pauses_; }  // of any action
   // The sum over a rank's actions, where every microbatch passes through its stages.
   int64_t WorkNs(const Schedule& schedule, PipelineRank rank) const;
   int64_t link_latency_ns() const { return link_latency_ns_; }
@@ -83,6 +84,7 @@ class ActionTimes {
   std::vector<StageCost> times_;  // [stage][microbatch, or 1]
   int64_t link_latency_ns_ = 0;
   double pair_factor_ = 1;
+  bool has_pauses_ = false;
 };
 
 }  // namespace troupe

@@ -28,6 +28,8 @@ enum class PairMode : uint8_t {
 std::string_view PairModeName(PairMode mode);  // "eager", "fused"
 Result<PairMode> ParsePairMode(std::string_view name);
 
+inline constexpr int kOpenActionsMax = 4;
+
 // Activations are counted in microbatches of a rank's whole share of the model.
 struct ExecutionPolicy {
   ExecutorMode mode = ExecutorMode::kStrict;
@@ -40,7 +42,7 @@ struct ExecutionPolicy {
   // Most actions that a rank has started and not ended, each with a workspace of its own: above 1
   // where actions wait in their middle for other ranks of a group. While all of them wait, the
   // other action of an overlapped pair may start, and in guided and free-run a weight gradient.
-  int open_actions = 1;
+  int open_actions = 1;  // at most kOpenActionsMax
 
   bool operator==(const ExecutionPolicy&) const = default;
 };

@@ -11,10 +11,6 @@ const RankList::Entry& EntryOf(const RankProgress& progress, int32_t entry) {
   return progress.list().entries()[static_cast<size_t>(entry)];
 }
 
-Decision StartOf(const RankProgress& progress, int32_t entry) {
-  return Start{entry, EntryOf(progress, entry).action};
-}
-
 // Why `entry`, whose inputs are not all here, cannot start.
 Blocked BlockedAt(const RankProgress& progress, int32_t entry) {
   const RankList& list = progress.list();
@@ -141,7 +137,9 @@ int32_t ReadyForward(const RankProgress& progress, int32_t& blocked_by_memory) {
 
 // Why nothing of a free-running rank is ready: the oldest backward that is under way, or else the
 // next Forward.
-Blocked FreeRunBlocked(const RankProgress& progress, int32_t blocked_by_memory) {
+Blocked FreeRunBlocked(const RankProgress& progress) {
+  int32_t blocked_by_memory = -1;
+  ReadyForward(progress, blocked_by_memory);
   const RankList& list = progress.list();
   int32_t waits = -1;
   for (const RankList::LaneKind lane : {RankList::kInputLane, RankList::kForwardLane}) {
@@ -163,22 +161,16 @@ Blocked FreeRunBlocked(const RankProgress& progress, int32_t blocked_by_memory) 
   return blocked;
 }
 
-Decision FreeRun(const RankProgress& progress) {
-  if (const int32_t entry = ReadyInputGradient(progress); entry >= 0) {
-    return StartOf(progress, entry);
-  }
+int32_t FreeRunEntry(const RankProgress& progress) {
+  if (const int32_t entry = ReadyInputGradient(progress); entry >= 0) return entry;
   int32_t blocked_by_memory = -1;
-  if (const int32_t entry = ReadyForward(progress, blocked_by_memory); entry >= 0) {
-    return StartOf(progress, entry);
-  }
+  if (const int32_t entry = ReadyForward(progress, blocked_by_memory); entry >= 0) return entry;
   if (const int stage = progress.OldestWeight(); stage >= 0) {
-    return StartOf(progress,
-                   progress.NextOf(stage * RankList::kLanesPerStage + RankList::kWeightLane));
+    return progress.NextOf(stage * RankList::kLanesPerStage + RankList::kWeightLane);
   }
   // Collectives come when everything before them is done.
   const int32_t head = progress.head();
-  if (EntryOf(progress, head).lane < 0 && progress.HasInputs(head)) return StartOf(progress, head);
-  return FreeRunBlocked(progress, blocked_by_memory);
+  return EntryOf(progress, head).lane < 0 && progress.HasInputs(head) ? head : -1;
 }
 
 // While every open action waits: the other action of its pair, else a weight gradient where the
@@ -210,12 +202,25 @@ int32_t EntryMeanwhile(const RankProgress& progress) {
 
 }  // namespace
 
+int32_t NextEntry(const RankProgress& progress) {
+  const RankList& list = progress.list();
+  if (!progress.open().empty()) return EntryMeanwhile(progress);
+  const int32_t head = progress.head();
+  if (static_cast<size_t>(head) == list.entries().size()) return -1;
+  if (list.policy().mode == ExecutorMode::kFreeRun) return FreeRunEntry(progress);
+  if (progress.HasInputs(head)) return head;
+  if (list.policy().mode == ExecutorMode::kStrict) return -1;
+  return JumpingEntry(progress, /*only_weights=*/list.policy().activation_slack <= 0);
+}
+
 Decision NextAction(const RankProgress& progress) {
+  if (const int32_t entry = NextEntry(progress); entry >= 0) {
+    return Start{entry, EntryOf(progress, entry).action};
+  }
   const RankList& list = progress.list();
   const auto size = static_cast<int32_t>(list.entries().size());
   const int32_t head = progress.head();
   if (!progress.open().empty()) {
-    if (const int32_t entry = EntryMeanwhile(progress); entry >= 0) return StartOf(progress, entry);
     const Action& waiting = EntryOf(progress, std::min(head, size - 1)).action;
     return Blocked{.reason = BlockReason::kRunning,
                    .waiting = waiting,
@@ -224,14 +229,7 @@ Decision NextAction(const RankProgress& progress) {
                    .microbatch = waiting.microbatch};
   }
   if (head == size) return Finished{};
-  if (list.policy().mode == ExecutorMode::kFreeRun) return FreeRun(progress);
-  if (progress.HasInputs(head)) return StartOf(progress, head);
-  if (list.policy().mode == ExecutorMode::kGuided) {
-    const bool only_weights = list.policy().activation_slack <= 0;
-    if (const int32_t entry = JumpingEntry(progress, only_weights); entry >= 0) {
-      return StartOf(progress, entry);
-    }
-  }
+  if (list.policy().mode == ExecutorMode::kFreeRun) return FreeRunBlocked(progress);
   return BlockedAt(progress, head);
 }
 

@@ -54,6 +54,8 @@ struct Finished {};
 using Decision = std::variant<Start, Blocked, Finished>;
 
 Decision NextAction(const RankProgress& progress);
+// The entry that NextAction starts, or -1: the decision without its reasons.
+int32_t NextEntry(const RankProgress& progress);
 
 // "2F3 waits for the activation of microbatch 3 from stage 1 (rank 1)".
 std::string Describe(const Blocked& blocked);

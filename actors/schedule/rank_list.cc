@@ -88,9 +88,9 @@ void RankList::AddEntry(const Action& action) {
   Entry entry{.action = action};
   const auto index = static_cast<int32_t>(entries_.size());
   if (IsCompute(action.kind)) {
-    entry.cell = CellIndex(action.stage, action.microbatch);
-    CHECK(entry.cell >= 0, "{} is not of rank {}", ToString(action), rank_);
     entry.stage = StageIndex(action.stage);
+    entry.cell = entry.stage < 0 ? -1 : CellOf(entry.stage, action.microbatch);
+    CHECK(entry.cell >= 0, "{} is not of rank {}", ToString(action), rank_);
     const Stage& stage = stages_[static_cast<size_t>(entry.stage)];
     const LaneKind lane = LaneOf(action.kind);
     entry.lane = entry.stage * kLanesPerStage + lane;
@@ -143,10 +143,13 @@ int RankList::StageIndex(StageId stage) const {
 
 int RankList::CellIndex(StageId stage, MicrobatchId microbatch) const {
   const int index = StageIndex(stage);
-  if (index < 0) return -1;
-  const int column = microbatch.value - stages_[static_cast<size_t>(index)].first_microbatch;
-  return column < 0 || column >= microbatches_per_stage_ ? -1
-                                                         : index * microbatches_per_stage_ + column;
+  return index < 0 ? -1 : CellOf(index, microbatch);
+}
+
+int RankList::CellOf(int stage_index, MicrobatchId microbatch) const {
+  const int column = microbatch.value - stages_[static_cast<size_t>(stage_index)].first_microbatch;
+  if (column < 0 || column >= microbatches_per_stage_) return -1;
+  return stage_index * microbatches_per_stage_ + column;
 }
 
 }  // namespace troupe

@@ -86,6 +86,7 @@ class RankList {
   int CellIndex(StageId stage, MicrobatchId microbatch) const;  // -1 where it is not of this rank
 
  private:
+  int CellOf(int stage_index, MicrobatchId microbatch) const;  // -1 where it is not of the stage
   void AddStages();
   void AddEntry(const Action& action);
   void LinkPairs();

@@ -122,7 +122,7 @@ int32_t RankProgress::OpenEntryOf(const Action& action) const {
 }
 
 void RankProgress::MarkWaiting(int32_t entry, bool waits) {
-  const auto open = std::ranges::find(open_, entry, &Open::entry);
+  Open* const open = std::ranges::find(open_, entry, &Open::entry);
   CHECK(open != open_.end() && open->waits != waits, "rank {}: an action waits out of turn",
         list_->rank());
   open->waits = waits;
@@ -130,7 +130,7 @@ void RankProgress::MarkWaiting(int32_t entry, bool waits) {
 }
 
 bool RankProgress::MarkDone(int32_t entry) {
-  const auto open = std::ranges::find(open_, entry, &Open::entry);
+  Open* const open = std::ranges::find(open_, entry, &Open::entry);
   CHECK(open != open_.end() && !open->waits, "an action of rank {} ends without having started",
         list_->rank());
   open_.erase(open);

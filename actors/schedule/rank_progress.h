@@ -38,7 +38,8 @@ class RankProgress {
     int32_t entry = -1;
     bool waits = false;
   };
-  const std::vector<Open>& open() const { return open_; }
+  using OpenList = InlineList<Open, kOpenActionsMax>;
+  const OpenList& open() const { return open_; }
   int32_t OpenEntryOf(const Action& action) const;  // -1 where it is not open
   bool computes() const { return num_computing_ > 0; }
   double held() const { return held_; }  // activations, in units of the rank's whole share
@@ -88,7 +89,7 @@ class RankProgress {
   size_t weights_taken_ = 0;
   size_t num_started_ = 0;
   int32_t head_ = 0;
-  std::vector<Open> open_{};
+  OpenList open_{};
   int num_computing_ = 0;   // of the open ones
   int32_t fused_left_ = 0;  // of the fused pair under way, those that have not ended
   double held_ = 0;

@@ -49,27 +49,13 @@ bool Schedule::HasHalves() const {
   });
 }
 
-Schedule::EdgeList Schedule::EdgesInto(StageId stage) const {
-  EdgeList into;
-  if (edges.empty()) {
-    if (stage.value % StagesPerDirection() != 0) {
-      into.edges[static_cast<size_t>(into.count++)] = {StageId(stage.value - 1), stage};
-    }
-    return into;
-  }
+void Schedule::AddListedEdges(StageId into, EdgeList& list) const {
   for (const StageEdge& edge : edges) {
-    if (edge.to != stage || into.count == kStageInputsMax) continue;
-    into.edges[static_cast<size_t>(into.count++)] = edge;
+    if (edge.to == into && list.size() < kStageInputsMax) list.push_back(edge);
   }
-  return into;
 }
 
-std::optional<StageEdge> Schedule::EdgeFrom(StageId stage) const {
-  if (edges.empty()) {
-    const StageId next = stage.Next();
-    if (next.value % StagesPerDirection() == 0) return std::nullopt;
-    return StageEdge{stage, next};
-  }
+std::optional<StageEdge> Schedule::ListedEdgeFrom(StageId stage) const {
   const auto found = std::ranges::find(edges, stage, &StageEdge::from);
   return found == edges.end() ? std::nullopt : std::optional(*found);
 }
@@ -107,9 +93,9 @@ std::optional<Transfer> OutputOf(const Schedule& schedule, const Action& action)
     const std::optional<StageEdge> edge = schedule.EdgeFrom(action.stage);
     if (!edge) return std::nullopt;
     int input = 0;
-    for (const StageEdge& other : schedule.EdgesInto(edge->to)) {
+    for (const StageEdge& other : schedule.edges) {
       if (other.from == action.stage) break;
-      ++input;
+      if (other.to == edge->to) ++input;
     }
     return ActivationAlong(schedule, *edge, action.microbatch, input);
   }
@@ -122,16 +108,16 @@ std::optional<Transfer> OutputOf(const Schedule& schedule, const Action& action)
 
 InputList InputsOf(const Schedule& schedule, const Action& action) {
   InputList inputs;
-  const auto add = [&inputs](const Transfer& input) {
-    inputs.transfers[static_cast<size_t>(inputs.count++)] = input;
-  };
   if (action.kind == ActionKind::kForward) {
     for (const StageEdge& edge : schedule.EdgesInto(action.stage)) {
-      add(ActivationAlong(schedule, edge, action.microbatch, inputs.count));
+      const auto input = static_cast<int>(inputs.size());
+      inputs.push_back(ActivationAlong(schedule, edge, action.microbatch, input));
     }
   } else if (GivesInputGradient(action.kind)) {
     const std::optional<StageEdge> edge = schedule.EdgeFrom(action.stage);
-    if (edge && edge->carries_gradient) add(GradientAlong(schedule, *edge, action.microbatch));
+    if (edge && edge->carries_gradient) {
+      inputs.push_back(GradientAlong(schedule, *edge, action.microbatch));
+    }
   }
   return inputs;
 }

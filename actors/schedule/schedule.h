@@ -3,13 +3,13 @@
 // Pure values: any thread.
 #pragma once
 
-#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "actors/schedule/action.h"
+#include "runtime/base/inline_list.h"
 
 namespace troupe {
 
@@ -69,17 +69,21 @@ struct Schedule {
     return MicrobatchId(DirectionOf(stage) * MicrobatchesPerDirection());
   }
 
-  // Up to kStageInputsMax edges, without an allocation.
-  struct EdgeList {
-    std::array<StageEdge, kStageInputsMax> edges{};
-    int count = 0;
-
-    bool empty() const { return count == 0; }
-    const StageEdge* begin() const { return edges.data(); }
-    const StageEdge* end() const { return edges.data() + count; }
-  };
-  EdgeList EdgesInto(StageId stage) const;
-  std::optional<StageEdge> EdgeFrom(StageId stage) const;
+  using EdgeList = InlineList<StageEdge, kStageInputsMax>;
+  EdgeList EdgesInto(StageId stage) const {
+    EdgeList into;
+    if (!edges.empty()) {
+      AddListedEdges(stage, into);
+    } else if (const StageId before(stage.value - 1); before.value >= 0 && IsChained(before)) {
+      into.push_back({before, stage});
+    }
+    return into;
+  }
+  std::optional<StageEdge> EdgeFrom(StageId stage) const {
+    if (!edges.empty()) return ListedEdgeFrom(stage);
+    if (!IsChained(stage)) return std::nullopt;
+    return StageEdge{stage, stage.Next()};
+  }
 
   // The stages of a rank, ascending.
   std::vector<StageId> StagesOf(PipelineRank rank) const;
@@ -87,6 +91,15 @@ struct Schedule {
   double StageShare(StageId stage) const;
   std::vector<double> StageShares() const;  // of every stage
   bool HasHalves() const;                   // a backward comes as BackwardInput and BackwardWeight
+
+ private:
+  // Without listed edges: the stage feeds the next one.
+  bool IsChained(StageId stage) const {
+    if (num_directions == 1) return stage.value + 1 < num_stages;
+    return (stage.value + 1) % StagesPerDirection() != 0;
+  }
+  std::optional<StageEdge> ListedEdgeFrom(StageId stage) const;
+  void AddListedEdges(StageId into, EdgeList& list) const;
 };
 
 // A message, or hand-over on one rank, between two compute actions.
@@ -102,15 +115,7 @@ struct Transfer {
   bool crosses_ranks() const { return from != to; }
 };
 
-// The inputs of one action, without an allocation.
-struct InputList {
-  std::array<Transfer, kStageInputsMax> transfers{};
-  int count = 0;
-
-  bool empty() const { return count == 0; }
-  const Transfer* begin() const { return transfers.data(); }
-  const Transfer* end() const { return transfers.data() + count; }
-};
+using InputList = InlineList<Transfer, kStageInputsMax>;  // of one action
 
 // What the action's completion sends on; nullopt where nothing leaves the stage.
 std::optional<Transfer> OutputOf(const Schedule& schedule, const Action& action);

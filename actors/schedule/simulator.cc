@@ -43,6 +43,7 @@ struct Simulator::Prepared {
 
 Simulator::Simulator(const Schedule& schedule, const SimulateOptions& options) {
   auto prepared = std::make_unique<Prepared>(Prepared{&schedule, options});
+  prepared->lists.reserve(static_cast<size_t>(schedule.num_ranks));
   if (options.slots_per_channel > 0) prepared->channels = ChannelsOf(schedule);
   for (int rank = 0; rank < schedule.num_ranks; ++rank) {
     prepared->lists.emplace_back(schedule, PipelineRank(rank), options.policy,
@@ -87,17 +88,18 @@ struct Credit {
   int64_t at_ns = 0;
   int32_t channel = 0;
 };
-// Of a segment of compute, or of a wait.
+// Of an action's segment of compute, or of its wait.
 struct End {
-  static constexpr int32_t kSegment = -1;
   int64_t at_ns = 0;
   int32_t rank = 0;
-  int32_t entry = kSegment;  // whose wait is over
-  auto operator<=>(const End&) const = default;
+  int32_t entry = -1;
+  bool operator>(const End& other) const {
+    return at_ns != other.at_ns ? at_ns > other.at_ns : rank > other.rank;
+  }
 };
 
-// An action that has started and not ended.
-struct OpenAction {
+// An action that waits in its middle, from its start to its end.
+struct PausedAction {
   int32_t entry = -1;
   int32_t segment = 0;  // the current or the next one
   int64_t length_ns = 0;
@@ -113,9 +115,9 @@ struct RankRun {
   RankProgress progress;
   double pair_factor = 1;               // of the overlapped pair under way
   std::vector<OutputLink> held_back{};  // outputs of a fused pair that has not ended
-  std::vector<OpenAction> open{};
-  int32_t computing = -1;       // an entry
-  std::deque<int32_t> go_on{};  // entries that are over their waits
+  InlineList<PausedAction, kOpenActionsMax> paused{};
+  int32_t computing = -1;                        // an entry
+  InlineList<int32_t, kOpenActionsMax> go_on{};  // entries that are over their waits
   int64_t first_start_ns = std::numeric_limits<int64_t>::max();
   int64_t last_end_ns = 0;
   bool touched = false;
@@ -177,14 +179,14 @@ class Run {
       const End end = ends_.front();
       std::pop_heap(ends_.begin(), ends_.end(), std::greater<>());
       ends_.pop_back();
-      if (end.entry == End::kSegment) {
-        OnSegmentEnd(end.rank);
+      RankRun& run = ranks_[static_cast<size_t>(end.rank)];
+      if (end.entry == run.computing) {
+        OnSegmentEnd(end.rank, run);
       } else {
-        RankRun& run = ranks_[static_cast<size_t>(end.rank)];
         run.progress.MarkWaiting(end.entry, false);
         run.go_on.push_back(end.entry);
-        Touch(end.rank);
       }
+      Touch(end.rank);
     }
     while (credited_ < credits_.size() && credits_[credited_].at_ns == now_ns_) {
       const int32_t channel = credits_[credited_++].channel;
@@ -207,33 +209,36 @@ class Run {
     RankRun& run = ranks_[static_cast<size_t>(rank)];
     if (run.go_on.empty()) return TryStart(rank);
     const int32_t entry = run.go_on.front();
-    run.go_on.pop_front();
-    Compute(rank, *OpenOf(run, entry));
+    run.go_on.erase(run.go_on.begin());
+    Compute(rank, entry, std::ranges::find(run.paused, entry, &PausedAction::entry)->SegmentNs());
   }
 
   void TryStart(int32_t rank) {
     RankRun& run = ranks_[static_cast<size_t>(rank)];
-    const Decision decision = NextAction(run.progress);
-    const auto* start = std::get_if<Start>(&decision);
-    if (start == nullptr) return;
-    int64_t length_ns = times_.Ns(start->action);
-    if (times_.pair_factor() != 1 && start->action.pair != kNotPaired) {
-      length_ns = InPair(run, *start, length_ns);
+    const int32_t entry = NextEntry(run.progress);
+    if (entry < 0) return;
+    const Action& action = run.progress.list().entries()[static_cast<size_t>(entry)].action;
+    int64_t length_ns = times_.Ns(action);
+    if (times_.pair_factor() != 1 && action.pair != kNotPaired) {
+      length_ns = InPair(run, entry, length_ns);
     }
-    run.progress.MarkStarted(start->entry);
-    run.open.push_back(
-        {.entry = start->entry, .length_ns = length_ns, .pauses = times_.Pauses(start->action)});
+    run.progress.MarkStarted(entry);
     ++result_.num_actions;
-    Compute(rank, run.open.back());
+    if (times_.has_pauses()) {
+      if (const ActionPauses pauses = times_.Pauses(action); pauses.count > 0) {
+        run.paused.push_back({.entry = entry, .length_ns = length_ns, .pauses = pauses});
+        length_ns = run.paused.back().SegmentNs();
+      }
+    }
+    Compute(rank, entry, length_ns);
   }
 
-  // The action's next segment.
-  void Compute(int32_t rank, const OpenAction& open) {
+  // The whole action, or its next segment.
+  void Compute(int32_t rank, int32_t entry, int64_t length_ns) {
     RankRun& run = ranks_[static_cast<size_t>(rank)];
-    const Action& action = run.progress.list().entries()[static_cast<size_t>(open.entry)].action;
-    const int64_t length_ns = open.SegmentNs();
+    const Action& action = run.progress.list().entries()[static_cast<size_t>(entry)].action;
     const int64_t end_ns = now_ns_ + length_ns;
-    run.computing = open.entry;
+    run.computing = entry;
     if (IsCompute(action.kind)) {
       run.first_start_ns = std::min(run.first_start_ns, now_ns_);
       run.last_end_ns = end_ns;
@@ -246,7 +251,7 @@ class Run {
                                        .end_ns = end_ns,
                                        .cpu_ns = length_ns});
     }
-    PushEnd({.at_ns = end_ns, .rank = rank});
+    PushEnd({end_ns, rank, entry});
   }
 
   void PushEnd(const End& end) {
@@ -254,40 +259,35 @@ class Run {
     std::push_heap(ends_.begin(), ends_.end(), std::greater<>());
   }
 
-  static std::vector<OpenAction>::iterator OpenOf(RankRun& run, int32_t entry) {
-    return std::ranges::find(run.open, entry, &OpenAction::entry);
-  }
-
   // The first action of a pair decides whether the two overlap: always where the pair is fused,
   // else where the next one could start too.
-  int64_t InPair(RankRun& run, const Start& start, int64_t length_ns) {
+  int64_t InPair(RankRun& run, int32_t entry, int64_t length_ns) {
     const auto& entries = run.progress.list().entries();
-    const auto at = static_cast<size_t>(start.entry);
-    const bool continues = at > 0 && entries[at - 1].action.pair == start.action.pair;
+    const auto at = static_cast<size_t>(entry);
+    const bool continues = at > 0 && entries[at - 1].action.pair == entries[at].action.pair;
     if (!continues) {
       const bool overlaps = p_.options.policy.pairs == PairMode::kFused ||
-                            (at + 1 < entries.size() && run.progress.HasInputs(start.entry + 1));
+                            (at + 1 < entries.size() && run.progress.HasInputs(entry + 1));
       run.pair_factor = overlaps ? times_.pair_factor() : 1;
     }
     return std::llround(static_cast<double>(length_ns) * run.pair_factor);
   }
 
-  void OnSegmentEnd(int32_t rank) {
-    RankRun& run = ranks_[static_cast<size_t>(rank)];
+  void OnSegmentEnd(int32_t rank, RankRun& run) {
     const int32_t entry = std::exchange(run.computing, -1);
-    const auto open = OpenOf(run, entry);
-    Touch(rank);
-    if (open->segment < open->pauses.count) {
-      ++open->segment;
-      run.progress.MarkWaiting(entry, true);
-      return PushEnd({.at_ns = now_ns_ + open->pauses.each_ns, .rank = rank, .entry = entry});
+    if (PausedAction* paused = std::ranges::find(run.paused, entry, &PausedAction::entry);
+        paused != run.paused.end()) {
+      if (paused->segment < paused->pauses.count) {
+        ++paused->segment;
+        run.progress.MarkWaiting(entry, true);
+        return PushEnd({now_ns_ + paused->pauses.each_ns, rank, entry});
+      }
+      run.paused.erase(paused);
     }
-    run.open.erase(open);
-    OnActionEnd(rank, static_cast<size_t>(entry), run.progress.MarkDone(entry));
+    OnActionEnd(rank, run, static_cast<size_t>(entry), run.progress.MarkDone(entry));
   }
 
-  void OnActionEnd(int32_t rank, size_t entry, bool outputs_leave) {
-    RankRun& run = ranks_[static_cast<size_t>(rank)];
+  void OnActionEnd(int32_t rank, RankRun& run, size_t entry, bool outputs_leave) {
     if (!p_.reads[static_cast<size_t>(rank)].empty()) {
       for (const int32_t channel : p_.reads[static_cast<size_t>(rank)][entry]) {
         if (channel >= 0) credits_.push_back({now_ns_ + latency_ns_, channel});

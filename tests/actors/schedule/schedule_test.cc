@@ -24,7 +24,7 @@ TEST(ScheduleTopology, InputsAndOutputsMeet) {
       .stage = StageId(0), .kind = ActionKind::kBackward, .microbatch = MicrobatchId(1)};
   EXPECT_FALSE(OutputOf(schedule, backward));
   const InputList inputs = InputsOf(schedule, backward);
-  ASSERT_EQ(inputs.count, 1);
+  ASSERT_EQ(inputs.size(), 1U);
   EXPECT_EQ(inputs.begin()->kind, InputKind::kGradient);
   EXPECT_EQ(inputs.begin()->from_stage, StageId(1));
   EXPECT_FALSE(OutputOf(schedule, {.stage = StageId(1), .kind = ActionKind::kBackwardWeight}));
@@ -66,7 +66,7 @@ TEST(ScheduleTopology, AStageMayReadSeveralOthers) {
   const Action loss{
       .stage = StageId(3), .kind = ActionKind::kForward, .microbatch = MicrobatchId(1)};
   const InputList inputs = InputsOf(schedule, loss);
-  ASSERT_EQ(inputs.count, 2);
+  ASSERT_EQ(inputs.size(), 2U);
   const int from[] = {0, 2};
   for (const Transfer& input : inputs) {
     EXPECT_EQ(input.from_stage, StageId(from[input.input]));
