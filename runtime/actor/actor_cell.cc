@@ -133,8 +133,9 @@ void Scheduler::RunCell(Runnable* self, Runnable::Fate fate) {
   if (fate == Runnable::Fate::kRun) cell->scheduler->Turn(cell);
 }
 
-// One turn: up to kMessagesPerTurn messages, or until a handler suspends or the actor ends.
-void Scheduler::Turn(ActorCell* cell) {
+// One turn: up to kMessagesPerTurn messages, or until a handler suspends or the actor ends. One
+// body with all that it calls but what is rare.
+[[gnu::flatten]] void Scheduler::Turn(ActorCell* cell) {
   cell->state = CellState::kRunning;
   current_cell_ = cell;
   if (!handler_start_known_) StartHandlerSpan();
@@ -229,6 +230,11 @@ void Scheduler::ResumeIn(ActorCell* cell, std::coroutine_handle<> handle) {
 bool Scheduler::Conclude(ActorCell* cell, Status status) {
   if (status.ok() && !cell->ending) [[likely]]
     return true;
+  EndWith(cell, std::move(status));
+  return false;
+}
+
+[[gnu::noinline]] void Scheduler::EndWith(ActorCell* cell, Status status) {
   cell->state = CellState::kIdle;  // nothing of it is on the stack any more
   if (current_cell_ == cell) current_cell_ = nullptr;
   if (status.ok() || cell->actor->IsNormalEnding(status.error().code)) {
@@ -237,7 +243,6 @@ bool Scheduler::Conclude(ActorCell* cell, Status status) {
     const Error error = std::move(status).error();
     EndCell(cell, &error);
   }
-  return false;
 }
 
 void Scheduler::EndChildren(ActorCell* cell) {

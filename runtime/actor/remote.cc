@@ -74,7 +74,7 @@ Envelope RankRouter::MakeEnvelope(uint32_t index, uint32_t incarnation, uint64_t
 
 Status RankRouter::SendEncoded(Rank to, uint32_t index, uint32_t incarnation, uint64_t type_id,
                                std::span<const std::byte> payload, const Postmark& postmark) {
-  if (to == options_.self) {
+  if (to == options_.self) [[unlikely]] {
     DeliverToSelf(MakeEnvelope(index, incarnation, type_id, postmark), payload, {}, nullptr);
     return {};
   }
@@ -98,7 +98,7 @@ Status RankRouter::SendBulkEncoded(Rank to, uint32_t index, uint32_t incarnation
 
 // To this very rank: the bulk is handed over where it lies, and `done` comes when the receiver lets
 // it go. No credits, since the sender's own buffers bound what is under way.
-void RankRouter::DeliverToSelf(Envelope envelope, std::span<const std::byte> payload,
+void RankRouter::DeliverToSelf(const Envelope& envelope, std::span<const std::byte> payload,
                                std::span<const std::byte> bulk, std::function<void()> done) {
   Delivery delivery{.envelope = envelope, .payload = {}, .bulk = {}};
   if (envelope.num_bulk > 0) {
@@ -112,23 +112,24 @@ void RankRouter::DeliverToSelf(Envelope envelope, std::span<const std::byte> pay
   });
 }
 
-void RankRouter::Deliver(Delivery&& delivery) {
+// One body with all that it calls but what is rare.
+[[gnu::flatten]] void RankRouter::Deliver(Delivery&& delivery) {
   DropCause cause = DropCause::kMalformed;
   if (delivery.envelope.num_bulk > 0 && delivery.arrived_ns == 0) {
     delivery.arrived_ns = scheduler_.clock().NowNs();
   }
   Status status = Dispatch(delivery, &cause);
-  if (status.ok()) {
-    ++delivered_;
-    return;
-  }
+  if (!status.ok()) return Drop(cause, delivery.envelope, std::move(status).error());
+  ++delivered_;
+}
+
+[[gnu::noinline]] void RankRouter::Drop(DropCause cause, const Envelope& envelope, Error error) {
   ++dropped_[static_cast<size_t>(cause)];
   if (options_.on_drop) {
-    options_.on_drop(
-        cause, delivery.envelope,
-        Context(fmt::format("message from rank {} to actor {}", delivery.envelope.source_rank,
-                            delivery.envelope.destination_actor),
-                std::move(status).error()));
+    options_.on_drop(cause, envelope,
+                     Context(fmt::format("message from rank {} to actor {}", envelope.source_rank,
+                                         envelope.destination_actor),
+                             std::move(error)));
   }
 }
 

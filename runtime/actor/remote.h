@@ -152,7 +152,8 @@ class RankRouter {
   Envelope MakeEnvelope(uint32_t index, uint32_t incarnation, uint64_t type_id,
                         const Postmark& postmark) const;
   Status Dispatch(Delivery& delivery, DropCause* cause);
-  void DeliverToSelf(Envelope envelope, std::span<const std::byte> payload,
+  void Drop(DropCause cause, const Envelope& envelope, Error error);
+  void DeliverToSelf(const Envelope& envelope, std::span<const std::byte> payload,
                      std::span<const std::byte> bulk, std::function<void()> done);
 
   Scheduler& scheduler_;

@@ -166,6 +166,7 @@ class Scheduler {
   void Turn(ActorCell* cell);
   bool HandleOne(ActorCell* cell, MessageNode* node);
   bool Conclude(ActorCell* cell, Status status);
+  void EndWith(ActorCell* cell, Status status);
   void StartHandlerSpan();
   void TraceHandled(ActorCell* cell, const MessageType& type);
   static void DeliverFromOutside(Runnable* self, Runnable::Fate fate);

@@ -55,7 +55,7 @@ class [[nodiscard]] Result {
 template <>
 class [[nodiscard]] Result<void> {
  public:
-  Result() = default;
+  Result() {}  // defaulted, `return {}` would fill the room of an error with zeros
   Result(Error error) : error_(std::move(error)) {}  // NOLINT(*-explicit-*)
 
   bool ok() const { return !error_.has_value(); }
@@ -75,9 +75,11 @@ class [[nodiscard]] Result<void> {
 
 using Status = Result<void>;
 
-// MakeError(code, format, args...) -> Error, usable wherever a Result is returned.
+// MakeError(code, format, args...) -> Error, usable wherever a Result is returned. Cold, so that
+// the way without an error carries none of it.
 template <typename... Args>
-Error MakeError(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {
+[[gnu::cold, gnu::noinline]] Error MakeError(ErrorCode code, fmt::format_string<Args...> format,
+                                             Args&&... args) {
   return Error{code, fmt::format(format, std::forward<Args>(args)...)};
 }
 

@@ -47,7 +47,9 @@ class Bulk {
     }
     return *this;
   }
-  ~Bulk() { Release(); }
+  ~Bulk() {
+    if (release_) Release();
+  }
 
   std::span<std::byte> bytes() const { return bytes_; }
   bool empty() const { return bytes_.empty(); }

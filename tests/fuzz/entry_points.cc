@@ -193,11 +193,11 @@ void FuzzCostsFile(std::span<const std::byte> bytes) {
 
 void FuzzUcxFrame(std::span<const std::byte> bytes) {
   const auto check = [](std::span<const std::byte> frame) {
-    const auto message = ParseMessage(frame);
-    if (!message.ok()) return;
-    const Envelope& envelope = message->envelope;
-    CHECK(message->payload.size() + envelope.header_bytes == frame.size());
-    CHECK(message->payload.data() + message->payload.size() == frame.data() + frame.size());
+    Delivery message;
+    if (!ParseMessage(frame, &message).ok()) return;
+    const Envelope& envelope = message.envelope;
+    CHECK(message.payload.size() + envelope.header_bytes == frame.size());
+    CHECK(message.payload.data() + message.payload.size() == frame.data() + frame.size());
     CHECK(envelope.num_bulk <= 1 && envelope.source_rank >= 0);
     if (envelope.header_bytes == Envelope::kFullBytes) return;
     Envelope shortened = envelope;

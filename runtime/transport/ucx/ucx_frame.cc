@@ -26,12 +26,18 @@ uint64_t AddressChecksum(std::string_view bytes) {
   return XXH64(bytes.data() + kUnchecked, bytes.size() - kUnchecked, 0);
 }
 
-Status ReadMessage(std::span<const std::byte> bytes, MessageFrame* frame) {
-  Envelope& envelope = frame->envelope;
+}  // namespace
+
+uint32_t PayloadChecksum(std::span<const std::byte> payload) {
+  return static_cast<uint32_t>(XXH3_64bits(payload.data(), payload.size()));
+}
+
+Status ParseMessage(std::span<const std::byte> bytes, Delivery* message) {
+  Envelope& envelope = message->envelope;
   if (bytes.size() < Envelope::kShortBytes) {
     return MakeError(ErrorCode::kCorrupt, "message of {} bytes: out of bounds", bytes.size());
   }
-  std::memcpy(&envelope, bytes.data(), Envelope::kShortBytes);
+  std::memcpy(static_cast<void*>(&envelope), bytes.data(), Envelope::kShortBytes);
   const size_t header_bytes = envelope.header_bytes;
   if (envelope.magic != Envelope::kMagic || envelope.header_version != Envelope::kHeaderVersion ||
       (header_bytes != Envelope::kShortBytes && header_bytes != Envelope::kFullBytes)) {
@@ -41,44 +47,24 @@ Status ReadMessage(std::span<const std::byte> bytes, MessageFrame* frame) {
   if (bytes.size() < header_bytes || bytes.size() - header_bytes > kMaxPayloadBytes) {
     return MakeError(ErrorCode::kCorrupt, "message of {} bytes: out of bounds", bytes.size());
   }
-  if (header_bytes == Envelope::kFullBytes) {
+  message->payload = bytes.subspan(header_bytes);
+  if (header_bytes == Envelope::kFullBytes) {  // else it says nothing of bulk
     std::memcpy(&envelope, bytes.data(), Envelope::kFullBytes);
-  }
-  frame->payload = bytes.subspan(header_bytes);
-  if (envelope.num_bulk > 1 || envelope.bulk_bytes > static_cast<uint64_t>(kMaxSlotBytes) ||
-      (envelope.num_bulk == 0 && envelope.bulk_bytes > 0) ||
-      (envelope.num_bulk == 1 && envelope.channel == 0)) {
-    return MakeError(ErrorCode::kCorrupt, "message: {} bulks of {} bytes on channel {}",
-                     envelope.num_bulk, envelope.bulk_bytes, envelope.channel);
+    if (envelope.num_bulk > 1 || envelope.bulk_bytes > static_cast<uint64_t>(kMaxSlotBytes) ||
+        (envelope.num_bulk == 0 && envelope.bulk_bytes > 0) ||
+        (envelope.num_bulk == 1 && envelope.channel == 0)) {
+      return MakeError(ErrorCode::kCorrupt, "message: {} bulks of {} bytes on channel {}",
+                       envelope.num_bulk, envelope.bulk_bytes, envelope.channel);
+    }
   }
   if (envelope.source_rank < 0 || envelope.source_rank >= kMaxRanks) {
     return MakeError(ErrorCode::kCorrupt, "message: no rank {}", envelope.source_rank);
   }
-  if (envelope.payload_checksum != PayloadChecksum(frame->payload)) {
+  if (envelope.payload_checksum != PayloadChecksum(message->payload)) {
     return MakeError(ErrorCode::kCorrupt, "message from rank {}: payload fails its checksum",
                      envelope.source_rank);
   }
   return {};
-}
-
-}  // namespace
-
-uint32_t PayloadChecksum(std::span<const std::byte> payload) {
-  return static_cast<uint32_t>(XXH3_64bits(payload.data(), payload.size()));
-}
-
-void ShortenHeader(Envelope* envelope) {
-  static constexpr Envelope kPlain;
-  const bool plain = envelope->step == kPlain.step && envelope->microbatch == kPlain.microbatch &&
-                     envelope->stage == kPlain.stage && envelope->flow_id == kPlain.flow_id &&
-                     envelope->num_bulk == 0;
-  envelope->header_bytes = plain ? Envelope::kShortBytes : Envelope::kFullBytes;
-}
-
-Result<MessageFrame> ParseMessage(std::span<const std::byte> bytes) {
-  Result<MessageFrame> parsed(MessageFrame{});  // the one that is returned: no copy on the way
-  if (Status read = ReadMessage(bytes, &*parsed); !read.ok()) parsed = std::move(read).error();
-  return parsed;
 }
 
 Result<LinkFrame> ParseLinkFrame(std::span<const std::byte> bytes) {

@@ -18,6 +18,7 @@
 #include "runtime/base/ids.h"
 #include "runtime/base/result.h"
 #include "runtime/transport/envelope.h"
+#include "runtime/transport/transport.h"
 
 namespace troupe {
 
@@ -57,17 +58,19 @@ struct LinkFrame {
 };
 static_assert(sizeof(LinkFrame) == 56 && std::is_trivially_copyable_v<LinkFrame>);
 
-struct MessageFrame {
-  Envelope envelope{};
-  std::span<const std::byte> payload{};  // into the parsed bytes
-};
-
 uint32_t PayloadChecksum(std::span<const std::byte> payload);
 
 // Sets header_bytes: short where nothing would be lost.
-void ShortenHeader(Envelope* envelope);
-// Header and payload, in that order. kCorrupt unless magic, version, sizes and checksum hold.
-Result<MessageFrame> ParseMessage(std::span<const std::byte> bytes);
+inline void ShortenHeader(Envelope* envelope) {
+  constexpr Envelope kPlain;
+  const bool plain = envelope->step == kPlain.step && envelope->microbatch == kPlain.microbatch &&
+                     envelope->stage == kPlain.stage && envelope->flow_id == kPlain.flow_id &&
+                     envelope->num_bulk == 0;
+  envelope->header_bytes = plain ? Envelope::kShortBytes : Envelope::kFullBytes;
+}
+// Header and payload, in that order, into a fresh `message`, whose payload lies in `bytes`.
+// kCorrupt unless magic, version, sizes and checksum hold.
+Status ParseMessage(std::span<const std::byte> bytes, Delivery* message);
 Result<LinkFrame> ParseLinkFrame(std::span<const std::byte> bytes);
 
 // Where a rank's transport is reached. Opaque to everybody else.

@@ -53,9 +53,19 @@ class UcxLink final : public UcxTransport {
  private:
   struct Frame {
     UcxPeer* peer = nullptr;
-    std::vector<std::byte> bytes{};
+    std::vector<std::byte> room{};
+    size_t num_bytes = 0;  // of room, that are sent
     std::function<void()> done{};
     bool in_flight = false;
+
+    std::span<const std::byte> bytes() const { return {room.data(), num_bytes}; }
+  };
+  // What an envelope says of the bulk beside it.
+  struct BulkPlace {
+    uint32_t num_bulk = 0;
+    uint64_t num_bytes = 0;
+    uint32_t slot_generation = 0;
+    uint32_t slot = 0;
   };
 
   UcxPeer* Find(Rank rank) const {
@@ -68,10 +78,10 @@ class UcxLink final : public UcxTransport {
   Error WhyUnreachable(Rank to) const;
 
   // ucx_send.cc
-  Frame* NewFrame(UcxPeer& peer);
-  // Numbers and signs the envelope.
-  Frame* NewMessage(UcxPeer& peer, SendChannel& channel, Envelope* envelope,
-                    std::span<const std::byte> payload);
+  Frame* NewFrame(UcxPeer& peer, size_t room_bytes);
+  // Numbered and signed.
+  Frame* NewMessage(UcxPeer& peer, SendChannel& channel, const Envelope& envelope,
+                    std::span<const std::byte> payload, const BulkPlace& bulk);
   Status Launch(Frame* frame, FrameId id, std::span<const std::byte> header,
                 std::span<const std::byte> data, uint32_t flags);
   static void OnSent(void* request, ucs_status_t status, void* frame);
@@ -92,14 +102,15 @@ class UcxLink final : public UcxTransport {
     ++num_dropped_;
     return UCS_OK;
   }
-  UcxPeer* SourceOf(const MessageFrame& frame);
+  UcxPeer* SourceOf(const Delivery& message);
   ReceiveChannel* Accept(UcxPeer& peer, const Envelope& envelope, std::span<std::byte>* bulk);
+  Arrival& Keep(UcxPeer& peer, ReceiveChannel& channel, const Delivery& message,
+                std::span<std::byte> bulk);
   bool TakeSlot(ReceiveChannel& channel, const Envelope& envelope, std::span<std::byte>* bulk);
   void FreeSlot(UcxPeer& peer, uint16_t channel, uint32_t slot);
   void DeliverArrivals(ReceiveChannel& channel);
   void DeliverEarly(UcxPeer& peer);
-  void Deliver(UcxPeer& peer, const Envelope& envelope, std::span<const std::byte> payload,
-               std::span<std::byte> bulk, int64_t arrived_ns = 0);
+  void Deliver(UcxPeer& peer, Delivery&& message, std::span<std::byte> bulk);
   void MapSlots(UcxPeer& peer, const LinkFrame& frame);
   void TakeCredit(UcxPeer& peer, const LinkFrame& frame);
 
@@ -107,6 +118,7 @@ class UcxLink final : public UcxTransport {
   static void OnEndpointError(void* peer, ucp_ep_h endpoint, ucs_status_t status);
   void BeginLoss(UcxPeer& peer, std::string why);
   bool FinishLoss(UcxPeer& peer);
+  int ProgressOwn();
   int RunFinished();
   void CheckPeers();
   void CheckPeer(UcxPeer& peer, int64_t now_ns);

@@ -83,6 +83,30 @@ struct ReceiveChannel {
   std::deque<Arrival> arrivals{};
 };
 
+// The channels of one direction, by number. Control, which most messages take, is there without a
+// search; a data channel is there once it was asked for. Channels stay where they are.
+template <typename Channel>
+class ChannelTable {
+ public:
+  Channel& operator[](uint16_t number) { return number == 0 ? control_ : Data(number); }
+  Channel* Find(uint16_t number) {
+    if (number == 0) return &control_;
+    const auto found = data_.find(number);
+    return found == data_.end() ? nullptr : &found->second;
+  }
+  template <typename Use>
+  void ForEach(Use use) {
+    use(uint16_t{0}, control_);
+    for (auto& [number, channel] : data_) use(number, channel);
+  }
+
+ private:
+  [[gnu::noinline]] Channel& Data(uint16_t number) { return data_[number]; }
+
+  Channel control_{};
+  std::map<uint16_t, Channel> data_{};
+};
+
 enum class PeerState : uint8_t { kUnconnected, kUp, kClosing, kDown };
 
 class UcxLink;
@@ -98,8 +122,8 @@ struct UcxPeer {
   int process_fd = -1;  // tells when the process ends; -1: on another host
   bool shares_memory = false;
 
-  std::map<uint16_t, SendChannel> sending{};
-  std::map<uint16_t, ReceiveChannel> receiving{};
+  ChannelTable<SendChannel> sending{};
+  ChannelTable<ReceiveChannel> receiving{};
   int64_t bytes_sent = 0;
   int64_t num_in_place = 0;
   int64_t num_pending = 0;  // frames that UCX holds

@@ -26,8 +26,8 @@ bool IsRendezvous(const ucp_am_recv_param_t* param) {
 }  // namespace
 
 // The peer that a message may come from, or null.
-UcxPeer* UcxLink::SourceOf(const MessageFrame& frame) {
-  const Envelope& envelope = frame.envelope;
+UcxPeer* UcxLink::SourceOf(const Delivery& message) {
+  const Envelope& envelope = message.envelope;
   UcxPeer* peer = Find(Rank(envelope.source_rank));
   if (peer != nullptr && peer->state == PeerState::kUp) {
     if (peer->nonce != envelope.nonce) return nullptr;  // an earlier life of that rank
@@ -35,7 +35,7 @@ UcxPeer* UcxLink::SourceOf(const MessageFrame& frame) {
     return peer;
   }
   if (peer != nullptr && peer->state != PeerState::kUnconnected) return nullptr;  // T2
-  if (num_early_ >= kMaxEarly || frame.payload.size() > kMaxEarlyPayloadBytes) return nullptr;
+  if (num_early_ >= kMaxEarly || message.payload.size() > kMaxEarlyPayloadBytes) return nullptr;
   if (peer == nullptr && !MakesKnown(envelope)) return nullptr;
   return &FindOrAdd(Rank(envelope.source_rank));
 }
@@ -43,16 +43,15 @@ UcxPeer* UcxLink::SourceOf(const MessageFrame& frame) {
 // Checks what is left to check, and takes the slot of a bulk. The channel it came on, or null.
 ReceiveChannel* UcxLink::Accept(UcxPeer& peer, const Envelope& envelope,
                                 std::span<std::byte>* bulk) {
-  auto found = peer.receiving.find(envelope.channel);
-  if (found == peer.receiving.end()) {
+  ReceiveChannel* channel = peer.receiving.Find(envelope.channel);
+  if (channel == nullptr) {
     if (!MakesKnown(envelope)) return nullptr;
-    found = peer.receiving.try_emplace(envelope.channel).first;
+    channel = &peer.receiving[envelope.channel];
   }
-  ReceiveChannel& channel = found->second;
-  if (envelope.sequence <= channel.last_sequence) return nullptr;
-  if (envelope.num_bulk > 0 && !TakeSlot(channel, envelope, bulk)) return nullptr;
-  channel.last_sequence = envelope.sequence;
-  return &channel;
+  if (envelope.sequence <= channel->last_sequence) return nullptr;
+  if (envelope.num_bulk > 0 && !TakeSlot(*channel, envelope, bulk)) return nullptr;
+  channel->last_sequence = envelope.sequence;
+  return channel;
 }
 
 bool UcxLink::TakeSlot(ReceiveChannel& channel, const Envelope& envelope,
@@ -71,50 +70,55 @@ bool UcxLink::TakeSlot(ReceiveChannel& channel, const Envelope& envelope,
   return true;
 }
 
-ucs_status_t UcxLink::OnMessage(void* arg, const void*, size_t header_bytes, void* data,
-                                size_t num_bytes, const ucp_am_recv_param_t* param) {
+// One body with all that it calls but what is rare, as Send.
+[[gnu::flatten]] ucs_status_t UcxLink::OnMessage(void* arg, const void*, size_t header_bytes,
+                                                 void* data, size_t num_bytes,
+                                                 const ucp_am_recv_param_t* param) {
   auto& self = *static_cast<UcxLink*>(arg);
   if (header_bytes != 0 || IsRendezvous(param)) return self.Drop();
-  const auto frame = ParseMessage(Bytes(data, num_bytes));
-  if (!frame.ok()) return self.Drop();
-  const Envelope& envelope = frame->envelope;
+  Delivery message;
+  if (!ParseMessage(Bytes(data, num_bytes), &message).ok()) return self.Drop();
+  const Envelope& envelope = message.envelope;
   if (envelope.num_bulk > 0 && envelope.slot_generation == 0) return self.Drop();
-  UcxPeer* peer = self.SourceOf(*frame);
+  UcxPeer* peer = self.SourceOf(message);
   std::span<std::byte> bulk;
   ReceiveChannel* channel = peer == nullptr ? nullptr : self.Accept(*peer, envelope, &bulk);
   if (channel == nullptr) return self.Drop();
   if (peer->state == PeerState::kUp && channel->arrivals.empty()) {
-    self.Deliver(*peer, envelope, frame->payload, bulk);
+    self.Deliver(*peer, std::move(message), bulk);
     return UCS_OK;
   }
-  if (peer->state == PeerState::kUnconnected) ++self.num_early_;
-  channel->arrivals.push_back({.peer = peer,
-                               .envelope = envelope,
-                               .payload = {frame->payload.begin(), frame->payload.end()},
-                               .bulk = bulk,
-                               .complete = true});
+  self.Keep(*peer, *channel, message, bulk).complete = true;
   return UCS_OK;
+}
+
+// Until its turn comes, or its bulk.
+[[gnu::noinline]] Arrival& UcxLink::Keep(UcxPeer& peer, ReceiveChannel& channel,
+                                         const Delivery& message, std::span<std::byte> bulk) {
+  if (peer.state == PeerState::kUnconnected) ++num_early_;
+  return channel.arrivals.emplace_back(
+      Arrival{.peer = &peer,
+              .envelope = message.envelope,
+              .payload = {message.payload.begin(), message.payload.end()},
+              .bulk = bulk,
+              .arrived_ns = message.arrived_ns});
 }
 
 ucs_status_t UcxLink::OnBulk(void* arg, const void* header, size_t header_bytes, void* data,
                              size_t num_bytes, const ucp_am_recv_param_t* param) {
   auto& self = *static_cast<UcxLink*>(arg);
-  const auto frame = ParseMessage(Bytes(header, header_bytes));
-  if (!frame.ok() || frame->envelope.num_bulk != 1 || frame->envelope.bulk_bytes != num_bytes ||
-      frame->envelope.slot_generation != 0) {
+  Delivery message;
+  const Envelope& envelope = message.envelope;
+  if (!ParseMessage(Bytes(header, header_bytes), &message).ok() || envelope.num_bulk != 1 ||
+      envelope.bulk_bytes != num_bytes || envelope.slot_generation != 0) {
     return self.Drop();
   }
-  UcxPeer* peer = self.SourceOf(*frame);
+  UcxPeer* peer = self.SourceOf(message);
   std::span<std::byte> bulk;
-  ReceiveChannel* channel = peer == nullptr ? nullptr : self.Accept(*peer, frame->envelope, &bulk);
+  ReceiveChannel* channel = peer == nullptr ? nullptr : self.Accept(*peer, envelope, &bulk);
   if (channel == nullptr) return self.Drop();
-  if (peer->state == PeerState::kUnconnected) ++self.num_early_;
-  channel->arrivals.push_back({.peer = peer,
-                               .envelope = frame->envelope,
-                               .payload = {frame->payload.begin(), frame->payload.end()},
-                               .bulk = bulk,
-                               .arrived_ns = SystemClock().NowNs()});
-  Arrival& arrival = channel->arrivals.back();
+  message.arrived_ns = SystemClock().NowNs();
+  Arrival& arrival = self.Keep(*peer, *channel, message, bulk);
   if (!IsRendezvous(param)) {
     if (num_bytes > 0) std::memcpy(arrival.bulk.data(), data, num_bytes);
     arrival.complete = true;
@@ -152,15 +156,19 @@ void UcxLink::DeliverArrivals(ReceiveChannel& channel) {  // U2
     Arrival& front = channel.arrivals.front();
     UcxPeer& peer = *front.peer;
     if (peer.state == PeerState::kUnconnected) return;  // U4
-    const Arrival arrival = std::move(front);
+    Arrival arrival = std::move(front);
     channel.arrivals.pop_front();
     if (arrival.failed || peer.state != PeerState::kUp) continue;  // T2
-    Deliver(peer, arrival.envelope, arrival.payload, arrival.bulk, arrival.arrived_ns);
+    Deliver(peer,
+            {.envelope = arrival.envelope,
+             .payload = arrival.payload,
+             .arrived_ns = arrival.arrived_ns},
+            arrival.bulk);
   }
 }
 
 void UcxLink::DeliverEarly(UcxPeer& peer) {
-  for (auto& [number, channel] : peer.receiving) {
+  peer.receiving.ForEach([&](uint16_t, ReceiveChannel& channel) {
     for (Arrival& arrival : channel.arrivals) {
       --num_early_;
       if (arrival.envelope.nonce == peer.nonce) continue;
@@ -168,7 +176,7 @@ void UcxLink::DeliverEarly(UcxPeer& peer) {
       ++num_dropped_;
     }
     DeliverArrivals(channel);
-  }
+  });
 }
 
 void UcxLink::FreeSlot(UcxPeer& peer, uint16_t number, uint32_t slot) {
@@ -176,18 +184,17 @@ void UcxLink::FreeSlot(UcxPeer& peer, uint16_t number, uint32_t slot) {
   SendLink(peer, {.kind = LinkFrameKind::kCredit, .channel = number, .slot = slot});
 }
 
-void UcxLink::Deliver(UcxPeer& peer, const Envelope& envelope, std::span<const std::byte> payload,
-                      std::span<std::byte> bulk, int64_t arrived_ns) {
+void UcxLink::Deliver(UcxPeer& peer, Delivery&& message, std::span<std::byte> bulk) {
   peer.ever_heard = true;
   if (!handlers_.on_message) return;
-  Delivery delivery{.envelope = envelope, .payload = payload, .arrived_ns = arrived_ns};
+  const Envelope& envelope = message.envelope;
   if (envelope.num_bulk > 0) {
     // Small enough that std::function needs no heap.
-    delivery.bulk = Bulk(bulk, [peer = &peer, channel = envelope.channel, slot = envelope.slot] {
+    message.bulk = Bulk(bulk, [peer = &peer, channel = envelope.channel, slot = envelope.slot] {
       peer->link->FreeSlot(*peer, channel, slot);
     });
   }
-  handlers_.on_message(std::move(delivery));
+  handlers_.on_message(std::move(message));
 }
 
 ucs_status_t UcxLink::OnLink(void* arg, const void*, size_t header_bytes, void* data,
@@ -221,8 +228,8 @@ ucs_status_t UcxLink::OnLink(void* arg, const void*, size_t header_bytes, void* 
 }
 
 void UcxLink::TakeCredit(UcxPeer& peer, const LinkFrame& frame) {
-  const auto channel = peer.sending.find(frame.channel);
-  if (channel == peer.sending.end() || !channel->second.GiveBack(frame.slot)) {
+  SendChannel* channel = peer.sending.Find(frame.channel);
+  if (channel == nullptr || !channel->GiveBack(frame.slot)) {
     Drop();
     return;
   }

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <new>
 
 #include "runtime/transport/ucx/ucx_link.h"
 
@@ -19,7 +20,7 @@ UcxPeer* UcxLink::Reachable(Rank to) const {
   return takes ? peer : nullptr;
 }
 
-Error UcxLink::WhyUnreachable(Rank to) const {
+[[gnu::noinline]] Error UcxLink::WhyUnreachable(Rank to) const {
   const UcxPeer* peer = Find(to);
   if (peer == nullptr || peer->state == PeerState::kUnconnected) {
     return MakeError(ErrorCode::kUnavailable, "rank {} is not connected to rank {}", options_.self,
@@ -33,7 +34,10 @@ Error UcxLink::WhyUnreachable(Rank to) const {
                    peer->num_pending);
 }
 
-Status UcxLink::Send(Rank to, const Envelope& envelope, std::span<const std::byte> payload) {
+// One body with all that it calls but what is rare: where cores are near, a small message costs
+// what is executed for it.
+[[gnu::flatten]] Status UcxLink::Send(Rank to, const Envelope& envelope,
+                                      std::span<const std::byte> payload) {
   UcxPeer* peer = Reachable(to);
   if (peer == nullptr) return WhyUnreachable(to);
   if (payload.size() > kMaxPayloadBytes) {
@@ -41,12 +45,9 @@ Status UcxLink::Send(Rank to, const Envelope& envelope, std::span<const std::byt
                      "payload of {} bytes to rank {}: at most {}; use bulk", payload.size(), to,
                      kMaxPayloadBytes);
   }
-  Envelope sent = envelope;
-  sent.num_bulk = 0;
-  sent.bulk_bytes = 0;
-  Frame* frame = NewMessage(*peer, peer->sending[envelope.channel], &sent, payload);
+  Frame* frame = NewMessage(*peer, peer->sending[envelope.channel], envelope, payload, {});
   peer->bytes_sent += static_cast<int64_t>(payload.size());
-  return Launch(frame, FrameId::kMessage, {}, frame->bytes, UCP_AM_SEND_FLAG_EAGER);
+  return Launch(frame, FrameId::kMessage, {}, frame->bytes(), UCP_AM_SEND_FLAG_EAGER);
 }
 
 Status UcxLink::SendBulk(Rank to, const Envelope& envelope, std::span<const std::byte> payload,
@@ -65,50 +66,51 @@ Status UcxLink::SendBulk(Rank to, const Envelope& envelope, std::span<const std:
   }
   const uint32_t slot = channel.TakeSlot();
   const bool in_place = channel.slots.Fits(slot, bulk.size());
-  Envelope sent = envelope;
-  sent.num_bulk = 1;
-  sent.bulk_bytes = bulk.size();
-  sent.slot_generation = in_place ? channel.slots.generation : 0;
-  sent.slot = slot;
-  Frame* frame = NewMessage(*peer, channel, &sent, payload);
+  const uint32_t generation = in_place ? channel.slots.generation : 0;
+  Frame* frame = NewMessage(
+      *peer, channel, envelope, payload,
+      {.num_bulk = 1, .num_bytes = bulk.size(), .slot_generation = generation, .slot = slot});
   peer->bytes_sent += static_cast<int64_t>(payload.size() + bulk.size());
   if (!in_place) {
     frame->done = std::move(done);
-    return Launch(frame, FrameId::kBulk, frame->bytes, bulk, 0);
+    return Launch(frame, FrameId::kBulk, frame->bytes(), bulk, 0);
   }
   if (!bulk.empty()) {
     std::memcpy(channel.slots.Slot(slot, bulk.size()).data(), bulk.data(), bulk.size());
   }
   ++peer->num_in_place;
-  RETURN_IF_ERROR(Launch(frame, FrameId::kMessage, {}, frame->bytes, UCP_AM_SEND_FLAG_EAGER));
+  RETURN_IF_ERROR(Launch(frame, FrameId::kMessage, {}, frame->bytes(), UCP_AM_SEND_FLAG_EAGER));
   finished_.push_back(std::move(done));
   return {};
 }
 
-UcxLink::Frame* UcxLink::NewFrame(UcxPeer& peer) {
+UcxLink::Frame* UcxLink::NewFrame(UcxPeer& peer, size_t room_bytes) {
   if (spare_.empty()) spare_.push_back(&frames_.emplace_back());
   Frame* frame = spare_.back();
   spare_.pop_back();
   frame->peer = &peer;
+  if (frame->room.size() < room_bytes) frame->room.resize(room_bytes);
   return frame;
 }
 
-UcxLink::Frame* UcxLink::NewMessage(UcxPeer& peer, SendChannel& channel, Envelope* envelope,
-                                    std::span<const std::byte> payload) {
-  envelope->source_rank = options_.self.value;
-  envelope->sequence = ++channel.last_sequence;
-  envelope->payload_checksum = PayloadChecksum(payload);
-  envelope->nonce = nonce_;
-  ShortenHeader(envelope);
-  Frame* frame = NewFrame(peer);
-  const size_t header_bytes = envelope->header_bytes;
-  frame->bytes.resize(header_bytes + payload.size());
-  std::memcpy(frame->bytes.data(), envelope, Envelope::kShortBytes);  // of a size known here
-  if (header_bytes == Envelope::kFullBytes) {
-    std::memcpy(frame->bytes.data(), envelope, Envelope::kFullBytes);
-  }
+UcxLink::Frame* UcxLink::NewMessage(UcxPeer& peer, SendChannel& channel, const Envelope& envelope,
+                                    std::span<const std::byte> payload, const BulkPlace& bulk) {
+  const uint32_t checksum = PayloadChecksum(payload);
+  Frame* frame = NewFrame(peer, sizeof(Envelope) + payload.size());
+  auto* sent = new (frame->room.data()) Envelope(envelope);
+  sent->source_rank = options_.self.value;
+  sent->payload_checksum = checksum;
+  sent->sequence = ++channel.last_sequence;
+  sent->nonce = nonce_;
+  sent->num_bulk = bulk.num_bulk;
+  sent->bulk_bytes = bulk.num_bytes;
+  sent->slot_generation = bulk.slot_generation;
+  sent->slot = bulk.slot;
+  ShortenHeader(sent);
+  const size_t header_bytes = sent->header_bytes;
+  frame->num_bytes = header_bytes + payload.size();
   if (!payload.empty()) {
-    std::memcpy(frame->bytes.data() + header_bytes, payload.data(), payload.size());
+    std::memcpy(frame->room.data() + header_bytes, payload.data(), payload.size());
   }
   return frame;
 }
@@ -157,7 +159,7 @@ void UcxLink::OnSent(void* request, ucs_status_t status, void* user_data) {
 void UcxLink::Retire(Frame* frame) {
   constexpr size_t kKeptBytes = 64 << 10;
   if (frame->done) finished_.push_back(std::exchange(frame->done, nullptr));
-  if (frame->bytes.capacity() > kKeptBytes) frame->bytes = {};
+  if (frame->room.size() > kKeptBytes) frame->room = {};
   spare_.push_back(frame);
 }
 
@@ -165,15 +167,17 @@ void UcxLink::SendLink(UcxPeer& peer, LinkFrame link_frame) {
   if (peer.state != PeerState::kUp || closed_) return;
   link_frame.source_rank = options_.self.value;
   link_frame.nonce = nonce_;
-  Frame* frame = NewFrame(peer);
-  frame->bytes.resize(sizeof(LinkFrame));
-  std::memcpy(frame->bytes.data(), &link_frame, sizeof(LinkFrame));
+  Frame* frame = NewFrame(peer, sizeof(LinkFrame));
+  frame->num_bytes = sizeof(LinkFrame);
+  std::memcpy(frame->room.data(), &link_frame, sizeof(LinkFrame));
   // A failure is the loss of the peer, which Progress reports.
-  (void)Launch(frame, FrameId::kLink, {}, frame->bytes, UCP_AM_SEND_FLAG_EAGER);
+  (void)Launch(frame, FrameId::kLink, {}, frame->bytes(), UCP_AM_SEND_FLAG_EAGER);
 }
 
 void UcxLink::Announce(UcxPeer& peer) {
-  for (const auto& [number, channel] : peer.receiving) AnnounceChannel(peer, number, channel);
+  peer.receiving.ForEach([&](uint16_t number, const ReceiveChannel& channel) {
+    AnnounceChannel(peer, number, channel);
+  });
 }
 
 void UcxLink::AnnounceChannel(UcxPeer& peer, uint16_t number, const ReceiveChannel& channel) {

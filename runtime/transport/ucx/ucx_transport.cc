@@ -132,18 +132,25 @@ void UcxLink::SetCredits(Rank to, uint16_t channel, int num_slots) {
 }
 
 int UcxLink::Credits(Rank to, uint16_t number) const {
-  const UcxPeer* peer = Find(to);
+  UcxPeer* peer = Find(to);
   if (peer == nullptr) return 0;
-  const auto channel = peer->sending.find(number);
-  return channel == peer->sending.end() ? 0 : static_cast<int>(channel->second.free_slots.size());
+  const SendChannel* channel = peer->sending.Find(number);
+  return channel == nullptr ? 0 : static_cast<int>(channel->free_slots.size());
 }
 
 int UcxLink::Progress() {
   if (closed_) return 0;
   // Once: what it delivered is handled before more is looked for.
-  auto events = static_cast<int>(ucp_worker_progress(worker_.get()));
-  if (!finished_.empty() || !returned_credits_.empty()) events += RunFinished();
-  if (--passes_until_check_ <= 0) {
+  const auto events = static_cast<int>(ucp_worker_progress(worker_.get()));
+  const bool rests = --passes_until_check_ > 0 && finished_.empty() && returned_credits_.empty() &&
+                     closing_.empty();
+  return rests ? events : events + ProgressOwn();
+}
+
+// What the link itself has to do, which is nothing in most passes.
+int UcxLink::ProgressOwn() {
+  int events = RunFinished();
+  if (passes_until_check_ <= 0) {
     passes_until_check_ = kPassesPerCheck;
     CheckPeers();
   }
@@ -260,7 +267,7 @@ bool UcxLink::FinishLoss(UcxPeer& peer) {
     }
   }
   if (peer.process_fd >= 0) wakeup_.Unwatch(std::exchange(peer.process_fd, -1));
-  for (auto& [number, channel] : peer.sending) channel.slots = {};
+  peer.sending.ForEach([](uint16_t, SendChannel& channel) { channel.slots = {}; });
   RunFinished();
   peer.state = PeerState::kDown;
   if (handlers_.on_peer_down) {

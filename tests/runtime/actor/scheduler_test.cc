@@ -10,6 +10,7 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "runtime/actor/actor.h"
@@ -146,6 +147,33 @@ TEST_F(SchedulerTest, PollersRunEveryPassUntilRemoved) {
   scheduler.RemovePoller(poller);
   scheduler.RunUntilIdle();
   EXPECT_EQ(calls, 4);
+}
+
+// While messages keep coming the loop only polls for them: timers and other pollers get their turn
+// all the same.
+TEST(SchedulerSpin, ASpinningPollerThatAlwaysHasWorkStarvesNothing) {
+  Scheduler scheduler;
+  bool in_pass = false;
+  int passes = 0;
+  int spins = 0;
+  scheduler.AddPoller(
+      [&] {
+        ++passes;
+        in_pass = true;
+        return 0;
+      },
+      -1, nullptr);
+  scheduler.AddPoller(
+      [&] {
+        if (std::exchange(in_pass, false)) return 0;
+        ++spins;
+        return 1;
+      },
+      -1, nullptr, Polling::kSpinning);
+  scheduler.After(2, [&] { scheduler.Stop(); });
+  scheduler.Run();
+  EXPECT_GT(spins, passes) << "several polls a pass";
+  EXPECT_GE(passes, 2);
 }
 
 TEST_F(SchedulerTest, FindsLivingActorsByNameAndMessages) {
