@@ -302,7 +302,10 @@ bool Faults::LoseMessage(Fault& fault) {
     world_.Log("lost: from rank {} to rank {}, step {}, microbatch {}", from, to, envelope.step,
                envelope.microbatch);
     ends_.success = false;
-    MayFail({fmt::format("nothing has moved for*(resources.hang_seconds = {}): ", kHangSeconds)});
+    MayFail(
+        {fmt::format("nothing has moved for*(resources.hang_seconds = {}): *rank {} waits for "
+                     "microbatch {} *from stage*(rank {}) for ",
+                     kHangSeconds, to, envelope.microbatch, from)});
     return true;
   };
   return true;

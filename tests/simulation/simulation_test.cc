@@ -4,6 +4,7 @@
 // TROUPE_SIM_SEED=N runs that seed alone and says everything that happened. TROUPE_SIM_SEEDS=N runs
 // so many, TROUPE_SIM_FIRST=N begins at another one. A seed repeats exactly.
 #include <fmt/ranges.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -96,6 +97,39 @@ TEST(Simulation, EverySeedKeepsTheInvariants) {
   if (seeds < kSeeds) return;
   ExpectToStrike(by_fault);
   EXPECT_GE(with_two * 10, seeds);
+}
+
+// The first of the seeds of a fault whose job meets it.
+SimOutcome StruckBy(SimFault fault) {
+  for (auto seed = static_cast<uint64_t>(fault);; seed += kSimFaults) {
+    SimOutcome outcome = OutcomeOf(seed);
+    if (outcome.faults.front().struck) return outcome;
+  }
+}
+
+// resources.hang_seconds, with the real ranks, agents and coordinator. Which message it was, and
+// that its wait is among those told, faults.cc says of every seed.
+TEST(Simulation, ALostMessageEndsItsJobWithTheWaitsThatItLeaves) {
+  const SimOutcome outcome = StruckBy(SimFault::kLoseMessage);
+  EXPECT_EQ(outcome.violation, "");
+  EXPECT_THAT(
+      outcome.first_reason,
+      ::testing::MatchesRegex(
+          "nothing has moved for 2[0-9] s \\(resources.hang_seconds = 20\\): .*rank [0-9] waits "
+          "for "
+          "microbatch [0-9]+ [A-Za-z]+: (activation|gradient) from stage [0-9]+ \\(rank [0-9]\\) "
+          "for 2[0-9] s.*: each waits for the next, the last for the first, so a message between "
+          "two of them was lost"));
+}
+
+TEST(Simulation, AStuckStreamEndsItsJobWithTheActionThatNeverEnds) {
+  const SimOutcome outcome = StruckBy(SimFault::kStuckStream);
+  EXPECT_EQ(outcome.violation, "");
+  EXPECT_THAT(outcome.first_reason,
+              ::testing::MatchesRegex(
+                  "nothing has moved for 2[0-9] s \\(resources.hang_seconds = 20\\): rank [0-9] "
+                  "waits for the end of [A-Za-z]+ of microbatch [0-9]+ on stage [0-9]+ from its "
+                  "compute stream for 2[0-9] s"));
 }
 
 TEST(Simulation, ASeedRepeatsExactly) {
