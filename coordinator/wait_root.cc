@@ -1,12 +1,15 @@
 #include "coordinator/wait_root.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <string_view>
 
 namespace troupe {
 namespace {
+
+constexpr size_t kCircleTold = 8;  // of its waits, at most
 
 struct Edge {
   const proto::WaitEdge* wait = nullptr;
@@ -20,35 +23,70 @@ bool IsRank(int32_t rank, std::span<const WaitsOfRank> ranks) {
 // Rank 0 has two that others wait for: its executor, as every rank, and the schedule.
 bool IsSchedule(std::string_view name) { return name.starts_with("schedule"); }
 
-// Whether a wait of whoever owes `edge` explains it.
-bool LeadsOn(const Edge& edge, std::span<const WaitsOfRank> ranks) {
-  return std::ranges::any_of(edge.wait->from_ranks(), [&](int32_t owing) {
-    if (!IsRank(owing, ranks)) return false;
-    const auto& waits = ranks[static_cast<size_t>(owing)].edges;
-    return std::ranges::any_of(waits, [&](const proto::WaitEdge& other) {
-      return &other != edge.wait && IsSchedule(other.waiter()) == IsSchedule(edge.wait->from());
-    });
-  });
+bool Longer(const std::optional<Edge>& edge, const proto::WaitEdge& than) {
+  return edge && edge->wait->waited_ms() >= than.waited_ms();
 }
 
-std::string InWords(const Edge& edge, std::span<const WaitsOfRank> ranks) {
-  const proto::WaitEdge& wait = *edge.wait;
-  std::string text = fmt::format("{} waits for {}", wait.waiter(), wait.owed());
-  if (!wait.from().empty()) text += fmt::format(" from {}", wait.from());
-  text += fmt::format(" for {} s", wait.waited_ms() / 1000);
-  if (LeadsOn(edge, ranks)) return text + ", and is waited for itself";
-  for (const int32_t owing : wait.from_ranks()) {
-    if (!IsRank(owing, ranks) || static_cast<size_t>(owing) == edge.rank) continue;
-    text += fmt::format("; {} waits for nothing", ranks[static_cast<size_t>(owing)].name);
+// The wait that explains `edge`: the longest of whoever owes it.
+std::optional<Edge> Next(const Edge& edge, std::span<const WaitsOfRank> ranks) {
+  std::optional<Edge> next;
+  for (const int32_t owing : edge.wait->from_ranks()) {
+    if (!IsRank(owing, ranks)) continue;
+    const auto rank = static_cast<size_t>(owing);
+    for (const proto::WaitEdge& other : ranks[rank].edges) {
+      if (&other == edge.wait || Longer(next, other)) continue;
+      if (IsSchedule(other.waiter()) == IsSchedule(edge.wait->from())) next = Edge{&other, rank};
+    }
   }
-  return text;
+  return next;
+}
+
+std::string InWords(const proto::WaitEdge& wait) {
+  return fmt::format("{} waits for {}{}{} for {} s", wait.waiter(), wait.owed(),
+                     wait.from().empty() ? "" : " from ", wait.from(), wait.waited_ms() / 1000);
+}
+
+// A wait that no other one explains.
+WaitRoot EndOfChain(const Edge& edge, std::span<const WaitsOfRank> ranks) {
+  WaitRoot root{.sentence = InWords(*edge.wait), .waited_ms = edge.wait->waited_ms()};
+  for (const int32_t owing : edge.wait->from_ranks()) {
+    if (!IsRank(owing, ranks) || static_cast<size_t>(owing) == edge.rank) continue;
+    root.sentence += fmt::format("; {} waits for nothing", ranks[static_cast<size_t>(owing)].name);
+  }
+  return root;
+}
+
+// The circle that the chain of `edge` leads into, from its longest wait on. A schedule that can run
+// has none, so one of its waits is for something that was sent.
+WaitRoot Circle(Edge edge, std::span<const WaitsOfRank> ranks) {
+  std::vector<const proto::WaitEdge*> chain;
+  auto first = chain.end();
+  while (first == chain.end()) {
+    chain.push_back(edge.wait);
+    edge = *Next(edge, ranks);
+    first = std::ranges::find(chain, edge.wait);
+  }
+  chain.erase(chain.begin(), first);
+  const auto waited_ms = [](const proto::WaitEdge* wait) { return wait->waited_ms(); };
+  std::ranges::rotate(chain, std::ranges::max_element(chain, {}, waited_ms));
+  std::vector<std::string> waits;
+  for (const proto::WaitEdge* wait : chain) {
+    if (waits.size() < kCircleTold) waits.push_back(InWords(*wait));
+  }
+  if (chain.size() > kCircleTold) {
+    waits.push_back(fmt::format("{} more", chain.size() - kCircleTold));
+  }
+  return {.sentence = fmt::format("{}: each waits for the next, the last for the first, so a "
+                                  "message between two of them was lost",
+                                  fmt::join(waits, "; ")),
+          .waited_ms = waited_ms(*std::ranges::min_element(chain, {}, waited_ms))};
 }
 
 }  // namespace
 
 std::optional<WaitRoot> RootOfWaits(std::span<const WaitsOfRank> ranks) {
-  std::optional<Edge> root;
-  bool root_leads_on = true;
+  std::optional<Edge> end;
+  std::optional<Edge> longest;
   for (size_t rank = 0; rank < ranks.size(); ++rank) {
     if (!ranks[rank].answered) {
       return WaitRoot{.sentence = ranks[rank].silence.empty()
@@ -57,16 +95,13 @@ std::optional<WaitRoot> RootOfWaits(std::span<const WaitsOfRank> ranks) {
     }
     for (const proto::WaitEdge& wait : ranks[rank].edges) {
       const Edge edge{&wait, rank};
-      const bool leads_on = LeadsOn(edge, ranks);
-      if (root && (leads_on && !root_leads_on)) continue;
-      const bool further = root && root_leads_on && !leads_on;
-      if (root && !further && wait.waited_ms() <= root->wait->waited_ms()) continue;
-      root = edge;
-      root_leads_on = leads_on;
+      if (!Longer(longest, wait)) longest = edge;
+      if (!Longer(end, wait) && !Next(edge, ranks)) end = edge;
     }
   }
-  if (!root) return std::nullopt;
-  return WaitRoot{.sentence = InWords(*root, ranks), .waited_ms = root->wait->waited_ms()};
+  if (end) return EndOfChain(*end, ranks);
+  if (longest) return Circle(*longest, ranks);
+  return std::nullopt;
 }
 
 }  // namespace troupe

@@ -3,7 +3,8 @@
 //
 // Each wait is an edge from whoever waits to the ranks that owe. A root is an edge that leads no
 // further: its ranks wait for nothing themselves, or nobody owes it (a disk, a stream's work). A
-// rank that does not answer is one too.
+// rank that does not answer is one too. Where every edge leads on, ranks wait for each other in a
+// circle, as they do for a message that was sent and never came: then the circle is the root.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +31,8 @@ struct WaitRoot {
   std::optional<int64_t> waited_ms{};  // none: a rank does not answer
 };
 
-// By rank. Of several roots a rank that does not answer, else the one that waits longest; where
-// ranks wait for each other in a circle, the longest wait of all. None where nobody waits.
+// By rank. Of several roots a rank that does not answer, else the one that waits longest, else a
+// circle, which has waited for as long as its shortest wait. None where nobody waits.
 std::optional<WaitRoot> RootOfWaits(std::span<const WaitsOfRank> ranks);
 
 }  // namespace troupe

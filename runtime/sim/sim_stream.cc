@@ -14,6 +14,7 @@ void SimStream::Enqueue(StreamJob* job) {
 
 void SimStream::Begin() {
   running_ = static_cast<StreamJob*>(jobs_.PopFront());
+  busy_since_ns_ = running_ == nullptr ? 0 : scheduler_.clock().NowNs();
   if (running_ == nullptr) return;
   (void)work_.Take();  // what was spent off the streams
   RunStreamJob(*running_, scheduler_.clock());

@@ -33,6 +33,7 @@ class SimStream : public Stream {
   SimStream(Scheduler& scheduler, SimDriver& driver, SimWork& work)
       : scheduler_(scheduler), driver_(driver), work_(work) {}
   ~SimStream() override;
+  int64_t busy_since_ns() const override { return busy_since_ns_; }
 
  protected:
   void Enqueue(StreamJob* job) override;
@@ -45,6 +46,7 @@ class SimStream : public Stream {
   SimWork& work_;
   RunQueue jobs_{};
   StreamJob* running_ = nullptr;  // it has run, and holds the stream
+  int64_t busy_since_ns_ = 0;
   // What the driver calls later looks whether it is still there.
   const std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

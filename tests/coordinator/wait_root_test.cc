@@ -74,10 +74,52 @@ TEST(RootOfWaitsTest, ARankThatDoesNotAnswerGoesBeforeAllWaits) {
   EXPECT_EQ(Root(ranks), "rank 1 has said nothing for 5 s");
 }
 
-TEST(RootOfWaitsTest, ACircleIsToldByItsLongestWait) {
-  EXPECT_EQ(Root({Rank(0, {Wait("rank 0", "gradient", "rank 1", {1}, 2000)}),
-                  Rank(1, {Wait("rank 1", "activation", "rank 0", {0}, 3000)})}),
-            "rank 1 waits for activation from rank 0 for 3 s, and is waited for itself");
+TEST(RootOfWaitsTest, ACircleIsToldWholeFromItsLongestWait) {
+  const std::vector<WaitsOfRank> ranks = {
+      Rank(0, {Wait("rank 0", "gradient", "rank 1", {1}, 2000)}),
+      Rank(1, {Wait("rank 1", "activation", "rank 0", {0}, 3000)})};
+  EXPECT_EQ(Root(ranks),
+            "rank 1 waits for activation from rank 0 for 3 s; rank 0 waits for gradient from rank "
+            "1 for 2 s: each waits for the next, the last for the first, so a message between two "
+            "of them was lost");
+  EXPECT_EQ(RootOfWaits(ranks)->waited_ms, 2000);
+}
+
+// What rank 1 sent rank 2 never came. All else waits for those two, for longer even.
+TEST(RootOfWaitsTest, WhoWaitsForACircleIsNoPartOfIt) {
+  EXPECT_EQ(Root({Rank(0, {kSchedule, Wait("rank 0", "gradient", "rank 1", {1}, 390'000)}),
+                  Rank(1, {Wait("rank 1", "gradient", "rank 2", {2}, 301'000)}),
+                  Rank(2, {Wait("rank 2", "activation", "rank 1", {1}, 302'000)})}),
+            "rank 2 waits for activation from rank 1 for 302 s; rank 1 waits for gradient from "
+            "rank 2 for 301 s: each waits for the next, the last for the first, so a message "
+            "between two of them was lost");
+}
+
+// Rank 1 has sent all and voted; rank 2 does not get the last of it.
+TEST(RootOfWaitsTest, ACircleMayLeadOverTheSchedule) {
+  EXPECT_EQ(
+      Root({Rank(0, {Wait("schedule", "step: votes", "ranks (missing: 2 of 3)", {2}, 303'000),
+                     Wait("rank 0", "commit", "schedule (rank 0)", {0}, 302'000)}),
+            Rank(1, {Wait("rank 1", "commit", "schedule (rank 0)", {0}, 301'000)}),
+            Rank(2, {Wait("rank 2", "activation", "rank 1", {1}, 300'000)})}),
+      "schedule waits for step: votes from ranks (missing: 2 of 3) for 303 s; rank 2 waits for "
+      "activation from rank 1 for 300 s; rank 1 waits for commit from schedule (rank 0) for 301 "
+      "s: each waits for the next, the last for the first, so a message between two of them "
+      "was lost");
+}
+
+TEST(RootOfWaitsTest, OfALongCircleTheLongestWaitsNeighboursAreTold) {
+  std::vector<WaitsOfRank> ranks;
+  for (int rank = 0; rank < 10; ++rank) {
+    const int next = (rank + 1) % 10;
+    ranks.push_back(Rank(rank, {Wait("rank " + std::to_string(rank), "activation",
+                                     "rank " + std::to_string(next), {next}, 1000 * (rank + 1))}));
+  }
+  const std::string root = Root(ranks);
+  EXPECT_TRUE(root.starts_with("rank 9 waits for activation from rank 0 for 10 s; rank 0 waits"));
+  EXPECT_NE(root.find("rank 6 waits for activation from rank 7 for 7 s; 2 more: each waits"),
+            std::string::npos)
+      << root;
 }
 
 TEST(RootOfWaitsTest, OfSeveralRootsTheOldest) {

@@ -21,5 +21,8 @@ void FuzzScheduleCsv(std::span<const std::byte> bytes);
 void FuzzCostsFile(std::span<const std::byte> bytes);
 // A message, a link frame or an address of the UCX transport.
 void FuzzUcxFrame(std::span<const std::byte> bytes);
+// What a member of a group is sent: a byte for its operation, then messages. Each is a byte
+// (sender, 4: a fault), of a block the two bytes of its bulk's size, and the message itself.
+void FuzzGroupMessages(std::span<const std::byte> bytes);
 
 }  // namespace troupe::testing

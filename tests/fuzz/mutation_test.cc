@@ -7,7 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "kernels/tensor_view.h"
 #include "runtime/base/random.h"
+#include "runtime/collective/group.h"
+#include "runtime/collective/group_messages.h"
 #include "runtime/format/checkpoint_manifest.h"
 #include "runtime/format/hf_config.h"
 #include "runtime/transport/ucx/ucx_frame.h"
@@ -186,14 +189,16 @@ TEST(MutationTest, Manifest) {
   Feed("manifest", FuzzManifest, {ManifestJson(manifest)});
 }
 
+std::string BytesOfPlain(const auto& plain) {
+  return {reinterpret_cast<const char*>(&plain), sizeof(plain)};
+}
+
 TEST(MutationTest, UcxFrame) {
-  const auto bytes = [](const auto& plain) {
-    return std::string(reinterpret_cast<const char*>(&plain), sizeof(plain));
-  };
   Envelope plain;
   ShortenHeader(&plain);
-  const std::string short_message = bytes(plain).substr(0, plain.header_bytes) + "payload";
-  const std::string with_bulk = bytes(Envelope{.channel = 1, .num_bulk = 1}) + "payload";
+  const std::string short_message = BytesOfPlain(plain).substr(0, plain.header_bytes) + "payload";
+  std::string with_bulk = BytesOfPlain(Envelope{.channel = 1, .num_bulk = 1});
+  with_bulk.append("payload");
   const LinkFrame slots{.kind = LinkFrameKind::kSlots,
                         .generation = 1,
                         .num_slots = 2,
@@ -201,8 +206,41 @@ TEST(MutationTest, UcxFrame) {
                         .stride_bytes = 4096,
                         .process_id = 7};
   Feed("ucx_frame", FuzzUcxFrame,
-       {short_message, with_bulk, bytes(slots),
+       {short_message, with_bulk, BytesOfPlain(slots),
         EncodeAddress({.rank = Rank(1), .worker = "worker"})});
+}
+
+// Of a rank that runs the same operation on int32 as the member that is fed.
+std::string GroupBlockFrom(int rank, uint16_t bulk_bytes, GroupBlock block) {
+  block.sequence = 1;
+  block.group = 5;
+  block.dtype = static_cast<uint8_t>(DType::kInt32);
+  return std::string(1, static_cast<char>(rank)) + BytesOfPlain(bulk_bytes) + BytesOfPlain(block);
+}
+
+TEST(MutationTest, GroupMessages) {
+  const auto first_byte = [](GroupOperationKind kind) {
+    return std::string(1, static_cast<char>(kind));
+  };
+  // Each ends its operation well.
+  std::string all_reduce = first_byte(GroupOperationKind::kAllReduce);
+  std::string all_to_all = first_byte(GroupOperationKind::kAllToAll);
+  for (const int rank : {1, 2}) {
+    GroupBlock sum{.part = BlockPart::kSum, .total = 300, .count = 300, .expects = 300};
+    all_reduce += GroupBlockFrom(rank, 1000, sum);
+    sum.first = 250;
+    all_reduce += GroupBlockFrom(rank, 200, sum);
+    all_to_all += GroupBlockFrom(rank, 400,
+                                 {.kind = static_cast<uint8_t>(GroupOperationKind::kAllToAll),
+                                  .part = BlockPart::kCopy,
+                                  .count = 100,
+                                  .expects = 100});
+  }
+  GroupFault fault{
+      .group = 5, .code = static_cast<uint8_t>(ErrorCode::kDeadlineExceeded), .text_bytes = 23};
+  std::memcpy(fault.text, "nothing came of rank 2.", 23);
+  const std::string barrier = first_byte(GroupOperationKind::kBarrier) + "\5" + BytesOfPlain(fault);
+  Feed("group_messages", FuzzGroupMessages, {all_reduce, all_to_all, barrier});
 }
 
 }  // namespace

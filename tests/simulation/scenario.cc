@@ -1,10 +1,7 @@
 #include "tests/simulation/scenario.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <array>
-#include <csignal>
 #include <utility>
 
 #include "runtime/format/checkpoint_manifest.h"
@@ -13,12 +10,8 @@
 namespace troupe::testing {
 namespace {
 
-constexpr int64_t kMsNs = 1'000'000;
-constexpr int64_t kSecondNs = 1'000 * kMsNs;
-constexpr int64_t kFaultBeforeNs = 900 * kMsNs;  // a job without a fault takes about as long
-constexpr int64_t kRepairNs = 3 * kSecondNs;     // until somebody starts again what died
-constexpr int64_t kCalmNs = 5 * kSecondNs;       // until everybody knows that all is well
-constexpr int64_t kJobLimitNs = 600 * kSecondNs;
+constexpr int64_t kSecondNs = 1'000'000'000;
+constexpr int64_t kCalmNs = 5 * kSecondNs;  // until everybody knows that all is well
 constexpr int64_t kSweepLimitNs = 120 * kSecondNs;
 constexpr const char* kData = "/data/text.txt";
 constexpr const char* kRunDirectory = "/runs/small";
@@ -26,19 +19,23 @@ constexpr const char* kRunDirectory = "/runs/small";
 class Scenario {
  public:
   explicit Scenario(uint64_t seed)
-      : fault_(static_cast<SimFault>(seed % kSimFaults)),
-        num_ranks_(2 + static_cast<int>(Draw(seed, "test.ranks") * 3)),
-        cluster_({.seed = seed, .slots = (num_ranks_ + 1) / 2}) {}
+      : num_ranks_(2 + static_cast<int>(Draw(seed, "test.ranks") * 3)),
+        cluster_({.seed = seed, .slots = (num_ranks_ + 1) / 2}),
+        faults_(cluster_, seed) {}
 
   SimOutcome Run() {
     WriteData();
-    ArrangeFault();
     SimClient first(cluster_, loss());
-    Attempt(first, Request({}));
-    CheckFirst(first);
+    proto::SubmitRequest request = Request({});
+    faults_.Arrange(first, *spec_);
+    Attempt(first, std::move(request));
+    faults_.End();
+    const SeenEnd end = first.end(0, spec_->train().steps());
+    if (Holds()) world().invariants.JobEnded(end, faults_.ends());
+    ++(end.succeeded ? outcome_.jobs_succeeded : outcome_.jobs_failed);
+    outcome_.first_reason = end.reason;
     Repair();
-    const bool succeeded = first.result() && first.result()->exit_code() == 0;
-    if (!succeeded && Holds()) GoOn();
+    if (!end.succeeded && Holds()) GoOn();
     // Nothing is left of them.
     if (Holds() &&
         !cluster_.RunUntil([this] { return cluster_.LiveProcesses().empty(); }, kSweepLimitNs)) {
@@ -46,8 +43,7 @@ class Scenario {
     }
     outcome_.violation = world().invariants.violation();
     outcome_.log = world().log;
-    outcome_.fault = fault_;
-    outcome_.struck = struck_;
+    outcome_.faults = faults_.all();
     outcome_.end_ns = world().now_ns();
     return outcome_;
   }
@@ -111,6 +107,7 @@ class Scenario {
     }
     if (DrawInt("test.parity", 0, 4) == 0) spec.mutable_eval()->set_check_against("single_worker");
     spec.mutable_log()->mutable_trace()->set_steps(0);
+    faults_.Shape(spec);
     return spec;
   }
   proto::SubmitRequest Request(const std::string& resume_from) {
@@ -126,14 +123,28 @@ class Scenario {
   }
 
   void Attempt(SimClient& client, proto::SubmitRequest request) {
+    constexpr int64_t kLimitNs = Invariants::kJobLimitNs;
     const auto ready = [this] { return cluster_.coordinator() != nullptr; };
-    if (!cluster_.RunUntil(ready, kJobLimitNs)) return Violate("there is no coordinator");
+    if (!cluster_.RunUntil(ready, kLimitNs)) return Violate("there is no coordinator");
     client.Submit(std::move(request));
-    if (!cluster_.RunUntil([&client] { return client.over(); }, kJobLimitNs)) {
-      Violate("job {} has not ended after {} s", client.job(), kJobLimitNs / kSecondNs);
+    const int64_t since_ns = world().now_ns();
+    if (!cluster_.RunUntil([&client] { return client.over(); }, kLimitNs)) {
+      world().invariants.JobIsOpen(client.job(), since_ns, world().now_ns());
     }
   }
 
+  // Until all is well again.
+  void Repair() {
+    const int64_t until_ns = std::max(faults_.calm_ns() + kCalmNs, world().now_ns());
+    const auto calm = [this, until_ns] {
+      return world().now_ns() >= until_ns && cluster_.num_joined() == 2;
+    };
+    if (Holds() && !cluster_.RunUntil(calm, Invariants::kJobLimitNs)) {
+      Violate("the agents do not come back");
+    }
+  }
+
+  // The same job, from its newest checkpoint, without a fault.
   void GoOn() {
     const auto newest =
         FindNewestCheckpoint(world().shared, JoinPath(kRunDirectory, "checkpoints"));
@@ -143,252 +154,19 @@ class Scenario {
     SimClient second(cluster_, loss());
     Attempt(second, Request(*newest ? (*newest)->folder : ""));
     if (!Holds()) return;
-    if (second.lost() || second.refusal() || second.result()->exit_code() != 0) {
-      return Violate("without a fault the job does not get to its end: {}",
-                     second.refusal().value_or(second.result() ? second.result()->reason()
-                                                               : "its coordinator was lost"));
-    }
+    world().invariants.JobEnded(second.end(step, spec_->train().steps()), {});
     ++outcome_.jobs_succeeded;
-    if (second.first_step() && *second.first_step() != step + 1) {
-      Violate("it went on with step {}, from a checkpoint of step {}", *second.first_step(), step);
-    }
-    CheckSteps(second, step);
   }
 
-  void CheckSteps(const SimClient& client, int64_t from) {
-    const int64_t last = client.first_step() ? client.last_step() : from;
-    if (last != spec_->train().steps()) {
-      Violate("job {} has succeeded at step {} of {}", client.job(), last, spec_->train().steps());
-    }
-  }
-
-  // ---- the fault -------------------------------------------------------------------------------
-
-  int64_t DrawFaultNs() { return world().DrawNs("test.fault.time", 0, kFaultBeforeNs); }
-
-  SimProcess* Victim() {
-    const auto live = cluster_.LiveProcesses();
-    if (live.empty()) return nullptr;
-    SimProcess* victim =
-        live[static_cast<size_t>(Draw("test.victim") * static_cast<double>(live.size()))];
-    return victim->start() ? victim : nullptr;
-  }
-  static std::string InWords(const SimProcess& process) {
-    const proto::StartRank& start = *process.start();
-    return fmt::format("{}rank {} (host host-{}", start.reference_run() ? "reference run's " : "",
-                       start.rank(), process.host());
-  }
-
-  void ArrangeFault() {
-    world().driver.At(DrawFaultNs(), [this] { Strike(); });
-  }
-
-  void Strike() {
-    world().Log("fault: {}", NameOf(fault_));
-    switch (fault_) {
-      case SimFault::kNone:
-        return;
-      case SimFault::kKillRank:
-      case SimFault::kKillRankInWork:
-        return KillRank();
-      case SimFault::kStopRank:
-        return StopRank();
-      case SimFault::kKillAgent:
-        return KillAgent();
-      case SimFault::kKillCoordinator:
-        struck_ = true;
-        cluster_.KillCoordinator();
-        return Later(kRepairNs, [this] { cluster_.StartCoordinator(); });
-      case SimFault::kCut:
-        return Cut();
-      case SimFault::kSlowLinks:
-        return SlowLinks();
-      case SimFault::kStillDisk:
-        struck_ = true;
-        return StillDisk();
-      case SimFault::kFullDisk:
-        struck_ = true;
-        return FillDisk();
-    }
-  }
-  void Later(int64_t delay_ns, std::function<void()> act) {
-    calm_ns_ = std::max(calm_ns_, world().now_ns() + delay_ns);
-    world().driver.At(world().now_ns() + delay_ns, std::move(act));
-  }
-
-  void KillRank() {
-    SimProcess* victim = Victim();
-    if (victim == nullptr) return;
-    const auto note = [this, victim] {
-      struck_ = must_fail_ = true;
-      causes_ = {InWords(*victim) + "*was killed by signal 9 (SIGKILL)"};
-    };
-    if (fault_ == SimFault::kKillRank) {
-      note();
-      return victim->Die({.signal = SIGKILL});
-    }
-    victim->DieAtChange(DrawInt("test.change", 1, 40), note);
-  }
-
-  void StopRank() {
-    SimProcess* victim = Victim();
-    if (victim == nullptr) return;
-    struck_ = true;
-    const bool lasts = Draw("test.lasts") < 0.5;
-    must_fail_ = lasts;
-    may_fail_ = lasts;
-    causes_ = {InWords(*victim) + "*has said nothing for*it is stopped",
-               InWords(*victim) + "*did not say Hello", "not every rank ended within"};
-    victim->Freeze(true);
-    Later(lasts ? 90 * kSecondNs : world().DrawNs("test.stop", kMsNs, 8 * kSecondNs),
-          [victim] { victim->Freeze(false); });
-  }
-
-  void KillAgent() {
-    const HostIndex host = DrawInt("test.host", 1, 2);
-    SimAgent* agent = cluster_.agent(host);
-    struck_ = true;
-    may_fail_ = true;  // its ranks may be on their way
-    for (const SimProcess* process : agent->LiveProcesses())
-      must_fail_ |= process->start().has_value();
-    causes_ = {
-        fmt::format("(host host-{}*was lost with its host: its agent's connection ended", host),
-        "the host of rank 0 was lost before the run on one worker"};
-    cluster_.KillAgent(host);
-    Later(kRepairNs, [this, host] { cluster_.StartAgent(host); });
-  }
-
-  void Cut() {
-    constexpr std::array<std::pair<HostIndex, HostIndex>, 6> kLinks = {
-        {{0, 1}, {1, 0}, {0, 2}, {2, 0}, {1, 2}, {2, 1}}};
-    const auto [from, to] = kLinks[static_cast<size_t>(DrawInt("test.link", 0, 5))];
-    struck_ = true;
-    may_fail_ = Draw("test.lasts") < 0.5;
-    if (from == 0 || to == 0) {
-      const HostIndex host = std::max(from, to);
-      causes_ = {
-          fmt::format("was lost with its host: host agent host-{} was silent", host),
-          fmt::format("(host host-{}*was lost with its host: its agent's connection ended", host),
-          fmt::format("was killed by its host agent: host agent host-{} heard nothing", host),
-          fmt::format("was killed by its host agent: host agent host-{} lost its connection", host),
-          "the host of rank 0 was lost before the run on one worker",
-          "not every rank ended within"};
-    } else {
-      causes_ = {"was lost*the link to rank"};
-    }
-    cluster_.Cut(from, to);
-    Later(may_fail_ ? world().DrawNs("test.cut", 60 * kSecondNs, 90 * kSecondNs)
-                    : world().DrawNs("test.cut", kMsNs, 8 * kSecondNs),
-          [this, from, to] { cluster_.Heal(from, to); });
-  }
-
-  void SlowLinks() {
-    struck_ = true;
-    const double times = 10 + Draw("test.slower") * 500;
-    for (const HostIndex host : {1, 2}) {
-      world().links.Slow(host, 0, times);
-      world().links.Slow(0, host, times);
-    }
-    Later(10 * kSecondNs, [this] {
-      for (const HostIndex host : {1, 2}) {
-        world().links.Slow(host, 0, 1);
-        world().links.Slow(0, host, 1);
-      }
-    });
-  }
-
-  void StillDisk() {
-    SimDisk& disk = *world().disks[static_cast<size_t>(DrawInt("test.host", 0, 2))];
-    disk.still_from_ns = world().now_ns();
-    disk.still_until_ns = world().now_ns() + world().DrawNs("test.still", kMsNs, 100 * kSecondNs);
-    Later(disk.still_until_ns - disk.still_from_ns, [] {});
-  }
-
-  void FillDisk() {
-    const HostIndex host = DrawInt("test.host", 0, 2);
-    FaultyFileSystem& files = world().disks[static_cast<size_t>(host)]->files;
-    const int64_t room = DrawInt("test.room", 0, 4000);
-    files.SetFaults({.full_after_bytes = files.num_bytes_written() + room});
-    may_fail_ = true;
-    causes_ = {"the disk is full (injected)"};
-    end_fault_ = [&files] { files.SetFaults({}); };
-  }
-
-  void Repair() {
-    if (end_fault_) end_fault_();
-    const int64_t until_ns = std::max(calm_ns_ + kCalmNs, world().now_ns());
-    const auto calm = [this, until_ns] {
-      return world().now_ns() >= until_ns && cluster_.num_joined() == 2;
-    };
-    if (Holds() && !cluster_.RunUntil(calm, kJobLimitNs)) {
-      Violate("the agents do not come back");
-    }
-  }
-
-  // ---- what must come of it --------------------------------------------------------------------
-
-  // Whether the parts between the stars follow one another in the text.
-  static bool Matches(std::string_view text, std::string_view pattern) {
-    for (;;) {
-      const size_t star = pattern.find('*');
-      const std::string_view part = pattern.substr(0, star);
-      const size_t at = text.find(part);
-      if (at == std::string_view::npos) return false;
-      if (star == std::string_view::npos) return true;
-      text.remove_prefix(at + part.size());
-      pattern.remove_prefix(star + 1);
-    }
-  }
-
-  void CheckFirst(const SimClient& first) {
-    if (!Holds()) return;
-    if (first.lost()) {
-      ++outcome_.jobs_failed;
-      if (fault_ != SimFault::kKillCoordinator) Violate("the coordinator was lost");
-      return;
-    }
-    const std::string reason =
-        first.refusal().value_or(first.result() ? first.result()->reason() : "");
-    if (first.result() && first.result()->exit_code() == 0) {
-      ++outcome_.jobs_succeeded;
-      if (must_fail_) Violate("the job has succeeded all the same");
-      return CheckSteps(first, 0);
-    }
-    ++outcome_.jobs_failed;
-    const bool true_cause = std::ranges::any_of(
-        causes_, [&reason](const std::string& cause) { return Matches(reason, cause); });
-    if (!true_cause || !(may_fail_ || must_fail_)) {
-      Violate("the cause is told as \"{}\", not as {}", reason,
-              causes_.empty() || !(may_fail_ || must_fail_)
-                  ? "a success"
-                  : fmt::format("{}", fmt::join(causes_, " or ")));
-    }
-  }
-
-  const SimFault fault_;
   const int num_ranks_;
   SimCluster cluster_;
+  Faults faults_;
   SimOutcome outcome_{};
   std::optional<proto::JobSpec> spec_{};
   int num_submissions_ = 0;
-  bool struck_ = false;
-  bool may_fail_ = false;
-  bool must_fail_ = false;
-  std::vector<std::string> causes_{};  // patterns
-  int64_t calm_ns_ = 0;
-  std::function<void()> end_fault_{};
 };
 
 }  // namespace
-
-std::string_view NameOf(SimFault fault) {
-  constexpr std::array<std::string_view, kSimFaults> kNames = {
-      "none",          "kill a rank",   "kill a rank in its work",
-      "stop a rank",   "kill an agent", "kill the coordinator",
-      "cut one way",   "slow links",    "a disk stands still",
-      "a disk is full"};
-  return kNames[static_cast<size_t>(fault)];
-}
 
 SimOutcome RunSeed(uint64_t seed) { return Scenario(seed).Run(); }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -16,6 +17,19 @@ class SimClient : public FollowerPort {
   // `expected_loss`: of every step.
   SimClient(SimCluster& cluster, double expected_loss)
       : cluster_(cluster), expected_loss_(expected_loss) {}
+
+  // Called when a step of the job, not of its reference run, is told.
+  void OnStep(std::function<void(int64_t step)> on_step) { on_step_ = std::move(on_step); }
+  // False: there is nobody to say it to, or nothing to say it of.
+  bool Cancel(bool checkpoint, bool kill) {
+    if (job_ == 0 || over()) return false;
+    proto::CancelRequest request;
+    request.set_job(job_);
+    request.set_checkpoint(checkpoint);
+    request.set_kill(kill);
+    coordinator_->Cancel(request);
+    return true;
+  }
 
   void Submit(proto::SubmitRequest request) {
     coordinator_ = cluster_.coordinator();
@@ -37,8 +51,15 @@ class SimClient : public FollowerPort {
   uint64_t job() const { return job_; }
   const std::optional<proto::JobResult>& result() const { return result_; }
   const std::optional<std::string>& refusal() const { return refusal_; }
-  std::optional<int64_t> first_step() const { return first_step_; }
-  int64_t last_step() const { return last_step_; }
+  // Of a job that goes on from step `from` and has `num_steps`.
+  SeenEnd end(int64_t from, int64_t num_steps) const {
+    SeenEnd end{.job = job_, .lost = lost(), .last_step = from, .num_steps = num_steps};
+    if (last_step_) end.last_step = *last_step_;
+    end.succeeded = result_ && result_->exit_code() == 0;
+    end.reason = refusal_.value_or(result_ ? result_->reason() : "");
+    if (result_ && result_->state() == proto::JOB_STATE_CANCELLED) end.reason = "cancelled";
+    return end;
+  }
 
   void Send(const SharedEvent& event, int64_t) override {
     SimWorld& world = cluster_.world();
@@ -64,8 +85,8 @@ class SimClient : public FollowerPort {
         world.Log("step {}", message.metrics().step());
         world.invariants.StepTold(job_, /*epoch=*/1, message.metrics().step(),
                                   message.metrics().loss(), expected_loss_);
-        if (!first_step_) first_step_ = message.metrics().step();
         last_step_ = message.metrics().step();
+        if (on_step_) on_step_(*last_step_);
         return;
       case proto::FromRank::kHappening:
         return world.Log("rank {}: {}", said.rank(), message.happening().text());
@@ -82,12 +103,12 @@ class SimClient : public FollowerPort {
 
   SimCluster& cluster_;
   const double expected_loss_;
+  std::function<void(int64_t)> on_step_{};
   SimCoordinator* coordinator_ = nullptr;  // that has the job; dead, it is there all the same
   uint64_t job_ = 0;
   std::optional<proto::JobResult> result_{};
   std::optional<std::string> refusal_{};
-  std::optional<int64_t> first_step_{};
-  int64_t last_step_ = 0;
+  std::optional<int64_t> last_step_{};
 };
 
 }  // namespace troupe::testing

@@ -11,8 +11,6 @@ namespace {
 constexpr int64_t kSecondNs = 1'000'000'000;
 // A stream whose peer does not answer is given up: 10 s until it is asked, 20 s for the answer.
 constexpr int64_t kKeepaliveNs = 30 * kSecondNs;
-// What an agent without a coordinator takes to know it, and to kill its ranks.
-constexpr int64_t kOrphanNs = 36 * kSecondNs;
 constexpr const char* kStateDirectory = "/state";
 
 }  // namespace
@@ -135,12 +133,10 @@ void SimCluster::Look() {
   for (const auto& agent : agents_) {
     for (const auto& process : agent->processes()) {
       if (!process->alive() || process->swept()) continue;
-      if (!agent->alive()) {
-        world_.invariants.Violate("process {} lives, its agent on host {} does not", process->pid(),
-                                  agent->host());
-      }
+      const SeenProcess seen = See(*process, *agent);
+      world_.invariants.LookAtAgentOf(seen);
       if (!later) continue;  // what hangs on the time alone
-      LookAtOrphans(*process);
+      world_.invariants.LookAtJobOf(seen, world_.now_ns());
       if (!process->frozen()) {
         world_.invariants.LookAtWaits(process->pid(), process->waits(), world_.now_ns());
       }
@@ -148,19 +144,14 @@ void SimCluster::Look() {
   }
 }
 
-// A process whose job nobody leads any more.
-void SimCluster::LookAtOrphans(const SimProcess& process) {
-  if (!process.start()) return;
-  JobLife* job = coordinator() == nullptr ? nullptr : coordinator()->Find(process.start()->job());
-  if (job != nullptr && !job->ended()) {
-    orphan_since_ns_.erase(process.pid());
-    return;
-  }
-  const int64_t since_ns =
-      orphan_since_ns_.try_emplace(process.pid(), world_.now_ns()).first->second;
-  if (world_.now_ns() - since_ns <= kOrphanNs) return;
-  world_.invariants.Violate("process {} (rank {} of job {}) lives, its job does not", process.pid(),
-                            process.start()->rank(), process.start()->job());
+SeenProcess SimCluster::See(const SimProcess& process, const SimAgent& agent) {
+  SeenProcess seen{.pid = process.pid(), .host = agent.host(), .agent_lives = agent.alive()};
+  if (!process.start()) return seen;
+  seen.rank = process.start()->rank();
+  seen.job = process.start()->job();
+  JobLife* job = coordinator() == nullptr ? nullptr : coordinator()->Find(seen.job);
+  seen.job_lives = job != nullptr && !job->ended();
+  return seen;
 }
 
 }  // namespace troupe::testing

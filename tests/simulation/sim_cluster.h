@@ -7,7 +7,6 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <set>
 #include <tuple>
@@ -53,7 +52,7 @@ class SimCluster {
 
  private:
   void Look();
-  void LookAtOrphans(const SimProcess& process);
+  SeenProcess See(const SimProcess& process, const SimAgent& agent);
   // Applies the cuts of the hosts to the networks of the ranks, those that have come since too.
   void CutRanks();
 
@@ -69,7 +68,6 @@ class SimCluster {
   std::vector<std::unique_ptr<SimAgent>> agents_{};              // likewise
   std::vector<CutLink> cuts_{};
   std::set<std::tuple<JobEpoch, int32_t, int32_t>> cut_ranks_{};
-  std::map<int, int64_t> orphan_since_ns_{};  // by process
   int64_t looked_ns_ = -1;
 };
 

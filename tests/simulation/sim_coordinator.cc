@@ -57,6 +57,10 @@ void SimCoordinator::Submit(proto::SubmitRequest request, Answer<proto::SubmitRe
   });
 }
 
+void SimCoordinator::Cancel(const proto::CancelRequest& request) {
+  scheduler_->Post([this, request] { (void)troupe::Cancel(*state_, request); });
+}
+
 JobLife* SimCoordinator::Find(uint64_t job) {
   const auto found = state_->jobs.find(job);
   return found == state_->jobs.end() ? nullptr : found->second.get();

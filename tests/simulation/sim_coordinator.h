@@ -10,6 +10,7 @@
 
 #include "coordinator/job_life.h"
 #include "coordinator/ops/attend.h"
+#include "coordinator/ops/cancel.h"
 #include "coordinator/ops/submit.h"
 #include "tests/simulation/sim_world.h"
 
@@ -31,6 +32,7 @@ class SimCoordinator {
   Scheduler& scheduler() { return *scheduler_; }
   Seams seams() { return {*scheduler_, files_, *planner_, *disk_}; }
   void Submit(proto::SubmitRequest request, Answer<proto::SubmitReply> answer);
+  void Cancel(const proto::CancelRequest& request);
   // The job that is known under this number; null where there is none.
   JobLife* Find(uint64_t job);
   void Connected(std::shared_ptr<SimConnection> connection);

@@ -4,6 +4,8 @@
 #include <csignal>
 #include <utility>
 
+#include "tests/simulation/lossy_transport.h"
+
 namespace troupe::testing {
 namespace {
 
@@ -13,6 +15,7 @@ constexpr int64_t kMinStartNs = 20'000'000;  // from fork to the first order
 constexpr int64_t kMaxStartNs = 200'000'000;
 constexpr int64_t kMinActionNs = 500'000;
 constexpr int64_t kMaxActionNs = 5'000'000;
+constexpr int64_t kStuckNs = int64_t{1} << 60;  // years
 
 }  // namespace
 
@@ -79,7 +82,11 @@ SimNetwork& SimProcess::Network() {
 }
 
 Result<std::unique_ptr<Transport>> SimProcess::NewTransport(const TransportNeeds& needs) {
-  return Network().NewTransport(needs.self);
+  const auto loses = [this, self = needs.self](Rank to, const Envelope& envelope) {
+    return world_.loses && world_.loses(self, to, envelope);
+  };
+  return std::unique_ptr<Transport>(
+      std::make_unique<LossyTransport>(Network().NewTransport(needs.self), loses));
 }
 
 Result<LoadedRank> SimProcess::Load(const proto::StartRank& start, const JobPlan& plan,
@@ -99,14 +106,20 @@ Result<LoadedRank> SimProcess::Load(const proto::StartRank& start, const JobPlan
 
 SpawnedStage SimProcess::SpawnStage(const RankPlace& place, StageId stage) {
   CostStage::Options options{.work = world_.work, .ledger = stage_bytes_};
-  options.draw_cost_ns = [this] {
-    return world_.DrawNs("test.action", kMinActionNs, kMaxActionNs);
-  };
+  options.draw_cost_ns = [this] { return DrawCostNs(); };
   options.on_update = [this](StageId of, const ApplyUpdate& update) {
     world_.invariants.StageUpdates(start_->job(), start_->epoch(), of.value, update);
   };
   return place.scheduler.Spawn<CostStage>({.name = fmt::format("stage {}", stage)}, place, stage,
                                           *models_.at(stage), std::move(options));
+}
+
+int64_t SimProcess::DrawCostNs() {
+  if (const auto stuck = std::exchange(stuck_, nullptr)) {
+    stuck();
+    return kStuckNs;
+  }
+  return world_.DrawNs("test.action", kMinActionNs, kMaxActionNs);
 }
 
 // ---- the control socket ------------------------------------------------------------------------

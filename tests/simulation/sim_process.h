@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "actors/rank_root.h"
 #include "coordinator/agent/rank_process.h"
@@ -37,6 +38,8 @@ class SimProcess {
   // It is killed in the middle of a piece of work: instead of its `number`-th change to the disk.
   // `dies` is called just before.
   void DieAtChange(int64_t number, std::function<void()> dies);
+  // The next action on its stream never ends. `stuck` is called when it begins.
+  void StickNextAction(std::function<void()> stuck) { stuck_ = std::move(stuck); }
 
   int pid() const { return pid_; }
   HostIndex host() const { return host_; }
@@ -53,6 +56,7 @@ class SimProcess {
   Result<std::unique_ptr<Transport>> NewTransport(const TransportNeeds& needs);
   Result<LoadedRank> Load(const proto::StartRank& start, const JobPlan& plan, MemoryLedger& ledger);
   SpawnedStage SpawnStage(const RankPlace& place, StageId stage);
+  int64_t DrawCostNs();
   void Order(const std::string& frame);
   void Say(const proto::FromRank& news);
   // Posts to the agent what a handler is called with.
@@ -69,6 +73,7 @@ class SimProcess {
   bool frozen_ = false;
   std::optional<proto::StartRank> start_{};
   SimFiles files_;
+  std::function<void()> stuck_{};
   MemoryLedger stage_bytes_{};
   std::map<StageId, StageModel*> models_{};  // the root's
   std::unique_ptr<Scheduler> scheduler_;

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -57,6 +58,8 @@ struct SimWorld {
   std::vector<std::unique_ptr<SimDisk>> disks{};  // by host
   SimLinks links;
   std::map<JobEpoch, std::unique_ptr<SimNetwork>> networks{};
+  // Which message with bulk between two ranks is lost; empty: none.
+  std::function<bool(Rank from, Rank to, const Envelope& envelope)> loses{};
   std::map<std::string, uint64_t> draws{};
   Invariants invariants{};
   std::vector<std::string> log{};

@@ -39,7 +39,7 @@ struct InprocWorldNetwork {
 struct UcxWorldNetwork {
   std::unique_ptr<Transport> NewTransport(Rank rank) {
     auto made =
-        UcxTransport::Create({.self = rank, .heartbeat_ms = 20, .silence_ms = 2000}, ledger);
+        UcxTransport::Create({.self = rank, .heartbeat_ms = 20, .silence_ms = silence_ms}, ledger);
     CHECK(made.ok(), "{}", made.error().message);
     return *std::move(made);
   }
@@ -49,6 +49,7 @@ struct UcxWorldNetwork {
     return std::make_unique<ThreadStream>(scheduler, "member", /*spin_us=*/0);
   }
   void Idle() {}
+  int silence_ms = 2000;
   MemoryLedger ledger{};
 };
 
@@ -62,6 +63,38 @@ struct SimWorldNetwork {
   void Idle() { virtual_clock.AdvanceTo(virtual_clock.NowNs() + 1000); }
   VirtualClock virtual_clock{};
   SimNetwork network{virtual_clock, {.seed = 11}};
+};
+
+// One of the ranks: everything between its stream and its transport.
+template <typename Network>
+struct RouterMember {
+  RouterMember(Network& network, Rank r)
+      : rank(r),
+        transport(network.NewTransport(r)),
+        scheduler({.clock = &network.clock(), .spin_us = 0, .trace_handlers = false}),
+        router(
+            scheduler, *transport,
+            {.self = r,
+             .job = JobId(1),
+             .epoch = Epoch(1),
+             .on_peer_down = [this](Rank peer,
+                                    const Error& cause) { groups.OnPeerDown(peer, cause); },
+             .on_credit = [this](Rank peer, uint16_t channel) { groups.OnCredit(peer, channel); }}),
+        // Small, so that little data is many blocks.
+        groups(router, {.elements = testing::ElementTypes(),
+                        .actor_index = 7,
+                        .slots_per_peer = 2,
+                        .slot_bytes = 1000,
+                        .ledger = &ledger}),
+        stream(network.NewStream(scheduler)) {}
+  const Rank rank;
+  bool runs = true;
+  MemoryLedger ledger{};
+  std::unique_ptr<Transport> transport;
+  Scheduler scheduler;
+  RankRouter router;
+  RouterGroups groups;
+  std::unique_ptr<Stream> stream;
 };
 
 template <typename Network>
@@ -107,35 +140,7 @@ class RouterWorld {
   }
 
  private:
-  struct Member {
-    Member(Network& network, Rank r)
-        : rank(r),
-          transport(network.NewTransport(r)),
-          scheduler({.clock = &network.clock(), .spin_us = 0, .trace_handlers = false}),
-          router(scheduler, *transport,
-                 {.self = r,
-                  .job = JobId(1),
-                  .epoch = Epoch(1),
-                  .on_peer_down = [this](Rank peer,
-                                         const Error& cause) { groups.OnPeerDown(peer, cause); },
-                  .on_credit = [this](Rank peer,
-                                      uint16_t channel) { groups.OnCredit(peer, channel); }}),
-          // Small, so that little data is many blocks.
-          groups(router, {.elements = testing::ElementTypes(),
-                          .actor_index = 7,
-                          .slots_per_peer = 2,
-                          .slot_bytes = 1000,
-                          .ledger = &ledger}),
-          stream(network.NewStream(scheduler)) {}
-    const Rank rank;
-    bool runs = true;
-    MemoryLedger ledger{};
-    std::unique_ptr<Transport> transport;
-    Scheduler scheduler;
-    RankRouter router;
-    RouterGroups groups;
-    std::unique_ptr<Stream> stream;
-  };
+  using Member = RouterMember<Network>;
   Member& at(int rank) { return *ranks_[static_cast<size_t>(rank)]; }
 
   Network network_{};

@@ -1,0 +1,90 @@
+// What tests of groups reduce and move: elements of any dtype, and the sum that is expected.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "runtime/base/random.h"
+#include "tests/runtime/collective/element_types.h"
+
+namespace troupe {
+
+// Elements of one dtype, on the heap and one byte off any alignment.
+class Tensor {
+ public:
+  Tensor(DType dtype, int64_t count)
+      : dtype_(dtype), count_(count), bytes_(static_cast<size_t>(count * DTypeBytes(dtype) + 1)) {}
+  // Values whose sum depends on the order of its terms.
+  static Tensor Random(DType dtype, int64_t count, uint64_t seed) {
+    Tensor tensor(dtype, count);
+    const uint64_t key = RandomKey(seed, "tensor");
+    for (int64_t i = 0; i < count; ++i) {
+      const auto draw = static_cast<uint64_t>(i);
+      const auto value = static_cast<float>((UniformAt(key, 2 * draw) - 0.5) *
+                                            (UniformAt(key, 2 * draw + 1) < 0.5 ? 3000 : 1));
+      switch (dtype) {
+        case DType::kFloat32:
+          tensor.Put(i, value);
+          break;
+        case DType::kBFloat16:
+          tensor.Put(i, bfloat16(value));
+          break;
+        case DType::kFloat16:
+          tensor.Put(i, float16(value));
+          break;
+        case DType::kInt32:
+          tensor.Put(i, static_cast<int32_t>(value * 1e6f));
+          break;
+        default:
+          tensor.Put(i, static_cast<int64_t>(value * 1e15f));
+      }
+    }
+    return tensor;
+  }
+
+  std::byte* data() { return bytes_.data() + 1; }
+  const std::byte* data() const { return bytes_.data() + 1; }
+  int64_t count() const { return count_; }
+  Elements elements() { return Part(0, count_); }
+  Elements Part(int64_t first, int64_t count) {
+    return {static_cast<uint8_t>(dtype_), data() + first * DTypeBytes(dtype_), count};
+  }
+  // The elements [first, first + count) as bytes.
+  std::string Bytes(int64_t first, int64_t count) const {
+    const auto* from = reinterpret_cast<const char*>(data()) + first * DTypeBytes(dtype_);
+    return {from, static_cast<size_t>(count * DTypeBytes(dtype_))};
+  }
+  std::string Bytes() const { return Bytes(0, count_); }
+
+ private:
+  template <typename T>
+  void Put(int64_t index, T value) {
+    std::memcpy(data() + index * int64_t{sizeof(T)}, &value, sizeof(T));
+  }
+  DType dtype_;
+  int64_t count_;
+  std::vector<std::byte> bytes_;
+};
+
+// The serial sum: member 0 + member 1 + ….
+inline std::string SerialSum(DType dtype, const std::vector<Tensor>& members) {
+  std::vector<const void*> inputs;
+  for (const Tensor& member : members) inputs.push_back(member.data());
+  Tensor sum(dtype, members[0].count());
+  OrderedSumOf(dtype)(sum.data(), inputs.data(), static_cast<int>(inputs.size()), sum.count());
+  return sum.Bytes();
+}
+
+// One for each member.
+inline std::vector<Tensor> RandomOnes(DType dtype, int64_t count, int size) {
+  std::vector<Tensor> tensors;
+  for (int i = 0; i < size; ++i) {
+    tensors.push_back(Tensor::Random(dtype, count, static_cast<uint64_t>(count * 31 + i)));
+  }
+  return tensors;
+}
+
+}  // namespace troupe
