@@ -52,16 +52,14 @@ proto::CheckpointDone CheckpointActor::Write(const proto::CheckpointStart& start
     done.set_error_code(static_cast<int>(error.code));
     return done;
   };
-  if (start.directory().empty()) {
-    NameOwnedTensors(stages_, done);
-  } else {
+  if (!start.directory().empty()) {
     const Status written = WriteCheckpointShard(files_, start.directory(), options_.rank.value,
                                                 options_.num_ranks, stages_, done);
     if (!written.ok()) return fail(written.error());
   }
-  if (start.hf_directory().empty()) return done;
-  const Status exported = WriteHfShard(files_, start.hf_directory(), options_.rank.value,
-                                       options_.num_ranks, options_.dtype, stages_);
+  if (start.hf_directory().empty() || !options_.exports) return done;
+  const Status exported = WriteHfShard(files_, start.hf_directory(), options_.place,
+                                       options_.num_places, options_.dtype, stages_);
   return exported.ok() ? done : fail(exported.error());
 }
 

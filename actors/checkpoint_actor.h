@@ -22,6 +22,9 @@ namespace troupe {
 struct CheckpointOptions {
   Rank rank{};
   int num_ranks = 1;
+  PipelineRank place{};  // of the rank, and of how many: an exported model's files are by place
+  int num_places = 1;
+  bool exports = true;
   DType dtype = DType::kFloat32;  // of the job: what an exported model is saved in
   TraceWindow trace{};            // the steps whose checkpoints leave a span
 };

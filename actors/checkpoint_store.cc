@@ -52,7 +52,7 @@ Status WriteFile(FileSystem& files, const std::string& folder, const std::string
 }
 
 // Copies a stored tensor into a master of the same number of elements, widening half precision.
-Status Fill(const StoredTensor& stored, const std::string& place, TensorView to) {
+Status FillFrom(const StoredTensor& stored, const std::string& place, TensorView to) {
   if (to.dtype() != DType::kFloat32) {
     return MakeError(ErrorCode::kFailed, "{}: only float32 masters can be filled", place);
   }
@@ -133,11 +133,6 @@ Status WriteCheckpointShard(FileSystem& files, const std::string& folder, int ra
   return WriteFile(files, folder, ShardFileName("optim", rank, num_ranks), moments, written);
 }
 
-void NameOwnedTensors(const std::vector<const StageParameters*>& stages,
-                      proto::CheckpointDone& shard) {
-  for (const StageParameter* p : Owned(stages)) shard.add_tensors()->set_name(p->spec->name);
-}
-
 Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& shard,
                      CheckpointManifest& manifest) {
   for (const auto& tensor : shard.tensors()) {
@@ -191,47 +186,52 @@ Status ReadCheckpoint(FileSystem& files, const std::string& folder,
   return {};
 }
 
-Status WriteHfShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
-                    DType dtype, const std::vector<const StageParameters*>& stages) {
+Status WriteHfShard(FileSystem& files, const std::string& folder, PipelineRank place,
+                    int num_places, DType dtype,
+                    const std::vector<const StageParameters*>& stages) {
   const bool narrow = dtype == DType::kBFloat16;
+  std::vector<const StageParameter*> exported;
   std::vector<TensorSpec> specs;
-  for (const StageParameter* p : Owned(stages)) {
-    specs.push_back(
-        {p->spec->name, narrow ? TensorDtype::kBf16 : TensorDtype::kF32, p->spec->shape()});
+  for (const StageParameters* stage : stages) {
+    for (const StageParameter& p : stage->all()) {
+      if (!p.exported) continue;
+      exported.push_back(&p);
+      specs.push_back(
+          {p.spec->name, narrow ? TensorDtype::kBf16 : TensorDtype::kF32, p.spec->shape()});
+    }
   }
-  ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(
-                                    files, JoinPath(folder, HfFileName(rank, num_ranks)), specs));
+  const std::string name = HfFileName(place.value, num_places);
+  ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(files, JoinPath(folder, name), specs));
   std::vector<bfloat16> narrowed;
-  for (const StageParameter* p : Owned(stages)) {
-    if (!narrow) {
-      RETURN_IF_ERROR(writer.Append(BytesOf(p->weight)));
+  for (const StageParameter* p : exported) {
+    // The copy that products read is the master, rounded.
+    const TensorView& whole =
+        p->compute.dtype() == DType::kBFloat16 && narrow ? p->compute : p->whole;
+    if (!narrow || whole.dtype() == DType::kBFloat16) {
+      RETURN_IF_ERROR(writer.Append(BytesOf(whole)));
       continue;
     }
     narrowed.clear();
-    const float* weight = p->weight.Flat().as<float>();
-    for (int64_t i = 0; i < p->weight.num_elements(); ++i) narrowed.emplace_back(weight[i]);
+    const float* weight = whole.Flat().as<float>();
+    for (int64_t i = 0; i < whole.num_elements(); ++i) narrowed.emplace_back(weight[i]);
     RETURN_IF_ERROR(writer.Append(std::as_bytes(std::span(narrowed))));
   }
   return writer.Finish();
 }
 
-Status WriteHfFolder(FileSystem& files, const std::string& folder, int num_ranks, DType dtype,
+Status WriteHfFolder(FileSystem& files, const std::string& folder, int num_places, DType dtype,
                      const ModelConfig& config, const ParameterTable& table,
-                     const std::vector<proto::CheckpointDone>& shards) {
+                     std::span<const PipelineRank> exported_by) {
   const bool narrow = dtype == DType::kBFloat16;
   RETURN_IF_ERROR(
       WriteHfConfig(files, folder, HfConfigOf(config), narrow ? "bfloat16" : "float32"));
-  if (num_ranks == 1) return {};
+  if (num_places == 1) return {};
   nlohmann::ordered_json index;
   int64_t total_bytes = 0;
   auto& map = index["weight_map"];
-  for (const auto& shard : shards) {
-    for (const auto& tensor : shard.tensors()) {
-      const int at = table.Find(tensor.name());
-      if (at < 0) continue;  // a moment
-      map[tensor.name()] = HfFileName(shard.rank(), num_ranks);
-      total_bytes += table[at].num_elements() * (narrow ? 2 : 4);
-    }
+  for (int at = 0; at < table.size(); ++at) {
+    map[table[at].name] = HfFileName(exported_by[static_cast<size_t>(at)].value, num_places);
+    total_bytes += table[at].num_elements() * (narrow ? 2 : 4);
   }
   index["metadata"]["total_size"] = total_bytes;
   return WriteFileAtomically(files, JoinPath(folder, "model.safetensors.index.json"),
@@ -254,12 +254,10 @@ Status CheckNoExtraTensors(FileSystem& files, const std::string& folder,
 
 Status ReadHfFolder(FileSystem& files, const std::string& folder, StageParameters& parameters) {
   ASSIGN_OR_RETURN(const SafetensorsFolder from, SafetensorsFolder::Open(files, folder));
-  for (const StageParameter& p : parameters.all()) {
-    const std::vector<int64_t> shape = p.spec->shape();
-    ASSIGN_OR_RETURN(const StoredTensor stored, from.Require(p.spec->name, shape));
-    RETURN_IF_ERROR(Fill(stored, folder, p.weight));
-  }
-  return {};
+  return parameters.Fill([&](const StageParameter& p, TensorView whole) -> Status {
+    ASSIGN_OR_RETURN(const StoredTensor stored, from.Require(p.spec->name, p.spec->shape()));
+    return FillFrom(stored, folder, whole);
+  });
 }
 
 }  // namespace troupe

@@ -22,9 +22,6 @@ std::string ShardFileName(const std::string& stem, int index, int count);
 Status WriteCheckpointShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
                             const std::vector<const StageParameters*>& stages,
                             proto::CheckpointDone& written);
-// Adds the names alone: of a shard that is exported but not saved.
-void NameOwnedTensors(const std::vector<const StageParameters*>& stages,
-                      proto::CheckpointDone& shard);
 
 // What the manifest says of the shards' tensors and files; shapes come from the table.
 Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& shard,
@@ -38,14 +35,15 @@ Status CheckWhole(const ParameterTable& table, const CheckpointManifest& manifes
 Status ReadCheckpoint(FileSystem& files, const std::string& folder,
                       const CheckpointManifest& manifest, StageParameters& parameters);
 
-// The owned weights as one file of a Hugging Face folder: model.safetensors, or one of several.
-// bfloat16 jobs export bfloat16.
-Status WriteHfShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
-                    DType dtype, const std::vector<const StageParameters*>& stages);
+// What the stages export as one file of a Hugging Face folder: model.safetensors, or one of
+// several, by places in the pipeline. bfloat16 jobs export bfloat16.
+Status WriteHfShard(FileSystem& files, const std::string& folder, PipelineRank place,
+                    int num_places, DType dtype, const std::vector<const StageParameters*>& stages);
 // What goes beside the shards: config.json, generation_config.json, and the index of several files.
-Status WriteHfFolder(FileSystem& files, const std::string& folder, int num_ranks, DType dtype,
+// `exported_by`: by parameter of the table.
+Status WriteHfFolder(FileSystem& files, const std::string& folder, int num_places, DType dtype,
                      const ModelConfig& config, const ParameterTable& table,
-                     const std::vector<proto::CheckpointDone>& shards);
+                     std::span<const PipelineRank> exported_by);
 // Refuses a folder with tensors that the model has no place for, as the job's door does: a host may
 // have another folder under its name.
 Status CheckNoExtraTensors(FileSystem& files, const std::string& folder,

@@ -78,16 +78,17 @@ Result<proto::CheckpointCommitted> JobCheckpoints::Commit(
   committed.set_step(step);
   committed.set_directory(newest_);
   if (options.save_hf()) {
-    RETURN_IF_ERROR(Export(shards));
+    RETURN_IF_ERROR(Export());
     committed.set_hf_directory(HfFolder());
   }
   open_step_.reset();
   return committed;
 }
 
-Status JobCheckpoints::Export(const std::vector<proto::CheckpointDone>& shards) {
-  RETURN_IF_ERROR(WriteHfFolder(files_, PartialHfFolder(), start_.world_size(),
-                                DTypeOfJob(start_.spec()), plan_.config, plan_.table, shards));
+Status JobCheckpoints::Export() {
+  RETURN_IF_ERROR(WriteHfFolder(files_, PartialHfFolder(), plan_.mesh.extent(Axis::kPp),
+                                DTypeOfJob(start_.spec()), plan_.config, plan_.table,
+                                plan_.ExportedBy()));
   // A rename does not replace a folder that is not empty.
   if (files_.Exists(HfFolder())) {
     RETURN_IF_ERROR(files_.RemoveAll(FormerHfFolder()));

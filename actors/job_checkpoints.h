@@ -46,7 +46,7 @@ class JobCheckpoints {
  private:
   Result<CheckpointManifest> ManifestOf(int64_t step,
                                         const std::vector<proto::CheckpointDone>& shards) const;
-  Status Export(const std::vector<proto::CheckpointDone>& shards);
+  Status Export();
   Status RemovePartialExports();
   bool IsCommitted(int64_t step) const;
   Status PutFormerExportBack();

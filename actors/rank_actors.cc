@@ -56,6 +56,9 @@ void RankActors::MeetRanks(ExecutorActor::Peers& peers) {
       {.name = "checkpoint"},
       CheckpointOptions{.rank = self_,
                         .num_ranks = mesh.num_ranks(),
+                        .place = mesh.PipelineRankOf(self_),
+                        .num_places = mesh.extent(Axis::kPp),
+                        .exports = mesh.Coordinate(self_, Axis::kDp) == 0,
                         .dtype = DTypeOfJob(context_.start.spec()),
                         .trace = trace_},
       context_.seams.files, parameters(), context_.stream,
@@ -82,6 +85,7 @@ SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
   options.earlier_updates = loaded_.content.earlier_updates;
   options.reductions =
       groups_.ReductionsOf(stage, [this](StageId copy) { return loaded_.stages.at(copy).get(); });
+  options.shard_group = groups_.OfShards(stage);
   return place.scheduler.Spawn<StageActor>({.name = fmt::format("stage {}", stage)},
                                            std::move(options), *loaded_.stages.at(stage),
                                            place.stream);

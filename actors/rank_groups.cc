@@ -70,6 +70,17 @@ std::map<int32_t, StageReduction> RankGroups::ReductionsOf(
   return started;
 }
 
+Group* RankGroups::OfShards(StageId stage) const {
+  if (plan_.ShardPlaceOf(self_).num_owners == 1) return nullptr;
+  for (size_t i = 0; i < plan_.reductions.size(); ++i) {
+    const GradientReduction& reduction = plan_.reductions[i];
+    if (reduction.weights == SharedWeights::kStage && reduction.stages.front() == stage) {
+      return OfReduction(static_cast<int32_t>(i));
+    }
+  }
+  return nullptr;
+}
+
 Group* RankGroups::OfReduction(int32_t reduction) const {
   const auto group = of_reductions_.find(reduction);
   return group == of_reductions_.end() ? nullptr : group->second.get();

@@ -35,6 +35,9 @@ class RankGroups {
   std::map<int32_t, StageReduction> ReductionsOf(
       StageId stage, const std::function<StageModel*(StageId)>& model_of) const;
 
+  // Of the ranks with shards of the stage's weights, one of this rank's; null where it has all.
+  Group* OfShards(StageId stage) const;
+
   void OnPeerDown(Rank peer, const Error& cause) { groups_.OnPeerDown(peer, cause); }
   void OnCredit(Rank peer, uint16_t channel) { groups_.OnCredit(peer, channel); }
 

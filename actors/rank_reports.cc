@@ -91,13 +91,25 @@ proto::Waits ReportWaits(const WaitBoard& waits, const Clock& clock) {
   return report;
 }
 
+// Of the shard's leaves, each with its number: those of all shards add up to the parameter's.
+static uint64_t DigestOfLeaves(const StageParameter& p) {
+  const int64_t leaf_bytes = kShardLeafElements * DTypeBytes(p.weight.dtype());
+  const auto* data = static_cast<const std::byte*>(p.weight.data());
+  uint64_t sum = 0;
+  auto leaf = static_cast<uint64_t>(p.shard.first_leaf());
+  for (int64_t at = 0; at < p.weight.num_bytes(); at += leaf_bytes, ++leaf) {
+    const int64_t num_bytes = std::min(leaf_bytes, p.weight.num_bytes() - at);
+    sum += XXH64(data + at, static_cast<size_t>(num_bytes), leaf);
+  }
+  return sum;
+}
+
 void AddParameterDigests(const std::vector<const StageParameters*>& stages,
                          proto::Finished& finished) {
   for (const StageParameters* stage : stages) {
     for (const StageParameter& p : stage->all()) {
-      if (!p.owned) continue;
-      (*finished.mutable_parameter_digests())[p.index] =
-          XXH64(p.weight.data(), static_cast<size_t>(p.weight.num_bytes()), /*seed=*/0);
+      if (!p.owned || p.shard.num_elements == 0) continue;
+      (*finished.mutable_parameter_digests())[p.index] = DigestOfLeaves(p);
     }
   }
 }

@@ -77,13 +77,16 @@ Task<Status> TakeVote(StageModel& model, StageVote& vote) {
 // The copies of this rank are added first, then the ranks' sums.
 Task<Status> Reduce(const StageReduction& reduction, int64_t step) {
   StageModel& first = *reduction.copies.front();
+  const GroupPurpose purpose{.activity = "gradient reduction", .step = step};
+  if (reduction.weights == SharedWeights::kStage) {
+    co_return co_await first.SumOverRanks(*reduction.group, purpose);
+  }
   const std::span others = std::span(reduction.copies).subspan(1);
   for (StageModel* other : others) {
     first.AddSharedGradient(reduction.weights, other->SharedGradient(reduction.weights));
   }
   const TensorView sum = first.SharedGradient(reduction.weights);
   if (reduction.group != nullptr) {
-    const GroupPurpose purpose{.activity = "gradient reduction", .step = step};
     CO_RETURN_IF_ERROR(co_await reduction.group->AllReduce(
         {static_cast<uint8_t>(sum.dtype()), sum.data(), sum.num_elements()}, purpose));
   }
@@ -94,9 +97,11 @@ Task<Status> Reduce(const StageReduction& reduction, int64_t step) {
   co_return Status{};
 }
 
-Task<Status> Apply(StageModel& model, AdamWOptions adamw, bool apply) {
-  model.ApplyUpdate(adamw, apply);
-  co_return Status{};
+Task<Status> Apply(StageModel& model, AdamWOptions adamw, ApplyUpdate update, Group* shard_group) {
+  model.ApplyUpdate(adamw, update.apply);
+  if (shard_group == nullptr || !update.apply) co_return Status{};
+  co_return co_await model.GatherWeights(*shard_group,
+                                         {.activity = "weight gather", .step = update.step});
 }
 
 }  // namespace
@@ -166,9 +171,10 @@ Status StageActor::On(ApplyUpdate update) {
   adamw.lr = update.learning_rate;
   adamw.grad_factor = update.gradient_factor;
   adamw.step = options_.earlier_updates + update.step;
-  return Answering(
-      UpdateDone{.stage = options_.stage, .step = update.step},
-      [&](StageModel& model, UpdateDone&) { return Apply(model, adamw, update.apply); });
+  return Answering(UpdateDone{.stage = options_.stage, .step = update.step},
+                   [&](StageModel& model, UpdateDone&) {
+                     return Apply(model, adamw, update, options_.shard_group);
+                   });
 }
 
 void StageActor::Trace(const ActionDone& done) const {

@@ -44,6 +44,8 @@ struct StageOptions {
   // Optimizer settings that do not change from step to step.
   AdamWOptions adamw{};
   std::map<int32_t, StageReduction> reductions{};  // that this stage starts, by place in the plan
+  // Of the data-parallel ranks with shards of the stage's weights; null where each has them whole.
+  Group* shard_group = nullptr;
   TraceWindow trace{};  // the steps whose every piece of work leaves a span
 };
 

@@ -22,6 +22,8 @@ StageSet BuildStages(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
     options.shape = plan.ShapeOf(stage);
     options.dtype = DTypeOfJob(spec);
     options.owner = plan.Owns(rank, stage);
+    options.exporter = plan.Exports(rank, stage);
+    options.shards = plan.ShardPlaceOf(rank);
     stages[stage] = std::make_unique<StageModel>(options, plan.table, ledger);
   }
   return stages;

@@ -98,8 +98,9 @@ void JobLife::PhaseOver() {
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
   for (const RankState& rank : ranks_) {
     if (!rank.finished) continue;
-    trace.parameter_digests.insert(rank.finished->parameter_digests().begin(),
-                                   rank.finished->parameter_digests().end());
+    for (const auto& [parameter, digest] : rank.finished->parameter_digests()) {
+      trace.parameter_digests[parameter] += digest;
+    }
   }
   if (failure_) {
     return End(proto::JOB_STATE_FAILED, ExitCode(failure_->code), failure_->message);

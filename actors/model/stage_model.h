@@ -48,7 +48,9 @@ struct StageModelOptions {
   StageShape shape{};
   DType dtype = DType::kFloat32;  // of activations: float32, bfloat16 or float64
   bool specification = false;     // run the plain loops of the kernels
-  bool owner = true;              // votes, saves and exports; false: a replica's copy
+  bool owner = true;              // votes and saves; false: a replica's copy
+  bool exporter = true;           // of the weights
+  ShardPlace shards{};            // among the data-parallel ranks
   LayerFactory new_layer = NewLayer;
   AxisGroups groups{};
 };
@@ -95,9 +97,11 @@ class StageModel {
   // ---- the end of a step ----
   // Sums the groups; what follows needs it and calls it.
   void FinishGradients();
-  // The gradient of weights that another rank or stage holds too: of all parameters in table order
-  // (of kStage with the tied head's use here behind them, before the two uses are added), or of the
-  // tied embedding's use here (vocab_size, hidden_size). (elements) master dtype, until
+  // Over the data-parallel ranks, each use of a weight by itself: everything, or this rank's
+  // shards.
+  Task<Status> SumOverRanks(Group& group, GroupPurpose purpose);
+  // The gradient of weights that another stage holds too: of all parameters in table order, or of
+  // the tied embedding's use here, of which this rank's shard. (elements) master dtype, until
   // ApplyUpdate; whoever has the sum over the copies writes it there.
   TensorView SharedGradient(SharedWeights weights);
   void AddSharedGradient(SharedWeights weights, ConstTensorView other);
@@ -105,8 +109,11 @@ class StageModel {
   // not.
   std::vector<proto::NormNode> NormNodes();
   ConstTensorView Gradient(const StageParameter& parameter);
-  // AdamW on every parameter (or nothing, where the step is dropped); zeroes the gradients.
+  // AdamW on every shard (or nothing, where the step is dropped); zeroes the gradients.
   void ApplyUpdate(const AdamWOptions& options, bool apply);
+  // After an update of shards: every rank's, so that products read them.
+  Task<Status> GatherWeights(Group& group, GroupPurpose purpose);
+  bool is_sharded() const { return options_.shards.num_owners > 1; }
 
   const StageModelOptions& options() const { return options_; }
   int64_t boundary_bytes() const;
@@ -131,6 +138,9 @@ class StageModel {
   Pass PassOf(Stash& stash, const Workspaces::Lease& workspace, bool whole = false);
   // (T, h) in an output.
   TensorView Boundary(Buffer& output) const;
+  // The run of a shard row in its whole, at `data`.
+  Task<Status> ScatterRow(Group& group, GroupPurpose purpose, const ShardRow& row,
+                          int64_t first_element);
   Buffer NewBoundary() { return Buffer::Unfilled(ledger_, MemoryTag::kComm, boundary_bytes()); }
 
   // What the stage reads of the microbatch, into its stash.

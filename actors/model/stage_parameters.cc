@@ -1,7 +1,10 @@
 #include "actors/model/stage_parameters.h"
 
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
+#include "kernels/elementwise.h"
 #include "kernels/squared_norm.h"
 #include "runtime/base/check.h"
 
@@ -11,11 +14,16 @@ namespace {
 static_assert(kShardLeafElements == kNormLeafElements);
 
 template <typename Real>
-void FillInitial(const StageParameter& p, const ParameterInitializer& value) {
-  Real* elements = p.weight.Flat().as<Real>();
-  for (int64_t i = 0; i < p.weight.num_elements(); ++i) {
-    elements[i] = static_cast<Real>(value(GlobalElement(*p.spec, p.shard, i)));
-  }
+void FillInitial(const ParameterInitializer& value, TensorView whole) {
+  Real* elements = whole.Flat().as<Real>();
+  for (int64_t i = 0; i < whole.num_elements(); ++i) elements[i] = static_cast<Real>(value(i));
+}
+
+// Of a whole tensor.
+TensorView RunOf(const TensorView& whole, const ParameterShard& shard) {
+  auto* data = static_cast<std::byte*>(whole.data());
+  return {
+      data + shard.first_element * DTypeBytes(whole.dtype()), whole.dtype(), {shard.num_elements}};
 }
 
 }  // namespace
@@ -29,28 +37,62 @@ StageParameters::StageParameters(const Options& options, const ParameterTable& t
                                  const StageLayout& layout, MemoryLedger& ledger)
     : options_(options) {
   const std::vector<int> owned = OwnedParametersOf(table, layout);
-  for (const ParameterShard& shard : ShardsOf(table, ParametersOf(table, layout), options.shards)) {
-    const int index = shard.parameter;
-    by_index_[index] = parameters_.size();
-    parameters_.push_back({.index = index,
-                           .spec = &table[index],
-                           .owned = options.owner && std::ranges::binary_search(owned, index),
-                           .shard = shard,
-                           .first_element = num_elements_});
-    num_elements_ += shard.num_elements;
+  for (std::vector<int>& row : ShardRowsOf(table, layout)) AddRow(table, std::move(row), owned);
+  PlaceBuffers(ledger);
+}
+
+void StageParameters::AddRow(const ParameterTable& table, std::vector<int> indices,
+                             std::span<const int> owned) {
+  ShardRow row{.parameters = std::move(indices), .first_element = num_elements_};
+  ShardPlace place = options_.shards;
+  for (place.owner = 0; place.owner < place.num_owners; ++place.owner) {
+    int64_t& count = row.counts.emplace_back(0);
+    for (const ParameterShard& shard : ShardsOf(table, row.parameters, place)) {
+      count += shard.num_elements;
+    }
+    if (place.owner < options_.shards.owner) row.own_first += count;
+    if (place.owner == options_.shards.owner) row.own_count = count;
   }
-  const int64_t master_bytes = num_elements_ * DTypeBytes(options.master);
-  masters_ = Buffer(ledger, MemoryTag::kParams, master_bytes);
-  moments_ = Buffer(ledger, MemoryTag::kOptimizer, 2 * master_bytes);
+  for (const ParameterShard& shard : ShardsOf(table, row.parameters, options_.shards)) {
+    const int index = shard.parameter;
+    CHECK(shard.cut.axis < 0, "{} is cut: no layout does that so far", table[index].name);
+    by_index_[index] = parameters_.size();
+    parameters_.push_back(
+        {.index = index,
+         .spec = &table[index],
+         .owned = options_.owner && std::ranges::binary_search(owned, index),
+         .exported = options_.exporter && std::ranges::binary_search(owned, index),
+         .shard = shard,
+         .first_element = num_elements_});
+    num_elements_ += table[index].num_elements();
+  }
+  row.num_elements = num_elements_ - row.first_element;
+  owned_elements_ += row.own_count;
+  rows_.push_back(std::move(row));
+}
+
+void StageParameters::PlaceBuffers(MemoryLedger& ledger) {
+  const int64_t width = DTypeBytes(options_.master);
+  const bool whole = options_.whole_masters || options_.shards.num_owners == 1;
+  masters_ = Buffer(ledger, MemoryTag::kParams, (whole ? num_elements_ : owned_elements_) * width);
+  moments_ = Buffer(ledger, MemoryTag::kOptimizer, 2 * owned_elements_ * width);
+  int64_t next = 0;  // of the shards in a row
   for (StageParameter& p : parameters_) {
-    const auto in = [&](Buffer& buffer, int64_t first) -> TensorView {
-      std::byte* data = buffer.data() + (first + p.first_element) * DTypeBytes(options.master);
-      if (p.shard.is_whole()) return Shaped(data, options.master, *p.spec);
-      return {data, options.master, {p.shard.num_elements}};
+    const auto own = [&](Buffer& buffer, int64_t first) -> TensorView {
+      std::byte* data = buffer.data() + (first + next) * width;
+      if (p.shard.is_whole()) return Shaped(data, options_.master, *p.spec);
+      return {data, options_.master, {p.shard.num_elements}};
     };
-    p.weight = in(masters_, 0);
-    p.m = in(moments_, 0);
-    p.v = in(moments_, num_elements_);
+    if (whole)
+      p.whole = Shaped(masters_.data() + p.first_element * width, options_.master, *p.spec);
+    if (p.shard.is_whole() && whole) {
+      p.weight = p.whole;
+    } else {
+      p.weight = whole ? RunOf(p.whole, p.shard) : own(masters_, 0);
+    }
+    p.m = own(moments_, 0);
+    p.v = own(moments_, owned_elements_);
+    next += p.shard.num_elements;
   }
 }
 
@@ -69,28 +111,53 @@ void StageParameters::SetCompute(int table_index, TensorView compute) {
 }
 
 void StageParameters::Initialize(uint64_t seed) {
-  for (const StageParameter& p : parameters_) {
+  const Status filled = Fill([&](const StageParameter& p, TensorView whole) {
     const ParameterInitializer value(seed, *p.spec, options_.initializer_range);
     if (options_.master == DType::kFloat64) {
-      FillInitial<double>(p, value);
+      FillInitial<double>(value, whole);
     } else {
-      FillInitial<float>(p, value);
+      FillInitial<float>(value, whole);
     }
+    return Status{};
+  });
+  CHECK(filled.ok());
+}
+
+Status StageParameters::Fill(
+    const std::function<Status(const StageParameter& parameter, TensorView whole)>& fill) {
+  std::vector<std::byte> room;
+  for (const StageParameter& p : parameters_) {
+    if (!p.whole.empty()) {
+      RETURN_IF_ERROR(fill(p, p.whole));
+      continue;
+    }
+    room.resize(static_cast<size_t>(p.spec->num_elements() * DTypeBytes(options_.master)));
+    const TensorView whole = Shaped(room.data(), options_.master, *p.spec);
+    RETURN_IF_ERROR(fill(p, whole));
+    const TensorView run = RunOf(whole, p.shard);
+    std::memcpy(p.weight.data(), run.data(), static_cast<size_t>(run.num_bytes()));
+    CHECK(!p.compute.empty(), "{} has no place for its copy", p.spec->name);
+    Cast({}, p.compute.Flat(), whole.Flat());
   }
+  return {};
 }
 
 void StageParameters::Update(const Exec& exec, const AdamWOptions& options, const StageParameter& p,
                              ConstTensorView gradient) {
+  if (p.shard.num_elements == 0) return;
   AdamWOptions of_parameter = options;
   if (!p.spec->decay) of_parameter.weight_decay = 0;
   AdamWArgs args{
       .param = p.weight.Flat(), .m = p.m.Flat(), .v = p.v.Flat(), .grad = gradient, .compute = {}};
-  if (!p.compute.empty() && p.compute.dtype() != options_.master) args.compute = p.compute.Flat();
+  if (!p.compute.empty() && p.compute.dtype() != options_.master) {
+    args.compute = RunOf(p.compute, p.shard);
+  }
   AdamW(exec, of_parameter, args);
 }
 
 void AddNormNodes(const Exec& exec, const StageParameter& p, ConstTensorView gradient,
                   std::vector<proto::NormNode>& votes) {
+  if (p.shard.num_elements == 0) return;
   std::vector<double> leaves(static_cast<size_t>(NumNormLeaves(gradient.num_elements())));
   SquaredNormLeaves(exec, leaves, gradient);
   for (const NormNode& node :

@@ -3,10 +3,14 @@
 // (and gate and up) are one matrix to the product; likewise m, v and gradients. What products read
 // belongs to the units (unit_weights.h).
 //
+//   S1. Moments are the shards' alone. Masters are whole where products read them as they are, else
+//       the shards' too.
+//
 // Thread: the compute stream's.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <vector>
@@ -24,10 +28,12 @@ namespace troupe {
 struct StageParameter {
   int index = 0;  // in the parameter table
   const ParameterSpec* spec = nullptr;
-  bool owned = true;  // voted, saved and exported by this stage
+  bool owned = true;     // its shard is voted and saved by this stage
+  bool exported = true;  // whole, by this rank
   ParameterShard shard{};
-  int64_t first_element = 0;  // in the stage's buffers
-  TensorView weight{};        // master: of a whole parameter (rows, columns) or (rows), else flat
+  int64_t first_element = 0;  // of the whole, in the stage's list in table order
+  TensorView whole{};         // master; empty where only the shard's is kept (S1)
+  TensorView weight{};  // the shard's: of a whole parameter (rows, columns) or (rows), or flat
   TensorView m{};
   TensorView v{};
   TensorView compute{};  // what products read: the master, or its copy; empty while it is absent
@@ -35,6 +41,16 @@ struct StageParameter {
 
 // Of the parameter that `spec` describes.
 TensorView Shaped(void* data, DType dtype, const ParameterSpec& spec);
+
+// A row of parameters that is shared out (ShardRowsOf), as it lies in the stage's list.
+struct ShardRow {
+  std::vector<int> parameters{};  // table indices
+  int64_t first_element = 0;
+  int64_t num_elements = 0;
+  std::vector<int64_t> counts{};  // elements of each owner's run, in their order
+  int64_t own_first = 0;          // of this owner's run in the row
+  int64_t own_count = 0;
+};
 
 // The shard's votes for the squared norm of its gradient.
 void AddNormNodes(const Exec& exec, const StageParameter& parameter, ConstTensorView gradient,
@@ -45,8 +61,10 @@ class StageParameters {
   struct Options {
     DType master = DType::kFloat32;
     double initializer_range = 0.02;
-    bool owner = true;  // false: another stage votes, saves and exports all of them
+    bool owner = true;  // false: another stage votes and saves all of them
+    bool exporter = true;
     ShardPlace shards{};
+    bool whole_masters = true;  // though the shards are not: products read them
   };
   // The table outlives this.
   StageParameters(const Options& options, const ParameterTable& table, const StageLayout& layout,
@@ -54,22 +72,30 @@ class StageParameters {
 
   std::span<const StageParameter> all() const { return parameters_; }
   const StageParameter& Of(int table_index) const;
-  int64_t num_elements() const { return num_elements_; }
+  int64_t num_elements() const { return num_elements_; }  // whole
+  std::span<const ShardRow> rows() const { return rows_; }
 
   void Initialize(uint64_t seed);
+  // `fill` writes each parameter's whole master; where only a shard's is kept, that and the compute
+  // copy are made of it, one parameter at a time.
+  Status Fill(const std::function<Status(const StageParameter& parameter, TensorView whole)>& fill);
   DType master() const { return options_.master; }
   void SetCompute(int table_index, TensorView compute);
-  // One parameter's AdamW step, and its compute copy's; `gradient` has its elements.
+  // One shard's AdamW step, and its compute copy's; `gradient` has its elements.
   void Update(const Exec& exec, const AdamWOptions& options, const StageParameter& parameter,
               ConstTensorView gradient);
 
  private:
   size_t At(int table_index) const;
+  void AddRow(const ParameterTable& table, std::vector<int> indices, std::span<const int> owned);
+  void PlaceBuffers(MemoryLedger& ledger);
 
   const Options options_;
   std::vector<StageParameter> parameters_;
+  std::vector<ShardRow> rows_;
   std::map<int, size_t> by_index_;
   int64_t num_elements_ = 0;
+  int64_t owned_elements_ = 0;
   Buffer masters_;
   Buffer moments_;  // m, then v
 };

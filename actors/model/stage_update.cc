@@ -39,28 +39,69 @@ void StageModel::FinishGradients() {
   // stages (AddSharedGradient on the first).
   if (tied_first_element_ < 0 || tied_added_) return;
   tied_added_ = true;
-  const int64_t elements = table_[table_.embedding_index()].num_elements();
-  Accumulate(exec_,
-             gradients_.Sum(parameters_.Of(table_.embedding_index()).first_element, elements),
-             gradients_.Sum(tied_first_element_, elements));
+  const StageParameter& p = parameters_.Of(table_.embedding_index());
+  Accumulate(exec_, gradients_.Sum(p.first_element + p.shard.first_element, p.shard.num_elements),
+             gradients_.Sum(tied_first_element_ + p.shard.first_element, p.shard.num_elements));
 }
 
-ConstTensorView StageModel::Gradient(const StageParameter& parameter) {
+ConstTensorView StageModel::Gradient(const StageParameter& p) {
   FinishGradients();
-  return gradients_.Sum(parameter.first_element, parameter.shard.num_elements);
+  return gradients_.Sum(p.first_element + p.shard.first_element, p.shard.num_elements);
 }
 
 TensorView StageModel::SharedGradient(SharedWeights weights) {
-  if (weights == SharedWeights::kStage) {
-    CHECK(!tied_added_, "the two uses of a weight were added before the ranks' sums");
-    gradients_.Finish(exec_);
-    return gradients_.All();
-  }
   FinishGradients();
-  if (weights == SharedWeights::kReplica) return gradients_.Sum(0, parameters_.num_elements());
-  CHECK(table_.tied(), "no weight is tied");
-  const StageParameter& embedding = parameters_.Of(table_.embedding_index());
-  return gradients_.Sum(embedding.first_element, embedding.spec->num_elements());
+  if (weights == SharedWeights::kReplica) {
+    CHECK(!is_sharded(), "replicas of a stage whose gradients are sharded");
+    return gradients_.Sum(0, parameters_.num_elements());
+  }
+  CHECK(weights == SharedWeights::kTied && table_.tied(), "no weight is tied");
+  const StageParameter& p = parameters_.Of(table_.embedding_index());
+  return gradients_.Sum(p.first_element + p.shard.first_element, p.shard.num_elements);
+}
+
+// From the last row to the first, as backward ends.
+Task<Status> StageModel::SumOverRanks(Group& group, GroupPurpose purpose) {
+  CHECK(!tied_added_, "the two uses of a weight were added before the ranks' sums");
+  gradients_.Finish(exec_);
+  if (!is_sharded()) {
+    const TensorView all = gradients_.All();
+    co_return co_await group.AllReduce(
+        {static_cast<uint8_t>(master_), all.data(), all.num_elements()}, purpose);
+  }
+  const auto rows = parameters_.rows();
+  for (size_t i = rows.size(); i-- > 0;) {
+    const ShardRow& row = rows[i];
+    CO_RETURN_IF_ERROR(co_await ScatterRow(group, purpose, row, row.first_element));
+    const bool tied =
+        tied_first_element_ >= 0 && row.parameters.front() == table_.embedding_index();
+    if (tied) CO_RETURN_IF_ERROR(co_await ScatterRow(group, purpose, row, tied_first_element_));
+  }
+  co_return Status{};
+}
+
+Task<Status> StageModel::ScatterRow(Group& group, GroupPurpose purpose, const ShardRow& row,
+                                    int64_t first_element) {
+  const auto dtype = static_cast<uint8_t>(master_);
+  const TensorView whole = gradients_.Sum(first_element, row.num_elements);
+  const TensorView own = gradients_.Sum(first_element + row.own_first, row.own_count);
+  return group.ReduceScatter({dtype, whole.data(), whole.num_elements()},
+                             {dtype, own.data(), own.num_elements()}, row.counts, purpose);
+}
+
+Task<Status> StageModel::GatherWeights(Group& group, GroupPurpose purpose) {
+  for (const ShardRow& row : parameters_.rows()) {
+    // A row's copies are one run, as its masters are.
+    const TensorView first = parameters_.Of(row.parameters.front()).compute;
+    auto* data = static_cast<std::byte*>(first.data());
+    const int64_t width = DTypeBytes(first.dtype());
+    const auto dtype = static_cast<uint8_t>(first.dtype());
+    CO_RETURN_IF_ERROR(
+        co_await group.AllGather({dtype, data + row.own_first * width, row.own_count},
+                                 {dtype, data, row.num_elements}, row.counts, purpose));
+  }
+  for (const auto& weights : unit_weights_) weights->Repack(exec_);
+  co_return Status{};
 }
 
 void StageModel::AddSharedGradient(SharedWeights weights, ConstTensorView other) {
@@ -80,7 +121,9 @@ void StageModel::ApplyUpdate(const AdamWOptions& options, bool apply) {
     for (const StageParameter& p : parameters_.all()) {
       parameters_.Update(exec_, options, p, Gradient(p));
     }
-    for (const auto& weights : unit_weights_) weights->Repack(exec_);
+    if (!is_sharded()) {
+      for (const auto& weights : unit_weights_) weights->Repack(exec_);
+    }
   }
   gradients_.Reset(exec_);
   tied_added_ = false;

@@ -23,7 +23,7 @@ void UnitWeights::Gather() {
   int64_t num_elements = 0;
   const bool copies = masters_.master() != options_.compute;
   for (const int index : options_.own_parameters) {
-    num_elements += masters_.Of(index).weight.num_elements();
+    num_elements += masters_.Of(index).spec->num_elements();
   }
   if (copies) {
     computes_ = Buffer(ledger_, MemoryTag::kParams, num_elements * DTypeBytes(options_.compute));
@@ -31,18 +31,18 @@ void UnitWeights::Gather() {
   std::byte* next = computes_.data();
   for (const int index : options_.own_parameters) {
     const StageParameter& p = masters_.Of(index);
-    masters_.SetCompute(index, copies ? Shaped(next, options_.compute, *p.spec) : p.weight);
-    if (copies) next += p.weight.num_elements() * DTypeBytes(options_.compute);
+    masters_.SetCompute(index, copies ? Shaped(next, options_.compute, *p.spec) : p.whole);
+    if (copies) next += p.spec->num_elements() * DTypeBytes(options_.compute);
   }
 }
 
 void UnitWeights::Ready(const Exec& exec) {
-  if (state_ == WeightsState::kAbsent) Gather();
-  if (!computes_.empty()) {
-    for (const int index : options_.own_parameters) {
-      const StageParameter& p = masters_.Of(index);
-      Cast(exec, p.compute.Flat(), p.weight.Flat());
-    }
+  const bool was_absent = state_ == WeightsState::kAbsent;
+  if (was_absent) Gather();
+  for (const int index : options_.own_parameters) {
+    const StageParameter& p = masters_.Of(index);
+    CHECK(!p.whole.empty() || !was_absent, "{} is made of shards of other ranks", options_.name);
+    if (!p.whole.empty() && !computes_.empty()) Cast(exec, p.compute.Flat(), p.whole.Flat());
   }
   state_ = WeightsState::kReady;
   Repack(exec);

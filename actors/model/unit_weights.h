@@ -41,7 +41,7 @@ class UnitWeights {
   WeightsState state() const { return state_; }
   void Gather();
   // Rounds the masters and packs; gathers first where nothing is there. Also after the masters have
-  // changed.
+  // changed. Where only shards of the masters are here, the copies are whole already (Fill).
   void Ready(const Exec& exec);
   // The same where the optimizer has written the compute copy already; nothing where absent.
   void Repack(const Exec& exec);

@@ -100,8 +100,28 @@ std::vector<Rank> JobPlan::MembersOf(const GradientReduction& reduction, Rank ra
   return members;
 }
 
+ShardPlace JobPlan::ShardPlaceOf(Rank rank) const {
+  if (zero_stage == 0) return {};
+  return {.owner = mesh.Coordinate(rank, Axis::kDp), .num_owners = mesh.extent(Axis::kDp)};
+}
+
 bool JobPlan::Owns(Rank rank, StageId stage) const {
+  const bool shares = ShardPlaceOf(rank).num_owners > 1;
+  return OwnerOf(train, stage) == stage && (shares || mesh.Coordinate(rank, Axis::kDp) == 0);
+}
+
+bool JobPlan::Exports(Rank rank, StageId stage) const {
   return OwnerOf(train, stage) == stage && mesh.Coordinate(rank, Axis::kDp) == 0;
+}
+
+std::vector<PipelineRank> JobPlan::ExportedBy() const {
+  std::vector<PipelineRank> places(static_cast<size_t>(table.size()));
+  for (int stage = 0; stage < train.StagesPerDirection(); ++stage) {
+    for (const int index : OwnedParametersOf(table, stages[static_cast<size_t>(stage)])) {
+      places[static_cast<size_t>(index)] = train.RankOf(StageId(stage));
+    }
+  }
+  return places;
 }
 
 // A rank needs what its stages need, and slots for what comes from other ranks.
@@ -112,6 +132,7 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
   for (const StageId stage : held) {
     PredictionInputs inputs{
         .shape = ShapeOf(stage),
+        .shards = ShardPlaceOf(rank),
         .peak_microbatches = peak_microbatches[static_cast<size_t>(stage.value)],
         .isa = isa};
     if (stage == held.front()) {
@@ -203,6 +224,14 @@ StepSize ReadSizes(const proto::JobSpec& spec, JobPlan& plan, std::vector<Error>
                                "parallelism.{} = {}: only pipeline (pp) and data (dp) parallelism "
                                "are built so far; use {}: 1",
                                AxisName(axis), extent(axis), AxisName(axis)));
+  }
+  if (p.zero_stage() == 0 || p.zero_stage() == 1) {
+    plan.zero_stage = p.zero_stage();
+  } else {
+    errors.push_back(MakeError(ErrorCode::kInvalidSpec,
+                               "parallelism.zero_stage = {}: use 0 (every data-parallel rank has "
+                               "everything) or 1 (each has the optimizer state of its shards)",
+                               p.zero_stage()));
   }
   const bool dp_known = !p.has_dp() || extent(Axis::kDp) == p.dp();
   BatchReading batch = ReadBatch(spec.batch(), dp_known ? extent(Axis::kDp) : 0);

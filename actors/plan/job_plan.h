@@ -15,6 +15,7 @@
 #include "actors/plan/memory_model.h"
 #include "actors/plan/mesh.h"
 #include "actors/plan/model_config.h"
+#include "actors/plan/parameter_shard.h"
 #include "actors/plan/parameter_table.h"
 #include "actors/plan/stage_partition.h"
 #include "actors/plan/train_schedule.h"
@@ -33,6 +34,7 @@ struct JobPlan {
   BatchArithmetic batch{};
   NumberWidths widths{};
   int num_threads = 1;                // math threads of a worker
+  int zero_stage = 0;                 // what data-parallel ranks share out (ZeRO)
   std::vector<StageLayout> stages{};  // by StageId; the other direction's have their owner's
   Schedule train{};
   ExecutionPolicy policy{};  // of training
@@ -57,8 +59,14 @@ struct JobPlan {
   // copy, or of kStage the data-parallel ranks of the one that does.
   std::vector<Rank> MembersOf(const GradientReduction& reduction, Rank rank) const;
 
-  // Votes, saves and exports the parameters of `stage`, one of its own.
+  // Among the data-parallel ranks, by zero_stage.
+  ShardPlace ShardPlaceOf(Rank rank) const;
+  // Votes and saves its shards of the parameters of `stage`, one of its own.
   bool Owns(Rank rank, StageId stage) const;
+  // Writes the stage's weights into an exported model: one rank of those that have them.
+  bool Exports(Rank rank, StageId stage) const;
+  // By parameter of the table, the place in the pipeline whose rank exports it.
+  std::vector<PipelineRank> ExportedBy() const;
   // What the stage of one rank computes with; its microbatches are those of its direction.
   StageShape ShapeOf(StageId stage) const;
   int64_t ElementsOf(const GradientReduction& reduction) const;

@@ -166,11 +166,14 @@ MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInpu
       s.batch.tokens_per_microbatch() * s.model.config.hidden_size * s.widths.compute_bytes;
   MemoryPrediction bytes{};
   const auto at = [&bytes](MemoryTag tag) -> int64_t& { return bytes[static_cast<size_t>(tag)]; };
-  at(MemoryTag::kParams) = elements * (s.widths.master_bytes +
-                                       (s.widths.has_compute_copy() ? s.widths.compute_bytes : 0));
+  const int64_t owned = OwnedElements(table, s.layout, in.shards);
+  // Without a copy, products read the masters: whole.
+  at(MemoryTag::kParams) = s.widths.has_compute_copy()
+                               ? owned * s.widths.master_bytes + elements * s.widths.compute_bytes
+                               : elements * s.widths.master_bytes;
   at(MemoryTag::kGrads) = GradientElements(table, s.layout) * s.widths.master_bytes *
                           (s.batch.gradient_groups > 1 ? 2 : 1);
-  at(MemoryTag::kOptimizer) = elements * 2 * s.widths.master_bytes;
+  at(MemoryTag::kOptimizer) = owned * 2 * s.widths.master_bytes;
   at(MemoryTag::kActivations) = StashLayoutOf(s).num_bytes * in.peak_microbatches;
   at(MemoryTag::kComm) = SlotStrideBytes(boundary) * in.receive_slots +
                          boundary * in.outputs_in_flight + in.shared_bytes;

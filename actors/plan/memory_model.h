@@ -12,6 +12,7 @@
 
 #include "actors/plan/batch_arithmetic.h"
 #include "actors/plan/layer_spec.h"
+#include "actors/plan/parameter_shard.h"
 #include "actors/plan/stage_partition.h"
 #include "runtime/base/memory_tag.h"
 #include "runtime/base/vector_isa.h"
@@ -97,6 +98,7 @@ using MemoryPrediction = std::array<int64_t, kNumMemoryTags>;
 
 struct PredictionInputs {
   StageShape shape{};
+  ShardPlace shards{};
   int peak_microbatches = 1;         // most that are kept at once: the schedule's peak activations
   int receive_slots = 0;             // posted for activations and gradients, all channels together
   int outputs_in_flight = 0;         // computed or being sent

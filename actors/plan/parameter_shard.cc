@@ -50,9 +50,31 @@ std::vector<ParameterShard> ShardsOf(const ParameterTable& table, std::span<cons
     shard.first_element = border(begin);
     shard.num_elements = border(end) - shard.first_element;
     first += shard.cut_elements;
-    if (shard.num_elements > 0) shards.push_back(shard);
+    shards.push_back(shard);
   }
   return shards;
+}
+
+std::vector<std::vector<int>> ShardRowsOf(const ParameterTable& table, const StageLayout& layout) {
+  const int shared = table.tied() ? table.embedding_index() : -1;
+  std::vector<std::vector<int>> rows;
+  int last_unit = -1;
+  for (const int index : ParametersOf(table, layout)) {
+    const int unit = index == shared ? -1 : table.OwnerOf(index);
+    if (rows.empty() || unit < 0 || unit != last_unit) rows.emplace_back();
+    rows.back().push_back(index);
+    last_unit = unit;
+  }
+  return rows;
+}
+
+int64_t OwnedElements(const ParameterTable& table, const StageLayout& layout,
+                      const ShardPlace& place) {
+  int64_t elements = 0;
+  for (const std::vector<int>& row : ShardRowsOf(table, layout)) {
+    for (const ParameterShard& shard : ShardsOf(table, row, place)) elements += shard.num_elements;
+  }
+  return elements;
 }
 
 int64_t GlobalElement(const ParameterSpec& spec, const ParameterShard& shard, int64_t element) {

@@ -6,7 +6,7 @@
 //       or overlap.
 //   H2. A run begins on a leaf's border, so its vote is a few nodes and every sharding rebuilds the
 //       same root.
-//   H3. What two owners hold of a list of parameters differs by less than two leaves.
+//   H3. What two owners hold of a row of parameters differs by less than two leaves.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "actors/plan/parameter_table.h"
+#include "actors/plan/stage_partition.h"
 
 namespace troupe {
 
@@ -53,10 +54,19 @@ struct ParameterShard {
   }
 };
 
-// The shards of `parameters` (table indices: a unit's, a stage's) at that place, in their order;
-// where it has none of a parameter, there is no shard of it.
+// The shards of a row of parameters (table indices) at that place, one of each, in their order; of
+// what it has nothing of, a shard has no elements. Together they are one run of the row.
 std::vector<ParameterShard> ShardsOf(const ParameterTable& table, std::span<const int> parameters,
                                      const ShardPlace& place);
+
+// The rows in which what a stage holds is shared out: each unit's parameters, and by itself a
+// weight of two units, so that all stages that hold it cut it alike. Ascending; a row's indices
+// are neighbours in the stage's list.
+std::vector<std::vector<int>> ShardRowsOf(const ParameterTable& table, const StageLayout& layout);
+
+// Of everything that the stage holds, the elements that the place owns.
+int64_t OwnedElements(const ParameterTable& table, const StageLayout& layout,
+                      const ShardPlace& place);
 
 // Which element of the parameter the shard's element `element` is.
 int64_t GlobalElement(const ParameterSpec& spec, const ParameterShard& shard, int64_t element);

@@ -228,21 +228,12 @@ TEST_F(CheckpointStoreTest, AManifestIsOfTheWholeModelOrNotWritten) {
 
 Status Export(RankStages& ranks, const std::string& folder, DType dtype) {
   RETURN_IF_ERROR(SystemFiles().CreateDirectories(folder));
-  std::vector<proto::CheckpointDone> shards;
   for (int rank = 0; rank < ranks.num_ranks(); ++rank) {
-    proto::CheckpointDone& shard = shards.emplace_back();
-    shard.set_rank(rank);
-    for (const StageParameters* stage : ranks.parameters(rank)) {
-      for (const StageParameter& p : stage->all()) {
-        if (p.owned) shard.add_tensors()->set_name(p.spec->name);
-      }
-    }
-    shard.add_tensors()->set_name("model.norm.weight.exp_avg");  // not of the folder
-    RETURN_IF_ERROR(WriteHfShard(SystemFiles(), folder, rank, ranks.num_ranks(), dtype,
-                                 ranks.parameters(rank)));
+    RETURN_IF_ERROR(WriteHfShard(SystemFiles(), folder, PipelineRank(rank), ranks.num_ranks(),
+                                 dtype, ranks.parameters(rank)));
   }
   return WriteHfFolder(SystemFiles(), folder, ranks.num_ranks(), dtype, ranks.plan().config,
-                       ranks.plan().table, shards);
+                       ranks.plan().table, ranks.plan().ExportedBy());
 }
 
 Status Import(RankStages& ranks, const std::string& folder) {

@@ -106,17 +106,15 @@ class JobCheckpointsTest : public ::testing::Test {
     for (int rank = 0; rank < ranks_.num_ranks(); ++rank) {
       auto& shard = shards.emplace_back();
       shard.set_rank(rank);
-      if (folders.checkpoint.empty()) {
-        NameOwnedTensors(ranks_.parameters(rank), shard);
-      } else {
+      if (!folders.checkpoint.empty()) {
         const Status written =
             WriteCheckpointShard(SystemFiles(), folders.checkpoint, rank, ranks_.num_ranks(),
                                  ranks_.parameters(rank), shard);
         CHECK(written.ok(), "{}", written.error().message);
       }
       if (folders.exported.empty()) continue;
-      CHECK(WriteHfShard(SystemFiles(), folders.exported, rank, ranks_.num_ranks(), DType::kFloat32,
-                         ranks_.parameters(rank))
+      CHECK(WriteHfShard(SystemFiles(), folders.exported, PipelineRank(rank), ranks_.num_ranks(),
+                         DType::kFloat32, ranks_.parameters(rank))
                 .ok());
     }
     return shards;

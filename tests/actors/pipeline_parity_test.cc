@@ -130,7 +130,7 @@ TEST(PipelineParity, AnyScheduleComputesWhatOneWorkerComputes) {
 }
 
 // Every rank sums one group of the step's microbatches, and the groups are added in order, whatever
-// the pipelines: tied weights too.
+// the pipelines: tied weights too. With ZeRO-1 each updates its shards alone.
 TEST(PipelineParity, DataParallelPipelinesComputeWhatOneWorkerComputes) {
   std::map<int, int> drawn;
   EXPECT_TRUE(rc::check("losses, gradient norms and weights are bit-equal", [&] {
@@ -142,9 +142,13 @@ TEST(PipelineParity, DataParallelPipelinesComputeWhatOneWorkerComputes) {
     BatchArithmetic& batch = model.batch;
     batch.data_parallel = batch.gradient_groups = *rc::gen::inRange(2, 5);
     batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
+    model.zero_stage = *rc::gen::inRange(0, 2);
+    model.dtype = *rc::gen::element(DType::kFloat32, DType::kBFloat16);
     ++drawn[batch.data_parallel];
+    ++drawn[10 + model.zero_stage];
     SmallModel alone = model;
     alone.batch.data_parallel = 1;
+    alone.zero_stage = 0;
     alone.batch.num_microbatches = batch.microbatches_per_step();
     const Outcome one = OnOneWorker(alone);
     const Outcome many = ModelJob(model, run.train, run.policy).Run();
@@ -153,6 +157,7 @@ TEST(PipelineParity, DataParallelPipelinesComputeWhatOneWorkerComputes) {
     RC_ASSERT(many.weights == one.weights);
   }));
   for (const int data_parallel : {2, 3, 4}) EXPECT_GT(drawn[data_parallel], 0) << data_parallel;
+  for (const int zero_stage : {0, 1}) EXPECT_GT(drawn[10 + zero_stage], 0) << zero_stage;
 }
 
 // A re-plan between two steps: whole backwards, halves, parts and what is ready, in turn.

@@ -22,7 +22,7 @@ void Export(const RankStages& one, const std::string& folder) {
   ASSERT_EQ(one.num_ranks(), 1);
   ASSERT_TRUE(SystemFiles().CreateDirectories(folder).ok());
   const auto written =
-      WriteHfShard(SystemFiles(), folder, 0, 1, DType::kFloat32, one.parameters(0));
+      WriteHfShard(SystemFiles(), folder, PipelineRank(0), 1, DType::kFloat32, one.parameters(0));
   ASSERT_TRUE(written.ok()) << written.error().message;
 }
 

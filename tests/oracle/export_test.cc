@@ -75,7 +75,8 @@ void Export(const TemporaryFolder& folder, const std::string& name, int pp,
     const auto stages = ranks.parameters(rank);
     const Status written = WriteCheckpointShard(files, open->checkpoint, rank, pp, stages, shard);
     ASSERT_TRUE(written.ok()) << written.error().message;
-    ASSERT_TRUE(WriteHfShard(files, open->exported, rank, pp, DType::kFloat32, stages).ok());
+    ASSERT_TRUE(
+        WriteHfShard(files, open->exported, PipelineRank(rank), pp, DType::kFloat32, stages).ok());
   }
   const auto committed = checkpoints.Commit(1, shards);
   ASSERT_TRUE(committed.ok()) << committed.error().message;

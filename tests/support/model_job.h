@@ -62,6 +62,7 @@ class ModelJob {
                                 .others = std::move(others),
                                 .config = model.config,
                                 .batch = model.batch,
+                                .zero_stage = model.zero_stage,
                                 .dtype = model.dtype,
                                 .steps = {.steps = kSteps, .grad_clip = 0.7}};
     num_orders_ = options.others.size() + 1;
@@ -85,15 +86,25 @@ class ModelJob {
       outcome.losses.push_back(metrics.loss());
       outcome.norms.push_back(metrics.grad_norm());
     }
+    // All copies of a weight agree, and so do all of a shard's.
+    std::map<std::pair<std::string, int64_t>, std::string> shards;
+    std::map<std::string, std::string> copies;
+    const auto bytes_of = [](const TensorView& view) {
+      return std::string(static_cast<const char*>(view.data()),
+                         static_cast<size_t>(view.num_bytes()));
+    };
     for (auto& stage : stages_) {
       for (const StageParameter& p : stage->parameters().all()) {
-        const std::string bytes(static_cast<const char*>(p.weight.data()),
-                                static_cast<size_t>(p.weight.num_bytes()));
-        // All copies of a weight agree.
-        const auto [at, fresh] = outcome.weights.emplace(p.spec->name, bytes);
-        CHECK(fresh || at->second == bytes, "{} differs between its stages", p.spec->name);
+        const std::string& name = p.spec->name;
+        const auto [copy, first] = copies.emplace(name, bytes_of(p.compute));
+        CHECK(first || copy->second == bytes_of(p.compute), "{} differs between its stages", name);
+        if (p.shard.num_elements == 0) continue;
+        const auto [at, fresh] =
+            shards.emplace(std::pair(name, p.shard.first_element), bytes_of(p.weight));
+        CHECK(fresh || at->second == bytes_of(p.weight), "{} differs between its owners", name);
       }
     }
+    for (const auto& [shard, bytes] : shards) outcome.weights[shard.first] += bytes;
     return outcome;
   }
 
@@ -103,6 +114,7 @@ class ModelJob {
     options.shape = place.plan.ShapeOf(stage);
     options.dtype = model_.dtype;
     options.owner = place.plan.Owns(place.rank, stage);
+    options.shards = place.plan.ShardPlaceOf(place.rank);
     StageModel*& own = of_stages_[{place.rank, stage}];
     stages_.push_back(std::make_unique<StageModel>(options, place.plan.table, ledger_));
     stages_.back()->parameters().Initialize(model_.seed);
@@ -119,7 +131,8 @@ class ModelJob {
             .reductions = place.groups.ReductionsOf(stage,
                                                     [this, rank = place.rank](StageId copy) {
                                                       return of_stages_.at({rank, copy});
-                                                    })},
+                                                    }),
+            .shard_group = place.groups.OfShards(stage)},
         *stages_.back(), place.stream);
   }
 

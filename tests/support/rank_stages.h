@@ -13,6 +13,8 @@ namespace troupe::testing {
 
 struct SmallLayout {
   int pp = 1;
+  int dp = 1;
+  int zero_stage = 0;
   std::string schedule = "1f1b";
   bool tied = false;
 };
@@ -31,8 +33,10 @@ inline proto::JobSpec SmallSpec(const SmallLayout& layout = {}) {
   batch.set_micro_batch_size(2);
   batch.set_global_batch_size(16);
   batch.set_seq_len(6);
-  batch.set_gradient_groups(2);
+  batch.set_gradient_groups(layout.dp > 1 ? layout.dp : 2);
   spec.mutable_parallelism()->set_pp(layout.pp);
+  spec.mutable_parallelism()->set_dp(layout.dp);
+  spec.mutable_parallelism()->set_zero_stage(layout.zero_stage);
   spec.mutable_parallelism()->set_schedule(layout.schedule);
   spec.mutable_optimizer()->set_lr(0.001);
   spec.mutable_train()->set_steps(20);
@@ -53,7 +57,7 @@ class RankStages {
     }
   }
 
-  int num_ranks() const { return plan_.train.num_ranks; }
+  int num_ranks() const { return plan_.mesh.num_ranks(); }
   const JobPlan& plan() const { return plan_; }
   StageSet& stages(int rank) { return stages_[static_cast<size_t>(rank)]; }
   std::vector<const StageParameters*> parameters(int rank) const {

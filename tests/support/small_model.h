@@ -39,6 +39,7 @@ struct SmallModel {
   bool halves = false;
   bool specification = false;
   int open_actions = 1;
+  int zero_stage = 0;
   AxisGroups groups{};
   bool random_positions = false;  // of each microbatch others; else whole sequences'
   uint64_t seed = 1;
