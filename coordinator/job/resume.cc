@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <google/protobuf/util/json_util.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -185,7 +186,18 @@ void GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, 
     TakeOver(job, "checkpoint.resume_as");
   }
   if (!IsGiven(job, "batch.gradient_groups")) {
-    job.spec.mutable_batch()->set_gradient_groups(chosen.manifest.gradient_groups);
+    const int data_parallel = std::max(1, job.spec.parallelism().dp());
+    int groups = chosen.manifest.gradient_groups;
+    if (data_parallel > 1 && groups != data_parallel) {
+      notes.push_back(fmt::format(
+          "parallelism.dp = {}: every rank sums one group of a step's microbatches, and the run "
+          "had "
+          "{}: from here its sums have another shape, and agree with the earlier ones to rounding "
+          "instead of bit for bit",
+          data_parallel, groups));
+      groups = data_parallel;
+    }
+    job.spec.mutable_batch()->set_gradient_groups(groups);
     TakeOver(job, "batch.gradient_groups");
   }
   if (Status left = CheckStepsLeft(job.spec, chosen, notes); !left.ok()) {

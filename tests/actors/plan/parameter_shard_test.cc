@@ -75,6 +75,34 @@ TEST(ParameterShard, ShardsOfAnyNumberOfOwnersRebuildTheWhole) {
   }));
 }
 
+// The rows of a stage are its units' parameters; what two units use is a row by itself, so that
+// first and last stage cut it alike.
+TEST(ParameterShard, RowsAreUnitsAndATiedWeight) {
+  ModelConfig config = Config(64, 96);
+  config.tie_word_embeddings = true;
+  const ParameterTable table(config);
+  const auto stages = PartitionStages(table.model(), 2, /*seq_len=*/8);
+  ASSERT_TRUE(stages.ok());
+  const auto first = ShardRowsOf(table, stages->front());
+  const auto last = ShardRowsOf(table, stages->back());
+  ASSERT_EQ(first.size(), 2U);
+  ASSERT_EQ(last.size(), 3U);
+  EXPECT_EQ(first.front(), std::vector{table.embedding_index()});
+  EXPECT_EQ(last.front(), first.front());
+  EXPECT_EQ(first.back().size(), 9U) << "a layer";
+  EXPECT_EQ(last.back().size(), 1U) << "the last norm";
+  for (const StageLayout& layout : *stages) {
+    int64_t elements = 0;
+    for (const int index : ParametersOf(table, layout)) elements += table[index].num_elements();
+    EXPECT_EQ(OwnedElements(table, layout, {}), elements);
+    int64_t shared = 0;
+    for (int owner = 0; owner < 3; ++owner) {
+      shared += OwnedElements(table, layout, {.owner = owner, .num_owners = 3});
+    }
+    EXPECT_EQ(shared, elements);
+  }
+}
+
 TEST(ParameterShard, OwnersAreBalancedWithinTwoLeaves) {
   EXPECT_TRUE(rc::check("most and least differ by less than two leaves", [] {
     const ParameterTable table = DrawnTable();

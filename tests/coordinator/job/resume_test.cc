@@ -172,6 +172,16 @@ TEST_F(ResumeTest, GradientGroupsFollowTheCheckpointUnlessGiven) {
   EXPECT_THAT(given.error().message, HasSubstr("batch.gradient_groups was 2, is 4"));
 }
 
+// A rank sums one group, so that other numbers of ranks have other sums; it is said.
+TEST_F(ResumeTest, GradientGroupsFollowTheDataParallelRanks) {
+  Commit(5, /*gradient_groups=*/1);
+  ASSERT_TRUE(Resume({"checkpoint.resume=auto", "parallelism.dp=2"}).ok());
+  EXPECT_EQ(spec_.batch().gradient_groups(), 2);
+  EXPECT_THAT(notes_, ::testing::ElementsAre(HasSubstr(
+                          "parallelism.dp = 2: every rank sums one group of a step's microbatches, "
+                          "and the run had 1")));
+}
+
 TEST_F(ResumeTest, ARunThatIsAlreadyThereIsRefused) {
   Commit(20);
   const auto refused = Resume({"checkpoint.resume=auto"});
