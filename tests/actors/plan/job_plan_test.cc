@@ -146,6 +146,67 @@ TEST(JobPlan, RefusesByFieldName) {
   EXPECT_THAT(message(spec), HasSubstr("2f2b"));
 }
 
+TEST(JobPlan, DataParallelRanksSumAGroupEach) {
+  auto spec = Spec(2);
+  spec.mutable_parallelism()->set_dp(2);
+  spec.mutable_model()->set_tie_word_embeddings(true);
+  const auto plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  EXPECT_EQ(plan->mesh.num_ranks(), 4);
+  EXPECT_EQ(plan->batch.num_microbatches, 4);
+  EXPECT_EQ(plan->batch.gradient_groups, 2);
+  EXPECT_EQ(plan->batch.NumberInStep(1, 3), 7);
+  EXPECT_EQ(plan->ShapeOf(StageId(0)).batch.gradient_groups, 1);
+  ASSERT_EQ(plan->reductions.size(), 3U) << "two stages', then the tied embedding's";
+  EXPECT_EQ(plan->reductions[1].weights, SharedWeights::kStage);
+  EXPECT_THAT(plan->MembersOf(plan->reductions[1], Rank(0)),
+              ::testing::ElementsAre(Rank(2), Rank(3)));
+  EXPECT_THAT(plan->MembersOf(plan->reductions[2], Rank(3)),
+              ::testing::ElementsAre(Rank(1), Rank(3)));
+  EXPECT_TRUE(plan->Owns(Rank(2), StageId(1)));
+  EXPECT_FALSE(plan->Owns(Rank(3), StageId(1)));
+  EXPECT_FALSE(plan->Exports(Rank(3), StageId(1)));
+
+  spec.mutable_batch()->set_gradient_groups(4);
+  EXPECT_THAT(MakeJobPlan(spec).error().message,
+              HasSubstr("batch.gradient_groups = 4: with parallelism.dp = 2 every rank sums one"));
+  spec.mutable_batch()->clear_gradient_groups();
+  spec.mutable_parallelism()->set_schedule("dualpipe");
+  EXPECT_THAT(MakeJobPlan(spec).error().message,
+              HasSubstr("parallelism.dp = 2: schedule dualpipe sums its two directions"));
+}
+
+// ZeRO-1: 2 + 4/N + 8/N bytes of a bfloat16 parameter but its gradient, 4 + 8/N of a float32 one.
+TEST(JobPlan, OptimizerStateIsSharedOut) {
+  for (const char* dtype : {"float32", "bfloat16"}) {
+    auto spec = Spec(1);
+    spec.mutable_train()->set_dtype(dtype);
+    spec.mutable_parallelism()->set_dp(4);
+    const auto whole = MakeJobPlan(spec);
+    spec.mutable_parallelism()->set_zero_stage(1);
+    const auto shared = MakeJobPlan(spec);
+    ASSERT_TRUE(whole.ok() && shared.ok());
+    const int64_t elements = shared->table.num_elements();
+    int64_t params = 0;
+    int64_t optimizer = 0;
+    for (int rank = 0; rank < 4; ++rank) {
+      const auto memory = shared->MemoryOf(Rank(rank), VectorIsa::kAvx2);
+      params += memory[static_cast<size_t>(MemoryTag::kParams)];
+      optimizer += memory[static_cast<size_t>(MemoryTag::kOptimizer)];
+      EXPECT_TRUE(shared->Owns(Rank(rank), StageId(0)));
+      EXPECT_EQ(shared->Exports(Rank(rank), StageId(0)), rank == 0);
+    }
+    EXPECT_EQ(optimizer, 8 * elements);
+    EXPECT_EQ(params, std::string(dtype) == "float32" ? 4 * 4 * elements : (4 * 2 + 4) * elements);
+    EXPECT_EQ(
+        whole->MemoryOf(Rank(3), VectorIsa::kAvx2)[static_cast<size_t>(MemoryTag::kOptimizer)],
+        8 * elements);
+  }
+  auto spec = Spec(1);
+  spec.mutable_parallelism()->set_zero_stage(3);
+  EXPECT_THAT(MakeJobPlan(spec).error().message, HasSubstr("parallelism.zero_stage = 3: use 0"));
+}
+
 TEST(JobPlan, TheReferenceKeepsMicrobatchesAndGroups) {
   auto spec = Spec(4);
   spec.mutable_batch()->set_gradient_groups(2);
