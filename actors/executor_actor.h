@@ -3,9 +3,8 @@
 //           (executors of other ranks); ActionDone, ActionWaits, GradientReduced, StageVote,
 //           UpdateDone (its stages); MicrobatchesReady (data loader)
 //   Sends:  RunAction, ReduceGradient, CollectVote, ApplyUpdate -> stages; FetchMicrobatches ->
-//   loader;
-//           CheckpointStart -> checkpoint actor; Activation, ActivationGradient -> other ranks;
-//           Vote, StepDone -> schedule
+//           loader; CheckpointStart -> checkpoint actor; Activation, ActivationGradient -> other
+//           ranks; Vote, StepDone -> schedule
 //   Thread: the rank's actor thread.
 //
 //     idle --StepStart--> running --list done--> reducing --shared gradients summed--> voting

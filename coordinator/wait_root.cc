@@ -27,16 +27,25 @@ bool Longer(const std::optional<Edge>& edge, const proto::WaitEdge& than) {
   return edge && edge->wait->waited_ms() >= than.waited_ms();
 }
 
-// The wait that explains `edge`: the longest of whoever owes it.
+// The longest wait of a rank that owes `edge`, which explains it.
+std::optional<Edge> WaitOf(size_t rank, const Edge& edge, std::span<const WaitsOfRank> ranks) {
+  std::optional<Edge> longest;
+  for (const proto::WaitEdge& other : ranks[rank].edges) {
+    if (&other == edge.wait || Longer(longest, other)) continue;
+    if (IsSchedule(other.waiter()) == IsSchedule(edge.wait->from())) longest = Edge{&other, rank};
+  }
+  return longest;
+}
+
+// The wait that explains `edge`: the longest of whoever owes it. None where one of them waits for
+// nothing: that is where to look.
 std::optional<Edge> Next(const Edge& edge, std::span<const WaitsOfRank> ranks) {
   std::optional<Edge> next;
   for (const int32_t owing : edge.wait->from_ranks()) {
     if (!IsRank(owing, ranks)) continue;
-    const auto rank = static_cast<size_t>(owing);
-    for (const proto::WaitEdge& other : ranks[rank].edges) {
-      if (&other == edge.wait || Longer(next, other)) continue;
-      if (IsSchedule(other.waiter()) == IsSchedule(edge.wait->from())) next = Edge{&other, rank};
-    }
+    const auto wait = WaitOf(static_cast<size_t>(owing), edge, ranks);
+    if (!wait) return std::nullopt;
+    if (!Longer(next, *wait->wait)) next = wait;
   }
   return next;
 }
@@ -51,13 +60,14 @@ WaitRoot EndOfChain(const Edge& edge, std::span<const WaitsOfRank> ranks) {
   WaitRoot root{.sentence = InWords(*edge.wait), .waited_ms = edge.wait->waited_ms()};
   for (const int32_t owing : edge.wait->from_ranks()) {
     if (!IsRank(owing, ranks) || static_cast<size_t>(owing) == edge.rank) continue;
+    if (WaitOf(static_cast<size_t>(owing), edge, ranks)) continue;
     root.sentence += fmt::format("; {} waits for nothing", ranks[static_cast<size_t>(owing)].name);
   }
   return root;
 }
 
 // The circle that the chain of `edge` leads into, from its longest wait on. A schedule that can run
-// has none, so one of its waits is for something that was sent.
+// has none, so one of its waits is most likely for something that was sent.
 WaitRoot Circle(Edge edge, std::span<const WaitsOfRank> ranks) {
   std::vector<const proto::WaitEdge*> chain;
   auto first = chain.end();
@@ -77,7 +87,7 @@ WaitRoot Circle(Edge edge, std::span<const WaitsOfRank> ranks) {
     waits.push_back(fmt::format("{} more", chain.size() - kCircleTold));
   }
   return {.sentence = fmt::format("{}: each waits for the next, the last for the first, so a "
-                                  "message between two of them was lost",
+                                  "message between two of them was most likely lost",
                                   fmt::join(waits, "; ")),
           .waited_ms = waited_ms(*std::ranges::min_element(chain, {}, waited_ms))};
 }

@@ -78,12 +78,12 @@ Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const Model
     return PartitionStages(shape.model, WeightsOf(schedule, shape.model, costs),
                            schedule.StagesPerDirection() / ranks);
   };
-  ChoiceOptions options{.num_ranks = ranks,
-                        .num_microbatches = shape.batch.num_microbatches,
-                        .activation_limit = asked.has_activation_limit()
-                                                ? asked.activation_limit()
-                                                : DefaultActivationLimit(ranks),
-                        .replicas = spec.batch().gradient_groups() == 2};
+  ChoiceOptions options{
+      .num_ranks = ranks,
+      .num_microbatches = shape.batch.num_microbatches,
+      .activation_limit =
+          asked.has_activation_limit() ? asked.activation_limit() : DefaultActivationLimit(ranks),
+      .replicas = shape.batch.data_parallel == 1 && spec.batch().gradient_groups() == 2};
   if (asked.has_pairs()) {
     ASSIGN_OR_RETURN(options.pairs, ParsePairMode(asked.pairs()));
   }

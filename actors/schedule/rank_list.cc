@@ -41,6 +41,8 @@ RankList::RankList(const Schedule& schedule, PipelineRank rank, const ExecutionP
       data_(data),
       held_for_weight_(held_for_weight),
       microbatches_per_stage_(schedule.MicrobatchesPerDirection()) {
+  CHECK(policy.open_actions >= 1 && policy.open_actions <= kOpenActionsMax,
+        "a policy of {} open actions, at most {} may be", policy.open_actions, kOpenActionsMax);
   AddStages();
   lanes_.resize(stages_.size() * kLanesPerStage);
   const std::vector<Action>& actions = schedule.ActionsOf(rank);

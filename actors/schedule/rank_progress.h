@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "actors/schedule/rank_list.h"
+#include "runtime/base/inline_list.h"
 
 namespace troupe {
 

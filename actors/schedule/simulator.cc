@@ -94,7 +94,8 @@ struct End {
   int32_t rank = 0;
   int32_t entry = -1;
   bool operator>(const End& other) const {
-    return at_ns != other.at_ns ? at_ns > other.at_ns : rank > other.rank;
+    if (at_ns != other.at_ns) return at_ns > other.at_ns;
+    return rank != other.rank ? rank > other.rank : entry > other.entry;
   }
 };
 

@@ -175,7 +175,8 @@ int Scheduler::Pass() {
 
 // Waits for work a little without looking at the clock, and does at once what came of it, as long
 // as more comes: reading the clock takes a third of the time in which a small message crosses to
-// another process. Between two polls it leaves a core that it may share to whom it waits for.
+// another process. Between two polls it leaves the core's units to the other hardware
+// thread, which may be whom it waits for.
 int Scheduler::Spin() {
   int work = 0;
   int ran = 0;

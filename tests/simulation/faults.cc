@@ -157,8 +157,7 @@ SimProcess* Faults::Victim() {
   return started[static_cast<size_t>(Draw("test.victim") * static_cast<double>(started.size()))];
 }
 
-// ---- processes
-// -----------------------------------------------------------------------------------
+// ---- processes ----------------------------------------------------------------------------------
 
 bool Faults::KillRank(Fault& fault, bool in_work) {
   SimProcess* victim = Victim();
@@ -219,8 +218,7 @@ bool Faults::KillCoordinator(Fault& fault) {
   return true;
 }
 
-// ---- links and disks
-// -----------------------------------------------------------------------------
+// ---- links and disks ----------------------------------------------------------------------------
 
 bool Faults::Cut(Fault& fault) {
   constexpr std::array<std::pair<HostIndex, HostIndex>, 6> kLinks = {
@@ -283,8 +281,7 @@ bool Faults::FillDisk(Fault& fault) {
   return true;
 }
 
-// ---- the job itself
-// --------------------------------------------------------------------------------
+// ---- the job itself -----------------------------------------------------------------------------
 
 bool Faults::Cancel(Fault& fault) {
   const bool checkpoint = Draw("test.cancel") < 0.5;

@@ -125,7 +125,8 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{{"model.vocab_size=200"}, "model.vocab_size = 200: bytes as tokens", 2},
         Wrong{{"parallelism.pp=5"}, "parallelism.pp = 5", 3},
         Wrong{{"parallelism.tp=2"}, "parallelism.tp", 2},
-        Wrong{{"parallelism.dp=2"}, "parallelism.dp", 2}));
+        Wrong{{"parallelism.zero_stage=4"}, "parallelism.zero_stage = 4: use 0", 2},
+        Wrong{{"parallelism.dp=2", "parallelism.schedule=dualpipe"}, "parallelism.dp = 2", 2}));
 
 TEST(JobChecksTest, DataThatCannotBeReadIsRefused) {
   const JobFolder small;

@@ -1,0 +1,122 @@
+// What each rank of a plan holds, shares and needs.
+#include <algorithm>
+
+#include "actors/plan/job_plan.h"
+#include "actors/schedule/rank_list.h"
+#include "runtime/base/slot_stride.h"
+
+namespace troupe {
+
+StageShape JobPlan::ShapeOf(StageId stage) const {
+  StageShape shape{.model = table.model(),
+                   .layout = stages[static_cast<size_t>(stage.value)],
+                   .batch = batch,
+                   .widths = widths,
+                   .halves = halves,
+                   .num_threads = num_threads,
+                   .open_actions = policy.open_actions};
+  for (const TrainSchedule& other : others) {
+    shape.open_actions = std::max(shape.open_actions, other.policy.open_actions);
+  }
+  // No two of one lane are open at once.
+  shape.open_actions = std::min(shape.open_actions, RankList::kLanesPerStage);
+  if (train.num_directions == 2) {
+    shape.batch.num_microbatches = train.MicrobatchesPerDirection();
+    shape.batch.gradient_groups = 1;
+  }
+  if (batch.data_parallel > 1) shape.batch.gradient_groups = 1;  // its own (CheckGroups)
+  return shape;
+}
+
+int64_t JobPlan::ElementsOf(const GradientReduction& reduction) const {
+  const StageLayout& copy = stages[static_cast<size_t>(reduction.stages.front().value)];
+  switch (reduction.weights) {
+    case SharedWeights::kStage:
+      return GradientElements(table, copy);
+    case SharedWeights::kTied:
+      return table[table.embedding_index()].num_elements();
+    case SharedWeights::kReplica:
+      break;
+  }
+  int64_t elements = 0;
+  for (const int index : ParametersOf(table, copy)) elements += table[index].num_elements();
+  return elements;
+}
+
+int64_t JobPlan::ReductionSlotBytes() const {
+  int64_t most_bytes = 1;
+  for (const GradientReduction& reduction : reductions) {
+    most_bytes = std::max(most_bytes, ElementsOf(reduction) * widths.master_bytes);
+  }
+  return std::min(most_bytes, kReductionBlockBytes);
+}
+
+std::vector<Rank> JobPlan::MembersOf(const GradientReduction& reduction, Rank rank) const {
+  std::vector<Rank> members;
+  for (const PipelineRank place : RanksOf(train, reduction)) {
+    members.push_back(mesh.InPipelineOf(rank, place));
+  }
+  if (reduction.weights == SharedWeights::kStage) return mesh.GroupOf(Axis::kDp, members.front());
+  return members;
+}
+
+ShardPlace JobPlan::ShardPlaceOf(Rank rank) const {
+  if (zero_stage == 0) return {};
+  return {.owner = mesh.Coordinate(rank, Axis::kDp), .num_owners = mesh.extent(Axis::kDp)};
+}
+
+bool JobPlan::Owns(Rank rank, StageId stage) const {
+  const bool shares = ShardPlaceOf(rank).num_owners > 1;
+  return OwnerOf(train, stage) == stage && (shares || mesh.Coordinate(rank, Axis::kDp) == 0);
+}
+
+bool JobPlan::Exports(Rank rank, StageId stage) const {
+  return OwnerOf(train, stage) == stage && mesh.Coordinate(rank, Axis::kDp) == 0;
+}
+
+std::vector<PipelineRank> JobPlan::ExportedBy() const {
+  std::vector<PipelineRank> places(static_cast<size_t>(table.size()));
+  for (int stage = 0; stage < train.StagesPerDirection(); ++stage) {
+    for (const int index : OwnedParametersOf(table, stages[static_cast<size_t>(stage)])) {
+      places[static_cast<size_t>(index)] = train.RankOf(StageId(stage));
+    }
+  }
+  return places;
+}
+
+// A rank needs what its stages need, and slots for what comes from other ranks.
+MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
+  MemoryPrediction sum{};
+  const PipelineRank place = PipelineRankOf(rank);
+  const std::vector<StageId> held = train.StagesOf(place);
+  for (const StageId stage : held) {
+    PredictionInputs inputs{
+        .shape = ShapeOf(stage),
+        .shards = ShardPlaceOf(rank),
+        .peak_microbatches = peak_microbatches[static_cast<size_t>(stage.value)],
+        .isa = isa};
+    if (stage == held.front()) {
+      for (const Channel& channel : channels) {
+        if (channel.to == place) inputs.receive_slots += channel.slots;
+        if (channel.from == place) inputs.outputs_in_flight += kOutputBuffers;
+      }
+      int hand_overs = HandOversOn(train, policy, place);
+      for (const TrainSchedule& other : others) {
+        hand_overs = std::max(hand_overs, HandOversOn(other.schedule, other.policy, place));
+      }
+      inputs.outputs_in_flight += hand_overs;
+      const int64_t block_bytes = SlotStrideBytes(ReductionSlotBytes());
+      for (const GradientReduction& reduction : reductions) {
+        const std::vector<Rank> members = MembersOf(reduction, rank);
+        if (!std::ranges::binary_search(members, rank)) continue;
+        const auto peers = static_cast<int64_t>(members.size()) - 1;
+        inputs.shared_bytes += 2 * peers * kReductionSlots * block_bytes;  // received and sent
+      }
+    }
+    const MemoryPrediction own = PredictMemory(table, inputs);
+    for (size_t kind = 0; kind < sum.size(); ++kind) sum[kind] += own[kind];
+  }
+  return sum;
+}
+
+}  // namespace troupe
