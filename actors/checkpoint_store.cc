@@ -2,13 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <map>
+#include <algorithm>
 #include <memory>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
 #include "runtime/base/digest.h"
-#include "runtime/format/checkpoint_reader.h"
 #include "runtime/format/extra_tensors.h"
 #include "runtime/format/hf_config.h"
 #include "runtime/format/json_reader.h"
@@ -18,30 +18,46 @@
 namespace troupe {
 namespace {
 
-constexpr std::string_view kFirstMoment = ".exp_avg";
-constexpr std::string_view kSecondMoment = ".exp_avg_sq";
+// What is saved of a parameter, each under its name and a suffix.
+struct SavedPart {
+  std::string_view suffix;
+  TensorView StageParameter::*view;
+  CheckpointTensors CheckpointManifest::*tensors;
+
+  bool is_moment() const { return !suffix.empty(); }
+  std::string NameOf(const ParameterSpec& parameter) const {
+    return parameter.name + std::string(suffix);
+  }
+};
+constexpr SavedPart kMaster = {"", &StageParameter::weight, &CheckpointManifest::tensors};
+constexpr SavedPart kSavedParts[] = {
+    kMaster,
+    {".exp_avg", &StageParameter::m, &CheckpointManifest::optimizer_tensors},
+    {".exp_avg_sq", &StageParameter::v, &CheckpointManifest::optimizer_tensors}};
 
 std::span<const std::byte> BytesOf(const TensorView& view) {
   return {static_cast<const std::byte*>(view.data()), static_cast<size_t>(view.num_bytes())};
 }
 
-struct NamedTensor {
-  TensorSpec spec{};
+struct NamedRun {
+  TensorSpec spec{};  // of the file's entry
+  int64_t first_element = 0;
   TensorView view{};
 };
 
 Status WriteFile(FileSystem& files, const std::string& folder, const std::string& name,
-                 const std::vector<NamedTensor>& tensors, proto::CheckpointDone& written) {
+                 const std::vector<NamedRun>& runs, proto::CheckpointDone& written) {
   std::vector<TensorSpec> specs;
-  for (const NamedTensor& tensor : tensors) specs.push_back(tensor.spec);
+  for (const NamedRun& run : runs) specs.push_back(run.spec);
   ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(files, JoinPath(folder, name), specs));
-  for (const NamedTensor& tensor : tensors) {
-    RETURN_IF_ERROR(writer.Append(BytesOf(tensor.view)));
-    auto& entry = *written.add_tensors();
-    entry.set_name(tensor.spec.name);
-    entry.set_file(name);
-    entry.set_num_bytes(tensor.view.num_bytes());
-    entry.set_digest(DigestOf(BytesOf(tensor.view)));
+  for (const NamedRun& run : runs) {
+    RETURN_IF_ERROR(writer.Append(BytesOf(run.view)));
+    auto& tensor = *written.add_tensors();
+    tensor.set_name(run.spec.name);
+    tensor.set_file(name);
+    tensor.set_first_element(run.first_element);
+    tensor.set_num_elements(run.view.num_elements());
+    tensor.set_digest(DigestOf(BytesOf(run.view)));
   }
   RETURN_IF_ERROR(writer.Finish());
   auto& file = *written.add_files();
@@ -51,29 +67,25 @@ Status WriteFile(FileSystem& files, const std::string& folder, const std::string
   return {};
 }
 
-// Copies a stored tensor into a master of the same number of elements, widening half precision.
-Status FillFrom(const StoredTensor& stored, const std::string& place, TensorView to) {
-  if (to.dtype() != DType::kFloat32) {
-    return MakeError(ErrorCode::kFailed, "{}: only float32 masters can be filled", place);
-  }
-  RETURN_IF_ERROR(CheckWidens(stored.entry->spec, place));
-  return WidenToFloat32(stored, to.as<float>());
+// A shard is a run of the parameter's own elements where it is whole or cut by rows.
+int64_t FirstElement(const StageParameter& p) {
+  CHECK(p.shard.cut.axis != 1, "a cut by columns of {} is no run", p.spec->name);
+  return GlobalElement(*p.spec, p.shard, 0);
 }
 
-Status ReadInto(CheckpointReader& from, const std::map<std::string, CheckpointTensor>& tensors,
-                const std::string& name, const std::vector<int64_t>& shape, TensorView to) {
+Status ReadRun(CheckpointReader& from, const CheckpointManifest& manifest, const SavedPart& part,
+               const ParameterSpec& parameter, int64_t first_element, TensorView to) {
   CHECK(to.dtype() == DType::kFloat32, "only float32 masters are saved");
-  return from.Read(tensors, name, shape,
+  return from.Read(manifest.*part.tensors, part.NameOf(parameter), parameter.shape(), first_element,
                    {static_cast<std::byte*>(to.data()), static_cast<size_t>(to.num_bytes())});
 }
 
+// Those with elements.
 std::vector<const StageParameter*> Owned(const std::vector<const StageParameters*>& stages) {
   std::vector<const StageParameter*> owned;
   for (const StageParameters* stage : stages) {
     for (const StageParameter& p : stage->all()) {
-      if (!p.owned) continue;
-      CHECK(p.shard.is_whole(), "a part of {} is saved as if it were all", p.spec->name);
-      owned.push_back(&p);
+      if (p.owned && p.shard.num_elements > 0) owned.push_back(&p);
     }
   }
   return owned;
@@ -118,15 +130,16 @@ std::string ShardFileName(const std::string& stem, int index, int count) {
 Status WriteCheckpointShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
                             const std::vector<const StageParameters*>& stages,
                             proto::CheckpointDone& written) {
-  std::vector<NamedTensor> masters;
-  std::vector<NamedTensor> moments;
+  std::vector<NamedRun> masters;
+  std::vector<NamedRun> moments;
   for (const StageParameter* p : Owned(stages)) {
-    const auto spec = [&](std::string_view suffix) {
-      return TensorSpec{p->spec->name + std::string(suffix), TensorDtype::kF32, p->spec->shape()};
-    };
-    masters.push_back({spec(""), p->weight});
-    moments.push_back({spec(kFirstMoment), p->m});
-    moments.push_back({spec(kSecondMoment), p->v});
+    const std::vector<int64_t> flat = {p->shard.num_elements};
+    const std::vector<int64_t> shape = p->shard.is_whole() ? p->spec->shape() : flat;
+    for (const SavedPart& part : kSavedParts) {
+      (part.is_moment() ? moments : masters)
+          .push_back(
+              {{part.NameOf(*p->spec), TensorDtype::kF32, shape}, FirstElement(*p), p->*part.view});
+    }
   }
   RETURN_IF_ERROR(
       WriteFile(files, folder, ShardFileName("tensors", rank, num_ranks), masters, written));
@@ -136,22 +149,23 @@ Status WriteCheckpointShard(FileSystem& files, const std::string& folder, int ra
 Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& shard,
                      CheckpointManifest& manifest) {
   for (const auto& tensor : shard.tensors()) {
-    std::string name = tensor.name();
-    bool optimizer = false;
-    for (const std::string_view suffix : {kFirstMoment, kSecondMoment}) {
-      if (!name.ends_with(suffix)) continue;
-      name.resize(name.size() - suffix.size());
-      optimizer = true;
-      break;
+    const SavedPart* part = &kMaster;
+    for (const SavedPart& one : kSavedParts) {
+      if (one.is_moment() && tensor.name().ends_with(one.suffix)) part = &one;
     }
-    const int index = table.Find(name);
+    const std::string_view name = tensor.name();
+    const int index = table.Find(name.substr(0, name.size() - part->suffix.size()));
     if (index < 0) {
       return MakeError(ErrorCode::kFailed, "rank {} saved {}, which the model does not have",
-                       shard.rank(), tensor.name());
+                       shard.rank(), name);
     }
-    auto& tensors = optimizer ? manifest.optimizer_tensors : manifest.tensors;
-    tensors[tensor.name()] = {tensor.file(), TensorDtype::kF32, table[index].shape(),
-                              tensor.digest()};
+    CheckpointTensor& saved = (manifest.*part->tensors)[tensor.name()];
+    saved.shape = table[index].shape();
+    saved.pieces.push_back({.file = tensor.file(),
+                            .first_element = tensor.first_element(),
+                            .num_elements = tensor.num_elements(),
+                            .digest = tensor.digest()});
+    std::ranges::stable_sort(saved.pieces, {}, &CheckpointPiece::first_element);
   }
   for (const auto& file : shard.files()) {
     manifest.files[file.name()] = {file.num_bytes(), file.digest()};
@@ -161,13 +175,17 @@ Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& s
 
 Status CheckWhole(const ParameterTable& table, const CheckpointManifest& manifest) {
   for (const ParameterSpec& parameter : table.parameters()) {
-    const auto& moments = manifest.optimizer_tensors;
-    if (manifest.tensors.contains(parameter.name) &&
-        moments.contains(parameter.name + std::string(kFirstMoment)) &&
-        moments.contains(parameter.name + std::string(kSecondMoment))) {
-      continue;
+    for (const SavedPart& part : kSavedParts) {
+      const CheckpointTensors& tensors = manifest.*part.tensors;
+      const auto saved = tensors.find(part.NameOf(parameter));
+      if (saved == tensors.end()) {
+        return MakeError(ErrorCode::kFailed, "no rank saved {} with its moments", parameter.name);
+      }
+      const std::string problem = PiecesProblem(saved->second);
+      if (problem.empty()) continue;
+      return MakeError(ErrorCode::kFailed, "{} was not saved whole and once: {}", saved->first,
+                       problem);
     }
-    return MakeError(ErrorCode::kFailed, "no rank saved {} with its moments", parameter.name);
   }
   return {};
 }
@@ -175,15 +193,22 @@ Status CheckWhole(const ParameterTable& table, const CheckpointManifest& manifes
 Status ReadCheckpoint(FileSystem& files, const std::string& folder,
                       const CheckpointManifest& manifest, StageParameters& parameters) {
   CheckpointReader from(files, folder);
-  const auto& moments = manifest.optimizer_tensors;
+  RETURN_IF_ERROR(parameters.Fill([&](const StageParameter& p, TensorView whole) {
+    return ReadMaster(from, manifest, *p.spec, 0, whole);
+  }));
   for (const StageParameter& p : parameters.all()) {
-    const std::string& name = p.spec->name;
-    const std::vector<int64_t> shape = p.spec->shape();
-    RETURN_IF_ERROR(ReadInto(from, manifest.tensors, name, shape, p.weight));
-    RETURN_IF_ERROR(ReadInto(from, moments, name + std::string(kFirstMoment), shape, p.m));
-    RETURN_IF_ERROR(ReadInto(from, moments, name + std::string(kSecondMoment), shape, p.v));
+    if (p.shard.num_elements == 0) continue;
+    for (const SavedPart& part : kSavedParts) {
+      if (!part.is_moment()) continue;
+      RETURN_IF_ERROR(ReadRun(from, manifest, part, *p.spec, FirstElement(p), p.*part.view));
+    }
   }
   return {};
+}
+
+Status ReadMaster(CheckpointReader& from, const CheckpointManifest& manifest,
+                  const ParameterSpec& parameter, int64_t first_element, TensorView to) {
+  return ReadRun(from, manifest, kMaster, parameter, first_element, to);
 }
 
 Status WriteHfShard(FileSystem& files, const std::string& folder, PipelineRank place,
@@ -256,7 +281,12 @@ Status ReadHfFolder(FileSystem& files, const std::string& folder, StageParameter
   ASSIGN_OR_RETURN(const SafetensorsFolder from, SafetensorsFolder::Open(files, folder));
   return parameters.Fill([&](const StageParameter& p, TensorView whole) -> Status {
     ASSIGN_OR_RETURN(const StoredTensor stored, from.Require(p.spec->name, p.spec->shape()));
-    return FillFrom(stored, folder, whole);
+    RETURN_IF_ERROR(CheckWidens(stored.entry->spec, folder));
+    if (whole.dtype() != DType::kFloat32) {
+      return MakeError(ErrorCode::kFailed, "{}: only float32 masters can be filled", folder);
+    }
+    return WidenToFloat32(stored, 0,
+                          {whole.Flat().as<float>(), static_cast<size_t>(whole.num_elements())});
   });
 }
 

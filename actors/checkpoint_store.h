@@ -1,6 +1,7 @@
 // Where a rank's tensors go and come from: checkpoints and Hugging Face folders, both safetensors
-// with Hugging Face names. Every rank writes the tensors that its stage owns; a reader takes any of
-// them from whichever file the manifest names, so any layout resumes from any other.
+// with Hugging Face names. Every rank writes its shards of the parameters that its stages own, and
+// of what it has no element of nothing; a reader takes any run of elements from whichever files the
+// manifest names, so any layout resumes from any other.
 #pragma once
 
 #include <string>
@@ -11,6 +12,7 @@
 #include "proto/training.pb.h"
 #include "runtime/base/file_system.h"
 #include "runtime/format/checkpoint_manifest.h"
+#include "runtime/format/checkpoint_reader.h"
 
 namespace troupe {
 
@@ -18,7 +20,8 @@ namespace troupe {
 std::string ShardFileName(const std::string& stem, int index, int count);
 
 // Masters and both moments of what the rank's stages own, into two files of `folder`, durable on
-// return. Adds tensors and files, each with its digest, to `written`.
+// return: a whole parameter with its shape, a run of one as a flat tensor. Adds tensors and files,
+// each with its digest, to `written`.
 Status WriteCheckpointShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
                             const std::vector<const StageParameters*>& stages,
                             proto::CheckpointDone& written);
@@ -27,13 +30,17 @@ Status WriteCheckpointShard(FileSystem& files, const std::string& folder, int ra
 Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& shard,
                      CheckpointManifest& manifest);
 
-// That every parameter and both of its moments are in some shard.
+// That the shards have every element of every parameter and of both its moments exactly once.
 Status CheckWhole(const ParameterTable& table, const CheckpointManifest& manifest);
 
-// Fills masters and moments, and compares them with the manifest's digests; the caller then tells
-// the model (WeightsChanged).
+// Fills whole masters and the moments of the shards, and compares them with the manifest's digests;
+// the caller then tells the model (WeightsChanged).
 Status ReadCheckpoint(FileSystem& files, const std::string& folder,
                       const CheckpointManifest& manifest, StageParameters& parameters);
+// Fills `to` (float32, any shape) with elements of one parameter's master, from `first_element` on:
+// for a rank that keeps the whole of it, or another run than its shard.
+Status ReadMaster(CheckpointReader& from, const CheckpointManifest& manifest,
+                  const ParameterSpec& parameter, int64_t first_element, TensorView to);
 
 // What the stages export as one file of a Hugging Face folder: model.safetensors, or one of
 // several, by places in the pipeline. bfloat16 jobs export bfloat16.

@@ -60,14 +60,24 @@ Json IdentityJson(const ContentIdentity& content) {
   return {{"bytes", content.num_bytes}, {"xxh3", DigestText(content.digest)}};
 }
 
-Json TensorsJson(const std::map<std::string, CheckpointTensor>& tensors) {
+Json PieceJson(const CheckpointPiece& piece) {
+  Json json = {{"file", piece.file},
+               {"first_element", piece.first_element},
+               {"num_elements", piece.num_elements}};
+  if (piece.digest) json["xxh3"] = DigestText(*piece.digest);
+  return json;
+}
+
+Json TensorsJson(const CheckpointTensors& tensors) {
   Json rows = Json::array();
   for (const auto& [name, tensor] : tensors) {
-    Json row = {{"name", name},
-                {"dtype", TensorDtypeName(tensor.dtype)},
-                {"shape", tensor.shape},
-                {"file", tensor.file}};
-    if (tensor.digest) row["xxh3"] = DigestText(*tensor.digest);
+    Json row = {{"name", name}, {"dtype", TensorDtypeName(tensor.dtype)}, {"shape", tensor.shape}};
+    if (tensor.pieces.size() == 1) {  // the whole
+      row["file"] = tensor.pieces.front().file;
+      if (tensor.pieces.front().digest) row["xxh3"] = DigestText(*tensor.pieces.front().digest);
+    } else {
+      for (const CheckpointPiece& piece : tensor.pieces) row["pieces"].push_back(PieceJson(piece));
+    }
     rows.push_back(std::move(row));
   }
   return rows;
@@ -111,8 +121,10 @@ std::string ManifestText(const FoundCheckpoint& found) {
     text += fmt::format("  {}  {:>10}  {}\n", DigestText(file.digest), Words(file.num_bytes), name);
   }
   for (const auto& [name, tensor] : manifest.tensors) {
-    text += fmt::format("  {:<44} {:<4} [{}]\n", name, TensorDtypeName(tensor.dtype),
-                        fmt::join(tensor.shape, ", "));
+    const size_t pieces = tensor.pieces.size();
+    text += fmt::format("  {:<44} {:<4} [{}]{}\n", name, TensorDtypeName(tensor.dtype),
+                        fmt::join(tensor.shape, ", "),
+                        pieces == 1 ? "" : fmt::format(" in {} pieces", pieces));
   }
   return text;
 }

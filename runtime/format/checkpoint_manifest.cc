@@ -12,53 +12,31 @@ namespace troupe {
 namespace {
 
 using nlohmann::json;
-using TensorMap = std::map<std::string, CheckpointTensor>;
 
 constexpr std::string_view kManifestName = "manifest.json";
 constexpr std::string_view kLatestName = "latest";
-constexpr std::string_view kDigest = "xxh3";
 constexpr std::string_view kPrefix = "step-";
 constexpr std::string_view kAbandonedPrefix = "abandoned-";
 constexpr int64_t kManifestMaxBytes = 100'000'000;
 constexpr JsonBounds kManifestBounds{.max_depth = 6, .max_values = 8'000'000};
 
-// The name of a file in the folder itself, so that a manifest cannot point outside.
-bool IsTensorFileName(std::string_view name) {
-  return name.ends_with(".safetensors") && !name.starts_with('.') &&
-         name.find_first_of(std::string_view("/\0", 2)) == std::string_view::npos;
-}
-
 // Bytes of all tensors of both maps; nothing where that exceeds 63 bits.
 std::optional<int64_t> SumBytes(const CheckpointManifest& manifest) {
   int64_t total = 0;
-  for (const TensorMap* tensors : {&manifest.tensors, &manifest.optimizer_tensors}) {
+  for (const CheckpointTensors* tensors : {&manifest.tensors, &manifest.optimizer_tensors}) {
     for (const auto& [name, tensor] : *tensors) {
-      int64_t num_bytes = TensorDtypeBytes(tensor.dtype);
-      for (const int64_t extent : tensor.shape) {
-        if (__builtin_mul_overflow(num_bytes, extent, &num_bytes)) return std::nullopt;
-      }
+      const auto num_elements = NumElements(tensor);
+      if (!num_elements) return std::nullopt;
+      const int64_t num_bytes = *num_elements * TensorDtypeBytes(tensor.dtype);
       if (__builtin_add_overflow(total, num_bytes, &total)) return std::nullopt;
     }
   }
   return total;
 }
 
-std::string TensorsText(const TensorMap& tensors) {
-  JsonLine all;
-  for (const auto& [name, tensor] : tensors) {
-    JsonLine one;
-    one.Add("file", tensor.file)
-        .Add("dtype", TensorDtypeName(tensor.dtype))
-        .AddJson("shape", fmt::format("[{}]", fmt::join(tensor.shape, ",")));
-    if (tensor.digest) one.Add(kDigest, DigestText(*tensor.digest));
-    all.AddJson(name, one.Text());
-  }
-  return all.Text();
-}
-
 // Size and digest, as files and identities of content have them.
 std::string SizedText(int64_t num_bytes, uint64_t digest) {
-  return JsonLine().Add("bytes", num_bytes).Add(kDigest, DigestText(digest)).Text();
+  return JsonLine().Add("bytes", num_bytes).Add(kDigestKey, DigestText(digest)).Text();
 }
 
 std::string FilesText(const std::map<std::string, CheckpointFile>& files) {
@@ -69,15 +47,6 @@ std::string FilesText(const std::map<std::string, CheckpointFile>& files) {
   return all.Text();
 }
 
-Result<std::optional<uint64_t>> ReadDigest(const JsonFields& fields) {
-  if (fields.Member(kDigest) == nullptr) return std::optional<uint64_t>();
-  std::string text;
-  RETURN_IF_ERROR(fields.Read(kDigest, &text));
-  const auto digest = ParseDigest(text);
-  if (!digest) return fields.Wrong(kDigest, "16 hexadecimal digits");
-  return digest;
-}
-
 Result<CheckpointFile> ReadSized(const json& value, const std::string& place) {
   if (!value.is_object()) return MakeError(ErrorCode::kCorrupt, "{}: not an object", place);
   const JsonFields fields(value, place);
@@ -85,7 +54,7 @@ Result<CheckpointFile> ReadSized(const json& value, const std::string& place) {
   RETURN_IF_ERROR(fields.Require("bytes", &file.num_bytes));
   if (file.num_bytes < 0) return fields.Wrong("bytes", "0 or more");
   ASSIGN_OR_RETURN(const auto digest, ReadDigest(fields));
-  if (!digest) return fields.Missing(kDigest);
+  if (!digest) return fields.Missing(kDigestKey);
   file.digest = *digest;
   return file;
 }
@@ -111,42 +80,6 @@ Status ReadFiles(const JsonFields& fields, const std::string& path,
                      ReadSized(value, fmt::format("{}: files {}", path, Quoted(name))));
   }
   return {};
-}
-
-Result<CheckpointTensor> ReadTensor(const json& value, const std::string& place) {
-  if (!value.is_object()) return MakeError(ErrorCode::kCorrupt, "{}: not an object", place);
-  const JsonFields fields(value, place);
-  CheckpointTensor tensor;
-  RETURN_IF_ERROR(fields.Require("file", &tensor.file));
-  if (!IsTensorFileName(tensor.file)) {
-    return fields.Wrong("file", "the name of a .safetensors file beside the manifest");
-  }
-  std::string dtype;
-  RETURN_IF_ERROR(fields.Require("dtype", &dtype));
-  const auto known = ParseTensorDtype(dtype);
-  if (!known) return fields.Wrong("dtype", "a safetensors dtype");
-  tensor.dtype = *known;
-  const json* shape = fields.Member("shape");
-  if (shape == nullptr) return fields.Missing("shape");
-  if (!shape->is_array()) return fields.Wrong("shape", "a list");
-  for (const json& extent : *shape) {
-    const auto number = WholeNumber(extent);
-    if (!number || *number < 0) return fields.Wrong("shape", "a list of extents");
-    tensor.shape.push_back(*number);
-  }
-  ASSIGN_OR_RETURN(tensor.digest, ReadDigest(fields));
-  return tensor;
-}
-
-Result<TensorMap> ReadTensors(const JsonFields& fields, std::string_view key,
-                              const std::string& path) {
-  ASSIGN_OR_RETURN(const json* object, fields.RequireObject(key));
-  TensorMap tensors;
-  for (const auto& [name, value] : object->items()) {
-    ASSIGN_OR_RETURN(tensors[name],
-                     ReadTensor(value, fmt::format("{}: {} {}", path, key, Quoted(name))));
-  }
-  return tensors;
 }
 
 // All but its own digest.
@@ -224,7 +157,7 @@ int64_t CheckpointManifest::total_bytes() const {
 
 std::string ManifestJson(const CheckpointManifest& manifest) {
   JsonLine body = ManifestBody(manifest);
-  body.Add(kDigest, DigestText(DigestOfManifest(manifest)));
+  body.Add(kDigestKey, DigestText(DigestOfManifest(manifest)));
   return body.Text() + "\n";
 }
 

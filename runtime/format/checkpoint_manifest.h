@@ -5,8 +5,8 @@
 // 1. A checkpoint is written in ".step-00000050.partial" and exists from the one rename that
 //    commits it: at any crash there is all of it or nothing.
 // 2. Tensors are global: any layout resumes from a checkpoint of any other.
-// 3. Content is known: a digest (runtime/base/digest.h) of every tensor, of every file, and of the
-//    manifest itself. Manifests of earlier builds have none and are read all the same.
+// 3. Content is known: a digest (runtime/base/digest.h) of every piece of a tensor, of every file,
+//    and of the manifest itself. Manifests of earlier builds have none and are read all the same.
 #pragma once
 
 #include <cstdint>
@@ -18,21 +18,13 @@
 
 #include "runtime/base/file_system.h"
 #include "runtime/base/result.h"
+#include "runtime/format/checkpoint_tensor.h"
 #include "runtime/format/content_identity.h"
-#include "runtime/format/safetensors.h"
 
 namespace troupe {
 
 inline constexpr int32_t kCheckpointFormatVersion = 1;
 
-// Where a whole tensor lies: in `file`, a safetensors file of the folder, under its own name.
-struct CheckpointTensor {
-  std::string file;
-  TensorDtype dtype = TensorDtype::kF32;
-  std::vector<int64_t> shape;
-  std::optional<uint64_t> digest{};  // of its bytes
-  bool operator==(const CheckpointTensor&) const = default;
-};
 // A whole file, header and all.
 struct CheckpointFile {
   int64_t num_bytes = 0;
@@ -45,10 +37,10 @@ struct CheckpointManifest {
   int64_t next_sample = 0;  // global sample number of the next step's first
   uint64_t seed = 0;
   int32_t gradient_groups = 1;
-  std::string job_json;                                       // effective JobSpec; opaque here
-  std::map<std::string, CheckpointTensor> tensors;            // by parameter name
-  std::map<std::string, CheckpointTensor> optimizer_tensors;  // "<parameter>.exp_avg", …
-  std::map<std::string, CheckpointFile> files{};              // by name; empty: of an earlier build
+  std::string job_json;                           // effective JobSpec; opaque here
+  CheckpointTensors tensors;                      // by parameter name
+  CheckpointTensors optimizer_tensors;            // "<parameter>.exp_avg", …
+  std::map<std::string, CheckpointFile> files{};  // by name; empty: of an earlier build
   // Updates that the optimizer's state has seen: more than `step` where the run took it over.
   std::optional<int64_t> optimizer_steps{};
   std::optional<ContentIdentity> data{};       // that the run trains on
@@ -63,7 +55,8 @@ struct CheckpointManifest {
 
 std::string ManifestJson(const CheckpointManifest& manifest);
 // Refuses, with one sentence, another format version, a missing key, a file name that leaves the
-// folder, a total that does not agree with the shapes, and what its own digest does not fit.
+// folder, pieces that are not their tensor, a total that does not agree with the shapes, and what
+// its own digest does not fit.
 // `path` is for the messages.
 Result<CheckpointManifest> ParseManifestJson(std::string_view json, const std::string& path);
 Result<CheckpointManifest> ReadManifest(FileSystem& files, const std::string& folder);

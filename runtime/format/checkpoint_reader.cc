@@ -12,7 +12,8 @@
 namespace troupe {
 namespace {
 
-constexpr int64_t kPieceBytes = int64_t{1} << 20;
+constexpr int64_t kChunkBytes = int64_t{1} << 20;
+constexpr int64_t kElementBytes = 4;  // of float32
 
 Error OtherBytes(const std::string& path, const std::string& tensor, uint64_t is, uint64_t was) {
   return MakeError(ErrorCode::kCorrupt,
@@ -20,11 +21,52 @@ Error OtherBytes(const std::string& path, const std::string& tensor, uint64_t is
                    tensor, DigestText(is), DigestText(was));
 }
 
-// Both maps of a manifest as one.
-std::map<std::string, CheckpointTensor> AllTensors(const CheckpointManifest& manifest) {
-  auto all = manifest.tensors;
-  all.insert(manifest.optimizer_tensors.begin(), manifest.optimizer_tensors.end());
-  return all;
+// What a file is to hold of a tensor.
+struct ExpectedEntry {
+  TensorDtype dtype = TensorDtype::kF32;
+  std::vector<int64_t> shape{};
+  std::optional<uint64_t> digest{};
+};
+using ExpectedEntries = std::map<std::string, ExpectedEntry>;  // by name
+
+// Of both maps of a manifest, by file; of every file that it names.
+std::map<std::string, ExpectedEntries> EntriesByFile(const CheckpointManifest& manifest) {
+  std::map<std::string, ExpectedEntries> by_file;
+  for (const auto& [name, file] : manifest.files) by_file[name];
+  for (const CheckpointTensors* tensors : {&manifest.tensors, &manifest.optimizer_tensors}) {
+    for (const auto& [name, tensor] : *tensors) {
+      for (const CheckpointPiece& piece : tensor.pieces) {
+        by_file[piece.file][name] = {tensor.dtype, ShapeOf(tensor, piece), piece.digest};
+      }
+    }
+  }
+  return by_file;
+}
+
+// Bytes [begin, end) of a stored tensor, read for the digest alone.
+Status HashOnly(const StoredTensor& stored, int64_t begin, int64_t end, DigestStream& digest) {
+  std::vector<std::byte> chunk;
+  while (begin < end) {
+    chunk.resize(static_cast<size_t>(std::min(end - begin, kChunkBytes)));
+    RETURN_IF_ERROR(stored.Read(begin, chunk));
+    digest.Update(chunk);
+    begin += static_cast<int64_t>(chunk.size());
+  }
+  return {};
+}
+
+// Fills `out` from byte `begin` of a piece on.
+Status ReadPart(const StoredTensor& stored, std::optional<uint64_t> written, int64_t begin,
+                std::span<std::byte> out) {
+  if (!written) return stored.Read(begin, out);
+  DigestStream digest;
+  RETURN_IF_ERROR(HashOnly(stored, 0, begin, digest));
+  RETURN_IF_ERROR(stored.Read(begin, out));
+  digest.Update(out);
+  const int64_t end = begin + static_cast<int64_t>(out.size());
+  RETURN_IF_ERROR(HashOnly(stored, end, stored.num_bytes(), digest));
+  if (digest.value() == *written) return {};
+  return OtherBytes(stored.file->path(), stored.entry->spec.name, digest.value(), *written);
 }
 
 // One file of a checkpoint, read from its first byte to its last.
@@ -33,7 +75,7 @@ class FileCheck {
   FileCheck(const ReadableFile& file, const std::string& path, std::vector<std::string>& damage)
       : file_(file), path_(path), damage_(damage) {}
 
-  Status Run(const std::map<std::string, CheckpointTensor>& expected, const CheckpointFile* whole) {
+  Status Run(const ExpectedEntries& expected, const CheckpointFile* whole) {
     ASSIGN_OR_RETURN(const SafetensorsHeader header, ReadSafetensorsHeader(file_, path_));
     // Without digests there is nothing to read the bytes for.
     if (whole != nullptr) RETURN_IF_ERROR(Hash(0, header.data_begin, nullptr));
@@ -48,16 +90,16 @@ class FileCheck {
       const auto wanted = expected.find(entry.spec.name);
       if (wanted == expected.end()) continue;
       seen.insert(entry.spec.name);
-      const CheckpointTensor& tensor = wanted->second;
-      if (entry.spec.shape != tensor.shape || entry.spec.dtype != tensor.dtype) {
+      const ExpectedEntry& was = wanted->second;
+      if (entry.spec.shape != was.shape || entry.spec.dtype != was.dtype) {
         damage_.push_back(fmt::format("{}: tensor {} has another shape or dtype than the manifest",
                                       path_, entry.spec.name));
-      } else if (whole != nullptr && tensor.digest && *tensor.digest != of_tensor.value()) {
+      } else if (whole != nullptr && was.digest && *was.digest != of_tensor.value()) {
         damage_.push_back(
-            OtherBytes(path_, entry.spec.name, of_tensor.value(), *tensor.digest).message);
+            OtherBytes(path_, entry.spec.name, of_tensor.value(), *was.digest).message);
       }
     }
-    for (const auto& [name, tensor] : expected) {
+    for (const auto& [name, was] : expected) {
       if (!seen.contains(name)) damage_.push_back(fmt::format("{}: lacks tensor {}", path_, name));
     }
     if (whole != nullptr && whole->digest != digest_.value() && damage_.size() == known) {
@@ -71,11 +113,11 @@ class FileCheck {
  private:
   Status Hash(int64_t begin, int64_t end, DigestStream* also) {
     while (begin < end) {
-      piece_.resize(static_cast<size_t>(std::min(end - begin, kPieceBytes)));
-      RETURN_IF_ERROR(file_.ReadAt(begin, piece_));
-      digest_.Update(piece_);
-      if (also != nullptr) also->Update(piece_);
-      begin += static_cast<int64_t>(piece_.size());
+      chunk_.resize(static_cast<size_t>(std::min(end - begin, kChunkBytes)));
+      RETURN_IF_ERROR(file_.ReadAt(begin, chunk_));
+      digest_.Update(chunk_);
+      if (also != nullptr) also->Update(chunk_);
+      begin += static_cast<int64_t>(chunk_.size());
     }
     return {};
   }
@@ -84,52 +126,63 @@ class FileCheck {
   const std::string& path_;
   std::vector<std::string>& damage_;
   DigestStream digest_{};
-  std::vector<std::byte> piece_{};
+  std::vector<std::byte> chunk_{};
 };
 
 }  // namespace
 
-Result<const CheckpointReader::OpenFile*> CheckpointReader::Open(const std::string& name) {
+Result<const SafetensorsFile*> CheckpointReader::Open(const std::string& name) {
   if (const auto open = open_.find(name); open != open_.end()) return &open->second;
-  OpenFile one{.path = JoinPath(folder_, name)};
-  ASSIGN_OR_RETURN(one.file, files_.OpenForRead(one.path));
-  ASSIGN_OR_RETURN(one.header, ReadSafetensorsHeader(*one.file, one.path));
-  return &open_.emplace(name, std::move(one)).first->second;
+  ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(files_, JoinPath(folder_, name)));
+  return &open_.emplace(name, std::move(file)).first->second;
 }
 
-Status CheckpointReader::Read(const std::map<std::string, CheckpointTensor>& tensors,
-                              const std::string& name, const std::vector<int64_t>& shape,
+Result<StoredTensor> CheckpointReader::Find(const std::string& name, const CheckpointTensor& tensor,
+                                            const CheckpointPiece& piece) {
+  ASSIGN_OR_RETURN(const SafetensorsFile* file, Open(piece.file));
+  const TensorEntry* entry = file->Find(name);
+  if (entry == nullptr || entry->spec.shape != ShapeOf(tensor, piece) ||
+      entry->spec.dtype != tensor.dtype) {
+    return MakeError(ErrorCode::kCorrupt, "{}: lacks tensor {} of this shape and dtype",
+                     file->path(), name);
+  }
+  return StoredTensor{entry, file};
+}
+
+Status CheckpointReader::Read(const CheckpointTensors& tensors, const std::string& name,
+                              const std::vector<int64_t>& shape, int64_t first_element,
                               std::span<std::byte> out) {
-  const auto tensor = tensors.find(name);
-  if (tensor == tensors.end() || tensor->second.shape != shape) {
+  const auto found = tensors.find(name);
+  if (found == tensors.end() || found->second.shape != shape) {
     return MakeError(ErrorCode::kCorrupt, "{}: the manifest has no {} of this shape", folder_,
                      name);
   }
-  ASSIGN_OR_RETURN(const OpenFile* open, Open(tensor->second.file));
-  const auto entry = std::ranges::find_if(
-      open->header.tensors, [&](const TensorEntry& one) { return one.spec.name == name; });
-  if (entry == open->header.tensors.end() || entry->spec.shape != shape) {
-    return MakeError(ErrorCode::kCorrupt, "{}: lacks tensor {} of this shape", open->path, name);
+  const CheckpointTensor& tensor = found->second;
+  if (tensor.dtype != TensorDtype::kF32) {
+    return MakeError(ErrorCode::kCorrupt, "{}: {} is no float32", folder_, name);
   }
-  if (entry->spec.dtype != TensorDtype::kF32 ||
-      !std::cmp_equal(TensorBytes(entry->spec), out.size())) {
-    return MakeError(ErrorCode::kCorrupt, "{}: tensor {} is no float32", open->path, name);
+  const int64_t begin = first_element * kElementBytes;  // of the tensor's bytes
+  const int64_t end = begin + static_cast<int64_t>(out.size());
+  CHECK(begin >= 0 && end <= *NumElements(tensor) * kElementBytes, "{} has no bytes [{}, {})", name,
+        begin, end);
+  for (const CheckpointPiece& piece : tensor.pieces) {
+    const int64_t piece_begin = piece.first_element * kElementBytes;
+    const int64_t part_begin = std::max(begin, piece_begin);
+    const int64_t part_end = std::min(end, piece_begin + piece.num_elements * kElementBytes);
+    if (part_begin >= part_end) continue;
+    ASSIGN_OR_RETURN(const StoredTensor stored, Find(name, tensor, piece));
+    RETURN_IF_ERROR(ReadPart(stored, piece.digest, part_begin - piece_begin,
+                             out.subspan(static_cast<size_t>(part_begin - begin),
+                                         static_cast<size_t>(part_end - part_begin))));
   }
-  RETURN_IF_ERROR(open->file->ReadAt(open->header.data_begin + entry->begin, out));
-  if (!tensor->second.digest) return {};
-  const uint64_t digest = DigestOf(out);
-  if (digest == *tensor->second.digest) return {};
-  return OtherBytes(open->path, name, digest, *tensor->second.digest);
+  return {};
 }
 
 Result<CheckpointReport> CheckCheckpoint(FileSystem& files, const std::string& folder) {
   ASSIGN_OR_RETURN(FoundCheckpoint found, ReadCommittedCheckpoint(files, folder));
   CheckpointReport report{.manifest = std::move(found.manifest)};
   report.has_digests = !report.manifest.files.empty();
-  std::map<std::string, std::map<std::string, CheckpointTensor>> by_file;
-  for (const auto& [name, tensor] : AllTensors(report.manifest))
-    by_file[tensor.file][name] = tensor;
-  for (const auto& [name, tensors] : by_file) {
+  for (const auto& [name, entries] : EntriesByFile(report.manifest)) {
     const std::string path = JoinPath(folder, name);
     auto file = files.OpenForRead(path);
     if (!file.ok()) {
@@ -139,7 +192,7 @@ Result<CheckpointReport> CheckCheckpoint(FileSystem& files, const std::string& f
     const auto whole = report.manifest.files.find(name);
     const Status checked =
         FileCheck(**file, path, report.damage)
-            .Run(tensors, whole == report.manifest.files.end() ? nullptr : &whole->second);
+            .Run(entries, whole == report.manifest.files.end() ? nullptr : &whole->second);
     if (!checked.ok()) report.damage.push_back(checked.error().message);
   }
   return report;

@@ -3,8 +3,9 @@
 // by the job door and by `troupe ckpt` (all of them). One object belongs to one thread.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,23 +21,23 @@ class CheckpointReader {
   CheckpointReader(FileSystem& files, std::string folder)
       : files_(files), folder_(std::move(folder)) {}
 
-  // Fills `out` with the float32 tensor `name`, where the manifest and the file have it with this
-  // shape; kCorrupt names file and tensor where they do not, or where the bytes are not those that
-  // were written.
-  Status Read(const std::map<std::string, CheckpointTensor>& tensors, const std::string& name,
-              const std::vector<int64_t>& shape, std::span<std::byte> out);
+  // Fills `out` with elements of the float32 tensor `name`, from `first_element` on, from whichever
+  // pieces they lie in; `shape` is the whole tensor's, which has them. kCorrupt names file and
+  // tensor where manifest and file do not have it with this shape, or where the bytes of a piece
+  // are not those that were written: a piece is read through, and compared, also where only a part
+  // of it is wanted. Without a digest (of an earlier build) no more than that part is read.
+  Status Read(const CheckpointTensors& tensors, const std::string& name,
+              const std::vector<int64_t>& shape, int64_t first_element, std::span<std::byte> out);
 
  private:
-  struct OpenFile {
-    std::string path{};
-    std::unique_ptr<ReadableFile> file{};
-    SafetensorsHeader header{};
-  };
-  Result<const OpenFile*> Open(const std::string& name);
+  Result<const SafetensorsFile*> Open(const std::string& name);
+  // Where the piece of `tensor`, called `name`, lies.
+  Result<StoredTensor> Find(const std::string& name, const CheckpointTensor& tensor,
+                            const CheckpointPiece& piece);
 
   FileSystem& files_;
   const std::string folder_;
-  std::map<std::string, OpenFile> open_{};
+  std::map<std::string, SafetensorsFile> open_{};  // by name
 };
 
 struct CheckpointReport {

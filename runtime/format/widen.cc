@@ -10,13 +10,15 @@ namespace {
 float BFloat16ToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
 template <typename Convert>
-Status WidenEach(const StoredTensor& stored, float* out, Convert convert) {
-  constexpr int64_t kPieceBytes = int64_t{1} << 20;
-  std::vector<uint16_t> piece;
-  for (int64_t begin = 0; begin < stored.num_bytes(); begin += kPieceBytes) {
-    piece.resize(static_cast<size_t>(std::min(kPieceBytes, stored.num_bytes() - begin)) / 2);
-    RETURN_IF_ERROR(stored.Read(begin, std::as_writable_bytes(std::span(piece))));
-    out = std::ranges::transform(piece, out, convert).out;
+Status WidenEach(const StoredTensor& stored, int64_t first_element, std::span<float> out,
+                 Convert convert) {
+  constexpr size_t kChunkElements = size_t{1} << 19;
+  std::vector<uint16_t> chunk;
+  for (size_t done = 0; done < out.size(); done += chunk.size()) {
+    chunk.resize(std::min(kChunkElements, out.size() - done));
+    const int64_t begin = 2 * (first_element + static_cast<int64_t>(done));
+    RETURN_IF_ERROR(stored.Read(begin, std::as_writable_bytes(std::span(chunk))));
+    std::ranges::transform(chunk, out.data() + done, convert);
   }
   return {};
 }
@@ -44,15 +46,14 @@ Status CheckWidens(const TensorSpec& spec, const std::string& place) {
                    place, spec.name, TensorDtypeName(spec.dtype));
 }
 
-Status WidenToFloat32(const StoredTensor& stored, float* out) {
+Status WidenToFloat32(const StoredTensor& stored, int64_t first_element, std::span<float> out) {
   switch (stored.entry->spec.dtype) {
     case TensorDtype::kF32:
-      return stored.Read(
-          0, {reinterpret_cast<std::byte*>(out), static_cast<size_t>(stored.num_bytes())});
+      return stored.Read(4 * first_element, std::as_writable_bytes(out));
     case TensorDtype::kBf16:
-      return WidenEach(stored, out, BFloat16ToFloat);
+      return WidenEach(stored, first_element, out, BFloat16ToFloat);
     case TensorDtype::kF16:
-      return WidenEach(stored, out, HalfToFloat);
+      return WidenEach(stored, first_element, out, HalfToFloat);
     default:
       CHECK(false, "{} does not widen", stored.entry->spec.name);
   }

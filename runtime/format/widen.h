@@ -17,7 +17,8 @@ float HalfToFloat(uint16_t bits);
 // kInvalidSpec, naming tensor and dtype, for all but F32, BF16 and F16. `place` starts the message.
 Status CheckWidens(const TensorSpec& spec, const std::string& place);
 
-// The tensor's elements, row-major, to `out`. It widens (CheckWidens); kIo where it cannot be read.
-Status WidenToFloat32(const StoredTensor& stored, float* out);
+// Fills `out` with the tensor's elements, row-major, from `first_element` on; it has them. It
+// widens (CheckWidens); kIo where it cannot be read.
+Status WidenToFloat32(const StoredTensor& stored, int64_t first_element, std::span<float> out);
 
 }  // namespace troupe

@@ -210,9 +210,10 @@ TEST_F(CheckpointStoreTest, AManifestIsOfTheWholeModelOrNotWritten) {
   EXPECT_EQ(unknown.error().message,
             "rank 4 saved model.layers.9.input_layernorm.weight, which the model does not have");
   for (const auto& parameter : table.parameters()) {
-    manifest.tensors[parameter.name] = {};
-    manifest.optimizer_tensors[parameter.name + ".exp_avg"] = {};
-    manifest.optimizer_tensors[parameter.name + ".exp_avg_sq"] = {};
+    const CheckpointTensor whole = WholeTensor("f", TensorDtype::kF32, parameter.shape());
+    manifest.tensors[parameter.name] = whole;
+    manifest.optimizer_tensors[parameter.name + ".exp_avg"] = whole;
+    manifest.optimizer_tensors[parameter.name + ".exp_avg_sq"] = whole;
   }
   EXPECT_TRUE(CheckWhole(table, manifest).ok());
   for (const char* moment : {"", ".exp_avg", ".exp_avg_sq"}) {

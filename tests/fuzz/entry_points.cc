@@ -147,6 +147,16 @@ void FuzzTokenFile(std::span<const std::byte> bytes) {
 void FuzzManifest(std::span<const std::byte> bytes) {
   const auto manifest = ParseManifestJson(TextOf(bytes), "/fuzz");
   if (!manifest.ok()) return CheckSentence(manifest.error());
+  for (const CheckpointTensors* tensors : {&manifest->tensors, &manifest->optimizer_tensors}) {
+    for (const auto& [name, tensor] : *tensors) {
+      int64_t num_elements = 0;
+      for (const CheckpointPiece& piece : tensor.pieces) {
+        CHECK(piece.first_element == num_elements, "{}", TextOf(bytes));
+        num_elements += piece.num_elements;
+      }
+      CHECK(num_elements == NumElements(tensor), "{}", TextOf(bytes));
+    }
+  }
   const auto again = ParseManifestJson(ManifestJson(*manifest), "/fuzz");
   CHECK(again.ok() && *again == *manifest, "{}", TextOf(bytes));
 }

@@ -178,15 +178,19 @@ TEST(MutationTest, TokenFile) {
 }
 
 TEST(MutationTest, Manifest) {
-  const CheckpointManifest manifest{
+  CheckpointManifest manifest{
       .step = 50,
       .next_sample = 1600,
       .seed = 7,
       .gradient_groups = 2,
       .job_json = "{}",
-      .tensors = {{"a", {"tensors.safetensors", TensorDtype::kF32, {8, 2}}}},
-      .optimizer_tensors = {{"a.exp_avg", {"optim.safetensors", TensorDtype::kF32, {8, 2}}}}};
-  Feed("manifest", FuzzManifest, {ManifestJson(manifest)});
+      .tensors = {{"a", WholeTensor("tensors.safetensors", TensorDtype::kF32, {8, 2})}},
+      .optimizer_tensors = {
+          {"a.exp_avg", WholeTensor("optim.safetensors", TensorDtype::kF32, {8, 2})}}};
+  const std::string whole = ManifestJson(manifest);
+  manifest.tensors["a"].pieces = {{.file = "1.safetensors", .num_elements = 9},
+                                  {.file = "2.safetensors", .first_element = 9, .num_elements = 7}};
+  Feed("manifest", FuzzManifest, {whole, ManifestJson(manifest)});
 }
 
 std::string BytesOfPlain(const auto& plain) {

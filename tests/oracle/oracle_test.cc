@@ -90,7 +90,10 @@ class Trainee {
     for (const StageParameter& parameter : model_->parameters().all()) {
       const auto tensor = tensors->Require(parameter.spec->name, parameter.spec->shape());
       CHECK(tensor.ok(), "{}", tensor.error().message);
-      CHECK(WidenToFloat32(*tensor, parameter.weight.as<float>()).ok());
+      CHECK(WidenToFloat32(*tensor, 0,
+                           {parameter.weight.as<float>(),
+                            static_cast<size_t>(parameter.weight.num_elements())})
+                .ok());
     }
     model_->WeightsChanged();
   }

@@ -38,7 +38,8 @@ class StreamsTest : public testing::TroupeTest {
     CHECK(writer.Append(BytesOf("weights!")).ok() && writer.Finish().ok());
     CheckpointManifest manifest;
     manifest.step = 5;
-    manifest.tensors["w"] = {name, TensorDtype::kF32, {2}, DigestOf(BytesOf("weights!"))};
+    manifest.tensors["w"] =
+        WholeTensor(name, TensorDtype::kF32, {2}, DigestOf(BytesOf("weights!")));
     manifest.files[name] = {writer.num_bytes(), writer.digest()};
     CHECK(CommitCheckpoint(files, checkpoints, manifest).ok());
   }

@@ -40,7 +40,8 @@ class ResumeTest : public ::testing::Test {
     auto writer = *SafetensorsWriter::Create(SystemFiles(), JoinPath(partial, kTensors),
                                              {{.name = "w", .shape = {2}}});
     CHECK(writer.Append(BytesOf("weights!")).ok() && writer.Finish().ok());
-    manifest.tensors["w"] = {kTensors, TensorDtype::kF32, {2}, DigestOf(BytesOf("weights!"))};
+    manifest.tensors["w"] =
+        WholeTensor(kTensors, TensorDtype::kF32, {2}, DigestOf(BytesOf("weights!")));
     manifest.files[kTensors] = {writer.num_bytes(), writer.digest()};
     manifest.data = *IdentityOfFile(SystemFiles(), job->spec.data().train());
     manifest.optimizer_steps = optimizer_steps_;

@@ -24,9 +24,10 @@ CheckpointManifest At(int64_t step) {
           .seed = ~uint64_t{0},
           .gradient_groups = 4,
           .job_json = "{\"name\":\"a\\n\"}",
-          .tensors = {{"model.norm.weight", {"tensors.safetensors", TensorDtype::kF32, {8}}}},
-          .optimizer_tensors = {
-              {"model.norm.weight.exp_avg", {"optim.safetensors", TensorDtype::kF32, {8}}}}};
+          .tensors = {{"model.norm.weight",
+                       WholeTensor("tensors.safetensors", TensorDtype::kF32, {8})}},
+          .optimizer_tensors = {{"model.norm.weight.exp_avg",
+                                 WholeTensor("optim.safetensors", TensorDtype::kF32, {8})}}};
 }
 
 Result<std::string> Save(FileSystem& files, const std::string& dir, int64_t step) {
@@ -79,13 +80,15 @@ TEST(ManifestTest, RefusesWhatDoesNotAgree) {
   EXPECT_THAT(with("dtype", "F31"), HasSubstr("dtype"));
   EXPECT_THAT(with("shape", json::array({-8})), HasSubstr("shape"));
   const int64_t huge = int64_t{1} << 62;
-  EXPECT_THAT(with("shape", json::array({huge, huge})), HasSubstr("total_bytes"));
+  EXPECT_THAT(with("shape", json::array({huge, huge})), HasSubstr("shape must be of"));
+  EXPECT_THAT(with("pieces", json::array()), HasSubstr("it has no pieces"));
 }
 
 // Whatever else changes in a manifest shows, in whatever words it is written.
 TEST(ManifestTest, KnowsItsOwnContent) {
   CheckpointManifest manifest = At(50);
-  manifest.tensors["model.norm.weight"].digest = 0x1234;
+  manifest.tensors["model.norm.weight"].pieces = {{"a.safetensors", 0, 5, 0x1234},
+                                                  {"b.safetensors", 5, 3, 0x5678}};
   manifest.files = {{"tensors.safetensors", {100, 0x5678}}};
   manifest.optimizer_steps = 80;
   manifest.data = ContentIdentity{1000, 7};
@@ -107,8 +110,9 @@ TEST(ManifestTest, KnowsItsOwnContent) {
   using nlohmann::json;
   EXPECT_THAT(refused([](json& j) { j["step"] = 51; }), HasSubstr("/m: it is damaged"));
   EXPECT_THAT(refused([](json& j) { j["job"] = "{}"; }), HasSubstr("damaged"));
-  EXPECT_THAT(refused([](json& j) { j["tensors"]["model.norm.weight"].erase("xxh3"); }),
-              HasSubstr("damaged"));
+  EXPECT_THAT(
+      refused([](json& j) { j["tensors"]["model.norm.weight"]["pieces"][1].erase("xxh3"); }),
+      HasSubstr("damaged"));
   EXPECT_THAT(refused([](json& j) { j["data"]["bytes"] = 999; }), HasSubstr("damaged"));
   EXPECT_THAT(refused([](json& j) { j.erase("xxh3"); }), HasSubstr("damaged"));
   EXPECT_THAT(refused([](json& j) { j["xxh3"] = "12"; }), HasSubstr("xxh3"));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -42,7 +43,12 @@ TEST(WidenTest, StoredTensorsOfThreeDtypesAreWidened) {
     CHECK(writer.Append(std::as_bytes(std::span(words))).ok() && writer.Finish().ok());
     const auto opened = *SafetensorsFolder::Open(SystemFiles(), folder.path());
     std::vector<float> out(static_cast<size_t>(elements));
-    CHECK(WidenToFloat32(*opened.Find("t"), out.data()).ok());
+    CHECK(WidenToFloat32(*opened.Find("t"), 0, out).ok());
+    // And from the middle on.
+    std::vector<float> part(out.size() / 2);
+    const auto first = static_cast<int64_t>(out.size() - part.size());
+    CHECK(WidenToFloat32(*opened.Find("t"), first, part).ok());
+    CHECK(std::ranges::equal(part, std::span(out).subspan(static_cast<size_t>(first))));
     return out;
   };
   using ::testing::ElementsAre;
