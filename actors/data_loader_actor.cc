@@ -4,6 +4,8 @@
 #include <memory>
 #include <utility>
 
+#include "kernels/cross_entropy.h"
+
 namespace troupe {
 
 DataLoaderActor::DataLoaderActor(DataLoaderOptions options, std::optional<TokenSource> source,
@@ -44,8 +46,11 @@ Status DataLoaderActor::Make(const FetchMicrobatches& fetch,
         return read;
       }
     }
-    microbatches.push_back(
-        std::make_shared<const Microbatch>(MicrobatchOf(rows, batch, options_.fields, positions_)));
+    Microbatch microbatch = MicrobatchOf(rows, batch, options_.fields, positions_);
+    if (options_.ignore_label) {  // I2
+      std::ranges::replace(microbatch.labels, *options_.ignore_label, kIgnoredLabel);
+    }
+    microbatches.push_back(std::make_shared<const Microbatch>(std::move(microbatch)));
   }
   return reads ? source_->file.CheckUnchanged() : Status{};
 }

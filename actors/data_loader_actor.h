@@ -7,6 +7,7 @@
 //   an epoch on the compute stream, ahead of the actions that need the tokens.
 //
 //   I1. Sample numbers alone decide the microbatches: no state survives a round.
+//   I2. A label that does not count leaves here as kIgnoredLabel; as an input its token stays.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +25,8 @@ namespace troupe {
 struct DataLoaderOptions {
   BatchArithmetic batch{};
   int data_parallel_rank = 0;
-  MicrobatchFields fields{};  // tokens and labels only where there is a source
+  MicrobatchFields fields{};              // tokens and labels only where there is a source
+  std::optional<int32_t> ignore_label{};  // the token whose labels do not count
 };
 
 class DataLoaderActor : public Actor<DataLoaderActor, MeetExecutor, FetchMicrobatches> {

@@ -4,8 +4,8 @@
 
 namespace troupe {
 
-void EvaluateProgram::Begin(int64_t step, int64_t) {
-  step_ = step;
+void EvaluateProgram::Begin(const TrainingProgress& progress, int64_t) {
+  step_ = progress.step;
   round_ = 0;
   sums_ = {};
 }
@@ -28,7 +28,7 @@ Result<Verdict> EvaluateProgram::Decide(std::vector<proto::Vote> votes) {
   if (++round_ < options_.rounds) return Verdict{};
   proto::EvalMetrics metrics;
   metrics.set_step(step_);
-  metrics.set_val_loss(sums_.Loss());
+  if (const auto loss = sums_.Loss()) metrics.set_val_loss(*loss);
   metrics.set_tokens(sums_.num_tokens);
   return Verdict{.news = std::move(metrics)};
 }

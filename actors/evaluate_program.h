@@ -1,5 +1,5 @@
-// EvaluateProgram: the mean loss over the validation data, forward only, as a program of its own or
-// in the middle of training.
+// EvaluateProgram: the mean loss over the labels of the validation data that count, forward only,
+// as a program of its own or in the middle of training.
 #pragma once
 
 #include "actors/program.h"
@@ -18,7 +18,7 @@ class EvaluateProgram : public Program {
  public:
   explicit EvaluateProgram(const EvaluateOptions& options) : options_(options) {}
 
-  void Begin(int64_t step, int64_t now_ns) override;
+  void Begin(const TrainingProgress& progress, int64_t now_ns) override;
   std::optional<Deed> Next(int64_t now_ns) override;
   Result<Verdict> Decide(std::vector<proto::Vote> votes) override;
   ProgramNews Committed(int64_t took_ns) override;

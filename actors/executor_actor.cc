@@ -214,12 +214,12 @@ Status ExecutorActor::On(ActionDone done) {
   for (const Transfer& input : InputsOf(*schedule_, done.action)) {  // I4
     inputs_.LetGo(KeyOf(done.round, input));
   }
-  if (done.num_tokens > 0) {
+  if (done.loss) {
     auto* loss = vote_.add_losses();
     loss->set_microbatch(
         options_.batch.NumberInStep(options_.data_parallel_rank, done.action.microbatch.value));
-    loss->set_loss_sum(done.loss_sum);
-    loss->set_num_tokens(done.num_tokens);
+    loss->set_loss_sum(done.loss->nll);
+    loss->set_num_tokens(done.loss->num_tokens);
   }
   if (done.sampled_token >= 0) vote_.set_sampled_token(done.sampled_token);
   if (vote_.first_action_ns() == 0) vote_.set_first_action_ns(done.time.start_ns);
@@ -362,8 +362,11 @@ Status ExecutorActor::On(proto::Commit commit) {
   stage_answers_ = 0;
   Tell(start_.step(), "optimizer");
   for (const auto& [stage, ref] : peers_.stages) {
-    RETURN_IF_ERROR(ref.Send(ApplyUpdate{commit.step(), commit.apply(), commit.gradient_factor(),
-                                         commit.learning_rate()}));
+    RETURN_IF_ERROR(ref.Send(ApplyUpdate{.step = commit.step(),
+                                         .apply = commit.apply(),
+                                         .number = commit.update(),
+                                         .gradient_factor = commit.gradient_factor(),
+                                         .learning_rate = commit.learning_rate()}));
   }
   return {};
 }

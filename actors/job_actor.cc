@@ -1,5 +1,7 @@
 #include "actors/job_actor.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 namespace troupe {
@@ -28,6 +30,11 @@ void JobActor::Happened(std::string_view level, const std::string& text) const {
   options_.say(news);
 }
 
+void JobActor::NothingCounted(const std::string& what, std::string_view so) const {
+  Happened("warning", fmt::format("{} has no label that counts (data.ignore_label = {}): {}", what,
+                                  options_.ignore_label.value_or(-1), so));
+}
+
 template <typename Work, typename Done>
 void JobActor::OnDisk(std::string_view activity, std::string_view owed, Work work, Done done) {
   disk_wait_ = context().BeginWait({.waiter = "job (rank 0)",
@@ -44,20 +51,20 @@ void JobActor::OnDisk(std::string_view activity, std::string_view owed, Work wor
 
 Status JobActor::On(BeginJob begin) {
   schedule_ = begin.schedule;
-  committed_step_ = begin.committed_step;
-  if (!checkpoints_) return schedule_.Send(BeginTraining{.committed_step = committed_step_});
+  resumed_from_ = begin.progress;
+  if (!checkpoints_) return schedule_.Send(BeginTraining{resumed_from_});
   auto moved = std::make_shared<Result<std::string>>(std::string());
   OnDisk(
       "start", "earlier checkpoints to be set aside",
-      [checkpoints = checkpoints_, moved, step = committed_step_] {
+      [checkpoints = checkpoints_, moved, step = resumed_from_.step] {
         *moved = checkpoints->StartFrom(step);
       },
       [this, moved] {
         if (!moved->ok()) {
-          return TellEnd({.end = std::move(*moved).error(), .last_step = committed_step_});
+          return TellEnd({.end = std::move(*moved).error(), .last_step = resumed_from_.step});
         }
         if (!(*moved)->empty()) Happened("info", **moved);
-        (void)schedule_.Send(BeginTraining{.committed_step = committed_step_});
+        (void)schedule_.Send(BeginTraining{resumed_from_});
       });
   return {};
 }
@@ -66,6 +73,9 @@ Status JobActor::On(StepCommitted step) {
   proto::FromRank news;
   *news.mutable_metrics() = std::move(step.metrics);
   options_.say(news);
+  if (!news.metrics().has_loss()) {
+    NothingCounted(fmt::format("step {}", news.metrics().step()), "skipped, no update");
+  }
   if (!replanner_) return {};
   replanner_->AddStep(step.votes);
   const auto changed = replanner_->ReconsiderOrder();
@@ -78,6 +88,10 @@ Status JobActor::On(proto::EvalMetrics metrics) {
   proto::FromRank news;
   *news.mutable_eval() = std::move(metrics);
   options_.say(news);
+  if (!news.eval().has_val_loss()) {
+    NothingCounted(fmt::format("the evaluation after step {}", news.eval().step()),
+                   "no validation loss");
+  }
   return {};
 }
 
@@ -110,7 +124,7 @@ Status JobActor::On(CommitShards commit) {
   OnDisk(
       "checkpoint", "commit",
       [checkpoints = checkpoints_, committed, commit = std::move(commit)] {
-        *committed = checkpoints->Commit(commit.step, commit.shards);
+        *committed = checkpoints->Commit(commit.progress, commit.shards);
       },
       [this, committed, steps_left] {
         (void)schedule_.Send(committed->ok()

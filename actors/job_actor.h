@@ -35,7 +35,7 @@ namespace troupe {
 struct BeginJob {
   static constexpr std::string_view kMessageName = "troupe.BeginJob";
   TrainingRef schedule{};
-  int64_t committed_step = 0;  // resumed from
+  TrainingProgress progress{};  // resumed from
 };
 struct JobEnd {
   Status end{};
@@ -46,9 +46,10 @@ struct JobEnd {
 };
 
 struct JobOptions {
-  bool rebalance = false;        // layers may move off a rank that stays slow
-  std::string prompt{};          // that sampling went on from
-  int64_t disk_deadline_ms = 0;  // when a wait for files is told of; 0: never
+  bool rebalance = false;                 // layers may move off a rank that stays slow
+  std::string prompt{};                   // that sampling went on from
+  std::optional<int32_t> ignore_label{};  // the token whose labels do not count
+  int64_t disk_deadline_ms = 0;           // when a wait for files is told of; 0: never
   // Both are called on the actor thread.
   std::function<void(const proto::FromRank&)> say{};
   std::function<void(JobEnd)> on_end{};
@@ -76,6 +77,8 @@ class JobActor : public Actor<JobActor, BeginJob, StepCommitted, proto::EvalMetr
   // why nothing happens is told what is waited for; both names are literals.
   template <typename Work, typename Done>
   void OnDisk(std::string_view activity, std::string_view owed, Work work, Done done);
+  // A warning about a step or evaluation without a loss.
+  void NothingCounted(const std::string& what, std::string_view so) const;
   ShardsCommitted Committed(proto::CheckpointCommitted committed, int64_t steps_left);
   void TellEnd(const TrainingEnded& ended) const;
 
@@ -86,7 +89,7 @@ class JobActor : public Actor<JobActor, BeginJob, StepCommitted, proto::EvalMetr
   Stream& stream_;
   const StreamScope scope_{stream_};
   TrainingRef schedule_{};
-  int64_t committed_step_ = 0;  // resumed from
+  TrainingProgress resumed_from_{};
   WaitHandle disk_wait_{};
   std::string newest_{};             // committed by this run
   std::vector<int> moved_layers_{};  // the run goes on elsewhere, with so many a stage

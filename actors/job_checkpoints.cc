@@ -44,16 +44,20 @@ Result<CheckpointFolders> JobCheckpoints::Open(int64_t step) {
 }
 
 Result<CheckpointManifest> JobCheckpoints::ManifestOf(
-    int64_t step, const std::vector<proto::CheckpointDone>& shards) const {
+    const TrainingProgress& progress, const std::vector<proto::CheckpointDone>& shards) const {
   const proto::JobSpec& spec = start_.spec();
-  CheckpointManifest manifest{.step = step,
-                              .next_sample = step * plan_.batch.global_batch_size,
+  CheckpointManifest manifest{.step = progress.step,
+                              .next_sample = progress.step * plan_.batch.global_batch_size,
                               .seed = static_cast<uint64_t>(spec.train().seed()),
                               .gradient_groups = plan_.batch.gradient_groups,
+                              .skipped_steps = progress.skipped_steps,
                               .data = content_.data,
                               .init_from = content_.init_from,
                               .data_changed = content_.data_changed};
-  if (content_.earlier_updates > 0) manifest.optimizer_steps = step + content_.earlier_updates;
+  if (progress.updates != progress.step) manifest.optimizer_steps = progress.updates;
+  if (progress.tokens != progress.step * plan_.batch.tokens_per_step()) {
+    manifest.tokens = progress.tokens;
+  }
   if (!google::protobuf::util::MessageToJsonString(spec, &manifest.job_json).ok()) {
     return MakeError(ErrorCode::kFailed, "the job cannot be written as JSON");
   }
@@ -63,19 +67,19 @@ Result<CheckpointManifest> JobCheckpoints::ManifestOf(
 }
 
 Result<proto::CheckpointCommitted> JobCheckpoints::Commit(
-    int64_t step, const std::vector<proto::CheckpointDone>& shards) {
+    const TrainingProgress& progress, const std::vector<proto::CheckpointDone>& shards) {
   RETURN_IF_ERROR(CheckOwner(files_, Folder(), start_.owner()));
   const proto::Checkpoint& options = start_.spec().checkpoint();
-  if (IsCommitted(step)) {
+  if (IsCommitted(progress.step)) {
     newest_ = start_.resume_from();
   } else {
-    ASSIGN_OR_RETURN(const CheckpointManifest manifest, ManifestOf(step, shards));
+    ASSIGN_OR_RETURN(const CheckpointManifest manifest, ManifestOf(progress, shards));
     ASSIGN_OR_RETURN(newest_, CommitCheckpoint(files_, Folder(), manifest, start_.owner()));
     RETURN_IF_ERROR(CheckOwner(files_, Folder(), start_.owner()));
     RETURN_IF_ERROR(PruneCheckpoints(files_, Folder(), options.keep(), start_.reference_start()));
   }
   proto::CheckpointCommitted committed;
-  committed.set_step(step);
+  committed.set_step(progress.step);
   committed.set_directory(newest_);
   if (options.save_hf()) {
     RETURN_IF_ERROR(Export());

@@ -35,7 +35,7 @@ class JobCheckpoints {
   Result<CheckpointFolders> Open(int64_t step);
   // Writes the manifest, commits, drops what checkpoint.keep no longer covers, and puts the new
   // export in the place of the one before. Refuses shards that are not the whole model.
-  Result<proto::CheckpointCommitted> Commit(int64_t step,
+  Result<proto::CheckpointCommitted> Commit(const TrainingProgress& progress,
                                             const std::vector<proto::CheckpointDone>& shards);
 
   // Removes what an open step has written, so that a checkpoint that failed leaves no bytes.
@@ -44,7 +44,7 @@ class JobCheckpoints {
   const std::string& newest() const { return newest_; }  // committed by this run; or empty
 
  private:
-  Result<CheckpointManifest> ManifestOf(int64_t step,
+  Result<CheckpointManifest> ManifestOf(const TrainingProgress& progress,
                                         const std::vector<proto::CheckpointDone>& shards) const;
   Status Export();
   Status RemovePartialExports();

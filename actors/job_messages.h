@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "actors/training_progress.h"
 #include "proto/training.pb.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/actor_ref.h"
@@ -19,7 +20,7 @@ namespace troupe {
 
 struct BeginTraining {
   static constexpr std::string_view kMessageName = "troupe.BeginTraining";
-  int64_t committed_step = 0;  // resumed from
+  TrainingProgress progress{};  // resumed from
 };
 struct CancelTraining {
   static constexpr std::string_view kMessageName = "troupe.CancelTraining";
@@ -70,7 +71,7 @@ struct OpenFolders {
 // Write the manifest and commit the checkpoint, whose shards are all on disk.
 struct CommitShards {
   static constexpr std::string_view kMessageName = "troupe.CommitShards";
-  int64_t step = 0;
+  TrainingProgress progress{};
   int64_t steps_left = 0;
   std::vector<proto::CheckpointDone> shards{};
 };

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,6 +16,7 @@
 
 #include "actors/plan/microbatch.h"
 #include "actors/schedule/schedule.h"
+#include "kernels/cross_entropy.h"
 #include "proto/training.pb.h"
 #include "runtime/actor/actor_ref.h"
 #include "runtime/actor/stream.h"
@@ -106,8 +108,7 @@ struct ActionDone {
   int64_t step = 0;
   proto::StepMode mode = proto::STEP_MODE_TRAIN;
   Buffer output{};
-  double loss_sum = 0;     // Forward of the last stage
-  int64_t num_tokens = 0;  // labels that count
+  std::optional<LossSum> loss{};  // Forward of the last stage in training and evaluation
   int32_t sampled_token = -1;
   WorkTime time{};
   Status status{};
@@ -155,7 +156,8 @@ struct GradientReduced {
 struct ApplyUpdate {
   static constexpr std::string_view kMessageName = "troupe.ApplyUpdate";
   int64_t step = 0;
-  bool apply = true;  // false: drop the gradients
+  bool apply = true;   // false: drop the gradients
+  int64_t number = 0;  // of those that the optimizer's state has seen, from 1
   double gradient_factor = 0;
   double learning_rate = 0;
 };

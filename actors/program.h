@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "actors/job_messages.h"
+#include "actors/training_progress.h"
 #include "proto/training.pb.h"
 #include "runtime/base/result.h"
 
@@ -26,9 +27,9 @@ namespace troupe {
 struct Round {
   proto::StepStart start{};
 };
-// Every rank writes its shards of `step`, and rank 0 commits them.
+// Every rank writes its shards of progress.step, and rank 0 commits them.
 struct Save {
-  int64_t step = 0;
+  TrainingProgress progress{};
   int64_t steps_left = 0;
 };
 using Deed = std::variant<Round, Save>;
@@ -45,8 +46,8 @@ class Program {
  public:
   virtual ~Program() = default;
 
-  // Goes on after `step`; `now_ns` as in the calls below.
-  virtual void Begin(int64_t step, int64_t now_ns) = 0;
+  // Goes on from `progress`; `now_ns` as in the calls below.
+  virtual void Begin(const TrainingProgress& progress, int64_t now_ns) = 0;
   // Nothing: the program is over.
   virtual std::optional<Deed> Next(int64_t now_ns) = 0;
   // What the votes of the round (by rank) come to; an error ends the job.

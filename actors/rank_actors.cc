@@ -18,7 +18,7 @@ RankActors::RankActors(const Context& context, LoadedRank loaded)
       groups_(context.router, context.plan, context.ledger,
               GroupDeadlinesOf(context.start.spec())) {
   if (context_.start.reference_run()) return;
-  trace_ = TraceWindow(context_.start.spec().log().trace(), loaded_.committed_step + 1);
+  trace_ = TraceWindow(context_.start.spec().log().trace(), loaded_.progress.step + 1);
 }
 
 RankActors::~RankActors() { context_.seams.scheduler.End(executor_); }
@@ -82,7 +82,6 @@ SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
   if (context_.seams.spawn_stage) return context_.seams.spawn_stage(place, stage);
   StageOptions options = StageOptionsOf(context_.start.spec(), context_.plan, self_, stage);
   options.trace = trace_;
-  options.earlier_updates = loaded_.content.earlier_updates;
   options.reductions =
       groups_.ReductionsOf(stage, [this](StageId copy) { return loaded_.stages.at(copy).get(); });
   options.shard_group = groups_.OfShards(stage);
@@ -94,7 +93,7 @@ SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
 SpawnedLoader RankActors::SpawnLoader(const RankPlace& place) {
   if (context_.seams.spawn_loader) return context_.seams.spawn_loader(place);
   return place.scheduler.Spawn<DataLoaderActor>(
-      {.name = "data loader"}, DataLoaderOptionsOf(context_.plan, self_),
+      {.name = "data loader"}, DataLoaderOptionsOf(context_.start.spec(), context_.plan, self_),
       std::exchange(loaded_.tokens, std::nullopt), place.stream);
 }
 
@@ -110,6 +109,7 @@ Status RankActors::SpawnJob(JobParts parts) {
                  .disk_deadline_ms = WaitDeadlineMs(spec, kDiskWaitMs),
                  .say = std::move(parts.say),
                  .on_end = std::move(parts.on_end)};
+  if (spec.data().has_ignore_label()) job.ignore_label = spec.data().ignore_label();
   job_ = context_.seams.scheduler.Spawn<JobActor>({.name = "job"}, std::move(job),
                                                   std::move(checkpoints),
                                                   std::move(parts.replanner), context_.stream);
@@ -130,7 +130,7 @@ Status RankActors::SpawnJob(JobParts parts) {
 }
 
 Status RankActors::Begin() {
-  return job_.Send(BeginJob{.schedule = schedule_, .committed_step = loaded_.committed_step});
+  return job_.Send(BeginJob{.schedule = schedule_, .progress = loaded_.progress});
 }
 
 }  // namespace troupe

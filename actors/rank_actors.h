@@ -59,7 +59,6 @@ class RankActors {
   RankRouter& router() const { return context_.router; }
   const ExecutorActor::SelfRef& executor() const { return executor_; }
   const ScheduleActor::SelfRef& schedule() const { return schedule_; }
-  int64_t committed_step() const { return loaded_.committed_step; }
   const RunContent& content() const { return loaded_.content; }
   // Of the rank's stages.
   std::vector<const StageParameters*> parameters() const { return ParametersOf(loaded_.stages); }

@@ -76,7 +76,7 @@ Status CheckData(const proto::JobSpec& spec, const CheckpointManifest& manifest,
 
 Result<std::optional<TokenSource>> OpenTokens(FileSystem& files, const proto::StartRank& start,
                                               const JobPlan& plan, RunContent& content) {
-  if (!DataLoaderOptionsOf(plan, Rank(start.rank())).fields.any_of_file()) {
+  if (!DataLoaderOptionsOf(start.spec(), plan, Rank(start.rank())).fields.any_of_file()) {
     return std::optional<TokenSource>();
   }
   const proto::Data& data = start.spec().data();
@@ -96,7 +96,7 @@ Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const 
     RETURN_IF_ERROR(CheckNoExtraTensors(files, model.init_from(), plan.table));
   }
   loaded.stages = BuildStages(start.spec(), plan, Rank(start.rank()), ledger);
-  ASSIGN_OR_RETURN(loaded.committed_step, FillStages(files, start, loaded.stages));
+  ASSIGN_OR_RETURN(loaded.progress.step, FillStages(files, start, loaded.stages));
   ASSIGN_OR_RETURN(loaded.tokens, OpenTokens(files, start, plan, loaded.content));
   if (start.resume_from().empty()) {
     if (!start.spec().model().has_init_from()) return loaded;
@@ -106,8 +106,10 @@ Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const 
   }
   ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(files, start.resume_from()));
   loaded.content.init_from = manifest.init_from;
-  loaded.content.earlier_updates = manifest.updates() - loaded.committed_step;
+  loaded.progress.updates = manifest.updates();
   if (StartsNewRun(start.spec(), start.run_directory(), start.resume_from())) return loaded;
+  loaded.progress.skipped_steps = manifest.skipped_steps;
+  loaded.progress.tokens = manifest.tokens.value_or(manifest.step * plan.batch.tokens_per_step());
   loaded.content.data_changed = manifest.data_changed;
   RETURN_IF_ERROR(CheckData(start.spec(), manifest, loaded.content));
   return loaded;

@@ -9,13 +9,14 @@
 #include "actors/run_content.h"
 #include "actors/stage_set.h"
 #include "actors/token_source.h"
+#include "actors/training_progress.h"
 #include "runtime/base/host_memory.h"
 
 namespace troupe {
 
 struct LoadedRank {
   StageSet stages{};
-  int64_t committed_step = 0;  // that training goes on from
+  TrainingProgress progress{};  // that training goes on from
   RunContent content{};
   std::optional<TokenSource> tokens{};  // where a stage of this rank reads them
 };

@@ -204,7 +204,7 @@ void RankRoot::Load() {
 
 Status RankRoot::OnLoaded(Result<LoadedRank> result) {
   ASSIGN_OR_RETURN(LoadedRank loaded, std::move(result));
-  last_step_ = loaded.committed_step;
+  last_step_ = loaded.progress.step;
   actors_.emplace(RankActors::Context{seams_, start_, *plan_, *router_, *stream_, ledger_},
                   std::move(loaded));
   RETURN_IF_ERROR(

@@ -93,10 +93,10 @@ StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Ran
                     .weight_decay = optimizer.weight_decay()}};
 }
 
-DataLoaderOptions DataLoaderOptionsOf(const JobPlan& plan, Rank rank) {
+DataLoaderOptions DataLoaderOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank) {
   DataLoaderOptions options{.batch = plan.batch,
-                            .data_parallel_rank = plan.mesh.Coordinate(rank, Axis::kDp),
-                            .fields = {}};
+                            .data_parallel_rank = plan.mesh.Coordinate(rank, Axis::kDp)};
+  if (spec.data().has_ignore_label()) options.ignore_label = spec.data().ignore_label();
   for (const StageId stage : plan.StagesOf(rank)) {
     options.fields |= FieldsOf(plan.table.model(), plan.stages[static_cast<size_t>(stage.value)]);
   }

@@ -30,7 +30,7 @@ ExecutorOptions ExecutorOptionsOf(const proto::JobSpec& spec, const JobPlan& pla
 StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
                             StageId stage);
 // The loader makes what any of the rank's stages reads.
-DataLoaderOptions DataLoaderOptionsOf(const JobPlan& plan, Rank rank);
+DataLoaderOptions DataLoaderOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank);
 RankGroups::Deadlines GroupDeadlinesOf(const proto::JobSpec& spec);
 // Refuses a file with too few tokens for the job.
 Result<DataOrder> DataOrderOf(const proto::JobSpec& spec, const JobPlan& plan,

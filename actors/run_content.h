@@ -13,7 +13,6 @@ struct RunContent {
   std::optional<ContentIdentity> data{};       // where this rank reads tokens
   std::optional<ContentIdentity> init_from{};  // weights that the run began with
   bool data_changed = false;                   // the data are not those it began with
-  int64_t earlier_updates = 0;                 // that the optimizer's state had seen at step 0
 };
 
 }  // namespace troupe

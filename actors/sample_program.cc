@@ -6,8 +6,8 @@
 
 namespace troupe {
 
-void SampleProgram::Begin(int64_t step, int64_t) {
-  step_ = step;
+void SampleProgram::Begin(const TrainingProgress& progress, int64_t) {
+  step_ = progress.step;
   sequence_ = options_.prompt;
 }
 

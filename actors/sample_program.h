@@ -20,7 +20,7 @@ class SampleProgram : public Program {
  public:
   explicit SampleProgram(SampleOptions options) : options_(std::move(options)) {}
 
-  void Begin(int64_t step, int64_t now_ns) override;
+  void Begin(const TrainingProgress& progress, int64_t now_ns) override;
   std::optional<Deed> Next(int64_t now_ns) override;
   Result<Verdict> Decide(std::vector<proto::Vote> votes) override;
   ProgramNews Committed(int64_t took_ns) override;

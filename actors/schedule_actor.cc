@@ -40,7 +40,7 @@ void ScheduleActor::AwaitDisk(std::string_view owed) {
                                .activity = "checkpoint",
                                .owed = owed,
                                .from = "the disk",
-                               .step = save_.step,
+                               .step = save_.progress.step,
                                .deadline_ms = options_.wait_deadline_ms});
 }
 
@@ -72,7 +72,7 @@ Result<bool> ScheduleActor::Answered(int32_t rank) {
 Status ScheduleActor::On(BeginTraining begin) {
   if (state_ == State::kEnded) return {};  // cancelled before
   CHECK(state_ == State::kIdle, "training begins once");
-  program_->Begin(begin.committed_step, context().clock().NowNs());
+  program_->Begin(begin.progress, context().clock().NowNs());
   return Next();
 }
 
@@ -157,7 +157,7 @@ Status ScheduleActor::Start(const Save& save) {
   save_ = save;
   state_ = State::kOpening;
   AwaitDisk("folders");
-  return job_.Send(OpenFolders{save_.step});
+  return job_.Send(OpenFolders{save_.progress.step});
 }
 
 Status ScheduleActor::On(FoldersOpened opened) {
@@ -168,15 +168,15 @@ Status ScheduleActor::On(FoldersOpened opened) {
   state_ = State::kSaving;
   shards_.clear();
   proto::CheckpointStart start;
-  start.set_step(save_.step);
+  start.set_step(save_.progress.step);
   start.set_directory(opened.folders->checkpoint);
   start.set_hf_directory(opened.folders->exported);
-  AwaitRanks("checkpoint", "shards", save_.step);
+  AwaitRanks("checkpoint", "shards", save_.progress.step);
   return Broadcast(start);
 }
 
 Status ScheduleActor::On(proto::CheckpointDone done) {
-  if (state_ != State::kSaving || done.step() != save_.step) return {};
+  if (state_ != State::kSaving || done.step() != save_.progress.step) return {};
   ASSIGN_OR_RETURN(const bool all, Answered(done.rank()));
   shards_.push_back(std::move(done));
   if (!all) return {};
@@ -184,13 +184,13 @@ Status ScheduleActor::On(proto::CheckpointDone done) {
   for (const auto& shard : shards_) {
     if (shard.error().empty()) continue;
     return End(Error{static_cast<ErrorCode>(shard.error_code()),
-                     fmt::format("rank {}: checkpoint of step {}: {}", shard.rank(), save_.step,
-                                 shard.error())});
+                     fmt::format("rank {}: checkpoint of step {}: {}", shard.rank(),
+                                 save_.progress.step, shard.error())});
   }
   state_ = State::kCommitting;
   AwaitDisk("commit");
   return job_.Send(CommitShards{
-      .step = save_.step, .steps_left = save_.steps_left, .shards = std::move(shards_)});
+      .progress = save_.progress, .steps_left = save_.steps_left, .shards = std::move(shards_)});
 }
 
 Status ScheduleActor::On(ShardsCommitted committed) {

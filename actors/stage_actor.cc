@@ -39,8 +39,7 @@ Task<Status> ComputeForward(StageModel& model, const StageAction& action, Action
                   : model.Forward(action.microbatch, run.inputs[0], data);
   CO_ASSIGN_OR_RETURN(StageModel::ForwardResult forward, co_await std::move(pass));
   done.output = std::move(forward.output);
-  done.loss_sum = forward.loss_sum;
-  done.num_tokens = forward.num_tokens;
+  done.loss = forward.loss;
   co_return Status{};
 }
 
@@ -170,7 +169,7 @@ Status StageActor::On(ApplyUpdate update) {
   AdamWOptions adamw = options_.adamw;
   adamw.lr = update.learning_rate;
   adamw.grad_factor = update.gradient_factor;
-  adamw.step = options_.earlier_updates + update.step;
+  adamw.step = update.number;
   return Answering(UpdateDone{.stage = options_.stage, .step = update.step},
                    [&](StageModel& model, UpdateDone&) {
                      return Apply(model, adamw, update, options_.shard_group);

@@ -40,7 +40,6 @@ struct StageOptions {
   StageId stage{};
   bool last = false;             // ends in the loss
   int32_t first_microbatch = 0;  // of those that pass through the stage; the model counts from 0
-  int64_t earlier_updates = 0;   // that the optimizer's state had seen before step 1
   // Optimizer settings that do not change from step to step.
   AdamWOptions adamw{};
   std::map<int32_t, StageReduction> reductions{};  // that this stage starts, by place in the plan

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "kernels/squared_norm.h"
+#include "runtime/base/check.h"
 
 namespace troupe {
 namespace {
@@ -88,6 +89,7 @@ Result<double> GradientNorm(std::span<const proto::Vote> votes, int num_paramete
 }
 
 double GradientFactor(double mean_norm, double clip, int64_t num_tokens) {
+  CHECK(num_tokens > 0, "a gradient's mean over {} tokens", num_tokens);
   const double coefficient = clip > 0 ? std::min(1.0, clip / (mean_norm + 1e-6)) : 1.0;
   return coefficient / static_cast<double>(num_tokens);
 }

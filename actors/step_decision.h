@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -11,10 +12,14 @@
 namespace troupe {
 
 struct StepSums {
-  double loss_sum = 0;  // over tokens, microbatches ascending
-  int64_t num_tokens = 0;
+  double loss_sum = 0;     // over labels that count, microbatches ascending
+  int64_t num_tokens = 0;  // labels that count
   bool finite = true;
-  double Loss() const { return num_tokens == 0 ? 0 : loss_sum / static_cast<double>(num_tokens); }
+  // The mean; nothing where no label counts.
+  std::optional<double> Loss() const {
+    if (num_tokens == 0) return std::nullopt;
+    return loss_sum / static_cast<double>(num_tokens);
+  }
 };
 
 // Losses of the votes by ascending microbatch. Every microbatch 0..num_microbatches-1 must be there
@@ -27,6 +32,7 @@ Result<StepSums> AddLosses(std::span<const proto::Vote> votes, int num_microbatc
 Result<double> GradientNorm(std::span<const proto::Vote> votes, int num_parameters);
 
 // min(1, clip / (norm + 1e-6)) / tokens, where `norm` is of the token mean. clip = 0: no clipping.
+// There is a token: without one there is no mean.
 double GradientFactor(double mean_norm, double clip, int64_t num_tokens);
 
 // Makespan bubble of the round: 1 - work / (ranks · (last end - first start)).

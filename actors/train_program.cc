@@ -11,8 +11,8 @@ TrainProgram::TrainProgram(TrainOptions options) : options_(std::move(options)) 
   CHECK(options_.num_microbatches > 0);
 }
 
-void TrainProgram::Begin(int64_t step, int64_t now_ns) {
-  step_ = step;
+void TrainProgram::Begin(const TrainingProgress& progress, int64_t now_ns) {
+  progress_ = progress;
   saved_ns_ = now_ns;
   evaluated_ = checkpointed_ = !IsLastStep();  // T1
 }
@@ -28,7 +28,8 @@ std::optional<Deed> TrainProgram::Next(int64_t now_ns) {
   }
   if (!checkpointed_ && CheckpointIsDue(now_ns)) {
     checkpointed_ = true;
-    return Save{.step = step_, .steps_left = IsLastStep() ? 0 : options_.steps - step_};
+    return Save{.progress = progress_,
+                .steps_left = IsLastStep() ? 0 : options_.steps - progress_.step};
   }
   if (!IsLastStep()) return NextStep();
   if (!sampled_ && SampleIsDue()) {
@@ -40,12 +41,13 @@ std::optional<Deed> TrainProgram::Next(int64_t now_ns) {
 
 bool TrainProgram::EvaluationIsDue() const {
   return options_.evaluate_every > 0 && options_.evaluate.rounds > 0 && !cancelling_ &&
-         (step_ % options_.evaluate_every == 0 || step_ == options_.steps);
+         (progress_.step % options_.evaluate_every == 0 || progress_.step == options_.steps);
 }
 
 bool TrainProgram::CheckpointIsDue(int64_t now_ns) const {
   if (IsLastStep()) return cancelling_ ? checkpoint_on_cancel_ : options_.checkpoint_at_end;
-  if (options_.checkpoint_every > 0 && step_ % options_.checkpoint_every == 0) return true;
+  const int32_t every = options_.checkpoint_every;
+  if (every > 0 && progress_.step % every == 0) return true;
   constexpr int64_t kSecond = 1'000'000'000;
   return options_.checkpoint_every_seconds > 0 &&
          (now_ns - saved_ns_) / kSecond >= options_.checkpoint_every_seconds;
@@ -57,17 +59,18 @@ bool TrainProgram::SampleIsDue() const {
 
 std::optional<Deed> TrainProgram::StartPart(std::unique_ptr<Program> part, int64_t now_ns) {
   part_ = std::move(part);
-  part_->Begin(step_, now_ns);
+  part_->Begin(progress_, now_ns);
   return part_->Next(now_ns);
 }
 
 Round TrainProgram::NextStep() {
   Round round;
   round.start.set_mode(proto::STEP_MODE_TRAIN);
-  round.start.set_step(step_ + 1);
+  const int64_t step = progress_.step + 1;
+  round.start.set_step(step);
   round.start.set_num_microbatches(options_.num_microbatches);
-  round.start.set_learning_rate(options_.learning_rate(step_ + 1));
-  round.start.set_first_sample(step_ * options_.global_batch_size);
+  round.start.set_learning_rate(options_.learning_rate(step));
+  round.start.set_first_sample(progress_.step * options_.global_batch_size);
   running_order_ = static_cast<int32_t>(order_);
   round.start.set_order(running_order_);
   return round;
@@ -77,33 +80,41 @@ Result<Verdict> TrainProgram::Decide(std::vector<proto::Vote> votes) {
   if (part_) return part_->Decide(std::move(votes));
   ASSIGN_OR_RETURN(decided_, AddLosses(votes, options_.num_microbatches * options_.data_parallel));
   ASSIGN_OR_RETURN(const double sum_norm, GradientNorm(votes, options_.num_parameters));
+  const int64_t step = progress_.step + 1;
   if (!decided_.finite) {
     return MakeError(ErrorCode::kFailed,
                      "step {}: loss or gradient is not finite (loss {}); the step was dropped: "
                      "lower optimizer.lr or raise lr_scheduler.warmup_steps",
-                     step_ + 1, decided_.Loss());
+                     step, decided_.Loss().value_or(0));
   }
-  decided_norm_ = sum_norm / static_cast<double>(decided_.num_tokens);
   votes_ = std::move(votes);
   proto::Commit commit;
-  commit.set_step(step_ + 1);
+  commit.set_step(step);
+  if (decided_.num_tokens == 0) return Verdict{.commit = std::move(commit)};  // T4
+  decided_norm_ = sum_norm / static_cast<double>(decided_.num_tokens);
   commit.set_apply(true);
+  commit.set_update(progress_.updates + 1);
   commit.set_gradient_factor(
       GradientFactor(decided_norm_, options_.grad_clip, decided_.num_tokens));
-  commit.set_learning_rate(options_.learning_rate(step_ + 1));
+  commit.set_learning_rate(options_.learning_rate(step));
   return Verdict{.commit = std::move(commit)};
 }
 
 ProgramNews TrainProgram::Committed(int64_t took_ns) {
-  ++step_;
+  ++progress_.step;
+  ++(decided_.num_tokens > 0 ? progress_.updates : progress_.skipped_steps);
+  progress_.tokens += decided_.num_tokens;
   evaluated_ = checkpointed_ = false;
   StepCommitted news;
   proto::StepMetrics& metrics = news.metrics;
-  metrics.set_step(step_);
-  metrics.set_loss(decided_.Loss());
-  metrics.set_grad_norm(decided_norm_);
-  metrics.set_lr(options_.learning_rate(step_));
-  metrics.set_tokens(step_ * decided_.num_tokens);
+  metrics.set_step(progress_.step);
+  if (const auto loss = decided_.Loss()) {
+    metrics.set_loss(*loss);
+    metrics.set_grad_norm(decided_norm_);
+  }
+  metrics.set_lr(options_.learning_rate(progress_.step));
+  metrics.set_tokens(progress_.tokens);
+  metrics.set_step_tokens(decided_.num_tokens);
   const double seconds = static_cast<double>(took_ns) * 1e-9;
   metrics.set_step_seconds(seconds);
   metrics.set_tokens_per_second(static_cast<double>(decided_.num_tokens) / std::max(seconds, 1e-9));

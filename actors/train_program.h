@@ -9,6 +9,8 @@
 //       evaluates and samples no more.
 //   T3. Losses are added by ascending microbatch, norm roots in table order: one shape in every
 //       layout (DESIGN: sums that decide something).
+//   T4. A step in which no label counts is skipped: it commits without an update, so weights,
+//       moments and the number of updates stay, and the samples are passed. It has no loss.
 #pragma once
 
 #include <functional>
@@ -43,17 +45,17 @@ class TrainProgram : public Program {
  public:
   explicit TrainProgram(TrainOptions options);
 
-  void Begin(int64_t step, int64_t now_ns) override;
+  void Begin(const TrainingProgress& progress, int64_t now_ns) override;
   std::optional<Deed> Next(int64_t now_ns) override;
   Result<Verdict> Decide(std::vector<proto::Vote> votes) override;
   ProgramNews Committed(int64_t took_ns) override;
   void Saved(int64_t now_ns) override { saved_ns_ = now_ns; }
   void Choose(size_t order) override { order_ = order; }
   void Cancel(bool checkpoint) override;
-  int64_t last_step() const override { return step_; }
+  int64_t last_step() const override { return progress_.step; }
 
  private:
-  bool IsLastStep() const { return step_ >= options_.steps || cancelling_; }
+  bool IsLastStep() const { return progress_.step >= options_.steps || cancelling_; }
   bool EvaluationIsDue() const;
   bool CheckpointIsDue(int64_t now_ns) const;
   bool SampleIsDue() const;
@@ -61,7 +63,7 @@ class TrainProgram : public Program {
   Round NextStep();
 
   const TrainOptions options_;
-  int64_t step_ = 0;                  // last committed
+  TrainingProgress progress_{};       // of the last committed step
   std::unique_ptr<Program> part_{};   // the evaluation or the sample under way
   std::vector<proto::Vote> votes_{};  // of the step to be committed
   StepSums decided_{};

@@ -20,6 +20,13 @@ bool IsAdvance(const proto::FromRank& message) {
          message.has_checkpoint();
 }
 
+RunTrace::Step TraceOf(const proto::StepMetrics& metrics) {
+  RunTrace::Step step{.step = metrics.step()};
+  if (metrics.has_loss()) step.loss = metrics.loss();
+  if (metrics.has_grad_norm()) step.grad_norm = metrics.grad_norm();
+  return step;
+}
+
 }  // namespace
 
 JobLife::JobLife(State& state, Seams seams, uint64_t id, proto::SubmitRequest request,
@@ -166,12 +173,11 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
       return;
     case proto::FromRank::kMetrics:
       if (request_.spec().eval().has_check_against()) {
-        trace.steps.push_back(
-            {message.metrics().step(), message.metrics().loss(), message.metrics().grad_norm()});
+        trace.steps.push_back(TraceOf(message.metrics()));
       }
       if (!reference_run_) {
         summary_.set_step(message.metrics().step());
-        summary_.set_loss(message.metrics().loss());
+        if (message.metrics().has_loss()) summary_.set_loss(message.metrics().loss());
         summary_.set_tokens_per_second(message.metrics().tokens_per_second());
       }
       break;
@@ -180,7 +186,9 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
       result_.set_checkpoint_step(message.checkpoint().step());
       break;
     case proto::FromRank::kEval:
-      if (!reference_run_) result_.set_val_loss(message.eval().val_loss());
+      if (!reference_run_ && message.eval().has_val_loss()) {
+        result_.set_val_loss(message.eval().val_loss());
+      }
       break;
     case proto::FromRank::kSampled:
       if (!reference_run_) *result_.mutable_sample() = message.sampled();

@@ -9,8 +9,9 @@
 namespace troupe {
 namespace {
 
-bool SameBits(double a, double b) {
-  return std::bit_cast<uint64_t>(a) == std::bit_cast<uint64_t>(b);
+bool SameBits(std::optional<double> a, std::optional<double> b) {
+  if (!a || !b) return a.has_value() == b.has_value();
+  return std::bit_cast<uint64_t>(*a) == std::bit_cast<uint64_t>(*b);
 }
 
 size_t DifferingParameters(const RunTrace& run, const RunTrace& reference) {
@@ -49,7 +50,7 @@ Parity Compare(const RunTrace& run, const RunTrace& reference) {
   for (size_t i = 0; i < run.steps.size(); ++i) {
     const auto& a = run.steps[i];
     const auto& b = reference.steps[i];
-    largest = std::max(largest, std::abs(a.loss - b.loss));
+    if (a.loss && b.loss) largest = std::max(largest, std::abs(*a.loss - *b.loss));
     const bool same =
         a.step == b.step && SameBits(a.loss, b.loss) && SameBits(a.grad_norm, b.grad_norm);
     if (!same && first < 0) first = a.step;
@@ -57,8 +58,10 @@ Parity Compare(const RunTrace& run, const RunTrace& reference) {
   const size_t parameters = run.parameter_digests.size();
   const size_t differing = DifferingParameters(run, reference);
   if (first < 0 && differing == 0 && parameters > 0) {
-    return {true, fmt::format("{} losses, {} gradient norms and {} parameters bit-equal",
-                              run.steps.size(), run.steps.size(), parameters)};
+    const auto losses = std::ranges::count_if(
+        run.steps, [](const RunTrace::Step& step) { return step.loss.has_value(); });
+    return {true, fmt::format("{} losses, {} gradient norms and {} parameters bit-equal", losses,
+                              losses, parameters)};
   }
   return {false, fmt::format("max |dloss| {:.3g}, first difference at step {}, {} of {} parameters "
                              "differ",

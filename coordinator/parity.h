@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,8 @@ namespace troupe {
 struct RunTrace {
   struct Step {
     int64_t step = 0;
-    double loss = 0;
-    double grad_norm = 0;
+    std::optional<double> loss{};  // both absent where the step was skipped
+    std::optional<double> grad_norm{};
   };
   std::vector<Step> steps{};
   std::map<int32_t, uint64_t> parameter_digests{};  // by index in the parameter table

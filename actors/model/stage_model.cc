@@ -261,9 +261,7 @@ Task<Result<StageModel::ForwardResult>> StageModel::RunForward(const Pass& pass,
   ForwardResult result;
   CO_ASSIGN_OR_RETURN(result.output, co_await RunLayers(pass, input));
   if (head_) {
-    CO_ASSIGN_OR_RETURN(const LossSum loss, co_await head_->Forward(pass, with_gradients));
-    result.loss_sum = loss.nll;
-    result.num_tokens = loss.num_tokens;
+    CO_ASSIGN_OR_RETURN(result.loss, co_await head_->Forward(pass, with_gradients));
   }
   co_return result;
 }

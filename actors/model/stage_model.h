@@ -70,9 +70,8 @@ class StageModel {
 
   // ---- arithmetic; microbatch is in [0, num_microbatches) ----
   struct ForwardResult {
-    Buffer output{};      // empty on the last stage
-    double loss_sum = 0;  // last stage: nats, over num_tokens labels
-    int64_t num_tokens = 0;
+    Buffer output{};                // empty on the last stage
+    std::optional<LossSum> loss{};  // last stage; of no label, perhaps
   };
   // `input` is empty on the first stage; `data` has what the stage reads (FieldsOf).
   Task<Result<ForwardResult>> Forward(int32_t microbatch, std::span<const std::byte> input,

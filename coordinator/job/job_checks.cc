@@ -234,6 +234,11 @@ class Checker {
       Refuse("model.config = {}: send the keys that the file holds", Shown(model.config()));
     }
     if (model.has_init_from()) Path("model.init_from", model.init_from());
+    if (data.has_ignore_label() && model.vocab_size() > 0 &&
+        (data.ignore_label() < 0 || data.ignore_label() >= model.vocab_size())) {
+      Refuse("data.ignore_label = {}: use a token of the vocabulary, 0 to {}", data.ignore_label(),
+             model.vocab_size() - 1);
+    }
     const auto format = ParseTokenFormat(data.format());
     if (!format.ok()) Refuse("data.format = {}: {}", Shown(data.format()), format.error().message);
     if (!data.has_train()) return Refuse("data.train is missing: give a .txt or .bin file");

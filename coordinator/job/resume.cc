@@ -114,7 +114,7 @@ Status CheckStepsLeft(const proto::JobSpec& spec, const Chosen& chosen,
                      stops ? "train.stop_after" : "train.steps", last, chosen.folder,
                      chosen.manifest.step);
   }
-  const bool repeatable = !chosen.manifest.optimizer_steps && !chosen.manifest.data_changed;
+  const bool repeatable = !chosen.manifest.took_over_updates() && !chosen.manifest.data_changed;
   if (spec.eval().has_check_against() && !repeatable) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "eval.check_against = {}: its steps are done, and one worker cannot repeat "

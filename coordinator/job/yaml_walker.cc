@@ -31,6 +31,7 @@ const std::map<std::string, std::string, std::less<>> kAliases = {
     {"context_parallel_size", "cp"},    {"data_parallel_size", "dp"},
     {"expert_parallel_size", "ep"},     {"rope_parameters", "rope_scaling"},
     {"gradient_clipping", "grad_clip"}, {"max_grad_norm", "grad_clip"},
+    {"ignore_index", "ignore_label"},
 };
 
 int Distance(std::string_view a, std::string_view b) {

@@ -126,8 +126,8 @@ void Console::SayWhereNothingWas() {
     return Say(fmt::format("{} for {}", Lowered(JobStateName(state_)), DurationText(seconds)));
   }
   const double seconds = static_cast<double>(clock_.NowNs() - last_ns_) * 1e-9;
-  Say(fmt::format("step {:>5}/{} was {} ago | loss {:.4f} | tok/s {} | eta {}", last_.step(),
-                  options_.steps, DurationText(seconds), last_.loss(),
+  Say(fmt::format("step {:>5}/{} was {} ago | {} | tok/s {} | eta {}", last_.step(), options_.steps,
+                  DurationText(seconds), LossText(last_),
                   WithThousands(static_cast<int64_t>(last_.tokens_per_second())),
                   DurationText(SecondsLeft())));
 }
@@ -257,6 +257,10 @@ void Console::ShowStep(const proto::StepMetrics& m) {
   last_ns_ = clock_.NowNs();
   last_ = m;
   if (!std::exchange(any_step_, true)) first_ = m;
+  if (m.has_loss()) {
+    if (!first_loss_) first_loss_ = m.loss();
+    last_loss_ = m.loss();
+  }
   const bool any_timed = first_timed_ != 0;
   (any_timed ? seconds_since_first_ : seconds_through_first_) += m.step_seconds();
   if (m.step() <= options_.seen_through) return;
@@ -293,18 +297,22 @@ void Console::ShowEval(const proto::EvalMetrics& m) {
   if (m.step() <= options_.seen_through) return;
   if (first_shown_ == 0) first_shown_ = m.step();
   StepData(EvalJson(m, clock_.WallUs()));
-  Say(fmt::format("step {:>5}/{} | val/loss {:.4f}", m.step(), options_.steps, m.val_loss()));
+  const std::string loss =
+      m.has_val_loss() ? fmt::format("val/loss {:.4f}", m.val_loss()) : "no val/loss";
+  Say(fmt::format("step {:>5}/{} | {}", m.step(), options_.steps, loss));
 }
 
 // ---- the end ---------------------------------------------------------------------------------
 
 void Console::ShowWhatWasTrained() {
   if (!any_step_) return;
-  const int64_t before = first_.tokens() - first_.tokens() / std::max<int64_t>(1, first_.step());
+  const int64_t before = first_.tokens() - first_.step_tokens();
   const std::string in_all =
       before > 0 ? fmt::format(" ({} in all)", WithThousands(last_.tokens())) : "";
-  Say(fmt::format("trained steps {} to {}: loss {:.4f} -> {:.4f}, {} tokens in {}{}", first_.step(),
-                  last_.step(), first_.loss(), last_.loss(), WithThousands(last_.tokens() - before),
+  const std::string loss =
+      first_loss_ ? fmt::format("loss {:.4f} -> {:.4f}", *first_loss_, *last_loss_) : "no loss";
+  Say(fmt::format("trained steps {} to {}: {}, {} tokens in {}{}", first_.step(), last_.step(),
+                  loss, WithThousands(last_.tokens() - before),
                   DurationText(seconds_through_first_ + SecondsSinceFirst()), in_all));
   if (const std::string table = MemoryText(memory_); !table.empty()) {
     Say("\nmemory, measured/predicted at the peak");

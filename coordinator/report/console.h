@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <cstdio>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -85,6 +86,8 @@ class Console {
   bool any_step_ = false;
   proto::StepMetrics first_{};
   proto::StepMetrics last_{};
+  std::optional<double> first_loss_{};  // of those that had one
+  std::optional<double> last_loss_{};
   int64_t last_ns_ = 0;
   int64_t first_shown_ = 0;  // the first step beyond `seen_through` of which was told; 0: none yet
   // Those that came as they were made tell how fast the job is: from the first of them on, by their

@@ -6,6 +6,19 @@
 
 namespace troupe {
 
+namespace {
+
+// A column stays where it has no number.
+void AddOrNull(JsonLine& line, std::string_view key, bool known, double value) {
+  if (known) {
+    line.Add(key, value);
+  } else {
+    line.AddJson(key, "null");
+  }
+}
+
+}  // namespace
+
 std::string JsonText(std::string_view text) { return JsonString(text); }
 
 void NotePeak(MemoryPeaks& peaks, int32_t rank, const proto::MemoryReport& report) {
@@ -18,11 +31,10 @@ void NotePeak(MemoryPeaks& peaks, int32_t rank, const proto::MemoryReport& repor
 std::string MetricsJson(const proto::StepMetrics& m, int num_workers, int64_t wall_us,
                         const MemoryPeaks& peaks, int64_t restarts) {
   JsonLine line;
-  line.Add("step", m.step())
-      .Add("time", static_cast<double>(wall_us) * 1e-6)
-      .Add("loss", m.loss())
-      .Add("grad_norm", m.grad_norm())
-      .Add("lr", m.lr())
+  line.Add("step", m.step()).Add("time", static_cast<double>(wall_us) * 1e-6);
+  AddOrNull(line, "loss", m.has_loss(), m.loss());
+  AddOrNull(line, "grad_norm", m.has_grad_norm(), m.grad_norm());
+  line.Add("lr", m.lr())
       .Add("tokens", m.tokens())
       .Add("tokens_per_second", m.tokens_per_second())
       .Add("tokens_per_second_per_worker", m.tokens_per_second() / std::max(1, num_workers))
@@ -30,11 +42,7 @@ std::string MetricsJson(const proto::StepMetrics& m, int num_workers, int64_t wa
       .Add("data_seconds", m.data_seconds())
       .Add("comm_seconds", m.comm_seconds())
       .Add("bubble_fraction", m.bubble_fraction());
-  if (m.mfu() > 0) {
-    line.Add("mfu", m.mfu());
-  } else {
-    line.AddJson("mfu", "null");  // the ranks' product rate is not known
-  }
+  AddOrNull(line, "mfu", m.mfu() > 0, m.mfu());
   if (restarts >= 0) line.Add("restarts", restarts);
   if (!peaks.empty()) {
     JsonLine by_rank;
@@ -45,12 +53,10 @@ std::string MetricsJson(const proto::StepMetrics& m, int num_workers, int64_t wa
 }
 
 std::string EvalJson(const proto::EvalMetrics& m, int64_t wall_us) {
-  return JsonLine()
-      .Add("step", m.step())
-      .Add("time", static_cast<double>(wall_us) * 1e-6)
-      .Add("val/loss", m.val_loss())
-      .Add("val/tokens", m.tokens())
-      .Text();
+  JsonLine line;
+  line.Add("step", m.step()).Add("time", static_cast<double>(wall_us) * 1e-6);
+  AddOrNull(line, "val/loss", m.has_val_loss(), m.val_loss());
+  return line.Add("val/tokens", m.tokens()).Text();
 }
 
 std::string ResultJson(const proto::JobResult& r) {

@@ -1,5 +1,6 @@
 // One JSON object a step: the lines of metrics.jsonl and of `-o jsonl`. Floats have 17 significant
-// digits, so that reading them gives the same bits; those that are not finite become null. Pure.
+// digits, so that reading them gives the same bits; those that are not known or not finite become
+// null: loss and gradient norm of a skipped step too. Pure.
 #pragma once
 
 #include <cstdint>

@@ -134,8 +134,8 @@ void RunDirectory::RankReady(int32_t rank, const proto::Ready& ready) {
 void RunDirectory::StepDone(const proto::StepMetrics& m) {
   last_metrics_ = MetricsJson(m, num_workers_, clock_.WallUs(), peaks_, restarts_);
   Append("metrics.jsonl", last_metrics_ + "\n");
-  Scalar(m.step(), "train/loss", m.loss());
-  Scalar(m.step(), "train/grad_norm", m.grad_norm());
+  if (m.has_loss()) Scalar(m.step(), "train/loss", m.loss());
+  if (m.has_grad_norm()) Scalar(m.step(), "train/grad_norm", m.grad_norm());
   Scalar(m.step(), "train/lr", m.lr());
   Scalar(m.step(), "train/tokens", static_cast<double>(m.tokens()));
   Scalar(m.step(), "train/restarts", static_cast<double>(restarts_));
@@ -149,7 +149,7 @@ void RunDirectory::StepDone(const proto::StepMetrics& m) {
     Scalar(m.step(), "memory/peak_gib", static_cast<double>(fullest) / kGibibyte);
   }
   if (pictures_) {
-    pictures_->AddLoss(m.step(), m.loss());
+    if (m.has_loss()) pictures_->AddLoss(m.step(), m.loss());
     pictures_->AddStep(m.step(), m.order(), m.step_seconds());
   }
   if (traces_) NoteStream("trace", traces_->StepDone(m.step()));
@@ -159,6 +159,7 @@ void RunDirectory::StepDone(const proto::StepMetrics& m) {
 
 void RunDirectory::Evaluated(const proto::EvalMetrics& m) {
   Append("metrics.jsonl", EvalJson(m, clock_.WallUs()) + "\n");
+  if (!m.has_val_loss()) return;
   Scalar(m.step(), "val/loss", m.val_loss());
   if (pictures_) pictures_->AddValidationLoss(m.step(), m.val_loss());
 }

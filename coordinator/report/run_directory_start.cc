@@ -140,9 +140,9 @@ Result<int64_t> RunDirectory::ReadEarlierLosses() {
     if (line.contains("restarts") && line["restarts"].is_number_integer()) {
       restarts_ = line["restarts"].get<int64_t>();
     }
-    if (line.contains("loss") && line["loss"].is_number()) {
-      pictures_->AddLoss(step, line["loss"].get<double>());
+    if (line.contains("loss")) {
       ++steps;
+      if (line["loss"].is_number()) pictures_->AddLoss(step, line["loss"].get<double>());
     } else if (line.contains("val/loss") && line["val/loss"].is_number()) {
       pictures_->AddValidationLoss(step, line["val/loss"].get<double>());
     }

@@ -23,14 +23,18 @@ std::string Fitted(std::vector<LinePiece> pieces, size_t columns) {
 
 }  // namespace
 
+std::string LossText(const proto::StepMetrics& m) {
+  return m.has_loss() ? fmt::format("loss {:.4f}", m.loss()) : "no loss";
+}
+
 std::vector<LinePiece> StepPieces(const proto::StepMetrics& m, int64_t steps, int workers,
                                   double seconds_left) {
   const auto rate = static_cast<int64_t>(m.tokens_per_second());
   std::vector<LinePiece> pieces = {{fmt::format("step {:>5}/{}", m.step(), steps), 3},
-                                   {fmt::format("loss {:.4f}", m.loss())},
-                                   {fmt::format("grad_norm {:.3f}", m.grad_norm()), 5},
-                                   {fmt::format("lr {:.2e}", m.lr()), 4},
-                                   {fmt::format("tok/s {}", WithThousands(rate)), 2}};
+                                   {LossText(m)}};
+  if (m.has_grad_norm()) pieces.push_back({fmt::format("grad_norm {:.3f}", m.grad_norm()), 5});
+  pieces.push_back({fmt::format("lr {:.2e}", m.lr()), 4});
+  pieces.push_back({fmt::format("tok/s {}", WithThousands(rate)), 2});
   if (workers > 1) pieces.push_back({fmt::format("({}/worker)", WithThousands(rate / workers)), 9});
   pieces.push_back({fmt::format("bubble {:.1f}%", 100 * m.bubble_fraction()), 7});
   if (m.mfu() > 0) pieces.push_back({fmt::format("mfu {:.1f}%", 100 * m.mfu()), 6});
@@ -42,7 +46,7 @@ std::vector<LinePiece> StepPieces(const proto::StepMetrics& m, int64_t steps, in
 
 std::vector<LinePiece> ReferenceStepPieces(const proto::StepMetrics& m, int64_t steps) {
   return {{fmt::format("one worker: step {:>5}/{}", m.step(), steps)},
-          {fmt::format("loss {:.4f}", m.loss()), 1},
+          {LossText(m), 1},
           {fmt::format("{:.3f} s", m.step_seconds()), 2}};
 }
 

@@ -18,6 +18,7 @@ struct LinePiece {
   int dropped = 0;  // 0: stays
 };
 
+std::string LossText(const proto::StepMetrics& metrics);  // "no loss" of a skipped step
 std::vector<LinePiece> StepPieces(const proto::StepMetrics& metrics, int64_t steps, int workers,
                                   double seconds_left);
 // Of the run on one worker that a run is compared with.

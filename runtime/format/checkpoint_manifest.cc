@@ -104,6 +104,8 @@ JsonLine ManifestBody(const CheckpointManifest& manifest) {
     line.AddJson("init_from", SizedText(manifest.init_from->num_bytes, manifest.init_from->digest));
   }
   if (manifest.data_changed) line.Add("data_changed", true);
+  if (manifest.skipped_steps > 0) line.Add("skipped_steps", manifest.skipped_steps);
+  if (manifest.tokens) line.Add("tokens", *manifest.tokens);
   return line;
 }
 
@@ -132,6 +134,14 @@ Status ReadNewerKeys(const JsonFields& fields, const std::string& path,
   }
   RETURN_IF_ERROR(ReadIdentity(fields, "data", path, &manifest.data));
   RETURN_IF_ERROR(ReadIdentity(fields, "init_from", path, &manifest.init_from));
+  RETURN_IF_ERROR(fields.Read("skipped_steps", &manifest.skipped_steps));
+  if (manifest.skipped_steps < 0 || manifest.skipped_steps > manifest.step) {
+    return fields.Wrong("skipped_steps", "0 to step");
+  }
+  if (fields.Member("tokens") != nullptr) {
+    RETURN_IF_ERROR(fields.Read("tokens", &manifest.tokens.emplace()));
+    if (*manifest.tokens < 0) return fields.Wrong("tokens", "0 or more");
+  }
   return fields.Read("data_changed", &manifest.data_changed);
 }
 

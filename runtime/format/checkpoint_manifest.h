@@ -41,13 +41,18 @@ struct CheckpointManifest {
   CheckpointTensors tensors;                      // by parameter name
   CheckpointTensors optimizer_tensors;            // "<parameter>.exp_avg", …
   std::map<std::string, CheckpointFile> files{};  // by name; empty: of an earlier build
-  // Updates that the optimizer's state has seen: more than `step` where the run took it over.
+  // Updates that the optimizer's state has seen, where they are not `step`: more if the run took it
+  // over, fewer if it skipped steps.
   std::optional<int64_t> optimizer_steps{};
-  std::optional<ContentIdentity> data{};       // that the run trains on
+  int64_t skipped_steps = 0;              // steps without an update: none of their labels counted
+  std::optional<int64_t> tokens{};        // labels that counted, where not every one did
+  std::optional<ContentIdentity> data{};  // that the run trains on
   std::optional<ContentIdentity> init_from{};  // weights that it began with
   // The run went on with other data than it began with (data.allow_change).
   bool data_changed = false;
   int64_t updates() const { return optimizer_steps.value_or(step); }
+  // The optimizer's state began in another run.
+  bool took_over_updates() const { return updates() > step - skipped_steps; }
   // Of all tensors, without the files' headers.
   int64_t total_bytes() const;
   bool operator==(const CheckpointManifest&) const = default;

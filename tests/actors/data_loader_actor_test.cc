@@ -69,9 +69,11 @@ class DataLoaderAlone : public ::testing::Test {
  protected:
   static constexpr BatchArithmetic kBatch{.micro_batch_size = 2, .seq_len = 4};
 
-  void Open(const MicrobatchFields& fields, std::optional<TokenSource> source = {}) {
+  void Open(const MicrobatchFields& fields, std::optional<TokenSource> source = {},
+            std::optional<int32_t> ignore_label = {}) {
     loader_ = scheduler_.Spawn<DataLoaderActor>(
-        {.name = "data loader"}, DataLoaderOptions{.batch = kBatch, .fields = fields},
+        {.name = "data loader"},
+        DataLoaderOptions{.batch = kBatch, .fields = fields, .ignore_label = ignore_label},
         std::move(source), stream_);
     Tell(MeetExecutor{reader_});
   }
@@ -115,6 +117,18 @@ TEST_F(DataLoaderAlone, SaysOfEachTokenWhatFollowsAndWhereItStands) {
   const Microbatch& second = *ready.microbatches[1];
   EXPECT_THAT(second.labels, ElementsAre('j', 'k', 'l', 'm', 'n', 'o', 'p', 'q'));
   EXPECT_EQ(second.positions, first.positions) << "made once";
+}
+
+TEST_F(DataLoaderAlone, LabelsOfOneTokenMayNotCount) {
+  Open({.tokens = true, .labels = true}, Source("a..bcd.efghij...."), '.');
+  const MicrobatchesReady& ready = Fetch({.first_sample = 0, .num_microbatches = 2});
+  ASSERT_EQ(ready.microbatches.size(), 2u);
+  const Microbatch& first = *ready.microbatches[0];
+  constexpr int32_t kNone = kIgnoredLabel;
+  EXPECT_THAT(first.labels, ElementsAre(kNone, kNone, 'b', 'c', 'd', kNone, 'e', 'f'));
+  EXPECT_THAT(first.tokens, ElementsAre('a', '.', '.', 'b', 'c', 'd', '.', 'e')) << "inputs stay";
+  EXPECT_THAT(ready.microbatches[1]->labels,
+              ElementsAre('g', 'h', 'i', 'j', kNone, kNone, kNone, kNone));
 }
 
 TEST_F(DataLoaderAlone, ARankBetweenFirstAndLastReadsNoFile) {

@@ -29,7 +29,7 @@ class FakeSchedule : public Actor<FakeSchedule, BeginTraining, CancelTraining, O
  public:
   explicit FakeSchedule(Heard& heard) : heard_(heard) {}
   Status On(BeginTraining begin) {
-    heard_.begun.push_back(begin.committed_step);
+    heard_.begun.push_back(begin.progress.step);
     return {};
   }
   Status On(CancelTraining) { return {}; }
@@ -53,7 +53,7 @@ class FakeSchedule : public Actor<FakeSchedule, BeginTraining, CancelTraining, O
 class JobActorTest : public ::testing::Test {
  protected:
   void Spawn(std::optional<JobCheckpoints> checkpoints, std::optional<Replanner> replanner = {}) {
-    JobOptions options{.prompt = "ab"};
+    JobOptions options{.prompt = "ab", .ignore_label = 0};
     options.say = [this](const proto::FromRank& news) { said_.push_back(news); };
     options.on_end = [this](JobEnd end) { ends_.push_back(std::move(end)); };
     schedule_ = scheduler_.Spawn<FakeSchedule>({.name = "schedule"}, std::ref(heard_));
@@ -77,7 +77,7 @@ class JobActorTest : public ::testing::Test {
 
 TEST_F(JobActorTest, AJobThatKeepsNothingHasNoFolders) {
   Spawn(std::nullopt);
-  Say(BeginJob{.schedule = schedule_, .committed_step = 3});
+  Say(BeginJob{.schedule = schedule_, .progress = {.step = 3}});
   EXPECT_EQ(heard_.begun, std::vector<int64_t>{3});
   Say(OpenFolders{4});
   ASSERT_EQ(heard_.opened.size(), 1U);
@@ -94,6 +94,7 @@ TEST_F(JobActorTest, NewsGoOut) {
   Say(BeginJob{.schedule = schedule_});
   StepCommitted step;
   step.metrics.set_step(1);
+  step.metrics.set_loss(3);
   Say(std::move(step));
   proto::EvalMetrics evaluated;
   evaluated.set_val_loss(2.5);
@@ -106,6 +107,26 @@ TEST_F(JobActorTest, NewsGoOut) {
   EXPECT_EQ(said_[2].sampled().continuation(), "c\xff");
 }
 
+TEST_F(JobActorTest, WhereNoLabelCountsThatIsSaid) {
+  Spawn(std::nullopt);
+  Say(BeginJob{.schedule = schedule_});
+  StepCommitted step;
+  step.metrics.set_step(7);
+  Say(std::move(step));
+  proto::EvalMetrics evaluated;
+  evaluated.set_step(7);
+  Say(std::move(evaluated));
+  ASSERT_EQ(said_.size(), 4U);
+  EXPECT_EQ(said_[0].metrics().step(), 7);
+  EXPECT_EQ(said_[1].happening().level(), "warning");
+  EXPECT_EQ(said_[1].happening().text(),
+            "step 7 has no label that counts (data.ignore_label = 0): skipped, no update");
+  EXPECT_EQ(said_[2].eval().step(), 7);
+  EXPECT_EQ(said_[3].happening().text(),
+            "the evaluation after step 7 has no label that counts (data.ignore_label = 0): no "
+            "validation loss");
+}
+
 TEST_F(JobActorTest, CheckpointsThatCannotBeSetAsideEndTheJobBeforeItsFirstStep) {
   const testing::TemporaryFolder folder;
   testing::RankStages ranks(testing::SmallSpec());
@@ -113,7 +134,7 @@ TEST_F(JobActorTest, CheckpointsThatCannotBeSetAsideEndTheJobBeforeItsFirstStep)
   proto::StartRank start = ranks.Start(folder.Write("run", "no folder"));
   start.set_owner("job 4, epoch 1");
   Spawn(JobCheckpoints(SystemFiles(), start, ranks.plan()));
-  Say(BeginJob{.schedule = schedule_, .committed_step = 2});
+  Say(BeginJob{.schedule = schedule_, .progress = {.step = 2}});
   EXPECT_TRUE(heard_.begun.empty());
   ASSERT_EQ(ends_.size(), 1U);
   EXPECT_THAT(ends_[0].end.error().message, HasSubstr("run"));
@@ -130,7 +151,7 @@ TEST_F(JobActorTest, AFailedJobLeavesNoOpenCheckpoint) {
   ASSERT_TRUE(heard_.opened.at(0).ok()) << heard_.opened[0].error().message;
   const std::string open = heard_.opened[0]->checkpoint;
   EXPECT_TRUE(SystemFiles().Exists(open));
-  Say(CommitShards{.step = 1});
+  Say(CommitShards{.progress = {.step = 1}});
   ASSERT_EQ(heard_.committed.size(), 1U);
   EXPECT_FALSE(heard_.committed[0].status.ok()) << "no shard was written";
   Say(TrainingEnded{.end = heard_.committed[0].status.error(), .last_step = 1});

@@ -99,6 +99,10 @@ class JobCheckpointsTest : public ::testing::Test {
     CHECK(SystemFiles().CreateDirectories(folder_ / "run").ok());
   }
 
+  // Of a run all of whose labels count.
+  TrainingProgress At(int64_t step) const {
+    return {.step = step, .updates = step, .tokens = step * ranks_.plan().batch.tokens_per_step()};
+  }
   // What all ranks write of a step whose weights are those of seed `step`.
   std::vector<proto::CheckpointDone> WriteShards(const CheckpointFolders& folders, int64_t step) {
     ranks_.FillBySeed(static_cast<int>(step));
@@ -127,7 +131,7 @@ class JobCheckpointsTest : public ::testing::Test {
   }
   Result<proto::CheckpointCommitted> SaveWith(JobCheckpoints& checkpoints, int64_t step) {
     ASSIGN_OR_RETURN(const CheckpointFolders folders, checkpoints.Open(step));
-    return checkpoints.Commit(step, WriteShards(folders, step));
+    return checkpoints.Commit(At(step), WriteShards(folders, step));
   }
   Result<std::string> StartFrom(int64_t step, FileSystem& files = SystemFiles()) {
     return JobCheckpoints(files, start_, ranks_.plan()).StartFrom(step);
@@ -208,7 +212,7 @@ TEST_F(JobCheckpointsTest, AShardThatIsMissingCommitsNothing) {
   JobCheckpoints checkpoints(SystemFiles(), start_, ranks_.plan());
   auto shards = WriteShards(*checkpoints.Open(6), 6);
   shards.pop_back();
-  const auto committed = checkpoints.Commit(6, shards);
+  const auto committed = checkpoints.Commit(At(6), shards);
   ASSERT_FALSE(committed.ok());
   EXPECT_THAT(committed.error().message, HasSubstr("no rank saved model.layers."));
   EXPECT_EQ(Newest(), 5);
@@ -354,7 +358,7 @@ TEST_F(JobCheckpointsTest, ADiskThatStandsStillHoldsUpNobodyElse) {
                                                     .learning_rate = [](int64_t) { return 0.5; }}),
         std::vector<RankRef>{scheduler.Spawn<OneRank>({.name = "rank 0"}, schedule, shards)},
         JobRef(job));
-    ASSERT_TRUE(job.Send(BeginJob{.schedule = schedule, .committed_step = 4}).ok());
+    ASSERT_TRUE(job.Send(BeginJob{.schedule = schedule, .progress = At(4)}).ok());
     int ticks = 0;
     const std::function<void()> tick = [&] {
       if (++ticks == 20) gate.set_value();
@@ -390,7 +394,7 @@ TEST_F(JobCheckpointsTest, TwoStartsOfAJobNeverWriteOneFolder) {
   EXPECT_NE(others->checkpoint, folders->checkpoint) << "their shards never mix";
   EXPECT_NE(others->exported, folders->exported);
 
-  const auto refused = first.Commit(5, shards);
+  const auto refused = first.Commit(At(5), shards);
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code, ErrorCode::kStale);
   EXPECT_THAT(refused.error().message,
@@ -399,7 +403,7 @@ TEST_F(JobCheckpointsTest, TwoStartsOfAJobNeverWriteOneFolder) {
   EXPECT_EQ(Newest(), 4);
   EXPECT_FALSE(first.Open(6).ok()) << "nothing of the other's is removed";
   first.Abandon();
-  ASSERT_TRUE(second.Commit(5, WriteShards(*others, 5)).ok());
+  ASSERT_TRUE(second.Commit(At(5), WriteShards(*others, 5)).ok());
   EXPECT_EQ(Newest(), 5);
   EXPECT_EQ(Exported(), 5);
   EXPECT_THAT(Names("run/checkpoints"),
@@ -418,7 +422,7 @@ TEST_F(JobCheckpointsTest, ARunThatGoesOnFromItsLastStepExportsWithoutANewCheckp
   const auto folders = checkpoints.Open(5);
   ASSERT_TRUE(folders.ok());
   EXPECT_EQ(folders->checkpoint, "");
-  const auto committed = checkpoints.Commit(5, WriteShards(*folders, 5));
+  const auto committed = checkpoints.Commit(At(5), WriteShards(*folders, 5));
   ASSERT_TRUE(committed.ok()) << committed.error().message;
   EXPECT_EQ(committed->directory(), start_.resume_from());
   EXPECT_EQ(Exported(), 5);
@@ -428,10 +432,8 @@ TEST_F(JobCheckpointsTest, ARunThatGoesOnFromItsLastStepExportsWithoutANewCheckp
 }
 
 TEST_F(JobCheckpointsTest, TheManifestRemembersWhatTheRunIsMadeOf) {
-  const RunContent content{.data = ContentIdentity{1000, 7},
-                           .init_from = ContentIdentity{50, 8},
-                           .data_changed = true,
-                           .earlier_updates = 30};
+  const RunContent content{
+      .data = ContentIdentity{1000, 7}, .init_from = ContentIdentity{50, 8}, .data_changed = true};
   JobCheckpoints checkpoints(SystemFiles(), start_, ranks_.plan(), content);
   const auto committed = SaveWith(checkpoints, 5);
   ASSERT_TRUE(committed.ok()) << committed.error().message;
@@ -440,9 +442,26 @@ TEST_F(JobCheckpointsTest, TheManifestRemembersWhatTheRunIsMadeOf) {
   EXPECT_EQ(manifest->data, content.data);
   EXPECT_EQ(manifest->init_from, content.init_from);
   EXPECT_TRUE(manifest->data_changed);
-  EXPECT_EQ(manifest->updates(), 35);
+  EXPECT_EQ(manifest->optimizer_steps, std::nullopt);
+  EXPECT_EQ(manifest->tokens, std::nullopt);
   EXPECT_EQ(manifest->files.size(), 4u) << "two of each rank";
   for (const auto& [name, tensor] : manifest->tensors) EXPECT_TRUE(tensor.digest) << name;
+}
+
+TEST_F(JobCheckpointsTest, TheManifestRemembersHowFarTrainingIs) {
+  JobCheckpoints checkpoints(SystemFiles(), start_, ranks_.plan());
+  const auto folders = checkpoints.Open(5);
+  ASSERT_TRUE(folders.ok());
+  const TrainingProgress progress{.step = 5, .skipped_steps = 2, .updates = 33, .tokens = 77};
+  const auto committed = checkpoints.Commit(progress, WriteShards(*folders, 5));
+  ASSERT_TRUE(committed.ok()) << committed.error().message;
+  const auto manifest = ReadManifest(SystemFiles(), committed->directory());
+  ASSERT_TRUE(manifest.ok()) << manifest.error().message;
+  EXPECT_EQ(manifest->step, 5);
+  EXPECT_EQ(manifest->next_sample, 5 * ranks_.plan().batch.global_batch_size);
+  EXPECT_EQ(manifest->skipped_steps, 2);
+  EXPECT_EQ(manifest->updates(), 33);
+  EXPECT_EQ(manifest->tokens, 77);
 }
 
 // What one worker will be compared from stays until then.

@@ -50,11 +50,11 @@ class ToyStage : public testing::AnsweringStage<ToyStage> {
       for (const auto& input : run.inputs) Add(input, values);
       for (float& value : values) value += static_cast<float>(run.action.stage.value + 1);
       if (last) {
-        done.loss_sum = std::accumulate(values.begin(), values.end(), 0.0);
-        done.num_tokens = kElements;
         if (run.mode == proto::STEP_MODE_SAMPLE) {
-          done.num_tokens = 0;
           done.sampled_token = static_cast<int32_t>(values[kElements - 1]);
+        } else {
+          done.loss = {.nll = std::accumulate(values.begin(), values.end(), 0.0),
+                       .num_tokens = kElements};
         }
       }
     } else {

@@ -35,7 +35,8 @@ class RankLoadTest : public ::testing::Test {
     return LoadRank(SystemFiles(), start_, *plan_, memory, ledger_);
   }
   // A checkpoint of step 7 whose optimizer has seen 9 updates, outside of the run's directory.
-  std::string Save(const RunContent& content) {
+  std::string Save(const RunContent& content, int64_t skipped_steps = 0,
+                   std::optional<int64_t> tokens = std::nullopt) {
     RankStages one(spec_);
     one.FillBySeed(3);
     const std::string dir = folder_ / "other/checkpoints";
@@ -44,6 +45,8 @@ class RankLoadTest : public ::testing::Test {
     CHECK(WriteCheckpointShard(SystemFiles(), partial, 0, 1, one.parameters(0), shard).ok());
     CheckpointManifest manifest{.step = 7,
                                 .optimizer_steps = 9,
+                                .skipped_steps = skipped_steps,
+                                .tokens = tokens,
                                 .data = content.data,
                                 .init_from = content.init_from,
                                 .data_changed = content.data_changed};
@@ -61,9 +64,8 @@ class RankLoadTest : public ::testing::Test {
 TEST_F(RankLoadTest, AFreshRunKnowsItsData) {
   const auto loaded = Load();
   ASSERT_TRUE(loaded.ok()) << loaded.error().message;
-  EXPECT_EQ(loaded->committed_step, 0);
+  EXPECT_EQ(loaded->progress, TrainingProgress{});
   EXPECT_EQ(loaded->content.data, *IdentityOfFile(SystemFiles(), folder_ / "text.txt"));
-  EXPECT_EQ(loaded->content.earlier_updates, 0);
   EXPECT_TRUE(loaded->tokens.has_value());
 }
 
@@ -81,8 +83,8 @@ TEST_F(RankLoadTest, TheSameRunGoesOnWithTheSameDataOnly) {
   start_.set_resume_from(Save({.data = data}));
   auto loaded = Load();
   ASSERT_TRUE(loaded.ok()) << loaded.error().message;
-  EXPECT_EQ(loaded->committed_step, 7);
-  EXPECT_EQ(loaded->content.earlier_updates, 2);
+  // Every label of its steps counted: 96 in each.
+  EXPECT_EQ(loaded->progress, (TrainingProgress{.step = 7, .updates = 9, .tokens = 672}));
   EXPECT_FALSE(loaded->content.data_changed);
   spec_.mutable_data()->set_train(folder_.Write("other.txt", std::string(500, 'y')));
   const auto refused = Load();
@@ -100,13 +102,20 @@ TEST_F(RankLoadTest, ANewRunCountsFromZeroWithAnOptimizerThatKnowsItsAge) {
   spec_.mutable_checkpoint()->set_resume_as("new_run");
   const auto loaded = Load();
   ASSERT_TRUE(loaded.ok()) << loaded.error().message;
-  EXPECT_EQ(loaded->committed_step, 0);
-  EXPECT_EQ(loaded->content.earlier_updates, 9);
+  EXPECT_EQ(loaded->progress, TrainingProgress{.updates = 9});
   EXPECT_FALSE(loaded->content.data_changed);
   // Stopped itself, it is the same run.
   start_.set_run_directory(folder_ / "other");
   spec_.mutable_data()->set_allow_change(true);
-  EXPECT_EQ(Load()->committed_step, 7);
+  EXPECT_EQ(Load()->progress.step, 7);
+}
+
+TEST_F(RankLoadTest, SkippedStepsAndTheLabelsThatCountedGoOn) {
+  start_.set_resume_from(Save({}, /*skipped_steps=*/2, /*tokens=*/77));
+  const auto loaded = Load();
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  EXPECT_EQ(loaded->progress,
+            (TrainingProgress{.step = 7, .skipped_steps = 2, .updates = 9, .tokens = 77}));
 }
 
 TEST_F(RankLoadTest, OutOfMemorySaysWhatIsWantedAndThere) {

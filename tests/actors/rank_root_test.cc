@@ -122,6 +122,7 @@ class RankRootTest : public ::testing::Test {
     start.set_world_size(world_size > 0 ? world_size : size());
     *start.mutable_spec() = spec_;
     start.set_run_directory(folder_ / "run");
+    start.set_resume_from(resume_from_);
     Tell(rank, std::move(order));
   }
   proto::Peers Introduction() const {
@@ -180,6 +181,7 @@ class RankRootTest : public ::testing::Test {
   const testing::TemporaryFolder folder_{};
   std::function<void(RankSeams&)> adjust_{};
   proto::JobSpec spec_{};
+  std::string resume_from_{};
   std::unique_ptr<InprocNetwork> network_{};
   std::vector<Said> said_{};
   std::vector<std::unique_ptr<TestRank>> ranks_{};
@@ -202,6 +204,66 @@ TEST_F(RankRootTest, OneRankAndTwoTrainToTheSameBits) {
   }
   EXPECT_TRUE(said_[1].metrics.empty()) << "rank 0 speaks for the job";
   EXPECT_EQ(said_[1].ready->lanes(0).lane(), "inproc");
+}
+
+// A global batch for each of `batches`, in plain order; the one of a number below 0 is dots alone.
+// Every sample begins with a dot, so the last label of a batch is the same whatever follows.
+std::string TextOf(const std::vector<int>& batches, const proto::Batch& batch) {
+  std::string text;
+  for (const int number : batches) {
+    for (int sample = 0; sample < batch.global_batch_size(); ++sample) {
+      text.push_back('.');
+      for (int i = 1; i < batch.seq_len(); ++i) {
+        text.push_back(number < 0 ? '.' : static_cast<char>('a' + (7 * number + sample * i) % 26));
+      }
+    }
+  }
+  return text + ".";
+}
+
+TEST_F(RankRootTest, ASkippedStepLeavesWhatARunWithoutItHas) {
+  const auto make = [this](int pp, const std::vector<int>& batches) {
+    Make(pp);
+    const auto steps = static_cast<int>(batches.size());
+    spec_.mutable_data()->set_train(folder_.Write("dots.txt", TextOf(batches, spec_.batch())));
+    spec_.mutable_data()->set_shuffle(false);
+    spec_.mutable_data()->set_ignore_label('.');
+    spec_.mutable_lr_scheduler()->set_name("constant");
+    spec_.mutable_train()->set_steps(steps);
+  };
+  constexpr int64_t kLabels = 16 * 5;  // of a batch, that count
+  make(1, {1, 2, 3});
+  const auto without = Train();
+  const auto steps = said_[0].metrics;
+  ASSERT_EQ(steps.size(), 3U);
+  EXPECT_EQ(steps[2].tokens(), 3 * kLabels);
+
+  make(2, {1, -1, 2, 3});
+  EXPECT_EQ(Train(), without);
+  const auto& metrics = said_[0].metrics;
+  ASSERT_EQ(metrics.size(), 4U);
+  for (const size_t step : {0, 2, 3}) {
+    const proto::StepMetrics& expected = steps[step == 0 ? 0 : step - 1];
+    EXPECT_EQ(metrics[step].loss(), expected.loss());
+    EXPECT_EQ(metrics[step].grad_norm(), expected.grad_norm());
+    EXPECT_EQ(metrics[step].tokens(), expected.tokens());
+  }
+  EXPECT_FALSE(metrics[1].has_loss());
+  EXPECT_EQ(metrics[1].tokens(), kLabels);
+  EXPECT_THAT(said_[0].happened,
+              ::testing::Contains("step 2 has no label that counts (data.ignore_label = 46): "
+                                  "skipped, no update"));
+
+  // Stopped after the skipped step, the optimizer still knows its age.
+  make(1, {1, -1, 2, 3});
+  spec_.mutable_train()->set_stop_after(2);
+  EXPECT_NE(Train(), without);
+  resume_from_ = said_[0].checkpoints.at(0).directory();
+  make(2, {1, -1, 2, 3});
+  EXPECT_EQ(Train(), without);
+  ASSERT_EQ(said_[0].metrics.size(), 2U);
+  EXPECT_EQ(said_[0].metrics[1].loss(), steps[2].loss());
+  EXPECT_EQ(said_[0].metrics[1].tokens(), 3 * kLabels);
 }
 
 TEST_F(RankRootTest, AnOrderOutOfItsPlaceEndsTheJobInASentence) {

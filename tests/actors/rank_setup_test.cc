@@ -98,7 +98,7 @@ TEST(ExecutorOptionsTest, AllRanksKnowTheReductionsOfThePlan) {
 TEST(DataLoaderOptionsTest, ARankLoadsWhatAnyOfItsStagesReads) {
   RankStages four(SmallSpec({.pp = 4}));
   const auto fields = [](const RankStages& ranks, int rank) {
-    return DataLoaderOptionsOf(ranks.plan(), Rank(rank)).fields;
+    return DataLoaderOptionsOf(SmallSpec(), ranks.plan(), Rank(rank)).fields;
   };
   EXPECT_EQ(fields(four, 0), (MicrobatchFields{.tokens = true, .positions = true}));
   EXPECT_EQ(fields(four, 1), (MicrobatchFields{.positions = true}));
@@ -107,6 +107,14 @@ TEST(DataLoaderOptionsTest, ARankLoadsWhatAnyOfItsStagesReads) {
   EXPECT_EQ(fields(folded, 0),
             (MicrobatchFields{.tokens = true, .labels = true, .positions = true}));
   EXPECT_EQ(fields(folded, 1), (MicrobatchFields{.positions = true}));
+}
+
+TEST(DataLoaderOptionsTest, EveryLabelCountsUnlessOneIsNamed) {
+  const RankStages ranks(SmallSpec());
+  proto::JobSpec spec = SmallSpec();
+  EXPECT_EQ(DataLoaderOptionsOf(spec, ranks.plan(), Rank(0)).ignore_label, std::nullopt);
+  spec.mutable_data()->set_ignore_label(0);
+  EXPECT_EQ(DataLoaderOptionsOf(spec, ranks.plan(), Rank(0)).ignore_label, 0);
 }
 
 TEST(DataOrderTest, AFileThatIsTooShortIsRefused) {

@@ -366,7 +366,7 @@ TEST_F(ScheduleActorTest, ARunWhoseStepsAreDoneDoesWhatComesAfterThem) {
   options_.sample.tokens = 1;
   options_.sample.seq_len = 8;
   Spawn();
-  Say(BeginTraining{.committed_step = 4});
+  Say(BeginTraining{{.step = 4}});
   ASSERT_EQ(heard_[0].starts.size(), 1U);
   EXPECT_EQ(heard_[0].starts[0].mode(), proto::STEP_MODE_EVAL);
   for (int rank = 0; rank < kRanks; ++rank) Vote(rank);

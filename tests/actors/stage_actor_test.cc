@@ -79,7 +79,7 @@ TEST_F(StageActorTest, AnswersEveryMessageOnceAndInOrder) {
     Run(ActionKind::kBackward, microbatch, 4);
   }
   Deliver(CollectVote{4});
-  Deliver(ApplyUpdate{.step = 4, .gradient_factor = 1, .learning_rate = 1e-3});
+  Deliver(ApplyUpdate{.step = 4, .number = 4, .gradient_factor = 1, .learning_rate = 1e-3});
   EXPECT_THAT(heard_, ElementsAre("0F0 of 4", "0B0 of 4", "0F1 of 4", "0B1 of 4", "vote of 4",
                                   "update of 4"));
   EXPECT_THAT(errors_, IsEmpty());

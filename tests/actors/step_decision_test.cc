@@ -52,6 +52,16 @@ TEST(AddLossesTest, WeighsByTokensInMicrobatchOrder) {
   EXPECT_TRUE(sums->finite);
 }
 
+TEST(AddLossesTest, AMicrobatchWithoutALabelIsNotALostOne) {
+  const auto some = AddLosses(std::vector{LossVote(0, {{0, 0, 0}, {1, 3, 2}})}, 2);
+  ASSERT_TRUE(some.ok());
+  EXPECT_EQ(some->Loss(), 1.5);
+  const auto none = AddLosses(std::vector{LossVote(0, {{0, 0, 0}, {1, 0, 0}})}, 2);
+  ASSERT_TRUE(none.ok());
+  EXPECT_EQ(none->Loss(), std::nullopt);
+  EXPECT_TRUE(none->finite);
+}
+
 TEST(AddLossesTest, ALostOrDoubledMicrobatchIsAnError) {
   const auto lost = AddLosses(std::vector{LossVote(0, {{0, 1, 1}})}, 2);
   ASSERT_FALSE(lost.ok());
@@ -115,6 +125,7 @@ TEST(GradientFactorTest, ClipsOnlyAboveTheBound) {
   EXPECT_EQ(GradientFactor(0.5, 1.0, 10), 0.1);
   EXPECT_EQ(GradientFactor(50, 0, 10), 0.1);
   EXPECT_DOUBLE_EQ(GradientFactor(4, 1.0, 10), 0.1 / (4 + 1e-6));
+  EXPECT_DEATH((void)GradientFactor(0, 1.0, 0), "mean over 0 tokens");
 }
 
 TEST(MeasuredBubbleTest, IsIdleOverMakespan) {

@@ -48,10 +48,10 @@ std::vector<std::string> DeedsOf(
     Program& program, int64_t from = 0,
     const std::function<void(size_t number)>& before = [](size_t) {}) {
   std::vector<std::string> deeds;
-  program.Begin(from, 0);
+  program.Begin({.step = from}, 0);
   for (before(0); auto deed = program.Next(0); before(deeds.size())) {
     if (const auto* save = std::get_if<Save>(&*deed)) {
-      deeds.push_back(fmt::format("save {}", save->step));
+      deeds.push_back(fmt::format("save {}", save->progress.step));
       program.Saved(0);
       continue;
     }
@@ -102,17 +102,63 @@ TEST(TrainProgramTest, ACancelledOneOnlySaves) {
 
 TEST(TrainProgramTest, VotesOfARoundThatAreNoVotesEndIt) {
   TrainProgram program(Options());
-  program.Begin(0, 0);
+  program.Begin({}, 0);
   (void)program.Next(0);
   EXPECT_FALSE(program.Decide({}).ok()) << "a microbatch is missing";
   TrainProgram infinite(Options());
-  infinite.Begin(0, 0);
+  infinite.Begin({}, 0);
   const auto deed = infinite.Next(0);
   proto::Vote vote = VoteOf(std::get<Round>(*deed).start);
   vote.mutable_losses(0)->set_loss_sum(std::numeric_limits<double>::infinity());
   vote.set_finite(false);
   EXPECT_THAT(infinite.Decide({vote}).error().message,
               ::testing::HasSubstr("step 1: loss or gradient is not finite"));
+}
+
+// The next round's, with `num_tokens` labels that count.
+Verdict DecideNext(Program& program, int64_t num_tokens) {
+  const auto deed = program.Next(0);
+  proto::Vote vote = VoteOf(std::get<Round>(*deed).start);
+  vote.mutable_losses(0)->set_num_tokens(num_tokens);
+  if (num_tokens == 0) vote.mutable_losses(0)->set_loss_sum(0);
+  auto verdict = program.Decide({vote});
+  EXPECT_TRUE(verdict.ok()) << verdict.error().message;
+  return *std::move(verdict);
+}
+
+TEST(TrainProgramTest, AStepInWhichNoLabelCountsIsSkipped) {
+  TrainProgram program(Options());
+  program.Begin({.step = 1, .updates = 31, .tokens = 100}, 0);
+  const Verdict skipped = DecideNext(program, 0);
+  EXPECT_EQ(skipped.commit->step(), 2);
+  EXPECT_FALSE(skipped.commit->apply());
+  const auto none = std::get<StepCommitted>(program.Committed(1000)).metrics;
+  EXPECT_EQ(none.step(), 2);
+  EXPECT_FALSE(none.has_loss());
+  EXPECT_FALSE(none.has_grad_norm());
+  EXPECT_EQ(none.tokens(), 100);
+  EXPECT_EQ(none.step_tokens(), 0);
+  // An evaluation whose first round has no label, and one without any.
+  EXPECT_FALSE(DecideNext(program, 0).news.has_value());
+  EXPECT_EQ(std::get<proto::EvalMetrics>(*DecideNext(program, 4).news).val_loss(), 2);
+  const auto deed = program.Next(0);
+  EXPECT_EQ(std::get<Round>(*deed).start.first_sample(), 4) << "the samples are passed";
+  proto::Vote vote = VoteOf(std::get<Round>(*deed).start);
+  const auto applied = program.Decide({vote});
+  EXPECT_TRUE(applied->commit->apply());
+  EXPECT_EQ(applied->commit->update(), 32);
+  const auto some = std::get<StepCommitted>(program.Committed(1000)).metrics;
+  EXPECT_EQ(some.loss(), 2);
+  EXPECT_EQ(some.tokens(), 104);
+  EXPECT_EQ(some.step_tokens(), 4);
+  EXPECT_EQ(std::get<Save>(*program.Next(0)).progress,
+            (TrainingProgress{.step = 3, .skipped_steps = 1, .updates = 32, .tokens = 104}));
+  (void)DecideNext(program, 4);
+  (void)program.Committed(1000);
+  EXPECT_FALSE(DecideNext(program, 0).news.has_value());
+  const auto news = DecideNext(program, 0).news;
+  EXPECT_FALSE(std::get<proto::EvalMetrics>(*news).has_val_loss());
+  EXPECT_EQ(std::get<proto::EvalMetrics>(*news).tokens(), 0);
 }
 
 // ---- a program of somebody else's ---------------------------------------------------------------
@@ -123,7 +169,7 @@ class CountProgram : public Program {
   CountProgram(int rounds, int num_microbatches, int64_t& tokens)
       : rounds_(rounds), num_microbatches_(num_microbatches), tokens_(tokens) {}
 
-  void Begin(int64_t, int64_t) override {}
+  void Begin(const TrainingProgress&, int64_t) override {}
   std::optional<Deed> Next(int64_t) override {
     if (rounds_-- <= 0) return std::nullopt;
     Round round;

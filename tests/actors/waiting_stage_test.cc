@@ -62,7 +62,7 @@ class Answers : public Actor<Answers, ActionDone, ActionWaits, GradientReduced, 
   explicit Answers(Heard& heard) : heard_(heard) {}
   Status On(ActionDone done) {
     heard_.done.push_back(ToString(done.action));
-    heard_.loss_sum += done.loss_sum;
+    if (done.loss) heard_.loss_sum += done.loss->nll;
     heard_.ok &= done.status.ok();
     return {};
   }

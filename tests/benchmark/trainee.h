@@ -77,8 +77,8 @@ class Trainee {
     for (int32_t m = 0; m < model_.batch.num_microbatches; ++m) {
       const auto result = *RunStraight(stage.Forward(m, {}, microbatches_[static_cast<size_t>(m)]));
       CHECK(RunStraight(stage.Backward(m, {})).ok());
-      loss_sum += result.loss_sum;
-      num_labels += result.num_tokens;
+      loss_sum += result.loss->nll;
+      num_labels += result.loss->num_tokens;
     }
     proto::Vote vote;
     for (const proto::NormNode& node : stage.NormNodes()) *vote.add_norm_nodes() = node;

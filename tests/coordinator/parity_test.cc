@@ -45,6 +45,15 @@ TEST(CompareTest, ComparesBitsNotValues) {
   EXPECT_FALSE(Compare(a, b).bit_equal);
 }
 
+TEST(CompareTest, AStepThatOnlyOneRunSkippedDiffers) {
+  RunTrace run = Trace();
+  run.steps[1].loss = run.steps[1].grad_norm = std::nullopt;
+  EXPECT_THAT(Compare(run, Trace()).sentence, HasSubstr("first difference at step 2, 0 of 2"));
+  const Parity both = Compare(run, run);
+  EXPECT_TRUE(both.bit_equal);
+  EXPECT_EQ(both.sentence, "1 losses, 1 gradient norms and 2 parameters bit-equal");
+}
+
 // It went on from its last checkpoint: the one worker ran all steps.
 TEST(CompareTest, ARunWithoutStepsIsComparedByItsParameters) {
   RunTrace resumed = Trace();

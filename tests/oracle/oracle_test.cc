@@ -107,8 +107,8 @@ class Trainee {
           MicrobatchOf(NextRows(tokens), batch_, testing::kAllFields, PositionsOfSequences(batch_));
       const auto result = *RunStraight(model_->Forward(m, {}, data));
       CHECK(RunStraight(model_->Backward(m, {})).ok());
-      loss_sum += result.loss_sum;
-      num_labels += result.num_tokens;
+      loss_sum += result.loss->nll;
+      num_labels += result.loss->num_tokens;
     }
     proto::Vote vote;
     for (const proto::NormNode& node : model_->NormNodes()) *vote.add_norm_nodes() = node;

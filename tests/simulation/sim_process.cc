@@ -95,11 +95,11 @@ Result<LoadedRank> SimProcess::Load(const proto::StartRank& start, const JobPlan
   for (const auto& [stage, model] : loaded.stages) {
     models_[stage] = model.get();
     const auto step = StepOf(*model);
-    if (!step || *step != loaded.committed_step) {
+    if (!step || *step != loaded.progress.step) {
       world_.invariants.Violate("stage {} of job {} goes on from step {} with other weights",
-                                stage.value, start.job(), loaded.committed_step);
+                                stage.value, start.job(), loaded.progress.step);
     }
-    world_.invariants.StageLoaded(start.job(), start.epoch(), stage.value, loaded.committed_step);
+    world_.invariants.StageLoaded(start.job(), start.epoch(), stage.value, loaded.progress.step);
   }
   return loaded;
 }

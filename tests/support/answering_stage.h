@@ -47,8 +47,7 @@ class AnsweringStage
   ActionDone AnswerTo(const RunAction& run) const {
     ActionDone done{.action = run.action, .round = run.round, .step = run.step, .mode = run.mode};
     if (run.action.kind == ActionKind::kForward && plan().train.IsLastStage(run.action.stage)) {
-      done.loss_sum = run.action.microbatch.value;
-      done.num_tokens = 1;
+      done.loss = {.nll = static_cast<double>(run.action.microbatch.value), .num_tokens = 1};
     }
     return done;
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,8 +44,8 @@ class RandomLoader : public Actor<RandomLoader, MeetExecutor, FetchMicrobatches>
 
 // What a job leaves to compare.
 struct Outcome {
-  std::vector<double> losses{};
-  std::vector<double> norms{};
+  std::vector<std::optional<double>> losses{};  // none of a skipped step
+  std::vector<std::optional<double>> norms{};
   std::map<std::string, std::string> weights{};
 };
 
@@ -83,8 +84,9 @@ class ModelJob {
     CHECK(job_->errors.empty(), "{}", job_->errors.front());
     CHECK(job_->ended, "the job stands still");
     for (const auto& metrics : job_->metrics) {
-      outcome.losses.push_back(metrics.loss());
-      outcome.norms.push_back(metrics.grad_norm());
+      const bool skipped = !metrics.has_loss();
+      outcome.losses.push_back(skipped ? std::nullopt : std::optional(metrics.loss()));
+      outcome.norms.push_back(skipped ? std::nullopt : std::optional(metrics.grad_norm()));
     }
     // All copies of a weight agree, and so do all of a shard's.
     std::map<std::pair<std::string, int64_t>, std::string> shards;

@@ -42,6 +42,7 @@ struct SmallModel {
   int zero_stage = 0;
   AxisGroups groups{};
   bool random_positions = false;  // of each microbatch others; else whole sequences'
+  double ignored_share = 0;       // of the labels, and of whole microbatches, does not count
   uint64_t seed = 1;
 
   ModelSpec Spec() const { return spec ? *spec : ModelSpec(config); }
@@ -78,9 +79,21 @@ inline TokenPositions PositionsOf(const SmallModel& m, int32_t microbatch) {
   return positions;
 }
 
+inline void IgnoreSome(const SmallModel& m, int32_t microbatch, std::vector<int32_t>& labels) {
+  const uint64_t key = RandomKey(m.seed, "ignored labels");
+  const auto number = static_cast<uint64_t>(microbatch);
+  const bool whole = UniformAt(RandomKey(m.seed, "ignored microbatches"), number) < m.ignored_share;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    if (whole || UniformAt(key, number * 100'000 + i) < m.ignored_share) labels[i] = kIgnoredLabel;
+  }
+}
+
 // By (seed, number).
 inline Microbatch RandomMicrobatch(const SmallModel& m, int32_t number) {
-  return MicrobatchOf(RandomTokens(m, number), m.batch, kAllFields, PositionsOf(m, number));
+  Microbatch data =
+      MicrobatchOf(RandomTokens(m, number), m.batch, kAllFields, PositionsOf(m, number));
+  IgnoreSome(m, number, data.labels);
+  return data;
 }
 
 // All stages of a model, run in turn.
@@ -116,7 +129,7 @@ class StageChain {
     for (auto& stage : stages_) {
       auto result = *RunStraight(stage->Forward(microbatch, std::as_const(boundary).bytes(), data));
       boundary = std::move(result.output);
-      loss += result.loss_sum;
+      if (result.loss) loss += result.loss->nll;
     }
     return loss;
   }
@@ -127,7 +140,7 @@ class StageChain {
     for (auto& stage : stages_) {
       auto result = *RunStraight(stage->Evaluate(std::as_const(boundary).bytes(), data));
       boundary = std::move(result.output);
-      loss += result.loss_sum;
+      if (result.loss) loss += result.loss->nll;
     }
     return loss;
   }

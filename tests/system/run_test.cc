@@ -72,6 +72,30 @@ TEST_F(RunTest, ComparesWithOneWorkerAndSamples) {
   EXPECT_THAT(run.output, HasSubstr("sampled:"));
 }
 
+// Batches of 256 tokens in plain order, in which dots do not count; the second holds nothing else.
+TEST_F(RunTest, AStepInWhichNoLabelCountsIsSaidAndSkippedInAnyLayout) {
+  std::string text;
+  for (int i = 0; i <= 6 * 256; ++i) {
+    const bool dot = i / 256 == 1 || i % 7 == 0 || i % 500 < 90;
+    text.push_back(dot ? '.' : static_cast<char>('a' + i * i % 23));
+  }
+  folder_.Write("dots.txt", text);
+  const auto run = Troupe(
+      "run job.yaml -o jsonl --set data.train=dots.txt data.val_fraction=0 data.shuffle=false "
+      "data.ignore_label=46 "
+      "parallelism.pp=2 parallelism.dp=2 eval.check_against=single_worker --run-dir a 2>&1");
+  ASSERT_EQ(run.exit_code, 0) << run.output;
+  const auto steps = Steps(run.output);
+  ASSERT_EQ(steps.size(), 6u) << run.output;
+  for (size_t step = 0; step < 6; ++step) {
+    const bool skipped = steps[step].find(R"("loss":null,"grad_norm":null)") != std::string::npos;
+    EXPECT_EQ(skipped, step == 1) << steps[step];
+  }
+  EXPECT_THAT(run.output, HasSubstr("parity with 1 worker: 5 losses, 5 gradient norms and "));
+  EXPECT_THAT(run.output, HasSubstr("step 2 has no label that counts (data.ignore_label = 46): "
+                                    "skipped, no update"));
+}
+
 TEST_F(RunTest, BFloat16TrainsBitEqualToo) {
   const auto run = Troupe(
       "run job.yaml --set train.dtype=bfloat16 --set eval.check_against=single_worker "

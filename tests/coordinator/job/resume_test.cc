@@ -45,6 +45,7 @@ class ResumeTest : public ::testing::Test {
     manifest.files[kTensors] = {writer.num_bytes(), writer.digest()};
     manifest.data = *IdentityOfFile(SystemFiles(), job->spec.data().train());
     manifest.optimizer_steps = optimizer_steps_;
+    manifest.skipped_steps = skipped_steps_;
     auto committed = CommitCheckpoint(SystemFiles(), checkpoints, manifest);
     CHECK(committed.ok(), "{}", committed.error().message);
     return *committed;
@@ -77,6 +78,7 @@ class ResumeTest : public ::testing::Test {
   JobFolder small_;
   const std::string run_ = small_.folder / "run";
   std::optional<int64_t> optimizer_steps_{};
+  int64_t skipped_steps_ = 0;
   proto::JobSpec spec_{};
   std::string effective_text_{};
   std::vector<std::string> notes_{};
@@ -208,6 +210,24 @@ TEST_F(ResumeTest, WhatComesAfterTheLastStepMayStillBeDone) {
   EXPECT_THAT(Refusal({"checkpoint.resume=auto", "eval.check_against=single_worker"}),
               HasSubstr("one worker cannot repeat them from the first: the run began from another "
                         "run's checkpoint"));
+}
+
+TEST_F(ResumeTest, ARunThatSkippedStepsCanBeRepeatedFromTheFirst) {
+  const std::string check = "eval.check_against=single_worker";
+  optimizer_steps_ = 17;
+  skipped_steps_ = 3;
+  Commit(20);
+  EXPECT_TRUE(Resume({"checkpoint.resume=auto", check}).ok());
+  optimizer_steps_ = std::nullopt;  // as many updates of an earlier run as it skipped
+  Commit(20);
+  EXPECT_THAT(Refusal({"checkpoint.resume=auto", check}),
+              HasSubstr("began from another run's checkpoint"));
+}
+
+TEST_F(ResumeTest, WhichLabelsCountMayNotChange) {
+  Commit(5);
+  EXPECT_THAT(Refusal({"checkpoint.resume=auto", "data.ignore_label=0"}),
+              HasSubstr("data.ignore_label was not given, is 0"));
 }
 
 TEST_F(ResumeTest, TheSameBytesElsewhereAreTheSameData) {

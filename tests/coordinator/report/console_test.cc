@@ -44,6 +44,7 @@ class ConsoleTest : public ::testing::Test {
     auto* metrics = event.mutable_rank()->mutable_message()->mutable_metrics();
     metrics->set_step(step);
     metrics->set_loss(loss);
+    metrics->set_grad_norm(0);
     metrics->set_step_seconds(0.5);
     metrics->set_tokens_per_second(12345);
     return event;
@@ -215,13 +216,42 @@ TEST_F(ConsoleTest, TokensAreThisRuns) {
   Console& console = With({});
   for (const int64_t step : {151, 152}) {
     proto::JobEvent event = Step(step, 2.0);
-    event.mutable_rank()->mutable_message()->mutable_metrics()->set_tokens(step * 2048);
+    auto* metrics = event.mutable_rank()->mutable_message()->mutable_metrics();
+    metrics->set_tokens(step * 2048);
+    metrics->set_step_tokens(2048);
     console.Show(event);
   }
   console.Show(Result(proto::JOB_STATE_SUCCEEDED));
   EXPECT_THAT(Text(talk_), HasSubstr("trained steps 151 to 152"));
   EXPECT_THAT(Text(talk_), HasSubstr(", 4,096 tokens in "));
   EXPECT_THAT(Text(talk_), HasSubstr("(311,296 in all)"));
+}
+
+TEST_F(ConsoleTest, ASkippedStepHasNoLoss) {
+  Console& console = With({.log_every = 1});
+  proto::JobEvent skipped;
+  skipped.mutable_rank()->mutable_message()->mutable_metrics()->set_step(1);
+  console.Show(skipped);
+  EXPECT_THAT(Text(talk_), StartsWith("step     1/100 | no loss | lr "));
+  proto::JobEvent evaluated;
+  evaluated.mutable_rank()->mutable_message()->mutable_eval()->set_step(1);
+  console.Show(evaluated);
+  EXPECT_THAT(Text(talk_), HasSubstr("step     1/100 | no val/loss\n"));
+  console.Show(Step(2, 3.0));
+  console.Show(Step(3, 2.0));
+  skipped.mutable_rank()->mutable_message()->mutable_metrics()->set_step(4);
+  console.Show(skipped);
+  console.Show(Result(proto::JOB_STATE_SUCCEEDED));
+  EXPECT_THAT(Text(talk_), HasSubstr("trained steps 1 to 4: loss 3.0000 -> 2.0000, "));
+}
+
+TEST_F(ConsoleTest, ARunOfSkippedStepsSaysSo) {
+  Console& console = With({});
+  proto::JobEvent skipped;
+  skipped.mutable_rank()->mutable_message()->mutable_metrics()->set_step(1);
+  console.Show(skipped);
+  console.Show(Result(proto::JOB_STATE_SUCCEEDED));
+  EXPECT_THAT(Text(talk_), HasSubstr("trained steps 1 to 1: no loss, 0 tokens in "));
 }
 
 TEST_F(ConsoleTest, StepsSeenBeforeAreNotToldAgain) {

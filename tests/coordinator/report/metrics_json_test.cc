@@ -43,6 +43,21 @@ TEST(MetricsJsonTest, WhatIsNotFiniteIsStillJson) {
   EXPECT_TRUE(json["grad_norm"].is_null());
 }
 
+TEST(MetricsJsonTest, WhatNoLabelCountedForIsNull) {
+  proto::StepMetrics metrics;
+  metrics.set_step(7);
+  metrics.set_tokens(100);
+  const auto skipped = nlohmann::json::parse(MetricsJson(metrics, 1, 0));
+  EXPECT_TRUE(skipped["loss"].is_null());
+  EXPECT_TRUE(skipped["grad_norm"].is_null());
+  EXPECT_EQ(skipped["tokens"], 100);
+  metrics.set_loss(0);
+  EXPECT_EQ(nlohmann::json::parse(MetricsJson(metrics, 1, 0))["loss"], 0) << "a loss like any";
+  const auto evaluated = nlohmann::json::parse(EvalJson({}, 0));
+  EXPECT_TRUE(evaluated["val/loss"].is_null());
+  EXPECT_EQ(evaluated["val/tokens"], 0);
+}
+
 TEST(MetricsJsonTest, AResultQuotesWhatItQuotes) {
   proto::JobResult result;
   result.set_state(proto::JOB_STATE_FAILED);

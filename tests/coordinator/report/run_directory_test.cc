@@ -244,6 +244,30 @@ TEST_F(RunDirectoryTest, AResumedRunCutsMetricsBackAndGoesOn) {
   EXPECT_THAT(*SystemFiles().List(JoinPath(path_, "tb")), SizeIs(1)) << "one curve, one file";
 }
 
+TEST_F(RunDirectoryTest, ASkippedStepIsALineLikeAnyOther) {
+  std::vector<std::string> said;
+  {
+    RunDirectory directory(SystemFiles(), clock_, path_);
+    ASSERT_TRUE(Start(directory).ok());
+    Run(directory, 1, 2);
+    proto::FromRank skipped;
+    skipped.mutable_metrics()->set_step(3);
+    directory.RankSaid(0, false, skipped);
+    proto::FromRank evaluated;
+    evaluated.mutable_eval()->set_step(3);
+    directory.RankSaid(0, false, evaluated);
+    End(directory);
+  }
+  EXPECT_THAT(Steps(), ElementsAre(1, 2, 3, 3));
+  EXPECT_THAT(Read("metrics.jsonl"), HasSubstr(R"("loss":null,"grad_norm":null)"));
+  EXPECT_THAT(Read("metrics.jsonl"), HasSubstr(R"("val/loss":null)"));
+  request_.set_resume_from(Checkpoint(3));
+  RunDirectory resumed(SystemFiles(), clock_, path_,
+                       [&said](const std::string& text) { said.push_back(text); });
+  ASSERT_TRUE(Start(resumed).ok());
+  EXPECT_THAT(said, ::testing::IsEmpty()) << "no step is missing";
+}
+
 TEST_F(RunDirectoryTest, AFreshRunInAUsedDirectoryIsRefusedOrMovesTheEarlierOneAside) {
   {
     RunDirectory directory(SystemFiles(), clock_, path_);

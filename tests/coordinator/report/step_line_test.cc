@@ -16,6 +16,7 @@ std::vector<LinePiece> Pieces() {
   proto::StepMetrics metrics;
   metrics.set_step(7);
   metrics.set_loss(2.5);
+  metrics.set_grad_norm(0);
   metrics.set_tokens_per_second(12'345);
   return StepPieces(metrics, 120, 4, 61);
 }

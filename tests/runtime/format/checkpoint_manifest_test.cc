@@ -91,6 +91,8 @@ TEST(ManifestTest, KnowsItsOwnContent) {
                                                   {"b.safetensors", 5, 3, 0x5678}};
   manifest.files = {{"tensors.safetensors", {100, 0x5678}}};
   manifest.optimizer_steps = 80;
+  manifest.skipped_steps = 3;
+  manifest.tokens = 0;
   manifest.data = ContentIdentity{1000, 7};
   manifest.init_from = ContentIdentity{2000, 8};
   manifest.data_changed = true;
@@ -98,7 +100,9 @@ TEST(ManifestTest, KnowsItsOwnContent) {
   ASSERT_TRUE(again.ok()) << again.error().message;
   EXPECT_EQ(*again, manifest);
   EXPECT_EQ(again->updates(), 80);
+  EXPECT_TRUE(again->took_over_updates());
   EXPECT_EQ(At(50).updates(), 50);
+  EXPECT_FALSE(At(50).took_over_updates());
   const auto written = nlohmann::json::parse(ManifestJson(manifest));
   EXPECT_TRUE(ParseManifestJson(written.dump(3), "/m").ok()) << "spaces and order do not count";
   const auto refused = [&](const std::function<void(nlohmann::json&)>& change) {
@@ -119,6 +123,8 @@ TEST(ManifestTest, KnowsItsOwnContent) {
   EXPECT_THAT(refused([](json& j) { j["files"]["../x.safetensors"] = j["data"]; }),
               HasSubstr("files"));
   EXPECT_THAT(refused([](json& j) { j["optimizer_steps"] = -1; }), HasSubstr("optimizer_steps"));
+  EXPECT_THAT(refused([](json& j) { j["skipped_steps"] = 51; }), HasSubstr("skipped_steps"));
+  EXPECT_THAT(refused([](json& j) { j["tokens"] = -1; }), HasSubstr("tokens"));
 }
 
 TEST(OwnerTest, WhoeverTookTheFolderLastOwnsIt) {
