@@ -35,7 +35,8 @@ ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
                 .boundary = options_.boundary,
                 .num_buffers = options_.output_buffers,
                 .neighbours = peers_.neighbours,
-                .trace = options_.trace}),
+                .trace = options_.trace,
+                .traffic = options_.traffic}),
       trace_(options_.rank, options_.trace),
       wait_({.waiter = name_,
              .pipeline = options_.pipeline,
@@ -263,6 +264,7 @@ void ExecutorActor::SendSoon(const Transfer& transfer, Buffer output) {
   outputs_.Park({.transfer = transfer,
                  .round = start_.round(),
                  .step = start_.step(),
+                 .training = start_.mode() == proto::STEP_MODE_TRAIN,
                  .bytes = std::move(output)});
   context().scheduler().Post(
       [executor = ActorRef<OutputReady>(self()), ready = OutputReady{transfer.to, transfer.kind}] {
@@ -375,6 +377,7 @@ Status ExecutorActor::On(UpdateDone done) {
   RETURN_IF_ERROR(std::move(done.status));
   if (++stage_answers_ < peers_.stages.size()) return {};
   state_ = State::kIdle;
+  if (options_.traffic != nullptr) ++options_.traffic->steps;
   wait_.EndPhase();
   trace_.Phase("optimizer", start_.step(), phase_start_ns_, context().clock());
   trace_.Phase("step", start_.step(), round_start_ns_, context().clock());

@@ -43,6 +43,7 @@
 #include "actors/plan/memory_model.h"
 #include "actors/plan/trace_window.h"
 #include "actors/plan/train_schedule.h"
+#include "actors/rank_traffic.h"
 #include "actors/reduction_progress.h"
 #include "actors/round_times.h"
 #include "actors/schedule/next_action.h"
@@ -86,7 +87,8 @@ struct ExecutorOptions {
   std::vector<GradientReduction> reductions{};  // of the plan
   BatchArithmetic batch{};
   int data_parallel_rank = 0;
-  TraceWindow trace{};  // the steps that leave spans of sends, receives and phases
+  TraceWindow trace{};             // the steps that leave spans of sends, receives and phases
+  RankTraffic* traffic = nullptr;  // counts what is sent; outlives the actor. Null: nobody asks
   int64_t wait_deadline_ms = 60'000;
   std::function<void(const RankActivity&)> on_progress{};
 };

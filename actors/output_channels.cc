@@ -29,6 +29,7 @@ Status OutputChannels::Flush(PipelineRank to, uint16_t channel,
       Status sent = Send(queue.front(), executor, clock);
       if (!sent.ok() && sent.error().code == ErrorCode::kResourceExhausted) break;  // O1
       RETURN_IF_ERROR(std::move(sent));
+      Count(*queue.front());
       queue.pop_front();
     }
   }
@@ -63,6 +64,13 @@ Status OutputChannels::Send(const Parked& parked, const ActorRef<OutputSent>& ex
   return to.SendBulk(
       ActivationGradient{parked->round, t.to_stage.value, t.microbatch.value, options_.boundary},
       bytes, std::move(done), postmark);
+}
+
+void OutputChannels::Count(const Output& sent) {
+  if (options_.traffic == nullptr || !sent.training) return;
+  SentOutputs& sum = options_.traffic->outputs[sent.transfer.kind];
+  ++sum.count;
+  sum.bytes += sent.bytes.num_bytes();
 }
 
 SpanRecord OutputChannels::SpanOf(const Output& output, uint32_t flow_id,

@@ -16,6 +16,7 @@
 
 #include "actors/messages.h"
 #include "actors/plan/trace_window.h"
+#include "actors/rank_traffic.h"
 #include "actors/schedule/schedule.h"
 #include "runtime/actor/actor_ref.h"
 #include "runtime/actor/remote.h"
@@ -34,13 +35,15 @@ class OutputChannels {
     TensorDescriptor boundary{};  // shape and bytes of an output
     int num_buffers = 0;          // of each channel
     std::map<PipelineRank, NeighbourRef> neighbours{};
-    TraceWindow trace{};  // the steps whose sends leave spans
+    TraceWindow trace{};             // the steps whose sends leave spans
+    RankTraffic* traffic = nullptr;  // counts them; outlives this. Null: nobody asks
   };
   // An output and where it belongs in time.
   struct Output {
     Transfer transfer{};
     int64_t round = 0;
     int64_t step = 0;
+    bool training = false;  // of a training step, not of an evaluation
     Buffer bytes{};
   };
 
@@ -61,6 +64,7 @@ class OutputChannels {
   using Parked = std::shared_ptr<const Output>;  // shared with the transport's callback
 
   Status Send(const Parked& parked, const ActorRef<OutputSent>& executor, Clock& clock) const;
+  void Count(const Output& sent);
   SpanRecord SpanOf(const Output& output, uint32_t flow_id, const Clock& clock) const;
 
   const Options options_;

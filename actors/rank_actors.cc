@@ -6,6 +6,7 @@
 
 #include "actors/checkpoint_actor.h"
 #include "actors/data_loader_actor.h"
+#include "actors/rank_reports.h"
 #include "actors/rank_setup.h"
 #include "actors/stage_actor.h"
 
@@ -41,6 +42,7 @@ Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
   ExecutorOptions options = ExecutorOptionsOf(context_.start.spec(), context_.plan, self_);
   options.output_buffers += context_.seams.more_output_buffers;
   options.trace = trace_;
+  options.traffic = &traffic_;
   options.on_progress = std::move(on_progress);
   executor_ = place.scheduler.Spawn<ExecutorActor>({.name = "executor"}, std::move(options),
                                                    std::move(peers));
@@ -127,6 +129,14 @@ Status RankActors::SpawnJob(JobParts parts) {
   context_.router.Register<proto::Vote, proto::StepDone, proto::CheckpointDone>(kScheduleIndex,
                                                                                 schedule_);
   return {};
+}
+
+proto::CommunicationReport RankActors::Communication() const {
+  std::vector<CommunicationVolume> sent = groups_.Sent();
+  for (const auto& [kind, outputs] : traffic_.outputs) {
+    AddVolume(sent, {Axis::kPp, InputKindName(kind), outputs.count, outputs.bytes});
+  }
+  return ReportCommunication(CommunicationOf(context_.plan, self_), sent, traffic_.steps);
 }
 
 Status RankActors::Begin() {

@@ -15,6 +15,7 @@
 #include "actors/plan/trace_window.h"
 #include "actors/rank_groups.h"
 #include "actors/rank_seams.h"
+#include "actors/rank_traffic.h"
 #include "actors/schedule_actor.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/remote.h"
@@ -60,6 +61,8 @@ class RankActors {
   const ExecutorActor::SelfRef& executor() const { return executor_; }
   const ScheduleActor::SelfRef& schedule() const { return schedule_; }
   const RunContent& content() const { return loaded_.content; }
+  // What the rank sent in training steps since its start, beside what the plan says.
+  proto::CommunicationReport Communication() const;
   // Of the rank's stages.
   std::vector<const StageParameters*> parameters() const { return ParametersOf(loaded_.stages); }
 
@@ -73,6 +76,7 @@ class RankActors {
   const Rank self_;
   LoadedRank loaded_;
   TraceWindow trace_{};
+  RankTraffic traffic_{};
   RankGroups groups_;
   ExecutorActor::SelfRef executor_{};
   ScheduleActor::SelfRef schedule_{};

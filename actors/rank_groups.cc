@@ -81,6 +81,19 @@ Group* RankGroups::OfShards(StageId stage) const {
   return nullptr;
 }
 
+std::vector<CommunicationVolume> RankGroups::Sent() const {
+  std::vector<CommunicationVolume> rows;
+  for (const auto& [index, group] : of_reductions_) {
+    const Axis axis = AxisOf(plan_.reductions[static_cast<size_t>(index)]);
+    for (int i = 0; i < kNumGroupOperationKinds; ++i) {
+      const auto kind = static_cast<GroupOperationKind>(i);
+      const GroupTraffic& traffic = group->traffic(kind);
+      AddVolume(rows, {axis, GroupOperationName(kind), traffic.num_operations, traffic.sent_bytes});
+    }
+  }
+  return rows;
+}
+
 Group* RankGroups::OfReduction(int32_t reduction) const {
   const auto group = of_reductions_.find(reduction);
   return group == of_reductions_.end() ? nullptr : group->second.get();

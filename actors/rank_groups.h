@@ -7,7 +7,9 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <vector>
 
+#include "actors/plan/communication_volume.h"
 #include "actors/plan/job_plan.h"
 #include "actors/stage_actor.h"
 #include "runtime/collective/router_groups.h"
@@ -37,6 +39,8 @@ class RankGroups {
 
   // Of the ranks with shards of the stage's weights, one of this rank's; null where it has all.
   Group* OfShards(StageId stage) const;
+  // What this rank sent since Open, by axis and operation.
+  std::vector<CommunicationVolume> Sent() const;
 
   void OnPeerDown(Rank peer, const Error& cause) { groups_.OnPeerDown(peer, cause); }
   void OnCredit(Rank peer, uint16_t channel) { groups_.OnCredit(peer, channel); }

@@ -56,6 +56,35 @@ proto::MemoryReport ReportMemory(const MemoryLedger& ledger, const MemoryPredict
   return report;
 }
 
+proto::CommunicationReport ReportCommunication(const std::vector<CommunicationVolume>& predicted,
+                                               const std::vector<CommunicationVolume>& sent,
+                                               int64_t steps) {
+  proto::CommunicationReport report;
+  report.set_steps(steps);
+  const auto row_of = [&report](const CommunicationVolume& volume) {
+    auto& rows = *report.mutable_rows();
+    const auto row = std::find_if(rows.begin(), rows.end(), [&volume](const auto& r) {
+      return r.axis() == AxisName(volume.axis) && r.operation() == volume.operation;
+    });
+    if (row != rows.end()) return &*row;
+    auto* added = report.add_rows();
+    added->set_axis(std::string(AxisName(volume.axis)));
+    added->set_operation(std::string(volume.operation));
+    return added;
+  };
+  for (const CommunicationVolume& volume : predicted) {
+    auto* row = row_of(volume);
+    row->set_predicted_count(volume.count);
+    row->set_predicted_bytes(volume.bytes);
+  }
+  for (const CommunicationVolume& volume : sent) {
+    auto* row = row_of(volume);
+    row->set_measured_count(volume.count);
+    row->set_measured_bytes(volume.bytes);
+  }
+  return report;
+}
+
 proto::SpanBatch ReportSpans() {
   proto::SpanBatch batch;
   const DrainResult drained = DrainTrace([&batch](const SpanRecord& record) {

@@ -1,11 +1,12 @@
-// What a rank says about itself: memory, spans, digests, the machine. Used by
-// the worker's root.
+// What a rank says about itself: memory, communication, spans, digests, the machine. Used by the
+// worker's root and the rank's actors.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "actors/model/stage_parameters.h"
+#include "actors/plan/communication_volume.h"
 #include "actors/plan/memory_model.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/wait_record.h"
@@ -17,6 +18,10 @@ namespace troupe {
 // Measured beside predicted, by tag; `other` = resident memory minus all tags.
 proto::MemoryReport ReportMemory(const MemoryLedger& ledger, const MemoryPrediction& predicted,
                                  int64_t step);
+// What `steps` training steps sent beside what the plan says of one.
+proto::CommunicationReport ReportCommunication(const std::vector<CommunicationVolume>& predicted,
+                                               const std::vector<CommunicationVolume>& sent,
+                                               int64_t steps);
 // Everything traced since the last call, but the handlers' own spans. Empty where nothing was.
 proto::SpanBatch ReportSpans();
 proto::Waits ReportWaits(const WaitBoard& waits, const Clock& clock);

@@ -116,6 +116,11 @@ Result<NumberWidths> WidthsOf(std::string_view dtype) {
                    std::string(dtype));
 }
 
+int64_t BoundaryBytes(const BatchArithmetic& batch, int64_t hidden_size,
+                      const NumberWidths& widths) {
+  return batch.tokens_per_microbatch() * hidden_size * widths.compute_bytes;
+}
+
 StashLayout StashLayoutOf(const StageShape& s) {
   Cursor cursor;
   StashLayout stash;
@@ -162,8 +167,7 @@ MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInpu
   const StageShape& s = in.shape;
   int64_t elements = 0;
   for (const int index : ParametersOf(table, s.layout)) elements += table[index].num_elements();
-  const int64_t boundary =
-      s.batch.tokens_per_microbatch() * s.model.config.hidden_size * s.widths.compute_bytes;
+  const int64_t boundary = BoundaryBytes(s.batch, s.model.config.hidden_size, s.widths);
   MemoryPrediction bytes{};
   const auto at = [&bytes](MemoryTag tag) -> int64_t& { return bytes[static_cast<size_t>(tag)]; };
   const int64_t owned = OwnedElements(table, s.layout, in.shards);

@@ -29,6 +29,10 @@ struct NumberWidths {
 // train.dtype; refuses unknown names.
 Result<NumberWidths> WidthsOf(std::string_view dtype);
 
+// Of what travels between two stages: the hidden states of a microbatch.
+int64_t BoundaryBytes(const BatchArithmetic& batch, int64_t hidden_size,
+                      const NumberWidths& widths);
+
 // Where a tensor lies in a stash or in the workspace.
 struct TensorPlace {
   std::string_view name{};

@@ -218,6 +218,11 @@ void Console::ShowRank(const proto::RankMessage& rank) {
     case proto::FromRank::kMemory:
       memory_[rank.rank()] = message.memory();
       return NotePeak(peaks_, rank.rank(), message.memory());
+    case proto::FromRank::kFinished:
+      if (message.finished().has_communication()) {
+        communication_[rank.rank()] = message.finished().communication();
+      }
+      return;
     case proto::FromRank::kCheckpoint:
       if (!message.checkpoint().hf_directory().empty()) {
         hf_directory_ = message.checkpoint().hf_directory();
@@ -316,6 +321,10 @@ void Console::ShowWhatWasTrained() {
                   DurationText(seconds_through_first_ + SecondsSinceFirst()), in_all));
   if (const std::string table = MemoryText(memory_); !table.empty()) {
     Say("\nmemory, measured/predicted at the peak");
+    Say(table);
+  }
+  if (const std::string table = CommunicationText(communication_); !table.empty()) {
+    Say("communication, measured/predicted: what a rank sends in a training step");
     Say(table);
   }
 }

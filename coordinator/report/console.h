@@ -11,6 +11,7 @@
 #include <string>
 #include <thread>
 
+#include "coordinator/report/communication_report.h"
 #include "coordinator/report/job_report.h"
 #include "coordinator/report/memory_report.h"
 #include "coordinator/report/metrics_json.h"
@@ -97,6 +98,7 @@ class Console {
   double seconds_through_first_ = 0;  // of training, up to its end
   double seconds_since_first_ = 0;    // of the steps alone
   MemoryReports memory_{};
+  CommunicationReports communication_{};
   MemoryPeaks peaks_{};
   std::string hf_directory_{};
   Status printed_{};

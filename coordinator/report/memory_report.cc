@@ -22,8 +22,22 @@ int64_t PeakOf(const proto::MemoryReport& report) {
   return sum;
 }
 
-// "449/449 KiB": both in the unit of the larger.
-std::string OfPredicted(int64_t measured, int64_t predicted) {
+using TagBytes = int64_t (proto::MemoryReport::Tag::*)() const;
+
+nlohmann::ordered_json ByTag(const proto::MemoryReport& report, TagBytes bytes) {
+  nlohmann::ordered_json row;
+  int64_t total = 0;
+  for (const auto& tag : report.tags()) {
+    row[tag.tag()] = (tag.*bytes)();
+    total += (tag.*bytes)();
+  }
+  row["total"] = total;
+  return row;
+}
+
+}  // namespace
+
+std::string BytesOfPredicted(int64_t measured, int64_t predicted) {
   const auto larger = static_cast<double>(std::max(measured, predicted));
   const std::string words = BytesInWords(larger);
   const size_t space = words.find(' ');
@@ -35,8 +49,6 @@ std::string OfPredicted(int64_t measured, int64_t predicted) {
   return fmt::format("{:.{}f}/{:.{}f}{}", static_cast<double>(measured) / unit, decimals,
                      static_cast<double>(predicted) / unit, decimals, words.substr(space));
 }
-
-}  // namespace
 
 std::string MemoryText(const MemoryReports& reports) {
   if (reports.empty() || reports.begin()->second.tags_size() == 0) return "";
@@ -56,7 +68,7 @@ std::string MemoryText(const MemoryReports& reports) {
     const proto::MemoryReport& report = reports.at(rank);
     text += fmt::format("{:<6}", rank);
     for (const auto& tag : report.tags()) {
-      text += fmt::format(" {:>14}", OfPredicted(tag.peak_bytes(), tag.predicted_bytes()));
+      text += fmt::format(" {:>14}", BytesOfPredicted(tag.peak_bytes(), tag.predicted_bytes()));
     }
     const auto other = static_cast<double>(std::max<int64_t>(0, report.other_bytes()));
     text += fmt::format(" {:>10}\n", BytesInWords(other));
@@ -84,6 +96,18 @@ std::string MemoryJson(const MemoryReports& reports) {
     json["ranks"].push_back(std::move(row));
   }
   return json.dump(2) + "\n";
+}
+
+std::string MemoryRowsJson(const MemoryReports& reports) {
+  using Tag = proto::MemoryReport::Tag;
+  auto json = nlohmann::ordered_json::array();
+  for (const auto& [rank, report] : reports) {
+    json.push_back({{"rank", rank},
+                    {"predicted", ByTag(report, &Tag::predicted_bytes)},
+                    {"peak", ByTag(report, &Tag::peak_bytes)},
+                    {"current", ByTag(report, &Tag::current_bytes)}});
+  }
+  return json.dump();
 }
 
 }  // namespace troupe

@@ -6,8 +6,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "actors/plan/communication_volume.h"
 #include "actors/plan/kernel_memory.h"
 #include "actors/schedule/drawing.h"
+#include "coordinator/report/communication_report.h"
 
 namespace troupe {
 namespace {
@@ -24,6 +26,25 @@ std::string Row(const JobPlan& plan, size_t rank, VectorIsa isa) {
     total += bytes;
   }
   return row + fmt::format(" {:>11}\n", BytesInWords(static_cast<double>(total)));
+}
+
+// One row of `memory`, and those of `communication`.
+void AddRows(const JobPlan& plan, int32_t rank, const MemoryPrediction& memory,
+             nlohmann::ordered_json& json) {
+  nlohmann::ordered_json row;
+  row["rank"] = rank;
+  for (int tag = 0; tag < kNumMemoryTags; ++tag) {
+    row[std::string(MemoryTagName(static_cast<MemoryTag>(tag)))] = memory[static_cast<size_t>(tag)];
+  }
+  row["total"] = std::accumulate(memory.begin(), memory.end(), int64_t{0});
+  json["memory"].push_back(std::move(row));
+  for (const CommunicationVolume& volume : CommunicationOf(plan, Rank(rank))) {
+    json["communication"].push_back({{"rank", rank},
+                                     {"axis", AxisName(volume.axis)},
+                                     {"operation", volume.operation},
+                                     {"count", volume.count},
+                                     {"bytes", volume.bytes}});
+  }
 }
 
 }  // namespace
@@ -63,6 +84,9 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
   for (int rank = 0; rank < ranks; ++rank) {
     text += Row(plan, static_cast<size_t>(rank), machine.isa);
   }
+  if (const std::string table = PlannedCommunicationText(plan); !table.empty()) {
+    text += "\n  what a rank sends in a step, and in how many messages or operations\n" + table;
+  }
   if (deep > 1) {
     text += "\n" + DrawText(plan.simulation.timeline, columns);
   }
@@ -81,6 +105,9 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa 
   json["tokens_per_step"] = plan.batch.tokens_per_step();
   json["bubble_makespan"] = plan.simulation.idle.bubble_makespan;
   json["vector_isa"] = VectorIsaName(isa);
+  for (const char* rows : {"ranks", "memory", "communication"}) {
+    json[rows] = nlohmann::ordered_json::array();
+  }
   for (int32_t rank = 0; rank < plan.mesh.num_ranks(); ++rank) {
     const MemoryPrediction memory = plan.MemoryOf(Rank(rank), isa);
     nlohmann::ordered_json row;
@@ -100,6 +127,7 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa 
           memory[static_cast<size_t>(tag)];
     }
     json["ranks"].push_back(std::move(row));
+    AddRows(plan, rank, memory, json);
   }
   if (fit != nullptr) {
     json["host"] = {{"needed_bytes", fit->needed_bytes()},

@@ -206,6 +206,11 @@ void RunDirectory::RankSaid(int32_t rank, bool reference_run, const proto::FromR
                              message.memory());
       }
       return;
+    case proto::FromRank::kFinished:
+      if (message.finished().has_communication()) {
+        communication_[rank] = message.finished().communication();
+      }
+      return;
     case proto::FromRank::kHappening:
       return Event("happening", fmt::format("\"rank\":{},\"level\":{},\"text\":{}", rank,
                                             JsonText(message.happening().level()),
@@ -276,6 +281,17 @@ void RunDirectory::NameTheCheckpointThatIsThere(proto::JobResult& result) const 
   }
 }
 
+std::string RunDirectory::ResultText(const proto::JobResult& result) const {
+  std::string text = ResultJson(result);
+  text.pop_back();
+  if (!memory_.empty()) text += ",\"memory\":" + MemoryRowsJson(memory_);
+  if (!communication_.empty()) {
+    text += ",\"communication\":" + CommunicationRowsJson(communication_);
+  }
+  if (!last_metrics_.empty()) text += ",\"metrics\":" + last_metrics_;
+  return text + "}";
+}
+
 void RunDirectory::Ended(const proto::JobResult& result,
                          std::function<void(const proto::JobResult&)> done) {
   proto::JobResult told = result;
@@ -298,13 +314,8 @@ void RunDirectory::Ended(const proto::JobResult& result,
   StateIs(told.state(), told.reason());
   NameTheCheckpointThatIsThere(told);
   AddMissing(told, CloseFiles());
-  std::string text = ResultJson(told);
-  if (!last_metrics_.empty()) {
-    text.pop_back();
-    text += ",\"metrics\":" + last_metrics_ + "}";
-  }
   if (!gone_) {
-    const Status written = WriteFileAtomically(files_, In("result.json"), text + "\n");
+    const Status written = WriteFileAtomically(files_, In("result.json"), ResultText(told) + "\n");
     if (!written.ok()) AddMissing(told, {written.error().message});
   }
   claim_.RemoveFrom(files_, path_);

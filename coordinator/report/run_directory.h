@@ -27,6 +27,7 @@
 
 #include "coordinator/job_recorder.h"
 #include "coordinator/report/clock_alignment.h"
+#include "coordinator/report/communication_report.h"
 #include "coordinator/report/memory_report.h"
 #include "coordinator/report/metrics_json.h"
 #include "coordinator/report/record_file.h"
@@ -84,6 +85,8 @@ class RunDirectory : public JobRecorder {
   void Tell(const std::string& name, const std::string& trouble);
   // Closes what is open and says which records are not whole, a sentence a file.
   std::vector<std::string> CloseFiles();
+  // With what only this folder's records have: memory, communication, the last step.
+  std::string ResultText(const proto::JobResult& result) const;
   void AddMissing(proto::JobResult& result, std::vector<std::string> missing) const;
   void StateIs(proto::JobState state, const std::string& reason);
   std::string In(std::string_view name) const { return JoinPath(path_, name); }
@@ -114,6 +117,7 @@ class RunDirectory : public JobRecorder {
   std::map<int32_t, proto::Hello> hellos_{};
   MemoryPeaks peaks_{};
   MemoryReports memory_{};
+  CommunicationReports communication_{};
   std::string last_metrics_{};  // JSON
   int64_t restarts_ = 0;        // how often the run has been gone on with, or started anew
   bool started_ = false;

@@ -25,6 +25,7 @@
 //       group refers to it while the operation is open and never after, however it ended.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -112,6 +113,12 @@ struct OperationSignature {
 };
 OperationSignature SignatureOf(const GroupOperation& operation);
 
+// What one member did in the operations of one kind.
+struct GroupTraffic {
+  int64_t num_operations = 0;  // that ended well
+  int64_t sent_bytes = 0;      // elements to other members; of operations that failed, too
+};
+
 struct GroupSpec {
   GroupId id{};
   std::string name{};         // "dp"
@@ -134,6 +141,10 @@ class Group {
   int index() const { return index_; }  // this member's place among the ranks
   std::span<const ElementType> elements() const { return elements_; }
   const ElementType& ElementOf(uint8_t dtype) const;
+  // Since it was opened.
+  const GroupTraffic& traffic(GroupOperationKind kind) const {
+    return traffic_[static_cast<size_t>(kind)];
+  }
 
   // In place: the sum over the members.
   Task<Status> AllReduce(Elements data, GroupPurpose purpose = {});
@@ -164,6 +175,13 @@ class Group {
   // "all-reduce of 1024 float32", for any signature that another member may send.
   std::string Text(const OperationSignature& signature) const;
 
+ protected:
+  // Of a backend's operations.
+  void CountSent(GroupOperationKind kind, int64_t num_bytes) {
+    traffic_[static_cast<size_t>(kind)].sent_bytes += num_bytes;
+  }
+  void CountEnded(GroupOperationKind kind) { ++traffic_[static_cast<size_t>(kind)].num_operations; }
+
  private:
   Task<Status> Start(GroupOperation operation);
   Task<Status> Alone(GroupOperation operation);
@@ -172,6 +190,7 @@ class Group {
   const GroupSpec spec_;
   const std::span<const ElementType> elements_;
   int index_ = -1;
+  std::array<GroupTraffic, kNumGroupOperationKinds> traffic_{};
 };
 
 }  // namespace troupe

@@ -2,23 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "runtime/base/check.h"
 
 namespace troupe {
 namespace {
-
-// Up to this size one exchange of everything is quicker than two of parts.
-constexpr int64_t kSumEverywhereBytes = 16 << 10;
-// Parts begin at such multiples, so that no two members write one cache line.
-constexpr int64_t kPartElements = 64;
-
-ElementRun PartOf(int64_t count, int index, int size) {
-  const int64_t each = (count + size - 1) / size;
-  const int64_t stride = (each + kPartElements - 1) / kPartElements * kPartElements;
-  const int64_t first = std::min(count, stride * index);
-  return {first, std::min(count, first + stride) - first};
-}
 
 // One run for each member, packed in their order.
 std::vector<ElementRun> Packed(std::span<const int64_t> counts, int64_t total, int size) {
@@ -33,22 +22,16 @@ std::vector<ElementRun> Packed(std::span<const int64_t> counts, int64_t total, i
   return runs;
 }
 
-void PlanAllReduce(const GroupOperation& operation, int index, int size, int64_t element_bytes,
-                   OperationPlan* plan) {
-  const int64_t count = operation.input.count;
-  const bool everywhere = count * element_bytes <= kSumEverywhereBytes;
-  plan->copies_sum = !everywhere;
-  for (int member = 0; member < size; ++member) {
-    const auto at = static_cast<size_t>(member);
-    plan->sum_to[at] = everywhere ? ElementRun{0, count} : PartOf(count, member, size);
-    if (!everywhere && member != index) plan->copy_from[at] = plan->sum_to[at];
-  }
-  plan->summed = plan->sum_to[static_cast<size_t>(index)];
+void PlanAllReduce(AllReduceParts parts, int index, OperationPlan* plan) {
+  plan->copies_sum = !parts.everywhere;
+  plan->summed = parts.summed[static_cast<size_t>(index)];
   plan->sum_first = plan->summed.first;
-  if (everywhere) return;
-  for (int member = 0; member < size; ++member) {
-    if (member != index) plan->copy_to[static_cast<size_t>(member)] = plan->summed;
+  if (!parts.everywhere) {
+    plan->copy_from = parts.summed;
+    std::ranges::fill(plan->copy_to, plan->summed);
+    plan->copy_from[static_cast<size_t>(index)] = plan->copy_to[static_cast<size_t>(index)] = {};
   }
+  plan->sum_to = std::move(parts.summed);
 }
 
 }  // namespace
@@ -66,7 +49,7 @@ OperationPlan PlanOperation(const GroupOperation& operation, int index, int size
   const auto root = static_cast<size_t>(operation.peer);
   switch (operation.kind) {
     case GroupOperationKind::kAllReduce:
-      PlanAllReduce(operation, index, size, element_bytes, &plan);
+      PlanAllReduce(DivideAllReduce(operation.input.count, element_bytes, size), index, &plan);
       break;
     case GroupOperationKind::kReduceScatter:
       plan.sum_to = Packed(operation.send_counts, operation.input.count, size);

@@ -1,8 +1,9 @@
 // How an operation is done by direct messages: what each member sends to each other, what it sums
 // itself, what it receives. Pure, and the same decision at every member.
 //
-//   all-reduce       every member owns a part: it receives that part from all, sums it, and sends
-//                    the sum to all. A small one: everybody receives and sums everything.
+//   all-reduce       every member owns a part (base/all_reduce_parts.h): it receives that part from
+//                    all, sums it, and sends the sum to all. A small one: everybody receives and
+//                    sums everything.
 //   reduce-scatter   the first half of it; all-gather, broadcast and shift are copies.
 //   reduce           the root owns everything.
 //
@@ -13,16 +14,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "runtime/base/all_reduce_parts.h"
 #include "runtime/collective/group.h"
 
 namespace troupe {
-
-// Elements [first, first + count).
-struct ElementRun {
-  int64_t first = 0;
-  int64_t count = 0;
-  bool operator==(const ElementRun&) const = default;
-};
 
 struct OperationPlan {
   std::vector<ElementRun> sum_to{};     // of the input, for each member to sum

@@ -226,6 +226,7 @@ bool RouterGroup::SendTo(int member) {
         return false;
       }
       open->transfer->Sent(member, *block);
+      CountSent(open->transfer->signature().kind, std::ssize(block->bytes));
       return true;
     }
     if (!open->transfer->SentAllTo(member)) return false;  // E1
@@ -250,6 +251,7 @@ void RouterGroup::End(size_t position, Status status) {
   groups_.router_.scheduler().timers().Cancel(open.get());
   ended_.emplace_back(open->transfer->sequence(), open->transfer->signature());
   if (ended_.size() > kEndedKept) ended_.pop_front();
+  if (status.ok() && open->wait != nullptr) CountEnded(open->transfer->signature().kind);
   if (open->wait != nullptr) open->wait->Ended(std::move(status));
 }
 

@@ -61,19 +61,20 @@ class OutputChannelsTest : public ::testing::Test {
     const auto receiver = scheduler_.Spawn<Receiver>({.name = "receiver"}, std::ref(arrived_));
     routers_[1]->Register<WithBulk<Activation>>(kExecutorIndex, receiver);
     OutputChannels::Options options{
-        .rank = Rank(0), .boundary = kBoundary, .num_buffers = num_buffers};
+        .rank = Rank(0), .boundary = kBoundary, .num_buffers = num_buffers, .traffic = &traffic_};
     options.neighbours[PipelineRank(1)] =
         routers_[0]->Remote<WithBulk<Activation>, WithBulk<ActivationGradient>>(Rank(1),
                                                                                 kExecutorIndex);
     outputs_ = std::make_unique<OutputChannels>(std::move(options));
     sender_ = scheduler_.Spawn<Sender>({.name = "sender"}, std::ref(*outputs_));
   }
-  void Put(int microbatch) {
+  void Put(int microbatch, bool training = true) {
     Transfer transfer = kForward;
     transfer.microbatch = MicrobatchId(microbatch);
     outputs_->Reserve(transfer);
     outputs_->Park({.transfer = transfer,
                     .round = 1,
+                    .training = training,
                     .bytes = Buffer(ledger_, MemoryTag::kActivations, kBytes)});
   }
   void Flush() {
@@ -93,6 +94,7 @@ class OutputChannelsTest : public ::testing::Test {
   std::vector<std::unique_ptr<Transport>> transports_;
   std::vector<std::unique_ptr<RankRouter>> routers_;
   std::vector<WithBulk<Activation>> arrived_;
+  RankTraffic traffic_;
   std::unique_ptr<OutputChannels> outputs_;
   Sender::SelfRef sender_;
 };
@@ -109,6 +111,18 @@ TEST_F(OutputChannelsTest, SendsInOrderAgainstCreditsAndParksTheRest) {
   scheduler_.RunUntilIdle();
   Flush();
   EXPECT_THAT(Arrived(), ElementsAre(1, 2));
+}
+
+TEST_F(OutputChannelsTest, CountsWhatTrainingSent) {
+  Open(/*slots=*/3, /*num_buffers=*/8);
+  Put(0);
+  Put(1, /*training=*/false);
+  Put(2);
+  Put(3);
+  EXPECT_EQ(traffic_.outputs[InputKind::kActivation].count, 0) << "nothing left yet";
+  Flush();
+  EXPECT_EQ(traffic_.outputs[InputKind::kActivation].count, 2) << "the last one has no slot";
+  EXPECT_EQ(traffic_.outputs[InputKind::kActivation].bytes, 2 * kBytes);
 }
 
 TEST_F(OutputChannelsTest, AnOutputHoldsItsBufferUntilTheTransportLetsGo) {

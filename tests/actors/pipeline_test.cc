@@ -349,6 +349,29 @@ TEST(PipelineTest, EvaluatesWithoutTouchingTheStep) {
   EXPECT_EQ(toy.seen[0].updates, 2);
 }
 
+// Nor what sampling sends.
+TEST(PipelineTest, WhatEvaluatingSendsIsNoTrainingSteps) {
+  Toy toy({.num_ranks = 3,
+           .num_microbatches = 2,
+           .tied = true,
+           .steps = {.steps = 2,
+                     .evaluate_every = 1,
+                     .evaluate_rounds = 2,
+                     .prompt = "\1\1\1\1",
+                     .sample_tokens = 3}});
+  toy.job.Run();
+  ASSERT_TRUE(toy.job.errors.empty()) << toy.job.errors.front();
+  for (int rank = 0; rank < 3; ++rank) {
+    const proto::CommunicationReport report = toy.job.Communication(rank);
+    EXPECT_EQ(report.steps(), 2);
+    EXPECT_EQ(report.rows_size(), 2) << report.ShortDebugString();
+    for (const auto& row : report.rows()) {
+      EXPECT_EQ(row.measured_count(), 2 * row.predicted_count()) << row.ShortDebugString();
+      EXPECT_EQ(row.measured_bytes(), 2 * row.predicted_bytes()) << row.ShortDebugString();
+    }
+  }
+}
+
 // A forward-only round has no gradient that holds the first rank back: its outputs do, where the
 // second has one slot and does not run.
 TEST(PipelineTest, OutputsBeyondTheBuffersWait) {

@@ -98,6 +98,23 @@ TEST(ReportMemoryTest, MeasuredStandsBesidePredictedAndTheRestIsOther) {
   EXPECT_EQ(report.other_bytes(), report.resident_bytes() - tagged);
 }
 
+TEST(ReportCommunicationTest, MeasuredStandsBesidePredictedByAxisAndOperation) {
+  const proto::CommunicationReport report =
+      ReportCommunication({{Axis::kPp, "activation", 4, 64}, {Axis::kDp, "all-reduce", 1, 100}},
+                          {{Axis::kDp, "all-reduce", 3, 300}, {Axis::kPp, "all-reduce", 3, 9}}, 3);
+  EXPECT_EQ(report.steps(), 3);
+  ASSERT_EQ(report.rows_size(), 3);
+  EXPECT_EQ(report.rows(0).operation(), "activation");
+  EXPECT_EQ(report.rows(0).predicted_bytes(), 64);
+  EXPECT_EQ(report.rows(0).measured_bytes(), 0);
+  EXPECT_EQ(report.rows(1).axis(), "dp");
+  EXPECT_EQ(report.rows(1).predicted_count(), 1);
+  EXPECT_EQ(report.rows(1).measured_count(), 3);
+  EXPECT_EQ(report.rows(1).measured_bytes(), 300);
+  EXPECT_EQ(report.rows(2).axis(), "pp");
+  EXPECT_EQ(report.rows(2).predicted_bytes(), 0) << "nobody foresaw it";
+}
+
 TEST(ReportSpansTest, EachIsToldOnceAndHandlersAreLeftOut) {
   (void)ReportSpans();
   {

@@ -203,6 +203,12 @@ TEST_F(RankRootTest, OneRankAndTwoTrainToTheSameBits) {
     EXPECT_EQ(said_[0].metrics[step].grad_norm(), steps[step].grad_norm());
   }
   EXPECT_TRUE(said_[1].metrics.empty()) << "rank 0 speaks for the job";
+  for (const Said& said : said_) {
+    const proto::CommunicationReport& sent = said.finished[0].communication();
+    EXPECT_EQ(sent.steps(), 4);
+    ASSERT_GT(sent.rows_size(), 0);
+    EXPECT_EQ(sent.rows(0).measured_bytes(), 4 * sent.rows(0).predicted_bytes());
+  }
   EXPECT_EQ(said_[1].ready->lanes(0).lane(), "inproc");
 }
 

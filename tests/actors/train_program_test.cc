@@ -143,8 +143,7 @@ TEST(TrainProgramTest, AStepInWhichNoLabelCountsIsSkipped) {
   EXPECT_EQ(std::get<proto::EvalMetrics>(*DecideNext(program, 4).news).val_loss(), 2);
   const auto deed = program.Next(0);
   EXPECT_EQ(std::get<Round>(*deed).start.first_sample(), 4) << "the samples are passed";
-  proto::Vote vote = VoteOf(std::get<Round>(*deed).start);
-  const auto applied = program.Decide({vote});
+  const auto applied = program.Decide({VoteOf(std::get<Round>(*deed).start)});
   EXPECT_TRUE(applied->commit->apply());
   EXPECT_EQ(applied->commit->update(), 32);
   const auto some = std::get<StepCommitted>(program.Committed(1000)).metrics;

@@ -163,6 +163,10 @@ class InProcessJob {
 
   const JobPlan& plan() const { return plan_; }
   Scheduler& scheduler(int rank) { return ranks_[static_cast<size_t>(rank)]->scheduler(); }
+  // What the rank sent in training steps, beside what the plan says.
+  proto::CommunicationReport Communication(int rank) {
+    return ranks_[static_cast<size_t>(rank)]->actors().Communication();
+  }
   RankRouter& router(int rank) { return ranks_[static_cast<size_t>(rank)]->actors().router(); }
 
   std::vector<proto::StepMetrics> metrics{};

@@ -76,6 +76,8 @@ class ModelJob {
         });
   }
 
+  InProcessJob& job() { return *job_; }
+
   Outcome Run() {
     // Every order in its turn.
     job_->after_pass = [this] { job_->Choose((job_->metrics.size() + 1) % num_orders_); };

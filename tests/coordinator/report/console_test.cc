@@ -336,6 +336,16 @@ TEST_F(ConsoleTest, TheEndSaysWhatWasTrainedAndMade) {
   tag->set_peak_bytes(1 << 20);
   tag->set_predicted_bytes(1 << 20);
   console.Show(memory);
+  proto::JobEvent finished;
+  auto* sent =
+      finished.mutable_rank()->mutable_message()->mutable_finished()->mutable_communication();
+  sent->set_steps(2);
+  auto* row = sent->add_rows();
+  row->set_axis("dp");
+  row->set_operation("all-reduce");
+  row->set_predicted_bytes(96 << 10);
+  row->set_measured_bytes(2 * (96 << 10));
+  console.Show(finished);
   console.Show(Step(2, 2.25));
   proto::JobEvent result = Result(proto::JOB_STATE_SUCCEEDED);
   result.mutable_result()->set_parity("2 losses, 2 gradient norms and 9 parameters bit-equal");
@@ -344,6 +354,9 @@ TEST_F(ConsoleTest, TheEndSaysWhatWasTrainedAndMade) {
   const std::string text = Text(talk_);
   EXPECT_THAT(text, HasSubstr("loss 5.5000 -> 2.2500"));
   EXPECT_THAT(text, HasSubstr("1.0/1.0 MiB"));
+  EXPECT_THAT(text, HasSubstr("dp all-reduce"));
+  EXPECT_THAT(text, HasSubstr("96.0/96.0 KiB"));
+  EXPECT_LT(text.find("memory, measured"), text.find("communication, measured"));
   EXPECT_THAT(text, HasSubstr("parity with 1 worker: 2 losses, 2 gradient norms and 9 parameters"));
   EXPECT_THAT(text, HasSubstr("run directory: " + folder_.path() +
                               "\n"

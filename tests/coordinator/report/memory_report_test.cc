@@ -57,6 +57,22 @@ TEST(MemoryReportTest, TheJsonHoldsEveryTagOfEveryRank) {
   EXPECT_EQ(MemoryJson({}), "");
 }
 
+TEST(MemoryReportTest, ARowHasEveryTagAndTheirTotal) {
+  proto::MemoryReport report = Report(7, 9);
+  report.mutable_tags(0)->set_current_bytes(5);
+  auto* tag = report.add_tags();
+  tag->set_tag("comm");
+  tag->set_predicted_bytes(1);
+  tag->set_peak_bytes(2);
+  tag->set_current_bytes(3);
+  const auto json = nlohmann::json::parse(MemoryRowsJson({{4, report}}));
+  ASSERT_EQ(json.size(), 1u);
+  EXPECT_EQ(json[0].dump(),
+            R"({"current":{"comm":3,"params":5,"total":8},"peak":{"comm":2,"params":7,"total":9},)"
+            R"("predicted":{"comm":1,"params":9,"total":10},"rank":4})");
+  EXPECT_EQ(MemoryRowsJson({}), "[]");
+}
+
 TEST(MemoryReportTest, NothingSaidIsNothingShown) {
   EXPECT_EQ(MemoryText({}), "");
   EXPECT_EQ(MemoryText({{0, {}}}), "");

@@ -26,6 +26,7 @@ TEST(PlanReportTest, SaysWhatTheJobWillDo) {
   EXPECT_THAT(text, HasSubstr("1 sequence x 4 microbatches = 4 sequences = 32 tokens a step"));
   EXPECT_THAT(text, HasSubstr("1f1b: 2 ranks x 4 microbatches, makespan bubble"));
   EXPECT_THAT(text, HasSubstr("2 workers share 1 core"));
+  EXPECT_THAT(text, HasSubstr("what a rank sends in a step"));
   EXPECT_THAT(text, HasSubstr("rank 1 |"));
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
@@ -66,6 +67,15 @@ TEST(PlanReportTest, TheJsonAddsUpToTheModel) {
     for (const auto& stage : rank["stages"]) layers += stage["num_layers"].get<int>();
     params += rank["memory"]["params"].get<int64_t>();
   }
+  ASSERT_EQ(json["memory"].size(), 2u);
+  for (size_t rank = 0; rank < 2; ++rank) {
+    EXPECT_EQ(json["memory"][rank]["rank"], rank);
+    EXPECT_EQ(json["memory"][rank]["params"], json["ranks"][rank]["memory"]["params"]);
+    EXPECT_GT(json["memory"][rank]["total"], json["memory"][rank]["params"]);
+  }
+  ASSERT_EQ(json["communication"].size(), 2u);
+  EXPECT_EQ(json["communication"][1].dump(),
+            R"({"axis":"pp","bytes":2048,"count":4,"operation":"gradient","rank":1})");
   EXPECT_EQ(layers, 4);
   EXPECT_GE(params, 4 * json["parameters"].get<int64_t>());
 }

@@ -73,6 +73,17 @@ class RunDirectoryTest : public ::testing::Test {
     tag->set_current_bytes(1 << 20);
     tag->set_peak_bytes(1 << 20);
     directory.RankSaid(0, false, memory);
+    proto::FromRank finished;
+    auto* sent = finished.mutable_finished()->mutable_communication();
+    sent->set_steps(2);
+    auto* row = sent->add_rows();
+    row->set_axis("pp");
+    row->set_operation("activation");
+    row->set_predicted_bytes(64);
+    row->set_measured_bytes(128);
+    directory.RankSaid(0, false, finished);
+    row->set_measured_bytes(1);
+    directory.RankSaid(0, true, finished);  // of the reference run: no matter
     directory.RankLogged(1, false, "a line\n");
   }
   // From the queue to the first word of a rank.
@@ -147,6 +158,9 @@ TEST_F(RunDirectoryTest, LeavesWhatTheReadmePromises) {
   const auto result = nlohmann::json::parse(Read("result.json"));
   EXPECT_EQ(result["state"], "SUCCEEDED");
   EXPECT_EQ(result["metrics"]["step"], 3);
+  EXPECT_EQ(result["memory"][0]["peak"]["params"], 1 << 20);
+  EXPECT_EQ(result["communication"][0]["predicted"]["bytes"], 64);
+  EXPECT_EQ(result["communication"][0]["measured"]["bytes"], 64) << "of one step";
   const auto events = SystemFiles().List(JoinPath(path_, "tb"));
   ASSERT_TRUE(events.ok());
   EXPECT_THAT(*events, SizeIs(1));

@@ -57,6 +57,27 @@ TEST(OperationPlan, PartsOfAnAllReduceCoverItOnceAndBeginApart) {
   }
 }
 
+// What the job's plan counts is what goes out.
+TEST(OperationPlan, AnAllReduceSendsWhatItsPartsSay) {
+  for (const int size : {1, 2, 3, 5, 8}) {
+    for (const int64_t count : {0, 1, 4096, 4097, 5000, 100'003}) {
+      const AllReduceParts parts = DivideAllReduce(count, 4, size);
+      for (int self = 0; self < size; ++self) {
+        const OperationPlan plan =
+            PlanOperation(OperationOf(GroupOperationKind::kAllReduce, count, size), self, size, 4);
+        int64_t sent = 0;
+        for (int to = 0; to < size; ++to) {
+          if (to == self) continue;
+          sent += plan.sum_to[static_cast<size_t>(to)].count;
+          sent += plan.copy_to[static_cast<size_t>(to)].count;
+        }
+        EXPECT_EQ(sent, parts.ElementsSentBy(self))
+            << count << " elements, " << self << " of " << size;
+      }
+    }
+  }
+}
+
 TEST(OperationPlan, ASmallAllReduceIsOneExchange) {
   const OperationPlan plan =
       PlanOperation(OperationOf(GroupOperationKind::kAllReduce, 100, 3), 1, 3, 4);

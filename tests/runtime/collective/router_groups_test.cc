@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 #include <random>
+#include <vector>
 
 #include "tests/runtime/collective/router_world.h"
 
@@ -105,6 +107,40 @@ TEST_F(RouterGroupsTest, AFaultOfAMemberEndsTheGroupInItsWords) {
   ASSERT_TRUE(ended);
   EXPECT_EQ(ended->error().code, ErrorCode::kDeadlineExceeded);
   EXPECT_EQ(ended->error().message, text);
+}
+
+// Elements alone, by kind; an operation counts when it has ended well.
+TEST_F(RouterGroupsTest, CountsWhatItSent) {
+  const auto sent = [this](GroupOperationKind kind) { return groups[0]->traffic(kind); };
+  std::vector<float> data(10'000, 1.0F);
+  const Elements elements{static_cast<uint8_t>(DType::kFloat32), data.data(), 10'000};
+  StreamScope other(world.stream(1));
+  std::vector<float> theirs(10'000, 2.0F);
+  int done = 0;
+  const auto both = [&](const std::function<Task<Status>(Group&, Elements)>& run) {
+    done = 0;
+    world.stream(0).LaunchTask(*scope, run(*groups[0], elements),
+                               [&](const WorkTime&, const Status&) { ++done; });
+    world.stream(1).LaunchTask(other,
+                               run(*groups[1], {elements.dtype, theirs.data(), elements.count}),
+                               [&](const WorkTime&, const Status&) { ++done; });
+    ASSERT_TRUE(world.Until([&] { return done == 2; }));
+  };
+  both([](Group& group, Elements all) { return group.AllReduce(all); });
+  EXPECT_EQ(data[9'999], 3.0F);
+  EXPECT_EQ(sent(GroupOperationKind::kAllReduce).num_operations, 1);
+  EXPECT_EQ(sent(GroupOperationKind::kAllReduce).sent_bytes, 10'000 * 4);
+  both([](Group& group, Elements all) { return group.Broadcast(all, /*root=*/1); });
+  both([](Group& group, Elements all) { return group.Broadcast(all, /*root=*/0); });
+  EXPECT_EQ(sent(GroupOperationKind::kBroadcast).num_operations, 2);
+  EXPECT_EQ(sent(GroupOperationKind::kBroadcast).sent_bytes, 10'000 * 4);
+  both([](Group& group, Elements) { return group.Barrier(); });
+  EXPECT_EQ(sent(GroupOperationKind::kBarrier).num_operations, 1);
+  EXPECT_EQ(sent(GroupOperationKind::kBarrier).sent_bytes, 0);
+  Launch(groups[0]->AllReduce(elements));
+  world.groups(0).OnPeerDown(Rank(1), Error{ErrorCode::kPeerDown, "rank 1 was lost"});
+  Settle();
+  EXPECT_EQ(sent(GroupOperationKind::kAllReduce).num_operations, 1) << "it failed";
 }
 
 // Whatever a member says, the group ends in a sentence or takes no notice, and every slot is free

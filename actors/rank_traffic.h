@@ -1,0 +1,24 @@
+// RankTraffic: what one rank sent to the others of its pipeline since its start, in training steps
+// alone: what evaluating and sampling send is left out. What its groups sent, they count
+// (runtime/collective/group.h).
+// Thread: the rank's actor thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+
+#include "actors/schedule/schedule.h"
+
+namespace troupe {
+
+struct SentOutputs {
+  int64_t count = 0;
+  int64_t bytes = 0;
+};
+
+struct RankTraffic {
+  int64_t steps = 0;                           // that the rank has finished
+  std::map<InputKind, SentOutputs> outputs{};  // to other ranks
+};
+
+}  // namespace troupe

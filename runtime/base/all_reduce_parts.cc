@@ -1,0 +1,39 @@
+#include "runtime/base/all_reduce_parts.h"
+
+#include <algorithm>
+#include <cstddef>
+
+namespace troupe {
+namespace {
+
+// Up to this size one exchange of everything is quicker than two of parts.
+constexpr int64_t kSumEverywhereBytes = 16 << 10;
+// Parts begin at such multiples, so that no two members write one cache line.
+constexpr int64_t kPartElements = 64;
+
+ElementRun PartOf(int64_t count, int index, int size) {
+  const int64_t each = (count + size - 1) / size;
+  const int64_t stride = (each + kPartElements - 1) / kPartElements * kPartElements;
+  const int64_t first = std::min(count, stride * index);
+  return {first, std::min(count, first + stride) - first};
+}
+
+}  // namespace
+
+int64_t AllReduceParts::ElementsSentBy(int member) const {
+  const auto others = static_cast<int64_t>(summed.size()) - 1;
+  if (everywhere) return others * count;
+  const int64_t own = summed[static_cast<size_t>(member)].count;
+  return (count - own) + others * own;
+}
+
+AllReduceParts DivideAllReduce(int64_t count, int64_t element_bytes, int num_members) {
+  AllReduceParts parts{.count = count, .everywhere = count * element_bytes <= kSumEverywhereBytes};
+  for (int member = 0; member < num_members; ++member) {
+    parts.summed.push_back(parts.everywhere ? ElementRun{0, count}
+                                            : PartOf(count, member, num_members));
+  }
+  return parts;
+}
+
+}  // namespace troupe

@@ -1,0 +1,118 @@
+// What ranks send in training steps is what the plan says, byte for byte: real models through the
+// real actors over the inproc transport.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+
+#include "tests/support/model_job.h"
+
+namespace troupe {
+namespace {
+
+using testing::ModelJob;
+using testing::SmallModel;
+
+struct Layout {
+  std::string schedule = "1f1b";
+  int pp = 1;
+  int dp = 1;
+  bool tied = true;
+  int64_t hidden_size = 32;
+};
+
+SmallModel ModelOf(const Layout& layout) {
+  SmallModel model;
+  ModelConfig& c = model.config;
+  c.hidden_size = layout.hidden_size;
+  c.intermediate_size = 2 * layout.hidden_size;
+  c.num_hidden_layers = 8;
+  c.vocab_size = 301;  // no part of the sums is as large as another
+  c.tie_word_embeddings = layout.tied;
+  BatchArithmetic& batch = model.batch;
+  batch.num_microbatches = 8;
+  batch.data_parallel = layout.dp;
+  batch.gradient_groups = layout.schedule == "dualpipe" ? 2 : layout.dp;
+  batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
+  return model;
+}
+
+// Runs the layout; bytes that a training step sends, of all ranks, by axis and operation.
+std::map<std::string, int64_t> SentInAStep(const Layout& layout) {
+  const SmallModel model = ModelOf(layout);
+  const auto train = Generate({.name = layout.schedule,
+                               .num_ranks = layout.pp,
+                               .num_microbatches = model.batch.num_microbatches});
+  CHECK(train.ok(), "{}", train.error().message);
+  ModelJob job(model, *train);
+  (void)job.Run();
+  std::map<std::string, int64_t> sent;
+  for (int rank = 0; rank < layout.pp * layout.dp; ++rank) {
+    const proto::CommunicationReport report = job.job().Communication(rank);
+    EXPECT_EQ(report.steps(), ModelJob::kSteps);
+    EXPECT_GT(report.rows_size(), 0) << "rank " << rank;
+    for (const auto& row : report.rows()) {
+      const std::string name = row.axis() + " " + row.operation();
+      EXPECT_GT(row.predicted_bytes(), 0) << name << " of rank " << rank;
+      EXPECT_EQ(row.measured_count(), ModelJob::kSteps * row.predicted_count())
+          << name << " of rank " << rank;
+      EXPECT_EQ(row.measured_bytes(), ModelJob::kSteps * row.predicted_bytes())
+          << name << " of rank " << rank;
+      sent[name] += row.predicted_bytes();
+    }
+  }
+  return sent;
+}
+
+constexpr int64_t kTokens = 2 * 6;            // of a microbatch
+constexpr int64_t kEmbedding = 301 * 32 * 4;  // bytes
+
+TEST(Communication, OfAPipelineIsItsMessagesAndTheTiedGradient) {
+  const auto sent = SentInAStep({.pp = 2});
+  EXPECT_EQ(sent, (std::map<std::string, int64_t>{{"pp activation", 8 * kTokens * 32 * 4},
+                                                  {"pp gradient", 8 * kTokens * 32 * 4},
+                                                  {"pp all-reduce", 2 * kEmbedding}}));
+  EXPECT_FALSE(SentInAStep({.pp = 2, .tied = false}).contains("pp all-reduce"));
+}
+
+// 2 S (N - 1) of all ranks together, over the gradients of the model: each use of a tied weight is
+// one of its own.
+TEST(Communication, OfDataParallelRanksIsTwiceTheGradientForEachOther) {
+  for (const bool tied : {true, false}) {
+    const SmallModel model = ModelOf({.tied = tied});
+    const ParameterTable table(model.config);
+    const int64_t gradients = 4 * table.num_elements() + (tied ? kEmbedding : 0);
+    for (const int dp : {2, 3, 4}) {
+      const auto sent = SentInAStep({.dp = dp, .tied = tied});
+      EXPECT_EQ(sent,
+                (std::map<std::string, int64_t>{{"dp all-reduce", 2 * gradients * (dp - 1)}}));
+    }
+  }
+}
+
+// So large that the parts of a sum go in several blocks, and so small that everybody sums it all.
+TEST(Communication, OfAnySizeIsAsPredicted) {
+  EXPECT_FALSE(SentInAStep({.dp = 3, .hidden_size = 96}).empty());
+  EXPECT_FALSE(SentInAStep({.pp = 4, .dp = 3, .hidden_size = 2}).empty());
+}
+
+TEST(Communication, OfDataParallelPipelinesIsBoth) {
+  const auto sent = SentInAStep({.pp = 2, .dp = 2});
+  const ParameterTable table(ModelOf({}).config);
+  EXPECT_EQ(sent, (std::map<std::string, int64_t>{
+                      {"pp activation", 2 * 8 * kTokens * 32 * 4},
+                      {"pp gradient", 2 * 8 * kTokens * 32 * 4},
+                      {"pp all-reduce", 2 * 2 * kEmbedding},
+                      {"dp all-reduce", 2 * (4 * table.num_elements() + kEmbedding)}}));
+}
+
+// Two stages a rank with a fold on one, backward in halves, two directions.
+TEST(Communication, OfOtherSchedulesIsAsPredicted) {
+  for (const std::string schedule : {"zb-v", "interleaved-1f1b", "zb-h1"}) {
+    EXPECT_FALSE(SentInAStep({.schedule = schedule, .pp = 2, .dp = 2}).empty()) << schedule;
+  }
+  EXPECT_GT(SentInAStep({.schedule = "dualpipe", .pp = 4})["pp all-reduce"], 0);
+}
+
+}  // namespace
+}  // namespace troupe
