@@ -1,6 +1,8 @@
 #include "actors/plan/communication_volume.h"
 
 #include <algorithm>
+#include <numeric>
+#include <span>
 
 #include "actors/plan/job_plan.h"
 #include "runtime/base/all_reduce_parts.h"
@@ -21,6 +23,45 @@ void AddVolume(std::vector<CommunicationVolume>& rows, const CommunicationVolume
   row->bytes += more.bytes;
 }
 
+namespace {
+
+// Elements that each owner has of a row.
+std::vector<int64_t> CountsOf(const JobPlan& plan, std::span<const int> row, ShardPlace place) {
+  std::vector<int64_t> counts;
+  for (place.owner = 0; place.owner < place.num_owners; ++place.owner) {
+    int64_t& count = counts.emplace_back(0);
+    for (const ParameterShard& shard : ShardsOf(plan.table, row, place)) {
+      count += shard.num_elements;
+    }
+  }
+  return counts;
+}
+
+// Of the rows of a stage: each rank sends others their parts of a row, and its own to all others.
+void AddShardRows(const JobPlan& plan, const StageLayout& stage, const ShardPlace& place,
+                  std::vector<CommunicationVolume>& rows) {
+  const NumberWidths& widths = plan.widths;
+  const int64_t weight_bytes =
+      widths.has_compute_copy() ? widths.compute_bytes : widths.master_bytes;
+  const bool both_uses = plan.table.tied() && stage.has_embedding() && stage.has_head();
+  for (const std::vector<int>& row : ShardRowsOf(plan.table, stage)) {
+    const std::vector<int64_t> counts = CountsOf(plan, row, place);
+    const int64_t own = counts[static_cast<size_t>(place.owner)];
+    const int64_t others = std::accumulate(counts.begin(), counts.end(), -own);
+    const int uses = both_uses && row.front() == plan.table.embedding_index() ? 2 : 1;
+    AddVolume(rows, {.axis = Axis::kDp,
+                     .operation = "reduce-scatter",
+                     .count = uses,
+                     .bytes = uses * others * widths.master_bytes});
+    AddVolume(rows, {.axis = Axis::kDp,
+                     .operation = "all-gather",
+                     .count = 1,
+                     .bytes = own * (place.num_owners - 1) * weight_bytes});
+  }
+}
+
+}  // namespace
+
 std::vector<CommunicationVolume> CommunicationOf(const JobPlan& plan, Rank rank) {
   std::vector<CommunicationVolume> rows;
   const PipelineRank place = plan.PipelineRankOf(rank);
@@ -40,8 +81,15 @@ std::vector<CommunicationVolume> CommunicationOf(const JobPlan& plan, Rank rank)
       if (AxisOf(reduction) != axis || StagesOn(plan.train, reduction, place).empty()) continue;
       const std::vector<Rank> members = plan.MembersOf(reduction, rank);
       if (members.size() < 2) continue;
-      const AllReduceParts parts = DivideAllReduce(
-          plan.ElementsOf(reduction), plan.widths.master_bytes, static_cast<int>(members.size()));
+      const ShardPlace shards = plan.ShardPlaceOf(rank);
+      if (reduction.weights == SharedWeights::kStage && shards.num_owners > 1) {
+        AddShardRows(plan, plan.stages[static_cast<size_t>(reduction.stages.front().value)], shards,
+                     rows);
+        continue;
+      }
+      const AllReduceParts parts =
+          DivideAllReduce(plan.ElementsOf(reduction, shards), plan.widths.master_bytes,
+                          static_cast<int>(members.size()));
       const auto self = static_cast<int>(std::ranges::find(members, rank) - members.begin());
       AddVolume(rows, {.axis = axis,
                        .operation = "all-reduce",

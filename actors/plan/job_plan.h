@@ -69,7 +69,8 @@ struct JobPlan {
   std::vector<PipelineRank> ExportedBy() const;
   // What the stage of one rank computes with; its microbatches are those of its direction.
   StageShape ShapeOf(StageId stage) const;
-  int64_t ElementsOf(const GradientReduction& reduction) const;
+  // That one rank with these shards has of it; without: of everything.
+  int64_t ElementsOf(const GradientReduction& reduction, const ShardPlace& shards = {}) const;
   // Of the blocks in which gradients are reduced between ranks: the largest, where all are small.
   int64_t ReductionSlotBytes() const;
   // By tag, on a CPU with these vector instructions: all but the workspace is the same on any.

@@ -1,5 +1,6 @@
 // What each rank of a plan holds, shares and needs.
 #include <algorithm>
+#include <array>
 
 #include "actors/plan/job_plan.h"
 #include "actors/schedule/rank_list.h"
@@ -28,13 +29,13 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
   return shape;
 }
 
-int64_t JobPlan::ElementsOf(const GradientReduction& reduction) const {
+int64_t JobPlan::ElementsOf(const GradientReduction& reduction, const ShardPlace& shards) const {
   const StageLayout& copy = stages[static_cast<size_t>(reduction.stages.front().value)];
   switch (reduction.weights) {
     case SharedWeights::kStage:
       return GradientElements(table, copy);
     case SharedWeights::kTied:
-      return table[table.embedding_index()].num_elements();
+      return ShardsOf(table, std::array{table.embedding_index()}, shards).front().num_elements;
     case SharedWeights::kReplica:
       break;
   }

@@ -19,6 +19,7 @@ struct Layout {
   int dp = 1;
   bool tied = true;
   int64_t hidden_size = 32;
+  int zero_stage = 0;
 };
 
 SmallModel ModelOf(const Layout& layout) {
@@ -29,6 +30,7 @@ SmallModel ModelOf(const Layout& layout) {
   c.num_hidden_layers = 8;
   c.vocab_size = 301;  // no part of the sums is as large as another
   c.tie_word_embeddings = layout.tied;
+  model.zero_stage = layout.zero_stage;
   BatchArithmetic& batch = model.batch;
   batch.num_microbatches = 8;
   batch.data_parallel = layout.dp;
@@ -88,6 +90,22 @@ TEST(Communication, OfDataParallelRanksIsTwiceTheGradientForEachOther) {
                 (std::map<std::string, int64_t>{{"dp all-reduce", 2 * gradients * (dp - 1)}}));
     }
   }
+}
+
+// The same bytes: gradients go to their owners, weights come back.
+TEST(Communication, OfSharedOptimizerStateIsAScatterAndAGather) {
+  for (const bool tied : {true, false}) {
+    const ParameterTable table(ModelOf({.tied = tied}).config);
+    const int64_t weights = 4 * table.num_elements();
+    for (const int dp : {2, 3, 4}) {
+      const auto sent = SentInAStep({.dp = dp, .tied = tied, .zero_stage = 1});
+      EXPECT_EQ(sent, (std::map<std::string, int64_t>{
+                          {"dp reduce-scatter", (weights + (tied ? kEmbedding : 0)) * (dp - 1)},
+                          {"dp all-gather", weights * (dp - 1)}}));
+    }
+  }
+  const auto sent = SentInAStep({.pp = 2, .dp = 2, .zero_stage = 1});
+  EXPECT_EQ(sent.at("pp all-reduce"), 2 * kEmbedding) << "each of a pair of ranks its half";
 }
 
 // So large that the parts of a sum go in several blocks, and so small that everybody sums it all.
