@@ -4,11 +4,13 @@
 // manifest names, so any layout resumes from any other.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
 #include "actors/model/stage_parameters.h"
 #include "actors/plan/model_config.h"
+#include "actors/schedule/action.h"
 #include "proto/training.pb.h"
 #include "runtime/base/file_system.h"
 #include "runtime/format/checkpoint_manifest.h"

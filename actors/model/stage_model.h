@@ -41,6 +41,7 @@
 #include "actors/plan/microbatch.h"
 #include "proto/training.pb.h"
 #include "runtime/actor/task.h"
+#include "runtime/collective/group.h"
 
 namespace troupe {
 
