@@ -24,12 +24,19 @@ ScheduleOptions ScheduleOptionsOf(const proto::JobSpec& spec) {
 Result<std::unique_ptr<Program>> ProgramOf(const proto::StartRank& start, const JobPlan& plan,
                                            double product_flops) {
   const std::string& kind = start.spec().kind();
-  if (!kind.empty() && kind != "pretrain") {
-    return MakeError(ErrorCode::kInvalidSpec, "kind = {}: use pretrain", kind);
-  }
   TrainOptions options = TrainOptionsOf(start, plan);
   options.product_flops = product_flops;
-  return std::unique_ptr<Program>(std::make_unique<TrainProgram>(std::move(options)));
+  std::unique_ptr<Program> program;
+  if (kind.empty() || kind == "pretrain") {
+    program = std::make_unique<TrainProgram>(std::move(options));
+  } else if (kind == "evaluate") {
+    program = std::make_unique<EvaluateProgram>(options.evaluate);
+  } else if (kind == "sample") {
+    program = std::make_unique<SampleProgram>(std::move(options.sample));
+  } else {
+    return MakeError(ErrorCode::kInvalidSpec, "kind = {}: use pretrain, evaluate or sample", kind);
+  }
+  return program;
 }
 
 TrainOptions TrainOptionsOf(const proto::StartRank& start, const JobPlan& plan) {
@@ -116,7 +123,7 @@ Result<DataOrder> DataOrderOf(const proto::JobSpec& spec, const JobPlan& plan,
   ASSIGN_OR_RETURN(const int64_t samples, CountSamples(tokens, plan.batch.seq_len));
   return DataOrder::Make({.num_samples = samples,
                           .val_fraction = spec.data().val_fraction(),
-                          .validates = spec.eval().every() > 0,
+                          .validates = spec.eval().every() > 0 || spec.kind() == "evaluate",
                           .shuffle = spec.data().shuffle(),
                           .seed = static_cast<uint64_t>(spec.train().seed())});
 }

@@ -21,8 +21,8 @@ inline constexpr int kDiskWaitMs = 60'000;
 int64_t WaitDeadlineMs(const proto::JobSpec& spec, int64_t usual_ms);
 
 ScheduleOptions ScheduleOptionsOf(const proto::JobSpec& spec);
-// What the job's kind names: "pretrain" is TrainProgram. `product_flops`: a second, of all ranks;
-// 0: not known.
+// What the job's kind names: TrainProgram ("pretrain"), EvaluateProgram, SampleProgram.
+// `product_flops`: a second, of all ranks; 0: not known.
 Result<std::unique_ptr<Program>> ProgramOf(const proto::StartRank& start, const JobPlan& plan,
                                            double product_flops);
 TrainOptions TrainOptionsOf(const proto::StartRank& start, const JobPlan& plan);

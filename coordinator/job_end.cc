@@ -107,7 +107,8 @@ void JobLife::PhaseOver() {
   }
   const bool cancelled = ranks_[0].finished && ranks_[0].finished->cancelled();
   if (stop_ || (cancelled && !reference_run_)) return EndStopped();
-  if (!reference_run_ && request_.spec().eval().has_check_against()) {
+  const bool trains = request_.spec().kind() == "pretrain";  // else there is no step to repeat
+  if (!reference_run_ && trains && request_.spec().eval().has_check_against()) {
     return CheckAgainstSingleWorker();
   }
   if (!reference_run_) return End(proto::JOB_STATE_SUCCEEDED, 0, "");

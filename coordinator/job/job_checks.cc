@@ -81,7 +81,11 @@ class Checker {
 
   void Identity() {
     if (spec_.spec_version() != 1) Refuse("spec_version = {}: use 1", spec_.spec_version());
-    if (spec_.kind() != "pretrain") Refuse("kind = {}: use pretrain", Shown(spec_.kind()));
+    if (spec_.kind() == "evaluate" || spec_.kind() == "sample") {
+      WithoutTraining();
+    } else if (spec_.kind() != "pretrain") {
+      Refuse("kind = {}: use pretrain, evaluate or sample", Shown(spec_.kind()));
+    }
     // The name becomes a folder.
     const std::string& name = spec_.name();
     const bool plain = std::ranges::all_of(name, [](unsigned char c) {
@@ -91,6 +95,26 @@ class Checker {
       Refuse(
           "name = {}: use up to 100 letters, digits, dots, hyphens and underscores, no dot first",
           Shown(name));
+    }
+  }
+
+  // It runs the weights of a folder once, and trains nothing.
+  void WithoutTraining() {
+    if (!spec_.model().has_init_from()) {
+      Refuse("kind = {} needs weights: give a Hugging Face folder as model.init_from",
+             spec_.kind());
+    }
+    if (spec_.checkpoint().resume() != "never") {
+      Refuse(
+          "kind = {}: checkpoint.resume = {}: use never, and model.init_from with what "
+          "checkpoint.save_hf exported",
+          spec_.kind(), Shown(spec_.checkpoint().resume()));
+    }
+    if (spec_.kind() == "sample" && !spec_.eval().has_sample()) {
+      Refuse("kind = sample needs eval.sample: give it prompt and tokens");
+    }
+    if (spec_.kind() == "evaluate" && spec_.data().val_fraction() == 0) {
+      Refuse("kind = evaluate needs data to evaluate on: set data.val_fraction, as 0.05");
     }
   }
 

@@ -50,6 +50,26 @@ TEST(TrainOptionsTest, APromptIsItsBytes) {
   EXPECT_EQ(options.sample.seq_len, 6);
 }
 
+// A job of one deed: evaluation rounds, or tokens from a prompt, then nothing.
+TEST(ProgramTest, TheKindNamesTheProgram) {
+  RankStages ranks(SmallSpec());
+  proto::StartRank start = ranks.Start();
+  proto::Eval& eval = *start.mutable_spec()->mutable_eval();
+  eval.set_batches(3);
+  eval.mutable_sample()->set_prompt("a");
+  eval.mutable_sample()->set_tokens(2);
+  const auto mode_of = [&](const std::string& kind) {
+    start.mutable_spec()->set_kind(kind);
+    auto program = ProgramOf(start, ranks.plan(), 0);
+    CHECK(program.ok());
+    (*program)->Begin(0, 0);
+    return std::get<Round>(*(*program)->Next(0)).start.mode();
+  };
+  EXPECT_EQ(mode_of("pretrain"), proto::STEP_MODE_TRAIN);
+  EXPECT_EQ(mode_of("evaluate"), proto::STEP_MODE_EVAL);
+  EXPECT_EQ(mode_of("sample"), proto::STEP_MODE_SAMPLE);
+}
+
 TEST(ProgramTest, AKindThatNamesNoProgramIsRefused) {
   RankStages ranks(SmallSpec());
   proto::StartRank start = ranks.Start();
@@ -57,7 +77,8 @@ TEST(ProgramTest, AKindThatNamesNoProgramIsRefused) {
   start.mutable_spec()->set_kind("pretrain");
   EXPECT_TRUE(ProgramOf(start, ranks.plan(), 0).ok());
   start.mutable_spec()->set_kind("levitate");
-  EXPECT_EQ(ProgramOf(start, ranks.plan(), 0).error().message, "kind = levitate: use pretrain");
+  EXPECT_EQ(ProgramOf(start, ranks.plan(), 0).error().message,
+            "kind = levitate: use pretrain, evaluate or sample");
 }
 
 TEST(WaitDeadlineTest, AWaitIsToldOfWellBeforeItEndsTheJob) {

@@ -333,7 +333,7 @@ TEST_F(RunCommandTest, ValidateNamesEveryErrorOrSaysOk) {
   Program bad = Troupe({"validate", "job.yaml", "--set", "kind=x", "--set", "train.steps=0"});
   EXPECT_EQ(bad.Wait(), 2);
   EXPECT_EQ(bad.err(),
-            "--set kind=x: kind = x: use pretrain\n"
+            "--set kind=x: kind = x: use pretrain, evaluate or sample\n"
             "--set train.steps=0: train.steps = 0: use 1 or more\n");
   Program infeasible = Troupe({"validate", "job.yaml", "--set", "parallelism.pp=5"});
   EXPECT_EQ(infeasible.Wait(), 3);

@@ -121,7 +121,11 @@ INSTANTIATE_TEST_SUITE_P(
               2},
         Wrong{{"model.num_hidden_layers=3000"}, "model.num_hidden_layers = 3000: use 1 to 2048", 2},
         Wrong{{"parallelism.dp=65536", "parallelism.cp=65536"}, "parallelism", 2},
-        Wrong{{"kind=serve"}, "kind = serve: use pretrain", 2},
+        Wrong{{"kind=evaluate"}, "kind = evaluate needs weights: give a Hugging Face folder as", 2},
+        Wrong{{"kind=sample", "checkpoint.resume=auto"},
+              "kind = sample: checkpoint.resume = auto: use never, and model.init_from with",
+              2},
+        Wrong{{"kind=serve"}, "kind = serve: use pretrain, evaluate or sample", 2},
         Wrong{{"data.train=/no/such/text.txt"}, "data.train = /no/such/text.txt: ", 2},
         Wrong{{"batch.seq_len=1000"},
               "has 1000 tokens, a sample needs batch.seq_len + 1 = 1001: use",
@@ -325,8 +329,8 @@ TEST(JobChecksTest, APlaceIsTheValueInTheFileThatGaveIt) {
   const auto job =
       testing::LoadJob(SystemFiles(), child, {{"kind", "x"}, {"optimizer.betas", "[0.8, 0.9]"}});
   ASSERT_FALSE(job.ok());
-  EXPECT_EQ(job.error().message, "--set kind=x: kind = x: use pretrain\n" + small.path +
-                                     ":13:18: optimizer.eps = 0: use 1e-8\n" + child +
+  EXPECT_EQ(job.error().message, "--set kind=x: kind = x: use pretrain, evaluate or sample\n" +
+                                     small.path + ":13:18: optimizer.eps = 0: use 1e-8\n" + child +
                                      ":3:9: checkpoint.keep = 0: use 1 or more");
 }
 

@@ -95,7 +95,8 @@ TEST(JobFileTest, PlacesNameTheFileAsItWasTyped) {
   const auto job = testing::LoadJob(SystemFiles(), "child.yaml", {});
   std::filesystem::current_path(before);
   ASSERT_FALSE(job.ok());
-  EXPECT_THAT(job.error().message, HasSubstr("job.yaml:13:7: kind = x: use pretrain\n"));
+  EXPECT_THAT(job.error().message,
+              HasSubstr("job.yaml:13:7: kind = x: use pretrain, evaluate or sample\n"));
   EXPECT_THAT(job.error().message, HasSubstr("\nchild.yaml:2:7: name = .x: "));
 }
 
