@@ -281,7 +281,8 @@ TEST(CheckpointPiecesTest, RunsAreFilledFromAHuggingFaceFolder) {
   CutModel whole(config, {});
   whole.Fill();
   ASSERT_TRUE(files.CreateDirectories("hf").ok());
-  ASSERT_TRUE(WriteHfShard(files, "hf", 0, 1, DType::kFloat32, {&whole.rank(0)}).ok());
+  ASSERT_TRUE(
+      WriteHfShard(files, "hf", PipelineRank(0), 1, DType::kFloat32, {&whole.rank(0)}).ok());
   for (const Cutting& cutting : {Cutting{1, 1}, Cutting{1, 3}, Cutting{3, 4}}) {
     CutModel reader(config, cutting);
     const Status read = reader.LoadHf(files, "hf");

@@ -445,7 +445,8 @@ TEST_F(JobCheckpointsTest, TheManifestRemembersWhatTheRunIsMadeOf) {
   EXPECT_EQ(manifest->optimizer_steps, std::nullopt);
   EXPECT_EQ(manifest->tokens, std::nullopt);
   EXPECT_EQ(manifest->files.size(), 4u) << "two of each rank";
-  for (const auto& [name, tensor] : manifest->tensors) EXPECT_TRUE(tensor.digest) << name;
+  for (const auto& [name, tensor] : manifest->tensors)
+    EXPECT_TRUE(tensor.pieces.front().digest) << name;
 }
 
 TEST_F(JobCheckpointsTest, TheManifestRemembersHowFarTrainingIs) {

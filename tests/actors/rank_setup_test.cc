@@ -62,7 +62,7 @@ TEST(ProgramTest, TheKindNamesTheProgram) {
     start.mutable_spec()->set_kind(kind);
     auto program = ProgramOf(start, ranks.plan(), 0);
     CHECK(program.ok());
-    (*program)->Begin(0, 0);
+    (*program)->Begin({}, 0);
     return std::get<Round>(*(*program)->Next(0)).start.mode();
   };
   EXPECT_EQ(mode_of("pretrain"), proto::STEP_MODE_TRAIN);

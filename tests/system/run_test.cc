@@ -72,6 +72,23 @@ TEST_F(RunTest, ComparesWithOneWorkerAndSamples) {
   EXPECT_THAT(run.output, HasSubstr("sampled:"));
 }
 
+// The weights of a run, by a job that trains nothing.
+TEST_F(RunTest, SamplesExportedWeights) {
+  const std::string sample = "--set eval.sample.prompt=a --set eval.sample.tokens=12 ";
+  const auto run =
+      Troupe("run job.yaml " + sample + "--set checkpoint.save_hf=true --run-dir a 2>&1");
+  const auto alone = Troupe("run job.yaml --set kind=sample --set model.init_from=a/hf " + sample +
+                            "--set parallelism.pp=2 --run-dir b 2>&1");
+  ASSERT_EQ(run.exit_code, 0) << run.output;
+  ASSERT_EQ(alone.exit_code, 0) << alone.output;
+  const auto sampled = [](const std::string& output) {
+    const size_t at = output.find("sampled:");
+    return at == std::string::npos ? "" : output.substr(at, output.find("\n\n", at) - at);
+  };
+  EXPECT_EQ(sampled(alone.output), sampled(run.output));
+  EXPECT_THAT(sampled(run.output), HasSubstr("sampled:"));
+}
+
 // Batches of 256 tokens in plain order, in which dots do not count; the second holds nothing else.
 TEST_F(RunTest, AStepInWhichNoLabelCountsIsSaidAndSkippedInAnyLayout) {
   std::string text;
@@ -178,6 +195,11 @@ TEST_F(RunTest, AResumedRunGoesOnBitForBit) {
   EXPECT_EQ(exported.exit_code, 0) << exported.output;
   EXPECT_EQ(Numbers(whole.output, "val/loss").size(), 2u) << "the step's and the result's";
   EXPECT_EQ(Numbers(exported.output, "val/loss"), Numbers(whole.output, "val/loss"));
+  const auto evaluated = Troupe(
+      "run job.yaml -o jsonl --set kind=evaluate --set model.init_from=parts/hf "
+      "--set parallelism.pp=2 --run-dir evaluation 2>&1");
+  EXPECT_EQ(evaluated.exit_code, 0) << evaluated.output;
+  EXPECT_EQ(Numbers(evaluated.output, "val/loss"), Numbers(whole.output, "val/loss"));
   const auto refused = Troupe(
       "run job.yaml --set optimizer.lr=0.5 --set train.steps=20 --run-dir parts --resume 2>&1");
   EXPECT_EQ(refused.exit_code, 2);
