@@ -37,17 +37,22 @@ std::optional<Edge> WaitOf(size_t rank, const Edge& edge, std::span<const WaitsO
   return longest;
 }
 
-// The wait that explains `edge`: the longest of whoever owes it. None where one of them waits for
-// nothing: that is where to look.
+// The wait that explains `edge`: the longest of whoever owes it.
 std::optional<Edge> Next(const Edge& edge, std::span<const WaitsOfRank> ranks) {
   std::optional<Edge> next;
   for (const int32_t owing : edge.wait->from_ranks()) {
     if (!IsRank(owing, ranks)) continue;
     const auto wait = WaitOf(static_cast<size_t>(owing), edge, ranks);
-    if (!wait) return std::nullopt;
-    if (!Longer(next, *wait->wait)) next = wait;
+    if (wait && !Longer(next, *wait->wait)) next = wait;
   }
   return next;
+}
+
+// Somebody who owes it waits for nothing.
+bool IsOwedByAnIdleRank(const Edge& edge, std::span<const WaitsOfRank> ranks) {
+  return std::ranges::any_of(edge.wait->from_ranks(), [&](int32_t owing) {
+    return IsRank(owing, ranks) && !WaitOf(static_cast<size_t>(owing), edge, ranks);
+  });
 }
 
 std::string InWords(const proto::WaitEdge& wait) {
@@ -67,21 +72,23 @@ WaitRoot EndOfChain(const Edge& edge, std::span<const WaitsOfRank> ranks) {
 }
 
 // The circle that the chain of `edge` leads into, from its longest wait on. A schedule that can run
-// has none, so one of its waits is most likely for something that was sent.
+// has none, so one of its waits is most likely for something that was sent; or else for a rank
+// outside it that waits for nothing.
 WaitRoot Circle(Edge edge, std::span<const WaitsOfRank> ranks) {
-  std::vector<const proto::WaitEdge*> chain;
+  std::vector<Edge> chain;
   auto first = chain.end();
   while (first == chain.end()) {
-    chain.push_back(edge.wait);
+    chain.push_back(edge);
     edge = *Next(edge, ranks);
-    first = std::ranges::find(chain, edge.wait);
+    first = std::ranges::find(chain, edge.wait, &Edge::wait);
   }
   chain.erase(chain.begin(), first);
-  const auto waited_ms = [](const proto::WaitEdge* wait) { return wait->waited_ms(); };
+  const auto waited_ms = [](const Edge& of) { return of.wait->waited_ms(); };
   std::ranges::rotate(chain, std::ranges::max_element(chain, {}, waited_ms));
   std::vector<std::string> waits;
-  for (const proto::WaitEdge* wait : chain) {
-    if (waits.size() < kCircleTold) waits.push_back(InWords(*wait));
+  for (const Edge& of : chain) {
+    if (IsOwedByAnIdleRank(of, ranks)) return EndOfChain(of, ranks);
+    if (waits.size() < kCircleTold) waits.push_back(InWords(*of.wait));
   }
   if (chain.size() > kCircleTold) {
     waits.push_back(fmt::format("{} more", chain.size() - kCircleTold));

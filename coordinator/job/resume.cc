@@ -185,6 +185,7 @@ void GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, 
     job.spec.mutable_checkpoint()->set_resume_as("same_run");
     TakeOver(job, "checkpoint.resume_as");
   }
+  proto::JobSpec compared = job.spec;
   if (!IsGiven(job, "batch.gradient_groups")) {
     const int data_parallel = std::max(1, job.spec.parallelism().dp());
     int groups = chosen.manifest.gradient_groups;
@@ -197,13 +198,14 @@ void GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, 
           data_parallel, groups));
       groups = data_parallel;
     }
+    compared.mutable_batch()->set_gradient_groups(saved.batch().gradient_groups());
     job.spec.mutable_batch()->set_gradient_groups(groups);
     TakeOver(job, "batch.gradient_groups");
   }
   if (Status left = CheckStepsLeft(job.spec, chosen, notes); !left.ok()) {
     errors.push_back(std::move(left).error());
   }
-  for (const std::string& difference : ForbiddenDifferences(saved, job.spec)) {
+  for (const std::string& difference : ForbiddenDifferences(saved, compared)) {
     errors.push_back(MakeError(
         ErrorCode::kInvalidSpec,
         "{}: {} cannot be resumed so: give the old value; or take its weights and optimizer state "

@@ -41,10 +41,15 @@ class CheckpointActorTest : public ::testing::Test {
   proto::CheckpointDone Ask(FileSystem& files, const std::string& folder,
                             const std::string& hf = "", DType dtype = DType::kFloat32) {
     const auto listener = scheduler_.Spawn<Listener>({.name = "schedule"}, std::ref(heard_));
-    const auto actor = scheduler_.Spawn<CheckpointActor>(
-        {.name = "checkpoint"}, CheckpointOptions{.rank = Rank(1), .num_ranks = 2, .dtype = dtype},
-        std::ref(files), ranks_.parameters(1), std::ref(stream_),
-        Ref<proto::CheckpointDone>(listener));
+    const auto actor =
+        scheduler_.Spawn<CheckpointActor>({.name = "checkpoint"},
+                                          CheckpointOptions{.rank = Rank(1),
+                                                            .num_ranks = 2,
+                                                            .place = PipelineRank(1),
+                                                            .num_places = 2,
+                                                            .dtype = dtype},
+                                          std::ref(files), ranks_.parameters(1), std::ref(stream_),
+                                          Ref<proto::CheckpointDone>(listener));
     proto::CheckpointStart start;
     start.set_step(40);
     start.set_directory(folder);

@@ -87,6 +87,7 @@ class RankRootTest : public ::testing::Test {
     spec_.mutable_data()->set_train(folder_.Write("text.txt", text));
     spec_.mutable_optimizer()->add_betas(0.9);
     spec_.mutable_optimizer()->add_betas(0.95);
+    spec_.mutable_optimizer()->set_eps(1e-8);
     spec_.mutable_optimizer()->set_grad_clip(0.5);
     spec_.mutable_train()->set_steps(4);
     ranks_.clear();

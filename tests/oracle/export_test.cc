@@ -78,7 +78,7 @@ void Export(const TemporaryFolder& folder, const std::string& name, int pp,
     ASSERT_TRUE(
         WriteHfShard(files, open->exported, PipelineRank(rank), pp, DType::kFloat32, stages).ok());
   }
-  const auto committed = checkpoints.Commit(1, shards);
+  const auto committed = checkpoints.Commit({.step = 1, .updates = 1}, shards);
   ASSERT_TRUE(committed.ok()) << committed.error().message;
 }
 

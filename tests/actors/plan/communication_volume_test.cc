@@ -33,6 +33,7 @@ JobPlan PlanOf(const Case& c) {
   batch.set_micro_batch_size(2);
   batch.set_global_batch_size(24);
   batch.set_seq_len(32);
+  if (c.schedule == "dualpipe") batch.set_gradient_groups(2);
   spec.mutable_parallelism()->set_pp(c.pp);
   spec.mutable_parallelism()->set_dp(c.dp);
   spec.mutable_parallelism()->set_schedule(c.schedule);

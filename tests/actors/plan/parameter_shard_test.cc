@@ -57,6 +57,7 @@ TEST(ParameterShard, ShardsOfAnyNumberOfOwnersRebuildTheWhole) {
       for (int owner = 0; owner < num_owners; ++owner) {
         for (const ParameterShard& shard :
              ShardsOf(table, AllOf(table), {cut, num_cuts, owner, num_owners})) {
+          if (shard.num_elements == 0) continue;
           RC_ASSERT(shard.first_element % kShardLeafElements == 0);
           const int64_t end = shard.first_element + shard.num_elements;
           RC_ASSERT(end == shard.cut_elements || end % kShardLeafElements == 0);

@@ -134,7 +134,9 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{{"parallelism.pp=5"}, "parallelism.pp = 5", 3},
         Wrong{{"parallelism.tp=2"}, "parallelism.tp", 2},
         Wrong{{"parallelism.zero_stage=4"}, "parallelism.zero_stage = 4: use 0", 2},
-        Wrong{{"parallelism.dp=2", "parallelism.schedule=dualpipe"}, "parallelism.dp = 2", 2}));
+        Wrong{{"parallelism.dp=2", "batch.gradient_groups=4"},
+              "batch.gradient_groups = 4: with parallelism.dp = 2 every rank sums one group",
+              2}));
 
 TEST(JobChecksTest, DataThatCannotBeReadIsRefused) {
   const JobFolder small;

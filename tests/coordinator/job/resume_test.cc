@@ -178,7 +178,7 @@ TEST_F(ResumeTest, GradientGroupsFollowTheCheckpointUnlessGiven) {
 // A rank sums one group, so that other numbers of ranks have other sums; it is said.
 TEST_F(ResumeTest, GradientGroupsFollowTheDataParallelRanks) {
   Commit(5, /*gradient_groups=*/1);
-  ASSERT_TRUE(Resume({"checkpoint.resume=auto", "parallelism.dp=2"}).ok());
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", "parallelism.dp=2"}), "none: " + Committed(5));
   EXPECT_EQ(spec_.batch().gradient_groups(), 2);
   EXPECT_THAT(notes_, ::testing::ElementsAre(HasSubstr(
                           "parallelism.dp = 2: every rank sums one group of a step's microbatches, "
