@@ -299,11 +299,13 @@ void Console::ShowReferenceStep(const proto::StepMetrics& m) {
 }
 
 void Console::ShowEval(const proto::EvalMetrics& m) {
-  if (m.step() <= options_.seen_through) return;
+  const bool of_a_step = m.step() > 0;
+  if (of_a_step && m.step() <= options_.seen_through) return;
   if (first_shown_ == 0) first_shown_ = m.step();
   StepData(EvalJson(m, clock_.WallUs()));
   const std::string loss =
       m.has_val_loss() ? fmt::format("val/loss {:.4f}", m.val_loss()) : "no val/loss";
+  if (!of_a_step) return Say(fmt::format("{} over {} labels", loss, WithThousands(m.tokens())));
   Say(fmt::format("step {:>5}/{} | {}", m.step(), options_.steps, loss));
 }
 
