@@ -11,7 +11,7 @@ void EvaluateProgram::Begin(const TrainingProgress& progress, int64_t) {
 }
 
 std::optional<Deed> EvaluateProgram::Next(int64_t) {
-  if (round_ >= options_.rounds) return std::nullopt;
+  if (round_ >= options_.rounds || cancelled_) return std::nullopt;
   Round round;
   round.start.set_mode(proto::STEP_MODE_EVAL);
   round.start.set_step(step_);

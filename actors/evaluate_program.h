@@ -24,7 +24,7 @@ class EvaluateProgram : public Program {
   ProgramNews Committed(int64_t took_ns) override;
   void Saved(int64_t) override {}
   void Choose(size_t) override {}
-  void Cancel(bool) override {}  // it is short
+  void Cancel(bool) override { cancelled_ = true; }  // what is left is not evaluated, nor told
   int64_t last_step() const override { return step_; }
 
  private:
@@ -32,6 +32,7 @@ class EvaluateProgram : public Program {
   int64_t step_ = 0;  // that is evaluated
   int32_t round_ = 0;
   StepSums sums_{};
+  bool cancelled_ = false;
 };
 
 }  // namespace troupe

@@ -89,7 +89,8 @@ Status JobActor::On(proto::EvalMetrics metrics) {
   *news.mutable_eval() = std::move(metrics);
   options_.say(news);
   if (!news.eval().has_val_loss()) {
-    NothingCounted(fmt::format("the evaluation after step {}", news.eval().step()),
+    const int64_t step = news.eval().step();
+    NothingCounted(step > 0 ? fmt::format("the evaluation after step {}", step) : "the evaluation",
                    "no validation loss");
   }
   return {};

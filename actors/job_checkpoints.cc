@@ -53,7 +53,8 @@ Result<CheckpointManifest> JobCheckpoints::ManifestOf(
                               .skipped_steps = progress.skipped_steps,
                               .data = content_.data,
                               .init_from = content_.init_from,
-                              .data_changed = content_.data_changed};
+                              .data_changed = content_.data_changed,
+                              .groups_changed = content_.groups_changed};
   if (progress.updates != progress.step) manifest.optimizer_steps = progress.updates;
   if (progress.tokens != progress.step * plan_.batch.tokens_per_step()) {
     manifest.tokens = progress.tokens;

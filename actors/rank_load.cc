@@ -111,6 +111,8 @@ Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const 
   loaded.progress.skipped_steps = manifest.skipped_steps;
   loaded.progress.tokens = manifest.tokens.value_or(manifest.step * plan.batch.tokens_per_step());
   loaded.content.data_changed = manifest.data_changed;
+  loaded.content.groups_changed =
+      manifest.groups_changed || manifest.gradient_groups != plan.batch.gradient_groups;
   RETURN_IF_ERROR(CheckData(start.spec(), manifest, loaded.content));
   return loaded;
 }

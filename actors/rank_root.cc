@@ -272,7 +272,9 @@ void RankRoot::Finish(const JobEnd& end) {
   finished->set_checkpoint(end.checkpoint);
   finished->mutable_stage_layers()->Assign(end.stage_layers.begin(), end.stage_layers.end());
   if (!actors_) return news_.Say(*news);
-  *finished->mutable_communication() = actors_->Communication();
+  if (start_.spec().kind().empty() || start_.spec().kind() == "pretrain") {
+    *finished->mutable_communication() = actors_->Communication();
+  }
   stream_->Launch([this, finished] { AddParameterDigests(actors_->parameters(), *finished); },
                   [this, news](const WorkTime&) { news_.Say(*news); });
 }

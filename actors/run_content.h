@@ -12,6 +12,7 @@ namespace troupe {
 struct RunContent {
   std::optional<ContentIdentity> data{};       // where this rank reads tokens
   std::optional<ContentIdentity> init_from{};  // weights that the run began with
+  bool groups_changed = false;                 // its sums have not one shape from the first step on
   bool data_changed = false;                   // the data are not those it began with
 };
 

@@ -134,8 +134,10 @@ Status StageParameters::Fill(
     room.resize(static_cast<size_t>(p.spec->num_elements() * DTypeBytes(options_.master)));
     const TensorView whole = Shaped(room.data(), options_.master, *p.spec);
     RETURN_IF_ERROR(fill(p, whole));
-    const TensorView run = RunOf(whole, p.shard);
-    std::memcpy(p.weight.data(), run.data(), static_cast<size_t>(run.num_bytes()));
+    if (p.shard.num_elements > 0) {
+      const TensorView run = RunOf(whole, p.shard);
+      std::memcpy(p.weight.data(), run.data(), static_cast<size_t>(run.num_bytes()));
+    }
     CHECK(!p.compute.empty(), "{} has no place for its copy", p.spec->name);
     Cast({}, p.compute.Flat(), whole.Flat());
   }

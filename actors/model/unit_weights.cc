@@ -37,11 +37,9 @@ void UnitWeights::Gather() {
 }
 
 void UnitWeights::Ready(const Exec& exec) {
-  const bool was_absent = state_ == WeightsState::kAbsent;
-  if (was_absent) Gather();
+  if (state_ == WeightsState::kAbsent) Gather();
   for (const int index : options_.own_parameters) {
     const StageParameter& p = masters_.Of(index);
-    CHECK(!p.whole.empty() || !was_absent, "{} is made of shards of other ranks", options_.name);
     if (!p.whole.empty() && !computes_.empty()) Cast(exec, p.compute.Flat(), p.whole.Flat());
   }
   state_ = WeightsState::kReady;
@@ -69,6 +67,9 @@ void UnitWeights::Pack(const Exec& exec, const Product& product, WeightUse use, 
 }
 
 void UnitWeights::Drop() {
+  for (const int index : options_.own_parameters) {
+    CHECK(!masters_.Of(index).whole.empty(), "{} is made of shards of other ranks", options_.name);
+  }
   for (Product& product : products_) {
     product.forward = {};
     product.input_grad = {};

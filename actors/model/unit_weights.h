@@ -8,7 +8,9 @@
 //
 // Thread: the compute stream's.
 //   W1. Only what is ready is read; anything else is a CHECK with the unit's name.
-//   W2. Ready makes equal bytes of equal masters.
+//   W2. Ready makes equal bytes of equal masters. Where only shards of them are here, what is
+//   dropped
+//       cannot be made again without the other ranks: Drop is a CHECK.
 #pragma once
 
 #include <cstdint>

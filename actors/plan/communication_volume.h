@@ -8,8 +8,8 @@
 //   dp  reduce-scatter,        with ZeRO-1 instead: of the gradients of each row of shards, and of
 //       all-gather             the weights made of them
 //
-// An all-reduce of S bytes among n ranks sends 2 S (n - 1) in all, and each rank its own part n - 2
-// times and the whole once (base/all_reduce_parts.h).
+// An all-reduce of S bytes in parts among n ranks sends 2 S (n - 1) in all, and each rank its own
+// part n - 2 times and the whole once (base/all_reduce_parts.h).
 #pragma once
 
 #include <cstdint>

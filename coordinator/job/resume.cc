@@ -114,14 +114,17 @@ Status CheckStepsLeft(const proto::JobSpec& spec, const Chosen& chosen,
                      stops ? "train.stop_after" : "train.steps", last, chosen.folder,
                      chosen.manifest.step);
   }
-  const bool repeatable = !chosen.manifest.took_over_updates() && !chosen.manifest.data_changed;
+  const CheckpointManifest& manifest = chosen.manifest;
+  const bool repeatable =
+      !manifest.took_over_updates() && !manifest.data_changed && !manifest.groups_changed;
   if (spec.eval().has_check_against() && !repeatable) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "eval.check_against = {}: its steps are done, and one worker cannot repeat "
                      "them from the first: the run {}: leave it out",
                      spec.eval().check_against(),
-                     chosen.manifest.data_changed ? "went on with other data"
-                                                  : "began from another run's checkpoint");
+                     manifest.data_changed     ? "went on with other data"
+                     : manifest.groups_changed ? "went on with other gradient groups"
+                                               : "began from another run's checkpoint");
   }
   notes.push_back(fmt::format("all {} steps are done: what is left is that it {}", last,
                               fmt::join(left, ", ")));
@@ -192,8 +195,8 @@ void GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, 
     if (data_parallel > 1 && groups != data_parallel) {
       notes.push_back(fmt::format(
           "parallelism.dp = {}: every rank sums one group of a step's microbatches, and the run "
-          "had "
-          "{}: from here its sums have another shape, and agree with the earlier ones to rounding "
+          "had {}: from here its sums have another shape, and agree with the earlier ones to "
+          "rounding "
           "instead of bit for bit",
           data_parallel, groups));
       groups = data_parallel;

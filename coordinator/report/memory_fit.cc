@@ -34,7 +34,8 @@ MemoryFit Weigh(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa,
   MemoryFit fit{.memory = memory,
                 .ranks_bytes = Sum(ranks),
                 .largest_bytes = *std::ranges::max_element(ranks)};
-  if (!spec.eval().has_check_against() || plan.mesh.num_ranks() == 1) return fit;
+  const bool compares = spec.kind() == "pretrain" && spec.eval().has_check_against();
+  if (!compares || plan.mesh.num_ranks() == 1) return fit;
   const auto single = MakeJobPlan(SingleWorkerSpec(spec));
   if (!single.ok()) return fit;  // told when its time comes
   fit.reference_bytes = Sum(RankBytes(*single, isa));

@@ -104,6 +104,7 @@ JsonLine ManifestBody(const CheckpointManifest& manifest) {
     line.AddJson("init_from", SizedText(manifest.init_from->num_bytes, manifest.init_from->digest));
   }
   if (manifest.data_changed) line.Add("data_changed", true);
+  if (manifest.groups_changed) line.Add("groups_changed", true);
   if (manifest.skipped_steps > 0) line.Add("skipped_steps", manifest.skipped_steps);
   if (manifest.tokens) line.Add("tokens", *manifest.tokens);
   return line;
@@ -142,6 +143,7 @@ Status ReadNewerKeys(const JsonFields& fields, const std::string& path,
     RETURN_IF_ERROR(fields.Read("tokens", &manifest.tokens.emplace()));
     if (*manifest.tokens < 0) return fields.Wrong("tokens", "0 or more");
   }
+  RETURN_IF_ERROR(fields.Read("groups_changed", &manifest.groups_changed));
   return fields.Read("data_changed", &manifest.data_changed);
 }
 

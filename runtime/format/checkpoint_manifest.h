@@ -50,6 +50,8 @@ struct CheckpointManifest {
   std::optional<ContentIdentity> init_from{};  // weights that it began with
   // The run went on with other data than it began with (data.allow_change).
   bool data_changed = false;
+  // It went on with other gradient groups: one worker cannot repeat its sums from the first step.
+  bool groups_changed = false;
   int64_t updates() const { return optimizer_steps.value_or(step); }
   // The optimizer's state began in another run.
   bool took_over_updates() const { return updates() > step - skipped_steps; }

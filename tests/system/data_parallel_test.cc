@@ -6,6 +6,9 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
+#include "runtime/base/file_system.h"
 #include "tests/support/shell.h"
 #include "tests/support/small_job.h"
 
@@ -21,6 +24,37 @@ class DataParallelTest : public ::testing::Test {
     return testing::Shell("cd " + folder_.path() + " && " TROUPE_BINARY_DIR "/bin/troupe " +
                           arguments);
   }
+  // In three parts, each under another layout, against one run of one worker.
+  void GoOn(const std::string& dtype) {
+    testing::Shell("cd " + folder_.path() + " && rm -rf whole parts");
+    const std::string save =
+        " --set checkpoint.save_hf=true train.steps=12 batch.gradient_groups=2 train.dtype=" +
+        dtype + " ";
+    const auto whole =
+        Troupe("run job.yaml -o jsonl --run-dir whole" + save + "parallelism.pp=1 2>/dev/null");
+    ASSERT_EQ(whole.exit_code, 0) << whole.output;
+    std::vector<std::string> steps;
+    for (const std::string part :
+         {"parallelism.pp=2 parallelism.dp=2 parallelism.zero_stage=1 train.stop_after=5",
+          "parallelism.pp=1 parallelism.dp=2 train.stop_after=8",
+          "parallelism.pp=1 parallelism.dp=2 parallelism.zero_stage=1 train.stop_after=10",
+          "parallelism.pp=1"}) {
+      const std::string resume = steps.empty() ? "" : " --resume";
+      const auto run =
+          Troupe("run job.yaml -o jsonl --run-dir parts" + resume + save + part + " 2>/dev/null");
+      ASSERT_EQ(run.exit_code, 0) << part << "\n" << run.output;
+      for (const std::string& step : testing::StepsOf(run.output)) steps.push_back(step);
+    }
+    EXPECT_EQ(steps, testing::StepsOf(whole.output)) << dtype;
+    for (const std::string path :
+         {"/checkpoints/step-00000012/tensors-00001-of-00001.safetensors",
+          "/checkpoints/step-00000012/optim-00001-of-00001.safetensors", "/hf/model.safetensors"}) {
+      const auto same = testing::Shell("cd " + folder_.path() + " && cmp whole" + path + " parts" +
+                                       path + " 2>&1");
+      EXPECT_EQ(same.exit_code, 0) << dtype << "\n" << same.output;
+    }
+  }
+
   testing::TemporaryFolder folder_;
 };
 
@@ -40,33 +74,35 @@ TEST_F(DataParallelTest, ComputesWhatOneWorkerComputes) {
   }
 }
 
-// Saved in pieces by four ranks, read by two that keep everything, and saved whole by one.
+// Saved in pieces by four ranks, read by two that keep everything, by two with shards of their own,
+// and by one.
 TEST_F(DataParallelTest, AnyOtherLayoutGoesOnBitForBit) {
-  const std::string save = " --set checkpoint.save_hf=true train.steps=12 batch.gradient_groups=2 ";
-  const auto whole =
-      Troupe("run job.yaml -o jsonl --run-dir whole" + save + "parallelism.pp=1 2>/dev/null");
-  ASSERT_EQ(whole.exit_code, 0) << whole.output;
-  const auto first = Troupe("run job.yaml -o jsonl --run-dir parts" + save +
-                            "parallelism.pp=2 parallelism.dp=2 parallelism.zero_stage=1 "
-                            "train.stop_after=5 2>/dev/null");
-  ASSERT_EQ(first.exit_code, 0) << first.output;
-  const auto second = Troupe("run job.yaml -o jsonl --run-dir parts --resume" + save +
-                             "parallelism.pp=1 parallelism.dp=2 train.stop_after=9 2>/dev/null");
-  ASSERT_EQ(second.exit_code, 0) << second.output;
-  const auto third = Troupe("run job.yaml -o jsonl --run-dir parts --resume" + save +
-                            "parallelism.pp=1 2>/dev/null");
-  ASSERT_EQ(third.exit_code, 0) << third.output;
-  std::vector<std::string> steps;
-  for (const auto* part : {&first, &second, &third}) {
-    for (const std::string& step : testing::StepsOf(part->output)) steps.push_back(step);
-  }
-  EXPECT_EQ(steps, testing::StepsOf(whole.output));
-  for (const std::string path :
-       {"/checkpoints/step-00000012/tensors-00001-of-00001.safetensors",
-        "/checkpoints/step-00000012/optim-00001-of-00001.safetensors", "/hf/model.safetensors"}) {
-    const auto same =
-        testing::Shell("cd " + folder_.path() + " && cmp whole" + path + " parts" + path + " 2>&1");
-    EXPECT_EQ(same.exit_code, 0) << same.output;
+  for (const std::string dtype : {"float32", "bfloat16"}) GoOn(dtype);
+}
+
+// The optimizer's state, and bfloat16's masters, by shards: what each rank has is not even.
+TEST_F(DataParallelTest, NeedsTheMemoryThatWasPredicted) {
+  for (const std::string dtype : {"float32", "bfloat16"}) {
+    for (const int dp : {2, 3}) {
+      const auto run = Troupe(
+          "run job.yaml --overwrite --run-dir run --set parallelism.pp=1 parallelism.zero_stage=1 "
+          "batch.global_batch_size=12 model.tie_word_embeddings=true parallelism.dp=" +
+          std::to_string(dp) + " train.dtype=" + dtype + " 2>&1");
+      ASSERT_EQ(run.exit_code, 0) << run.output;
+      const auto text = SystemFiles().ReadFile(folder_ / "run/memory.json", 1 << 20);
+      ASSERT_TRUE(text.ok());
+      const auto measured = nlohmann::json::parse(*text);
+      ASSERT_EQ(measured["ranks"].size(), static_cast<size_t>(dp));
+      for (const auto& row : measured["ranks"]) {
+        for (const char* tag : {"params", "grads", "optimizer", "activations"}) {
+          EXPECT_EQ(row["tags"][tag]["peak_bytes"], row["tags"][tag]["predicted_bytes"])
+              << tag << " of rank " << row["rank"] << "\n"
+              << run.output;
+        }
+        EXPECT_LE(row["tags"]["comm"]["peak_bytes"].get<int64_t>(),
+                  row["tags"]["comm"]["predicted_bytes"].get<int64_t>());
+      }
+    }
   }
 }
 

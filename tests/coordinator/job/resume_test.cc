@@ -45,6 +45,7 @@ class ResumeTest : public ::testing::Test {
     manifest.files[kTensors] = {writer.num_bytes(), writer.digest()};
     manifest.data = *IdentityOfFile(SystemFiles(), job->spec.data().train());
     manifest.optimizer_steps = optimizer_steps_;
+    manifest.groups_changed = groups_changed_;
     manifest.skipped_steps = skipped_steps_;
     auto committed = CommitCheckpoint(SystemFiles(), checkpoints, manifest);
     CHECK(committed.ok(), "{}", committed.error().message);
@@ -78,6 +79,7 @@ class ResumeTest : public ::testing::Test {
   JobFolder small_;
   const std::string run_ = small_.folder / "run";
   std::optional<int64_t> optimizer_steps_{};
+  bool groups_changed_ = false;
   int64_t skipped_steps_ = 0;
   proto::JobSpec spec_{};
   std::string effective_text_{};
@@ -183,6 +185,15 @@ TEST_F(ResumeTest, GradientGroupsFollowTheDataParallelRanks) {
   EXPECT_THAT(notes_, ::testing::ElementsAre(HasSubstr(
                           "parallelism.dp = 2: every rank sums one group of a step's microbatches, "
                           "and the run had 1")));
+}
+
+// Its steps were summed in two shapes: one worker, which has one, is not compared with.
+TEST_F(ResumeTest, ARunWhoseGroupsChangedIsNotRepeatedFromTheFirst) {
+  groups_changed_ = true;
+  Commit(20);
+  EXPECT_THAT(Refusal({"checkpoint.resume=auto", "eval.check_against=single_worker"}),
+              HasSubstr("one worker cannot repeat them from the first: the run went on with other "
+                        "gradient groups"));
 }
 
 TEST_F(ResumeTest, ARunThatIsAlreadyThereIsRefused) {
