@@ -28,7 +28,7 @@ int64_t PredictedBytes(const proto::CommunicationReport& report) {
   return sum;
 }
 
-// The columns that any rank has, in the order in which they are first named.
+// The columns that any rank has: messages between stages, then a pipeline's sums, then the rest.
 std::vector<std::string> ColumnsOf(const CommunicationReports& reports) {
   std::vector<std::string> names;
   for (const auto& [rank, report] : reports) {
@@ -36,8 +36,10 @@ std::vector<std::string> ColumnsOf(const CommunicationReports& reports) {
       if (std::ranges::find(names, NameOf(row)) == names.end()) names.push_back(NameOf(row));
     }
   }
-  std::ranges::stable_sort(names, std::greater(),
-                           [](const std::string& name) { return name.starts_with("pp"); });
+  std::ranges::stable_sort(names, std::less(), [](const std::string& name) {
+    const bool message = name == "pp activation" || name == "pp gradient";
+    return std::pair(!name.starts_with("pp"), !message);
+  });
   return names;
 }
 
