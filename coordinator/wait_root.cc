@@ -84,7 +84,7 @@ WaitRoot Circle(Edge edge, std::span<const WaitsOfRank> ranks) {
   }
   chain.erase(chain.begin(), first);
   const auto waited_ms = [](const Edge& of) { return of.wait->waited_ms(); };
-  std::ranges::rotate(chain, std::ranges::max_element(chain, {}, waited_ms));
+  std::rotate(chain.begin(), std::ranges::max_element(chain, {}, waited_ms), chain.end());
   std::vector<std::string> waits;
   for (const Edge& of : chain) {
     if (IsOwedByAnIdleRank(of, ranks)) return EndOfChain(of, ranks);
