@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "actors/plan/job_orders.h"
+#include "actors/plan/job_shape.h"
 #include "actors/rank_reports.h"
 #include "actors/rank_setup.h"
 
@@ -272,9 +273,7 @@ void RankRoot::Finish(const JobEnd& end) {
   finished->set_checkpoint(end.checkpoint);
   finished->mutable_stage_layers()->Assign(end.stage_layers.begin(), end.stage_layers.end());
   if (!actors_) return news_.Say(*news);
-  if (start_.spec().kind().empty() || start_.spec().kind() == "pretrain") {
-    *finished->mutable_communication() = actors_->Communication();
-  }
+  if (Trains(start_.spec())) *finished->mutable_communication() = actors_->Communication();
   stream_->Launch([this, finished] { AddParameterDigests(actors_->parameters(), *finished); },
                   [this, news](const WorkTime&) { news_.Say(*news); });
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "actors/plan/cost_model.h"
+#include "actors/plan/job_shape.h"
 #include "actors/stage_set.h"
 
 namespace troupe {
@@ -27,7 +28,7 @@ Result<std::unique_ptr<Program>> ProgramOf(const proto::StartRank& start, const 
   TrainOptions options = TrainOptionsOf(start, plan);
   options.product_flops = product_flops;
   std::unique_ptr<Program> program;
-  if (kind.empty() || kind == "pretrain") {
+  if (Trains(start.spec())) {
     program = std::make_unique<TrainProgram>(std::move(options));
   } else if (kind == "evaluate") {
     program = std::make_unique<EvaluateProgram>(options.evaluate);

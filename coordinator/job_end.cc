@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "actors/plan/job_plan.h"
+#include "actors/plan/job_shape.h"
 #include "coordinator/job_life.h"
 #include "runtime/base/talk.h"
 
@@ -107,8 +108,8 @@ void JobLife::PhaseOver() {
   }
   const bool cancelled = ranks_[0].finished && ranks_[0].finished->cancelled();
   if (stop_ || (cancelled && !reference_run_)) return EndStopped();
-  const bool trains = request_.spec().kind() == "pretrain";  // else there is no step to repeat
-  if (!reference_run_ && trains && request_.spec().eval().has_check_against()) {
+  const bool compares = Trains(request_.spec()) && request_.spec().eval().has_check_against();
+  if (!reference_run_ && compares) {
     return CheckAgainstSingleWorker();
   }
   if (!reference_run_) return End(proto::JOB_STATE_SUCCEEDED, 0, "");

@@ -113,7 +113,6 @@ class StageModel {
   void ApplyUpdate(const AdamWOptions& options, bool apply);
   // After an update of shards: every rank's, so that products read them.
   Task<Status> GatherWeights(Group& group, GroupPurpose purpose);
-  bool is_sharded() const { return options_.shards.num_owners > 1; }
 
   const StageModelOptions& options() const { return options_; }
   int64_t boundary_bytes() const;
@@ -125,6 +124,7 @@ class StageModel {
     int32_t parts_done = 0;
   };
 
+  bool is_sharded() const { return options_.shards.num_owners > 1; }
   void BuildUnits();
   // Without its gradients' elements. `position`: of the unit on this stage.
   UnitSite SiteOf(size_t position, int unit);
@@ -138,7 +138,7 @@ class StageModel {
   Pass PassOf(Stash& stash, const Workspaces::Lease& workspace, bool whole = false);
   // (T, h) in an output.
   TensorView Boundary(Buffer& output) const;
-  // The run of a shard row in its whole, at `data`.
+  // The ranks' gradients of a row, from `first_element` on: this rank's run is their sum then.
   Task<Status> ScatterRow(Group& group, GroupPurpose purpose, const ShardRow& row,
                           int64_t first_element);
   Buffer NewBoundary() { return Buffer::Unfilled(ledger_, MemoryTag::kComm, boundary_bytes()); }

@@ -91,10 +91,13 @@ Task<Status> StageModel::ScatterRow(Group& group, GroupPurpose purpose, const Sh
 
 Task<Status> StageModel::GatherWeights(Group& group, GroupPurpose purpose) {
   for (const ShardRow& row : parameters_.rows()) {
-    // A row's copies are one run, as its masters are.
     const TensorView first = parameters_.Of(row.parameters.front()).compute;
+    const TensorView last = parameters_.Of(row.parameters.back()).compute;
     auto* data = static_cast<std::byte*>(first.data());
     const int64_t width = DTypeBytes(first.dtype());
+    CHECK(
+        static_cast<std::byte*>(last.data()) + last.num_bytes() == data + row.num_elements * width,
+        "the copies of {} and its neighbours are no run", table_[row.parameters.front()].name);
     const auto dtype = static_cast<uint8_t>(first.dtype());
     CO_RETURN_IF_ERROR(
         co_await group.AllGather({dtype, data + row.own_first * width, row.own_count},

@@ -1,8 +1,6 @@
 #include "actors/plan/communication_volume.h"
 
 #include <algorithm>
-#include <numeric>
-#include <span>
 
 #include "actors/plan/job_plan.h"
 #include "runtime/base/all_reduce_parts.h"
@@ -25,18 +23,6 @@ void AddVolume(std::vector<CommunicationVolume>& rows, const CommunicationVolume
 
 namespace {
 
-// Elements that each owner has of a row.
-std::vector<int64_t> CountsOf(const JobPlan& plan, std::span<const int> row, ShardPlace place) {
-  std::vector<int64_t> counts;
-  for (place.owner = 0; place.owner < place.num_owners; ++place.owner) {
-    int64_t& count = counts.emplace_back(0);
-    for (const ParameterShard& shard : ShardsOf(plan.table, row, place)) {
-      count += shard.num_elements;
-    }
-  }
-  return counts;
-}
-
 // Of the rows of a stage: each rank sends others their parts of a row, and its own to all others.
 void AddShardRows(const JobPlan& plan, const StageLayout& stage, const ShardPlace& place,
                   std::vector<CommunicationVolume>& rows) {
@@ -45,9 +31,12 @@ void AddShardRows(const JobPlan& plan, const StageLayout& stage, const ShardPlac
       widths.has_compute_copy() ? widths.compute_bytes : widths.master_bytes;
   const bool both_uses = plan.table.tied() && stage.has_embedding() && stage.has_head();
   for (const std::vector<int>& row : ShardRowsOf(plan.table, stage)) {
-    const std::vector<int64_t> counts = CountsOf(plan, row, place);
-    const int64_t own = counts[static_cast<size_t>(place.owner)];
-    const int64_t others = std::accumulate(counts.begin(), counts.end(), -own);
+    int64_t own = 0;
+    int64_t others = 0;
+    for (const ParameterShard& shard : ShardsOf(plan.table, row, place)) {
+      own += shard.num_elements;
+      others += shard.cut_elements - shard.num_elements;
+    }
     const int uses = both_uses && row.front() == plan.table.embedding_index() ? 2 : 1;
     AddVolume(rows, {.axis = Axis::kDp,
                      .operation = "reduce-scatter",

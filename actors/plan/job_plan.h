@@ -69,7 +69,7 @@ struct JobPlan {
   std::vector<PipelineRank> ExportedBy() const;
   // What the stage of one rank computes with; its microbatches are those of its direction.
   StageShape ShapeOf(StageId stage) const;
-  // That one rank with these shards has of it; without: of everything.
+  // Of a tied weight those of the shard, where it is in shards.
   int64_t ElementsOf(const GradientReduction& reduction, const ShardPlace& shards = {}) const;
   // Of the blocks in which gradients are reduced between ranks: the largest, where all are small.
   int64_t ReductionSlotBytes() const;

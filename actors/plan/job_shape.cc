@@ -14,6 +14,8 @@ Result<JobShape> JobShapeOf(const proto::JobSpec& spec) {
   return shape;
 }
 
+bool Trains(const proto::JobSpec& spec) { return spec.kind().empty() || spec.kind() == "pretrain"; }
+
 Result<NumberWidths> WidthsOf(const proto::Train& train) {
   return WidthsOf(train.has_dtype() ? train.dtype() : "float32");
 }

@@ -19,6 +19,9 @@ struct JobShape {
 // The first error; ReadJobPlan (job_plan.h) has them all.
 Result<JobShape> JobShapeOf(const proto::JobSpec& spec);
 
+// Whether its kind trains the model; else it runs the weights of a folder once.
+bool Trains(const proto::JobSpec& spec);
+
 // Of train.dtype, float32 where it is left out.
 Result<NumberWidths> WidthsOf(const proto::Train& train);
 

@@ -196,8 +196,7 @@ void GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, 
       notes.push_back(fmt::format(
           "parallelism.dp = {}: every rank sums one group of a step's microbatches, and the run "
           "had {}: from here its sums have another shape, and agree with the earlier ones to "
-          "rounding "
-          "instead of bit for bit",
+          "rounding instead of bit for bit",
           data_parallel, groups));
       groups = data_parallel;
     }

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <optional>
 
+#include "actors/plan/job_shape.h"
 #include "runtime/base/bytes_in_words.h"
 
 namespace troupe {
@@ -34,7 +35,7 @@ MemoryFit Weigh(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa,
   MemoryFit fit{.memory = memory,
                 .ranks_bytes = Sum(ranks),
                 .largest_bytes = *std::ranges::max_element(ranks)};
-  const bool compares = spec.kind() == "pretrain" && spec.eval().has_check_against();
+  const bool compares = Trains(spec) && spec.eval().has_check_against();
   if (!compares || plan.mesh.num_ranks() == 1) return fit;
   const auto single = MakeJobPlan(SingleWorkerSpec(spec));
   if (!single.ok()) return fit;  // told when its time comes

@@ -100,6 +100,20 @@ TEST(TrainProgramTest, ACancelledOneOnlySaves) {
   }
 }
 
+// The open round ends; the rest of the evaluation is left, between steps and as a job of its own.
+TEST(TrainProgramTest, ACancelledEvaluationEndsWithItsRound) {
+  TrainProgram program(Options());
+  const auto deeds = DeedsOf(program, 0, [&](size_t number) {
+    if (number == 3) program.Cancel(/*checkpoint=*/true);
+  });
+  EXPECT_THAT(deeds, ElementsAre("step 1", "step 2", "evaluate 2", "save 2"));
+  EvaluateProgram alone({.rounds = 3, .num_microbatches = 1, .global_batch_size = 2});
+  const auto rounds = DeedsOf(alone, 0, [&](size_t number) {
+    if (number == 1) alone.Cancel(/*checkpoint=*/true);
+  });
+  EXPECT_THAT(rounds, ElementsAre("evaluate 0"));
+}
+
 TEST(TrainProgramTest, VotesOfARoundThatAreNoVotesEndIt) {
   TrainProgram program(Options());
   program.Begin({}, 0);

@@ -5,30 +5,14 @@
 #include <map>
 #include <string>
 
-#include <nlohmann/json.hpp>
-
-#include "runtime/base/file_system.h"
-#include "tests/support/shell.h"
-#include "tests/support/small_job.h"
+#include "tests/system/troupe_test.h"
 
 namespace troupe {
 namespace {
 
 using ::testing::HasSubstr;
 
-class CommunicationTest : public ::testing::Test {
- protected:
-  CommunicationTest() { testing::WriteSmallJob(folder_); }
-  testing::ShellResult Troupe(const std::string& arguments) {
-    return testing::Shell("cd " + folder_.path() + " && " TROUPE_BINARY_DIR "/bin/troupe " +
-                          arguments);
-  }
-  nlohmann::json ReadJson(const std::string& name) {
-    const auto text = SystemFiles().ReadFile(folder_ / name, 1 << 20);
-    return text.ok() ? nlohmann::json::parse(*text) : nlohmann::json();
-  }
-  testing::TemporaryFolder folder_;
-};
+class CommunicationTest : public testing::TroupeTest {};
 
 const std::string kLayout =
     "--set parallelism.pp=2 parallelism.dp=2 model.tie_word_embeddings=true "

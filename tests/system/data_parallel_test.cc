@@ -6,24 +6,15 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
-#include "runtime/base/file_system.h"
-#include "tests/support/shell.h"
-#include "tests/support/small_job.h"
+#include "tests/system/troupe_test.h"
 
 namespace troupe {
 namespace {
 
 using ::testing::HasSubstr;
 
-class DataParallelTest : public ::testing::Test {
+class DataParallelTest : public testing::TroupeTest {
  protected:
-  DataParallelTest() { testing::WriteSmallJob(folder_); }
-  testing::ShellResult Troupe(const std::string& arguments) {
-    return testing::Shell("cd " + folder_.path() + " && " TROUPE_BINARY_DIR "/bin/troupe " +
-                          arguments);
-  }
   // In three parts, each under another layout, against one run of one worker.
   void GoOn(const std::string& dtype) {
     testing::Shell("cd " + folder_.path() + " && rm -rf whole parts");
@@ -54,8 +45,6 @@ class DataParallelTest : public ::testing::Test {
       EXPECT_EQ(same.exit_code, 0) << dtype << "\n" << same.output;
     }
   }
-
-  testing::TemporaryFolder folder_;
 };
 
 TEST_F(DataParallelTest, ComputesWhatOneWorkerComputes) {
@@ -89,9 +78,7 @@ TEST_F(DataParallelTest, NeedsTheMemoryThatWasPredicted) {
           "batch.global_batch_size=12 model.tie_word_embeddings=true parallelism.dp=" +
           std::to_string(dp) + " train.dtype=" + dtype + " 2>&1");
       ASSERT_EQ(run.exit_code, 0) << run.output;
-      const auto text = SystemFiles().ReadFile(folder_ / "run/memory.json", 1 << 20);
-      ASSERT_TRUE(text.ok());
-      const auto measured = nlohmann::json::parse(*text);
+      const auto measured = ReadJson("run/memory.json");
       ASSERT_EQ(measured["ranks"].size(), static_cast<size_t>(dp));
       for (const auto& row : measured["ranks"]) {
         for (const char* tag : {"params", "grads", "optimizer", "activations"}) {

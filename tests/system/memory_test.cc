@@ -4,24 +4,14 @@
 #include <string>
 #include <tuple>
 
-#include <nlohmann/json.hpp>
-
-#include "runtime/base/file_system.h"
-#include "tests/support/shell.h"
-#include "tests/support/small_job.h"
+#include "tests/system/troupe_test.h"
 
 namespace troupe {
 namespace {
 
 // pp, dtype, level of ONEDNN_MAX_CPU_ISA.
-class MemoryTest : public ::testing::TestWithParam<std::tuple<int, std::string, std::string>> {
- protected:
-  MemoryTest() { testing::WriteSmallJob(folder_); }
-  nlohmann::json ReadJson(const std::string& name) {
-    const auto text = SystemFiles().ReadFile(folder_ / name, 1 << 20);
-    return text.ok() ? nlohmann::json::parse(*text) : nlohmann::json();
-  }
-  testing::TemporaryFolder folder_;
+class MemoryTest : public testing::TroupeTest,
+                   public ::testing::WithParamInterface<std::tuple<int, std::string, std::string>> {
 };
 
 // Evaluation sends without gradients that hold it back, and sampling takes a row of logits; neither

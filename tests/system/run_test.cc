@@ -11,8 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "tests/support/shell.h"
-#include "tests/support/small_job.h"
+#include "tests/system/troupe_test.h"
 
 namespace troupe {
 namespace {
@@ -20,13 +19,8 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-class RunTest : public ::testing::Test {
+class RunTest : public testing::TroupeTest {
  protected:
-  RunTest() { testing::WriteSmallJob(folder_); }
-  testing::ShellResult Troupe(const std::string& arguments) {
-    return testing::Shell("cd " + folder_.path() + " && " TROUPE_BINARY_DIR "/bin/troupe " +
-                          arguments);
-  }
   static std::vector<std::string> Steps(const std::string& output) {
     return testing::StepsOf(output);
   }
@@ -41,8 +35,6 @@ class RunTest : public ::testing::Test {
     }
     return numbers;
   }
-
-  testing::TemporaryFolder folder_;
 };
 
 TEST_F(RunTest, EveryLayoutPrintsTheSameSteps) {
