@@ -1,6 +1,7 @@
 // Measured memory beside predicted, by tag and rank, for people and as JSON. Pure.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 

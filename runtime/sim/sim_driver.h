@@ -10,6 +10,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "runtime/sim/virtual_clock.h"

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -309,6 +310,92 @@ TEST(TidyTest, TheCommandLinePrintsThroughOneDoor) {
     for (size_t i = 0; i < source.lines.size(); ++i) {
       EXPECT_FALSE(std::regex_search(CodeOf(source.lines[i]), kOther))
           << source.path << ":" << i + 1 << ": " << source.lines[i];
+    }
+  }
+}
+
+// What a header takes from the standard library or fmt comes with its own includes or with those of
+// the project's headers that it includes: the headers that compile by themselves have the
+// precompiled one beside them and cannot tell.
+const std::map<std::string, std::vector<std::string>> kNamesOf = {
+    {"algorithm", {"std::clamp", "std::max", "std::min", "std::ranges::"}},
+    {"array", {"std::array"}},
+    {"charconv", {"std::from_chars", "std::to_chars"}},
+    {"cmath", {"std::abs", "std::exp", "std::log", "std::pow", "std::sqrt"}},
+    {"coroutine", {"std::coroutine_handle", "std::suspend_always", "std::suspend_never"}},
+    {"cstdint",
+     {"int8_t", "int16_t", "int32_t", "int64_t", "uint8_t", "uint16_t", "uint32_t", "uint64_t"}},
+    {"deque", {"std::deque"}},
+    {"filesystem", {"std::filesystem"}},
+    {"fmt/format.h", {"fmt::"}},
+    {"fstream", {"std::ifstream", "std::ofstream"}},
+    {"functional", {"std::function", "std::hash"}},
+    {"limits", {"std::numeric_limits"}},
+    {"map", {"std::map"}},
+    {"memory",
+     {"std::make_shared", "std::make_unique", "std::shared_ptr", "std::unique_ptr",
+      "std::weak_ptr"}},
+    {"mutex", {"std::lock_guard", "std::mutex", "std::unique_lock"}},
+    {"numeric", {"std::accumulate", "std::iota"}},
+    {"optional", {"std::optional"}},
+    {"set", {"std::set"}},
+    {"span", {"std::span"}},
+    {"string", {"std::string", "std::to_string"}},
+    {"string_view", {"std::string_view"}},
+    {"tuple", {"std::tuple"}},
+    {"unordered_map", {"std::unordered_map"}},
+    {"utility", {"std::exchange", "std::forward", "std::move", "std::pair", "std::swap"}},
+    {"variant", {"std::variant", "std::visit"}},
+    {"vector", {"std::vector"}},
+};
+
+bool IsWordCharacter(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
+
+bool Names(const std::string& code, const std::string& name) {
+  for (size_t at = code.find(name); at != std::string::npos; at = code.find(name, at + 1)) {
+    const size_t end = at + name.size();
+    const bool begins = at == 0 || !IsWordCharacter(code[at - 1]);
+    if (begins && (name.ends_with(':') || end == code.size() || !IsWordCharacter(code[end]))) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Standard and fmt headers that come with `path`; `read` holds what was looked at.
+void AddForeignIncludes(const std::string& path, std::set<std::string>* read,
+                        std::set<std::string>* foreign) {
+  static const std::regex kInclude("^#include [<\"]([^>\"]+)[>\"]");
+  static const std::map<std::string, const Source*> by_path = [] {
+    std::map<std::string, const Source*> sources;
+    for (const Source& source : Sources()) sources.emplace(source.path, &source);
+    return sources;
+  }();
+  if (!read->insert(path).second) return;
+  const auto source = by_path.find(path);
+  if (source == by_path.end()) return;
+  for (const auto& line : source->second->lines) {
+    std::smatch match;
+    if (!line.starts_with("#include") || !std::regex_search(line, match, kInclude)) continue;
+    foreign->insert(match[1]);
+    AddForeignIncludes(match[1], read, foreign);
+  }
+}
+
+TEST(TidyTest, HeadersIncludeWhatTheyTakeFromElsewhere) {
+  for (const auto& source : Sources()) {
+    if (!source.path.ends_with(".h") || IsIn(source.path, "tests")) continue;
+    std::set<std::string> read, foreign;
+    AddForeignIncludes(source.path, &read, &foreign);
+    for (const auto& [header, names] : kNamesOf) {
+      if (foreign.contains(header)) continue;
+      for (const auto& line : source.lines) {
+        const std::string code = CodeOf(line);
+        for (const auto& name : names) {
+          EXPECT_FALSE(Names(code, name))
+              << source.path << " uses " << name << " without <" << header << ">";
+        }
+      }
     }
   }
 }
