@@ -2,6 +2,7 @@
 // line's own description. Pure.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
