@@ -10,6 +10,13 @@
 
 namespace troupe {
 
+// When data-parallel ranks add up their gradients.
+enum class GradReduce : uint8_t {
+  kStep,        // once: a rank's microbatches are consecutive, and its sum is a group of the step's
+  kMicrobatch,  // each: the ranks' microbatches of one number are a group of the step's. Each is
+                // computed apart, on one worker too, and then added: the same bits in every layout
+};
+
 struct BatchArithmetic {
   int64_t micro_batch_size = 1;   // sequences
   int64_t global_batch_size = 1;  // sequences
@@ -17,14 +24,15 @@ struct BatchArithmetic {
   int32_t num_microbatches = 1;   // a step and data-parallel rank
   int32_t data_parallel = 1;      // ranks that share the microbatches of a step
   int32_t gradient_groups = 1;    // of a step
+  GradReduce grad_reduce = GradReduce::kStep;
 
   int64_t tokens_per_microbatch() const { return micro_batch_size * seq_len; }
   int64_t tokens_per_step() const { return global_batch_size * seq_len; }
   int32_t microbatches_per_step() const { return num_microbatches * data_parallel; }
-  // The number in the step of a data-parallel rank's microbatch: a rank's are consecutive, so that
-  // they are one of the groups of a step's sum.
+  // The number in the step of a data-parallel rank's microbatch, so that groups are consecutive.
   int32_t NumberInStep(int data_parallel_rank, int32_t microbatch) const {
-    return data_parallel_rank * num_microbatches + microbatch;
+    return grad_reduce == GradReduce::kStep ? data_parallel_rank * num_microbatches + microbatch
+                                            : microbatch * data_parallel + data_parallel_rank;
   }
 };
 

@@ -81,6 +81,7 @@ struct StageShape {
   bool halves = false;   // the schedule runs BackwardInput and BackwardWeight apart
   int num_threads = 1;   // math threads of the worker
   int open_actions = 1;  // most that are open at once (ExecutionPolicy)
+  ZeroSharding zero{};
 };
 
 StashLayout StashLayoutOf(const StageShape& shape);

@@ -28,6 +28,13 @@ struct ShardPlace {
   int num_owners = 1;
 };
 
+// What data-parallel ranks share out, and how weights that are in shards come and go (ZeRO).
+struct ZeroSharding {
+  int stage = 0;     // 1: moments (and masters with a copy); 2: gradients, too; 3: weights, too
+  int prefetch = 1;  // stage 3: units that are gathered ahead of the one at work
+  bool reshard_after_forward = true;  // stage 3: a unit goes after a Forward and is gathered again
+};
+
 // Rows (axis 0) or columns (axis 1) [first, first + count) of a tensor; the whole of it is an axis
 // of -1.
 struct TensorCut {

@@ -1,0 +1,37 @@
+// RowSource: where the whole of a row of weights comes from, of which this rank keeps a shard
+// (ZeRO-3). actors/shard_actor.h is the one there is; tests have others.
+//
+// Thread: the scheduler's.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "runtime/actor/stream_wait.h"
+#include "runtime/base/result.h"
+
+namespace troupe {
+
+// One gather's end. `status` is written before `here` is set.
+struct RowArrival {
+  StreamEvent here{};
+  Status status{};
+};
+
+class RowSource {
+ public:
+  virtual ~RowSource() = default;
+
+  // Fills `whole` with every owner's run of row `row` (StageParameters::rows), this rank's too, in
+  // the dtype that products read and in the newest version that this rank has published; then sets
+  // `arrival`. Both live until then. One gather of a row is open at a time.
+  virtual void Gather(int row, std::span<std::byte> whole, RowArrival& arrival) = 0;
+
+  // This rank's run of the row as of `version`, which grows; others gather from it. It is read until
+  // the next Publish of the row, whose caller knows that nobody gathers the old one any more: an
+  // update comes after every rank has ended the step's actions.
+  virtual void Publish(int row, std::span<const std::byte> own, int64_t version) = 0;
+};
+
+}  // namespace troupe

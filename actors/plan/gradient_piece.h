@@ -1,0 +1,42 @@
+// The pieces in which the gradients of one microbatch are reduced, where they are reduced every
+// microbatch (BatchArithmetic::grad_reduce): of each unit, the parameters whose gradients are
+// complete at the same moment. A piece lies in a bucket while it is computed and reduced, and goes
+// then: only the sum of the step is kept, of a shard where parameters are in shards. Pure.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "actors/plan/parameter_shard.h"
+#include "actors/plan/parameter_table.h"
+#include "actors/plan/stage_partition.h"
+
+namespace troupe {
+
+// The pass of a unit after which a gradient is complete.
+enum class GradientMoment : uint8_t {
+  kForward,  // a chunked product's
+  kInput,    // one-dimensional parameters', in the first half of a backward
+  kWeight,   // the others'. In a schedule of whole backwards, those of kInput too
+};
+
+struct GradientPiece {
+  int unit = 0;  // as ModelSpec numbers them
+  GradientMoment moment = GradientMoment::kWeight;
+  // The head's use of a weight whose first use is on this stage too: each use has a sum of its own.
+  bool second_use = false;
+  // Table indices, ascending, of one row of shards (ShardRowsOf): in a bucket they lie one behind
+  // the other, so that what one owner has of them is one run.
+  std::vector<int> parameters{};
+  int64_t num_elements = 0;
+};
+
+// Of a stage, units ascending, and of each unit the moments ascending.
+std::vector<GradientPiece> GradientPiecesOf(const ParameterTable& table, const StageLayout& layout,
+                                            bool halves);
+
+// Elements of each owner's run in the piece's bucket, in their order.
+std::vector<int64_t> OwnerCounts(const ParameterTable& table, const StageLayout& layout,
+                                 const GradientPiece& piece, const ShardPlace& place);
+
+}  // namespace troupe
