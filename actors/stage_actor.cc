@@ -99,14 +99,29 @@ Task<Status> Reduce(const StageReduction& reduction, int64_t step) {
 Task<Status> Apply(StageModel& model, AdamWOptions adamw, ApplyUpdate update, Group* shard_group) {
   model.ApplyUpdate(adamw, update.apply);
   if (shard_group == nullptr || !update.apply) co_return Status{};
-  co_return co_await model.GatherWeights(*shard_group,
-                                         {.activity = "weight gather", .step = update.step});
+  co_return co_await model.ShareWeights(*shard_group,
+                                        {.activity = "weight gather", .step = update.step});
 }
 
 }  // namespace
 
 StageActor::StageActor(StageOptions options, StageModel& model, Stream& stream)
-    : options_(options), model_(model), stream_(stream) {}
+    : options_(options), model_(model), stream_(stream) {
+  StageSiblings siblings{.rows = options_.rows};
+  for (const auto& [place, reduction] : options_.reductions) {
+    if (reduction.weights == SharedWeights::kStage) siblings.group = reduction.group;
+  }
+  siblings.launch = [this](Task<Status> task, std::function<void()> done) {
+    stream_.LaunchTask(scope_, std::move(task),
+                       [this, done = std::move(done)](const WorkTime& time, const Status&) {
+                         if (options_.trace.Covers(step_)) {
+                           WriteSpan("gradient reduction", step_, -1, time);
+                         }
+                         done();
+                       });
+  };
+  model_.Meet(std::move(siblings));
+}
 
 // The answer lives in shared memory: the task runs on the stream's thread, the sending on the
 // actor's.
@@ -141,6 +156,7 @@ Status StageActor::On(MeetExecutor meet) {
 }
 
 Status StageActor::On(RunAction run) {
+  step_ = run.step;
   ActionDone done{.action = run.action, .round = run.round, .step = run.step, .mode = run.mode};
   StageAction action{.run = std::move(run),
                      .microbatch = done.action.microbatch.value - options_.first_microbatch,

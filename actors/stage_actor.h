@@ -45,6 +45,8 @@ struct StageOptions {
   std::map<int32_t, StageReduction> reductions{};  // that this stage starts, by place in the plan
   // Of the data-parallel ranks with shards of the stage's weights; null where each has them whole.
   Group* shard_group = nullptr;
+  RowSource* rows =
+      nullptr;          // of weights that are gathered for each pass; null where they are here
   TraceWindow trace{};  // the steps whose every piece of work leaves a span
 };
 
@@ -75,6 +77,7 @@ class StageActor
   Stream& stream_;
   const StreamScope scope_{stream_};
   ExecutorAnswers executor_{};
+  int64_t step_ = 0;  // of the last action
 };
 
 }  // namespace troupe

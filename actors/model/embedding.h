@@ -20,7 +20,7 @@ class Embedding {
 
  private:
   UnitWeights* weights_;
-  GradientSum* gradients_;
+  Gradients* gradients_;
   int accumulator_;
   int64_t vocab_, hidden_;
 };

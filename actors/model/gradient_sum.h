@@ -1,10 +1,10 @@
-// GradientSum: the gradients of a stage, summed over the microbatches of a step in the one order
-// that every layout shares. `groups` groups of consecutive microbatches are each summed in
-// ascending order, then the groups in ascending order.
+// The gradients of a stage, summed over the microbatches of a step in the one order that every
+// layout shares: `groups` groups of consecutive microbatches are each summed in ascending order,
+// then the groups in ascending order.
 //
 // Thread: the compute stream's.
 //   G1. Each accumulator sees ascending microbatches within a step.
-//   G2. With one group there is one buffer; with more, a second one holds the group at work.
+//   G2. With one group GradientSum has one buffer; with more, a second one holds the group at work.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,26 @@
 
 namespace troupe {
 
-class GradientSum {
+// What units add their gradients to, and where the step's sum is.
+class Gradients {
+ public:
+  virtual ~Gradients() = default;
+
+  // A run of elements that one product sums into, where the stage's gradients lie one behind the
+  // other. Returns its number.
+  virtual int AddAccumulator(int64_t first_element, int64_t num_elements) = 0;
+  // Where microbatch `microbatch` adds its gradient: dense, of the accumulator's elements.
+  virtual TensorView Target(const Exec& exec, int accumulator, int32_t microbatch) = 0;
+  // Adds the last groups. Idempotent until Reset.
+  virtual void Finish(const Exec& exec) = 0;
+  // Zeroes everything for the next step.
+  virtual void Reset(const Exec& exec) = 0;
+  // The sum over the step, valid after Finish: of elements that this rank has.
+  virtual TensorView Sum(int64_t first_element, int64_t num_elements) const = 0;
+};
+
+// A rank's own sum: each microbatch adds to it as it is computed.
+class GradientSum final : public Gradients {
  public:
   struct Options {
     int64_t num_elements = 0;
@@ -26,18 +45,11 @@ class GradientSum {
   };
   GradientSum(const Options& options, MemoryLedger& ledger);
 
-  // A run of elements that one product sums into. Returns its number.
-  int AddAccumulator(int64_t first_element, int64_t num_elements);
-
-  // Where microbatch `microbatch` adds its gradient: dense, of the accumulator's elements.
-  TensorView Target(const Exec& exec, int accumulator, int32_t microbatch);
-  // Adds the last groups. Idempotent until Reset.
-  void Finish(const Exec& exec);
-  // Zeroes everything for the next step.
-  void Reset(const Exec& exec);
-
-  // The sum over the step, valid after Finish.
-  TensorView Sum(int64_t first_element, int64_t num_elements) const;
+  int AddAccumulator(int64_t first_element, int64_t num_elements) override;
+  TensorView Target(const Exec& exec, int accumulator, int32_t microbatch) override;
+  void Finish(const Exec& exec) override;
+  void Reset(const Exec& exec) override;
+  TensorView Sum(int64_t first_element, int64_t num_elements) const override;
   TensorView All() const { return Sum(0, options_.num_elements); }
 
  private:

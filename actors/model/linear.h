@@ -23,7 +23,7 @@ class Linear {
 
  private:
   UnitWeights* weights_;
-  GradientSum* gradients_;
+  Gradients* gradients_;
   MatmulShape shape_;
   int product_;  // of the unit's weights
   int accumulator_;

@@ -28,9 +28,9 @@ class RowSource {
   // `arrival`. Both live until then. One gather of a row is open at a time.
   virtual void Gather(int row, std::span<std::byte> whole, RowArrival& arrival) = 0;
 
-  // This rank's run of the row as of `version`, which grows; others gather from it. It is read until
-  // the next Publish of the row, whose caller knows that nobody gathers the old one any more: an
-  // update comes after every rank has ended the step's actions.
+  // This rank's run of the row as of `version`, which grows; others gather from it. It is read
+  // until the next Publish of the row, whose caller knows that nobody gathers the old one any more:
+  // an update comes after every rank has ended the step's actions.
   virtual void Publish(int row, std::span<const std::byte> own, int64_t version) = 0;
 };
 

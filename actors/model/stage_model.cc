@@ -56,18 +56,16 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
       stash_layout_(StashLayoutOf(options.shape)),
       work_layout_(WorkspaceLayoutOf(options.shape, KernelBytes(options))),
       master_(MasterOf(options.dtype)),
+      units_(UnitsOf(options.shape.model, options.shape.layout)),
       parameters_({.master = master_,
                    .initializer_range = options.shape.model.config.initializer_range,
                    .owner = options.owner,
                    .exporter = options.exporter,
                    .shards = options.shards,
-                   .whole_masters = options.dtype == master_},
+                   .whole_masters = options.dtype == master_,
+                   .gathered = gathers(),
+                   .compute = options.dtype},
                   table, options.shape.layout, ledger),
-      gradients_({.num_elements = GradientElements(table, options.shape.layout),
-                  .dtype = master_,
-                  .num_microbatches = options.shape.batch.num_microbatches,
-                  .groups = options.shape.batch.gradient_groups},
-                 ledger),
       tokens_(SlotOfBatch(stash_layout_, kTokensTensor)),
       labels_(SlotOfBatch(stash_layout_, kLabelsTensor)),
       positions_(SlotOfBatch(stash_layout_, kPositionsTensor)),
@@ -77,6 +75,7 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
   exec_.specification = options.specification;
   exec_.num_threads = options.shape.num_threads;
   exec_.workspace = shared_.bytes().subspan(static_cast<size_t>(work_layout_.kernels));
+  BuildGradients();
   BuildUnits();
   WriteConstants();
 }
@@ -91,15 +90,38 @@ UnitSite StageModel::SiteOf(size_t position, int unit) {
           .dtype = options_.dtype,
           .master = master_,
           .weights = *unit_weights_[position],
-          .gradients = gradients_};
+          .gradients = *gradients_};
+}
+
+void StageModel::BuildGradients() {
+  const BatchArithmetic& batch = options_.shape.batch;
+  const StageLayout& layout = options_.shape.layout;
+  const int64_t num_elements = GradientElements(table_, layout);
+  if (batch.grad_reduce == GradReduce::kStep) {
+    gradients_ = std::make_unique<GradientSum>(
+        GradientSum::Options{.num_elements = num_elements,
+                             .dtype = master_,
+                             .num_microbatches = batch.num_microbatches,
+                             .groups = batch.gradient_groups},
+        ledger_);
+    return;
+  }
+  auto pieces = std::make_unique<MicrobatchGradients>(
+      MicrobatchGradients::Options{.dtype = master_,
+                                   .num_microbatches = batch.num_microbatches,
+                                   .groups = batch.gradient_groups,
+                                   .sharded = is_sharded()},
+      parameters_, GradientPiecesOf(table_, layout, options_.shape.halves),
+      /*second_use=*/parameters_.num_elements(), ledger_);
+  pieces_ = pieces.get();
+  gradients_ = std::move(pieces);
 }
 
 void StageModel::BuildUnits() {
   const ModelSpec& model = options_.shape.model;
-  const std::vector<int> units = UnitsOf(model, options_.shape.layout);
   std::set<int> used;
-  for (size_t i = 0; i < units.size(); ++i) {
-    const std::span<const int> parameters = table_.OfUnit(units[i]);
+  for (size_t i = 0; i < units_.size(); ++i) {
+    const std::span<const int> parameters = table_.OfUnit(units_[i]);
     std::vector<int> own;
     std::vector<int64_t> gradient_elements;
     for (const int index : parameters) {
@@ -113,16 +135,17 @@ void StageModel::BuildUnits() {
       gradient_elements.back() = tied_first_element_ = parameters_.num_elements();
     }
     unit_weights_.push_back(
-        std::make_unique<UnitWeights>(UnitWeights::Options{.name = NameOf(model, units[i]),
+        std::make_unique<UnitWeights>(UnitWeights::Options{.name = NameOf(model, units_[i]),
                                                            .parameters = parameters,
                                                            .own_parameters = std::move(own),
                                                            .compute = options_.dtype},
                                       parameters_, ledger_));
-    UnitSite site = SiteOf(i, units[i]);
+    UnitSite site = SiteOf(i, units_[i]);
     site.gradient_elements = std::move(gradient_elements);
-    BuildUnit(units[i], site);
-    unit_weights_.back()->Gather();
+    BuildUnit(units_[i], site);
+    if (!gathers()) unit_weights_.back()->Gather();
   }
+  BuildResidency();
 }
 
 void StageModel::BuildUnit(int unit, const UnitSite& site) {
@@ -152,14 +175,14 @@ void StageModel::WriteConstants() {
 }
 
 void StageModel::WeightsChanged() {
+  if (gathers()) return;  // Meet publishes them
   for (const auto& weights : unit_weights_) weights->Ready(exec_);
 }
 
 UnitWeights& StageModel::WeightsOf(int unit) {
-  const std::vector<int> units = UnitsOf(options_.shape.model, options_.shape.layout);
-  const auto found = std::ranges::find(units, unit);
-  CHECK(found != units.end(), "unit {} is of another stage", unit);
-  return *unit_weights_[static_cast<size_t>(found - units.begin())];
+  const auto found = std::ranges::find(units_, unit);
+  CHECK(found != units_.end(), "unit {} is of another stage", unit);
+  return *unit_weights_[static_cast<size_t>(found - units_.begin())];
 }
 
 void StageModel::DropUnit(int unit) { WeightsOf(unit).Drop(); }
@@ -227,10 +250,14 @@ void StageModel::TakeData(const Pass& pass, const Microbatch& data) {
        data.positions ? std::span(*data.positions) : std::span<const int32_t>());
 }
 
-Task<Result<Buffer>> StageModel::RunLayers(const Pass& pass, std::span<const std::byte> input) {
+Task<Result<Buffer>> StageModel::RunLayers(const Pass& pass, std::span<const std::byte> input,
+                                           UnitResidency::After after) {
+  if (residency_ && embedding_) CO_RETURN_IF_ERROR(co_await HaveUnit(0, Direction::kForward));
+  if (residency_) CO_RETURN_IF_ERROR(co_await HaveUnit(first_layer(), Direction::kForward));
   const ResidualStart start = layers_.front()->Input(pass);
   if (embedding_) {
     CO_RETURN_IF_ERROR(co_await embedding_->Forward(pass, start.x));
+    if (residency_) residency_->Release(0, UnitResidency::After::kDrop);
   } else {
     CHECK(static_cast<int64_t>(input.size()) == boundary_bytes());
     std::memcpy(start.x.data(), input.data(), input.size());
@@ -238,6 +265,13 @@ Task<Result<Buffer>> StageModel::RunLayers(const Pass& pass, std::span<const std
   EnterResidual(pass.exec, start);
   for (size_t i = 0; i < layers_.size(); ++i) {
     CO_RETURN_IF_ERROR(co_await layers_[i]->Forward(pass));
+    if (residency_) {
+      const size_t position = first_layer() + i;
+      residency_->Release(position, after);
+      if (position + 1 < unit_weights_.size()) {
+        CO_RETURN_IF_ERROR(co_await HaveUnit(position + 1, Direction::kForward));
+      }
+    }
     if (i + 1 < layers_.size()) {
       PassResidual(pass.exec, layers_[i]->Output(pass), layers_[i + 1]->Input(pass));
     }
@@ -258,10 +292,21 @@ Task<Result<StageModel::ForwardResult>> StageModel::RunForward(const Pass& pass,
                                                                const Microbatch& data,
                                                                bool with_gradients) {
   TakeData(pass, data);
+  const bool keeps = with_gradients && !options_.shape.zero.reshard_after_forward;
+  const auto after = keeps ? UnitResidency::After::kKeep : UnitResidency::After::kDrop;
   ForwardResult result;
-  CO_ASSIGN_OR_RETURN(result.output, co_await RunLayers(pass, input));
-  if (head_) {
-    CO_ASSIGN_OR_RETURN(result.loss, co_await head_->Forward(pass, with_gradients));
+  CO_ASSIGN_OR_RETURN(result.output, co_await RunLayers(pass, input, after));
+  if (!head_) co_return result;
+  const bool in_pieces = pieces_ != nullptr && with_gradients;
+  if (in_pieces) {
+    CO_RETURN_IF_ERROR(
+        co_await OpenPiece(head_position(), GradientMoment::kForward, pass.microbatch));
+  }
+  CO_ASSIGN_OR_RETURN(result.loss, co_await head_->Forward(pass, with_gradients));
+  if (residency_) residency_->Release(head_position(), after);
+  if (in_pieces) {
+    CO_RETURN_IF_ERROR(
+        co_await ClosePiece(head_position(), GradientMoment::kForward, pass.microbatch));
   }
   co_return result;
 }
@@ -284,84 +329,6 @@ Task<Result<StageModel::ForwardResult>> StageModel::Evaluate(std::span<const std
   auto result = co_await RunForward(pass, input, data, /*with_gradients=*/false);
   ReturnStash(std::move(stash));
   co_return result;
-}
-
-// ---- backward -------------------------------------------------------------------------------
-
-Task<Status> StageModel::EnterBackward(const Pass& pass, std::span<const std::byte> gradient,
-                                       TensorView dy) {
-  if (head_) co_return co_await head_->BackwardInput(pass, dy);
-  CHECK(static_cast<int64_t>(gradient.size()) == boundary_bytes());
-  std::memcpy(dy.data(), gradient.data(), gradient.size());
-  co_return Status{};
-}
-
-// Layer by layer, both halves while the layer's gradients are in cache.
-Task<Result<Buffer>> StageModel::Backward(int32_t microbatch, std::span<const std::byte> gradient) {
-  Stash& stash = StashOf(microbatch);
-  const Workspaces::Lease workspace = workspaces_.Take();
-  const Pass pass = PassOf(stash, workspace, /*whole=*/true);
-  Buffer output;
-  if (!embedding_) output = NewBoundary();
-  TensorView dy = layer_gradients_.back().In(pass);
-  TensorView dx = spare_gradient_.In(pass.workspace);
-  CO_RETURN_IF_ERROR(co_await EnterBackward(pass, gradient, dy));
-  for (size_t i = layers_.size(); i-- > 0;) {
-    const Layer& layer = *layers_[i];
-    const TensorView of_input = i == 0 && !embedding_ ? Boundary(output) : dx;
-    CO_RETURN_IF_ERROR(co_await layer.BackwardInput(pass, dy, of_input));
-    const WeightParts parts{0, layer.num_weight_parts()};
-    CO_RETURN_IF_ERROR(co_await layer.BackwardWeight(pass, parts, dy));
-    std::swap(dy, dx);
-  }
-  if (embedding_) CO_RETURN_IF_ERROR(co_await embedding_->BackwardWeight(pass, dy));
-  ReturnStash(std::move(stash));
-  stashes_.erase(microbatch);
-  co_return output;
-}
-
-Task<Result<Buffer>> StageModel::BackwardInput(int32_t microbatch,
-                                               std::span<const std::byte> gradient) {
-  CHECK(options_.shape.halves, "the stage was laid out for whole backwards");
-  const Workspaces::Lease workspace = workspaces_.Take();
-  const Pass pass = PassOf(StashOf(microbatch), workspace);
-  Buffer output;
-  if (!embedding_) output = NewBoundary();
-  CO_RETURN_IF_ERROR(co_await EnterBackward(pass, gradient, layer_gradients_.back().In(pass)));
-  for (size_t i = layers_.size(); i-- > 0;) {
-    const TensorView dx = i > 0        ? layer_gradients_[i - 1].In(pass)
-                          : embedding_ ? embedding_gradient_.In(pass)
-                                       : Boundary(output);
-    CO_RETURN_IF_ERROR(co_await layers_[i]->BackwardInput(pass, layer_gradients_[i].In(pass), dx));
-  }
-  co_return output;
-}
-
-// The units' parts in a row, the last layer's first.
-Task<Status> StageModel::BackwardWeight(int32_t microbatch, int32_t part, int32_t num_parts) {
-  CHECK(options_.shape.halves, "the stage was laid out for whole backwards");
-  CHECK(part >= 0 && part < num_parts, "part {} of {}", part, num_parts);
-  Stash& stash = StashOf(microbatch);
-  const Workspaces::Lease workspace = workspaces_.Take();
-  const Pass pass = PassOf(stash, workspace);
-  const int begin = num_weight_parts_ * part / num_parts;
-  const int end = num_weight_parts_ * (part + 1) / num_parts;
-  int first = 0;  // of the layer in the row
-  for (size_t i = layers_.size(); i-- > 0;) {
-    const int count = layers_[i]->num_weight_parts();
-    const WeightParts parts{std::clamp(begin - first, 0, count), std::clamp(end - first, 0, count)};
-    first += count;
-    if (parts.first == parts.end) continue;
-    CO_RETURN_IF_ERROR(
-        co_await layers_[i]->BackwardWeight(pass, parts, layer_gradients_[i].In(pass)));
-  }
-  if (embedding_ && begin <= first && first < end) {
-    CO_RETURN_IF_ERROR(co_await embedding_->BackwardWeight(pass, embedding_gradient_.In(pass)));
-  }
-  if (++stash.parts_done < num_parts) co_return Status{};
-  ReturnStash(std::move(stash));
-  stashes_.erase(microbatch);
-  co_return Status{};
 }
 
 }  // namespace troupe

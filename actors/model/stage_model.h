@@ -23,6 +23,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -33,7 +34,10 @@
 #include "actors/model/gradient_sum.h"
 #include "actors/model/head.h"
 #include "actors/model/layer.h"
+#include "actors/model/microbatch_gradients.h"
+#include "actors/model/row_source.h"
 #include "actors/model/stage_parameters.h"
+#include "actors/model/unit_residency.h"
 #include "actors/model/unit_weights.h"
 #include "actors/model/workspaces.h"
 #include "actors/plan/gradient_reduction.h"
@@ -56,10 +60,23 @@ struct StageModelOptions {
   AxisGroups groups{};
 };
 
+// The data-parallel ranks that have the same stage, as it meets them. All of it outlives the
+// model's passes.
+struct StageSiblings {
+  Group* group = nullptr;     // adds up gradients; null: there are none
+  RowSource* rows = nullptr;  // of weights that are gathered; null where they are here
+  // Runs a task on the stage's stream beside the passes, then `done` on the scheduler's thread,
+  // whose thread it is called on.
+  std::function<void(Task<Status>, std::function<void()> done)> launch{};
+};
+
 class StageModel {
  public:
   // The table and the ledger outlive the model.
   StageModel(const StageModelOptions& options, const ParameterTable& table, MemoryLedger& ledger);
+
+  // Before the first pass, on the scheduler's thread: publishes what others gather.
+  void Meet(StageSiblings siblings);
 
   // ---- weights ----
   // After Initialize, or after the caller has filled the views (loading): WeightsChanged.
@@ -111,8 +128,9 @@ class StageModel {
   ConstTensorView Gradient(const StageParameter& parameter);
   // AdamW on every shard (or nothing, where the step is dropped); zeroes the gradients.
   void ApplyUpdate(const AdamWOptions& options, bool apply);
-  // After an update of shards: every rank's, so that products read them.
-  Task<Status> GatherWeights(Group& group, GroupPurpose purpose);
+  // After an update of shards: every rank's, so that products read them; or this rank's for those
+  // who will gather them.
+  Task<Status> ShareWeights(Group& group, GroupPurpose purpose);
 
   const StageModelOptions& options() const { return options_; }
   int64_t boundary_bytes() const;
@@ -125,7 +143,10 @@ class StageModel {
   };
 
   bool is_sharded() const { return options_.shards.num_owners > 1; }
+  bool gathers() const { return is_sharded() && options_.shape.zero.stage == 3; }
+  void BuildGradients();
   void BuildUnits();
+  void BuildResidency();
   // Without its gradients' elements. `position`: of the unit on this stage.
   UnitSite SiteOf(size_t position, int unit);
   void BuildUnit(int unit, const UnitSite& site);
@@ -141,13 +162,42 @@ class StageModel {
   // The ranks' gradients of a row, from `first_element` on: this rank's run is their sum then.
   Task<Status> ScatterRow(Group& group, GroupPurpose purpose, const ShardRow& row,
                           int64_t first_element);
+  void PublishRows();
+
+  // ---- a pass over one unit, by position (nothing where gradients are summed as they come, and
+  // where weights are here) ----
+  Task<Status> OpenPiece(size_t position, GradientMoment moment, int32_t microbatch);
+  // The piece is complete: its reduction goes on beside the pass.
+  Task<Status> ClosePiece(size_t position, GradientMoment moment, int32_t microbatch);
+  Task<Status> ReducePiece(std::unique_ptr<MicrobatchGradients::Bucket> bucket);
+  Task<Status> AwaitReductions();
+  // Its weights, and ahead of time those of the next ones of the pass.
+  enum class Direction : uint8_t { kForward, kBackward };
+  Task<Status> HaveUnit(size_t position, Direction direction);
+  UnitResidency::After AfterBackward() const {
+    return options_.shape.zero.reshard_after_forward ? UnitResidency::After::kDrop
+                                                     : UnitResidency::After::kKeptDrop;
+  }
+  // Of one-dimensional parameters; of the others it is kWeight.
+  GradientMoment InputMoment() const {
+    return options_.shape.halves ? GradientMoment::kInput : GradientMoment::kWeight;
+  }
+  Task<Status> LayerBackwardInput(const Pass& pass, size_t layer, ConstTensorView dy,
+                                  TensorView dx);
+  Task<Status> LayerBackwardWeight(const Pass& pass, size_t layer, WeightParts parts,
+                                   ConstTensorView dy);
+  Task<Status> EmbeddingBackward(const Pass& pass, ConstTensorView dy);
+  size_t first_layer() const { return embedding_ ? 1 : 0; }
+  size_t head_position() const { return first_layer() + layers_.size(); }
+
   Buffer NewBoundary() { return Buffer::Unfilled(ledger_, MemoryTag::kComm, boundary_bytes()); }
 
   // What the stage reads of the microbatch, into its stash.
   void TakeData(const Pass& pass, const Microbatch& data);
   // Through the embedding or from `input`, and all layers: to the head's normed input, or to the
   // output, which is returned.
-  Task<Result<Buffer>> RunLayers(const Pass& pass, std::span<const std::byte> input);
+  Task<Result<Buffer>> RunLayers(const Pass& pass, std::span<const std::byte> input,
+                                 UnitResidency::After after);
   Task<Result<ForwardResult>> RunForward(const Pass& pass, std::span<const std::byte> input,
                                          const Microbatch& data, bool with_gradients);
   // The gradient of the last layer's output: the head's, or the next stage's.
@@ -160,9 +210,12 @@ class StageModel {
   const StashLayout stash_layout_;
   const WorkspaceLayout work_layout_;
   const DType master_;
+  const std::vector<int> units_;  // by position, as ModelSpec numbers them
   StageParameters parameters_;
-  GradientSum gradients_;
+  std::unique_ptr<Gradients> gradients_{};
+  MicrobatchGradients* pieces_ = nullptr;  // the same, where every microbatch is reduced
   std::vector<std::unique_ptr<UnitWeights>> unit_weights_{};  // as UnitsOf
+  std::optional<UnitResidency> residency_{};                  // where weights are gathered
   std::optional<Embedding> embedding_{};
   std::vector<std::unique_ptr<Layer>> layers_{};
   std::optional<Head> head_{};
@@ -178,6 +231,10 @@ class StageModel {
   std::vector<Stash> free_stashes_{};
   std::map<int32_t, Stash> stashes_{};
   bool tied_added_ = false;
+  StageSiblings siblings_{};
+  StreamSemaphore buckets_{kGradientBuckets};
+  Status reduced_{};  // the first error of a piece's reduction
+  int64_t weights_version_ = 0;
 };
 
 }  // namespace troupe

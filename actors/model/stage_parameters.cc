@@ -67,15 +67,20 @@ void StageParameters::AddRow(const ParameterTable& table, std::vector<int> indic
     num_elements_ += table[index].num_elements();
   }
   row.num_elements = num_elements_ - row.first_element;
+  row.own_place = owned_elements_;
   owned_elements_ += row.own_count;
   rows_.push_back(std::move(row));
 }
 
 void StageParameters::PlaceBuffers(MemoryLedger& ledger) {
   const int64_t width = DTypeBytes(options_.master);
-  const bool whole = options_.whole_masters || options_.shards.num_owners == 1;
+  const bool whole =
+      !options_.gathered && (options_.whole_masters || options_.shards.num_owners == 1);
   masters_ = Buffer(ledger, MemoryTag::kParams, (whole ? num_elements_ : owned_elements_) * width);
   moments_ = Buffer(ledger, MemoryTag::kOptimizer, 2 * owned_elements_ * width);
+  const bool copies = options_.gathered && options_.compute != options_.master;
+  const int64_t copy_width = copies ? DTypeBytes(options_.compute) : 0;
+  copies_ = Buffer(ledger, MemoryTag::kParams, owned_elements_ * copy_width);
   int64_t next = 0;  // of the shards in a row
   for (StageParameter& p : parameters_) {
     const auto own = [&](Buffer& buffer, int64_t first) -> TensorView {
@@ -92,6 +97,9 @@ void StageParameters::PlaceBuffers(MemoryLedger& ledger) {
     }
     p.m = own(moments_, 0);
     p.v = own(moments_, owned_elements_);
+    if (copies) {
+      p.copy = {copies_.data() + next * copy_width, options_.compute, {p.shard.num_elements}};
+    }
     next += p.shard.num_elements;
   }
 }
@@ -138,10 +146,22 @@ Status StageParameters::Fill(
       const TensorView run = RunOf(whole, p.shard);
       std::memcpy(p.weight.data(), run.data(), static_cast<size_t>(run.num_bytes()));
     }
+    if (options_.gathered) {
+      if (!p.copy.empty()) Cast({}, p.copy, p.weight.Flat());
+      continue;
+    }
     CHECK(!p.compute.empty(), "{} has no place for its copy", p.spec->name);
     Cast({}, p.compute.Flat(), whole.Flat());
   }
   return {};
+}
+
+std::span<const std::byte> StageParameters::OwnRun(const ShardRow& row) const {
+  CHECK(options_.gathered, "nobody gathers from a stage that has its weights whole");
+  const Buffer& runs = copies_.empty() ? masters_ : copies_;
+  const DType dtype = copies_.empty() ? options_.master : options_.compute;
+  return runs.bytes().subspan(static_cast<size_t>(row.own_place * DTypeBytes(dtype)),
+                              static_cast<size_t>(row.own_count * DTypeBytes(dtype)));
 }
 
 void StageParameters::Update(const Exec& exec, const AdamWOptions& options, const StageParameter& p,
@@ -151,7 +171,9 @@ void StageParameters::Update(const Exec& exec, const AdamWOptions& options, cons
   if (!p.spec->decay) of_parameter.weight_decay = 0;
   AdamWArgs args{
       .param = p.weight.Flat(), .m = p.m.Flat(), .v = p.v.Flat(), .grad = gradient, .compute = {}};
-  if (!p.compute.empty() && p.compute.dtype() != options_.master) {
+  if (options_.gathered) {
+    args.compute = p.copy;
+  } else if (!p.compute.empty() && p.compute.dtype() != options_.master) {
     args.compute = RunOf(p.compute, p.shard);
   }
   AdamW(exec, of_parameter, args);

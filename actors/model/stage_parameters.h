@@ -4,7 +4,7 @@
 // belongs to the units (unit_weights.h).
 //
 //   S1. Moments are the shards' alone. Masters are whole where products read them as they are, else
-//       the shards' too.
+//       the shards' too. Where rows are gathered for each pass, nothing is whole.
 //
 // Thread: the compute stream's.
 #pragma once
@@ -36,6 +36,7 @@ struct StageParameter {
   TensorView weight{};  // the shard's: of a whole parameter (rows, columns) or (rows), or flat
   TensorView m{};
   TensorView v{};
+  TensorView copy{};     // the shard's in the compute dtype, where rows are gathered from it
   TensorView compute{};  // what products read: the master, or its copy; empty while it is absent
 };
 
@@ -50,6 +51,7 @@ struct ShardRow {
   std::vector<int64_t> counts{};  // elements of each owner's run, in their order
   int64_t own_first = 0;          // of this owner's run in the row
   int64_t own_count = 0;
+  int64_t own_place = 0;  // of that run among all runs of this owner
 };
 
 // The shard's votes for the squared norm of its gradient.
@@ -64,7 +66,9 @@ class StageParameters {
     bool owner = true;  // false: another stage votes and saves all of them
     bool exporter = true;
     ShardPlace shards{};
-    bool whole_masters = true;  // though the shards are not: products read them
+    bool whole_masters = true;        // though the shards are not: products read them
+    bool gathered = false;            // rows are gathered for each pass: shards alone are kept
+    DType compute = DType::kFloat32;  // what products read
   };
   // The table outlives this.
   StageParameters(const Options& options, const ParameterTable& table, const StageLayout& layout,
@@ -74,6 +78,9 @@ class StageParameters {
   const StageParameter& Of(int table_index) const;
   int64_t num_elements() const { return num_elements_; }  // whole
   std::span<const ShardRow> rows() const { return rows_; }
+  bool gathered() const { return options_.gathered; }
+  // This rank's run of the row in the compute dtype, where rows are gathered.
+  std::span<const std::byte> OwnRun(const ShardRow& row) const;
 
   void Initialize(uint64_t seed);
   // `fill` writes each parameter's whole master; where only a shard's is kept, that and the compute
@@ -98,6 +105,8 @@ class StageParameters {
   int64_t owned_elements_ = 0;
   Buffer masters_;
   Buffer moments_;  // m, then v
+  Buffer
+      copies_;  // of the shards, in the compute dtype, where that is another and rows are gathered
 };
 
 }  // namespace troupe

@@ -34,77 +34,30 @@ int32_t Draw(const Real* logits, int64_t vocab, double temperature, double unifo
 }  // namespace
 
 void StageModel::FinishGradients() {
-  gradients_.Finish(exec_);
+  gradients_->Finish(exec_);
   // On one stage both uses of a tied weight are here: the embedding's, then the head's, as across
   // stages (AddSharedGradient on the first).
   if (tied_first_element_ < 0 || tied_added_) return;
   tied_added_ = true;
   const StageParameter& p = parameters_.Of(table_.embedding_index());
-  Accumulate(exec_, gradients_.Sum(p.first_element + p.shard.first_element, p.shard.num_elements),
-             gradients_.Sum(tied_first_element_ + p.shard.first_element, p.shard.num_elements));
+  Accumulate(exec_, gradients_->Sum(p.first_element + p.shard.first_element, p.shard.num_elements),
+             gradients_->Sum(tied_first_element_ + p.shard.first_element, p.shard.num_elements));
 }
 
 ConstTensorView StageModel::Gradient(const StageParameter& p) {
   FinishGradients();
-  return gradients_.Sum(p.first_element + p.shard.first_element, p.shard.num_elements);
+  return gradients_->Sum(p.first_element + p.shard.first_element, p.shard.num_elements);
 }
 
 TensorView StageModel::SharedGradient(SharedWeights weights) {
   FinishGradients();
   if (weights == SharedWeights::kReplica) {
     CHECK(!is_sharded(), "replicas of a stage whose gradients are sharded");
-    return gradients_.Sum(0, parameters_.num_elements());
+    return gradients_->Sum(0, parameters_.num_elements());
   }
   CHECK(weights == SharedWeights::kTied && table_.tied(), "no weight is tied");
   const StageParameter& p = parameters_.Of(table_.embedding_index());
-  return gradients_.Sum(p.first_element + p.shard.first_element, p.shard.num_elements);
-}
-
-// From the last row to the first, as backward ends.
-Task<Status> StageModel::SumOverRanks(Group& group, GroupPurpose purpose) {
-  CHECK(!tied_added_, "the two uses of a weight were added before the ranks' sums");
-  gradients_.Finish(exec_);
-  if (!is_sharded()) {
-    const TensorView all = gradients_.All();
-    co_return co_await group.AllReduce(
-        {static_cast<uint8_t>(master_), all.data(), all.num_elements()}, purpose);
-  }
-  const auto rows = parameters_.rows();
-  for (size_t i = rows.size(); i-- > 0;) {
-    const ShardRow& row = rows[i];
-    CO_RETURN_IF_ERROR(co_await ScatterRow(group, purpose, row, row.first_element));
-    const bool tied =
-        tied_first_element_ >= 0 && row.parameters.front() == table_.embedding_index();
-    if (tied) CO_RETURN_IF_ERROR(co_await ScatterRow(group, purpose, row, tied_first_element_));
-  }
-  co_return Status{};
-}
-
-Task<Status> StageModel::ScatterRow(Group& group, GroupPurpose purpose, const ShardRow& row,
-                                    int64_t first_element) {
-  const auto dtype = static_cast<uint8_t>(master_);
-  const TensorView whole = gradients_.Sum(first_element, row.num_elements);
-  const TensorView own = gradients_.Sum(first_element + row.own_first, row.own_count);
-  return group.ReduceScatter({dtype, whole.data(), whole.num_elements()},
-                             {dtype, own.data(), own.num_elements()}, row.counts, purpose);
-}
-
-Task<Status> StageModel::GatherWeights(Group& group, GroupPurpose purpose) {
-  for (const ShardRow& row : parameters_.rows()) {
-    const TensorView first = parameters_.Of(row.parameters.front()).compute;
-    const TensorView last = parameters_.Of(row.parameters.back()).compute;
-    auto* data = static_cast<std::byte*>(first.data());
-    const int64_t width = DTypeBytes(first.dtype());
-    CHECK(
-        static_cast<std::byte*>(last.data()) + last.num_bytes() == data + row.num_elements * width,
-        "the copies of {} and its neighbours are no run", table_[row.parameters.front()].name);
-    const auto dtype = static_cast<uint8_t>(first.dtype());
-    CO_RETURN_IF_ERROR(
-        co_await group.AllGather({dtype, data + row.own_first * width, row.own_count},
-                                 {dtype, data, row.num_elements}, row.counts, purpose));
-  }
-  for (const auto& weights : unit_weights_) weights->Repack(exec_);
-  co_return Status{};
+  return gradients_->Sum(p.first_element + p.shard.first_element, p.shard.num_elements);
 }
 
 void StageModel::AddSharedGradient(SharedWeights weights, ConstTensorView other) {
@@ -128,7 +81,7 @@ void StageModel::ApplyUpdate(const AdamWOptions& options, bool apply) {
       for (const auto& weights : unit_weights_) weights->Repack(exec_);
     }
   }
-  gradients_.Reset(exec_);
+  gradients_->Reset(exec_);
   tied_added_ = false;
 }
 
@@ -139,11 +92,12 @@ Task<Result<Buffer>> StageModel::GenerateForward(std::span<const std::byte> inpu
   const Workspaces::Lease workspace = workspaces_.Take();
   const Pass pass = PassOf(stash, workspace);
   TakeData(pass, data);
-  CO_ASSIGN_OR_RETURN(Buffer output, co_await RunLayers(pass, input));
+  CO_ASSIGN_OR_RETURN(Buffer output, co_await RunLayers(pass, input, UnitResidency::After::kDrop));
   if (head_) {
     CO_ASSIGN_OR_RETURN(const TensorView logits, co_await head_->Logits(pass, last_token));
     output = Buffer(ledger_, MemoryTag::kWorkspace, logits.num_bytes());
     std::memcpy(output.data(), logits.data(), static_cast<size_t>(logits.num_bytes()));
+    if (residency_) residency_->Release(head_position(), UnitResidency::After::kDrop);
   }
   ReturnStash(std::move(stash));
   co_return output;

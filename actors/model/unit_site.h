@@ -61,7 +61,7 @@ struct UnitSite {
   DType master = DType::kFloat32;            // of statistics, weights' masters, gradients
   std::vector<int64_t> gradient_elements{};  // where the gradient of each begins
   UnitWeights& weights;
-  GradientSum& gradients;
+  Gradients& gradients;
 
   TensorSlot Stash(std::string_view name) const { return SlotOf(stash.Of(name)); }
   TensorSlot Workspace(std::string_view name) const { return SlotOf(workspace.Of(name)); }
@@ -88,7 +88,7 @@ class VectorWeight {
 
  private:
   UnitWeights* weights_;
-  GradientSum* gradients_;
+  Gradients* gradients_;
   int place_ = 0;  // among the unit's parameters
   int accumulator_ = 0;
 };

@@ -21,12 +21,13 @@ void UnitWeights::Gather() {
   CHECK(state_ == WeightsState::kAbsent, "{} is gathered twice", options_.name);
   state_ = WeightsState::kGathering;
   int64_t num_elements = 0;
-  const bool copies = masters_.master() != options_.compute;
+  const bool copies = masters_.gathered() || masters_.master() != options_.compute;
   for (const int index : options_.own_parameters) {
     num_elements += masters_.Of(index).spec->num_elements();
   }
   if (copies) {
-    computes_ = Buffer(ledger_, MemoryTag::kParams, num_elements * DTypeBytes(options_.compute));
+    const MemoryTag tag = masters_.gathered() ? MemoryTag::kComm : MemoryTag::kParams;
+    computes_ = Buffer::Unfilled(ledger_, tag, num_elements * DTypeBytes(options_.compute));
   }
   std::byte* next = computes_.data();
   for (const int index : options_.own_parameters) {
@@ -34,6 +35,17 @@ void UnitWeights::Gather() {
     masters_.SetCompute(index, copies ? Shaped(next, options_.compute, *p.spec) : p.whole);
     if (copies) next += p.spec->num_elements() * DTypeBytes(options_.compute);
   }
+}
+
+std::span<std::byte> UnitWeights::Row(const ShardRow& row) const {
+  const TensorView first = masters_.Of(row.parameters.front()).compute;
+  const TensorView last = masters_.Of(row.parameters.back()).compute;
+  auto* data = static_cast<std::byte*>(first.data());
+  const int64_t num_bytes = row.num_elements * DTypeBytes(first.dtype());
+  CHECK(static_cast<std::byte*>(last.data()) + last.num_bytes() == data + num_bytes,
+        "the copies of {} and its neighbours are no run",
+        masters_.Of(row.parameters.front()).spec->name);
+  return {data, static_cast<size_t>(num_bytes)};
 }
 
 void UnitWeights::Ready(const Exec& exec) {
@@ -68,7 +80,8 @@ void UnitWeights::Pack(const Exec& exec, const Product& product, WeightUse use, 
 
 void UnitWeights::Drop() {
   for (const int index : options_.own_parameters) {
-    CHECK(!masters_.Of(index).whole.empty(), "{} is made of shards of other ranks", options_.name);
+    CHECK(masters_.gathered() || !masters_.Of(index).whole.empty(),
+          "{} is made of shards of other ranks", options_.name);
   }
   for (Product& product : products_) {
     product.forward = {};

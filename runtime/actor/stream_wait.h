@@ -3,10 +3,12 @@
 //     co_await arrived;                              // StreamEvent, set by a handler
 //     co_await OnScheduler([&] { peer.Send(…); });   // there and back
 //     co_await StreamSleep(delay_ms);
+//     co_await room;                                 // StreamSemaphore
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <utility>
 
 #include "runtime/actor/scheduler.h"
@@ -59,6 +61,63 @@ class StreamEvent {
 
   std::atomic<bool> happened_{false};
   Wait* wait_ = nullptr;
+};
+
+// So many tasks at once have what it counts: a buffer each, say. Each await takes one, in the order
+// in which they began to wait.
+// Thread: Give on the scheduler's. Outlives its waits.
+class StreamSemaphore {
+ public:
+  explicit StreamSemaphore(int count) : count_(count) {}
+  StreamSemaphore(const StreamSemaphore&) = delete;
+  StreamSemaphore& operator=(const StreamSemaphore&) = delete;
+
+  void Give() {
+    if (waits_.empty()) {
+      count_.fetch_add(1, std::memory_order_acq_rel);
+      return;
+    }
+    Wait* first = waits_.front();
+    waits_.pop_front();
+    first->Have();
+  }
+
+  auto operator co_await() { return Wait(*this); }
+
+ private:
+  class Wait final : public StreamWait {
+   public:
+    explicit Wait(StreamSemaphore& semaphore) : semaphore_(semaphore) {}
+    ~Wait() {
+      if (waiting_) std::erase(semaphore_.waits_, this);
+    }
+    bool await_ready() const { return semaphore_.TryTake(); }
+    void await_resume() const {}
+    void Have() {
+      waiting_ = false;
+      Resume();
+    }
+
+   private:
+    void Begin() override {
+      if (semaphore_.TryTake()) return Resume();
+      waiting_ = true;
+      semaphore_.waits_.push_back(this);
+    }
+    StreamSemaphore& semaphore_;
+    bool waiting_ = false;
+  };
+
+  bool TryTake() {
+    int count = count_.load(std::memory_order_acquire);
+    while (count > 0) {
+      if (count_.compare_exchange_weak(count, count - 1, std::memory_order_acq_rel)) return true;
+    }
+    return false;
+  }
+
+  std::atomic<int> count_;
+  std::deque<Wait*> waits_{};  // the scheduler's thread
 };
 
 // Runs `call` on the scheduler's thread; the task goes on when it has run.

@@ -252,6 +252,50 @@ TEST_P(StreamTest, AScopeThatEndsTakesItsTasksAlong) {
   EXPECT_EQ(kept.destroyed, 1);
 }
 
+Task<Status> Hold(StreamSemaphore& room, std::vector<int>& order, int number) {
+  co_await room;
+  order.push_back(number);
+  co_return Status{};
+}
+
+TEST_P(StreamTest, ASemaphoreLetsSoManyInAndTheOthersInTheirOrder) {
+  StreamSemaphore room(2);
+  auto stream = NewStream();
+  const StreamScope scope(*stream);
+  std::vector<int> order;  // the stream's, read when all have ended
+  int ended = 0;
+  for (int i = 0; i < 5; ++i) {
+    stream->LaunchTask(scope, Hold(room, order, i), [&](const WorkTime&, Status) {
+      if (++ended == 5) return scheduler.Stop();
+      if (ended == 2) {
+        for (int given = 0; given < 3; ++given) room.Give();
+      }
+    });
+  }
+  scheduler.Run();
+  EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4}));
+  room.Give();  // to nobody: the next one's
+  stream->LaunchTask(scope, Hold(room, order, 5),
+                     [&](const WorkTime&, Status) { scheduler.Stop(); });
+  scheduler.Run();
+  EXPECT_EQ(order.back(), 5);
+}
+
+TEST_P(StreamTest, ATaskThatWaitsForRoomMayBeDestroyed) {
+  StreamSemaphore room(0);
+  auto stream = NewStream();
+  std::vector<int> order;
+  {
+    const StreamScope scope(*stream);
+    stream->LaunchTask(scope, Hold(room, order, 0), [](const WorkTime&, Status) {});
+    stream->Launch([] {}, [&](const WorkTime&) { scheduler.Stop(); });
+    scheduler.Run();
+    scheduler.RunUntilIdle();
+  }
+  room.Give();
+  EXPECT_TRUE(order.empty());
+}
+
 INSTANTIATE_TEST_SUITE_P(Streams, StreamTest, ::testing::Values(Kind::kThread, Kind::kInline),
                          [](const auto& param_info) {
                            return param_info.param == Kind::kThread ? "Thread" : "Inline";

@@ -1,0 +1,169 @@
+// StageModel among the data-parallel ranks that have the same stage: gradients that are added up,
+// weights that are shared out.
+#include <array>
+#include <map>
+#include <utility>
+
+#include "actors/model/stage_model.h"
+#include "runtime/base/check.h"
+
+namespace troupe {
+
+// From the last row to the first, as backward ends.
+Task<Status> StageModel::SumOverRanks(Group& group, GroupPurpose purpose) {
+  CHECK(!tied_added_, "the two uses of a weight were added before the ranks' sums");
+  if (pieces_) co_return co_await AwaitReductions();
+  gradients_->Finish(exec_);
+  if (!is_sharded()) {
+    const TensorView all = gradients_->Sum(0, GradientElements(table_, options_.shape.layout));
+    co_return co_await group.AllReduce(
+        {static_cast<uint8_t>(master_), all.data(), all.num_elements()}, purpose);
+  }
+  const auto rows = parameters_.rows();
+  for (size_t i = rows.size(); i-- > 0;) {
+    const ShardRow& row = rows[i];
+    CO_RETURN_IF_ERROR(co_await ScatterRow(group, purpose, row, row.first_element));
+    const bool tied =
+        tied_first_element_ >= 0 && row.parameters.front() == table_.embedding_index();
+    if (tied) CO_RETURN_IF_ERROR(co_await ScatterRow(group, purpose, row, tied_first_element_));
+  }
+  co_return Status{};
+}
+
+Task<Status> StageModel::ScatterRow(Group& group, GroupPurpose purpose, const ShardRow& row,
+                                    int64_t first_element) {
+  const auto dtype = static_cast<uint8_t>(master_);
+  const TensorView whole = gradients_->Sum(first_element, row.num_elements);
+  const TensorView own = gradients_->Sum(first_element + row.own_first, row.own_count);
+  return group.ReduceScatter({dtype, whole.data(), whole.num_elements()},
+                             {dtype, own.data(), own.num_elements()}, row.counts, purpose);
+}
+
+Task<Status> StageModel::ShareWeights(Group& group, GroupPurpose purpose) {
+  if (gathers()) {
+    co_await OnScheduler([this] { PublishRows(); });
+    co_return Status{};
+  }
+  for (const ShardRow& row : parameters_.rows()) {
+    const TensorView first = parameters_.Of(row.parameters.front()).compute;
+    const TensorView last = parameters_.Of(row.parameters.back()).compute;
+    auto* data = static_cast<std::byte*>(first.data());
+    const int64_t width = DTypeBytes(first.dtype());
+    CHECK(
+        static_cast<std::byte*>(last.data()) + last.num_bytes() == data + row.num_elements * width,
+        "the copies of {} and its neighbours are no run", table_[row.parameters.front()].name);
+    const auto dtype = static_cast<uint8_t>(first.dtype());
+    CO_RETURN_IF_ERROR(
+        co_await group.AllGather({dtype, data + row.own_first * width, row.own_count},
+                                 {dtype, data, row.num_elements}, row.counts, purpose));
+  }
+  for (const auto& weights : unit_weights_) weights->Repack(exec_);
+  co_return Status{};
+}
+
+void StageModel::Meet(StageSiblings siblings) {
+  siblings_ = std::move(siblings);
+  if (!gathers()) return;
+  CHECK(siblings_.rows != nullptr, "the stage's weights are in shards and nobody gathers them");
+  residency_->Meet(*siblings_.rows);
+  PublishRows();
+}
+
+void StageModel::PublishRows() {
+  ++weights_version_;
+  const auto rows = parameters_.rows();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    siblings_.rows->Publish(static_cast<int>(i), parameters_.OwnRun(rows[i]), weights_version_);
+  }
+}
+
+// ---- gradients, microbatch by microbatch ------------------------------------------------------
+
+Task<Status> StageModel::OpenPiece(size_t position, GradientMoment moment, int32_t microbatch) {
+  const std::optional<int> piece = pieces_->PieceOf(units_[position], moment);
+  if (!piece) co_return Status{};
+  if (siblings_.group != nullptr) co_await buckets_;
+  CO_RETURN_IF_ERROR(reduced_);
+  pieces_->Open(exec_, *piece, microbatch);
+  co_return Status{};
+}
+
+Task<Status> StageModel::ClosePiece(size_t position, GradientMoment moment, int32_t microbatch) {
+  const std::optional<int> piece = pieces_->PieceOf(units_[position], moment);
+  if (!piece) co_return Status{};
+  std::unique_ptr<MicrobatchGradients::Bucket> bucket = pieces_->Close(*piece, microbatch);
+  if (siblings_.group == nullptr) {
+    pieces_->Add(exec_, std::move(bucket));
+    co_return Status{};
+  }
+  co_await OnScheduler(
+      [&] { siblings_.launch(ReducePiece(std::move(bucket)), [this] { buckets_.Give(); }); });
+  co_return Status{};
+}
+
+Task<Status> StageModel::ReducePiece(std::unique_ptr<MicrobatchGradients::Bucket> bucket) {
+  const auto dtype = static_cast<uint8_t>(master_);
+  const GroupPurpose purpose{.activity = "gradient reduction", .microbatch = bucket->microbatch};
+  const TensorView& all = bucket->all;
+  const TensorView& own = bucket->own;
+  Status status;
+  if (is_sharded()) {
+    status = co_await siblings_.group->ReduceScatter({dtype, all.data(), all.num_elements()},
+                                                     {dtype, own.data(), own.num_elements()},
+                                                     bucket->counts, purpose);
+  } else {
+    status = co_await siblings_.group->AllReduce({dtype, all.data(), all.num_elements()}, purpose);
+  }
+  if (status.ok()) {
+    pieces_->Add(exec_, std::move(bucket));
+  } else if (reduced_.ok()) {
+    reduced_ = status;
+  }
+  co_return status;
+}
+
+// Who has all buckets knows that none is being reduced.
+Task<Status> StageModel::AwaitReductions() {
+  for (int i = 0; i < kGradientBuckets; ++i) co_await buckets_;
+  co_await OnScheduler([this] {
+    for (int i = 0; i < kGradientBuckets; ++i) buckets_.Give();
+  });
+  co_return reduced_;
+}
+
+// ---- weights that are gathered ----------------------------------------------------------------
+
+void StageModel::BuildResidency() {
+  if (!gathers()) return;
+  std::vector<UnitResidency::Unit> units(unit_weights_.size());
+  const auto rows = parameters_.rows();
+  std::map<int, size_t> position_of;  // of the unit that keeps a parameter
+  for (size_t position = 0; position < units.size(); ++position) {
+    units[position].weights = unit_weights_[position].get();
+    for (const int index : table_.OfUnit(units_[position])) {
+      const auto [kept, is_new] = position_of.emplace(index, position);
+      if (!is_new) units[position].also = static_cast<int>(kept->second);
+    }
+  }
+  for (size_t row = 0; row < rows.size(); ++row) {
+    units[position_of.at(rows[row].parameters.front())].rows.push_back(static_cast<int>(row));
+  }
+  residency_.emplace(std::move(units), parameters_);
+}
+
+// A backward reads no weights of the embedding.
+Task<Status> StageModel::HaveUnit(size_t position, Direction direction) {
+  std::array<int, kZeroPrefetchMax> ahead{};
+  size_t count = 0;
+  const auto at = static_cast<int>(position);
+  const int step = direction == Direction::kForward ? 1 : -1;
+  const int first = direction == Direction::kForward ? 0 : static_cast<int>(first_layer());
+  const int last = static_cast<int>(units_.size()) - 1;
+  const auto most = static_cast<size_t>(options_.shape.zero.prefetch);
+  for (int next = at + step; next >= first && next <= last && count < most; next += step) {
+    ahead[count++] = next;
+  }
+  co_return co_await residency_->Have(exec_, at, std::span(ahead).first(count));
+}
+
+}  // namespace troupe
