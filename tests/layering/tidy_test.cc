@@ -314,6 +314,21 @@ TEST(TidyTest, TheCommandLinePrintsThroughOneDoor) {
   }
 }
 
+// So the source is compiled as if the header stood alone (CMakeLists.txt).
+TEST(LayeringTest, SourcesIncludeTheirOwnHeaderFirst) {
+  std::set<std::string> paths;
+  for (const auto& source : Sources()) paths.insert(source.path);
+  for (const auto& source : Sources()) {
+    if (!source.path.ends_with(".cc") || IsIn(source.path, "tests")) continue;
+    const std::string own = source.path.substr(0, source.path.size() - 2) + "h";
+    if (!paths.contains(own)) continue;
+    const auto first = std::ranges::find_if(
+        source.lines, [](const std::string& line) { return line.starts_with("#include"); });
+    ASSERT_TRUE(first != source.lines.end()) << source.path;
+    EXPECT_EQ(*first, "#include \"" + own + "\"") << source.path;
+  }
+}
+
 // What a header takes from the standard library or fmt comes with its own includes or with those of
 // the project's headers that it includes: the headers that compile by themselves have the
 // precompiled one beside them and cannot tell.
