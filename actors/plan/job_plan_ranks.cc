@@ -25,7 +25,11 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
     shape.batch.num_microbatches = train.MicrobatchesPerDirection();
     shape.batch.gradient_groups = 1;
   }
-  if (batch.data_parallel > 1) shape.batch.gradient_groups = 1;  // its own (CheckGroups)
+  if (batch.data_parallel > 1) {  // its own (CheckGroups)
+    shape.batch.gradient_groups =
+        batch.grad_reduce == GradReduce::kStep ? 1 : batch.num_microbatches;
+  }
+  shape.zero.stage = zero_stage;
   return shape;
 }
 

@@ -61,7 +61,7 @@ const std::vector<std::string> kBitEqual = {"1f1b",   "gpipe", "interleaved-1f1b
                                             "dynamic"};
 
 // At most 4 ranks and 8 stages; sets the model's layers and microbatches so that they fit.
-DrawnRun DrawRun(const std::string& name, SmallModel& model) {
+DrawnRun DrawRun(const std::string& name, SmallModel& model, bool with_parts = true) {
   DrawnRun run;
   const int num_ranks = name == "dualpipe" ? 2 * *rc::gen::inRange(1, 3) : *rc::gen::inRange(1, 5);
   const int chunks = name.starts_with("interleaved") || name == "looped-bfs"
@@ -82,7 +82,7 @@ DrawnRun DrawRun(const std::string& name, SmallModel& model) {
   CHECK(schedule.ok(), "{}", schedule.error().message);
   run.train = *schedule;
   if (name != "gpipe" && *rc::gen::inRange(0, 4) == 0) run.train = WithSplitBackward(run.train);
-  run.train = WithWeightParts(run.train, *rc::gen::inRange(1, 5));
+  run.train = WithWeightParts(run.train, with_parts ? *rc::gen::inRange(1, 5) : 1);
   auto& batch = model.batch;
   batch.num_microbatches = num_microbatches;
   batch.gradient_groups =
@@ -168,6 +168,38 @@ TEST(PipelineParity, DataParallelPipelinesComputeWhatOneWorkerComputes) {
   }));
   for (const int data_parallel : {2, 3, 4}) EXPECT_GT(drawn[data_parallel], 0) << data_parallel;
   for (const int zero_stage : {0, 1}) EXPECT_GT(drawn[10 + zero_stage], 0) << zero_stage;
+}
+
+// With gradients reduced every microbatch the ranks' microbatches of one number are a group: the one
+// worker computes each apart and adds them up in groups of as many.
+TEST(PipelineParity, RanksThatReduceEveryMicrobatchComputeWhatOneWorkerComputes) {
+  std::map<int, int> drawn;
+  EXPECT_TRUE(rc::check("losses, gradient norms and weights are bit-equal", [&] {
+    SmallModel model = Drawn();
+    auto names = kBitEqual;
+    for (const char* other : {"dualpipe", "dualpipe-v", "dynamic"}) std::erase(names, other);
+    DrawnRun run = DrawRun(*rc::gen::elementOf(names), model, /*with_parts=*/false);
+    BatchArithmetic& batch = model.batch;
+    batch.grad_reduce = GradReduce::kMicrobatch;
+    batch.data_parallel = *rc::gen::inRange(2, 5);
+    batch.gradient_groups = batch.num_microbatches;
+    batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
+    model.zero_stage = *rc::gen::inRange(0, 3);
+    model.dtype = *rc::gen::element(DType::kFloat32, DType::kBFloat16);
+    ++drawn[batch.data_parallel];
+    ++drawn[10 + model.zero_stage];
+    SmallModel alone = model;
+    alone.batch.data_parallel = 1;
+    alone.zero_stage = 0;
+    alone.batch.num_microbatches = batch.microbatches_per_step();
+    const Outcome one = OnOneWorker(alone);
+    const Outcome many = ModelJob(model, run.train, run.policy).Run();
+    RC_ASSERT(many.losses == one.losses);
+    RC_ASSERT(many.norms == one.norms);
+    RC_ASSERT(many.weights == one.weights);
+  }));
+  for (const int data_parallel : {2, 3, 4}) EXPECT_GT(drawn[data_parallel], 0) << data_parallel;
+  for (const int zero_stage : {0, 1, 2}) EXPECT_GT(drawn[10 + zero_stage], 0) << zero_stage;
 }
 
 // A re-plan between two steps: whole backwards, halves, parts and what is ready, in turn.
