@@ -78,7 +78,7 @@ Task<Status> Reduce(const StageReduction& reduction, int64_t step) {
   StageModel& first = *reduction.copies.front();
   const GroupPurpose purpose{.activity = "gradient reduction", .step = step};
   if (reduction.weights == SharedWeights::kStage) {
-    co_return co_await first.SumOverRanks(*reduction.group, purpose);
+    co_return co_await first.AwaitRanksSums();
   }
   const std::span others = std::span(reduction.copies).subspan(1);
   for (StageModel* other : others) {

@@ -47,6 +47,8 @@ Task<Status> StageModel::LayerBackwardWeight(const Pass& pass, size_t layer, Wei
   CO_RETURN_IF_ERROR(co_await layers_[layer]->BackwardWeight(pass, parts, dy));
   if (pieces_) {
     CO_RETURN_IF_ERROR(co_await ClosePiece(position, GradientMoment::kWeight, pass.microbatch));
+  } else if (parts.end == layers_[layer]->num_weight_parts() && HasLastGradient(position)) {
+    co_await ReduceUnit(position);
   }
   co_return Status{};
 }
@@ -55,7 +57,11 @@ Task<Status> StageModel::EmbeddingBackward(const Pass& pass, ConstTensorView dy)
   constexpr GradientMoment kMoment = GradientMoment::kWeight;
   if (pieces_) CO_RETURN_IF_ERROR(co_await OpenPiece(0, kMoment, pass.microbatch));
   CO_RETURN_IF_ERROR(co_await embedding_->BackwardWeight(pass, dy));
-  if (pieces_) CO_RETURN_IF_ERROR(co_await ClosePiece(0, kMoment, pass.microbatch));
+  if (pieces_) {
+    CO_RETURN_IF_ERROR(co_await ClosePiece(0, kMoment, pass.microbatch));
+  } else if (HasLastGradient(0)) {
+    co_await ReduceUnit(0);
+  }
   co_return Status{};
 }
 
@@ -69,6 +75,7 @@ Task<Result<Buffer>> StageModel::Backward(int32_t microbatch, std::span<const st
   TensorView dy = layer_gradients_.back().In(pass);
   TensorView dx = spare_gradient_.In(pass.workspace);
   CO_RETURN_IF_ERROR(co_await EnterBackward(pass, gradient, dy));
+  if (!pieces_ && head_ && HasLastGradient(head_position())) co_await ReduceUnit(head_position());
   for (size_t i = layers_.size(); i-- > 0;) {
     const TensorView of_input = i == 0 && !embedding_ ? Boundary(output) : dx;
     CO_RETURN_IF_ERROR(co_await LayerBackwardInput(pass, i, dy, of_input));
@@ -106,6 +113,11 @@ Task<Status> StageModel::BackwardWeight(int32_t microbatch, int32_t part, int32_
   Stash& stash = StashOf(microbatch);
   const Workspaces::Lease workspace = workspaces_.Take();
   const Pass pass = PassOf(stash, workspace);
+  // The head's gradients came with Forward and BackwardInput; here they are in one order
+  // everywhere.
+  if (!pieces_ && head_ && part == 0 && HasLastGradient(head_position())) {
+    co_await ReduceUnit(head_position());
+  }
   const int begin = num_weight_parts_ * part / num_parts;
   const int end = num_weight_parts_ * (part + 1) / num_parts;
   int first = 0;  // of the layer in the row

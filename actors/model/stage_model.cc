@@ -75,6 +75,7 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
   exec_.specification = options.specification;
   exec_.num_threads = options.shape.num_threads;
   exec_.workspace = shared_.bytes().subspan(static_cast<size_t>(work_layout_.kernels));
+  weight_passes_.resize(units_.size());
   BuildGradients();
   BuildUnits();
   WriteConstants();

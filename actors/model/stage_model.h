@@ -114,9 +114,9 @@ class StageModel {
   // ---- the end of a step ----
   // Sums the groups; what follows needs it and calls it.
   void FinishGradients();
-  // Over the data-parallel ranks, each use of a weight by itself: everything, or this rank's
-  // shards.
-  Task<Status> SumOverRanks(Group& group, GroupPurpose purpose);
+  // Until the sums over the data-parallel ranks, which began with each unit's last gradient, are
+  // there: of everything, or of this rank's shards; of each use of a weight by itself.
+  Task<Status> AwaitRanksSums();
   // The gradient of weights that another stage holds too: of all parameters in table order, or of
   // the tied embedding's use here, of which this rank's shard. (elements) master dtype, until
   // ApplyUpdate; whoever has the sum over the copies writes it there.
@@ -159,9 +159,14 @@ class StageModel {
   Pass PassOf(Stash& stash, const Workspaces::Lease& workspace, bool whole = false);
   // (T, h) in an output.
   TensorView Boundary(Buffer& output) const;
-  // The ranks' gradients of a row, from `first_element` on: this rank's run is their sum then.
-  Task<Status> ScatterRow(Group& group, GroupPurpose purpose, const ShardRow& row,
-                          int64_t first_element);
+  // Counts a unit's weight gradients of a step: whether this was the last one, and others have
+  // some.
+  bool HasLastGradient(size_t position);
+  // Begins the sum over the ranks, which goes on beside the pass.
+  Task<void> ReduceUnit(size_t position);
+  Task<Status> SumUnit(size_t position);
+  // A row's gradients, from `first_element` on: they, or this rank's run of them, are the sum then.
+  Task<Status> SumRow(const ShardRow& row, int64_t first_element, GroupPurpose purpose);
   void PublishRows();
 
   // ---- a pass over one unit, by position (nothing where gradients are summed as they come, and
@@ -170,7 +175,6 @@ class StageModel {
   // The piece is complete: its reduction goes on beside the pass.
   Task<Status> ClosePiece(size_t position, GradientMoment moment, int32_t microbatch);
   Task<Status> ReducePiece(std::unique_ptr<MicrobatchGradients::Bucket> bucket);
-  Task<Status> AwaitReductions();
   // Its weights, and ahead of time those of the next ones of the pass.
   enum class Direction : uint8_t { kForward, kBackward };
   Task<Status> HaveUnit(size_t position, Direction direction);
@@ -233,7 +237,10 @@ class StageModel {
   bool tied_added_ = false;
   StageSiblings siblings_{};
   StreamSemaphore buckets_{kGradientBuckets};
-  Status reduced_{};  // the first error of a piece's reduction
+  std::vector<int32_t> weight_passes_{};  // of each unit in the step, by position
+  int units_reduced_ = 0;                 // whose sums have begun
+  StreamSemaphore units_done_{0};
+  Status reduced_{};  // the first error of a reduction
   int64_t weights_version_ = 0;
 };
 

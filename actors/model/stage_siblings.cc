@@ -1,5 +1,6 @@
 // StageModel among the data-parallel ranks that have the same stage: gradients that are added up,
 // weights that are shared out.
+#include <algorithm>
 #include <array>
 #include <map>
 #include <utility>
@@ -9,34 +10,62 @@
 
 namespace troupe {
 
-// From the last row to the first, as backward ends.
-Task<Status> StageModel::SumOverRanks(Group& group, GroupPurpose purpose) {
-  CHECK(!tied_added_, "the two uses of a weight were added before the ranks' sums");
-  if (pieces_) co_return co_await AwaitReductions();
-  gradients_->Finish(exec_);
-  if (!is_sharded()) {
-    const TensorView all = gradients_->Sum(0, GradientElements(table_, options_.shape.layout));
-    co_return co_await group.AllReduce(
-        {static_cast<uint8_t>(master_), all.data(), all.num_elements()}, purpose);
-  }
-  const auto rows = parameters_.rows();
-  for (size_t i = rows.size(); i-- > 0;) {
-    const ShardRow& row = rows[i];
-    CO_RETURN_IF_ERROR(co_await ScatterRow(group, purpose, row, row.first_element));
-    const bool tied =
-        tied_first_element_ >= 0 && row.parameters.front() == table_.embedding_index();
-    if (tied) CO_RETURN_IF_ERROR(co_await ScatterRow(group, purpose, row, tied_first_element_));
-  }
-  co_return Status{};
+// ---- gradients, once a step -------------------------------------------------------------------
+
+bool StageModel::HasLastGradient(size_t position) {
+  if (siblings_.group == nullptr) return false;
+  return ++weight_passes_[position] == options_.shape.batch.num_microbatches;
 }
 
-Task<Status> StageModel::ScatterRow(Group& group, GroupPurpose purpose, const ShardRow& row,
-                                    int64_t first_element) {
+// From the last unit to the first, as backward ends.
+Task<void> StageModel::ReduceUnit(size_t position) {
+  co_await OnScheduler([&] {
+    ++units_reduced_;
+    siblings_.launch(SumUnit(position), [this] { units_done_.Give(); });
+  });
+}
+
+// Each use of a weight by itself.
+Task<Status> StageModel::SumUnit(size_t position) {
+  const GroupPurpose purpose{.activity = "gradient reduction"};
+  const int unit = units_[position];
+  const std::span<const int> parameters = table_.OfUnit(unit);
+  Status status;
+  for (const ShardRow& row : parameters_.rows()) {
+    const int first = row.parameters.front();
+    if (std::ranges::find(parameters, first) == parameters.end()) continue;
+    const bool second_use = tied_first_element_ >= 0 && first == table_.embedding_index() &&
+                            unit == options_.shape.model.head_unit();
+    status = co_await SumRow(row, second_use ? tied_first_element_ : row.first_element, purpose);
+    if (!status.ok()) break;
+  }
+  if (!status.ok() && reduced_.ok()) reduced_ = status;
+  co_return status;
+}
+
+Task<Status> StageModel::SumRow(const ShardRow& row, int64_t first_element, GroupPurpose purpose) {
   const auto dtype = static_cast<uint8_t>(master_);
   const TensorView whole = gradients_->Sum(first_element, row.num_elements);
+  if (!is_sharded()) {
+    return siblings_.group->AllReduce({dtype, whole.data(), whole.num_elements()}, purpose);
+  }
   const TensorView own = gradients_->Sum(first_element + row.own_first, row.own_count);
-  return group.ReduceScatter({dtype, whole.data(), whole.num_elements()},
-                             {dtype, own.data(), own.num_elements()}, row.counts, purpose);
+  return siblings_.group->ReduceScatter({dtype, whole.data(), whole.num_elements()},
+                                        {dtype, own.data(), own.num_elements()}, row.counts,
+                                        purpose);
+}
+
+Task<Status> StageModel::AwaitRanksSums() {
+  CHECK(!tied_added_, "the two uses of a weight were added before the ranks' sums");
+  if (pieces_) {  // who has all buckets knows that none is being reduced
+    for (int i = 0; i < kGradientBuckets; ++i) co_await buckets_;
+    co_await OnScheduler([this] {
+      for (int i = 0; i < kGradientBuckets; ++i) buckets_.Give();
+    });
+  }
+  for (; units_reduced_ > 0; --units_reduced_) co_await units_done_;
+  std::ranges::fill(weight_passes_, 0);
+  co_return reduced_;
 }
 
 Task<Status> StageModel::ShareWeights(Group& group, GroupPurpose purpose) {
@@ -120,15 +149,6 @@ Task<Status> StageModel::ReducePiece(std::unique_ptr<MicrobatchGradients::Bucket
     reduced_ = status;
   }
   co_return status;
-}
-
-// Who has all buckets knows that none is being reduced.
-Task<Status> StageModel::AwaitReductions() {
-  for (int i = 0; i < kGradientBuckets; ++i) co_await buckets_;
-  co_await OnScheduler([this] {
-    for (int i = 0; i < kGradientBuckets; ++i) buckets_.Give();
-  });
-  co_return reduced_;
 }
 
 // ---- weights that are gathered ----------------------------------------------------------------
