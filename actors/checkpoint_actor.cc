@@ -1,29 +1,36 @@
 #include "actors/checkpoint_actor.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
-#include "actors/checkpoint_store.h"
 #include "runtime/trace/span.h"
 
 namespace troupe {
 
 CheckpointActor::CheckpointActor(CheckpointOptions options, FileSystem& files,
-                                 std::vector<const StageParameters*> stages, Stream& stream,
-                                 Ref<proto::CheckpointDone> schedule)
+                                 std::vector<SavedStage> stages, MemoryLedger& ledger,
+                                 Stream& stream, Ref<proto::CheckpointDone> schedule)
     : options_(options),
       files_(files),
       stages_(std::move(stages)),
+      ledger_(ledger),
       stream_(stream),
       schedule_(schedule) {}
 
 Status CheckpointActor::On(proto::CheckpointStart start) {
   auto done = std::make_shared<proto::CheckpointDone>();
-  stream_.Launch([this, done, start = std::move(start)] { *done = Write(start); },
-                 [this, done](const WorkTime& time) {
-                   Trace(done->step(), time);
-                   (void)schedule_.Send(*done);
-                 });
+  done->set_step(start.step());
+  done->set_rank(options_.rank.value);
+  stream_.LaunchTask(scope_, Write(std::move(start), *done),
+                     [this, done](const WorkTime& time, const Status& status) {
+                       if (!status.ok()) {
+                         done->set_error(status.error().message);
+                         done->set_error_code(static_cast<int>(status.error().code));
+                       }
+                       Trace(done->step(), time);
+                       (void)schedule_.Send(*done);
+                     });
   return {};
 }
 
@@ -43,24 +50,62 @@ void CheckpointActor::Trace(int64_t step, const WorkTime& time) const {
   ThreadTraceRing().Write(record);
 }
 
-proto::CheckpointDone CheckpointActor::Write(const proto::CheckpointStart& start) const {
-  proto::CheckpointDone done;
-  done.set_step(start.step());
-  done.set_rank(options_.rank.value);
-  const auto fail = [&done](const Error& error) {
-    done.set_error(error.message);
-    done.set_error_code(static_cast<int>(error.code));
-    return done;
-  };
+std::vector<const StageParameters*> CheckpointActor::Parameters() const {
+  std::vector<const StageParameters*> parameters;
+  for (const SavedStage& stage : stages_) parameters.push_back(stage.parameters);
+  return parameters;
+}
+
+Task<Status> CheckpointActor::Write(proto::CheckpointStart start,
+                                    proto::CheckpointDone& done) const {
   if (!start.directory().empty()) {
-    const Status written = WriteCheckpointShard(files_, start.directory(), options_.rank.value,
-                                                options_.num_ranks, stages_, done);
-    if (!written.ok()) return fail(written.error());
+    CO_RETURN_IF_ERROR(WriteCheckpointShard(files_, start.directory(), options_.rank.value,
+                                            options_.num_ranks, Parameters(), done));
   }
-  if (start.hf_directory().empty() || !options_.exports) return done;
-  const Status exported = WriteHfShard(files_, start.hf_directory(), options_.place,
-                                       options_.num_places, options_.dtype, stages_);
-  return exported.ok() ? done : fail(exported.error());
+  if (start.hf_directory().empty() || !options_.exports) co_return Status{};
+  co_return co_await Export(start.hf_directory());
+}
+
+Task<Status> CheckpointActor::Export(const std::string& folder) const {
+  const std::vector<const StageParameters*> parameters = Parameters();
+  CO_ASSIGN_OR_RETURN(HfShardWriter writer,
+                      HfShardWriter::Create(files_, folder, options_.place, options_.num_places,
+                                            options_.dtype, parameters));
+  for (const SavedStage& stage : stages_) {
+    const auto num_rows = static_cast<int>(stage.parameters->rows().size());
+    for (int row = 0; row < num_rows; ++row) {
+      CO_RETURN_IF_ERROR(co_await ExportRow(stage, row, writer));
+    }
+  }
+  co_return writer.Finish();
+}
+
+Task<Status> CheckpointActor::ExportRow(const SavedStage& stage, int row,
+                                        HfShardWriter& writer) const {
+  const StageParameters& parameters = *stage.parameters;
+  const ShardRow& shards = parameters.rows()[static_cast<size_t>(row)];
+  const auto exported = [&](int index) { return parameters.Of(index).exported; };
+  if (std::ranges::none_of(shards.parameters, exported)) co_return Status{};
+  Buffer whole;  // of the row
+  if (stage.rows != nullptr) {
+    whole = Buffer::Unfilled(ledger_, MemoryTag::kComm,
+                             shards.num_elements * DTypeBytes(options_.dtype));
+    RowArrival arrival;
+    co_await OnScheduler([&] { stage.rows->Gather(row, whole.bytes(), arrival); });
+    co_await arrival.here;
+    CO_RETURN_IF_ERROR(arrival.status);
+  }
+  int64_t first = 0;  // of the parameter in the row
+  for (const int index : shards.parameters) {
+    const StageParameter& p = parameters.Of(index);
+    TensorView weights = ExportedWeights(p, options_.dtype);
+    if (stage.rows != nullptr) {
+      weights = Shaped(whole.data() + first * DTypeBytes(options_.dtype), options_.dtype, *p.spec);
+    }
+    first += p.spec->num_elements();
+    if (p.exported) CO_RETURN_IF_ERROR(writer.Append(weights));
+  }
+  co_return Status{};
 }
 
 }  // namespace troupe

@@ -1,15 +1,20 @@
 // CheckpointActor: writes its rank's share of a checkpoint when the schedule actor asks for one.
 //   Takes:  CheckpointStart (through the executor)
 //   Sends:  CheckpointDone -> schedule
-//   Thread: the rank's actor thread; the writing on the compute stream, which is idle between
-//   steps.
+//   Thread: the rank's actor thread; the writing is a task of the compute stream, which is idle
+//   between steps.
 //
 //   I1. CheckpointDone without an error means that the rank's files are durable.
+//   I2. Weights that are in shards are gathered for an export row by row: one row is here at a
+//   time.
 #pragma once
 
+#include <string>
 #include <vector>
 
+#include "actors/checkpoint_store.h"
 #include "actors/messages.h"
+#include "actors/model/row_source.h"
 #include "actors/model/stage_parameters.h"
 #include "actors/plan/trace_window.h"
 #include "runtime/actor/actor.h"
@@ -29,23 +34,33 @@ struct CheckpointOptions {
   TraceWindow trace{};            // the steps whose checkpoints leave a span
 };
 
+// A stage's parameters, and where the whole of its rows comes from; null where it is here.
+struct SavedStage {
+  const StageParameters* parameters = nullptr;
+  RowSource* rows = nullptr;
+};
+
 class CheckpointActor : public Actor<CheckpointActor, proto::CheckpointStart> {
  public:
-  // Files, stream and the parameters of the rank's stages outlive the actor.
-  CheckpointActor(CheckpointOptions options, FileSystem& files,
-                  std::vector<const StageParameters*> stages, Stream& stream,
-                  Ref<proto::CheckpointDone> schedule);
+  // Files, stream and what the rank's stages point to outlive the actor.
+  CheckpointActor(CheckpointOptions options, FileSystem& files, std::vector<SavedStage> stages,
+                  MemoryLedger& ledger, Stream& stream, Ref<proto::CheckpointDone> schedule);
 
   Status On(proto::CheckpointStart start);
 
  private:
-  proto::CheckpointDone Write(const proto::CheckpointStart& start) const;
+  Task<Status> Write(proto::CheckpointStart start, proto::CheckpointDone& done) const;
+  Task<Status> Export(const std::string& folder) const;
+  Task<Status> ExportRow(const SavedStage& stage, int row, HfShardWriter& writer) const;
+  std::vector<const StageParameters*> Parameters() const;
   void Trace(int64_t step, const WorkTime& time) const;
 
   const CheckpointOptions options_;
   FileSystem& files_;
-  const std::vector<const StageParameters*> stages_;
+  const std::vector<SavedStage> stages_;
+  MemoryLedger& ledger_;
   Stream& stream_;
+  const StreamScope scope_{stream_};
   const Ref<proto::CheckpointDone> schedule_;
 };
 

@@ -211,35 +211,45 @@ Status ReadMaster(CheckpointReader& from, const CheckpointManifest& manifest,
   return ReadRun(from, manifest, kMaster, parameter, first_element, to);
 }
 
-Status WriteHfShard(FileSystem& files, const std::string& folder, PipelineRank place,
-                    int num_places, DType dtype,
-                    const std::vector<const StageParameters*>& stages) {
+const TensorView& ExportedWeights(const StageParameter& p, DType dtype) {
+  const bool narrow = dtype == DType::kBFloat16 && p.compute.dtype() == DType::kBFloat16;
+  return narrow ? p.compute : p.whole;
+}
+
+Result<HfShardWriter> HfShardWriter::Create(FileSystem& files, const std::string& folder,
+                                            PipelineRank place, int num_places, DType dtype,
+                                            std::span<const StageParameters* const> stages) {
   const bool narrow = dtype == DType::kBFloat16;
-  std::vector<const StageParameter*> exported;
   std::vector<TensorSpec> specs;
   for (const StageParameters* stage : stages) {
     for (const StageParameter& p : stage->all()) {
       if (!p.exported) continue;
-      exported.push_back(&p);
       specs.push_back(
           {p.spec->name, narrow ? TensorDtype::kBf16 : TensorDtype::kF32, p.spec->shape()});
     }
   }
   const std::string name = HfFileName(place.value, num_places);
   ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(files, JoinPath(folder, name), specs));
-  std::vector<bfloat16> narrowed;
-  for (const StageParameter* p : exported) {
-    // The copy that products read is the master, rounded.
-    const TensorView& whole =
-        p->compute.dtype() == DType::kBFloat16 && narrow ? p->compute : p->whole;
-    if (!narrow || whole.dtype() == DType::kBFloat16) {
-      RETURN_IF_ERROR(writer.Append(BytesOf(whole)));
-      continue;
+  return HfShardWriter(std::move(writer), narrow);
+}
+
+Status HfShardWriter::Append(const TensorView& whole) {
+  if (!narrow_ || whole.dtype() == DType::kBFloat16) return writer_.Append(BytesOf(whole));
+  narrowed_.clear();
+  const float* weight = whole.Flat().as<float>();
+  for (int64_t i = 0; i < whole.num_elements(); ++i) narrowed_.emplace_back(weight[i]);
+  return writer_.Append(std::as_bytes(std::span(narrowed_)));
+}
+
+Status WriteHfShard(FileSystem& files, const std::string& folder, PipelineRank place,
+                    int num_places, DType dtype,
+                    const std::vector<const StageParameters*>& stages) {
+  ASSIGN_OR_RETURN(HfShardWriter writer,
+                   HfShardWriter::Create(files, folder, place, num_places, dtype, stages));
+  for (const StageParameters* stage : stages) {
+    for (const StageParameter& p : stage->all()) {
+      if (p.exported) RETURN_IF_ERROR(writer.Append(ExportedWeights(p, dtype)));
     }
-    narrowed.clear();
-    const float* weight = whole.Flat().as<float>();
-    for (int64_t i = 0; i < whole.num_elements(); ++i) narrowed.emplace_back(weight[i]);
-    RETURN_IF_ERROR(writer.Append(std::as_bytes(std::span(narrowed))));
   }
   return writer.Finish();
 }

@@ -6,6 +6,7 @@
 
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "actors/model/stage_parameters.h"
@@ -15,6 +16,7 @@
 #include "runtime/base/file_system.h"
 #include "runtime/format/checkpoint_manifest.h"
 #include "runtime/format/checkpoint_reader.h"
+#include "runtime/format/safetensors.h"
 
 namespace troupe {
 
@@ -44,8 +46,29 @@ Status ReadCheckpoint(FileSystem& files, const std::string& folder,
 Status ReadMaster(CheckpointReader& from, const CheckpointManifest& manifest,
                   const ParameterSpec& parameter, int64_t first_element, TensorView to);
 
-// What the stages export as one file of a Hugging Face folder: model.safetensors, or one of
-// several, by places in the pipeline. bfloat16 jobs export bfloat16.
+// One file of a Hugging Face folder: model.safetensors, or one of several, by places in the
+// pipeline. bfloat16 jobs export bfloat16.
+class HfShardWriter {
+ public:
+  // Of what the stages export.
+  static Result<HfShardWriter> Create(FileSystem& files, const std::string& folder,
+                                      PipelineRank place, int num_places, DType dtype,
+                                      std::span<const StageParameters* const> stages);
+  // In the stages' order. `whole`: the master, or what products read.
+  Status Append(const TensorView& whole);
+  Status Finish() { return writer_.Finish(); }
+
+ private:
+  HfShardWriter(SafetensorsWriter writer, bool narrow)
+      : writer_(std::move(writer)), narrow_(narrow) {}
+
+  SafetensorsWriter writer_;
+  bool narrow_;
+  std::vector<bfloat16> narrowed_{};
+};
+// Of a parameter whose weights are here: what products read is the master, rounded.
+const TensorView& ExportedWeights(const StageParameter& parameter, DType dtype);
+// The same at once, where all weights are here.
 Status WriteHfShard(FileSystem& files, const std::string& folder, PipelineRank place,
                     int num_places, DType dtype, const std::vector<const StageParameters*>& stages);
 // What goes beside the shards: config.json, generation_config.json, and the index of several files.

@@ -51,6 +51,14 @@ Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
   return {};
 }
 
+std::vector<SavedStage> RankActors::SavedStages() {
+  std::vector<SavedStage> saved;
+  for (const auto& [stage, model] : loaded_.stages) {
+    saved.push_back({.parameters = &model->parameters(), .rows = nullptr});
+  }
+  return saved;
+}
+
 void RankActors::MeetRanks(ExecutorActor::Peers& peers) {
   RankRouter& router = context_.router;
   const Mesh& mesh = context_.plan.mesh;
@@ -63,7 +71,7 @@ void RankActors::MeetRanks(ExecutorActor::Peers& peers) {
                         .exports = mesh.Coordinate(self_, Axis::kDp) == 0,
                         .dtype = DTypeOfJob(context_.start.spec()),
                         .trace = trace_},
-      context_.seams.files, parameters(), context_.stream,
+      context_.seams.files, SavedStages(), context_.ledger, context_.stream,
       Ref<proto::CheckpointDone>(router.Remote<proto::CheckpointDone>(Rank(0), kScheduleIndex)));
   peers.schedule =
       ScheduleRef(router.Remote<proto::Vote, proto::StepDone>(Rank(0), kScheduleIndex));

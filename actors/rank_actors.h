@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "actors/checkpoint_actor.h"
 #include "actors/executor_actor.h"
 #include "actors/job_actor.h"
 #include "actors/plan/trace_window.h"
@@ -67,6 +68,7 @@ class RankActors {
   std::vector<const StageParameters*> parameters() const { return ParametersOf(loaded_.stages); }
 
  private:
+  std::vector<SavedStage> SavedStages();
   SpawnedStage SpawnStage(const RankPlace& place, StageId stage);
   SpawnedLoader SpawnLoader(const RankPlace& place);
   // The checkpoint actor, and who stands on other ranks.

@@ -254,7 +254,10 @@ void StageModel::TakeData(const Pass& pass, const Microbatch& data) {
 Task<Result<Buffer>> StageModel::RunLayers(const Pass& pass, std::span<const std::byte> input,
                                            UnitResidency::After after) {
   if (residency_ && embedding_) CO_RETURN_IF_ERROR(co_await HaveUnit(0, Direction::kForward));
-  if (residency_) CO_RETURN_IF_ERROR(co_await HaveUnit(first_layer(), Direction::kForward));
+  if (residency_) {  // what comes behind it only when the embedding has gone
+    const std::span<const int> ahead;
+    CO_RETURN_IF_ERROR(co_await residency_->Have(exec_, static_cast<int>(first_layer()), ahead));
+  }
   const ResidualStart start = layers_.front()->Input(pass);
   if (embedding_) {
     CO_RETURN_IF_ERROR(co_await embedding_->Forward(pass, start.x));
@@ -263,6 +266,7 @@ Task<Result<Buffer>> StageModel::RunLayers(const Pass& pass, std::span<const std
     CHECK(static_cast<int64_t>(input.size()) == boundary_bytes());
     std::memcpy(start.x.data(), input.data(), input.size());
   }
+  if (residency_) co_await GatherAhead(first_layer(), Direction::kForward);
   EnterResidual(pass.exec, start);
   for (size_t i = 0; i < layers_.size(); ++i) {
     CO_RETURN_IF_ERROR(co_await layers_[i]->Forward(pass));

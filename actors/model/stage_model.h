@@ -178,6 +178,9 @@ class StageModel {
   // Its weights, and ahead of time those of the next ones of the pass.
   enum class Direction : uint8_t { kForward, kBackward };
   Task<Status> HaveUnit(size_t position, Direction direction);
+  Task<void> GatherAhead(size_t position, Direction direction);
+  // The next units of a pass over `position`, as many as are gathered ahead.
+  std::vector<int> AheadOf(size_t position, Direction direction) const;
   UnitResidency::After AfterBackward() const {
     return options_.shape.zero.reshard_after_forward ? UnitResidency::After::kDrop
                                                      : UnitResidency::After::kKeptDrop;

@@ -1,7 +1,6 @@
 // StageModel among the data-parallel ranks that have the same stage: gradients that are added up,
 // weights that are shared out.
 #include <algorithm>
-#include <array>
 #include <map>
 #include <utility>
 
@@ -172,18 +171,27 @@ void StageModel::BuildResidency() {
 }
 
 // A backward reads no weights of the embedding.
-Task<Status> StageModel::HaveUnit(size_t position, Direction direction) {
-  std::array<int, kZeroPrefetchMax> ahead{};
-  size_t count = 0;
-  const auto at = static_cast<int>(position);
+std::vector<int> StageModel::AheadOf(size_t position, Direction direction) const {
   const int step = direction == Direction::kForward ? 1 : -1;
   const int first = direction == Direction::kForward ? 0 : static_cast<int>(first_layer());
   const int last = static_cast<int>(units_.size()) - 1;
-  const auto most = static_cast<size_t>(options_.shape.zero.prefetch);
-  for (int next = at + step; next >= first && next <= last && count < most; next += step) {
-    ahead[count++] = next;
+  std::vector<int> ahead;
+  for (int next = static_cast<int>(position) + step;
+       next >= first && next <= last && std::ssize(ahead) < options_.shape.zero.prefetch;
+       next += step) {
+    ahead.push_back(next);
   }
-  co_return co_await residency_->Have(exec_, at, std::span(ahead).first(count));
+  return ahead;
+}
+
+Task<Status> StageModel::HaveUnit(size_t position, Direction direction) {
+  const std::vector<int> ahead = AheadOf(position, direction);
+  co_return co_await residency_->Have(exec_, static_cast<int>(position), ahead);
+}
+
+Task<void> StageModel::GatherAhead(size_t position, Direction direction) {
+  const std::vector<int> ahead = AheadOf(position, direction);
+  co_await residency_->GatherAhead(ahead);
 }
 
 }  // namespace troupe

@@ -31,15 +31,23 @@ Task<Status> UnitResidency::Have(const Exec& exec, int position, std::span<const
   std::vector<Wanted> wanted;
   Begin(position, wanted);
   for (const int next : ahead) Begin(next, wanted);
-  if (!wanted.empty()) {
-    num_gathers_ += std::ssize(wanted);
-    co_await OnScheduler([&] {
-      for (const Wanted& w : wanted) source_->Gather(w.row, w.whole, *w.arrival);
-    });
-  }
+  if (!wanted.empty()) co_await Ask(std::move(wanted));
   const int also = units_[static_cast<size_t>(position)].unit.also;
   if (also >= 0) CO_RETURN_IF_ERROR(co_await Arrive(exec, also));
   co_return co_await Arrive(exec, position);
+}
+
+Task<void> UnitResidency::GatherAhead(std::span<const int> ahead) {
+  std::vector<Wanted> wanted;
+  for (const int next : ahead) Begin(next, wanted);
+  if (!wanted.empty()) co_await Ask(std::move(wanted));
+}
+
+Task<void> UnitResidency::Ask(std::vector<Wanted> wanted) {
+  num_gathers_ += std::ssize(wanted);
+  co_await OnScheduler([&] {
+    for (const Wanted& w : wanted) source_->Gather(w.row, w.whole, *w.arrival);
+  });
 }
 
 Task<Status> UnitResidency::Arrive(const Exec& exec, int position) {

@@ -40,6 +40,8 @@ class UnitResidency {
   // Waits until the weights of the unit are here, ready for products; begins to gather those of
   // `ahead`, too, before it waits.
   Task<Status> Have(const Exec& exec, int position, std::span<const int> ahead);
+  // The second half of that alone.
+  Task<void> GatherAhead(std::span<const int> ahead);
 
   enum class After : uint8_t {
     kDrop,     // the unit goes, if nobody keeps it
@@ -64,6 +66,7 @@ class UnitResidency {
   };
   // Makes room and says what must be asked for.
   void Begin(int position, std::vector<Wanted>& wanted);
+  Task<void> Ask(std::vector<Wanted> wanted);
   Task<Status> Arrive(const Exec& exec, int position);
   void Let(int position, After after);
 

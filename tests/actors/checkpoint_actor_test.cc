@@ -41,6 +41,8 @@ class CheckpointActorTest : public ::testing::Test {
   proto::CheckpointDone Ask(FileSystem& files, const std::string& folder,
                             const std::string& hf = "", DType dtype = DType::kFloat32) {
     const auto listener = scheduler_.Spawn<Listener>({.name = "schedule"}, std::ref(heard_));
+    std::vector<SavedStage> stages;
+    for (const StageParameters* parameters : ranks_.parameters(1)) stages.push_back({parameters});
     const auto actor =
         scheduler_.Spawn<CheckpointActor>({.name = "checkpoint"},
                                           CheckpointOptions{.rank = Rank(1),
@@ -48,8 +50,8 @@ class CheckpointActorTest : public ::testing::Test {
                                                             .place = PipelineRank(1),
                                                             .num_places = 2,
                                                             .dtype = dtype},
-                                          std::ref(files), ranks_.parameters(1), std::ref(stream_),
-                                          Ref<proto::CheckpointDone>(listener));
+                                          std::ref(files), stages, std::ref(ledger_),
+                                          std::ref(stream_), Ref<proto::CheckpointDone>(listener));
     proto::CheckpointStart start;
     start.set_step(40);
     start.set_directory(folder);
@@ -66,6 +68,7 @@ class CheckpointActorTest : public ::testing::Test {
 
   const TemporaryFolder folder_{};
   RankStages ranks_{SmallSpec({.pp = 2})};
+  MemoryLedger ledger_{};
   Scheduler scheduler_{};
   InlineStream stream_{scheduler_};
   std::vector<proto::CheckpointDone> heard_{};
