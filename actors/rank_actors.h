@@ -17,6 +17,7 @@
 #include "actors/rank_seams.h"
 #include "actors/rank_traffic.h"
 #include "actors/schedule_actor.h"
+#include "actors/traced_memory.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/remote.h"
 
@@ -63,6 +64,8 @@ class RankActors {
   const RunContent& content() const { return loaded_.content; }
   // What the rank sent in training steps since its start, beside what the plan says.
   proto::CommunicationReport Communication() const;
+  // How the rank's memory went through the traced steps.
+  TracedMemory& traced_memory() { return traced_memory_; }
   // Of the rank's stages.
   std::vector<const StageParameters*> parameters() const { return ParametersOf(loaded_.stages); }
 
@@ -77,6 +80,7 @@ class RankActors {
   LoadedRank loaded_;
   TraceWindow trace_{};
   RankTraffic traffic_{};
+  TracedMemory traced_memory_;
   RankGroups groups_;
   ExecutorActor::SelfRef executor_{};
   ScheduleActor::SelfRef schedule_{};
