@@ -37,7 +37,7 @@ ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
                 .neighbours = peers_.neighbours,
                 .trace = options_.trace,
                 .traffic = options_.traffic}),
-      trace_(options_.rank, options_.trace),
+      trace_(options_.rank, options_.trace, options_.memory),
       wait_({.waiter = name_,
              .pipeline = options_.pipeline,
              .stage_names = StageNames(options_.train, options_.pipeline),
@@ -77,6 +77,7 @@ Status ExecutorActor::On(proto::StepStart start) {
   reductions_.reset();
   if (start_.mode() == proto::STEP_MODE_TRAIN) {
     reductions_.emplace(options_.reductions, *schedule_, options_.place);
+    trace_.StepBegins(start_.step());
   }
   times_.Clear();
   vote_.Clear();
@@ -380,7 +381,7 @@ Status ExecutorActor::On(UpdateDone done) {
   if (options_.traffic != nullptr) ++options_.traffic->steps;
   wait_.EndPhase();
   trace_.Phase("optimizer", start_.step(), phase_start_ns_, context().clock());
-  trace_.Phase("step", start_.step(), round_start_ns_, context().clock());
+  trace_.StepEnds(start_.step(), round_start_ns_, context().clock());
   proto::StepDone answer;
   answer.set_step(done.step);
   answer.set_rank(options_.rank.value);

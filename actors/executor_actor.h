@@ -47,6 +47,7 @@
 #include "actors/reduction_progress.h"
 #include "actors/round_times.h"
 #include "actors/schedule/next_action.h"
+#include "actors/traced_memory.h"
 #include "runtime/actor/actor.h"
 #include "runtime/actor/remote.h"
 
@@ -89,6 +90,7 @@ struct ExecutorOptions {
   int data_parallel_rank = 0;
   TraceWindow trace{};             // the steps that leave spans of sends, receives and phases
   RankTraffic* traffic = nullptr;  // counts what is sent; outlives the actor. Null: nobody asks
+  TracedMemory* memory = nullptr;  // likewise, of the traced steps
   int64_t wait_deadline_ms = 60'000;
   std::function<void(const RankActivity&)> on_progress{};
 };

@@ -58,4 +58,13 @@ void ExecutorTrace::Phase(std::string_view name, int64_t step, int64_t start_ns,
   ThreadTraceRing().Write(span);
 }
 
+void ExecutorTrace::StepBegins(int64_t step) const {
+  if (memory_ != nullptr && window_.Covers(step)) memory_->Begin();
+}
+
+void ExecutorTrace::StepEnds(int64_t step, int64_t start_ns, Clock& clock) const {
+  if (memory_ != nullptr && window_.Covers(step)) memory_->End(step);
+  Phase("step", step, start_ns, clock);
+}
+
 }  // namespace troupe

@@ -16,6 +16,7 @@ RankActors::RankActors(const Context& context, LoadedRank loaded)
     : context_(context),
       self_(context.start.rank()),
       loaded_(std::move(loaded)),
+      traced_memory_(context.ledger, context.seams.scheduler.clock()),
       groups_(context.router, context.plan, context.ledger,
               GroupDeadlinesOf(context.start.spec())) {
   if (context_.start.reference_run()) return;
@@ -43,6 +44,7 @@ Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
   options.output_buffers += context_.seams.more_output_buffers;
   options.trace = trace_;
   options.traffic = &traffic_;
+  options.memory = &traced_memory_;
   options.on_progress = std::move(on_progress);
   executor_ = place.scheduler.Spawn<ExecutorActor>({.name = "executor"}, std::move(options),
                                                    std::move(peers));

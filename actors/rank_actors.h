@@ -18,6 +18,7 @@
 #include "actors/rank_seams.h"
 #include "actors/rank_traffic.h"
 #include "actors/schedule_actor.h"
+#include "actors/traced_memory.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/remote.h"
 
@@ -64,6 +65,8 @@ class RankActors {
   const RunContent& content() const { return loaded_.content; }
   // What the rank sent in training steps since its start, beside what the plan says.
   proto::CommunicationReport Communication() const;
+  // How the rank's memory went through the traced steps.
+  TracedMemory& traced_memory() { return traced_memory_; }
   // Of the rank's stages.
   std::vector<const StageParameters*> parameters() const { return ParametersOf(loaded_.stages); }
 
@@ -79,6 +82,7 @@ class RankActors {
   LoadedRank loaded_;
   TraceWindow trace_{};
   RankTraffic traffic_{};
+  TracedMemory traced_memory_;
   RankGroups groups_;
   ExecutorActor::SelfRef executor_{};
   ScheduleActor::SelfRef schedule_{};

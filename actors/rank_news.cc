@@ -52,10 +52,14 @@ void RankNews::ReportAgain() {
 
 void RankNews::ReportOnce() {
   if (subject_.plan == nullptr) return;
+  const MemoryPrediction predicted = subject_.plan->MemoryOf(subject_.rank, ThisVectorIsa());
   proto::FromRank news;
-  *news.mutable_memory() = ReportMemory(
-      *subject_.ledger, subject_.plan->MemoryOf(subject_.rank, ThisVectorIsa()), activity_.step);
+  *news.mutable_memory() = ReportMemory(*subject_.ledger, predicted, activity_.step);
   seams_.say_telemetry(news);
+  for (const TracedMemory::Step& step : subject_.traced->Take()) {
+    *news.mutable_step_memory() = ReportStepMemory(step.step, step.course, predicted);
+    seams_.say_telemetry(news);
+  }
   if (!subject_.spans) return;
   *news.mutable_spans() = ReportSpans();
   if (news.spans().spans_size() > 0) seams_.say_telemetry(news);

@@ -11,6 +11,7 @@
 
 #include "actors/executor_actor.h"
 #include "actors/rank_seams.h"
+#include "actors/traced_memory.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/scheduler.h"
 #include "runtime/memory/buffer.h"
@@ -19,11 +20,12 @@ namespace troupe {
 
 class RankNews {
  public:
-  // What is reported on from time to time. Plan and ledger outlive the news.
+  // What is reported on from time to time. What it points to outlives the news.
   struct Subject {
     Rank rank{};
     const MemoryLedger* ledger = nullptr;
     const JobPlan* plan = nullptr;
+    TracedMemory* traced = nullptr;
     bool spans = true;
   };
 

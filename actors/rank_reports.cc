@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <numeric>
 
 #include "actors/plan/job_orders.h"
 #include "actors/stage_set.h"
@@ -53,6 +54,25 @@ proto::MemoryReport ReportMemory(const MemoryLedger& ledger, const MemoryPredict
   }
   report.set_resident_bytes(ResidentBytes());
   report.set_other_bytes(report.resident_bytes() - tagged);
+  return report;
+}
+
+proto::StepMemory ReportStepMemory(int64_t step, const MemoryCourse& course,
+                                   const MemoryPrediction& predicted) {
+  proto::StepMemory report;
+  report.set_step(step);
+  for (size_t i = 0; i < kNumMemoryTags; ++i) {
+    report.add_tags(std::string(MemoryTagName(static_cast<MemoryTag>(i))));
+  }
+  report.set_predicted_bytes(std::accumulate(predicted.begin(), predicted.end(), int64_t{0}));
+  int64_t start_ns = 0;
+  for (const MemorySample& sample : course.Samples()) {
+    if (report.samples_size() == 0) start_ns = sample.time_ns;
+    auto* told = report.add_samples();
+    told->set_time_ns(sample.time_ns - start_ns);
+    told->set_allocated_bytes(sample.allocated_bytes);
+    told->mutable_used_bytes()->Assign(sample.used_bytes.begin(), sample.used_bytes.end());
+  }
   return report;
 }
 

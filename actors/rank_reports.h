@@ -12,12 +12,16 @@
 #include "runtime/actor/wait_record.h"
 #include "runtime/base/file_system.h"
 #include "runtime/memory/buffer.h"
+#include "runtime/memory/memory_course.h"
 
 namespace troupe {
 
 // Measured beside predicted, by tag; `other` = resident memory minus all tags.
 proto::MemoryReport ReportMemory(const MemoryLedger& ledger, const MemoryPrediction& predicted,
                                  int64_t step);
+// How it went through one step, beside the predicted peak.
+proto::StepMemory ReportStepMemory(int64_t step, const MemoryCourse& course,
+                                   const MemoryPrediction& predicted);
 // What `steps` training steps sent beside what the plan says of one.
 proto::CommunicationReport ReportCommunication(const std::vector<CommunicationVolume>& predicted,
                                                const std::vector<CommunicationVolume>& sent,

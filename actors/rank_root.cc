@@ -213,8 +213,11 @@ Status RankRoot::OnLoaded(Result<LoadedRank> result) {
   if (self_.value == 0) RETURN_IF_ERROR(SpawnJob());
   state_ = State::kReady;
   SayReady();
-  news_.StartReports(
-      {.rank = self_, .ledger = &ledger_, .plan = &*plan_, .spans = !start_.reference_run()});
+  news_.StartReports({.rank = self_,
+                      .ledger = &ledger_,
+                      .plan = &*plan_,
+                      .traced = &actors_->traced_memory(),
+                      .spans = !start_.reference_run()});
   return {};
 }
 

@@ -170,6 +170,7 @@ void JobLife::RankSaid(uint64_t epoch, int32_t rank, const proto::FromRank& mess
       ranks_[static_cast<size_t>(rank)].progress = message.progress();
       return;
     case proto::FromRank::kSpans:
+    case proto::FromRank::kStepMemory:
       return;
     case proto::FromRank::kMetrics:
       if (request_.spec().eval().has_check_against()) {

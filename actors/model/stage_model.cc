@@ -207,13 +207,17 @@ StageModel::Stash StageModel::TakeStash(int32_t microbatch) {
   } else {
     stash = std::move(free_stashes_.back());
     free_stashes_.pop_back();
+    stash.memory.SetIdle(false);
   }
   stash.microbatch = microbatch;
   stash.parts_done = 0;
   return stash;
 }
 
-void StageModel::ReturnStash(Stash stash) { free_stashes_.push_back(std::move(stash)); }
+void StageModel::ReturnStash(Stash stash) {
+  stash.memory.SetIdle(true);
+  free_stashes_.push_back(std::move(stash));
+}
 
 StageModel::Stash& StageModel::StashOf(int32_t microbatch) {
   const auto found = stashes_.find(microbatch);

@@ -1,5 +1,6 @@
-// TraceWindow: which steps of a run are traced (log.trace). Ranks record the spans of these steps,
-// and the run directory writes a file for each window. A value; any thread.
+// TraceWindow: which steps of a run are traced (log.trace). Ranks record the spans of these steps
+// and how their memory went, and the run directory writes a file for each window. A value; any
+// thread.
 #pragma once
 
 #include <algorithm>

@@ -24,7 +24,8 @@ std::string InWords(const std::tuple<uint64_t, uint64_t, int32_t>& key) {
 
 // What comes again and again, and is not missed.
 bool IsTelemetry(const proto::FromRank& message) {
-  return message.has_progress() || message.has_spans() || message.has_memory();
+  return message.has_progress() || message.has_spans() || message.has_memory() ||
+         message.has_step_memory();
 }
 
 }  // namespace

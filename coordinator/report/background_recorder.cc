@@ -55,7 +55,7 @@ void BackgroundRecorder::RankSaid(int32_t rank, bool reference_run,
                                   const proto::FromRank& message) {
   if (message.has_progress()) return;
   const auto num_bytes = static_cast<int64_t>(message.SpaceUsedLong());
-  const bool telemetry = message.has_spans() || message.has_memory();
+  const bool telemetry = message.has_spans() || message.has_memory() || message.has_step_memory();
   if (telemetry && *waiting_bytes_ + num_bytes > kTelemetryBytesMax) return;  // K2
   if (Loses(num_bytes)) return;
   Later(num_bytes, [rank, reference_run, message](JobRecorder& to) {

@@ -206,6 +206,9 @@ void RunDirectory::RankSaid(int32_t rank, bool reference_run, const proto::FromR
                              message.memory());
       }
       return;
+    case proto::FromRank::kStepMemory:
+      if (pictures_) pictures_->AddStepMemory(rank, message.step_memory());
+      return;
     case proto::FromRank::kFinished:
       if (message.finished().has_communication()) {
         communication_[rank] = message.finished().communication();

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <numeric>
 #include <utility>
 
 #include "actors/schedule/csv.h"
@@ -13,39 +12,9 @@
 #include "runtime/format/costs_file.h"
 
 namespace troupe {
-namespace {
-
-int32_t FullestRank(const JobPlan& plan, VectorIsa isa) {
-  int32_t fullest = 0;
-  int64_t most = 0;
-  for (int32_t rank = 0; rank < plan.mesh.num_ranks(); ++rank) {
-    const MemoryPrediction memory = plan.MemoryOf(Rank(rank), isa);
-    const int64_t total = std::accumulate(memory.begin(), memory.end(), int64_t{0});
-    if (total <= most) continue;
-    fullest = rank;
-    most = total;
-  }
-  return fullest;
-}
-
-double SumOf(const StackedSample& sample) {
-  return std::accumulate(sample.values.begin(), sample.values.end(), 0.0);
-}
-
-// Half as many samples; of each two the higher stays.
-void Thin(std::vector<StackedSample>& samples) {
-  size_t kept = 0;
-  for (size_t i = 0; i + 1 < samples.size(); i += 2) {
-    const size_t higher = SumOf(samples[i]) >= SumOf(samples[i + 1]) ? i : i + 1;
-    std::swap(samples[kept++], samples[higher]);
-  }
-  samples.resize(kept);
-}
-
-}  // namespace
 
 RunPictures::RunPictures(std::string job_name, const JobPlan& plan, VectorIsa isa)
-    : job_name_(std::move(job_name)), steps_(plan) {
+    : job_name_(std::move(job_name)), steps_(plan), memory_(job_name_) {
   loss_.series.name = "train";
   validation_loss_.series.name = "validation";
   Replan(plan, isa);
@@ -54,8 +23,7 @@ RunPictures::RunPictures(std::string job_name, const JobPlan& plan, VectorIsa is
 void RunPictures::Replan(const JobPlan& plan, VectorIsa isa) {
   steps_ = MeasuredSteps(plan);
   planned_ = plan.simulation.timeline;
-  num_ranks_ = plan.mesh.num_ranks();
-  fullest_rank_ = FullestRank(plan, isa);
+  memory_.Replan(plan, isa);
 }
 
 void LongCurve::Add(double x, double y) {
@@ -76,47 +44,12 @@ void RunPictures::AddValidationLoss(int64_t step, double loss) {
   validation_loss_.Add(static_cast<double>(step), loss);
 }
 
-void RunPictures::AddMemory(int32_t rank, double seconds, const proto::MemoryReport& report) {
-  if (rank != fullest_rank_ || report.tags_size() == 0) return;
-  if (memory_.layers.empty()) {
-    for (const auto& tag : report.tags()) memory_.layers.push_back(tag.tag());
-    memory_.layers.emplace_back("other");
-  }
-  StackedSample sample{.x = seconds};
-  memory_predicted_ = 0;
-  for (const auto& tag : report.tags()) {
-    sample.values.push_back(static_cast<double>(tag.current_bytes()));
-    memory_predicted_ += static_cast<double>(tag.predicted_bytes());
-  }
-  sample.values.push_back(static_cast<double>(std::max<int64_t>(0, report.other_bytes())));
-  if (sample.values.size() != memory_.layers.size()) return;
-  memory_.samples.push_back(std::move(sample));
-  if (memory_.samples.size() > kMemorySamplesMax) Thin(memory_.samples);
-}
-
 std::string RunPictures::LossSvg() const {
   if (loss_.series.points.empty()) return "";
   std::vector<ChartSeries> series = {loss_.series};
   if (!validation_loss_.series.points.empty()) series.push_back(validation_loss_.series);
   return LineChart(series,
                    {.title = job_name_ + " · loss", .x_label = "step", .y_label = "loss (nats)"});
-}
-
-std::string RunPictures::MemorySvg() const {
-  if (memory_.samples.empty()) return "";
-  StackedData data = memory_;
-  data.predicted = {.name = "predicted without other",
-                    .points = {{data.samples.front().x, memory_predicted_},
-                               {data.samples.back().x, memory_predicted_}},
-                    .dashed = true};
-  const std::string whose = num_ranks_ == 1 ? "memory of the worker"
-                                            : fmt::format("memory of rank {}, the fullest of {}",
-                                                          fullest_rank_, num_ranks_);
-  return StackedAreaChart(data, {.title = fmt::format("{} · {}", job_name_, whose),
-                                 .x_label = "time (s)",
-                                 .y_label = "memory",
-                                 .unit = ChartUnit::kBytes,
-                                 .stepped = true});
 }
 
 std::string RunPictures::ScheduleSvg() const {

@@ -1,6 +1,6 @@
 // RunPictures: gathers what a run's pictures are drawn from and draws them: loss over steps, memory
-// over time by tag, and the schedule of the step of median time: as planned, replayed with the
-// times that this step measured, and measured. Owned by the run directory. Pure; one thread.
+// by tag (memory_picture.h), and the schedule of the step of median time: as planned, replayed with
+// the times that this step measured, and measured. Owned by the run directory. Pure; one thread.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 
 #include "actors/plan/job_plan.h"
 #include "coordinator/report/measured_steps.h"
+#include "coordinator/report/memory_picture.h"
 #include "proto/worker.pb.h"
 #include "runtime/format/svg_chart.h"
 
@@ -29,8 +30,6 @@ struct LongCurve {
 
 class RunPictures {
  public:
-  static constexpr size_t kMemorySamplesMax = 4096;
-
   // `isa` tells which rank needs most; what each needs is in its own reports.
   RunPictures(std::string job_name, const JobPlan& plan, VectorIsa isa);
 
@@ -39,7 +38,10 @@ class RunPictures {
 
   void AddLoss(int64_t step, double loss);
   void AddValidationLoss(int64_t step, double loss);
-  void AddMemory(int32_t rank, double seconds, const proto::MemoryReport& report);
+  void AddMemory(int32_t rank, double seconds, const proto::MemoryReport& report) {
+    memory_.AddReport(rank, seconds, report);
+  }
+  void AddStepMemory(int32_t rank, const proto::StepMemory& step) { memory_.AddStep(rank, step); }
   void AddSpan(int32_t rank, const proto::Span& span) { steps_.AddSpan(rank, span); }
   void AddStep(int64_t step, int32_t order, double seconds) {
     steps_.AddStep(step, order, seconds);
@@ -47,7 +49,7 @@ class RunPictures {
 
   // SVG text; empty while there is nothing to draw.
   std::string LossSvg() const;
-  std::string MemorySvg() const;
+  std::string MemorySvg() const { return memory_.Svg(); }
   std::string ScheduleSvg() const;
   // The drawn step's costs in milliseconds, as runtime/format/costs_file.h has them.
   std::string CostsJson() const;
@@ -60,12 +62,9 @@ class RunPictures {
   const std::string job_name_;
   MeasuredSteps steps_;
   Timeline planned_{};  // as `troupe plan` shows it: by operations
-  int num_ranks_ = 0;
-  int32_t fullest_rank_ = 0;  // by prediction; its memory is the one drawn
   LongCurve loss_{};
   LongCurve validation_loss_{};
-  StackedData memory_{};
-  double memory_predicted_ = 0;  // bytes, all tags
+  MemoryPicture memory_;
 };
 
 // `planned` stretched so that its work takes as long as that of `measured`.

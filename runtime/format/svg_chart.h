@@ -1,6 +1,6 @@
-// Charts as SVG text: lines over steps (loss) and stacked areas over time (memory by tag). Called
-// by the coordinator when a run's pictures are written. Pure: numbers in, text out; any thread.
-// Points that are not finite, and on a logarithmic axis not positive, are left out.
+// Line charts as SVG text (loss over steps), and what all charts share; stacked_chart.h has the
+// others. Called by the coordinator when a run's pictures are written. Pure: numbers in, text out;
+// any thread. Points that are not finite, and on a logarithmic axis not positive, are left out.
 #pragma once
 
 #include <string>
@@ -37,19 +37,11 @@ struct ChartOptions {
 // More points than pixels are thinned to each pixel's extremes.
 std::string LineChart(const std::vector<ChartSeries>& series, const ChartOptions& options);
 
-// One sample in time: a value for every layer, in the order of `layers`.
-struct StackedSample {
-  double x = 0;
-  std::vector<double> values{};
+// Finished charts below one another, as one picture.
+struct ChartPiece {
+  std::string svg{};
+  int height_px = 0;
 };
-struct StackedData {
-  std::vector<std::string> layers{};     // bottom first
-  std::vector<StackedSample> samples{};  // ascending x
-  ChartSeries predicted{};               // of the sum; drawn dashed, none where empty
-};
-
-// Areas from zero up, linear. Where samples are thinned the highest of each pixel stays, so that a
-// peak is never lost; the peak is marked with its value.
-std::string StackedAreaChart(const StackedData& data, const ChartOptions& options);
+std::string ChartColumn(const std::vector<ChartPiece>& charts, int width_px);
 
 }  // namespace troupe

@@ -21,17 +21,54 @@ void MemoryLedger::Add(MemoryTag tag, int64_t num_bytes) {
   const size_t i = Index(tag);
   current_[i] += num_bytes;
   peak_[i] = std::max(peak_[i], current_[i]);
+  if (course_) Sample();
 }
 
-void MemoryLedger::Remove(MemoryTag tag, int64_t num_bytes) {
+void MemoryLedger::Remove(MemoryTag tag, int64_t num_bytes, bool idle) {
   const std::lock_guard lock(mutex_);
-  current_[Index(tag)] -= num_bytes;
-  CHECK(current_[Index(tag)] >= 0, "{} bytes below zero", MemoryTagName(tag));
+  const size_t i = Index(tag);
+  current_[i] -= num_bytes;
+  if (idle) idle_[i] -= num_bytes;
+  CHECK(current_[i] >= 0 && idle_[i] >= 0, "{} bytes below zero", MemoryTagName(tag));
+  if (course_) Sample();
+}
+
+void MemoryLedger::AddIdle(MemoryTag tag, int64_t num_bytes) {
+  const std::lock_guard lock(mutex_);
+  const size_t i = Index(tag);
+  idle_[i] += num_bytes;
+  CHECK(idle_[i] >= 0 && idle_[i] <= current_[i], "{} bytes of {} idle", idle_[i],
+        MemoryTagName(tag));
+  if (course_) Sample();
 }
 
 MemoryLedger::Usage MemoryLedger::Snapshot() const {
   const std::lock_guard lock(mutex_);
-  return {current_, peak_};
+  return {current_, peak_, idle_};
+}
+
+void MemoryLedger::BeginCourse(const Clock& clock) {
+  const std::lock_guard lock(mutex_);
+  course_.emplace(clock);
+  Sample();
+}
+
+MemoryCourse MemoryLedger::EndCourse() {
+  const std::lock_guard lock(mutex_);
+  if (!course_) return {};
+  Sample();
+  MemoryCourse ended = std::move(course_->course);
+  course_.reset();
+  return ended;
+}
+
+void MemoryLedger::Sample() {
+  MemorySample sample{.time_ns = course_->clock.NowNs()};
+  for (size_t i = 0; i < kNumMemoryTags; ++i) {
+    sample.allocated_bytes += current_[i];
+    sample.used_bytes[i] = current_[i] - idle_[i];
+  }
+  course_->course.Add(sample);
 }
 
 Buffer::Buffer(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes)
@@ -57,6 +94,7 @@ Buffer::Buffer(Buffer&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       num_bytes_(std::exchange(other.num_bytes_, 0)),
       tag_(other.tag_),
+      idle_(std::exchange(other.idle_, false)),
       ledger_(other.ledger_) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
@@ -65,6 +103,7 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
     data_ = std::exchange(other.data_, nullptr);
     num_bytes_ = std::exchange(other.num_bytes_, 0);
     tag_ = other.tag_;
+    idle_ = std::exchange(other.idle_, false);
     ledger_ = other.ledger_;
   }
   return *this;
@@ -72,12 +111,19 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 
 Buffer::~Buffer() { Free(); }
 
+void Buffer::SetIdle(bool idle) {
+  if (data_ == nullptr || idle == idle_) return;
+  idle_ = idle;
+  ledger_->AddIdle(tag_, idle ? num_bytes_ : -num_bytes_);
+}
+
 void Buffer::Free() {
   if (data_ == nullptr) return;
   std::free(data_);
-  ledger_->Remove(tag_, num_bytes_);
+  ledger_->Remove(tag_, num_bytes_, idle_);
   data_ = nullptr;
   num_bytes_ = 0;
+  idle_ = false;
 }
 
 }  // namespace troupe

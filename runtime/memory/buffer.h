@@ -7,29 +7,50 @@
 #include <cstdint>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <span>
 
+#include "runtime/base/clock.h"
 #include "runtime/base/memory_tag.h"
+#include "runtime/memory/memory_course.h"
 
 namespace troupe {
 
 // Counts allocated bytes by tag. Thread-safe.
 //   M1. current(tag) is the sum of num_bytes() over the live Buffers of that tag.
 //   M2. peak(tag) >= current(tag), since the start.
+//   M3. idle(tag) <= current(tag): allocated, and kept for later by who uses none of it now.
 class MemoryLedger {
  public:
   struct Usage {
     std::array<int64_t, kNumMemoryTags> current_bytes{};
     std::array<int64_t, kNumMemoryTags> peak_bytes{};
+    std::array<int64_t, kNumMemoryTags> idle_bytes{};
   };
   void Add(MemoryTag tag, int64_t num_bytes);
-  void Remove(MemoryTag tag, int64_t num_bytes);
+  void Remove(MemoryTag tag, int64_t num_bytes, bool idle = false);
+  // Bytes that stay allocated become idle, or with a negative number are used again.
+  void AddIdle(MemoryTag tag, int64_t num_bytes);
   Usage Snapshot() const;
 
+  // From now on every change is a sample; an earlier course is dropped. The clock outlives it.
+  void BeginCourse(const Clock& clock);
+  // Ends with what there is now; empty where none was begun.
+  MemoryCourse EndCourse();
+
  private:
+  struct OpenCourse {
+    const Clock& clock;
+    MemoryCourse course{};
+  };
+  // Under the mutex.
+  void Sample();
+
   mutable std::mutex mutex_;
   std::array<int64_t, kNumMemoryTags> current_{};
   std::array<int64_t, kNumMemoryTags> peak_{};
+  std::array<int64_t, kNumMemoryTags> idle_{};
+  std::optional<OpenCourse> course_{};
 };
 
 // The system has no room for a buffer of so many bytes. Thrown, for it may come up anywhere;
@@ -66,12 +87,16 @@ class Buffer {
   std::span<const std::byte> bytes() const { return {data_, static_cast<size_t>(num_bytes_)}; }
   MemoryTag tag() const { return tag_; }
 
+  // A pool says which of its buffers nobody uses; a new one is in use.
+  void SetIdle(bool idle);
+
  private:
   void Free();
 
   std::byte* data_ = nullptr;
   int64_t num_bytes_ = 0;
   MemoryTag tag_ = MemoryTag::kWorkspace;
+  bool idle_ = false;
   MemoryLedger* ledger_ = nullptr;
 };
 

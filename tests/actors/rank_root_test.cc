@@ -9,6 +9,7 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,6 +35,7 @@ struct Said {
   std::vector<proto::CheckpointCommitted> checkpoints{};
   std::vector<std::string> happened{};
   proto::Waits waits{};
+  std::vector<proto::StepMemory> step_memory{};
   std::optional<proto::Hello> hello{};
   std::optional<proto::Ready> ready{};
   std::vector<proto::Finished> finished{};
@@ -46,6 +48,7 @@ struct Said {
     if (news.has_checkpoint()) checkpoints.push_back(news.checkpoint());
     if (news.has_happening()) happened.push_back(news.happening().text());
     if (news.has_waits()) waits = news.waits();
+    if (news.has_step_memory()) step_memory.push_back(news.step_memory());
     if (news.has_finished()) finished.push_back(news.finished());
   }
 };
@@ -211,6 +214,65 @@ TEST_F(RankRootTest, OneRankAndTwoTrainToTheSameBits) {
     EXPECT_EQ(sent.rows(0).measured_bytes(), 4 * sent.rows(0).predicted_bytes());
   }
   EXPECT_EQ(said_[1].ready->lanes(0).lane(), "inproc");
+}
+
+// How many microbatches the rank keeps after each action that changes it, by its list.
+std::vector<int64_t> KeptInTurn(const Schedule& schedule, int rank) {
+  std::vector<int64_t> kept = {0};
+  for (const Action& action : schedule.ranks[static_cast<size_t>(rank)]) {
+    if (action.kind == ActionKind::kForward) kept.push_back(kept.back() + 1);
+    const bool ends =
+        action.kind == ActionKind::kBackward ||
+        (action.kind == ActionKind::kBackwardWeight && action.part + 1 == action.num_parts);
+    if (ends) kept.push_back(kept.back() - 1);
+  }
+  return kept;
+}
+
+// A traced step's memory rises and falls as the rank's list says, up to what the plan says.
+TEST_F(RankRootTest, MemoryOfATracedStepIsItsSchedulesCourse) {
+  constexpr auto kActivations = static_cast<int>(MemoryTag::kActivations);
+  for (const char* schedule : {"1f1b", "gpipe", "zb-h1"}) {
+    Make(2);
+    spec_.mutable_parallelism()->set_schedule(schedule);
+    spec_.mutable_log()->mutable_trace()->set_first(2);
+    spec_.mutable_log()->mutable_trace()->set_steps(2);
+    Train();
+    const auto plan = MakeJobPlan(spec_);
+    ASSERT_TRUE(plan.ok()) << plan.error().message;
+    for (int rank = 0; rank < 2; ++rank) {
+      SCOPED_TRACE(fmt::format("{}, rank {}", schedule, rank));
+      const auto& told = said_[static_cast<size_t>(rank)].step_memory;
+      ASSERT_EQ(told.size(), 2U) << "the steps that the trace covers";
+      const MemoryPrediction predicted = plan->MemoryOf(Rank(rank), ThisVectorIsa());
+      const int64_t stash_bytes = StashLayoutOf(plan->ShapeOf(StageId(rank))).num_bytes;
+      for (int i = 0; i < 2; ++i) {
+        const proto::StepMemory& step = told[static_cast<size_t>(i)];
+        EXPECT_EQ(step.step(), 2 + i);
+        EXPECT_EQ(step.tags(kActivations), "activations");
+        EXPECT_EQ(step.predicted_bytes(),
+                  std::accumulate(predicted.begin(), predicted.end(), int64_t{0}));
+        EXPECT_LE(step.samples_size(), static_cast<int>(MemoryCourse::kSamplesMax));
+        EXPECT_EQ(step.samples(0).time_ns(), 0);
+        std::vector<int64_t> kept;
+        int64_t peak = 0;
+        for (const auto& sample : step.samples()) {
+          const int64_t used = sample.used_bytes(kActivations);
+          EXPECT_LE(
+              std::accumulate(sample.used_bytes().begin(), sample.used_bytes().end(), int64_t{0}),
+              sample.allocated_bytes());
+          EXPECT_EQ(used % stash_bytes, 0);
+          peak = std::max(peak, used);
+          if (kept.empty() || kept.back() != used / stash_bytes) kept.push_back(used / stash_bytes);
+        }
+        EXPECT_EQ(kept, KeptInTurn(plan->train, rank));
+        EXPECT_EQ(kept.back(), 0) << "nothing is kept at the step's end";
+        EXPECT_EQ(peak, predicted[kActivations]);
+        EXPECT_GE(step.samples(step.samples_size() - 1).allocated_bytes(), peak)
+            << "but it stays allocated for the next";
+      }
+    }
+  }
 }
 
 // A global batch for each of `batches`, in plain order; the one of a number below 0 is dots alone.

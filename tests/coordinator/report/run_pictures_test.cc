@@ -51,16 +51,6 @@ class RunPicturesTest : public ::testing::Test {
     span.set_cpu_ns(500'000);
     return span;
   }
-  static proto::MemoryReport Memory(int64_t bytes) {
-    proto::MemoryReport report;
-    for (const char* name : {"params", "activations"}) {
-      auto* tag = report.add_tags();
-      tag->set_tag(name);
-      tag->set_current_bytes(bytes);
-      tag->set_predicted_bytes(10 << 20);
-    }
-    return report;
-  }
 
   std::optional<JobPlan> plan_{};
   std::optional<RunPictures> pictures_{};
@@ -164,26 +154,6 @@ TEST_F(RunPicturesTest, ALongCurveKeepsItsEndsAndTakesNoMoreRoom) {
   for (size_t i = 2; i + 1 < points.size(); ++i) {
     ASSERT_EQ(points[i].x - points[i - 1].x, points[1].x - points[0].x) << "evenly apart";
   }
-}
-
-TEST_F(RunPicturesTest, MemoryIsTheFullestRanksAndBounded) {
-  pictures_->AddMemory(1, 0.0, Memory(7 << 20));
-  EXPECT_EQ(pictures_->MemorySvg(), "") << "rank 0 holds more microbatches";
-  for (int i = 0; i < 10'000; ++i)
-    pictures_->AddMemory(0, i, Memory(i == 4321 ? 9 << 20 : 1 << 20));
-  const std::string svg = pictures_->MemorySvg();
-  EXPECT_THAT(svg, HasSubstr("memory of rank 0, the fullest of 2"));
-  EXPECT_THAT(svg, HasSubstr("predicted without other 20 MiB")) << "by the rank itself";
-  EXPECT_THAT(svg, HasSubstr("peak 18")) << "thinning keeps the peak";
-}
-
-TEST_F(RunPicturesTest, MemoryBeyondTheTagsIsDrawn) {
-  proto::MemoryReport report = Memory(1 << 20);
-  report.set_resident_bytes(50 << 20);
-  report.set_other_bytes(48 << 20);
-  for (int second = 0; second < 3; ++second) pictures_->AddMemory(0, second, report);
-  EXPECT_THAT(pictures_->MemorySvg(), HasSubstr(">other"));
-  EXPECT_THAT(pictures_->MemorySvg(), HasSubstr("peak 50"));
 }
 
 TEST_F(RunPicturesTest, CostsAreTheDrawnSteps) {

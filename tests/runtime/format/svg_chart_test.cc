@@ -82,68 +82,13 @@ TEST(LineChart, ThinsButKeepsExtremes) {
   EXPECT_THAT(points, HasSubstr(",89.9 "));
 }
 
-StackedData TwoLayers() {
-  constexpr double kMiB = 1024.0 * 1024.0;
-  return {.layers = {"params", "activations"},
-          .samples = {{0, {10 * kMiB, 0}}, {1, {10 * kMiB, 6 * kMiB}}, {2, {10 * kMiB, 2 * kMiB}}},
-          .predicted = {.name = "predicted peak", .points = {{0, 15 * kMiB}, {2, 15 * kMiB}}}};
-}
-
-TEST(StackedAreaChart, StacksLayersFromZero) {
-  const std::string svg =
-      StackedAreaChart(TwoLayers(), {.unit = ChartUnit::kBytes, .width_px = 960, .height_px = 420});
-  EXPECT_EQ(Count(svg, "<polygon"), 2U);
-  EXPECT_EQ(Count(svg, "<polyline"), 1U);
-  // The lower layer closes along the base line at 370.
-  EXPECT_THAT(PointsOf(svg, 0), HasSubstr("72.0,370.0 504.0,370.0 936.0,370.0 936.0,"));
-  // The upper one starts where the lower ends: 10 of 17.28 MiB over 296 px.
-  EXPECT_THAT(PointsOf(svg, 1), HasSubstr("72.0,198.7 504.0,198.7 936.0,198.7 "));
-  EXPECT_THAT(svg, HasSubstr("peak 16 MiB"));
-  EXPECT_THAT(svg, HasSubstr(">8 MiB</text>"));
-  EXPECT_THAT(svg, HasSubstr("predicted peak 15 MiB"));
-  EXPECT_EQ(Count(svg, "stroke-dasharray"), 2U);
-}
-
-TEST(StackedAreaChart, StepsHoldUntilTheNextSample) {
-  const std::string svg = StackedAreaChart(TwoLayers(), {.stepped = true});
-  EXPECT_EQ(Count(PointsOf(svg, 0), ","), 10U);  // 3 samples and 2 corners, there and back
-}
-
-TEST(StackedAreaChart, NeverLosesThePeak) {
-  StackedData data{.layers = {"params"}};
-  for (int i = 0; i < 50'000; ++i) {
-    data.samples.push_back({static_cast<double>(i), {i == 12'345 ? 777.0 : 100.0}});
-  }
-  const std::string svg = StackedAreaChart(data, {});
-  EXPECT_THAT(svg, HasSubstr("peak 777"));
-  EXPECT_LT(Count(PointsOf(svg, 0), ","), 2U * 900);
-}
-
-// Heights of the peak's label and of the predicted line, pixels.
-std::pair<double, double> LabelAndLine(double peak, double predicted) {
-  const StackedData data{
-      .layers = {"params"},
-      .samples = {{0, {peak}}, {1, {peak / 2}}},
-      .predicted = {.name = "predicted", .points = {{0, predicted}, {1, predicted}}}};
-  const std::string svg = StackedAreaChart(data, {});
-  const size_t text = svg.rfind(" y=\"", svg.find(">peak "));
-  const size_t line = svg.find(',', svg.find("<polyline"));
-  return {std::stod(svg.substr(text + 4)), std::stod(svg.substr(line + 1))};
-}
-
-TEST(StackedAreaChart, ThePeaksLabelKeepsOffThePredictedLine) {
-  for (const double predicted : {80.0, 97.0, 98.0, 100.0, 102.0, 104.0, 106.0, 110.0, 130.0}) {
-    const auto [label, line] = LabelAndLine(100, predicted);
-    EXPECT_TRUE(line >= label + 4 || line <= label - 11)
-        << predicted << ": " << label << " " << line;
-    EXPECT_GE(label, 74) << "inside the plot";
-  }
-}
-
-TEST(StackedAreaChart, SurvivesNoSamples) {
-  const std::string svg = StackedAreaChart({.layers = {"params"}}, {});
-  EXPECT_THAT(svg, HasSubstr("params"));
-  EXPECT_THAT(svg, Not(HasSubstr("nan")));
+TEST(ChartColumn, PutsChartsBelowOneAnother) {
+  const std::string chart = LineChart({{.name = "s", .points = {{1, 1}}}}, {.height_px = 300});
+  const std::string svg = ChartColumn({{chart, 300}, {chart, 420}}, 960);
+  EXPECT_THAT(svg, HasSubstr("viewBox=\"0 0 960 720\""));
+  EXPECT_THAT(svg, HasSubstr("<g transform=\"translate(0 300)\">"));
+  EXPECT_EQ(Count(svg, "<svg"), 3U);
+  EXPECT_EQ(Count(svg, "</svg>"), 3U);
 }
 
 }  // namespace
