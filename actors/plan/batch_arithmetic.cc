@@ -29,7 +29,30 @@ std::string WithThousands(int64_t value) {
   return digits;
 }
 
-BatchReading ReadBatch(const proto::Batch& spec, int data_parallel) {
+std::string_view GradReduceName(GradReduce reduce) {
+  return reduce == GradReduce::kStep ? "step" : "microbatch";
+}
+
+Result<GradReduce> GradReduceOf(const proto::Parallelism& parallelism) {
+  if (!parallelism.has_grad_reduce()) {
+    return parallelism.zero_stage() >= 2 ? GradReduce::kMicrobatch : GradReduce::kStep;
+  }
+  for (const GradReduce reduce : {GradReduce::kStep, GradReduce::kMicrobatch}) {
+    if (parallelism.grad_reduce() == GradReduceName(reduce)) return reduce;
+  }
+  constexpr size_t kShownBytes = 60;
+  return MakeError(ErrorCode::kInvalidSpec,
+                   "parallelism.grad_reduce = {}: use step (once, at the end of a step) or "
+                   "microbatch (after each)",
+                   parallelism.grad_reduce().substr(0, kShownBytes));
+}
+
+bool ReducesEachMicrobatch(const proto::Parallelism& parallelism) {
+  const auto reduce = GradReduceOf(parallelism);
+  return parallelism.dp() > 1 && reduce.ok() && *reduce == GradReduce::kMicrobatch;
+}
+
+BatchReading ReadBatch(const proto::Batch& spec, int data_parallel, GradReduce grad_reduce) {
   CHECK(data_parallel >= 0, "a mesh has {} data-parallel ranks", data_parallel);
   BatchReading reading;
   auto& errors = reading.errors;
@@ -41,6 +64,7 @@ BatchReading ReadBatch(const proto::Batch& spec, int data_parallel) {
   batch.seq_len = Positive("seq_len", spec.has_seq_len(), spec.seq_len(), errors);
   batch.num_microbatches = 0;
   batch.data_parallel = std::max(1, data_parallel);
+  batch.grad_reduce = grad_reduce;
   const int64_t at_once = batch.micro_batch_size * std::max(1, data_parallel);
   if (at_once > 0 && batch.global_batch_size % at_once != 0) {
     const int64_t below = batch.global_batch_size / at_once * at_once;
@@ -58,7 +82,9 @@ BatchReading ReadBatch(const proto::Batch& spec, int data_parallel) {
   } else if (at_once > 0 && data_parallel > 0) {
     batch.num_microbatches = static_cast<int32_t>(batch.global_batch_size / at_once);
   }
-  batch.gradient_groups = spec.has_gradient_groups() ? spec.gradient_groups() : data_parallel;
+  const int groups_default =
+      grad_reduce == GradReduce::kStep ? data_parallel : batch.num_microbatches;
+  batch.gradient_groups = spec.has_gradient_groups() ? spec.gradient_groups() : groups_default;
   const int64_t microbatches = int64_t{batch.num_microbatches} * data_parallel;
   if (spec.has_gradient_groups() && batch.gradient_groups < 1) {
     errors.push_back(MakeError(ErrorCode::kInvalidSpec, "batch.gradient_groups = {}: use 1 or more",
@@ -72,8 +98,9 @@ BatchReading ReadBatch(const proto::Batch& spec, int data_parallel) {
   return reading;
 }
 
-Result<BatchArithmetic> BatchOf(const proto::Batch& spec, int data_parallel) {
-  BatchReading reading = ReadBatch(spec, data_parallel);
+Result<BatchArithmetic> BatchOf(const proto::Batch& spec, int data_parallel,
+                                GradReduce grad_reduce) {
+  BatchReading reading = ReadBatch(spec, data_parallel, grad_reduce);
   if (!reading.errors.empty()) return std::move(reading.errors.front());
   return reading.batch;
 }

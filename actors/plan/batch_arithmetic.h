@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "proto/job.pb.h"
@@ -16,6 +17,11 @@ enum class GradReduce : uint8_t {
   kMicrobatch,  // each: the ranks' microbatches of one number are a group of the step's. Each is
                 // computed apart, on one worker too, and then added: the same bits in every layout
 };
+std::string_view GradReduceName(GradReduce reduce);  // "step", "microbatch"
+// parallelism.grad_reduce; where it is not given, what zero_stage means. Refuses unknown words.
+Result<GradReduce> GradReduceOf(const proto::Parallelism& parallelism);
+// Whether several ranks add up their gradients while their lists go on.
+bool ReducesEachMicrobatch(const proto::Parallelism& parallelism);
 
 struct BatchArithmetic {
   int64_t micro_batch_size = 1;   // sequences
@@ -41,9 +47,12 @@ struct BatchReading {
   std::vector<Error> errors{};
 };
 // Every error found, naming its field and values that would do. `data_parallel` 0: not known, and
-// what rests on it is not judged. num_microbatches is 0 where it cannot be known.
-BatchReading ReadBatch(const proto::Batch& batch, int data_parallel);
-Result<BatchArithmetic> BatchOf(const proto::Batch& batch, int data_parallel);
+// what rests on it is not judged. num_microbatches is 0 where it cannot be known. gradient_groups
+// that are not given: one of each rank (kStep), or one of each microbatch of a rank.
+BatchReading ReadBatch(const proto::Batch& batch, int data_parallel,
+                       GradReduce grad_reduce = GradReduce::kStep);
+Result<BatchArithmetic> BatchOf(const proto::Batch& batch, int data_parallel,
+                                GradReduce grad_reduce = GradReduce::kStep);
 
 // "4 sequences x 8 microbatches = 32 sequences = 4,096 tokens a step"
 std::string Describe(const BatchArithmetic& batch);

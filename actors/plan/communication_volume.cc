@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "actors/plan/gradient_piece.h"
 #include "actors/plan/job_plan.h"
 #include "runtime/base/all_reduce_parts.h"
 
@@ -21,33 +22,132 @@ void AddVolume(std::vector<CommunicationVolume>& rows, const CommunicationVolume
   row->bytes += more.bytes;
 }
 
+UnitGathers GathersOf(std::span<const Action> actions, StageId stage, bool reshard_after_forward) {
+  UnitGathers gathers;
+  int64_t kept_by = 0;  // microbatches between their Forward and their backward
+  for (const Action& action : actions) {
+    if (action.stage != stage) continue;
+    const bool is_backward =
+        action.kind == ActionKind::kBackward || action.kind == ActionKind::kBackwardInput;
+    if (action.kind == ActionKind::kForward) {
+      gathers.forward += reshard_after_forward || kept_by == 0 ? 1 : 0;
+      ++kept_by;
+    } else if (is_backward) {
+      gathers.backward += reshard_after_forward ? 1 : 0;
+      --kept_by;
+    }
+  }
+  return gathers;
+}
+
 namespace {
 
-// Of the rows of a stage: each rank sends others their parts of a row, and its own to all others.
-void AddShardRows(const JobPlan& plan, const StageLayout& stage, const ShardPlace& place,
-                  std::vector<CommunicationVolume>& rows) {
-  const NumberWidths& widths = plan.widths;
-  const int64_t weight_bytes =
-      widths.has_compute_copy() ? widths.compute_bytes : widths.master_bytes;
-  const bool both_uses = plan.table.tied() && stage.has_embedding() && stage.has_head();
-  for (const std::vector<int>& row : ShardRowsOf(plan.table, stage)) {
-    int64_t own = 0;
-    int64_t others = 0;
-    for (const ParameterShard& shard : ShardsOf(plan.table, row, place)) {
-      own += shard.num_elements;
-      others += shard.cut_elements - shard.num_elements;
+// What a rank's stage sends along dp.
+class StageVolume {
+ public:
+  StageVolume(const JobPlan& plan, Rank rank, StageId stage)
+      : plan_(plan),
+        rank_(rank),
+        stage_(stage),
+        layout_(plan.stages[static_cast<size_t>(stage.value)]),
+        each_microbatch_(plan.batch.grad_reduce == GradReduce::kMicrobatch),
+        owned_(OwnedByParameter(plan.table, layout_, plan.ShardPlaceOf(rank))) {}
+
+  void AddTo(std::vector<CommunicationVolume>& rows) const {
+    for (const Sum& sum : Sums()) {
+      const CommunicationVolume volume = plan_.num_owners() > 1 ? Scatter(sum) : AllReduce(sum);
+      AddVolume(rows, volume);
     }
-    const int uses = both_uses && row.front() == plan.table.embedding_index() ? 2 : 1;
-    AddVolume(rows, {.axis = Axis::kDp,
-                     .operation = "reduce-scatter",
-                     .count = uses,
-                     .bytes = uses * others * widths.master_bytes});
-    AddVolume(rows, {.axis = Axis::kDp,
-                     .operation = "all-gather",
-                     .count = 1,
-                     .bytes = own * (place.num_owners - 1) * weight_bytes});
+    if (plan_.num_owners() == 1) return;
+    const UnitGathers gathers = GathersOf(plan_.train.ActionsOf(plan_.PipelineRankOf(rank_)),
+                                          stage_, plan_.zero.reshard_after_forward);
+    for (const std::vector<int>& row : ShardRowsOf(plan_.table, layout_)) {
+      AddVolume(rows, plan_.GathersUnits() ? Shards(row, gathers) : AllGather(row));
+    }
   }
-}
+
+ private:
+  // Gradients that are reduced together, so often in a step.
+  struct Sum {
+    int64_t elements = 0;
+    int64_t owned = 0;
+    int64_t count = 1;
+  };
+
+  int64_t OwnedOf(std::span<const int> parameters) const {
+    int64_t elements = 0;
+    for (const int index : parameters) elements += owned_[static_cast<size_t>(index)];
+    return elements;
+  }
+  int64_t ElementsOf(std::span<const int> parameters) const {
+    int64_t elements = 0;
+    for (const int index : parameters) elements += plan_.table[index].num_elements();
+    return elements;
+  }
+  // Units of the stage that read the row's first parameter.
+  int UsesOf(std::span<const int> row) const {
+    const bool both = plan_.table.tied() && layout_.has_embedding() && layout_.has_head();
+    return both && row.front() == plan_.table.embedding_index() ? 2 : 1;
+  }
+
+  std::vector<Sum> Sums() const {
+    std::vector<Sum> sums;
+    if (each_microbatch_) {
+      for (const GradientPiece& piece : GradientPiecesOf(plan_.table, layout_, plan_.halves)) {
+        sums.push_back(
+            {piece.num_elements, OwnedOf(piece.parameters), plan_.batch.num_microbatches});
+      }
+    } else if (plan_.num_owners() == 1) {
+      sums.push_back({.elements = GradientElements(plan_.table, layout_)});
+    } else {
+      for (const std::vector<int>& row : ShardRowsOf(plan_.table, layout_)) {
+        sums.push_back({ElementsOf(row), OwnedOf(row), UsesOf(row)});
+      }
+    }
+    return sums;
+  }
+
+  CommunicationVolume AllReduce(const Sum& sum) const {
+    const std::vector<Rank> members = plan_.mesh.GroupOf(Axis::kDp, rank_);
+    const AllReduceParts parts =
+        DivideAllReduce(sum.elements, plan_.widths.master_bytes, static_cast<int>(members.size()));
+    const auto self = static_cast<int>(std::ranges::find(members, rank_) - members.begin());
+    return {Axis::kDp, "all-reduce", sum.count,
+            sum.count * parts.ElementsSentBy(self) * plan_.widths.master_bytes};
+  }
+  // To the others their parts.
+  CommunicationVolume Scatter(const Sum& sum) const {
+    return {Axis::kDp, "reduce-scatter", sum.count,
+            sum.count * (sum.elements - sum.owned) * plan_.widths.master_bytes};
+  }
+  // To all others its own part.
+  CommunicationVolume AllGather(std::span<const int> row) const {
+    return {Axis::kDp, "all-gather", 1,
+            OwnedOf(row) * (plan_.num_owners() - 1) * plan_.widths.compute_bytes};
+  }
+  CommunicationVolume Shards(std::span<const int> row, const UnitGathers& gathers) const {
+    const int64_t owned = OwnedOf(row);
+    if (owned == 0) return {};
+    const int64_t count = GathersOfRow(row, gathers) * (plan_.num_owners() - 1);
+    return {Axis::kDp, "shard", count, count * owned * plan_.widths.compute_bytes};
+  }
+  // By each unit that reads it; the embedding's backward reads no weights. What is kept is there
+  // for both uses of a tied weight.
+  int64_t GathersOfRow(std::span<const int> row, const UnitGathers& gathers) const {
+    const bool of_embedding =
+        layout_.has_embedding() && row.front() == plan_.table.embedding_index();
+    if (!plan_.zero.reshard_after_forward) return gathers.forward;
+    if (!of_embedding) return gathers.forward + gathers.backward;
+    return UsesOf(row) * gathers.forward + (UsesOf(row) - 1) * gathers.backward;
+  }
+
+  const JobPlan& plan_;
+  const Rank rank_;
+  const StageId stage_;
+  const StageLayout& layout_;
+  const bool each_microbatch_;
+  const std::vector<int64_t> owned_;  // by table index
+};
 
 }  // namespace
 
@@ -70,15 +170,13 @@ std::vector<CommunicationVolume> CommunicationOf(const JobPlan& plan, Rank rank)
       if (AxisOf(reduction) != axis || StagesOn(plan.train, reduction, place).empty()) continue;
       const std::vector<Rank> members = plan.MembersOf(reduction, rank);
       if (members.size() < 2) continue;
-      const ShardPlace shards = plan.ShardPlaceOf(rank);
-      if (reduction.weights == SharedWeights::kStage && shards.num_owners > 1) {
-        AddShardRows(plan, plan.stages[static_cast<size_t>(reduction.stages.front().value)], shards,
-                     rows);
+      if (reduction.weights == SharedWeights::kStage) {
+        StageVolume(plan, rank, reduction.stages.front()).AddTo(rows);
         continue;
       }
       const AllReduceParts parts =
-          DivideAllReduce(plan.ElementsOf(reduction, shards), plan.widths.master_bytes,
-                          static_cast<int>(members.size()));
+          DivideAllReduce(plan.ElementsOf(reduction, plan.ShardPlaceOf(rank)),
+                          plan.widths.master_bytes, static_cast<int>(members.size()));
       const auto self = static_cast<int>(std::ranges::find(members, rank) - members.begin());
       AddVolume(rows, {.axis = axis,
                        .operation = "all-reduce",

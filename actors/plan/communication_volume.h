@@ -5,14 +5,24 @@
 //   pp  all-reduce             of gradients that two ranks of a pipeline share: the two uses of a
 //                              tied weight, the copies of two directions
 //   dp  all-reduce             of the gradients of a stage
-//   dp  reduce-scatter,        with ZeRO-1 instead: of the gradients of each row of shards, and of
-//       all-gather             the weights made of them
+//   dp  reduce-scatter         with ZeRO instead: of the gradients of each row of shards
+//   dp  all-gather             ZeRO-1 and 2: of the weights made of them, once a step
+//   dp  shard                  ZeRO-3: a rank's run of a row to each other rank that gathers it; of
+//                              empty runs none
+//
+// Gradients that are reduced every microbatch are the pieces of each (gradient_piece.h).
+// Of a stage with P bytes of weights (and as many of gradients) and k microbatches, N ranks send in
+// units of P (N - 1) / N on average: with ZeRO-1 2; with ZeRO-2 k + 1; with ZeRO-3 3 k, without
+// resharding 2 k where each Forward's backward runs before the next Forward, with gradients reduced
+// once 2 k + 1. Less what the embedding's backward does not gather, more a second use of a tied
+// weight.
 //
 // An all-reduce of S bytes in parts among n ranks sends 2 S (n - 1) in all, and each rank its own
 // part n - 2 times and the whole once (base/all_reduce_parts.h).
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -32,6 +42,17 @@ struct CommunicationVolume {
   bool operator==(const CommunicationVolume&) const = default;
 };
 
+// How often the units of a stage are gathered in a training step (ZeRO-3), each by all passes of
+// one kind: Forwards, and backwards that read weights (Backward and BackwardInput). A unit that is
+// kept from a Forward to its backward is gathered by no pass in between.
+struct UnitGathers {
+  int64_t forward = 0;
+  int64_t backward = 0;
+  bool operator==(const UnitGathers&) const = default;
+};
+// `actions`: the list of the stage's rank.
+UnitGathers GathersOf(std::span<const Action> actions, StageId stage, bool reshard_after_forward);
+
 // Along which the ranks of the reduction's group lie.
 Axis AxisOf(const GradientReduction& reduction);
 
@@ -39,7 +60,7 @@ Axis AxisOf(const GradientReduction& reduction);
 void AddVolume(std::vector<CommunicationVolume>& rows, const CommunicationVolume& more);
 
 // A row for each axis and operation that the rank has a part in. The plan's other orders send the
-// same.
+// same, but for gathers without resharding.
 std::vector<CommunicationVolume> CommunicationOf(const JobPlan& plan, Rank rank);
 
 }  // namespace troupe

@@ -2,45 +2,43 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
+#include <tuple>
+
+#include "runtime/base/check.h"
 
 namespace troupe {
 namespace {
 
-GradientMoment MomentOf(const LayerSpec& spec, int parameter, bool halves) {
-  const auto in_product = [parameter](const LayerProduct& product) {
-    return product.first_parameter <= parameter &&
-           parameter < product.first_parameter + product.num_parameters;
-  };
-  const auto product = std::ranges::find_if(spec.products, in_product);
-  if (product != spec.products.end() && product->chunked) return GradientMoment::kForward;
-  const bool vector = spec.parameters[static_cast<size_t>(parameter)].one_dimensional;
-  return halves && vector ? GradientMoment::kInput : GradientMoment::kWeight;
+// Of the unit's parameter at `place` in its spec.
+GradientMoment MomentOf(const LayerSpec& unit, int place, bool halves) {
+  for (const LayerProduct& product : unit.products) {
+    const bool has = place >= product.first_parameter &&
+                     place < product.first_parameter + product.num_parameters;
+    if (has && product.chunked) return GradientMoment::kForward;
+  }
+  const bool in_input = unit.parameters[static_cast<size_t>(place)].one_dimensional;
+  return halves && in_input ? GradientMoment::kInput : GradientMoment::kWeight;
 }
 
 }  // namespace
 
 std::vector<GradientPiece> GradientPiecesOf(const ParameterTable& table, const StageLayout& layout,
                                             bool halves) {
-  std::map<int, size_t> row_of;
-  const std::vector<std::vector<int>> rows = ShardRowsOf(table, layout);
-  for (size_t row = 0; row < rows.size(); ++row) {
-    for (const int index : rows[row]) row_of[index] = row;
-  }
+  const int shared = table.tied() ? table.embedding_index() : -1;  // a row by itself (ShardRowsOf)
   std::vector<GradientPiece> pieces;
-  std::set<int> used;
   for (const int unit : UnitsOf(table.model(), layout)) {
-    const LayerSpec& spec = table.model().unit(unit);
+    const bool is_second = unit == table.model().head_unit() && layout.has_embedding();
+    std::map<std::tuple<GradientMoment, bool>, GradientPiece> of_unit;  // by moment and row
     const std::span<const int> parameters = table.OfUnit(unit);
-    std::map<std::pair<GradientMoment, size_t>, GradientPiece> of_unit;  // by moment and row
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      const GradientMoment moment = MomentOf(spec, static_cast<int>(i), halves);
-      GradientPiece& piece = of_unit[{moment, row_of.at(parameters[i])}];
+    for (size_t place = 0; place < parameters.size(); ++place) {
+      const int index = parameters[place];
+      const auto moment = MomentOf(table.model().unit(unit), static_cast<int>(place), halves);
+      GradientPiece& piece = of_unit[{moment, index == shared}];
       piece.unit = unit;
       piece.moment = moment;
-      piece.second_use = !used.insert(parameters[i]).second;
-      piece.parameters.push_back(parameters[i]);
-      piece.num_elements += table[parameters[i]].num_elements();
+      piece.second_use = is_second && index == shared;
+      piece.parameters.push_back(index);
+      piece.num_elements += table[index].num_elements();
     }
     for (auto& [key, piece] : of_unit) {
       std::ranges::sort(piece.parameters);
@@ -50,17 +48,29 @@ std::vector<GradientPiece> GradientPiecesOf(const ParameterTable& table, const S
   return pieces;
 }
 
+int64_t BucketElements(const ParameterTable& table, const StageLayout& layout, bool halves) {
+  int64_t most = 0;
+  for (const GradientPiece& piece : GradientPiecesOf(table, layout, halves)) {
+    most = std::max(most, piece.num_elements);
+  }
+  return most;
+}
+
 std::vector<int64_t> OwnerCounts(const ParameterTable& table, const StageLayout& layout,
                                  const GradientPiece& piece, const ShardPlace& place) {
-  std::vector<int64_t> counts(static_cast<size_t>(place.num_owners));
-  for (const std::vector<int>& row : ShardRowsOf(table, layout)) {
-    if (!std::ranges::binary_search(row, piece.parameters.front())) continue;
-    for (int owner = 0; owner < place.num_owners; ++owner) {
-      ShardPlace at = place;
-      at.owner = owner;
-      for (const ParameterShard& shard : ShardsOf(table, row, at)) {
-        if (!std::ranges::binary_search(piece.parameters, shard.parameter)) continue;
-        counts[static_cast<size_t>(owner)] += shard.num_elements;
+  const std::vector<std::vector<int>> rows = ShardRowsOf(table, layout);
+  const auto row = std::ranges::find_if(rows, [&piece](const std::vector<int>& r) {
+    return std::ranges::binary_search(r, piece.parameters.front());
+  });
+  CHECK(row != rows.end() && std::ranges::includes(*row, piece.parameters),
+        "a piece of unit {} is of no row of the stage", piece.unit);
+  std::vector<int64_t> counts;
+  ShardPlace owner = place;
+  for (owner.owner = 0; owner.owner < place.num_owners; ++owner.owner) {
+    int64_t& count = counts.emplace_back(0);
+    for (const ParameterShard& shard : ShardsOf(table, *row, owner)) {
+      if (std::ranges::binary_search(piece.parameters, shard.parameter)) {
+        count += shard.num_elements;
       }
     }
   }

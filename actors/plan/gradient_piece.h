@@ -39,6 +39,12 @@ inline constexpr int kGradientBuckets = 2;
 std::vector<GradientPiece> GradientPiecesOf(const ParameterTable& table, const StageLayout& layout,
                                             bool halves);
 
+// Buckets that a stage has at most where several ranks reduce its pieces: one is computed while the
+// one before it is reduced. One rank adds a piece at once, and has one.
+inline constexpr int kGradientBuckets = 2;
+// Of every bucket of the stage: its largest piece's.
+int64_t BucketElements(const ParameterTable& table, const StageLayout& layout, bool halves);
+
 // Elements of each owner's run in the piece's bucket, in their order.
 std::vector<int64_t> OwnerCounts(const ParameterTable& table, const StageLayout& layout,
                                  const GradientPiece& piece, const ShardPlace& place);

@@ -4,44 +4,13 @@
 #include <iterator>
 #include <utility>
 
+#include "actors/plan/data_parallel_keys.h"
 #include "actors/plan/job_orders.h"
 #include "actors/plan/job_shape.h"
 #include "actors/schedule/generators.h"
 
 namespace troupe {
 namespace {
-
-// What the sums of a step need of its groups (DESIGN: two levels of summation).
-Status CheckGroups(const TrainSchedule& train, int groups, int data_parallel) {
-  if (data_parallel > 1) {
-    if (train.schedule.num_directions == 2) {
-      return MakeError(ErrorCode::kInvalidSpec,
-                       "parallelism.dp = {}: schedule {} sums its two directions, and data "
-                       "parallelism beside them is not built so far; use another schedule, or "
-                       "dp: 1",
-                       data_parallel, train.schedule.name);
-    }
-    if (groups == data_parallel) return {};
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "batch.gradient_groups = {}: with parallelism.dp = {} every rank sums one "
-                     "group; use {}, or leave it out",
-                     groups, data_parallel, data_parallel);
-  }
-  if (train.schedule.num_directions == 2 && groups != 2) {
-    return MakeError(
-        ErrorCode::kInvalidSpec,
-        "batch.gradient_groups = {}: schedule {} sums each direction's microbatches by "
-        "itself; use 2, or leave it out",
-        groups, train.schedule.name);
-  }
-  if (!train.ascending && groups != 1) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "batch.gradient_groups = {}: schedule {} does not run microbatches in "
-                     "ascending order, so it cannot close one group after another; use 1",
-                     groups, train.schedule.name);
-  }
-  return {};
-}
 
 // Of a unit, in doubles: its sizes may be too large for integers.
 double ElementsOf(const LayerSpec& unit) {
@@ -107,16 +76,12 @@ StepSize ReadSizes(const proto::JobSpec& spec, JobPlan& plan, std::vector<Error>
                                "are built so far; use {}: 1",
                                AxisName(axis), extent(axis), AxisName(axis)));
   }
-  if (p.zero_stage() == 0 || p.zero_stage() == 1) {
-    plan.zero_stage = p.zero_stage();
-  } else {
-    errors.push_back(MakeError(ErrorCode::kInvalidSpec,
-                               "parallelism.zero_stage = {}: use 0 (every data-parallel rank has "
-                               "everything) or 1 (each has the optimizer state of its shards)",
-                               p.zero_stage()));
-  }
+  plan.zero = ReadZero(p, errors);
+  const auto grad_reduce = GradReduceOf(p);
+  if (!grad_reduce.ok()) errors.push_back(grad_reduce.error());
   const bool dp_known = !p.has_dp() || extent(Axis::kDp) == p.dp();
-  BatchReading batch = ReadBatch(spec.batch(), dp_known ? extent(Axis::kDp) : 0);
+  BatchReading batch = ReadBatch(spec.batch(), dp_known ? extent(Axis::kDp) : 0,
+                                 grad_reduce.ok() ? *grad_reduce : GradReduce::kStep);
   std::ranges::move(batch.errors, std::back_inserter(errors));
   plan.batch = batch.batch;
   StepSize size{.num_ranks = !p.has_pp() || extent(Axis::kPp) == p.pp() ? extent(Axis::kPp) : 0,
@@ -186,9 +151,8 @@ bool ReadOrders(std::span<const proto::Parallelism> orders, StepSize size, JobPl
       plan.others.push_back(*std::move(train));
       continue;
     }
-    const int groups = plan.batch.gradient_groups;
-    if (Status agree =
-            groups < 1 ? Status{} : CheckGroups(*train, groups, plan.batch.data_parallel);
+    const bool groups_known = plan.batch.gradient_groups >= 1;
+    if (Status agree = groups_known ? CheckGroups(order, *train, plan.batch) : Status{};
         !agree.ok()) {
       errors.push_back(std::move(agree).error());
     }
@@ -318,14 +282,20 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec,
 
 proto::JobSpec SingleWorkerSpec(const proto::JobSpec& spec) {
   proto::JobSpec single = spec;
-  const int data_parallel = spec.parallelism().has_dp() ? spec.parallelism().dp() : 1;
+  const proto::Parallelism& layout = spec.parallelism();
+  const auto named = GradReduceOf(layout);
+  const GradReduce grad_reduce = named.ok() ? *named : GradReduce::kStep;
   if (!single.batch().has_gradient_groups()) {
-    single.mutable_batch()->set_gradient_groups(data_parallel);
+    const BatchReading batch =
+        ReadBatch(spec.batch(), layout.has_dp() ? layout.dp() : 1, grad_reduce);
+    single.mutable_batch()->set_gradient_groups(batch.batch.gradient_groups);
   }
-  single.mutable_parallelism()->Clear();
-  single.mutable_parallelism()->set_pp(1);
-  single.mutable_parallelism()->set_dp(1);
-  single.mutable_parallelism()->set_schedule("1f1b");
+  proto::Parallelism& alone = *single.mutable_parallelism();
+  alone.Clear();
+  alone.set_pp(1);
+  alone.set_dp(1);
+  alone.set_schedule("1f1b");
+  alone.set_grad_reduce(std::string(GradReduceName(grad_reduce)));
   single.mutable_resources()->set_workers(1);
   return single;
 }

@@ -34,7 +34,7 @@ struct JobPlan {
   BatchArithmetic batch{};
   NumberWidths widths{};
   int num_threads = 1;                // math threads of a worker
-  int zero_stage = 0;                 // what data-parallel ranks share out (ZeRO)
+  ZeroSharding zero{};                // as asked; with one data-parallel rank nothing is shared
   std::vector<StageLayout> stages{};  // by StageId; the other direction's have their owner's
   Schedule train{};
   ExecutionPolicy policy{};  // of training
@@ -59,20 +59,29 @@ struct JobPlan {
   // copy, or of kStage the data-parallel ranks of the one that does.
   std::vector<Rank> MembersOf(const GradientReduction& reduction, Rank rank) const;
 
-  // Among the data-parallel ranks, by zero_stage.
+  // Among the data-parallel ranks, by zero.stage.
   ShardPlace ShardPlaceOf(Rank rank) const;
+  int num_owners() const { return zero.stage == 0 ? 1 : mesh.extent(Axis::kDp); }
+  // Whether ranks bring all weights together after each update (ZeRO-1 and 2), or each unit's
+  // before a pass over it (ZeRO-3).
+  bool GathersAfterUpdate() const { return num_owners() > 1 && zero.stage < 3; }
+  bool GathersUnits() const { return num_owners() > 1 && zero.stage == 3; }
   // Votes and saves its shards of the parameters of `stage`, one of its own.
   bool Owns(Rank rank, StageId stage) const;
   // Writes the stage's weights into an exported model: one rank of those that have them.
   bool Exports(Rank rank, StageId stage) const;
   // By parameter of the table, the place in the pipeline whose rank exports it.
   std::vector<PipelineRank> ExportedBy() const;
-  // What the stage of one rank computes with; its microbatches are those of its direction.
+  // What the stage of one rank computes with; its microbatches are those of its direction, and with
+  // one data-parallel rank its zero.stage is 0.
   StageShape ShapeOf(StageId stage) const;
   // Of a tied weight those of the shard, where it is in shards.
   int64_t ElementsOf(const GradientReduction& reduction, const ShardPlace& shards = {}) const;
   // Of the blocks in which gradients are reduced between ranks: the largest, where all are small.
   int64_t ReductionSlotBytes() const;
+  // Of the blocks in which owners send what others gather of a row: no run is larger, or it goes in
+  // several.
+  int64_t ShardSlotBytes() const;
   // By tag, on a CPU with these vector instructions: all but the workspace is the same on any.
   MemoryPrediction MemoryOf(Rank rank, VectorIsa isa) const;
 };
@@ -95,8 +104,8 @@ Result<JobPlan> MakeJobPlan(const proto::JobSpec& spec,
 // slots, reductions, peaks. For plans that are made without a spec too: the mesh is known.
 Status DeriveFromSchedules(JobPlan& plan);
 
-// The same job on one worker: the reference that parity is measured against. Microbatches and
-// gradient groups stay.
+// The same job on one worker: the reference that parity is measured against. Microbatches, gradient
+// groups and when gradients are added stay.
 proto::JobSpec SingleWorkerSpec(const proto::JobSpec& spec);
 
 }  // namespace troupe

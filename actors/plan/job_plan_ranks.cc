@@ -1,7 +1,9 @@
 // What each rank of a plan holds, shares and needs.
 #include <algorithm>
 #include <array>
+#include <utility>
 
+#include "actors/plan/gradient_piece.h"
 #include "actors/plan/job_plan.h"
 #include "actors/schedule/rank_list.h"
 #include "runtime/base/slot_stride.h"
@@ -29,7 +31,8 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
     shape.batch.gradient_groups =
         batch.grad_reduce == GradReduce::kStep ? 1 : batch.num_microbatches;
   }
-  shape.zero.stage = zero_stage;
+  shape.zero = zero;
+  if (num_owners() == 1) shape.zero.stage = 0;
   return shape;
 }
 
@@ -49,11 +52,28 @@ int64_t JobPlan::ElementsOf(const GradientReduction& reduction, const ShardPlace
 }
 
 int64_t JobPlan::ReductionSlotBytes() const {
-  int64_t most_bytes = 1;
+  int64_t most = 0;  // elements
   for (const GradientReduction& reduction : reductions) {
-    most_bytes = std::max(most_bytes, ElementsOf(reduction) * widths.master_bytes);
+    const bool in_pieces =
+        reduction.weights == SharedWeights::kStage && batch.grad_reduce == GradReduce::kMicrobatch;
+    const StageLayout& stage = stages[static_cast<size_t>(reduction.stages.front().value)];
+    // Where weights come back after an update, a row of them is no smaller than its pieces.
+    most = std::max(most, in_pieces && !GathersAfterUpdate() ? BucketElements(table, stage, halves)
+                                                             : ElementsOf(reduction));
   }
-  return std::min(most_bytes, kReductionBlockBytes);
+  return std::clamp<int64_t>(most * widths.master_bytes, 1, kReductionBlockBytes);
+}
+
+int64_t JobPlan::ShardSlotBytes() const {
+  int64_t most = 1;  // elements of a run: an even share and less than a leaf
+  for (const StageLayout& stage : stages) {
+    for (const std::vector<int>& row : ShardRowsOf(table, stage)) {
+      int64_t elements = 0;
+      for (const int index : row) elements += table[index].num_elements();
+      most = std::max(most, std::min(elements, elements / num_owners() + kShardLeafElements));
+    }
+  }
+  return std::min(most * widths.compute_bytes, kShardBlockBytes);
 }
 
 std::vector<Rank> JobPlan::MembersOf(const GradientReduction& reduction, Rank rank) const {
@@ -66,8 +86,8 @@ std::vector<Rank> JobPlan::MembersOf(const GradientReduction& reduction, Rank ra
 }
 
 ShardPlace JobPlan::ShardPlaceOf(Rank rank) const {
-  if (zero_stage == 0) return {};
-  return {.owner = mesh.Coordinate(rank, Axis::kDp), .num_owners = mesh.extent(Axis::kDp)};
+  if (num_owners() == 1) return {};
+  return {.owner = mesh.Coordinate(rank, Axis::kDp), .num_owners = num_owners()};
 }
 
 bool JobPlan::Owns(Rank rank, StageId stage) const {
@@ -89,11 +109,36 @@ std::vector<PipelineRank> JobPlan::ExportedBy() const {
   return places;
 }
 
+namespace {
+
+void Add(const MemoryPrediction& more, MemoryPrediction& sum) {
+  for (size_t tag = 0; tag < sum.size(); ++tag) sum[tag] += more[tag];
+}
+
+// Slots of gradients and shards that the rank shares with others, whole pages.
+int64_t SharedBytesOf(const JobPlan& plan, Rank rank) {
+  int64_t bytes = 0;
+  const int64_t block_bytes = SlotStrideBytes(plan.ReductionSlotBytes());
+  for (const GradientReduction& reduction : plan.reductions) {
+    const std::vector<Rank> members = plan.MembersOf(reduction, rank);
+    if (!std::ranges::binary_search(members, rank)) continue;
+    const auto peers = static_cast<int64_t>(members.size()) - 1;
+    bytes += 2 * peers * kReductionSlots * block_bytes;  // received and sent
+  }
+  if (!plan.GathersUnits()) return bytes;
+  // Received; what is sent leaves the shard itself.
+  const int64_t others = plan.num_owners() - 1;
+  return bytes + others * kShardSlots * SlotStrideBytes(plan.ShardSlotBytes());
+}
+
+}  // namespace
+
 // A rank needs what its stages need, and slots for what comes from other ranks.
 MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
   MemoryPrediction sum{};
   const PipelineRank place = PipelineRankOf(rank);
   const std::vector<StageId> held = train.StagesOf(place);
+  std::vector<StageShape> shapes;
   for (const StageId stage : held) {
     PredictionInputs inputs{
         .shape = ShapeOf(stage),
@@ -110,17 +155,12 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
         hand_overs = std::max(hand_overs, HandOversOn(other.schedule, other.policy, place));
       }
       inputs.outputs_in_flight += hand_overs;
-      const int64_t block_bytes = SlotStrideBytes(ReductionSlotBytes());
-      for (const GradientReduction& reduction : reductions) {
-        const std::vector<Rank> members = MembersOf(reduction, rank);
-        if (!std::ranges::binary_search(members, rank)) continue;
-        const auto peers = static_cast<int64_t>(members.size()) - 1;
-        inputs.shared_bytes += 2 * peers * kReductionSlots * block_bytes;  // received and sent
-      }
+      inputs.shared_bytes = SharedBytesOf(*this, rank);
     }
-    const MemoryPrediction own = PredictMemory(table, inputs);
-    for (size_t kind = 0; kind < sum.size(); ++kind) sum[kind] += own[kind];
+    Add(PredictMemory(table, inputs), sum);
+    shapes.push_back(std::move(inputs.shape));
   }
+  if (GathersUnits()) Add(PredictGatheredUnits(table, shapes, isa), sum);
   return sum;
 }
 

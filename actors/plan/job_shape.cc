@@ -10,7 +10,8 @@ Result<JobShape> JobShapeOf(const proto::JobSpec& spec) {
   JobShape shape;
   ASSIGN_OR_RETURN(shape.model, ModelConfigOf(spec.model()));
   ASSIGN_OR_RETURN(shape.mesh, Mesh::FromSpec(spec.parallelism()));
-  ASSIGN_OR_RETURN(shape.batch, BatchOf(spec.batch(), shape.mesh.extent(Axis::kDp)));
+  ASSIGN_OR_RETURN(const GradReduce grad_reduce, GradReduceOf(spec.parallelism()));
+  ASSIGN_OR_RETURN(shape.batch, BatchOf(spec.batch(), shape.mesh.extent(Axis::kDp), grad_reduce));
   return shape;
 }
 

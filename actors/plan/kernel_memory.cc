@@ -17,13 +17,11 @@ struct ProductSizes {
   int64_t out = 0;
 };
 
-std::vector<ProductSizes> LinearsOf(const StageShape& s) {
+std::vector<ProductSizes> LinearsOf(const StageShape& s, int unit) {
   const int64_t tokens = s.batch.tokens_per_microbatch();
   std::vector<ProductSizes> linears;
-  for (const int unit : UnitsOf(s.model, s.layout)) {
-    for (const LayerProduct& product : s.model.unit(unit).products) {
-      linears.push_back({RowsOf(product, tokens), product.in, product.out});
-    }
+  for (const LayerProduct& product : s.model.unit(unit).products) {
+    linears.push_back({RowsOf(product, tokens), product.in, product.out});
   }
   return linears;
 }
@@ -84,23 +82,34 @@ bool WidensBFloat16(const NumberWidths& widths, VectorIsa isa) {
   return widths.compute_bytes == 2 && isa != VectorIsa::kAvx512Bf16;
 }
 
-int64_t PackedWeightsBytes(const StageShape& s, VectorIsa isa) {
+int64_t PackedWeightsBytes(const StageShape& s, int unit, VectorIsa isa) {
   if (!HasProducts(s.widths)) return 0;
   int64_t num_bytes = 0;
-  for (const ProductSizes& linear : LinearsOf(s)) num_bytes += PackedBytes(linear, s.widths, isa);
+  for (const ProductSizes& linear : LinearsOf(s, unit)) {
+    num_bytes += PackedBytes(linear, s.widths, isa);
+  }
+  return num_bytes;
+}
+
+int64_t PackedWeightsBytes(const StageShape& s, VectorIsa isa) {
+  int64_t num_bytes = 0;
+  for (const int unit : UnitsOf(s.model, s.layout)) num_bytes += PackedWeightsBytes(s, unit, isa);
   return num_bytes;
 }
 
 int64_t KernelScratchBytes(const StageShape& s, VectorIsa isa) {
+  const std::vector<int> units = UnitsOf(s.model, s.layout);
   int64_t most = 0;
   if (HasProducts(s.widths)) {
-    for (const ProductSizes& linear : LinearsOf(s)) {
-      most = std::max(most, ProductBytes(linear, s.widths, isa));
+    for (const int unit : units) {
+      for (const ProductSizes& linear : LinearsOf(s, unit)) {
+        most = std::max(most, ProductBytes(linear, s.widths, isa));
+      }
     }
     constexpr int64_t kThreadBytes = int64_t{2} << 20;
     if (isa != VectorIsa::kAvx2) most += s.num_threads * kThreadBytes;
   }
-  for (const int unit : UnitsOf(s.model, s.layout)) {
+  for (const int unit : units) {
     const LayerSpec& spec = s.model.unit(unit);
     if (spec.attention) most = std::max(most, AttentionBytes(*spec.attention, s, isa));
   }

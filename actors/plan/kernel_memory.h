@@ -28,6 +28,8 @@ bool WidensBFloat16(const NumberWidths& widths, VectorIsa isa);
 //   bfloat16               the same with a depth in blocks of 32; where it is widened two float32
 //                          copies as above, the input gradient's always
 int64_t PackedWeightsBytes(const StageShape& shape, VectorIsa isa);
+// Those of one of its units.
+int64_t PackedWeightsBytes(const StageShape& shape, int unit, VectorIsa isa);
 
 // Scratch for whichever kernel needs most, exactly as it is allocated: attention, or products: with
 // AVX2 spread copies of a weight gradient's operands, with AVX-512 2 MiB a math thread, and where

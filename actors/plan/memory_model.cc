@@ -1,9 +1,12 @@
 #include "actors/plan/memory_model.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
+#include <numeric>
 #include <string>
 
+#include "actors/plan/gradient_piece.h"
 #include "actors/plan/kernel_memory.h"
 #include "runtime/base/check.h"
 #include "runtime/base/slot_stride.h"
@@ -155,35 +158,105 @@ WorkspaceLayout WorkspaceLayoutOf(const StageShape& s, int64_t kernel_bytes) {
   return work;
 }
 
-int64_t GradientElements(const ParameterTable& table, const StageLayout& layout) {
+int64_t GradientElements(const ParameterTable& table, const StageLayout& layout,
+                         const ShardPlace& place) {
+  const std::vector<int64_t> owned = OwnedByParameter(table, layout, place);
   int64_t elements = 0;
   for (const int unit : UnitsOf(table.model(), layout)) {
-    for (const int index : table.OfUnit(unit)) elements += table[index].num_elements();
+    for (const int index : table.OfUnit(unit)) elements += owned[static_cast<size_t>(index)];
   }
   return elements;
 }
 
+namespace {
+
+// What products read of weights is whole, but where units come and go.
+int64_t ParameterBytes(const ParameterTable& table, const PredictionInputs& in) {
+  const NumberWidths& widths = in.shape.widths;
+  const int64_t owned = OwnedElements(table, in.shape.layout, in.shards);
+  const int64_t read = in.shape.gathers_units() ? owned : OwnedElements(table, in.shape.layout, {});
+  if (!widths.has_compute_copy()) return read * widths.master_bytes;
+  return owned * widths.master_bytes + read * widths.compute_bytes;
+}
+
+// The sum over the step, and where groups of several microbatches are summed the group at work.
+int64_t GradientBytes(const ParameterTable& table, const PredictionInputs& in) {
+  const BatchArithmetic& batch = in.shape.batch;
+  const bool each = batch.grad_reduce == GradReduce::kMicrobatch;
+  const bool in_bucket = each && batch.gradient_groups == batch.num_microbatches;
+  const int sums = batch.gradient_groups > 1 && !in_bucket ? 2 : 1;
+  return sums * in.shape.widths.master_bytes *
+         GradientElements(table, in.shape.layout, each ? in.shards : ShardPlace{});
+}
+
+int64_t BucketBytes(const ParameterTable& table, const StageShape& s) {
+  if (s.batch.grad_reduce == GradReduce::kStep) return 0;
+  const int buckets = s.batch.data_parallel > 1 ? kGradientBuckets : 1;
+  return buckets * BucketElements(table, s.layout, s.halves) * s.widths.master_bytes;
+}
+
+}  // namespace
+
 MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInputs& in) {
   const StageShape& s = in.shape;
-  int64_t elements = 0;
-  for (const int index : ParametersOf(table, s.layout)) elements += table[index].num_elements();
   const int64_t boundary = BoundaryBytes(s.batch, s.model.config.hidden_size, s.widths);
   MemoryPrediction bytes{};
   const auto at = [&bytes](MemoryTag tag) -> int64_t& { return bytes[static_cast<size_t>(tag)]; };
-  const int64_t owned = OwnedElements(table, s.layout, in.shards);
-  // Without a copy, products read the masters: whole.
-  at(MemoryTag::kParams) = s.widths.has_compute_copy()
-                               ? owned * s.widths.master_bytes + elements * s.widths.compute_bytes
-                               : elements * s.widths.master_bytes;
-  at(MemoryTag::kGrads) = GradientElements(table, s.layout) * s.widths.master_bytes *
-                          (s.batch.gradient_groups > 1 ? 2 : 1);
-  at(MemoryTag::kOptimizer) = owned * 2 * s.widths.master_bytes;
+  at(MemoryTag::kParams) = ParameterBytes(table, in);
+  at(MemoryTag::kGrads) = GradientBytes(table, in);
+  at(MemoryTag::kOptimizer) = OwnedElements(table, s.layout, in.shards) * 2 * s.widths.master_bytes;
   at(MemoryTag::kActivations) = StashLayoutOf(s).num_bytes * in.peak_microbatches;
   at(MemoryTag::kComm) = SlotStrideBytes(boundary) * in.receive_slots +
-                         boundary * in.outputs_in_flight + in.shared_bytes;
+                         boundary * in.outputs_in_flight + in.shared_bytes + BucketBytes(table, s);
   at(MemoryTag::kWorkspace) =
       WorkspaceLayoutOf(s, KernelScratchBytes(s, in.isa)).num_bytes(s.open_actions) +
-      PackedWeightsBytes(s, in.isa);
+      (s.gathers_units() ? 0 : PackedWeightsBytes(s, in.isa));
+  return bytes;
+}
+
+namespace {
+
+// Of what each stage's units take: each open action has the `live` largest of one stage.
+int64_t LargestOf(std::vector<std::vector<int64_t>> stages, int live, int open_actions) {
+  std::vector<int64_t> of_actions;
+  for (std::vector<int64_t>& units : stages) {
+    std::ranges::sort(units, std::greater());
+    for (size_t i = 0; i < units.size(); ++i) {
+      if (i % static_cast<size_t>(live) == 0) of_actions.push_back(0);
+      of_actions.back() += units[i];
+    }
+  }
+  std::ranges::sort(of_actions, std::greater());
+  const auto open = std::min(of_actions.size(), static_cast<size_t>(open_actions));
+  return std::accumulate(of_actions.begin(), of_actions.begin() + static_cast<int64_t>(open),
+                         int64_t{0});
+}
+
+}  // namespace
+
+MemoryPrediction PredictGatheredUnits(const ParameterTable& table,
+                                      std::span<const StageShape> stages, VectorIsa isa) {
+  MemoryPrediction bytes{};
+  std::vector<std::vector<int64_t>> gathered, packed;
+  int live = 1;
+  int open_actions = 0;
+  for (const StageShape& s : stages) {
+    gathered.emplace_back();
+    packed.emplace_back();
+    for (const int unit : UnitsOf(s.model, s.layout)) {
+      int64_t& of_unit = gathered.back().emplace_back(0);
+      for (const int index : table.OfUnit(unit)) {
+        of_unit += table[index].num_elements() * s.widths.compute_bytes;
+      }
+      packed.back().push_back(PackedWeightsBytes(s, unit, isa));
+    }
+    const bool all = !s.zero.reshard_after_forward;
+    live = std::max(live, all ? table.model().num_units() : s.zero.prefetch + 1);
+    open_actions = all ? static_cast<int>(stages.size()) : std::max(open_actions, s.open_actions);
+  }
+  bytes[static_cast<size_t>(MemoryTag::kComm)] = LargestOf(std::move(gathered), live, open_actions);
+  bytes[static_cast<size_t>(MemoryTag::kWorkspace)] =
+      LargestOf(std::move(packed), live, open_actions);
   return bytes;
 }
 

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -81,16 +82,18 @@ struct StageShape {
   bool halves = false;   // the schedule runs BackwardInput and BackwardWeight apart
   int num_threads = 1;   // math threads of the worker
   int open_actions = 1;  // most that are open at once (ExecutionPolicy)
-  ZeroSharding zero{};
+  ZeroSharding zero{};   // among several owners; else its stage is 0
+  bool gathers_units() const { return zero.stage == 3; }
 };
 
 StashLayout StashLayoutOf(const StageShape& shape);
 // `kernel_bytes`: scratch of the kernels (KernelScratchBytes).
 WorkspaceLayout WorkspaceLayoutOf(const StageShape& shape, int64_t kernel_bytes);
 
-// Elements of the gradient buffer: every unit's parameters, so that a tied weight with both uses on
-// the stage counts twice.
-int64_t GradientElements(const ParameterTable& table, const StageLayout& layout);
+// Elements of the gradient buffer: of every unit's parameters what the place owns, so that a tied
+// weight with both uses on the stage counts twice.
+int64_t GradientElements(const ParameterTable& table, const StageLayout& layout,
+                         const ShardPlace& place = {});
 
 // Output buffers of a channel: one on its way while the next is computed. The executor starts no
 // action whose output would need a third.
@@ -98,7 +101,7 @@ inline constexpr int kOutputBuffers = 2;
 
 // Predicted peak by tag, in bytes. Parameters, gradients, optimizer and activations are exact, the
 // workspace as far as kernel_memory.h is, comm is the most: an output buffer lives only from its
-// action to the end of its sending.
+// action to the end of its sending, a bucket from its gradient to the end of its reduction.
 using MemoryPrediction = std::array<int64_t, kNumMemoryTags>;
 
 struct PredictionInputs {
@@ -107,9 +110,17 @@ struct PredictionInputs {
   int peak_microbatches = 1;         // most that are kept at once: the schedule's peak activations
   int receive_slots = 0;             // posted for activations and gradients, all channels together
   int outputs_in_flight = 0;         // computed or being sent
-  int64_t shared_bytes = 0;          // blocks of gradients of shared weights, whole pages
+  int64_t shared_bytes = 0;          // blocks of gradients and shards, whole pages
   VectorIsa isa = VectorIsa::kAvx2;  // of the rank's CPU
 };
+// Without the units whose weights come and go.
 MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInputs& inputs);
+
+// What the units of a rank's stages take at most whose weights come and go (gathers_units): whole
+// weights in the dtype that products read (comm), and packed copies of them (workspace). Each of
+// the rank's open actions has prefetch + 1 units of its stage; without resharding all units are
+// there. A tied head's unit counts the embedding's weight, too.
+MemoryPrediction PredictGatheredUnits(const ParameterTable& table,
+                                      std::span<const StageShape> stages, VectorIsa isa);
 
 }  // namespace troupe

@@ -1,6 +1,7 @@
 #include "actors/plan/parameter_shard.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "runtime/base/check.h"
 
@@ -68,13 +69,21 @@ std::vector<std::vector<int>> ShardRowsOf(const ParameterTable& table, const Sta
   return rows;
 }
 
+std::vector<int64_t> OwnedByParameter(const ParameterTable& table, const StageLayout& layout,
+                                      const ShardPlace& place) {
+  std::vector<int64_t> owned(static_cast<size_t>(table.size()));
+  for (const std::vector<int>& row : ShardRowsOf(table, layout)) {
+    for (const ParameterShard& shard : ShardsOf(table, row, place)) {
+      owned[static_cast<size_t>(shard.parameter)] = shard.num_elements;
+    }
+  }
+  return owned;
+}
+
 int64_t OwnedElements(const ParameterTable& table, const StageLayout& layout,
                       const ShardPlace& place) {
-  int64_t elements = 0;
-  for (const std::vector<int>& row : ShardRowsOf(table, layout)) {
-    for (const ParameterShard& shard : ShardsOf(table, row, place)) elements += shard.num_elements;
-  }
-  return elements;
+  const std::vector<int64_t> owned = OwnedByParameter(table, layout, place);
+  return std::accumulate(owned.begin(), owned.end(), int64_t{0});
 }
 
 int64_t GlobalElement(const ParameterSpec& spec, const ParameterShard& shard, int64_t element) {

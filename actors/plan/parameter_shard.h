@@ -20,6 +20,11 @@ namespace troupe {
 
 inline constexpr int64_t kShardLeafElements = 1024;  // the norm's
 
+// Slots that a rank posts for each other owner of what it gathers (ZeRO-3), and their bytes at
+// most.
+inline constexpr int kShardSlots = 2;
+inline constexpr int64_t kShardBlockBytes = int64_t{256} << 10;
+
 // Where a rank stands among those that share parameters.
 struct ShardPlace {
   int cut = 0;  // tensor or expert parallel: which of num_cuts
@@ -73,7 +78,10 @@ std::vector<ParameterShard> ShardsOf(const ParameterTable& table, std::span<cons
 // are neighbours in the stage's list.
 std::vector<std::vector<int>> ShardRowsOf(const ParameterTable& table, const StageLayout& layout);
 
-// Of everything that the stage holds, the elements that the place owns.
+// By table index, the elements that the place owns; 0 of what the stage does not hold.
+std::vector<int64_t> OwnedByParameter(const ParameterTable& table, const StageLayout& layout,
+                                      const ShardPlace& place);
+// Of everything that the stage holds.
 int64_t OwnedElements(const ParameterTable& table, const StageLayout& layout,
                       const ShardPlace& place);
 

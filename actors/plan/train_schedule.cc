@@ -6,6 +6,7 @@
 #include <iterator>
 #include <utility>
 
+#include "actors/plan/batch_arithmetic.h"
 #include "actors/schedule/csv.h"
 #include "actors/schedule/execution_settings.h"
 #include "actors/schedule/generators.h"
@@ -102,7 +103,11 @@ Result<Schedule> OfFile(const std::string& actions, int num_ranks, int num_micro
 
 ExecutionSettings SettingsOf(const proto::Parallelism& spec) {
   ExecutionSettings settings{.style = SettingStyle::kJobKey};
-  if (spec.has_executor()) settings.executor = spec.executor();
+  if (spec.has_executor()) {
+    settings.executor = spec.executor();
+  } else if (ReducesEachMicrobatch(spec)) {
+    settings.executor = ExecutorModeName(ExecutorMode::kStrict);  // CheckGroups
+  }
   if (spec.has_activation_slack()) settings.activation_slack = spec.activation_slack();
   if (spec.has_activation_limit()) settings.activation_limit = spec.activation_limit();
   if (spec.has_weight_parts()) settings.weight_parts = spec.weight_parts();

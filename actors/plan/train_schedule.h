@@ -31,7 +31,8 @@ std::optional<TrainSchedule> ReadTrainSchedule(const proto::Parallelism& spec, i
 int StagesByKeys(const proto::Parallelism& spec, int num_ranks);
 
 // Reads schedule, virtual_stages, schedule_actions, executor, activation_slack, activation_limit,
-// weight_parts, pairs and backward_output. The first error.
+// weight_parts, pairs and backward_output; of dp and grad_reduce, whether `strict` is the executor
+// that is not given. The first error.
 Result<TrainSchedule> TrainScheduleOf(const proto::Parallelism& spec, int num_ranks,
                                       int num_microbatches);
 

@@ -98,7 +98,7 @@ class Portfolio {
       return;
     }
     const auto base = Add(spec, {}, *lists, *costs);
-    if (!HasWeightGradients(*lists)) return;
+    if (options_.strict || !HasWeightGradients(*lists)) return;
     Add(spec, {.executor = "guided"}, *lists, *costs);
     Add(spec, {.executor = "guided", .weight_parts = kParts}, *lists, *costs);
     const double slack = options_.activation_limit - base.value_or(options_.activation_limit);

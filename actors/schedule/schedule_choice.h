@@ -5,7 +5,7 @@
 // The portfolio: gpipe, 1F1B, zero-bubble H1 and H2 on one chunk a rank; interleaved 1F1B and
 // interleaved zero bubble on two and more; ZB-V, V-Half, V-Min, DualPipeV on a V; DualPipe where
 // two copies of the weights are allowed. Orders with weight gradients of their own also run guided,
-// in quarters, with slack up to the limit, and freely.
+// in quarters, with slack up to the limit, and freely, where others than strict ones may be taken.
 #pragma once
 
 #include <functional>
@@ -27,6 +27,7 @@ struct ChoiceOptions {
   double activation_limit = 0;  // most that a rank may hold, in microbatches of its whole share
   int chunks_max = 4;           // most stages of a rank and direction
   bool replicas = false;        // two copies of the weights are allowed
+  bool strict = false;          // only orders that follow their lists
   PairMode pairs = PairMode::kEager;
   SettingStyle style = SettingStyle::kJobKey;  // how a refusal names the limit
   // The costs of the schedule's stages; kInfeasible where the model cannot be cut so finely.

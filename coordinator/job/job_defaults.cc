@@ -6,6 +6,7 @@
 #include "actors/plan/batch_arithmetic.h"
 #include "actors/plan/job_orders.h"
 #include "actors/plan/learning_rate.h"
+#include "actors/plan/parameter_shard.h"
 #include "actors/plan/trace_window.h"
 #include "actors/plan/train_schedule.h"
 #include "actors/schedule/generators.h"
@@ -45,15 +46,22 @@ void ModelDefaults(proto::Model* model, Provenance& provenance) {
   TROUPE_DEFAULT(model, "model", mlp_bias, false);
 }
 
-// A bidirectional schedule sums each direction's microbatches by itself; one that is yet to be
-// chosen keeps to one copy of the weights. What cannot be laid out is refused later.
-int Directions(const proto::Parallelism& parallelism, const proto::Batch& batch) {
-  if (parallelism.dp() < 1 || parallelism.pp() < 1 || ChoosesSchedule(parallelism)) return 1;
-  const auto arithmetic = BatchOf(batch, parallelism.dp());
-  if (!arithmetic.ok()) return 1;
-  const auto train = TrainScheduleOf(parallelism, parallelism.pp(),
-                                     static_cast<int>(arithmetic->num_microbatches));
-  return train.ok() ? train->schedule.num_directions : 1;
+// How the sums of a step are grouped where nobody says so. A bidirectional schedule sums each
+// direction's microbatches by itself, one that is yet to be chosen keeps to one copy of the
+// weights. What cannot be laid out is refused later.
+int GradientGroups(const proto::Parallelism& p, const proto::Batch& batch) {
+  const int ranks = std::max(1, p.dp());
+  const auto grad_reduce = GradReduceOf(p);
+  const auto read = BatchOf(batch, ranks, grad_reduce.ok() ? *grad_reduce : GradReduce::kStep);
+  if (!read.ok()) return ranks;
+  if (p.dp() < 1 || p.pp() < 1 || ChoosesSchedule(p)) return read->gradient_groups;
+  const auto train = TrainScheduleOf(p, p.pp(), read->num_microbatches);
+  if (!train.ok()) return read->gradient_groups;
+  const int directions = train->schedule.num_directions;
+  if (read->grad_reduce == GradReduce::kStep) return ranks * directions;
+  if (directions == 2) return directions;
+  // Without data parallelism nothing asks for groups that the order cannot close one by one.
+  return train->ascending || ranks > 1 ? read->gradient_groups : 1;
 }
 
 void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
@@ -66,7 +74,14 @@ void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
   TROUPE_DEFAULT(p, "parallelism", schedule, "1f1b");
   if (auto name = CanonicalScheduleName(p->schedule()); name.ok()) p->set_schedule(*name);
   proto::Batch* batch = spec.mutable_batch();
-  TROUPE_DEFAULT(batch, "batch", gradient_groups, std::max(1, p->dp()) * Directions(*p, *batch));
+  if (const auto grad_reduce = GradReduceOf(*p); grad_reduce.ok()) {
+    TROUPE_DEFAULT(p, "parallelism", grad_reduce, std::string(GradReduceName(*grad_reduce)));
+  }
+  if (p->zero_stage() == 3) {
+    TROUPE_DEFAULT(p, "parallelism", zero_prefetch, ZeroSharding{}.prefetch);
+    TROUPE_DEFAULT(p, "parallelism", reshard_after_forward, ZeroSharding{}.reshard_after_forward);
+  }
+  TROUPE_DEFAULT(batch, "batch", gradient_groups, GradientGroups(*p, *batch));
   proto::Resources* resources = spec.mutable_resources();
   // Axes that are out of range are refused later; their product must not overflow here.
   const double product = double{1} * p->dp() * p->cp() * p->tp() * p->pp();

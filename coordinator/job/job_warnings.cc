@@ -23,6 +23,7 @@ class Oddities {
     Rates();
     Data();
     Pipeline();
+    DataParallel();
     return std::move(found_);
   }
 
@@ -120,6 +121,19 @@ class Oddities {
     Say("parallelism.pp = {} with {} microbatch{} a step: most ranks wait most of the time; raise "
         "batch.global_batch_size, or lower batch.micro_batch_size",
         pp, batch->num_microbatches, batch->num_microbatches == 1 ? "" : "es");
+  }
+
+  void DataParallel() {
+    const proto::Parallelism& p = spec_.parallelism();
+    if (Written("parallelism.zero_stage") && p.zero_stage() > 0 && p.dp() <= 1) {
+      Say("parallelism.zero_stage = {} has no effect: parallelism.dp = 1, so nothing is shared out",
+          p.zero_stage());
+    }
+    for (const char* key : {"parallelism.zero_prefetch", "parallelism.reshard_after_forward"}) {
+      if (!Written(key) || p.zero_stage() == 3) continue;
+      Say("{} has no effect: parallelism.zero_stage = {}, and only 3 gathers units", key,
+          p.zero_stage());
+    }
   }
 
   const proto::JobSpec& spec_;

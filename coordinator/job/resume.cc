@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "actors/plan/job_plan.h"
 #include "actors/plan/resumption.h"
 #include "coordinator/job/job_defaults.h"
 #include "coordinator/job/job_differences.h"
@@ -182,6 +183,59 @@ void CheckInitialWeights(FileSystem& files, const Chosen& chosen, const proto::J
                              now.model().init_from(), difference, chosen.folder));
 }
 
+constexpr const char* kReduceKey = "parallelism.grad_reduce";
+constexpr const char* kGroupsKey = "batch.gradient_groups";
+
+// Why sums have another shape than the run's, whose groups were so many.
+std::string OtherSums(const proto::JobSpec& saved, int groups, const proto::JobSpec& now) {
+  const proto::Parallelism& p = now.parallelism();
+  if (p.grad_reduce() != saved.parallelism().grad_reduce()) {
+    return fmt::format("{} = {}: the run had {}", kReduceKey, p.grad_reduce(),
+                       saved.parallelism().grad_reduce());
+  }
+  if (p.grad_reduce() == GradReduceName(GradReduce::kStep) && p.dp() > 1) {
+    return fmt::format(
+        "parallelism.dp = {}: every rank sums one group of a step's microbatches, and the run had "
+        "{}",
+        p.dp(), groups);
+  }
+  return fmt::format(
+      "parallelism.dp = {}, parallelism.schedule = {}: they need {} = {}, and the "
+      "run had {}",
+      p.dp(), p.schedule(), kGroupsKey, now.batch().gradient_groups(), groups);
+}
+
+// Sums keep the run's shape, as far as the layout can have it and nobody asks for another.
+void KeepSums(const proto::JobSpec& saved, int groups, LoadedJob& job,
+              std::vector<std::string>& notes) {
+  const bool own_reduce = IsGiven(job, kReduceKey);
+  const bool own_groups = IsGiven(job, kGroupsKey);
+  proto::JobSpec kept = job.spec;
+  if (!own_reduce) {
+    kept.mutable_parallelism()->set_grad_reduce(saved.parallelism().grad_reduce());
+  }
+  const bool same_reduce = kept.parallelism().grad_reduce() == saved.parallelism().grad_reduce();
+  if (!own_groups) kept.mutable_batch()->set_gradient_groups(groups);
+  const auto refused = [](const proto::JobSpec& spec) { return ReadJobPlan(spec).errors.size(); };
+  if (!same_reduce || (!own_groups && refused(kept) > refused(job.spec))) {
+    notes.push_back(
+        fmt::format("{}: from here its sums have another shape, and agree with the earlier ones "
+                    "to rounding instead of bit for bit",
+                    OtherSums(saved, groups, job.spec)));
+    return;
+  }
+  if (!own_reduce && kept.parallelism().grad_reduce() != job.spec.parallelism().grad_reduce() &&
+      kept.parallelism().zero_stage() >= 2) {
+    notes.push_back(fmt::format(
+        "{} = {}, as the run had it, so that its sums keep their bits: every rank keeps all "
+        "gradients until a step ends; give microbatch to share them out",
+        kReduceKey, kept.parallelism().grad_reduce()));
+  }
+  job.spec = std::move(kept);
+  if (!own_reduce) TakeOver(job, kReduceKey);
+  if (!own_groups) TakeOver(job, kGroupsKey);
+}
+
 void GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, LoadedJob& job,
           std::vector<Error>& errors, std::vector<std::string>& notes) {
   if (job.spec.checkpoint().resume_as() == "new_run") {
@@ -189,21 +243,10 @@ void GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, 
     TakeOver(job, "checkpoint.resume_as");
   }
   proto::JobSpec compared = job.spec;
-  if (!IsGiven(job, "batch.gradient_groups")) {
-    const int data_parallel = std::max(1, job.spec.parallelism().dp());
-    int groups = chosen.manifest.gradient_groups;
-    if (data_parallel > 1 && groups != data_parallel) {
-      notes.push_back(fmt::format(
-          "parallelism.dp = {}: every rank sums one group of a step's microbatches, and the run "
-          "had {}: from here its sums have another shape, and agree with the earlier ones to "
-          "rounding instead of bit for bit",
-          data_parallel, groups));
-      groups = data_parallel;
-    }
+  if (!IsGiven(job, kGroupsKey)) {
     compared.mutable_batch()->set_gradient_groups(saved.batch().gradient_groups());
-    job.spec.mutable_batch()->set_gradient_groups(groups);
-    TakeOver(job, "batch.gradient_groups");
   }
+  KeepSums(saved, chosen.manifest.gradient_groups, job, notes);
   if (Status left = CheckStepsLeft(job.spec, chosen, notes); !left.ok()) {
     errors.push_back(std::move(left).error());
   }

@@ -24,14 +24,14 @@ struct ResumePoint {
 //   none.
 // Every byte of the checkpoint is compared with its digests (runtime/format/checkpoint_reader.h): a
 // damaged one is kCorrupt, and only auto passes it over for the one before, with a note.
-// The same run: batch.gradient_groups that nobody gave becomes the checkpoint's, so that sums keep
-// their shape. kInvalidSpec names every key that differs though it must not, each with its place,
-// data or initial weights of other content (under any path), and a train.steps or stop_after that
-// the checkpoint is past, or has reached where nothing else is left to do.
-// A new run (checkpoint.resume_as: new_run, of a checkpoint outside of `run_directory`): only the
-// model must be the same. In its own directory a run is always gone on with; resume_as says so
-// then.
-// Every error found, each at its place.
+// The same run: batch.gradient_groups and parallelism.grad_reduce that nobody gave become the
+// checkpoint's, so that sums keep their shape; where the layout cannot have it, or another
+// grad_reduce is given, a note says that they change. kInvalidSpec names every key that differs
+// though it must not, each with its place, data or initial weights of other content (under any
+// path), and a train.steps or stop_after that the checkpoint is past, or has reached where nothing
+// else is left to do. A new run (checkpoint.resume_as: new_run, of a checkpoint outside of
+// `run_directory`): only the model must be the same. In its own directory a run is always gone on
+// with; resume_as says so then. Every error found, each at its place.
 struct ResumeReading {
   ResumePoint point{};
   std::vector<Finding> errors{};

@@ -65,14 +65,15 @@ class Remedies {
 
   std::vector<std::string> Find() {
     FirstThatFits("batch.micro_batch_size", Halves(spec_.batch().micro_batch_size()),
-                  [](proto::JobSpec& s, int v) { s.mutable_batch()->set_micro_batch_size(v); });
+                  SetMicroBatch);
     FirstThatFits("batch.seq_len", UsefulLengths(), SetLength);
+    FirstThatFits("parallelism.zero_stage", HigherZeroStages(), SetZeroStage);
     FirstThatFits("parallelism.pp", Halves(spec_.parallelism().pp()), SetDepth);
     OnMoreHosts();
     if (!found_.empty()) return found_;
     // No one key is enough: both that shrink the activations.
     const auto shrink = [](proto::JobSpec& s, int length) {
-      s.mutable_batch()->set_micro_batch_size(1);
+      SetMicroBatch(s, 1);
       SetLength(s, length);
     };
     FirstThatFits("batch.micro_batch_size=1 batch.seq_len", UsefulLengths(), shrink);
@@ -103,6 +104,29 @@ class Remedies {
     std::vector<int> lengths = Halves(spec_.batch().seq_len());
     std::erase_if(lengths, [this](int v) { return v * kLeastShare < spec_.batch().seq_len(); });
     return lengths;
+  }
+  std::vector<int> HigherZeroStages() const {
+    std::vector<int> stages;
+    if (spec_.parallelism().dp() <= 1) return stages;
+    for (int stage = spec_.parallelism().zero_stage() + 1; stage <= 3; ++stage) {
+      stages.push_back(stage);
+    }
+    return stages;
+  }
+  // What follows from other keys follows them, as it does where a user sets these.
+  static void SetMicroBatch(proto::JobSpec& spec, int sequences) {
+    if (ReducesEachMicrobatch(spec.parallelism())) spec.mutable_batch()->clear_gradient_groups();
+    spec.mutable_batch()->set_micro_batch_size(sequences);
+  }
+  static void SetZeroStage(proto::JobSpec& spec, int stage) {
+    proto::Parallelism& p = *spec.mutable_parallelism();
+    proto::Parallelism of_stage;
+    of_stage.set_zero_stage(p.zero_stage());
+    if (GradReduceName(*GradReduceOf(of_stage)) == p.grad_reduce()) {
+      p.clear_grad_reduce();
+      spec.mutable_batch()->clear_gradient_groups();
+    }
+    p.set_zero_stage(stage);
   }
   static void SetLength(proto::JobSpec& spec, int seq_len) {
     spec.mutable_batch()->set_seq_len(seq_len);

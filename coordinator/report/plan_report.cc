@@ -1,8 +1,10 @@
 #include "coordinator/report/plan_report.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <numeric>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -26,6 +28,29 @@ std::string Row(const JobPlan& plan, size_t rank, VectorIsa isa) {
     total += bytes;
   }
   return row + fmt::format(" {:>11}\n", BytesInWords(static_cast<double>(total)));
+}
+
+// "weights, gradients and optimizer state in shards of 4 ranks"
+std::string SharedOut(const JobPlan& plan) {
+  if (plan.num_owners() == 1) return "nothing is shared out";
+  std::vector<std::string> what;
+  if (plan.GathersUnits()) what.emplace_back("weights");
+  if (plan.batch.grad_reduce == GradReduce::kMicrobatch) what.emplace_back("gradients");
+  std::string text = fmt::format("{}{}optimizer state in shards of {} ranks", fmt::join(what, ", "),
+                                 what.empty() ? "" : " and ", plan.num_owners());
+  if (!plan.GathersUnits()) return text;
+  return text + fmt::format("; {} unit{} gathered ahead, each kept {}", plan.zero.prefetch,
+                            plan.zero.prefetch == 1 ? "" : "s",
+                            plan.zero.reshard_after_forward ? "for one pass"
+                                                            : "from a Forward to its backward");
+}
+
+// What data-parallel ranks share out, and when they add up their gradients.
+std::string DataParallelLine(const JobPlan& plan) {
+  if (plan.batch.data_parallel == 1) return "";
+  const bool once = plan.batch.grad_reduce == GradReduce::kStep;
+  return fmt::format("  zero      stage {}: {}; gradients added up {}\n", plan.zero.stage,
+                     SharedOut(plan), once ? "once a step" : "every microbatch");
 }
 
 // One row of `memory`, and those of `communication`.
@@ -61,6 +86,7 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
                       ranks, ranks == 1 ? "" : "s", spec.resources().threads_per_worker(),
                       spec.resources().threads_per_worker() == 1 ? "" : "s");
   text += fmt::format("  batch     {}\n", Describe(plan.batch));
+  text += DataParallelLine(plan);
   const int deep = plan.train.num_ranks;
   const int microbatches = plan.batch.num_microbatches;
   text += fmt::format("  schedule  {}: {} rank{} x {} microbatch{}, makespan bubble {:.1f} %\n",
@@ -103,6 +129,8 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa 
   json["schedule"] = plan.train.name;
   json["microbatches"] = plan.batch.num_microbatches;
   json["tokens_per_step"] = plan.batch.tokens_per_step();
+  json["zero_stage"] = plan.zero.stage;
+  json["grad_reduce"] = GradReduceName(plan.batch.grad_reduce);
   json["bubble_makespan"] = plan.simulation.idle.bubble_makespan;
   json["vector_isa"] = VectorIsaName(isa);
   for (const char* rows : {"ranks", "memory", "communication"}) {

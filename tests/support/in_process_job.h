@@ -93,7 +93,7 @@ inline JobPlan PlanByHand(const InProcessJobOptions& options) {
   parallelism.set_pp(plan.train.num_ranks);
   parallelism.set_dp(plan.batch.data_parallel);
   plan.mesh = *Mesh::FromSpec(parallelism);
-  plan.zero_stage = options.zero_stage;
+  plan.zero.stage = options.zero_stage;
   plan.policy = options.policy;
   plan.others = options.others;
   const Status derived = DeriveFromSchedules(plan);

@@ -46,5 +46,34 @@ TEST(BatchArithmetic, GradientGroupsAreWholeMicrobatches) {
   EXPECT_EQ(BatchOf(spec, 1)->gradient_groups, 3);
 }
 
+// Reduced every microbatch, the ranks' microbatches of one number are a group.
+TEST(BatchArithmetic, GroupsFollowWhenGradientsAreReduced) {
+  const auto batch = BatchOf(Spec(4, 32, 128), 2, GradReduce::kMicrobatch);
+  ASSERT_TRUE(batch.ok());
+  EXPECT_EQ(batch->num_microbatches, 4);
+  EXPECT_EQ(batch->gradient_groups, 4);
+  EXPECT_EQ(batch->NumberInStep(/*data_parallel_rank=*/1, /*microbatch=*/3), 7);
+  EXPECT_EQ(batch->NumberInStep(1, 0), 1);
+  EXPECT_EQ(BatchOf(Spec(4, 32, 128), 2)->NumberInStep(1, 0), 4);
+  EXPECT_EQ(BatchOf(Spec(4, 32, 128), 1, GradReduce::kMicrobatch)->gradient_groups, 8);
+}
+
+TEST(BatchArithmetic, GradientsAreReducedAsTheKeyOrTheStageSays) {
+  proto::Parallelism keys;
+  for (const int stage : {0, 1, 2, 3}) {
+    keys.clear_grad_reduce();
+    keys.set_zero_stage(stage);
+    EXPECT_EQ(*GradReduceOf(keys), stage < 2 ? GradReduce::kStep : GradReduce::kMicrobatch);
+    keys.set_grad_reduce("microbatch");
+    EXPECT_EQ(*GradReduceOf(keys), GradReduce::kMicrobatch);
+    EXPECT_FALSE(ReducesEachMicrobatch(keys)) << "one rank reduces nothing";
+    keys.set_grad_reduce("step");
+    EXPECT_EQ(*GradReduceOf(keys), GradReduce::kStep);
+  }
+  keys.set_grad_reduce("often");
+  EXPECT_THAT(GradReduceOf(keys).error().message,
+              ::testing::HasSubstr("parallelism.grad_reduce = often: use step"));
+}
+
 }  // namespace
 }  // namespace troupe

@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <map>
+
+#include "actors/plan/gradient_piece.h"
 #include "actors/plan/job_plan.h"
 
 namespace troupe {
@@ -16,6 +20,9 @@ struct Case {
   int dp = 1;
   bool tied = false;
   std::string schedule = "1f1b";
+  int zero_stage = 0;
+  std::string grad_reduce{};  // empty: the stage's own
+  bool reshard_after_forward = true;
 };
 
 JobPlan PlanOf(const Case& c) {
@@ -37,6 +44,9 @@ JobPlan PlanOf(const Case& c) {
   spec.mutable_parallelism()->set_pp(c.pp);
   spec.mutable_parallelism()->set_dp(c.dp);
   spec.mutable_parallelism()->set_schedule(c.schedule);
+  spec.mutable_parallelism()->set_zero_stage(c.zero_stage);
+  spec.mutable_parallelism()->set_reshard_after_forward(c.reshard_after_forward);
+  if (!c.grad_reduce.empty()) spec.mutable_parallelism()->set_grad_reduce(c.grad_reduce);
   spec.mutable_optimizer()->set_lr(0.001);
   spec.mutable_train()->set_steps(20);
   auto plan = MakeJobPlan(spec);
@@ -96,6 +106,127 @@ TEST(CommunicationVolume, DataParallelRanksSendTheirStagesGradients) {
       EXPECT_EQ(sent, 2 * 4 * plan.table.num_elements() * (dp - 1)) << "pp " << pp << " dp " << dp;
     }
   }
+}
+
+// Bytes along dp, of all ranks together, by operation.
+std::map<std::string, int64_t> SentAlongDp(const JobPlan& plan) {
+  std::map<std::string, int64_t> sent;
+  for (int rank = 0; rank < plan.mesh.num_ranks(); ++rank) {
+    for (const CommunicationVolume& row : CommunicationOf(plan, Rank(rank))) {
+      if (row.axis == Axis::kDp) sent[std::string(row.operation)] += row.bytes;
+    }
+  }
+  return sent;
+}
+
+// In bytes of the weights, Psi, times N - 1 for all ranks, with k microbatches a rank: 2 for
+// ZeRO-1, k + 1 for ZeRO-2, 3 k for ZeRO-3, 2 k without resharding, 2 k + 1 with gradients reduced
+// once. With resharding the embedding, which no backward reads, is gathered once for each
+// microbatch instead of twice.
+TEST(CommunicationVolume, OfEachZeroStageIsItsFormula) {
+  for (const int dp : {2, 3, 4}) {
+    const int k = 12 / dp;
+    const auto sent = [&](int stage, const std::string& reduce, bool reshard) {
+      return SentAlongDp(PlanOf({.dp = dp,
+                                 .zero_stage = stage,
+                                 .grad_reduce = reduce,
+                                 .reshard_after_forward = reshard}));
+    };
+    const int64_t psi = 4 * PlanOf({}).table.num_elements() * (dp - 1);
+    const int64_t embedding = kEmbedding * (dp - 1);
+    using Sent = std::map<std::string, int64_t>;
+    EXPECT_EQ(sent(1, "", true), (Sent{{"reduce-scatter", psi}, {"all-gather", psi}}));
+    EXPECT_EQ(sent(2, "", true), (Sent{{"reduce-scatter", k * psi}, {"all-gather", psi}}));
+    EXPECT_EQ(sent(2, "step", true), sent(1, "", true));
+    EXPECT_EQ(sent(1, "microbatch", true), sent(2, "", true));
+    // The last norm is so small that everybody sums it all: N of it go, where in parts 2 would.
+    const int64_t norm = k * (dp - 2) * 4 * 64 * (dp - 1);
+    EXPECT_EQ(sent(0, "microbatch", true), (Sent{{"all-reduce", 2 * k * psi + norm}}));
+    EXPECT_EQ(sent(3, "", true),
+              (Sent{{"reduce-scatter", k * psi}, {"shard", 2 * k * psi - k * embedding}}));
+    EXPECT_EQ(sent(3, "", false), (Sent{{"reduce-scatter", k * psi}, {"shard", k * psi}}));
+    EXPECT_EQ(sent(3, "step", true),
+              (Sent{{"reduce-scatter", psi}, {"shard", 2 * k * psi - k * embedding}}));
+  }
+}
+
+// Each use of a tied weight has gradients of its own, and each unit that reads it gathers it; kept
+// from a Forward on, it is there for both.
+TEST(CommunicationVolume, ATiedWeightOfOneStageIsGatheredForBothUses) {
+  const int k = 6;
+  const JobPlan plan = PlanOf({.dp = 2, .tied = true, .zero_stage = 3});
+  const int64_t psi = 4 * plan.table.num_elements();
+  auto sent = SentAlongDp(plan);
+  EXPECT_EQ(sent["reduce-scatter"], k * (psi + kEmbedding));
+  EXPECT_EQ(sent["shard"], 2 * k * (psi - kEmbedding) + 3 * k * kEmbedding);
+  sent =
+      SentAlongDp(PlanOf({.dp = 2, .tied = true, .zero_stage = 3, .reshard_after_forward = false}));
+  EXPECT_EQ(sent["shard"], k * psi);
+}
+
+// No rank sends more than an even share and what the ends of its runs explain: of a row less than a
+// leaf.
+TEST(CommunicationVolume, OfShardsIsEvenButForTheEndsOfRows) {
+  const JobPlan plan = PlanOf({.dp = 4, .zero_stage = 3});
+  const auto sent = SentAlongDp(plan);
+  const auto rows = static_cast<double>(ShardRowsOf(plan.table, plan.stages.front()).size());
+  const auto pieces =
+      static_cast<double>(GradientPiecesOf(plan.table, plan.stages.front(), plan.halves).size());
+  constexpr double kLeaf = 4.0 * kShardLeafElements;
+  for (int rank = 0; rank < 4; ++rank) {
+    for (const CommunicationVolume& row : CommunicationOf(plan, Rank(rank))) {
+      const double even = static_cast<double>(sent.at(std::string(row.operation))) / 4;
+      const double ends = row.operation == "shard" ? 2 * 3 * 3 * rows * kLeaf : 3 * pieces * kLeaf;
+      EXPECT_NEAR(static_cast<double>(row.bytes), even, ends) << row.operation << " of " << rank;
+    }
+  }
+}
+
+// A piece of each microbatch is an operation; a run goes to each other rank by itself.
+TEST(CommunicationVolume, CountsOperationsAndRuns) {
+  const JobPlan plan = PlanOf({.dp = 2, .zero_stage = 3});
+  const auto rows = CommunicationOf(plan, Rank(0));
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].operation, "reduce-scatter");
+  EXPECT_EQ(rows[0].count, 6 * (1 + 8 + 2)) << "the embedding, layers, the head's matrix and norm";
+  EXPECT_EQ(rows[1].operation, "shard");
+  EXPECT_EQ(rows[1].count, 6 * (1 + 2 * (8 + 1)));
+}
+
+TEST(CommunicationVolume, OfDataParallelPipelinesIsThatOfTheirStages) {
+  for (const std::string schedule : {"1f1b", "zb-h1", "interleaved-1f1b"}) {
+    const JobPlan plan = PlanOf({.pp = 2, .dp = 2, .schedule = schedule, .zero_stage = 3});
+    const auto sent = SentAlongDp(plan);
+    const int64_t psi = 4 * plan.table.num_elements();
+    EXPECT_EQ(sent.at("reduce-scatter"), 6 * psi) << schedule;
+    EXPECT_EQ(sent.at("shard"), 2 * 6 * psi - 6 * kEmbedding) << schedule;
+  }
+}
+
+std::vector<Action> ListOf(std::initializer_list<std::string_view> actions) {
+  std::vector<Action> list;
+  for (const std::string_view text : actions) list.push_back(*ParseAction(text));
+  return list;
+}
+
+// A unit that is kept by one microbatch is there for the next.
+TEST(GathersOf, FollowsTheList) {
+  const auto one = ListOf({"0F0", "0B0", "0F1", "0B1", "0F2", "0B2"});
+  EXPECT_EQ(GathersOf(one, StageId(0), true), (UnitGathers{3, 3}));
+  EXPECT_EQ(GathersOf(one, StageId(0), false), (UnitGathers{3, 0}));
+  const auto two = ListOf({"0F0", "0F1", "0B0", "0F2", "0B1", "0B2", "0F3", "0B3"});
+  EXPECT_EQ(GathersOf(two, StageId(0), true), (UnitGathers{4, 4}));
+  EXPECT_EQ(GathersOf(two, StageId(0), false), (UnitGathers{2, 0}))
+      << "at the start, and where none was between its passes";
+}
+
+// A weight gradient reads no weights, and other stages of the rank have theirs.
+TEST(GathersOf, CountsPassesThatReadWeights) {
+  const auto halves = ListOf({"0F0", "1F0", "1I0", "0I0", "1W0", "0F1", "0I1", "0W0", "0W1"});
+  EXPECT_EQ(GathersOf(halves, StageId(0), true), (UnitGathers{2, 2}));
+  EXPECT_EQ(GathersOf(halves, StageId(0), false), (UnitGathers{2, 0}));
+  EXPECT_EQ(GathersOf(halves, StageId(1), true), (UnitGathers{1, 1}));
+  EXPECT_EQ(GathersOf(halves, StageId(2), true), (UnitGathers{}));
 }
 
 TEST(CommunicationVolume, TwoDirectionsShareEveryStage) {

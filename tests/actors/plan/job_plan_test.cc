@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "actors/plan/gradient_piece.h"
 #include "actors/schedule/rank_list.h"
 
 namespace troupe {
@@ -203,8 +204,141 @@ TEST(JobPlan, OptimizerStateIsSharedOut) {
         8 * elements);
   }
   auto spec = Spec(1);
+  spec.mutable_parallelism()->set_zero_stage(4);
+  EXPECT_THAT(MakeJobPlan(spec).error().message, HasSubstr("parallelism.zero_stage = 4: use 0"));
+}
+
+// Reduced every microbatch, each of a rank's microbatches closes a group.
+TEST(JobPlan, StagesKnowWhatIsSharedOutAndWhenGradientsAreReduced) {
+  auto spec = Spec(2);
+  spec.mutable_parallelism()->set_dp(2);
   spec.mutable_parallelism()->set_zero_stage(3);
-  EXPECT_THAT(MakeJobPlan(spec).error().message, HasSubstr("parallelism.zero_stage = 3: use 0"));
+  spec.mutable_parallelism()->set_zero_prefetch(2);
+  auto plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  const StageShape shape = plan->ShapeOf(StageId(1));
+  EXPECT_EQ(shape.zero.stage, 3);
+  EXPECT_EQ(shape.zero.prefetch, 2);
+  EXPECT_EQ(shape.batch.grad_reduce, GradReduce::kMicrobatch);
+  EXPECT_EQ(shape.batch.gradient_groups, 4);
+  EXPECT_TRUE(plan->GathersUnits());
+  EXPECT_FALSE(plan->GathersAfterUpdate());
+  EXPECT_EQ(plan->ShardPlaceOf(Rank(3)).num_owners, 2);
+
+  spec.mutable_parallelism()->set_grad_reduce("step");
+  plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  EXPECT_EQ(plan->ShapeOf(StageId(1)).batch.gradient_groups, 1);
+
+  for (const int stage : {1, 2}) {
+    spec.mutable_parallelism()->set_zero_stage(stage);
+    plan = MakeJobPlan(spec);
+    ASSERT_TRUE(plan.ok()) << plan.error().message;
+    EXPECT_TRUE(plan->GathersAfterUpdate());
+    EXPECT_FALSE(plan->GathersUnits());
+  }
+  spec.mutable_parallelism()->set_dp(1);
+  plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  EXPECT_FALSE(plan->GathersAfterUpdate()) << "one rank shares nothing out";
+  EXPECT_EQ(plan->ShapeOf(StageId(1)).zero.stage, 0);
+}
+
+// The lecture's figures: bfloat16 with float32 masters and gradients, 7.5 billion parameters on 64
+// ranks: 18, 6 + 12/N, 2 + 16/N and 18/N bytes a parameter.
+TEST(JobPlan, ALargeModelTakesTheBytesOfItsZeroStage) {
+  auto spec = Spec(1);
+  auto& model = *spec.mutable_model();
+  model.set_hidden_size(4096);
+  model.set_intermediate_size(11'008);
+  model.set_num_hidden_layers(36);
+  model.set_num_attention_heads(32);
+  model.set_num_key_value_heads(32);
+  model.set_vocab_size(32'000);
+  spec.mutable_batch()->set_global_batch_size(256);
+  spec.mutable_train()->set_dtype("bfloat16");
+  spec.mutable_parallelism()->set_dp(64);
+  const double bytes[] = {18, 6 + 12.0 / 64, 2 + 16.0 / 64, 18.0 / 64};
+  for (int stage = 0; stage < 4; ++stage) {
+    spec.mutable_parallelism()->set_zero_stage(stage);
+    const auto plan = MakeJobPlan(spec);
+    ASSERT_TRUE(plan.ok()) << plan.error().message;
+    const auto parameters = static_cast<double>(plan->table.num_elements());
+    EXPECT_NEAR(parameters, 7.5e9, 0.1e9);
+    for (const int rank : {0, 31, 63}) {
+      const MemoryPrediction memory = plan->MemoryOf(Rank(rank), VectorIsa::kAvx512Bf16);
+      int64_t states = 0;
+      for (const MemoryTag tag : {MemoryTag::kParams, MemoryTag::kGrads, MemoryTag::kOptimizer}) {
+        states += memory[static_cast<size_t>(tag)];
+      }
+      EXPECT_NEAR(static_cast<double>(states) / parameters, bytes[stage], 0.01 * bytes[stage])
+          << "stage " << stage << ", rank " << rank;
+    }
+  }
+}
+
+// What all ranks have adds up to the model, and what a rank has differs by no more than the uneven
+// ends of its rows; in float32, which has no masters beside: 16, 8 + 8/N, 4 + 12/N, 16/N.
+TEST(JobPlan, StatesOfAllRanksAddUpToTheModel) {
+  for (const int pp : {1, 2}) {
+    for (int dp = 1; dp <= 8; ++dp) {
+      auto spec = Spec(pp);
+      spec.mutable_batch()->set_global_batch_size(4 * dp);
+      spec.mutable_parallelism()->set_dp(dp);
+      const int64_t n = dp;
+      const int64_t bytes[] = {16 * n, 8 * n + 8, 4 * n + 12, 16};  // a parameter, of all ranks
+      for (int stage = 0; stage < 4; ++stage) {
+        spec.mutable_parallelism()->set_zero_stage(stage);
+        const auto plan = MakeJobPlan(spec);
+        ASSERT_TRUE(plan.ok()) << plan.error().message;
+        int64_t states = 0;
+        for (int rank = 0; rank < pp * dp; ++rank) {
+          const MemoryPrediction memory = plan->MemoryOf(Rank(rank), VectorIsa::kAvx2);
+          for (const auto tag : {MemoryTag::kParams, MemoryTag::kGrads, MemoryTag::kOptimizer}) {
+            states += memory[static_cast<size_t>(tag)];
+          }
+        }
+        EXPECT_EQ(states, bytes[stage] * plan->table.num_elements())
+            << "pp " << pp << ", dp " << dp << ", stage " << stage;
+      }
+    }
+  }
+}
+
+// Slots for the runs of other owners, in whole pages; blocks of gradients as small as the pieces.
+TEST(JobPlan, ShardsHaveSlotsOfTheirOwn) {
+  auto spec = Spec(1);
+  spec.mutable_parallelism()->set_dp(4);
+  spec.mutable_parallelism()->set_zero_stage(3);
+  spec.mutable_parallelism()->set_zero_prefetch(0);
+  const auto plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  constexpr int64_t kLayer = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64 + 2 * 64;
+  EXPECT_EQ(plan->ShardSlotBytes(), 4 * (kLayer / 4 + kShardLeafElements));
+  EXPECT_EQ(plan->ReductionSlotBytes(), 4 * kLayer);
+  constexpr int64_t kPage = 4096;
+  const auto pages = [](int64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; };
+  const auto comm =
+      plan->MemoryOf(Rank(1), VectorIsa::kAvx2)[static_cast<size_t>(MemoryTag::kComm)];
+  EXPECT_EQ(comm, 3 * kShardSlots * pages(plan->ShardSlotBytes()) +
+                      2 * 3 * kReductionSlots * pages(4 * kLayer) + kGradientBuckets * 4 * kLayer +
+                      4 * kLayer)
+      << "slots, blocks, buckets, a unit";
+}
+
+// `auto` leaves out what a reduction of every microbatch cannot follow.
+TEST(JobPlan, TheChoiceOfAScheduleFollowsItsListsWhereEachMicrobatchIsReduced) {
+  auto spec = Spec(2);
+  spec.mutable_parallelism()->set_dp(2);
+  spec.mutable_parallelism()->set_zero_stage(2);
+  spec.mutable_parallelism()->set_schedule("auto");
+  const auto plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  EXPECT_EQ(plan->policy.mode, ExecutorMode::kStrict);
+  for (const TrainSchedule& other : plan->others) {
+    EXPECT_EQ(other.policy.mode, ExecutorMode::kStrict);
+  }
+  EXPECT_FALSE(plan->others.empty());
 }
 
 TEST(JobPlan, TheReferenceKeepsMicrobatchesAndGroups) {
@@ -216,6 +350,22 @@ TEST(JobPlan, TheReferenceKeepsMicrobatchesAndGroups) {
   EXPECT_EQ(single->mesh.num_ranks(), 1);
   EXPECT_EQ(single->batch.num_microbatches, plan->batch.num_microbatches);
   EXPECT_EQ(single->batch.gradient_groups, 2);
+}
+
+// Its zero_stage goes with its data-parallel ranks: when gradients were added is said.
+TEST(JobPlan, TheReferenceAddsGradientsAsTheRunDoes) {
+  auto spec = Spec(2);
+  spec.mutable_parallelism()->set_dp(2);
+  spec.mutable_parallelism()->set_zero_stage(2);
+  const proto::JobSpec alone = SingleWorkerSpec(spec);
+  EXPECT_EQ(alone.parallelism().grad_reduce(), "microbatch");
+  EXPECT_FALSE(alone.parallelism().has_zero_stage());
+  const auto plan = MakeJobPlan(alone);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  EXPECT_EQ(plan->batch.num_microbatches, 8);
+  EXPECT_EQ(plan->batch.gradient_groups, 4) << "microbatches of a rank";
+  EXPECT_EQ(plan->ShapeOf(StageId(0)).batch.gradient_groups, 4);
+  EXPECT_EQ(plan->ShapeOf(StageId(0)).batch.grad_reduce, GradReduce::kMicrobatch);
 }
 
 }  // namespace

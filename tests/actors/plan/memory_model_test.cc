@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "actors/plan/gradient_piece.h"
+#include "actors/plan/kernel_memory.h"
+
 namespace troupe {
 namespace {
 
@@ -58,6 +61,99 @@ TEST(MemoryModel, GradientGroupsNeedASecondBuffer) {
   const int64_t one = At(PredictMemory(table, {.shape = s}), MemoryTag::kGrads);
   s.batch.gradient_groups = 2;
   EXPECT_EQ(At(PredictMemory(table, {.shape = s}), MemoryTag::kGrads), 2 * one);
+}
+
+// Each microbatch is summed in a bucket, so groups of one need no second sum.
+TEST(MemoryModel, AGroupOfOneMicrobatchIsItsBucket) {
+  StageShape s = Shape(0, 1);
+  const ParameterTable table(s.model);
+  const MemoryPrediction step = PredictMemory(table, {.shape = s});
+  s.batch.grad_reduce = GradReduce::kMicrobatch;
+  for (const int groups : {1, 2, 4}) {
+    s.batch.gradient_groups = groups;
+    const MemoryPrediction each = PredictMemory(table, {.shape = s});
+    EXPECT_EQ(At(each, MemoryTag::kGrads), (groups == 2 ? 2 : 1) * At(step, MemoryTag::kGrads));
+    EXPECT_EQ(At(each, MemoryTag::kComm) - At(step, MemoryTag::kComm), 4 * kLayerElements)
+        << "one bucket of the largest piece, a layer";
+  }
+}
+
+// Bytes of the four stages to the byte, for any owner; with a tied weight, whose uses have sums of
+// their own.
+TEST(MemoryModel, EachZeroStageSharesOutMore) {
+  for (const char* dtype : {"float32", "bfloat16"}) {
+    StageShape s = Shape(0, 1, /*tied=*/true);
+    s.widths = *WidthsOf(dtype);
+    s.batch.data_parallel = 3;
+    const ParameterTable table(s.model);
+    const int64_t all = table.num_elements();
+    const int64_t sums = all + 100 * 64;
+    const bool copies = s.widths.has_compute_copy();
+    for (int owner = 0; owner < 3; ++owner) {
+      const ShardPlace place{.owner = owner, .num_owners = 3};
+      const int64_t own = OwnedElements(table, s.layout, place);
+      const int64_t own_sums = GradientElements(table, s.layout, place);
+      EXPECT_LT(own_sums, sums / 2);
+      EXPECT_GE(own_sums, own);
+      for (const int stage : {1, 2, 3}) {
+        for (const GradReduce reduce : {GradReduce::kStep, GradReduce::kMicrobatch}) {
+          const bool each = reduce == GradReduce::kMicrobatch;
+          s.zero.stage = stage;
+          s.batch.grad_reduce = reduce;
+          s.batch.gradient_groups = each ? s.batch.num_microbatches : 1;
+          const MemoryPrediction bytes = PredictMemory(table, {.shape = s, .shards = place});
+          const int64_t read = stage == 3 ? own : all;
+          EXPECT_EQ(At(bytes, MemoryTag::kParams), copies ? 4 * own + 2 * read : 4 * read);
+          EXPECT_EQ(At(bytes, MemoryTag::kGrads), 4 * (each ? own_sums : sums));
+          EXPECT_EQ(At(bytes, MemoryTag::kOptimizer), 8 * own);
+          EXPECT_EQ(At(bytes, MemoryTag::kComm), each ? kGradientBuckets * 4 * kLayerElements : 0);
+        }
+      }
+    }
+  }
+}
+
+TEST(MemoryModel, GatheredUnitsAreThoseOfOpenActions) {
+  StageShape s = Shape(0, 1, /*tied=*/true);
+  s.zero.stage = 3;
+  const ParameterTable table(s.model);
+  constexpr auto kIsa = VectorIsa::kAvx2;
+  const auto predicted = [&](MemoryTag tag, int prefetch, int open_actions = 1) {
+    s.zero.prefetch = prefetch;
+    s.open_actions = open_actions;
+    return At(PredictGatheredUnits(table, {&s, 1}, kIsa), tag);
+  };
+  const int64_t head = 100 * 64 + 64;
+  constexpr auto kComm = MemoryTag::kComm;
+  EXPECT_EQ(predicted(kComm, 0), 4 * kLayerElements) << "the largest";
+  EXPECT_EQ(predicted(kComm, 1), 2 * 4 * kLayerElements);
+  EXPECT_EQ(predicted(kComm, 1, /*open_actions=*/2), 4 * 4 * kLayerElements);
+  EXPECT_EQ(predicted(kComm, 4), 4 * (4 * kLayerElements + head)) << "the embedding is in the head";
+  const int64_t every_unit = 4 * (4 * kLayerElements + head + 100 * 64);
+  EXPECT_EQ(predicted(kComm, 5), every_unit);
+  EXPECT_EQ(predicted(kComm, 9), every_unit) << "there are no more";
+  // Packed copies are those units', too: all of them are what a stage has that gathers none.
+  EXPECT_EQ(predicted(MemoryTag::kWorkspace, 9), PackedWeightsBytes(s, kIsa));
+  EXPECT_EQ(predicted(MemoryTag::kWorkspace, 0), PackedWeightsBytes(s, /*unit=*/1, kIsa));
+  const int64_t kept = At(PredictMemory(table, {.shape = s, .isa = kIsa}), MemoryTag::kWorkspace);
+  s.zero.stage = 2;
+  EXPECT_EQ(At(PredictMemory(table, {.shape = s, .isa = kIsa}), MemoryTag::kWorkspace) - kept,
+            PackedWeightsBytes(s, kIsa));
+  s.zero = {.stage = 3, .prefetch = 0, .reshard_after_forward = false};
+  EXPECT_EQ(At(PredictGatheredUnits(table, {&s, 1}, kIsa), kComm), every_unit) << "all stay";
+}
+
+// One action at a time has the units of one stage alone.
+TEST(MemoryModel, StagesOfARankGatherInTurn) {
+  std::vector<StageShape> stages = {Shape(0, 4), Shape(2, 4)};
+  for (StageShape& s : stages) s.zero.stage = 3;
+  const ParameterTable table(stages.front().model);
+  const auto gathered = [&] {
+    return At(PredictGatheredUnits(table, stages, VectorIsa::kAvx2), MemoryTag::kComm);
+  };
+  EXPECT_EQ(gathered(), 4 * (kLayerElements + 100 * 64));
+  for (StageShape& s : stages) s.open_actions = 2;
+  EXPECT_EQ(gathered(), 4 * (2 * kLayerElements + 100 * 64));
 }
 
 TEST(MemoryModel, ATiedWeightHasAnAccumulatorPerUse) {

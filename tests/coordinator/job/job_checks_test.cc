@@ -134,6 +134,22 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{{"parallelism.pp=5"}, "parallelism.pp = 5", 3},
         Wrong{{"parallelism.tp=2"}, "parallelism.tp", 2},
         Wrong{{"parallelism.zero_stage=4"}, "parallelism.zero_stage = 4: use 0", 2},
+        Wrong{{"parallelism.zero_prefetch=-1"}, "parallelism.zero_prefetch = -1: use 0 to", 2},
+        Wrong{{"parallelism.grad_reduce=often"},
+              "parallelism.grad_reduce = often: use step (once, at the end of a step) or",
+              2},
+        Wrong{{"parallelism.dp=2", "parallelism.zero_stage=2", "parallelism.executor=guided"},
+              "--set parallelism.executor=guided: parallelism.executor = guided: with "
+              "parallelism.dp = 2 and parallelism.grad_reduce = microbatch",
+              2},
+        Wrong{{"parallelism.dp=2", "parallelism.grad_reduce=microbatch",
+               "parallelism.schedule=zb-h1", "parallelism.weight_parts=2"},
+              "parallelism.weight_parts = 2: weight gradients in parts cannot be reduced",
+              2},
+        Wrong{{"parallelism.dp=2", "parallelism.zero_stage=3", "batch.gradient_groups=4"},
+              "batch.gradient_groups = 4: with parallelism.dp = 2 and parallelism.grad_reduce = "
+              "microbatch each of a rank's 2 microbatches",
+              2},
         Wrong{{"parallelism.dp=2", "batch.gradient_groups=4"},
               "batch.gradient_groups = 4: with parallelism.dp = 2 every rank sums one group",
               2}));

@@ -31,6 +31,43 @@ TEST(JobFileTest, DefaultsFillTheEffectiveJob) {
   EXPECT_EQ(job->provenance.at("resources.workers").source, "default");
 }
 
+// zero_stage says when gradients are added up, and that how they are grouped.
+TEST(JobFileTest, DefaultsFollowWhatDataParallelRanksShareOut) {
+  const JobFolder small;
+  struct Case {
+    std::vector<std::string> sets;
+    std::string_view grad_reduce;
+    int groups;
+  };
+  for (const Case& c : {
+           Case{{}, "step", 1},
+           Case{{"parallelism.dp=2"}, "step", 2},
+           Case{{"parallelism.dp=2", "parallelism.zero_stage=1"}, "step", 2},
+           Case{{"parallelism.zero_stage=2"}, "microbatch", 4},
+           Case{{"parallelism.dp=4", "parallelism.zero_stage=2"}, "microbatch", 1},
+           Case{{"parallelism.dp=2", "parallelism.zero_stage=3"}, "microbatch", 2},
+           Case{{"parallelism.dp=2", "parallelism.zero_stage=3", "parallelism.grad_reduce=step"},
+                "step",
+                2},
+           Case{{"parallelism.dp=2", "parallelism.grad_reduce=microbatch",
+                 "parallelism.schedule=dynamic"},
+                "microbatch",
+                2},
+           Case{{"parallelism.dp=2", "parallelism.zero_stage=2", "parallelism.schedule=auto"},
+                "microbatch",
+                2},
+           Case{{"parallelism.zero_stage=2", "parallelism.schedule=dualpipe"}, "microbatch", 2},
+       }) {
+    const auto job = small.Load(c.sets);
+    ASSERT_TRUE(job.ok()) << job.error().message;
+    EXPECT_EQ(job->spec.parallelism().grad_reduce(), c.grad_reduce);
+    EXPECT_EQ(job->spec.batch().gradient_groups(), c.groups);
+    const bool gathers = job->spec.parallelism().zero_stage() == 3;
+    EXPECT_EQ(job->spec.parallelism().has_zero_prefetch(), gathers);
+    EXPECT_EQ(job->spec.parallelism().reshard_after_forward(), gathers);
+  }
+}
+
 TEST(JobFileTest, ARunShorterThanItsWarmUpNeedsNoOtherDecay) {
   const auto job = JobFolder().Load(
       {"train.steps=3", "lr_scheduler.name=cosine", "lr_scheduler.warmup_steps=10"});
@@ -231,6 +268,8 @@ TEST(JobFileTest, WhatIsLegalAndOddIsWarnedAbout) {
       {{"optimizer.lr=0.1", "optimizer.weight_decay=10"}, "optimizer.weight_decay = 10 times"},
       {{"optimizer.betas=[0.95, 0.9]"}, "optimizer.betas = [0.95, 0.9]: the first is usually"},
       {{"lr_scheduler.min_lr=1e-5"}, "lr_scheduler.min_lr has no effect"},
+      {{"parallelism.zero_stage=1"}, "parallelism.zero_stage = 1 has no effect"},
+      {{"parallelism.zero_prefetch=2"}, "parallelism.zero_prefetch has no effect"},
       {{"lr_scheduler.name=linear", "lr_scheduler.decay_steps=10"},
        "lr_scheduler.decay_steps = 10 is less than train.steps = 20, and lr_scheduler.min_lr = 0"},
       {{"batch.global_batch_size=1"}, "parallelism.pp = 2 with 1 microbatch a step"},

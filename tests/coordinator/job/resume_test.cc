@@ -187,6 +187,48 @@ TEST_F(ResumeTest, GradientGroupsFollowTheDataParallelRanks) {
                           "and the run had 1")));
 }
 
+// Reduced every microbatch, a group is one of each rank's: another layout keeps the sums where it
+// can, and says so where not.
+TEST_F(ResumeTest, WhenGradientsAreReducedFollowsTheCheckpointUnlessGiven) {
+  const std::vector<std::string> zero_2 = {"parallelism.dp=2", "parallelism.zero_stage=2"};
+  Commit(5, /*gradient_groups=*/2, zero_2);
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto"}), "none: " + Committed(5));
+  EXPECT_EQ(spec_.parallelism().grad_reduce(), "microbatch");
+  EXPECT_EQ(spec_.batch().gradient_groups(), 2);
+  EXPECT_THAT(effective_text_, HasSubstr("grad_reduce: microbatch  # from: checkpoint"));
+  EXPECT_THAT(notes_, IsEmpty());
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", "parallelism.dp=2"}), "none: " + Committed(5));
+  EXPECT_EQ(spec_.parallelism().grad_reduce(), "microbatch") << "ranks that share nothing out, too";
+
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", "parallelism.dp=4"}), "none: " + Committed(5));
+  EXPECT_EQ(spec_.parallelism().grad_reduce(), "step") << "one microbatch a rank closes no groups";
+  EXPECT_EQ(spec_.batch().gradient_groups(), 4);
+  EXPECT_THAT(notes_,
+              ElementsAre(HasSubstr("parallelism.grad_reduce = step: the run had microbatch: from "
+                                    "here its sums have another shape")));
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", "parallelism.dp=4", "parallelism.zero_stage=3"}),
+            "none: " + Committed(5));
+  EXPECT_EQ(spec_.batch().gradient_groups(), 1);
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("batch.gradient_groups = 1, and the run had 2")));
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", "parallelism.dp=2", "parallelism.executor=guided"}),
+            "none: " + Committed(5));
+  EXPECT_EQ(spec_.parallelism().grad_reduce(), "step") << "what the layout cannot have";
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("parallelism.grad_reduce = step: the run had")));
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", "parallelism.grad_reduce=step"}),
+            "none: " + Committed(5));
+  EXPECT_EQ(spec_.batch().gradient_groups(), 1) << "given";
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("parallelism.grad_reduce = step: the run had")));
+}
+
+TEST_F(ResumeTest, ARunThatAddedGradientsOnceAStepGoesOnSo) {
+  Commit(5, /*gradient_groups=*/2, {"parallelism.dp=2"});
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", "parallelism.dp=2", "parallelism.zero_stage=2"}),
+            "none: " + Committed(5));
+  EXPECT_EQ(spec_.parallelism().grad_reduce(), "step");
+  EXPECT_EQ(spec_.batch().gradient_groups(), 2);
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("parallelism.grad_reduce = step, as the run had it")));
+}
+
 // Its steps were summed in two shapes: one worker, which has one, is not compared with.
 TEST_F(ResumeTest, ARunWhoseGroupsChangedIsNotRepeatedFromTheFirst) {
   groups_changed_ = true;

@@ -89,5 +89,36 @@ TEST(PlanReportTest, NumbersInWords) {
   EXPECT_EQ(BytesInWords(200.0 * (1 << 20)), "200 MiB");
 }
 
+TEST(PlanReportTest, SaysWhatDataParallelRanksShareOut) {
+  const auto said = [](const std::vector<std::string>& sets) {
+    const auto job = JobFolder().Load(sets);
+    CHECK(job.ok(), "{}", job.error().message);
+    const auto plan = MakeJobPlan(job->spec);
+    CHECK(plan.ok(), "{}", plan.error().message);
+    const auto json = nlohmann::json::parse(PlanJson(job->spec, *plan, VectorIsa::kAvx2));
+    EXPECT_EQ(json["zero_stage"], plan->zero.stage);
+    EXPECT_EQ(json["grad_reduce"], GradReduceName(plan->batch.grad_reduce));
+    return PlanText(job->spec, *plan, {});
+  };
+  EXPECT_THAT(said({}), Not(HasSubstr("zero")));
+  const std::string dp = "parallelism.dp=2";
+  EXPECT_THAT(said({dp}),
+              HasSubstr("  zero      stage 0: nothing is shared out; gradients added up once a"));
+  EXPECT_THAT(said({dp, "parallelism.zero_stage=1"}),
+              HasSubstr("stage 1: optimizer state in shards of 2 ranks; gradients added up once"));
+  EXPECT_THAT(said({dp, "parallelism.zero_stage=2"}),
+              HasSubstr("stage 2: gradients and optimizer state in shards of 2 ranks; gradients "
+                        "added up every microbatch\n"));
+  const std::string three = said({dp, "parallelism.zero_stage=3"});
+  EXPECT_THAT(three, HasSubstr("stage 3: weights, gradients and optimizer state in shards of 2 "
+                               "ranks; 1 unit gathered ahead, each kept for one pass; gradients"));
+  EXPECT_THAT(three, HasSubstr("dp shard"));
+  EXPECT_THAT(said({dp, "parallelism.zero_stage=3", "parallelism.grad_reduce=step",
+                    "parallelism.zero_prefetch=2", "parallelism.reshard_after_forward=false"}),
+              HasSubstr("stage 3: weights and optimizer state in shards of 2 ranks; 2 units "
+                        "gathered ahead, each kept from a Forward to its backward; gradients added "
+                        "up once a step\n"));
+}
+
 }  // namespace
 }  // namespace troupe::testing
