@@ -97,8 +97,6 @@ class StageVolume {
         sums.push_back(
             {piece.num_elements, OwnedOf(piece.parameters), plan_.batch.num_microbatches});
       }
-    } else if (plan_.num_owners() == 1) {
-      sums.push_back({.elements = GradientElements(plan_.table, layout_)});
     } else {
       for (const std::vector<int>& row : ShardRowsOf(plan_.table, layout_)) {
         sums.push_back({ElementsOf(row), OwnedOf(row), UsesOf(row)});

@@ -31,10 +31,6 @@ struct GradientPiece {
   int64_t num_elements = 0;
 };
 
-// Buckets that a rank with others to reduce with has at most: one is computed while another is
-// reduced.
-inline constexpr int kGradientBuckets = 2;
-
 // Of a stage, units ascending, and of each unit the moments ascending.
 std::vector<GradientPiece> GradientPiecesOf(const ParameterTable& table, const StageLayout& layout,
                                             bool halves);

@@ -251,7 +251,9 @@ MemoryPrediction PredictGatheredUnits(const ParameterTable& table,
       packed.back().push_back(PackedWeightsBytes(s, unit, isa));
     }
     const bool all = !s.zero.reshard_after_forward;
-    live = std::max(live, all ? table.model().num_units() : s.zero.prefetch + 1);
+    // The embedding and the first layer are at work together.
+    const int least = s.layout.has_embedding() ? 2 : 1;
+    live = std::max(live, all ? table.model().num_units() : std::max(least, s.zero.prefetch + 1));
     open_actions = all ? static_cast<int>(stages.size()) : std::max(open_actions, s.open_actions);
   }
   bytes[static_cast<size_t>(MemoryTag::kComm)] = LargestOf(std::move(gathered), live, open_actions);

@@ -33,8 +33,6 @@ struct ShardPlace {
   int num_owners = 1;
 };
 
-inline constexpr int kZeroPrefetchMax = 16;
-
 // What data-parallel ranks share out, and how weights that are in shards come and go (ZeRO).
 struct ZeroSharding {
   int stage = 0;     // 1: moments (and masters with a copy); 2: gradients, too; 3: weights, too
