@@ -16,8 +16,9 @@ RankActors::RankActors(const Context& context, LoadedRank loaded)
     : context_(context),
       self_(context.start.rank()),
       loaded_(std::move(loaded)),
-      groups_(context.router, context.plan, context.ledger,
-              GroupDeadlinesOf(context.start.spec())) {
+      groups_(context.router, context.plan, context.ledger, GroupDeadlinesOf(context.start.spec())),
+      shards_(context.router, ShardRowsOfRank(context.plan, self_),
+              GroupDeadlinesOf(context.start.spec()), &traffic_) {
   if (context_.start.reference_run()) return;
   trace_ = TraceWindow(context_.start.spec().log().trace(), loaded_.progress.step + 1);
 }
@@ -26,7 +27,9 @@ RankActors::~RankActors() { context_.seams.scheduler.End(executor_); }
 
 Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
   RETURN_IF_ERROR(groups_.Open());
-  const RankPlace place{context_.seams.scheduler, context_.plan, context_.stream, groups_, self_};
+  RETURN_IF_ERROR(shards_.Open());
+  const RankPlace place{
+      context_.seams.scheduler, context_.plan, context_.stream, groups_, shards_, self_};
   const std::vector<StageId> held = context_.plan.StagesOf(self_);
   ExecutorActor::Peers peers;
   std::vector<ActorRef<MeetExecutor>> answering;
@@ -76,8 +79,14 @@ void RankActors::MeetRanks(ExecutorActor::Peers& peers) {
 
 void RankActors::OnCredit(Rank peer, uint16_t channel) {
   if (channel >= kFirstGroupChannel) return groups_.OnCredit(peer, channel);
+  if (channel == kShardChannel) return shards_.OnCredit(peer);
   if (!executor_.alive()) return;
   (void)executor_.Send(CreditReturned{context_.plan.PipelineRankOf(peer), channel});
+}
+
+void RankActors::OnPeerDown(Rank peer, const Error& cause) {
+  groups_.OnPeerDown(peer, cause);
+  shards_.OnPeerDown(peer, cause);
 }
 
 SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
@@ -133,6 +142,7 @@ Status RankActors::SpawnJob(JobParts parts) {
 
 proto::CommunicationReport RankActors::Communication() const {
   std::vector<CommunicationVolume> sent = groups_.Sent();
+  for (const CommunicationVolume& volume : shards_.Sent()) AddVolume(sent, volume);
   for (const auto& [kind, outputs] : traffic_.outputs) {
     AddVolume(sent, {Axis::kPp, InputKindName(kind), outputs.count, outputs.bytes});
   }
