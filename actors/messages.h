@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -30,10 +31,13 @@ namespace troupe {
 inline constexpr uint32_t kExecutorIndex = 1;
 inline constexpr uint32_t kScheduleIndex = 2;  // rank 0 only
 inline constexpr uint32_t kCollectiveIndex = 3;
+// Of the rank's first row of shards; each row has an actor of its own, by stage and row.
+inline constexpr uint32_t kFirstShardIndex = 64;
 
 // Data channels between two ranks.
 inline constexpr uint16_t kActivationChannel = 1;
 inline constexpr uint16_t kGradientChannel = 2;
+inline constexpr uint16_t kShardChannel = 3;
 // Of what arrives as `kind`.
 constexpr uint16_t ChannelOf(InputKind kind) {
   return kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
@@ -60,6 +64,46 @@ struct ActivationGradient {
   int32_t stage = 0;  // the receiver's
   int32_t microbatch = 0;
   TensorDescriptor tensor{};
+};
+
+// ---- wire, shard actor -> shard actor of the same row ------------------------------------------
+
+// Asks an owner for its run of the row, as of `version`.
+struct ShardWanted {
+  static constexpr std::string_view kMessageName = "troupe.ShardWanted";
+  int64_t version = 0;
+  int32_t stage = 0;
+  int32_t row = 0;        // of the stage
+  uint32_t training = 0;  // 1: for a training step, whose traffic is reported
+  uint32_t reserved = 0;
+};
+static_assert(sizeof(ShardWanted) == 24, "a wire format");
+
+// A block of the sender's run of the row, beside the message; a run's blocks come in order.
+struct ShardBlock {
+  static constexpr std::string_view kMessageName = "troupe.ShardBlock";
+  int64_t version = 0;
+  int32_t stage = 0;
+  int32_t row = 0;
+  int64_t run_bytes = 0;
+  int64_t first_byte = 0;  // of this block, within the run
+};
+static_assert(sizeof(ShardBlock) == 32, "a wire format");
+
+// ---- local, a stage's RowSource -> shard actor --------------------------------------------------
+
+struct RowArrival;
+
+// RowSource::Gather and Publish, of the actor's row.
+struct GatherRow {
+  static constexpr std::string_view kMessageName = "troupe.GatherRow";
+  std::span<std::byte> whole{};
+  RowArrival* arrival = nullptr;
+};
+struct PublishRow {
+  static constexpr std::string_view kMessageName = "troupe.PublishRow";
+  std::span<const std::byte> own{};
+  int64_t version = 0;
 };
 
 // ---- local, the worker's root -> stages and loader ----------------------------------------------

@@ -17,8 +17,9 @@ RankActors::RankActors(const Context& context, LoadedRank loaded)
       self_(context.start.rank()),
       loaded_(std::move(loaded)),
       traced_memory_(context.ledger, context.seams.scheduler.clock()),
-      groups_(context.router, context.plan, context.ledger,
-              GroupDeadlinesOf(context.start.spec())) {
+      groups_(context.router, context.plan, context.ledger, GroupDeadlinesOf(context.start.spec())),
+      shards_(context.router, ShardRowsOfRank(context.plan, self_),
+              GroupDeadlinesOf(context.start.spec()), &traffic_) {
   if (context_.start.reference_run()) return;
   trace_ = TraceWindow(context_.start.spec().log().trace(), loaded_.progress.step + 1);
 }
@@ -27,7 +28,9 @@ RankActors::~RankActors() { context_.seams.scheduler.End(executor_); }
 
 Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
   RETURN_IF_ERROR(groups_.Open());
-  const RankPlace place{context_.seams.scheduler, context_.plan, context_.stream, groups_, self_};
+  RETURN_IF_ERROR(shards_.Open());
+  const RankPlace place{
+      context_.seams.scheduler, context_.plan, context_.stream, groups_, shards_, self_};
   const std::vector<StageId> held = context_.plan.StagesOf(self_);
   ExecutorActor::Peers peers;
   std::vector<ActorRef<MeetExecutor>> answering;
@@ -56,7 +59,7 @@ Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
 std::vector<SavedStage> RankActors::SavedStages() {
   std::vector<SavedStage> saved;
   for (const auto& [stage, model] : loaded_.stages) {
-    saved.push_back({.parameters = &model->parameters(), .rows = nullptr});
+    saved.push_back({.parameters = &model->parameters(), .rows = shards_.OfStage(stage)});
   }
   return saved;
 }
@@ -86,8 +89,14 @@ void RankActors::MeetRanks(ExecutorActor::Peers& peers) {
 
 void RankActors::OnCredit(Rank peer, uint16_t channel) {
   if (channel >= kFirstGroupChannel) return groups_.OnCredit(peer, channel);
+  if (channel == kShardChannel) return shards_.OnCredit(peer);
   if (!executor_.alive()) return;
   (void)executor_.Send(CreditReturned{context_.plan.PipelineRankOf(peer), channel});
+}
+
+void RankActors::OnPeerDown(Rank peer, const Error& cause) {
+  groups_.OnPeerDown(peer, cause);
+  shards_.OnPeerDown(peer, cause);
 }
 
 SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
@@ -97,6 +106,7 @@ SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
   options.reductions =
       groups_.ReductionsOf(stage, [this](StageId copy) { return loaded_.stages.at(copy).get(); });
   options.shard_group = groups_.OfShards(stage);
+  options.rows = shards_.OfStage(stage);
   return place.scheduler.Spawn<StageActor>({.name = fmt::format("stage {}", stage)},
                                            std::move(options), *loaded_.stages.at(stage),
                                            place.stream);
@@ -143,6 +153,7 @@ Status RankActors::SpawnJob(JobParts parts) {
 
 proto::CommunicationReport RankActors::Communication() const {
   std::vector<CommunicationVolume> sent = groups_.Sent();
+  for (const CommunicationVolume& volume : shards_.Sent()) AddVolume(sent, volume);
   for (const auto& [kind, outputs] : traffic_.outputs) {
     AddVolume(sent, {Axis::kPp, InputKindName(kind), outputs.count, outputs.bytes});
   }

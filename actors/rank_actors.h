@@ -2,12 +2,13 @@
 // worker's root, which alone knows every actor.
 // Thread: the rank's actor thread.
 //
-//   every rank   executor, stages, data loader, checkpoint actor
+//   every rank   executor, stages, data loader, checkpoint actor, shard actors
 //   rank 0       schedule actor, job actor
 #pragma once
 
 #include <functional>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "actors/checkpoint_actor.h"
@@ -16,6 +17,7 @@
 #include "actors/plan/trace_window.h"
 #include "actors/rank_groups.h"
 #include "actors/rank_seams.h"
+#include "actors/rank_shards.h"
 #include "actors/rank_traffic.h"
 #include "actors/schedule_actor.h"
 #include "actors/traced_memory.h"
@@ -55,7 +57,7 @@ class RankActors {
   Status Begin();
   // What the router says of other ranks.
   void OnCredit(Rank peer, uint16_t channel);
-  void OnPeerDown(Rank peer, const Error& cause) { groups_.OnPeerDown(peer, cause); }
+  void OnPeerDown(Rank peer, const Error& cause);
 
   Status Cancel(bool checkpoint) const { return schedule_.Send(CancelTraining{checkpoint}); }
 
@@ -69,6 +71,9 @@ class RankActors {
   TracedMemory& traced_memory() { return traced_memory_; }
   // Of the rank's stages.
   std::vector<const StageParameters*> parameters() const { return ParametersOf(loaded_.stages); }
+  // For whoever ends the actors: shards leave from the stages' memory, so that lives until the
+  // transport has closed. Nothing runs any more.
+  StageSet TakeStages() { return std::move(loaded_.stages); }
 
  private:
   std::vector<SavedStage> SavedStages();
@@ -84,6 +89,7 @@ class RankActors {
   RankTraffic traffic_{};
   TracedMemory traced_memory_;
   RankGroups groups_;
+  RankShards shards_;
   ExecutorActor::SelfRef executor_{};
   ScheduleActor::SelfRef schedule_{};
   JobActor::SelfRef job_{};

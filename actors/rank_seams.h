@@ -12,6 +12,7 @@
 #include "actors/rank_groups.h"
 #include "actors/rank_load.h"
 #include "actors/rank_setup.h"
+#include "actors/rank_shards.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/scheduler.h"
 #include "runtime/actor/stream.h"
@@ -36,6 +37,7 @@ struct RankPlace {
   const JobPlan& plan;
   Stream& stream;
   const RankGroups& groups;
+  RankShards& shards;
   Rank rank{};
 };
 

@@ -1,6 +1,6 @@
 // RankTraffic: what one rank sent to the others of its pipeline since its start, in training steps
 // alone: what evaluating and sampling send is left out. What its groups sent, they count
-// (runtime/collective/group.h).
+// (runtime/collective/group.h), and its shards theirs (shard_channels.h).
 // Thread: the rank's actor thread.
 #pragma once
 
@@ -17,6 +17,7 @@ struct SentOutputs {
 };
 
 struct RankTraffic {
+  bool in_training_step = false;               // from its start to its update
   int64_t steps = 0;                           // that the rank has finished
   std::map<InputKind, SentOutputs> outputs{};  // to other ranks
 };

@@ -111,6 +111,12 @@ ExecutionPolicy DrawPolicy(const Schedule& train) {
   return policy;
 }
 
+void DrawZero(SmallModel& model) {
+  model.zero = {.stage = *rc::gen::inRange(0, 4),
+                .prefetch = *rc::gen::inRange(0, 4),
+                .reshard_after_forward = *rc::gen::arbitrary<bool>()};
+}
+
 Outcome OnOneWorker(const SmallModel& model) {
   return ModelJob(model, Lists("1f1b", 1, static_cast<int>(model.batch.num_microbatches))).Run();
 }
@@ -139,8 +145,8 @@ TEST(PipelineParity, AnyScheduleComputesWhatOneWorkerComputes) {
 }
 
 // Every rank sums one group of the step's microbatches, and the groups are added in order, whatever
-// the pipelines: tied weights too, and however many labels of each count. With ZeRO-1 each updates
-// its shards alone.
+// the pipelines: tied weights too, and however many labels of each count. With ZeRO each updates
+// its shards alone; with ZeRO-3 it has no more than those between passes.
 TEST(PipelineParity, DataParallelPipelinesComputeWhatOneWorkerComputes) {
   std::map<int, int> drawn;
   EXPECT_TRUE(rc::check("losses, gradient norms and weights are bit-equal", [&] {
@@ -152,13 +158,13 @@ TEST(PipelineParity, DataParallelPipelinesComputeWhatOneWorkerComputes) {
     BatchArithmetic& batch = model.batch;
     batch.data_parallel = batch.gradient_groups = *rc::gen::inRange(2, 5);
     batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
-    model.zero_stage = *rc::gen::inRange(0, 2);
+    DrawZero(model);
     model.dtype = *rc::gen::element(DType::kFloat32, DType::kBFloat16);
     ++drawn[batch.data_parallel];
-    ++drawn[10 + model.zero_stage];
+    ++drawn[10 + model.zero.stage];
     SmallModel alone = model;
     alone.batch.data_parallel = 1;
-    alone.zero_stage = 0;
+    alone.zero = {};
     alone.batch.num_microbatches = batch.microbatches_per_step();
     const Outcome one = OnOneWorker(alone);
     const Outcome many = ModelJob(model, run.train, run.policy).Run();
@@ -167,11 +173,11 @@ TEST(PipelineParity, DataParallelPipelinesComputeWhatOneWorkerComputes) {
     RC_ASSERT(many.weights == one.weights);
   }));
   for (const int data_parallel : {2, 3, 4}) EXPECT_GT(drawn[data_parallel], 0) << data_parallel;
-  for (const int zero_stage : {0, 1}) EXPECT_GT(drawn[10 + zero_stage], 0) << zero_stage;
+  for (const int zero_stage : {0, 1, 2, 3}) EXPECT_GT(drawn[10 + zero_stage], 0) << zero_stage;
 }
 
-// With gradients reduced every microbatch the ranks' microbatches of one number are a group: the one
-// worker computes each apart and adds them up in groups of as many.
+// With gradients reduced every microbatch the ranks' microbatches of one number are a group: the
+// one worker computes each apart and adds them up in groups of as many.
 TEST(PipelineParity, RanksThatReduceEveryMicrobatchComputeWhatOneWorkerComputes) {
   std::map<int, int> drawn;
   EXPECT_TRUE(rc::check("losses, gradient norms and weights are bit-equal", [&] {
@@ -184,13 +190,13 @@ TEST(PipelineParity, RanksThatReduceEveryMicrobatchComputeWhatOneWorkerComputes)
     batch.data_parallel = *rc::gen::inRange(2, 5);
     batch.gradient_groups = batch.num_microbatches;
     batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
-    model.zero_stage = *rc::gen::inRange(0, 3);
+    DrawZero(model);
     model.dtype = *rc::gen::element(DType::kFloat32, DType::kBFloat16);
     ++drawn[batch.data_parallel];
-    ++drawn[10 + model.zero_stage];
+    ++drawn[10 + model.zero.stage];
     SmallModel alone = model;
     alone.batch.data_parallel = 1;
-    alone.zero_stage = 0;
+    alone.zero = {};
     alone.batch.num_microbatches = batch.microbatches_per_step();
     const Outcome one = OnOneWorker(alone);
     const Outcome many = ModelJob(model, run.train, run.policy).Run();
@@ -199,7 +205,7 @@ TEST(PipelineParity, RanksThatReduceEveryMicrobatchComputeWhatOneWorkerComputes)
     RC_ASSERT(many.weights == one.weights);
   }));
   for (const int data_parallel : {2, 3, 4}) EXPECT_GT(drawn[data_parallel], 0) << data_parallel;
-  for (const int zero_stage : {0, 1, 2}) EXPECT_GT(drawn[10 + zero_stage], 0) << zero_stage;
+  for (const int zero_stage : {0, 1, 2, 3}) EXPECT_GT(drawn[10 + zero_stage], 0) << zero_stage;
 }
 
 // A re-plan between two steps: whole backwards, halves, parts and what is ready, in turn.

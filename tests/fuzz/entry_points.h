@@ -24,5 +24,8 @@ void FuzzUcxFrame(std::span<const std::byte> bytes);
 // What a member of a group is sent: a byte for its operation, then messages. Each is a byte
 // (sender, 4: a fault), of a block the two bytes of its bulk's size, and the message itself.
 void FuzzGroupMessages(std::span<const std::byte> bytes);
+// What an owner of rows in shards is sent. Each message begins with a byte (sender, 4: the other
+// row, 8: a request), of a block the two bytes of its bulk's size.
+void FuzzShardMessages(std::span<const std::byte> bytes);
 
 }  // namespace troupe::testing

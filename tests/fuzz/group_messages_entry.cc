@@ -1,12 +1,11 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "tests/fuzz/byte_reader.h"
 #include "tests/fuzz/entry_points.h"
 #include "tests/runtime/collective/router_world.h"
 
@@ -106,31 +105,10 @@ class Member {
   std::optional<Status> ended_{};
 };
 
-// The bytes one after another; past their end there are none.
-class Reader {
- public:
-  explicit Reader(std::span<const std::byte> bytes) : bytes_(bytes) {}
-  bool empty() const { return bytes_.empty(); }
-  std::span<const std::byte> Next(size_t count) {
-    const auto next = bytes_.first(std::min(count, bytes_.size()));
-    bytes_ = bytes_.subspan(next.size());
-    return next;
-  }
-  size_t Number(size_t num_bytes) {
-    size_t number = 0;
-    const auto next = Next(num_bytes);
-    if (!next.empty()) std::memcpy(&number, next.data(), next.size());
-    return number;
-  }
-
- private:
-  std::span<const std::byte> bytes_;
-};
-
 }  // namespace
 
 void FuzzGroupMessages(std::span<const std::byte> bytes) {
-  Reader reader(bytes);
+  ByteReader reader(bytes);
   Member member;
   member.Begin(static_cast<uint8_t>(reader.Number(1)));
   bool any_fault = false;

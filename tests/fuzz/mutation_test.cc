@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "actors/messages.h"
 #include "kernels/tensor_view.h"
 #include "runtime/base/random.h"
 #include "runtime/collective/group.h"
@@ -245,6 +246,21 @@ TEST(MutationTest, GroupMessages) {
   std::memcpy(fault.text, "nothing came of rank 2.", 23);
   const std::string barrier = first_byte(GroupOperationKind::kBarrier) + "\5" + BytesOfPlain(fault);
   Feed("group_messages", FuzzGroupMessages, {all_reduce, all_to_all, barrier});
+}
+
+TEST(MutationTest, ShardMessages) {
+  const auto block = [](char what, uint16_t bulk_bytes, const ShardBlock& message) {
+    return std::string(1, what) + BytesOfPlain(bulk_bytes) + BytesOfPlain(message);
+  };
+  // Ends both gathers well, and answers.
+  const ShardWanted wanted{.version = 1, .training = 1};
+  std::string both = block(1, 100, {.version = 1, .run_bytes = 200});
+  both += block(5, 60, {.version = 1, .row = 1, .run_bytes = 60});
+  both += std::string(1, 9) + BytesOfPlain(wanted);
+  both += block(1, 100, {.version = 1, .run_bytes = 200, .first_byte = 100});
+  both += block(6, 40, {.version = 1, .row = 1, .run_bytes = 40});
+  both += std::string(1, 10) + BytesOfPlain(wanted);
+  Feed("shard_messages", FuzzShardMessages, {both});
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ struct InProcessJobOptions {
   // In place of the three above.
   std::optional<ModelConfig> config{};
   std::optional<BatchArithmetic> batch{};
-  int zero_stage = 0;
+  ZeroSharding zero{};
   DType dtype = DType::kFloat32;
   JobSteps steps{};
   proto::TraceWindow trace{};
@@ -93,7 +93,7 @@ inline JobPlan PlanByHand(const InProcessJobOptions& options) {
   parallelism.set_pp(plan.train.num_ranks);
   parallelism.set_dp(plan.batch.data_parallel);
   plan.mesh = *Mesh::FromSpec(parallelism);
-  plan.zero.stage = options.zero_stage;
+  plan.zero = options.zero;
   plan.policy = options.policy;
   plan.others = options.others;
   const Status derived = DeriveFromSchedules(plan);

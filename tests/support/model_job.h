@@ -63,7 +63,7 @@ class ModelJob {
                                 .others = std::move(others),
                                 .config = model.config,
                                 .batch = model.batch,
-                                .zero_stage = model.zero_stage,
+                                .zero = model.zero,
                                 .dtype = model.dtype,
                                 .steps = {.steps = kSteps, .grad_clip = 0.7}};
     num_orders_ = options.others.size() + 1;
@@ -100,8 +100,11 @@ class ModelJob {
     for (auto& stage : stages_) {
       for (const StageParameter& p : stage->parameters().all()) {
         const std::string& name = p.spec->name;
-        const auto [copy, first] = copies.emplace(name, bytes_of(p.compute));
-        CHECK(first || copy->second == bytes_of(p.compute), "{} differs between its stages", name);
+        if (!stage->parameters().gathered()) {
+          const auto [copy, first] = copies.emplace(name, bytes_of(p.compute));
+          CHECK(first || copy->second == bytes_of(p.compute), "{} differs between its stages",
+                name);
+        }
         if (p.shard.num_elements == 0) continue;
         const auto [at, fresh] =
             shards.emplace(std::pair(name, p.shard.first_element), bytes_of(p.weight));
@@ -136,7 +139,8 @@ class ModelJob {
                                                     [this, rank = place.rank](StageId copy) {
                                                       return of_stages_.at({rank, copy});
                                                     }),
-            .shard_group = place.groups.OfShards(stage)},
+            .shard_group = place.groups.OfShards(stage),
+            .rows = place.shards.OfStage(stage)},
         *stages_.back(), place.stream);
   }
 

@@ -39,7 +39,7 @@ struct SmallModel {
   bool halves = false;
   bool specification = false;
   int open_actions = 1;
-  int zero_stage = 0;
+  ZeroSharding zero{};
   AxisGroups groups{};
   bool random_positions = false;  // of each microbatch others; else whole sequences'
   double ignored_share = 0;       // of the labels, and of whole microbatches, does not count
