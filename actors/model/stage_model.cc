@@ -70,7 +70,9 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
       labels_(SlotOfBatch(stash_layout_, kLabelsTensor)),
       positions_(SlotOfBatch(stash_layout_, kPositionsTensor)),
       workspaces_(options.shape.open_actions, work_layout_.action_bytes, ledger),
-      shared_(ledger, MemoryTag::kWorkspace, work_layout_.shared_bytes) {
+      shared_(ledger, MemoryTag::kWorkspace, work_layout_.shared_bytes),
+      gradient_runs_(GradientRunsOf(table, options.shape.layout,
+                                    options.shape.bucket_bytes / DTypeBytes(master_))) {
   CHECK(options.shape.widths.compute_bytes == DTypeBytes(options.dtype));
   exec_.specification = options.specification;
   exec_.num_threads = options.shape.num_threads;

@@ -162,11 +162,14 @@ class StageModel {
   // Counts a unit's weight gradients of a step: whether this was the last one, and others have
   // some.
   bool HasLastGradient(size_t position);
-  // Begins the sum over the ranks, which goes on beside the pass.
+  // Begins the unit's sums over the ranks, which go on beside the pass.
   Task<void> ReduceUnit(size_t position);
-  Task<Status> SumUnit(size_t position);
-  // A row's gradients, from `first_element` on: they, or this rank's run of them, are the sum then.
-  Task<Status> SumRow(const ShardRow& row, int64_t first_element, GroupPurpose purpose);
+  void BeginRows(int unit);
+  void BeginRun(int unit);
+  void BeginSum(Task<Status> sum);
+  // Of a row's gradients, from `first_element` on: this rank's run of them is the sum then.
+  Task<Status> SumRow(const ShardRow& row, int64_t first_element);
+  Task<Status> SumRun(TensorView run);
   void PublishRows();
 
   // ---- a pass over one unit, by position (nothing where gradients are summed as they come, and
@@ -240,9 +243,10 @@ class StageModel {
   bool tied_added_ = false;
   StageSiblings siblings_{};
   StreamSemaphore buckets_{kGradientBuckets};
-  std::vector<int32_t> weight_passes_{};  // of each unit in the step, by position
-  int units_reduced_ = 0;                 // whose sums have begun
-  StreamSemaphore units_done_{0};
+  std::vector<int32_t> weight_passes_{};          // of each unit in the step, by position
+  const std::vector<GradientRun> gradient_runs_;  // where gradients are whole, once a step
+  int sums_begun_ = 0;
+  StreamSemaphore sums_done_{0};
   Status reduced_{};  // the first error of a reduction
   int64_t weights_version_ = 0;
 };

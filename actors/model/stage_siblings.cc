@@ -8,6 +8,11 @@
 #include "runtime/base/check.h"
 
 namespace troupe {
+namespace {
+
+constexpr std::string_view kReduction = "gradient reduction";
+
+}  // namespace
 
 // ---- gradients, once a step -------------------------------------------------------------------
 
@@ -16,42 +21,58 @@ bool StageModel::HasLastGradient(size_t position) {
   return ++weight_passes_[position] == options_.shape.batch.num_microbatches;
 }
 
-// From the last unit to the first, as backward ends.
+// From the last unit to the first, as backward ends. Each sum is a task of its own: their
+// operations begin in this order at every rank.
 Task<void> StageModel::ReduceUnit(size_t position) {
   co_await OnScheduler([&] {
-    ++units_reduced_;
-    siblings_.launch(SumUnit(position), [this] { units_done_.Give(); });
+    if (is_sharded()) {
+      BeginRows(units_[position]);
+    } else {
+      BeginRun(units_[position]);
+    }
   });
 }
 
+void StageModel::BeginSum(Task<Status> sum) {
+  ++sums_begun_;
+  siblings_.launch(std::move(sum), [this] { sums_done_.Give(); });
+}
+
 // Each use of a weight by itself.
-Task<Status> StageModel::SumUnit(size_t position) {
-  const GroupPurpose purpose{.activity = "gradient reduction"};
-  const int unit = units_[position];
+void StageModel::BeginRows(int unit) {
   const std::span<const int> parameters = table_.OfUnit(unit);
-  Status status;
   for (const ShardRow& row : parameters_.rows()) {
     const int first = row.parameters.front();
     if (std::ranges::find(parameters, first) == parameters.end()) continue;
     const bool second_use = tied_first_element_ >= 0 && first == table_.embedding_index() &&
                             unit == options_.shape.model.head_unit();
-    status = co_await SumRow(row, second_use ? tied_first_element_ : row.first_element, purpose);
-    if (!status.ok()) break;
+    BeginSum(SumRow(row, second_use ? tied_first_element_ : row.first_element));
   }
+}
+
+void StageModel::BeginRun(int unit) {
+  const auto run = std::ranges::find(gradient_runs_, unit, &GradientRun::unit);
+  if (run == gradient_runs_.end()) return;
+  BeginSum(SumRun(gradients_->Sum(run->first_element, run->num_elements)));
+}
+
+Task<Status> StageModel::SumRow(const ShardRow& row, int64_t first_element) {
+  const auto dtype = static_cast<uint8_t>(master_);
+  const TensorView whole = gradients_->Sum(first_element, row.num_elements);
+  const TensorView own = gradients_->Sum(first_element + row.own_first, row.own_count);
+  const Status status = co_await siblings_.group->ReduceScatter(
+      {dtype, whole.data(), whole.num_elements()}, {dtype, own.data(), own.num_elements()},
+      row.counts, {.activity = kReduction});
   if (!status.ok() && reduced_.ok()) reduced_ = status;
   co_return status;
 }
 
-Task<Status> StageModel::SumRow(const ShardRow& row, int64_t first_element, GroupPurpose purpose) {
+Task<Status> StageModel::SumRun(TensorView run) {
   const auto dtype = static_cast<uint8_t>(master_);
-  const TensorView whole = gradients_->Sum(first_element, row.num_elements);
-  if (!is_sharded()) {
-    return siblings_.group->AllReduce({dtype, whole.data(), whole.num_elements()}, purpose);
-  }
-  const TensorView own = gradients_->Sum(first_element + row.own_first, row.own_count);
-  return siblings_.group->ReduceScatter({dtype, whole.data(), whole.num_elements()},
-                                        {dtype, own.data(), own.num_elements()}, row.counts,
-                                        purpose);
+  const Status status = co_await siblings_.group->AllReduce({dtype, run.data(), run.num_elements()},
+                                                            {.activity = kReduction});
+  if (!status.ok() && reduced_.ok()) reduced_ = status;
+  co_return status;
 }
 
 Task<Status> StageModel::AwaitRanksSums() {
@@ -62,7 +83,7 @@ Task<Status> StageModel::AwaitRanksSums() {
       for (int i = 0; i < kGradientBuckets; ++i) buckets_.Give();
     });
   }
-  for (; units_reduced_ > 0; --units_reduced_) co_await units_done_;
+  for (; sums_begun_ > 0; --sums_begun_) co_await sums_done_;
   std::ranges::fill(weight_passes_, 0);
   co_return reduced_;
 }
@@ -131,7 +152,7 @@ Task<Status> StageModel::ClosePiece(size_t position, GradientMoment moment, int3
 
 Task<Status> StageModel::ReducePiece(std::unique_ptr<MicrobatchGradients::Bucket> bucket) {
   const auto dtype = static_cast<uint8_t>(master_);
-  const GroupPurpose purpose{.activity = "gradient reduction", .microbatch = bucket->microbatch};
+  const GroupPurpose purpose{.activity = kReduction, .microbatch = bucket->microbatch};
   const TensorView& all = bucket->all;
   const TensorView& own = bucket->own;
   Status status;

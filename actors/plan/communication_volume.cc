@@ -97,6 +97,11 @@ class StageVolume {
         sums.push_back(
             {piece.num_elements, OwnedOf(piece.parameters), plan_.batch.num_microbatches});
       }
+    } else if (plan_.num_owners() == 1) {
+      const int64_t elements = plan_.bucket_bytes / plan_.widths.master_bytes;
+      for (const GradientRun& run : GradientRunsOf(plan_.table, layout_, elements)) {
+        sums.push_back({.elements = run.num_elements});
+      }
     } else {
       for (const std::vector<int>& row : ShardRowsOf(plan_.table, layout_)) {
         sums.push_back({ElementsOf(row), OwnedOf(row), UsesOf(row)});

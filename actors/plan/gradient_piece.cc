@@ -77,4 +77,40 @@ std::vector<int64_t> OwnerCounts(const ParameterTable& table, const StageLayout&
   return counts;
 }
 
+std::vector<GradientRun> GradientRunsOf(const ParameterTable& table, const StageLayout& layout,
+                                        int64_t bucket_elements) {
+  struct Use {
+    int64_t first_element = 0;
+    int unit = 0;
+  };
+  std::vector<Use> uses;  // by place among the stage's gradients
+  int64_t end = 0;
+  const auto add = [&](int index, int unit) {
+    uses.push_back({end, unit});
+    end += table[index].num_elements();
+  };
+  const int head = table.model().head_unit();
+  for (const std::vector<int>& row : ShardRowsOf(table, layout)) {
+    for (const int index : row) {
+      const bool head_alone =
+          table.OwnerOf(index) == table.model().embedding_unit() && !layout.has_embedding();
+      add(index, head_alone ? head : table.OwnerOf(index));
+    }
+  }
+  if (table.tied() && layout.has_embedding() && layout.has_head()) {
+    add(table.embedding_index(), head);
+  }
+  std::vector<GradientRun> runs;
+  size_t complete = uses.size();  // from there on all are
+  const std::vector<int> units = UnitsOf(table.model(), layout);
+  for (size_t i = units.size(); i-- > 0;) {
+    while (complete > 0 && uses[complete - 1].unit >= units[i]) --complete;
+    const int64_t first = complete == uses.size() ? end : uses[complete].first_element;
+    const int64_t former = runs.empty() ? end : runs.back().first_element;
+    if (former - first < (i > 0 ? std::max<int64_t>(1, bucket_elements) : 1)) continue;
+    runs.push_back({units[i], first, former - first});
+  }
+  return runs;
+}
+
 }  // namespace troupe

@@ -45,4 +45,16 @@ int64_t BucketElements(const ParameterTable& table, const StageLayout& layout, b
 std::vector<int64_t> OwnerCounts(const ParameterTable& table, const StageLayout& layout,
                                  const GradientPiece& piece, const ShardPlace& place);
 
+// A run of a stage's gradients (parameters as ShardRowsOf has them, then a second use) that is
+// added up at once, where gradients are whole and are added up once a step: units from the last to
+// the first, as their gradients become complete, until there are `bucket_elements` of them.
+struct GradientRun {
+  int unit = 0;  // whose gradients are the last to come
+  int64_t first_element = 0;
+  int64_t num_elements = 0;
+};
+// In the order in which they are added up. They are all of the stage's gradients.
+std::vector<GradientRun> GradientRunsOf(const ParameterTable& table, const StageLayout& layout,
+                                        int64_t bucket_elements);
+
 }  // namespace troupe

@@ -33,9 +33,10 @@ struct JobPlan {
   ParameterTable table;
   BatchArithmetic batch{};
   NumberWidths widths{};
-  int num_threads = 1;                // math threads of a worker
-  ZeroSharding zero{};                // as asked; with one data-parallel rank nothing is shared
-  std::vector<StageLayout> stages{};  // by StageId; the other direction's have their owner's
+  int num_threads = 1;                  // math threads of a worker
+  ZeroSharding zero{};                  // as asked; with one data-parallel rank nothing is shared
+  int64_t bucket_bytes = kBucketBytes;  // as StageShape has it
+  std::vector<StageLayout> stages{};    // by StageId; the other direction's have their owner's
   Schedule train{};
   ExecutionPolicy policy{};  // of training
   // What a re-plan may run instead, with the same stages on the same ranks. Slots and memory below

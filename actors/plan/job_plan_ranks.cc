@@ -32,6 +32,7 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
         batch.grad_reduce == GradReduce::kStep ? 1 : batch.num_microbatches;
   }
   shape.zero = zero;
+  shape.bucket_bytes = bucket_bytes;
   if (num_owners() == 1) shape.zero.stage = 0;
   return shape;
 }

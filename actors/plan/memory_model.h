@@ -83,6 +83,7 @@ struct StageShape {
   int num_threads = 1;   // math threads of the worker
   int open_actions = 1;  // most that are open at once (ExecutionPolicy)
   ZeroSharding zero{};   // among several owners; else its stage is 0
+  int64_t bucket_bytes = kBucketBytes;  // of gradients that are whole and added up once a step
   bool gathers_units() const { return zero.stage == 3; }
 };
 

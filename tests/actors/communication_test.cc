@@ -30,7 +30,7 @@ SmallModel ModelOf(const Layout& layout) {
   c.num_hidden_layers = 8;
   c.vocab_size = 301;  // no part of the sums is as large as another
   c.tie_word_embeddings = layout.tied;
-  model.zero_stage = layout.zero_stage;
+  model.zero.stage = layout.zero_stage;
   BatchArithmetic& batch = model.batch;
   batch.num_microbatches = 8;
   batch.data_parallel = layout.dp;

@@ -115,6 +115,7 @@ void DrawZero(SmallModel& model) {
   model.zero = {.stage = *rc::gen::inRange(0, 4),
                 .prefetch = *rc::gen::inRange(0, 4),
                 .reshard_after_forward = *rc::gen::arbitrary<bool>()};
+  model.bucket_bytes = *rc::gen::element<int64_t>(1, 1000, 5000, kBucketBytes);
 }
 
 Outcome OnOneWorker(const SmallModel& model) {

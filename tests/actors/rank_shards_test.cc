@@ -224,7 +224,7 @@ JobPlan PlanOf(int zero_stage, int data_parallel) {
                                   .seq_len = 8,
                                   .num_microbatches = 2,
                                   .data_parallel = data_parallel};
-  options.zero_stage = zero_stage;
+  options.zero.stage = zero_stage;
   options.dtype = DType::kBFloat16;
   return testing::PlanByHand(options);
 }
@@ -376,7 +376,7 @@ TEST(RankShards, AJobsStagesGatherThroughTheirRanks) {
                                .tie_word_embeddings = true};
   options.batch = BatchArithmetic{
       .global_batch_size = 6, .seq_len = 1, .num_microbatches = 3, .data_parallel = 2};
-  options.zero_stage = 3;
+  options.zero.stage = 3;
   options.steps = {.steps = 4, .evaluate_every = 2, .evaluate_rounds = 1};
   testing::InProcessJob job(
       options,

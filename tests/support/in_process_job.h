@@ -40,6 +40,7 @@ struct InProcessJobOptions {
   std::optional<ModelConfig> config{};
   std::optional<BatchArithmetic> batch{};
   ZeroSharding zero{};
+  int64_t bucket_bytes = kBucketBytes;
   DType dtype = DType::kFloat32;
   JobSteps steps{};
   proto::TraceWindow trace{};
@@ -94,6 +95,7 @@ inline JobPlan PlanByHand(const InProcessJobOptions& options) {
   parallelism.set_dp(plan.batch.data_parallel);
   plan.mesh = *Mesh::FromSpec(parallelism);
   plan.zero = options.zero;
+  plan.bucket_bytes = options.bucket_bytes;
   plan.policy = options.policy;
   plan.others = options.others;
   const Status derived = DeriveFromSchedules(plan);

@@ -64,6 +64,7 @@ class ModelJob {
                                 .config = model.config,
                                 .batch = model.batch,
                                 .zero = model.zero,
+                                .bucket_bytes = model.bucket_bytes,
                                 .dtype = model.dtype,
                                 .steps = {.steps = kSteps, .grad_clip = 0.7}};
     num_orders_ = options.others.size() + 1;

@@ -40,6 +40,7 @@ struct SmallModel {
   bool specification = false;
   int open_actions = 1;
   ZeroSharding zero{};
+  int64_t bucket_bytes = kBucketBytes;
   AxisGroups groups{};
   bool random_positions = false;  // of each microbatch others; else whole sequences'
   double ignored_share = 0;       // of the labels, and of whole microbatches, does not count
