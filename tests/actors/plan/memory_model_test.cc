@@ -125,7 +125,7 @@ TEST(MemoryModel, GatheredUnitsAreThoseOfOpenActions) {
   };
   const int64_t head = 100 * 64 + 64;
   constexpr auto kComm = MemoryTag::kComm;
-  EXPECT_EQ(predicted(kComm, 0), 4 * kLayerElements) << "the largest";
+  EXPECT_EQ(predicted(kComm, 0), 2 * 4 * kLayerElements) << "the embedding and the first layer";
   EXPECT_EQ(predicted(kComm, 1), 2 * 4 * kLayerElements);
   EXPECT_EQ(predicted(kComm, 1, /*open_actions=*/2), 4 * 4 * kLayerElements);
   EXPECT_EQ(predicted(kComm, 4), 4 * (4 * kLayerElements + head)) << "the embedding is in the head";
@@ -134,7 +134,7 @@ TEST(MemoryModel, GatheredUnitsAreThoseOfOpenActions) {
   EXPECT_EQ(predicted(kComm, 9), every_unit) << "there are no more";
   // Packed copies are those units', too: all of them are what a stage has that gathers none.
   EXPECT_EQ(predicted(MemoryTag::kWorkspace, 9), PackedWeightsBytes(s, kIsa));
-  EXPECT_EQ(predicted(MemoryTag::kWorkspace, 0), PackedWeightsBytes(s, /*unit=*/1, kIsa));
+  EXPECT_EQ(predicted(MemoryTag::kWorkspace, 0), 2 * PackedWeightsBytes(s, /*unit=*/1, kIsa));
   const int64_t kept = At(PredictMemory(table, {.shape = s, .isa = kIsa}), MemoryTag::kWorkspace);
   s.zero.stage = 2;
   EXPECT_EQ(At(PredictMemory(table, {.shape = s, .isa = kIsa}), MemoryTag::kWorkspace) - kept,
