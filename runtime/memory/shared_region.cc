@@ -1,4 +1,4 @@
-#include "runtime/transport/ucx/shared_region.h"
+#include "runtime/memory/shared_region.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -9,6 +9,8 @@
 #include <cstring>
 #include <utility>
 
+#include "runtime/memory/buffer.h"
+
 namespace troupe {
 namespace {
 
@@ -16,8 +18,8 @@ Result<std::span<std::byte>> MapWhole(int descriptor, int64_t num_bytes) {
   void* start = mmap(nullptr, static_cast<size_t>(num_bytes), PROT_READ | PROT_WRITE,
                      MAP_SHARED | MAP_POPULATE, descriptor, 0);
   if (start == MAP_FAILED) {
-    return MakeError(ErrorCode::kOutOfSpace, "shared slots: mapping {} bytes failed: {}", num_bytes,
-                     std::strerror(errno));
+    return MakeError(ErrorCode::kOutOfSpace, "shared memory: mapping {} bytes failed: {}",
+                     num_bytes, std::strerror(errno));
   }
   return std::span(static_cast<std::byte*>(start), static_cast<size_t>(num_bytes));
 }
@@ -50,12 +52,12 @@ void SharedRegion::Reset() {
 
 Result<SharedRegion> SharedRegion::Create(int64_t num_bytes, MemoryLedger* ledger) {
   SharedRegion region;
-  region.descriptor_ = memfd_create("troupe-slots", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  region.descriptor_ = memfd_create("troupe", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   // fallocate, not ftruncate: short memory is an error here instead of a SIGBUS later.
   if (region.descriptor_ < 0 || fallocate(region.descriptor_, 0, 0, num_bytes) != 0 ||
       fcntl(region.descriptor_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
     return MakeError(ErrorCode::kOutOfSpace,
-                     "shared slots of {} bytes: {}; use fewer or smaller slots", num_bytes,
+                     "shared memory of {} bytes: {}; use fewer or smaller slots", num_bytes,
                      std::strerror(errno));
   }
   ASSIGN_OR_RETURN(region.bytes_, MapWhole(region.descriptor_, num_bytes));

@@ -1,5 +1,6 @@
 // Memory that another process of this host may map: an anonymous file (memfd), so nothing is left
-// behind by any kind of death. The slots of a channel lie in one.
+// behind by any kind of death. The slots of a channel lie in one, and buffers that members of a
+// group read in place.
 #pragma once
 
 #include <cstddef>
@@ -7,9 +8,10 @@
 #include <span>
 
 #include "runtime/base/result.h"
-#include "runtime/memory/buffer.h"
 
 namespace troupe {
+
+class MemoryLedger;
 
 // Move-only; unmaps at its end. The ledger, where one was given, outlives it.
 class SharedRegion {
