@@ -88,13 +88,14 @@ std::optional<LentPlace> LentMemory::Lend(Rank reader, std::span<const std::byte
 void LentMemory::Withdraw(uint32_t mark) {
   if (page_.empty()) return;
   MarkIn(page_, mark).store(1, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_release);  // before whatever is written there next
+  // Before whatever is written there next. The CPU (x86-64) keeps stores in order, and loads below.
+  std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
 bool LentMemory::IsWithdrawn(Rank lender, uint32_t mark) const {
   const auto peer = peers_.find(lender);
   if (peer == peers_.end() || peer->second.page.empty()) return true;
-  std::atomic_thread_fence(std::memory_order_acquire);  // after what was read
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // after what was read
   return MarkIn(peer->second.page, mark).load(std::memory_order_relaxed) != 0;
 }
 

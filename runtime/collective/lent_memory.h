@@ -13,7 +13,8 @@
 // after it has read, read what was lent.
 //
 // Thread: the scheduler's. Router and ledgers outlive it.
-//   B1. What a reader keeps mapped is bounded: kMaxMapped buffers, the longest unused goes first.
+//   B1. What a reader keeps mapped is bounded: kMaxMapped buffers, the longest unused goes first. A
+//       buffer that its owner has freed takes no memory there (Buffer::Shared).
 //   B2. A place that is not in a buffer of the size it says is an error, and is not touched.
 #pragma once
 
@@ -33,7 +34,7 @@ namespace troupe {
 
 class LentMemory {
  public:
-  static constexpr size_t kMaxMapped = 64;
+  static constexpr size_t kMaxMapped = 1024;
 
   // Lends what is in shared buffers of `lends`, from `min_bytes` on; null: nothing. The other
   // ranks' LentMemory takes its messages at `actor_index`. Its page counts in `ledger`.

@@ -192,17 +192,17 @@ void RouterGroup::TakeRead(int from, uint64_t sequence) {
 }
 
 // To every member whose memory the operation needs no more.
-void RouterGroup::SayRead(Open& open) {
+Status RouterGroup::SayRead(Open& open) {
   for (size_t member = 0; member < open.loans.size(); ++member) {
     Loan& loan = open.loans[member];
     if (!loan.borrowed || loan.said_read) continue;
     if (!open.transfer->UsedAllFrom(static_cast<int>(member))) continue;
     loan.said_read = true;
-    // A member that cannot be told is lost, or will be said to be.
-    (void)members_[member].Send(BlocksRead{.sequence = open.transfer->sequence(),
-                                           .group = spec().id.value,
-                                           .rank = spec().self.value});
+    RETURN_IF_ERROR(members_[member].Send(BlocksRead{.sequence = open.transfer->sequence(),
+                                                     .group = spec().id.value,
+                                                     .rank = spec().self.value}));
   }
+  return {};
 }
 
 bool RouterGroup::IsWithdrawn(const Open& open) const {
@@ -257,7 +257,10 @@ void RouterGroup::Advance() {
   }
   for (size_t position = 0; position < open_.size();) {
     Open& open = *open_[position];
-    SayRead(open);
+    const Status said = SayRead(open);
+    if (!said.ok() && said.error().code != ErrorCode::kPeerDown) {
+      return Break(Context("group " + spec().name, said.error()), /*tell=*/true);
+    }
     if (open.done() && !IsWithdrawn(open)) {  // E3
       End(position, {});
       continue;

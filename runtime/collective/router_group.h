@@ -87,7 +87,7 @@ class RouterGroup final : public Group {
   bool SendTo(int member);  // whether anything went
   Status Send(int member, const GroupTransfer::OutgoingBlock& block, Open& open);
   Result<Bulk> BytesOf(int from, const GroupBlock& message, Bulk beside, Open& open);
-  void SayRead(Open& open);
+  Status SayRead(Open& open);
   bool IsWithdrawn(const Open& open) const;
   Status TakeNow(int from, const GroupBlock& message, Bulk bulk, Open& open);
   void TakeLate(int from, const GroupBlock& message);

@@ -55,8 +55,12 @@ void MemoryLedger::AddShared(SharedRegion region) {
 }
 
 void MemoryLedger::RemoveShared(const std::byte* start) {
-  const std::lock_guard lock(mutex_);
-  shared_.erase(start);
+  decltype(shared_)::node_type removed;
+  {
+    const std::lock_guard lock(mutex_);
+    removed = shared_.extract(start);
+  }
+  removed.mapped().region.Discard();
 }
 
 Buffer::Buffer(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes)

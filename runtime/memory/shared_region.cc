@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -50,7 +51,18 @@ void SharedRegion::Reset() {
   ledger_ = nullptr;
 }
 
+void SharedRegion::Discard() {
+  // A system that cannot do it keeps the memory until the last of them has gone.
+  (void)fallocate(descriptor_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, std::ssize(bytes_));
+}
+
 Result<SharedRegion> SharedRegion::Create(int64_t num_bytes, MemoryLedger* ledger) {
+  rlimit files{};
+  if (getrlimit(RLIMIT_FSIZE, &files) == 0 && files.rlim_cur < static_cast<rlim_t>(num_bytes)) {
+    return MakeError(ErrorCode::kOutOfSpace,  // the system would send a signal
+                     "shared memory of {} bytes: a file may have {} (ulimit -f)", num_bytes,
+                     files.rlim_cur);
+  }
   SharedRegion region;
   region.descriptor_ = memfd_create("troupe", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   // fallocate, not ftruncate: short memory is an error here instead of a SIGBUS later.

@@ -27,6 +27,9 @@ class SharedRegion {
   // `num_bytes` or could shrink under us, since touching it would kill this process.
   static Result<SharedRegion> Map(int process_id, int descriptor, int64_t num_bytes);
 
+  // Gives the memory back to the system at once, although others have it mapped: they find zeros.
+  void Discard();
+
   bool empty() const { return bytes_.empty(); }
   std::span<std::byte> bytes() const { return bytes_; }
   int descriptor() const { return descriptor_; }

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,6 +44,42 @@ TEST(SharedRegionTest, OutlivesItsOwnerWhereItIsMapped) {
   region = SharedRegion();
   EXPECT_EQ(mapped->bytes()[0], std::byte{3});
   EXPECT_FALSE(SharedRegion::Map(getpid(), descriptor, 100).ok()) << "it is closed";
+}
+
+TEST(SharedRegionTest, WhatIsDiscardedTakesNoMemoryWhereItIsMapped) {
+  constexpr int64_t kBytes = 1 << 20;
+  auto region = SharedRegion::Create(kBytes, nullptr);
+  ASSERT_TRUE(region.ok());
+  const auto mapped = SharedRegion::Map(getpid(), region->descriptor(), kBytes);
+  ASSERT_TRUE(mapped.ok());
+  mapped->bytes()[7] = std::byte{1};
+  const auto blocks = [&] {
+    struct stat status {};
+    EXPECT_EQ(fstat(mapped->descriptor(), &status), 0);
+    return status.st_blocks;
+  };
+  EXPECT_EQ(blocks() * 512, kBytes);
+  region->Discard();
+  EXPECT_EQ(blocks(), 0);
+  EXPECT_EQ(mapped->bytes()[7], std::byte{0});
+}
+
+TEST(SharedRegionTest, IsAnErrorWhereFilesMayNotBeSoLarge) {
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const rlimit small{.rlim_cur = 4096, .rlim_max = RLIM_INFINITY};
+    MemoryLedger ledger;
+    const bool told = setrlimit(RLIMIT_FSIZE, &small) == 0 &&
+                      !SharedRegion::Create(4097, nullptr).ok() &&
+                      SharedRegion::Create(4096, nullptr).ok();
+    // A buffer takes other memory then.
+    const Buffer buffer = Buffer::Shared(ledger, MemoryTag::kGrads, 4097);
+    _exit(told && buffer.num_bytes() == 4097 && !ledger.SharedAt(buffer.bytes()) ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 TEST(SharedRegionTest, RefusesWhatIsShorterOrCouldShrink) {
