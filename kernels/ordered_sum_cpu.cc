@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -22,9 +23,23 @@ void Store(void* to, int64_t index, T value) {
   std::memcpy(static_cast<char*>(to) + index * int64_t{sizeof(T)}, &value, sizeof(T));
 }
 
-// T as stored, Sum as added.
+// T as stored, Sum as added. In one pass, with the sums in registers.
+template <typename T, typename Sum, int kNumInputs>
+void SumOfFew(void* out, const void* const* inputs, int64_t count) {
+  std::array<const void*, kNumInputs> from;
+  std::copy_n(inputs, kNumInputs, from.begin());
+#pragma GCC ivdep  // `out` is an input or overlaps none: an element's inputs are read before it
+  for (int64_t i = 0; i < count; ++i) {
+    Sum sum = static_cast<Sum>(Load<T>(from[0], i));
+    for (int input = 1; input < kNumInputs; ++input) {
+      sum += static_cast<Sum>(Load<T>(from[static_cast<size_t>(input)], i));
+    }
+    Store<T>(out, i, static_cast<T>(sum));
+  }
+}
+
 template <typename T, typename Sum>
-void SumOf(void* out, const void* const* inputs, int num_inputs, int64_t count) {
+void SumOfMany(void* out, const void* const* inputs, int num_inputs, int64_t count) {
   Sum sums[kPiece];
   for (int64_t first = 0; first < count; first += kPiece) {
     const int64_t length = std::min(kPiece, count - first);
@@ -36,6 +51,22 @@ void SumOf(void* out, const void* const* inputs, int num_inputs, int64_t count) 
       for (int64_t i = 0; i < length; ++i) sums[i] += static_cast<Sum>(Load<T>(from, first + i));
     }
     for (int64_t i = 0; i < length; ++i) Store<T>(out, first + i, static_cast<T>(sums[i]));
+  }
+}
+
+template <typename T, typename Sum>
+void SumOf(void* out, const void* const* inputs, int num_inputs, int64_t count) {
+  switch (num_inputs) {
+    case 2:
+      return SumOfFew<T, Sum, 2>(out, inputs, count);
+    case 3:
+      return SumOfFew<T, Sum, 3>(out, inputs, count);
+    case 4:
+      return SumOfFew<T, Sum, 4>(out, inputs, count);
+    case 8:
+      return SumOfFew<T, Sum, 8>(out, inputs, count);
+    default:
+      return SumOfMany<T, Sum>(out, inputs, num_inputs, count);
   }
 }
 

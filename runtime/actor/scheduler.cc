@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "runtime/actor/actor_base.h"
 
@@ -215,7 +216,11 @@ void Scheduler::Run() {
     }
     if (idle_since_ns == 0) idle_since_ns = now_ns_;
     if (now_ns_ - idle_since_ns < options_.spin_us * 1000) {
-      if (Spin() > 0) idle_since_ns = 0;
+      if (Spin() > 0) {
+        idle_since_ns = 0;
+      } else {
+        std::this_thread::yield();  // where cores are few, to whoever would bring work
+      }
       continue;
     }
     if (!PrepareToSleep()) continue;

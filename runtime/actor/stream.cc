@@ -130,6 +130,7 @@ void ThreadStream::Enqueue(StreamJob* job) {
 StreamJob* ThreadStream::Next() {
   const int64_t spin_until_ns = SystemClock().NowNs() + spin_us_ * 1000;
   while (num_jobs_.load(std::memory_order_acquire) == 0 && SystemClock().NowNs() < spin_until_ns) {
+    std::this_thread::yield();  // where cores are few, to the thread that would bring work
   }
   std::unique_lock lock(mutex_);
   sleeping_ = true;

@@ -65,7 +65,8 @@ std::optional<GroupTransfer::OutgoingBlock> GroupTransfer::Next(int to) const {
   if (member.sum_sent < sums.count) {
     return OutgoingBlock{MessageTo(to, BlockPart::kSum, sums.count, member.sum_sent),
                          bytes_of(operation_.input.data, sums.first + member.sum_sent,
-                                  BlockCount(sums.count, member.sum_sent))};
+                                  BlockCount(sums.count, member.sum_sent)),
+                         /*stays=*/sums != plan_.summed};
   }
   if (!member.greeted && copies.count == 0) {
     return OutgoingBlock{MessageTo(to, BlockPart::kNone, 0, 0), {}};
@@ -98,6 +99,10 @@ bool GroupTransfer::ReceivedAllFrom(int member) const {
   const Member& from = members_[At(member)];
   return (from.heard || !plan_.waits_for_all) && from.sum_taken == plan_.summed.count &&
          from.copy_taken == plan_.copy_from[At(member)].count;
+}
+
+bool GroupTransfer::UsedAllFrom(int member) const {
+  return ReceivedAllFrom(member) && members_[At(member)].held.empty();
 }
 
 bool GroupTransfer::done() const {

@@ -33,11 +33,15 @@ class GroupTransfer {
   struct OutgoingBlock {
     GroupBlock message;
     std::span<const std::byte> bytes;  // of input or output
+    bool stays = true;                 // unchanged until the operation has ended
   };
   // What may go to a member now. Sent is then called with it.
   std::optional<OutgoingBlock> Next(int to) const;
   void Sent(int to, const OutgoingBlock& block);
   bool SentAllTo(int member) const;
+
+  // Whether nothing that came or will come of the member is needed any more.
+  bool UsedAllFrom(int member) const;
 
   // An error names the member and what it sent. May make new blocks ready for everybody.
   Status Take(int from, const GroupBlock& block, Bulk bulk);

@@ -59,11 +59,12 @@ RouterGroup::RouterGroup(RouterGroups& groups, GroupSpec spec, uint16_t channel)
       groups_(groups),
       channel_(channel),
       waiter_(fmt::format("rank {}", this->spec().self)),
+      mark_(groups.lent_.NewMark()),
       staging_(std::make_shared<StagingPool>(*groups.options_.ledger, groups.options_.slot_bytes)),
       early_(this->spec().ranks.size()) {
   for (const Rank rank : this->spec().ranks) {
     member_names_.push_back(fmt::format("rank {}", rank));
-    members_.push_back(groups_.router_.Remote<WithBulk<GroupBlock>, GroupFault>(
+    members_.push_back(groups_.router_.Remote<WithBulk<GroupBlock>, GroupFault, BlocksRead>(
         rank, groups_.options_.actor_index));
   }
   groups_.groups_.emplace(this->spec().id.value, this);
@@ -96,6 +97,7 @@ void RouterGroup::Begin(Wait& wait, const GroupOperation& operation, OperationPl
   open.wait = &wait;
   open.purpose = operation.purpose;
   open.transfer.emplace(*this, operation, std::move(plan), sequence, groups_.options_.slot_bytes);
+  open.loans.resize(member_names_.size());
   for (int from = 0; from < size(); ++from) {
     auto& early = early_[static_cast<size_t>(from)];
     while (!early.empty() && early.front().message.sequence == sequence) {
@@ -115,7 +117,7 @@ void RouterGroup::BeginRecord(Open& open) {
   open.text = fmt::format("{}{}group {}: {} {}{}", open.purpose.activity,
                           open.purpose.activity.empty() ? "" : ", ", spec().name, name,
                           open.transfer->sequence(), Text(signature).substr(name.size()));
-  open.missing = open.transfer->FirstMissing();
+  open.missing = open.FirstMissing();
   open.subject = {
       .waiter = waiter_,
       .activity = open.text,
@@ -160,11 +162,66 @@ Status RouterGroup::TakeNow(int from, const GroupBlock& message, Bulk bulk, Open
   const OperationSignature theirs = SaidBy(message);
   const OperationSignature& mine = open.transfer->signature();
   if (mine != theirs) return Difference(message.sequence, mine, from, theirs);
-  Status taken = open.transfer->Take(from, message, std::move(bulk));
+  Result<Bulk> bytes = BytesOf(from, message, std::move(bulk), open);
+  Status taken = bytes.ok() ? open.transfer->Take(from, message, *std::move(bytes))
+                            : Status(std::move(bytes).error());
   if (taken.ok()) return {};
   return Context(
       fmt::format("group {}: operation {}, {}", spec().name, message.sequence, Text(mine)),
       std::move(taken).error());
+}
+
+// A block's bytes: beside the message, or in place in the sender's memory. Letting them go lets
+// `beside` go, and so returns the credit.
+Result<Bulk> RouterGroup::BytesOf(int from, const GroupBlock& message, Bulk beside, Open& open) {
+  if (message.lent.num_bytes == 0) return Result<Bulk>(std::move(beside));
+  const auto member = static_cast<size_t>(from);
+  ASSIGN_OR_RETURN(LentMemory::Borrowed borrowed,
+                   groups_.lent_.Borrow(spec().ranks[member], message.lent));
+  open.loans[member].borrowed = message.lent.mark;
+  return Bulk(borrowed.bytes,
+              [memory = std::move(borrowed.memory),
+               held = std::make_shared<Bulk>(std::move(beside))] { held->Release(); });
+}
+
+void RouterGroup::TakeRead(int from, uint64_t sequence) {
+  Open* open = Find(sequence);
+  if (open == nullptr) return;
+  open->loans[static_cast<size_t>(from)].was_read = true;
+  Advance();
+}
+
+// To every member whose memory the operation needs no more.
+Status RouterGroup::SayRead(Open& open) {
+  for (size_t member = 0; member < open.loans.size(); ++member) {
+    Loan& loan = open.loans[member];
+    if (!loan.borrowed || loan.said_read) continue;
+    if (!open.transfer->UsedAllFrom(static_cast<int>(member))) continue;
+    loan.said_read = true;
+    RETURN_IF_ERROR(members_[member].Send(BlocksRead{.sequence = open.transfer->sequence(),
+                                                     .group = spec().id.value,
+                                                     .rank = spec().self.value}));
+  }
+  return {};
+}
+
+bool RouterGroup::IsWithdrawn(const Open& open) const {
+  for (size_t member = 0; member < open.loans.size(); ++member) {
+    const auto& mark = open.loans[member].borrowed;
+    if (mark && groups_.lent_.IsWithdrawn(spec().ranks[member], *mark)) return true;
+  }
+  return false;
+}
+
+int RouterGroup::Open::FirstReader() const {
+  const auto reader =
+      std::ranges::find_if(loans, [](const Loan& loan) { return loan.lent && !loan.was_read; });
+  return reader == loans.end() ? -1 : static_cast<int>(reader - loans.begin());
+}
+
+int RouterGroup::Open::FirstMissing() const {
+  const int missing = transfer->FirstMissing();
+  return missing >= 0 ? missing : FirstReader();
 }
 
 // Of an operation that has ended here: the greeting of a shift's, or a difference.
@@ -200,12 +257,16 @@ void RouterGroup::Advance() {
   }
   for (size_t position = 0; position < open_.size();) {
     Open& open = *open_[position];
-    if (open.transfer->done()) {
+    const Status said = SayRead(open);
+    if (!said.ok() && said.error().code != ErrorCode::kPeerDown) {
+      return Break(Context("group " + spec().name, said.error()), /*tell=*/true);
+    }
+    if (open.done() && !IsWithdrawn(open)) {  // E3
       End(position, {});
       continue;
     }
-    const int missing = open.transfer->FirstMissing();
-    if (open.record.waiting() && missing != open.missing) {
+    const int missing = open.FirstMissing();
+    if (open.record.waiting() && missing >= 0 && missing != open.missing) {
       open.missing = missing;
       open.subject.from = member_names_[static_cast<size_t>(missing)];
       open.record.OwedBy(open.subject.from);
@@ -218,8 +279,9 @@ bool RouterGroup::SendTo(int member) {
   const Rank rank = spec().ranks[static_cast<size_t>(member)];
   if (groups_.router_.transport().Credits(rank, channel_) <= 0) return false;
   for (const auto& open : open_) {
+    if (IsWithdrawn(*open)) return false;  // E3
     if (const auto block = open->transfer->Next(member)) {
-      const Status sent = Send(member, *block, open->purpose);
+      const Status sent = Send(member, *block, *open);
       if (!sent.ok()) {
         if (sent.error().code == ErrorCode::kResourceExhausted) return false;
         Break(Context("group " + spec().name, sent.error()), /*tell=*/true);
@@ -234,14 +296,22 @@ bool RouterGroup::SendTo(int member) {
   return false;
 }
 
-Status RouterGroup::Send(int member, const GroupTransfer::OutgoingBlock& block,
-                         const GroupPurpose& purpose) {
+Status RouterGroup::Send(int member, const GroupTransfer::OutgoingBlock& block, Open& open) {
+  const auto to = static_cast<size_t>(member);
+  const Postmark postmark{.channel = channel_,
+                          .step = std::max<int64_t>(open.purpose.step, 0),
+                          .microbatch = open.purpose.microbatch};
+  if (mark_ && block.stays) {
+    if (const auto place = groups_.lent_.Lend(spec().ranks[to], block.bytes, *mark_)) {
+      GroupBlock message = block.message;
+      message.lent = *place;
+      open.loans[to].lent = true;
+      return members_[to].SendBulk(
+          message, {}, [] {}, postmark);
+    }
+  }
   StagingPool::Staged staged = staging_->Copy(block.bytes);
-  return members_[static_cast<size_t>(member)].SendBulk(block.message, staged.bytes,
-                                                        std::move(staged.done),
-                                                        {.channel = channel_,
-                                                         .step = std::max<int64_t>(purpose.step, 0),
-                                                         .microbatch = purpose.microbatch});
+  return members_[to].SendBulk(block.message, staged.bytes, std::move(staged.done), postmark);
 }
 
 void RouterGroup::End(size_t position, Status status) {
@@ -271,6 +341,7 @@ void RouterGroup::Abandon(Wait& wait) {
 void RouterGroup::Break(Error error, bool tell) {
   if (broken_) return;
   broken_ = error;
+  if (mark_) groups_.lent_.Withdraw(*mark_);  // before tasks get their memory back
   for (auto& early : early_) early.clear();
   while (!open_.empty()) End(0, error);
   if (tell) Tell(error);

@@ -9,6 +9,9 @@
 //   E1. To one member the blocks of an operation go before those of the next. So the first of the
 //       open operations never waits for a slot that a later one holds.
 //   E2. A group that breaks says so to every member once; whoever hears it says nothing further.
+//   E3. An operation ends well when what it lent was read (lent_memory.h), and sends on or gives
+//   out
+//       nothing that a lender had withdrawn: then a fault of that member is on its way.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +43,8 @@ class RouterGroup final : public Group {
   std::optional<int> IndexOf(Rank rank) const;
 
   void Take(int from, WithBulk<GroupBlock> block);
+  // The member has read what was lent to it in that operation.
+  void TakeRead(int from, uint64_t sequence);
   // Sends what may be sent, and ends what has ended.
   void Advance();
   // Ends every operation with the error. `tell`: the other members too (E2).
@@ -47,15 +52,28 @@ class RouterGroup final : public Group {
 
  private:
   class Wait;
+  // Between one operation and one member: what it was lent, and what it lends.
+  struct Loan {
+    bool lent = false;
+    bool was_read = false;
+    std::optional<uint32_t> borrowed{};  // the lender's mark
+    bool said_read = false;
+  };
   struct Open : TimerNode {
     RouterGroup* group = nullptr;
     Wait* wait = nullptr;
     GroupPurpose purpose{};
     std::optional<GroupTransfer> transfer{};
-    std::string text{};  // "group dp: all-reduce 17 of 1024 float32", for the record
+    std::vector<Loan> loans{};  // by member
+    std::string text{};         // "group dp: all-reduce 17 of 1024 float32", for the record
     int missing = -1;
     WaitSubject subject{};
     WaitHandle record{};
+
+    bool done() const { return transfer->done() && FirstReader() < 0; }
+    // The member that has not read what it was lent, or -1.
+    int FirstReader() const;
+    int FirstMissing() const;
   };
   struct Held {
     GroupBlock message;
@@ -67,7 +85,10 @@ class RouterGroup final : public Group {
   void BeginRecord(Open& open);
   void Tell(const Error& error);
   bool SendTo(int member);  // whether anything went
-  Status Send(int member, const GroupTransfer::OutgoingBlock& block, const GroupPurpose& purpose);
+  Status Send(int member, const GroupTransfer::OutgoingBlock& block, Open& open);
+  Result<Bulk> BytesOf(int from, const GroupBlock& message, Bulk beside, Open& open);
+  Status SayRead(Open& open);
+  bool IsWithdrawn(const Open& open) const;
   Status TakeNow(int from, const GroupBlock& message, Bulk bulk, Open& open);
   void TakeLate(int from, const GroupBlock& message);
   void End(size_t position, Status status);
@@ -78,9 +99,10 @@ class RouterGroup final : public Group {
 
   RouterGroups& groups_;
   const uint16_t channel_;
-  const std::string waiter_;                                          // "rank 3"
-  std::vector<std::string> member_names_;                             // "rank 3", by index
-  std::vector<RemoteRef<WithBulk<GroupBlock>, GroupFault>> members_;  // empty: this one
+  const std::string waiter_;               // "rank 3"
+  std::vector<std::string> member_names_;  // "rank 3", by index
+  std::vector<RemoteRef<WithBulk<GroupBlock>, GroupFault, BlocksRead>> members_;  // by index
+  const std::optional<uint32_t> mark_;  // for what this group lends
   std::shared_ptr<StagingPool> staging_;
   uint64_t num_begun_ = 0;
   std::vector<std::unique_ptr<Open>> open_;                    // by sequence

@@ -15,11 +15,14 @@ constexpr int kMailboxBound = 1 << 16;
 }  // namespace
 
 RouterGroups::RouterGroups(RankRouter& router, RouterGroupsOptions options)
-    : router_(router), options_(options) {
+    : router_(router),
+      options_(options),
+      lent_(router, options.actor_index, options.lends, options.min_lent_bytes, *options.ledger) {
   CHECK(options_.ledger != nullptr && options_.slots_per_peer > 0 && options_.slot_bytes > 0);
   actor_ = router_.scheduler().Spawn<CollectiveActor>(
       {.name = "collective", .mailbox_bound = kMailboxBound}, std::ref(*this));
-  router_.Register<WithBulk<GroupBlock>, GroupFault>(options_.actor_index, actor_);
+  router_.Register<WithBulk<GroupBlock>, GroupFault, BlocksRead, LendingOffer, LendingAnswer>(
+      options_.actor_index, actor_);
 }
 
 RouterGroups::~RouterGroups() {
@@ -34,11 +37,10 @@ Result<std::unique_ptr<Group>> RouterGroups::Open(GroupSpec spec, uint16_t chann
     return MakeError(ErrorCode::kInvalidSpec, "group {}: number {} is group {} already", spec.name,
                      id, Find(id.value)->spec().name);
   }
-  int64_t num_messages = 0;
-  for (const auto& [number, group] : groups_) {
-    num_messages += int64_t{group->size()} * (options_.slots_per_peer + 1);
-  }
-  num_messages += std::ssize(spec.ranks) * (options_.slots_per_peer + 1);
+  // Of each member: a block for every slot, as many that say what was read, and a fault.
+  int64_t num_members = std::ssize(spec.ranks);
+  for (const auto& [number, group] : groups_) num_members += group->size();
+  const int64_t num_messages = num_members * (2 * int64_t{options_.slots_per_peer} + 1);
   if (num_messages > kMailboxBound) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "group {}: with it {} messages may come at once, at most {}; use fewer slots",
@@ -101,8 +103,35 @@ void RouterGroups::Take(const GroupFault& fault) {
                /*tell=*/false);
 }
 
+void RouterGroups::Take(const BlocksRead& read) {
+  RouterGroup* group = Find(read.group);
+  const auto from = group != nullptr ? group->IndexOf(Rank(read.rank)) : std::nullopt;
+  if (!from || *from == group->index()) {
+    ++num_dropped_;
+    return;
+  }
+  group->TakeRead(*from, read.sequence);
+}
+
+bool RouterGroups::IsMember(Rank rank) const {
+  return rank != router_.self() && std::ranges::any_of(groups_, [rank](const auto& group) {
+           return group.second->IndexOf(rank).has_value();
+         });
+}
+
+void RouterGroups::Take(const LendingOffer& offer) {
+  if (!IsMember(Rank(offer.rank))) {
+    ++num_dropped_;
+    return;
+  }
+  lent_.Take(offer);
+}
+
+void RouterGroups::Take(const LendingAnswer& answer) { lent_.Take(answer); }
+
 void RouterGroups::Take(const MemberLost& lost) {
   lost_.try_emplace(lost.rank, lost.cause);
+  lent_.Forget(lost.rank);
   for (const auto& [id, group] : groups_) {
     if (group->IndexOf(lost.rank)) {
       group->Break(Context("group " + group->spec().name, lost.cause), /*tell=*/true);

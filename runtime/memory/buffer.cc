@@ -71,6 +71,35 @@ void MemoryLedger::Sample() {
   course_->course.Add(sample);
 }
 
+std::optional<SharedPlace> MemoryLedger::SharedAt(std::span<const std::byte> bytes) const {
+  const std::lock_guard lock(mutex_);
+  auto after = shared_.upper_bound(bytes.data());
+  if (after == shared_.begin()) return std::nullopt;
+  const Shared& shared = (--after)->second;
+  const auto whole = shared.region.bytes();
+  const auto offset = static_cast<size_t>(bytes.data() - whole.data());
+  if (offset > whole.size() || bytes.size() > whole.size() - offset) return std::nullopt;
+  return SharedPlace{.buffer = shared.number,
+                     .buffer_bytes = std::ssize(whole),
+                     .offset = static_cast<int64_t>(offset),
+                     .descriptor = shared.region.descriptor()};
+}
+
+void MemoryLedger::AddShared(SharedRegion region) {
+  const std::lock_guard lock(mutex_);
+  const std::byte* start = region.bytes().data();
+  shared_.emplace(start, Shared{++num_shared_, std::move(region)});
+}
+
+void MemoryLedger::RemoveShared(const std::byte* start) {
+  decltype(shared_)::node_type removed;
+  {
+    const std::lock_guard lock(mutex_);
+    removed = shared_.extract(start);
+  }
+  removed.mapped().region.Discard();
+}
+
 Buffer::Buffer(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes)
     : Buffer(Unfilled(ledger, tag, num_bytes)) {
   if (data_ != nullptr) std::memset(data_, 0, RoundedBytes(num_bytes));
@@ -90,11 +119,27 @@ Buffer Buffer::Unfilled(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes) 
   return buffer;
 }
 
+Buffer Buffer::Shared(MemoryLedger& ledger, MemoryTag tag, int64_t num_bytes) {
+  if (num_bytes == 0) return Unfilled(ledger, tag, 0);
+  auto region = SharedRegion::Create(num_bytes, nullptr);
+  if (!region.ok()) return {ledger, tag, num_bytes};
+  Buffer buffer;
+  buffer.data_ = region->bytes().data();
+  buffer.num_bytes_ = num_bytes;
+  buffer.tag_ = tag;
+  buffer.shared_ = true;
+  buffer.ledger_ = &ledger;
+  ledger.AddShared(*std::move(region));
+  ledger.Add(tag, num_bytes);
+  return buffer;
+}
+
 Buffer::Buffer(Buffer&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       num_bytes_(std::exchange(other.num_bytes_, 0)),
       tag_(other.tag_),
       idle_(std::exchange(other.idle_, false)),
+      shared_(other.shared_),
       ledger_(other.ledger_) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
@@ -104,6 +149,7 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
     num_bytes_ = std::exchange(other.num_bytes_, 0);
     tag_ = other.tag_;
     idle_ = std::exchange(other.idle_, false);
+    shared_ = other.shared_;
     ledger_ = other.ledger_;
   }
   return *this;
@@ -119,7 +165,11 @@ void Buffer::SetIdle(bool idle) {
 
 void Buffer::Free() {
   if (data_ == nullptr) return;
-  std::free(data_);
+  if (shared_) {
+    ledger_->RemoveShared(data_);
+  } else {
+    std::free(data_);
+  }
   ledger_->Remove(tag_, num_bytes_, idle_);
   data_ = nullptr;
   num_bytes_ = 0;

@@ -44,25 +44,56 @@ TEST(OrderedSum, HalvesAreAddedInFloatAndRoundedOnce) {
   EXPECT_EQ(static_cast<float>(Sum(DType::kFloat16, halves)), 1.0f + 0x1p-10f);
 }
 
-// Any length, no alignment, and the output may be an input.
-TEST(OrderedSum, AnElementHasTheSameBitsWhereverItLies) {
-  for (const int64_t count : {0, 1, 511, 512, 513, 1700}) {
-    std::vector<float> a(1700), b(1700), c(1700);
-    for (size_t i = 0; i < a.size(); ++i) {
-      a[i] = std::sin(static_cast<float>(i));
-      b[i] = 1000 * std::cos(static_cast<float>(i));
-      c[i] = 1 / (1 + static_cast<float>(i));
-    }
-    std::vector<char> at(a.size() * 4 + 1);
-    std::memcpy(at.data() + 1, b.data(), b.size() * 4);
-    const void* inputs[] = {a.data(), at.data() + 1, c.data()};
-    OrderedSumOf(DType::kFloat32)(at.data() + 1, inputs, 3, count);
-    for (size_t i = 0; i < a.size(); ++i) {
-      float got;
-      std::memcpy(&got, at.data() + 1 + i * 4, 4);
-      EXPECT_EQ(got, static_cast<int64_t>(i) < count ? (a[i] + b[i]) + c[i] : b[i]);
+// Any length and number of inputs, no alignment, and the output may be any of the inputs.
+template <typename T, typename Serial>
+void ExpectSerialSums(DType dtype, T (*value)(size_t input, size_t i), Serial serial) {
+  constexpr size_t kCount = 1700;
+  for (size_t num_inputs = 1; num_inputs <= 10; ++num_inputs) {
+    for (const int64_t count : {0, 1, 15, 511, 512, 513, 1700}) {
+      std::vector<std::vector<char>> bytes(num_inputs, std::vector<char>(kCount * sizeof(T) + 1));
+      std::vector<const void*> inputs;
+      for (size_t input = 0; input < num_inputs; ++input) {
+        char* first = bytes[input].data() + input % 2;
+        for (size_t i = 0; i < kCount; ++i) {
+          const T element = value(input, i);
+          std::memcpy(first + i * sizeof(T), &element, sizeof(T));
+        }
+        inputs.push_back(first);
+      }
+      const size_t place = static_cast<size_t>(count) % num_inputs;
+      char* out = bytes[place].data() + place % 2;
+      OrderedSumOf(dtype)(out, inputs.data(), static_cast<int>(num_inputs), count);
+      for (size_t i = 0; i < kCount; ++i) {
+        const T expected =
+            static_cast<int64_t>(i) < count ? serial(value, num_inputs, i) : value(place, i);
+        ASSERT_EQ(std::memcmp(out + i * sizeof(T), &expected, sizeof(T)), 0)
+            << DTypeName(dtype) << ", " << num_inputs << " inputs, element " << i;
+      }
     }
   }
+}
+
+TEST(OrderedSum, AnElementHasTheSameBitsWhereverItLies) {
+  ExpectSerialSums<float>(
+      DType::kFloat32,
+      [](size_t input, size_t i) {
+        return std::sin(static_cast<float>(i)) * (input % 3 == 1 ? 1000.0F : 0.1F);
+      },
+      [](auto value, size_t num_inputs, size_t i) {
+        float sum = value(0, i);
+        for (size_t input = 1; input < num_inputs; ++input) sum += value(input, i);
+        return sum;
+      });
+  ExpectSerialSums<bfloat16>(
+      DType::kBFloat16,
+      [](size_t input, size_t i) {
+        return bfloat16(std::cos(static_cast<float>(i)) * (input % 3 == 1 ? 1000.0F : 0.1F));
+      },
+      [](auto value, size_t num_inputs, size_t i) {
+        float sum = value(0, i);
+        for (size_t input = 1; input < num_inputs; ++input) sum += value(input, i);
+        return bfloat16(sum);
+      });
 }
 
 TEST(Float16, EveryValueComesBack) {

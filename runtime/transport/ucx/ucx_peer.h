@@ -13,8 +13,8 @@
 
 #include "runtime/base/error.h"
 #include "runtime/base/ids.h"
+#include "runtime/memory/shared_region.h"
 #include "runtime/transport/envelope.h"
-#include "runtime/transport/ucx/shared_region.h"
 
 namespace troupe {
 

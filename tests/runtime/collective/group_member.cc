@@ -1,10 +1,14 @@
 // A process that is one member of a group over UCX, for tests of members that share no process:
 //
-//     group_member RANK SIZE FOLDER
+//     group_member RANK SIZE FOLDER [shared | until-lost]
 //
 // runs every operation with the other members and writes what it was left with to FOLDER/left-RANK,
 // and its lanes to FOLDER/lanes-RANK ("shared-memory tcp tcp"). Members find each other by files in
 // the folder. Exit code 0: all of it went well.
+//   shared       its tensors are shared: members of its host read them in place. How many bytes:
+//                FOLDER/lent-RANK
+//   until-lost   all-reduces such a tensor until that fails: then why is in FOLDER/error-RANK. Once
+//                it has read in place FOLDER/under-way-RANK is there.
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -14,7 +18,7 @@
 
 #include "runtime/base/file_system.h"
 #include "tests/runtime/collective/every_operation.h"
-#include "tests/runtime/collective/router_world.h"
+#include "tests/runtime/collective/shared_world.h"
 
 namespace troupe {
 namespace {
@@ -27,7 +31,7 @@ class Member {
   Member(int rank, int size, std::string folder)
       : rank_(rank), size_(size), folder_(std::move(folder)), member_(network_, Rank(rank)) {}
 
-  Status Run() {
+  Status Run(bool until_lost) {
     RETURN_IF_ERROR(Meet("address", member_.transport->LocalAddress()));
     for (int peer = 0; peer < size_; ++peer) {
       if (peer == rank_) continue;
@@ -39,6 +43,7 @@ class Member {
     for (int rank = 0; rank < size_; ++rank) spec.ranks.emplace_back(rank);
     ASSIGN_OR_RETURN(const std::unique_ptr<Group> group, member_.groups.Open(spec, /*channel=*/16));
     RETURN_IF_ERROR(Meet("open", ""));
+    if (until_lost) return RunUntilLost(*group);
     std::string left;
     std::optional<Status> ended;
     const StreamScope scope(*member_.stream);
@@ -56,10 +61,30 @@ class Member {
                            LaneName(member_.transport->LaneTo(Rank(peer))));
     }
     RETURN_IF_ERROR(WriteFileAtomically(SystemFiles(), Path("lanes", rank_), lanes));
+    RETURN_IF_ERROR(WriteFileAtomically(SystemFiles(), Path("lent", rank_),
+                                        std::to_string(member_.groups.lent_bytes())));
     return Meet("left", left);  // who goes first is no lost member
   }
 
  private:
+  static Task<Status> Reduce(Group& group) {
+    Tensor data = Tensor::Random(DType::kFloat32, 250'000, 1);
+    while (true) CO_RETURN_IF_ERROR(co_await group.AllReduce(data.elements()));
+  }
+  Status RunUntilLost(Group& group) {
+    std::optional<Status> ended;
+    const StreamScope scope(*member_.stream);
+    member_.stream->LaunchTask(scope, Reduce(group), [&ended](const WorkTime&, Status status) {
+      ended = std::move(status);
+    });
+    if (Until([this, &ended] { return ended || member_.groups.lent_bytes() > 1'000'000; })) {
+      RETURN_IF_ERROR(WriteFileAtomically(SystemFiles(), Path("under-way", rank_), ""));
+    }
+    if (!Until([&ended] { return ended.has_value(); })) {
+      return MakeError(ErrorCode::kDeadlineExceeded, "the lost member is not noticed");
+    }
+    return WriteFileAtomically(SystemFiles(), Path("error", rank_), ended->error().message);
+  }
   std::string Path(const std::string& what, int rank) const {
     return JoinPath(folder_, fmt::format("{}-{}", what, rank));
   }
@@ -80,17 +105,20 @@ class Member {
   const int rank_;
   const int size_;
   const std::string folder_;
-  UcxWorldNetwork network_{.silence_ms = kSilenceMs};
-  RouterMember<UcxWorldNetwork> member_;
+  SharingNetwork<UcxWorldNetwork> network_{{.silence_ms = kSilenceMs}};
+  RouterMember<SharingNetwork<UcxWorldNetwork>> member_;
 };
 
 }  // namespace
 }  // namespace troupe
 
 int main(int argc, char** argv) {
-  if (argc != 4) return 2;
+  if (argc != 4 && argc != 5) return 2;
   const int rank = std::atoi(argv[1]);
-  const troupe::Status ran = troupe::Member(rank, std::atoi(argv[2]), argv[3]).Run();
+  const std::string_view how = argc == 5 ? argv[4] : "";
+  troupe::testing::shared_tensors = !how.empty();
+  const troupe::Status ran =
+      troupe::Member(rank, std::atoi(argv[2]), argv[3]).Run(how == "until-lost");
   if (ran.ok()) return 0;
   fmt::print(stderr, "member {}: {}\n", rank, ran.error().message);
   return 1;

@@ -95,6 +95,24 @@ TEST_F(RouterGroupsTest, WhatIsForNobodyIsDropped) {
   EXPECT_EQ(ended && ended->ok(), true);
 }
 
+// What is said about lending is checked as any other message.
+TEST_F(RouterGroupsTest, WhatIsReadIsSaidByAMemberOfAnOpenOperation) {
+  Feed(BlocksRead{.sequence = 1, .group = 6, .rank = 1});
+  Feed(BlocksRead{.sequence = 1, .group = 5, .rank = 0});
+  Feed(BlocksRead{.sequence = 1, .group = 5, .rank = -7});
+  Feed(LendingOffer{.number = 3, .rank = 9});
+  Feed(LendingOffer{.number = 3, .rank = 0});
+  Settle();
+  EXPECT_EQ(world.groups(0).num_dropped(), 5);
+  Feed(BlocksRead{.sequence = 77, .group = 5, .rank = 1});
+  Feed(LendingOffer{.number = 3, .rank = 1, .process_id = -1, .descriptor = -1});
+  Feed(LendingAnswer{.number = 3, .rank = 1, .reads = 1});
+  Launch(groups[0]->Barrier());
+  Feed(kBarrier);
+  Settle();
+  EXPECT_EQ(ended && ended->ok(), true);
+}
+
 TEST_F(RouterGroupsTest, AFaultOfAMemberEndsTheGroupInItsWords) {
   Launch(groups[0]->Barrier());
   Settle();
@@ -175,6 +193,14 @@ TEST_F(RouterGroupsTest, NoiseHarmsNobody) {
       if (random() % 8 == 0) block.dtype = static_cast<uint8_t>(random());
       if (random() % 8 == 0) block.total = static_cast<int64_t>(random()) << 32;
       if (random() % 8 == 0) block.peer = static_cast<int32_t>(random());
+      if (random() % 8 == 0) {
+        block.lent = {.buffer = random() % 3,
+                      .buffer_bytes = static_cast<int64_t>(random()),
+                      .offset = static_cast<int64_t>(random()) - (int64_t{1} << 31),
+                      .num_bytes = static_cast<int64_t>(random() % 4) * 1000 - 1000,
+                      .descriptor = static_cast<int32_t>(random() % 64),
+                      .mark = static_cast<uint32_t>(random() % 8192)};
+      }
       ++fed;
       Feed(block, 1, random() % 2 == 0 ? 1000 : 1 + random() % 2000);
     }

@@ -7,6 +7,7 @@
 //     Clock& clock();
 //     std::unique_ptr<Stream> NewStream(Scheduler& scheduler);
 //     void Idle();                            // between two rounds of all ranks
+//     const MemoryLedger* lends;              // may be left out: nothing is lent
 //   };
 #pragma once
 
@@ -65,6 +66,15 @@ struct SimWorldNetwork {
   SimNetwork network{virtual_clock, {.seed = 11}};
 };
 
+template <typename Network>
+const MemoryLedger* LendsOf(const Network& network) {
+  if constexpr (requires { network.lends; }) {
+    return network.lends;
+  } else {
+    return nullptr;
+  }
+}
+
 // One of the ranks: everything between its stream and its transport.
 template <typename Network>
 struct RouterMember {
@@ -85,7 +95,9 @@ struct RouterMember {
                         .actor_index = 7,
                         .slots_per_peer = 2,
                         .slot_bytes = 1000,
-                        .ledger = &ledger}),
+                        .ledger = &ledger,
+                        .lends = LendsOf(network),
+                        .min_lent_bytes = 1}),
         stream(network.NewStream(scheduler)) {}
   const Rank rank;
   bool runs = true;

@@ -8,15 +8,39 @@
 #include <vector>
 
 #include "runtime/base/random.h"
+#include "runtime/memory/buffer.h"
 #include "tests/runtime/collective/element_types.h"
 
 namespace troupe {
 
-// Elements of one dtype, on the heap and one byte off any alignment.
+namespace testing {
+
+// Where tensors lie while shared_tensors is true: in shared buffers of this ledger.
+inline bool shared_tensors = false;
+inline MemoryLedger& TensorLedger() {
+  static MemoryLedger ledger;
+  return ledger;
+}
+
+}  // namespace testing
+
+// Elements of one dtype, one byte off any alignment: on the heap, or shared.
 class Tensor {
  public:
-  Tensor(DType dtype, int64_t count)
-      : dtype_(dtype), count_(count), bytes_(static_cast<size_t>(count * DTypeBytes(dtype) + 1)) {}
+  Tensor(DType dtype, int64_t count) : dtype_(dtype), count_(count) {
+    const int64_t num_bytes = count * DTypeBytes(dtype) + 1;
+    if (testing::shared_tensors) {
+      shared_ = Buffer::Shared(testing::TensorLedger(), MemoryTag::kComm, num_bytes);
+    } else {
+      private_.resize(static_cast<size_t>(num_bytes));
+    }
+  }
+  Tensor(const Tensor& other) : Tensor(other.dtype_, other.count_) {
+    std::memcpy(data(), other.data(), other.Bytes().size());
+  }
+  Tensor(Tensor&&) = default;
+  Tensor& operator=(Tensor&&) = default;
+  ~Tensor() = default;
   // Values whose sum depends on the order of its terms.
   static Tensor Random(DType dtype, int64_t count, uint64_t seed) {
     Tensor tensor(dtype, count);
@@ -45,8 +69,8 @@ class Tensor {
     return tensor;
   }
 
-  std::byte* data() { return bytes_.data() + 1; }
-  const std::byte* data() const { return bytes_.data() + 1; }
+  std::byte* data() { return (shared_.empty() ? private_.data() : shared_.data()) + 1; }
+  const std::byte* data() const { return (shared_.empty() ? private_.data() : shared_.data()) + 1; }
   int64_t count() const { return count_; }
   Elements elements() { return Part(0, count_); }
   Elements Part(int64_t first, int64_t count) {
@@ -66,7 +90,8 @@ class Tensor {
   }
   DType dtype_;
   int64_t count_;
-  std::vector<std::byte> bytes_;
+  std::vector<std::byte> private_{};
+  Buffer shared_{};
 };
 
 // The serial sum: member 0 + member 1 + ….

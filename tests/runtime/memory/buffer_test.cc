@@ -55,6 +55,33 @@ TEST(BufferTest, MovingHandsTheBytesOver) {
   EXPECT_EQ(Current(ledger, MemoryTag::kComm), 10);
 }
 
+TEST(BufferTest, ASharedOneIsAlignedZeroedCountedAndFound) {
+  MemoryLedger ledger;
+  const Buffer own(ledger, MemoryTag::kGrads, 1001);
+  {
+    Buffer made = Buffer::Shared(ledger, MemoryTag::kGrads, 1001);
+    const Buffer buffer = std::move(made);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
+    for (const std::byte byte : buffer.bytes()) ASSERT_EQ(byte, std::byte{0});
+    EXPECT_EQ(Current(ledger, MemoryTag::kGrads), 2 * 1001);
+    const auto whole = ledger.SharedAt(buffer.bytes());
+    const auto part = ledger.SharedAt(buffer.bytes().subspan(1000));
+    ASSERT_TRUE(whole && part);
+    EXPECT_EQ(whole->offset, 0);
+    EXPECT_EQ(part->offset, 1000);
+    EXPECT_EQ(part->buffer, whole->buffer);
+    EXPECT_EQ(part->buffer_bytes, 1001);
+    EXPECT_FALSE(ledger.SharedAt({buffer.data(), 1002}));
+    EXPECT_FALSE(ledger.SharedAt(own.bytes()));
+    EXPECT_NE(ledger.SharedAt(Buffer::Shared(ledger, MemoryTag::kGrads, 1).bytes())->buffer,
+              whole->buffer);
+    MemoryLedger other;
+    EXPECT_FALSE(other.SharedAt(buffer.bytes()));
+  }
+  EXPECT_EQ(Current(ledger, MemoryTag::kGrads), 1001);
+  EXPECT_TRUE(Buffer::Shared(ledger, MemoryTag::kGrads, 0).empty());
+}
+
 TEST(MemoryLedgerTest, CountsFromSeveralThreads) {
   MemoryLedger ledger;
   std::vector<std::thread> threads;

@@ -6,7 +6,7 @@
 #include <functional>
 #include <random>
 
-#include "runtime/transport/ucx/shared_region.h"
+#include "runtime/memory/shared_region.h"
 #include "runtime/transport/ucx/ucx_frame.h"
 #include "runtime/transport/ucx/ucx_worker.h"
 #include "tests/runtime/transport/conformance.h"

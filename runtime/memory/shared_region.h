@@ -1,5 +1,6 @@
 // Memory that another process of this host may map: an anonymous file (memfd), so nothing is left
-// behind by any kind of death. The slots of a channel lie in one.
+// behind by any kind of death. The slots of a channel lie in one, and buffers that members of a
+// group read in place.
 #pragma once
 
 #include <cstddef>
@@ -7,9 +8,10 @@
 #include <span>
 
 #include "runtime/base/result.h"
-#include "runtime/memory/buffer.h"
 
 namespace troupe {
+
+class MemoryLedger;
 
 // Move-only; unmaps at its end. The ledger, where one was given, outlives it.
 class SharedRegion {
@@ -24,6 +26,9 @@ class SharedRegion {
   // Maps what process `process_id` has open as `descriptor`. Refuses what is shorter than
   // `num_bytes` or could shrink under us, since touching it would kill this process.
   static Result<SharedRegion> Map(int process_id, int descriptor, int64_t num_bytes);
+
+  // Gives the memory back to the system at once, although others have it mapped: they find zeros.
+  void Discard();
 
   bool empty() const { return bytes_.empty(); }
   std::span<std::byte> bytes() const { return bytes_; }

@@ -1,13 +1,16 @@
-#include "runtime/transport/ucx/shared_region.h"
+#include "runtime/memory/shared_region.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include "runtime/memory/buffer.h"
 
 namespace troupe {
 namespace {
@@ -16,8 +19,8 @@ Result<std::span<std::byte>> MapWhole(int descriptor, int64_t num_bytes) {
   void* start = mmap(nullptr, static_cast<size_t>(num_bytes), PROT_READ | PROT_WRITE,
                      MAP_SHARED | MAP_POPULATE, descriptor, 0);
   if (start == MAP_FAILED) {
-    return MakeError(ErrorCode::kOutOfSpace, "shared slots: mapping {} bytes failed: {}", num_bytes,
-                     std::strerror(errno));
+    return MakeError(ErrorCode::kOutOfSpace, "shared memory: mapping {} bytes failed: {}",
+                     num_bytes, std::strerror(errno));
   }
   return std::span(static_cast<std::byte*>(start), static_cast<size_t>(num_bytes));
 }
@@ -48,14 +51,25 @@ void SharedRegion::Reset() {
   ledger_ = nullptr;
 }
 
+void SharedRegion::Discard() {
+  // A system that cannot do it keeps the memory until the last of them has gone.
+  (void)fallocate(descriptor_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, std::ssize(bytes_));
+}
+
 Result<SharedRegion> SharedRegion::Create(int64_t num_bytes, MemoryLedger* ledger) {
+  rlimit files{};
+  if (getrlimit(RLIMIT_FSIZE, &files) == 0 && files.rlim_cur < static_cast<rlim_t>(num_bytes)) {
+    return MakeError(ErrorCode::kOutOfSpace,  // the system would send a signal
+                     "shared memory of {} bytes: a file may have {} (ulimit -f)", num_bytes,
+                     files.rlim_cur);
+  }
   SharedRegion region;
-  region.descriptor_ = memfd_create("troupe-slots", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  region.descriptor_ = memfd_create("troupe", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   // fallocate, not ftruncate: short memory is an error here instead of a SIGBUS later.
   if (region.descriptor_ < 0 || fallocate(region.descriptor_, 0, 0, num_bytes) != 0 ||
       fcntl(region.descriptor_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
     return MakeError(ErrorCode::kOutOfSpace,
-                     "shared slots of {} bytes: {}; use fewer or smaller slots", num_bytes,
+                     "shared memory of {} bytes: {}; use fewer or smaller slots", num_bytes,
                      std::strerror(errno));
   }
   ASSIGN_OR_RETURN(region.bytes_, MapWhole(region.descriptor_, num_bytes));
