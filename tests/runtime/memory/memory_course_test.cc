@@ -105,9 +105,9 @@ TEST(MemoryLedgerTest, ItsCourseHasAllocatedAndUsedAtEveryChange) {
   clock.AdvanceMs(1);
   stash.reset();
   const auto samples = ledger.EndCourse().Samples();
-  ASSERT_EQ(samples.size(), 4U);
+  ASSERT_EQ(samples.size(), 5U) << "start, three changes, end";
   const std::vector<std::pair<int64_t, int64_t>> wanted = {
-      {1000, 1000}, {1050, 1050}, {1050, 1000}, {1000, 1000}};
+      {1000, 1000}, {1050, 1050}, {1050, 1000}, {1000, 1000}, {1000, 1000}};
   for (size_t i = 0; i < wanted.size(); ++i) {
     EXPECT_EQ(samples[i].allocated_bytes, wanted[i].first) << i;
     EXPECT_EQ(samples[i].used(), wanted[i].second) << i;
