@@ -15,21 +15,18 @@ using ::testing::HasSubstr;
 
 class DataParallelTest : public testing::TroupeTest {
  protected:
-  // In three parts, each under another layout, against one run of one worker.
-  void GoOn(const std::string& dtype) {
+  // In parts, each under another layout, against one run of one worker.
+  void GoOn(const std::string& dtype, const std::string& grad_reduce,
+            const std::vector<std::string>& layouts) {
     testing::Shell("cd " + folder_.path() + " && rm -rf whole parts");
     const std::string save =
         " --set checkpoint.save_hf=true train.steps=12 batch.gradient_groups=2 train.dtype=" +
-        dtype + " ";
+        dtype + " parallelism.grad_reduce=" + grad_reduce + " ";
     const auto whole =
         Troupe("run job.yaml -o jsonl --run-dir whole" + save + "parallelism.pp=1 2>/dev/null");
     ASSERT_EQ(whole.exit_code, 0) << whole.output;
     std::vector<std::string> steps;
-    for (const std::string part :
-         {"parallelism.pp=2 parallelism.dp=2 parallelism.zero_stage=1 train.stop_after=5",
-          "parallelism.pp=1 parallelism.dp=2 train.stop_after=8",
-          "parallelism.pp=1 parallelism.dp=2 parallelism.zero_stage=1 train.stop_after=10",
-          "parallelism.pp=1"}) {
+    for (const std::string& part : layouts) {
       const std::string resume = steps.empty() ? "" : " --resume";
       const auto run =
           Troupe("run job.yaml -o jsonl --run-dir parts" + resume + save + part + " 2>/dev/null");
@@ -45,13 +42,62 @@ class DataParallelTest : public testing::TroupeTest {
       EXPECT_EQ(same.exit_code, 0) << dtype << "\n" << same.output;
     }
   }
+
+  void ExportsTheSameFolder(const std::string& dtype, const std::string& zero_stage) {
+    const std::string save =
+        " --overwrite --set checkpoint.save_hf=true parallelism.grad_reduce=step train.dtype=" +
+        dtype + " ";
+    const auto one = Troupe("run job.yaml --run-dir one" + save +
+                            "parallelism.pp=2 batch.gradient_groups=2 2>&1");
+    const auto many =
+        Troupe("run job.yaml --run-dir many" + save +
+               "parallelism.pp=2 parallelism.dp=2 parallelism.zero_stage=" + zero_stage + " 2>&1");
+    ASSERT_EQ(one.exit_code, 0) << one.output;
+    ASSERT_EQ(many.exit_code, 0) << many.output;
+    const auto same =
+        testing::Shell("cd " + folder_.path() + " && diff -r one/hf many/hf && ls many/hf 2>&1");
+    EXPECT_EQ(same.exit_code, 0) << same.output;
+    EXPECT_THAT(same.output, HasSubstr("model-00002-of-00002.safetensors"));
+  }
+
+  void CheckMemory(int num_ranks, const std::string& output) {
+    const auto measured = ReadJson("run/memory.json");
+    ASSERT_EQ(measured["ranks"].size(), static_cast<size_t>(num_ranks));
+    for (const auto& row : measured["ranks"]) {
+      for (const char* tag : {"params", "grads", "optimizer", "activations"}) {
+        EXPECT_EQ(row["tags"][tag]["peak_bytes"], row["tags"][tag]["predicted_bytes"])
+            << tag << " of rank " << row["rank"] << "\n"
+            << output;
+      }
+      EXPECT_LE(row["tags"]["comm"]["peak_bytes"].get<int64_t>(),
+                row["tags"]["comm"]["predicted_bytes"].get<int64_t>())
+          << output;
+    }
+  }
+
+  void CheckCommunication(const std::string& output) {
+    const auto result = ReadJson("run/result.json");
+    ASSERT_GT(result["communication"].size(), 0u) << output;
+    for (const auto& row : result["communication"]) {
+      EXPECT_GT(row["bytes"].get<int64_t>(), 0) << row;
+      EXPECT_EQ(row["measured"]["bytes"], row["bytes"]) << row << "\n" << output;
+      EXPECT_EQ(row["measured"]["count"], row["count"]) << row << "\n" << output;
+    }
+  }
 };
 
 TEST_F(DataParallelTest, ComputesWhatOneWorkerComputes) {
   for (const std::string layout :
        {"parallelism.pp=1 parallelism.dp=2 parallelism.zero_stage=1",
         "parallelism.pp=2 parallelism.dp=2 parallelism.schedule=zb-h1",
-        "parallelism.pp=2 parallelism.dp=2 parallelism.zero_stage=1 train.dtype=bfloat16"}) {
+        "parallelism.pp=2 parallelism.dp=2 parallelism.zero_stage=1 train.dtype=bfloat16",
+        "parallelism.pp=2 parallelism.dp=2 parallelism.zero_stage=2",
+        "parallelism.pp=1 parallelism.dp=2 parallelism.zero_stage=3 train.dtype=bfloat16",
+        "parallelism.pp=2 parallelism.dp=2 parallelism.zero_stage=3 parallelism.schedule=zb-h1",
+        "parallelism.pp=1 parallelism.dp=2 parallelism.zero_stage=3 parallelism.grad_reduce=step "
+        "parallelism.zero_prefetch=0",
+        "parallelism.pp=1 parallelism.dp=4 parallelism.zero_stage=3 "
+        "parallelism.reshard_after_forward=false"}) {
     const auto run = Troupe(
         "run job.yaml --overwrite --run-dir a --set model.tie_word_embeddings=true eval.every=3 "
         "eval.check_against=single_worker " +
@@ -66,48 +112,50 @@ TEST_F(DataParallelTest, ComputesWhatOneWorkerComputes) {
 // Saved in pieces by four ranks, read by two that keep everything, by two with shards of their own,
 // and by one.
 TEST_F(DataParallelTest, AnyOtherLayoutGoesOnBitForBit) {
-  for (const std::string dtype : {"float32", "bfloat16"}) GoOn(dtype);
+  for (const std::string dtype : {"float32", "bfloat16"}) {
+    GoOn(dtype, "step",
+         {"parallelism.pp=2 parallelism.dp=2 parallelism.zero_stage=1 train.stop_after=4",
+          "parallelism.pp=1 parallelism.dp=2 train.stop_after=6",
+          "parallelism.pp=1 parallelism.dp=2 parallelism.zero_stage=3 train.stop_after=8",
+          "parallelism.pp=1 parallelism.dp=2 parallelism.zero_stage=1 train.stop_after=10",
+          "parallelism.pp=1"});
+  }
 }
 
-// The optimizer's state, and bfloat16's masters, by shards: what each rank has is not even.
-TEST_F(DataParallelTest, NeedsTheMemoryThatWasPredicted) {
+// The same where each microbatch's gradients are added up by themselves.
+TEST_F(DataParallelTest, AnyOtherLayoutThatReducesEveryMicrobatchGoesOnBitForBit) {
+  for (const std::string dtype : {"float32", "bfloat16"}) {
+    GoOn(dtype, "microbatch",
+         {"parallelism.pp=2 parallelism.dp=2 parallelism.zero_stage=3 train.stop_after=4",
+          "parallelism.pp=1 parallelism.dp=2 parallelism.zero_stage=2 train.stop_after=8",
+          "parallelism.pp=4 train.stop_after=10", "parallelism.pp=1"});
+  }
+}
+
+// What is in shards, and bfloat16's masters with it: what each rank has is not even. Bytes that are
+// sent are predicted exactly, too.
+TEST_F(DataParallelTest, NeedsTheMemoryAndSendsTheBytesThatWerePredicted) {
   for (const std::string dtype : {"float32", "bfloat16"}) {
     for (const int dp : {2, 3}) {
-      const auto run = Troupe(
-          "run job.yaml --overwrite --run-dir run --set parallelism.pp=1 parallelism.zero_stage=1 "
-          "batch.global_batch_size=12 model.tie_word_embeddings=true parallelism.dp=" +
-          std::to_string(dp) + " train.dtype=" + dtype + " 2>&1");
-      ASSERT_EQ(run.exit_code, 0) << run.output;
-      const auto measured = ReadJson("run/memory.json");
-      ASSERT_EQ(measured["ranks"].size(), static_cast<size_t>(dp));
-      for (const auto& row : measured["ranks"]) {
-        for (const char* tag : {"params", "grads", "optimizer", "activations"}) {
-          EXPECT_EQ(row["tags"][tag]["peak_bytes"], row["tags"][tag]["predicted_bytes"])
-              << tag << " of rank " << row["rank"] << "\n"
-              << run.output;
-        }
-        EXPECT_LE(row["tags"]["comm"]["peak_bytes"].get<int64_t>(),
-                  row["tags"]["comm"]["predicted_bytes"].get<int64_t>());
+      for (const int zero_stage : {0, 1, 2, 3}) {
+        const auto run = Troupe(
+            "run job.yaml --overwrite --run-dir run --set parallelism.pp=1 "
+            "batch.global_batch_size=12 model.tie_word_embeddings=true parallelism.dp=" +
+            std::to_string(dp) + " parallelism.zero_stage=" + std::to_string(zero_stage) +
+            " train.dtype=" + dtype + " 2>&1");
+        ASSERT_EQ(run.exit_code, 0) << run.output;
+        CheckMemory(dp, run.output);
+        CheckCommunication(run.output);
       }
     }
   }
 }
 
-// The first pipeline exports, from weights that are whole though the state beside them is not.
+// The first pipeline exports, from weights that are whole though the state beside them is not, or
+// that are gathered for it.
 TEST_F(DataParallelTest, ExportsTheSameFolder) {
   for (const std::string dtype : {"float32", "bfloat16"}) {
-    const std::string save =
-        " --overwrite --set checkpoint.save_hf=true train.dtype=" + dtype + " ";
-    const auto one = Troupe("run job.yaml --run-dir one" + save +
-                            "parallelism.pp=2 batch.gradient_groups=2 2>&1");
-    const auto many = Troupe("run job.yaml --run-dir many" + save +
-                             "parallelism.pp=2 parallelism.dp=2 parallelism.zero_stage=1 2>&1");
-    ASSERT_EQ(one.exit_code, 0) << one.output;
-    ASSERT_EQ(many.exit_code, 0) << many.output;
-    const auto same =
-        testing::Shell("cd " + folder_.path() + " && diff -r one/hf many/hf && ls many/hf 2>&1");
-    EXPECT_EQ(same.exit_code, 0) << same.output;
-    EXPECT_THAT(same.output, HasSubstr("model-00002-of-00002.safetensors"));
+    for (const std::string stage : {"1", "3"}) ExportsTheSameFolder(dtype, stage);
   }
 }
 
