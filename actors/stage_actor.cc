@@ -115,7 +115,7 @@ StageActor::StageActor(StageOptions options, StageModel& model, Stream& stream)
     stream_.LaunchTask(scope_, std::move(task),
                        [this, done = std::move(done)](const WorkTime& time, const Status&) {
                          if (options_.trace.Covers(step_)) {
-                           WriteSpan("gradient reduction", step_, -1, time);
+                           WriteSpan(SpanCategory::kWait, "gradient reduction", step_, -1, time);
                          }
                          done();
                        });
@@ -198,20 +198,23 @@ void StageActor::Trace(const ActionDone& done) const {
   const std::string_view name = trains                               ? KindName(done.action.kind)
                                 : done.mode == proto::STEP_MODE_EVAL ? "evaluation"
                                                                      : "sampling";
-  WriteSpan(name, done.step, done.action.microbatch.value, done.time);
+  WriteSpan(SpanCategory::kCompute, name, done.step, done.action.microbatch.value, done.time);
 }
 
 void StageActor::Trace(const UpdateDone& done) const {
-  if (options_.trace.Covers(done.step)) WriteSpan("optimizer", done.step, -1, done.time);
+  if (options_.trace.Covers(done.step))
+    WriteSpan(SpanCategory::kCompute, "optimizer", done.step, -1, done.time);
 }
 
-void StageActor::WriteSpan(std::string_view name, int64_t step, int32_t microbatch,
-                           const WorkTime& time) const {
-  static const uint32_t track = InternTraceName("compute");
+// What waits for other ranks goes on beside the computation, on a track of its own.
+void StageActor::WriteSpan(SpanCategory category, std::string_view name, int64_t step,
+                           int32_t microbatch, const WorkTime& time) const {
+  static const uint32_t compute = InternTraceName("compute");
+  static const uint32_t communication = InternTraceName("communication");
   SpanRecord record;
   record.name = InternTraceName(name);
-  record.category = SpanCategory::kCompute;
-  record.track = track;
+  record.category = category;
+  record.track = category == SpanCategory::kCompute ? compute : communication;
   record.rank = options_.rank.value;
   record.stage = static_cast<int16_t>(options_.stage.value);
   record.microbatch = microbatch;

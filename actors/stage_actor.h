@@ -25,6 +25,7 @@
 #include "runtime/actor/actor.h"
 #include "runtime/actor/stream.h"
 #include "runtime/collective/group.h"
+#include "runtime/trace/span.h"
 
 namespace troupe {
 
@@ -69,7 +70,7 @@ class StageActor
   // A training step's actions leave spans always: costs and pictures are made of them.
   void Trace(const ActionDone& done) const;
   void Trace(const UpdateDone& done) const;
-  void WriteSpan(std::string_view name, int64_t step, int32_t microbatch,
+  void WriteSpan(SpanCategory category, std::string_view name, int64_t step, int32_t microbatch,
                  const WorkTime& time) const;
 
   const StageOptions options_;

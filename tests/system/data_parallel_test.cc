@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -154,6 +156,27 @@ TEST_F(DataParallelTest, NeedsTheMemoryAndSendsTheBytesThatWerePredicted) {
 TEST_F(DataParallelTest, ExportsTheSameFolder) {
   for (const std::string dtype : {"float32", "bfloat16"}) {
     for (const std::string stage : {"1", "3"}) ExportsTheSameFolder(dtype, stage);
+  }
+}
+
+// Sums of a unit's gradients begin when the unit is done, while others are still computed.
+TEST_F(DataParallelTest, SumsBeginBeforeTheBackwardEnds) {
+  for (const std::string zero_stage : {"1", "2", "3"}) {
+    const auto run = Troupe(
+        "run job.yaml --overwrite --run-dir run --set parallelism.pp=1 parallelism.dp=2 "
+        "log.trace=true parallelism.zero_stage=" +
+        zero_stage + " 2>&1");
+    ASSERT_EQ(run.exit_code, 0) << run.output;
+    double first_sum_us = std::numeric_limits<double>::infinity();
+    double last_backward_end_us = 0;
+    for (const auto& event : ReadJson("run/trace/step-00000001.json")["traceEvents"]) {
+      if (event["ph"] != "X" || event["pid"] != 0) continue;
+      const double start_us = event["ts"].get<double>();
+      if (event["name"] == "gradient reduction") first_sum_us = std::min(first_sum_us, start_us);
+      if (event["name"] != "Backward") continue;
+      last_backward_end_us = std::max(last_backward_end_us, start_us + event["dur"].get<double>());
+    }
+    EXPECT_LT(first_sum_us, last_backward_end_us) << zero_stage;
   }
 }
 
