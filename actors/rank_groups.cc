@@ -34,7 +34,8 @@ RankGroups::RankGroups(RankRouter& router, const JobPlan& plan, MemoryLedger& le
                        .actor_index = kCollectiveIndex,
                        .slots_per_peer = kReductionSlots,
                        .slot_bytes = plan.ReductionSlotBytes(),
-                       .ledger = &ledger}) {}
+                       .ledger = &ledger,
+                       .lends = &ledger}) {}
 
 Status RankGroups::Open() {
   for (size_t i = 0; i < plan_.reductions.size(); ++i) {

@@ -7,10 +7,20 @@
 
 namespace troupe {
 
+namespace {
+
+Buffer Zeroed(const GradientSum::Options& options, MemoryLedger& ledger) {
+  const int64_t num_bytes = options.num_elements * DTypeBytes(options.dtype);
+  if (options.lent) return Buffer::Shared(ledger, MemoryTag::kGrads, num_bytes);
+  return {ledger, MemoryTag::kGrads, num_bytes};
+}
+
+}  // namespace
+
 GradientSum::GradientSum(const Options& options, MemoryLedger& ledger)
     : options_(options),
       group_size_(options.num_microbatches / options.groups),
-      total_(ledger, MemoryTag::kGrads, options.num_elements * DTypeBytes(options.dtype)),
+      total_(Zeroed(options, ledger)),
       group_(ledger, MemoryTag::kGrads,
              options.groups > 1 ? options.num_elements * DTypeBytes(options.dtype) : 0) {
   CHECK(options.groups >= 1 && options.num_microbatches % options.groups == 0);

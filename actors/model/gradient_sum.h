@@ -42,6 +42,7 @@ class GradientSum final : public Gradients {
     DType dtype = DType::kFloat32;  // float32 or float64
     int32_t num_microbatches = 1;
     int32_t groups = 1;
+    bool lent = false;  // ranks of this host add it up: they read it in place
   };
   GradientSum(const Options& options, MemoryLedger& ledger);
 

@@ -121,8 +121,9 @@ std::unique_ptr<MicrobatchGradients::Bucket> MicrobatchGradients::NewBucket() {
     return bucket;
   }
   auto bucket = std::make_unique<Bucket>();
-  bucket->memory =
-      Buffer::Unfilled(ledger_, MemoryTag::kComm, bucket_elements_ * DTypeBytes(options_.dtype));
+  const int64_t num_bytes = bucket_elements_ * DTypeBytes(options_.dtype);
+  bucket->memory = options_.lent ? Buffer::Shared(ledger_, MemoryTag::kComm, num_bytes)
+                                 : Buffer::Unfilled(ledger_, MemoryTag::kComm, num_bytes);
   return bucket;
 }
 

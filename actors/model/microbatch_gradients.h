@@ -32,6 +32,7 @@ class MicrobatchGradients final : public Gradients {
     int32_t num_microbatches = 1;   // of this rank
     int32_t groups = 1;
     bool sharded = false;  // keeps its runs of the rows; false: everything
+    bool lent = false;     // ranks of this host read buckets in place
   };
   // `second_use`: where that of a tied weight begins among the stage's gradients, if there is one.
   MicrobatchGradients(const Options& options, const StageParameters& parameters,

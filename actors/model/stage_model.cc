@@ -105,7 +105,8 @@ void StageModel::BuildGradients() {
         GradientSum::Options{.num_elements = num_elements,
                              .dtype = master_,
                              .num_microbatches = batch.num_microbatches,
-                             .groups = batch.gradient_groups},
+                             .groups = batch.gradient_groups,
+                             .lent = batch.data_parallel > 1},
         ledger_);
     return;
   }
@@ -113,7 +114,8 @@ void StageModel::BuildGradients() {
       MicrobatchGradients::Options{.dtype = master_,
                                    .num_microbatches = batch.num_microbatches,
                                    .groups = batch.gradient_groups,
-                                   .sharded = is_sharded()},
+                                   .sharded = is_sharded(),
+                                   .lent = batch.data_parallel > 1},
       parameters_, GradientPiecesOf(table_, layout, options_.shape.halves),
       /*second_use=*/parameters_.num_elements(), ledger_);
   pieces_ = pieces.get();
@@ -141,7 +143,8 @@ void StageModel::BuildUnits() {
         std::make_unique<UnitWeights>(UnitWeights::Options{.name = NameOf(model, units_[i]),
                                                            .parameters = parameters,
                                                            .own_parameters = std::move(own),
-                                                           .compute = options_.dtype},
+                                                           .compute = options_.dtype,
+                                                           .lent = is_sharded() && !gathers()},
                                       parameters_, ledger_));
     UnitSite site = SiteOf(i, units_[i]);
     site.gradient_elements = std::move(gradient_elements);

@@ -76,7 +76,10 @@ void StageParameters::PlaceBuffers(MemoryLedger& ledger) {
   const int64_t width = DTypeBytes(options_.master);
   const bool whole =
       !options_.gathered && (options_.whole_masters || options_.shards.num_owners == 1);
-  masters_ = Buffer(ledger, MemoryTag::kParams, (whole ? num_elements_ : owned_elements_) * width);
+  const int64_t master_bytes = (whole ? num_elements_ : owned_elements_) * width;
+  const bool lent = whole && options_.shards.num_owners > 1;  // read in place after an update
+  masters_ = lent ? Buffer::Shared(ledger, MemoryTag::kParams, master_bytes)
+                  : Buffer(ledger, MemoryTag::kParams, master_bytes);
   moments_ = Buffer(ledger, MemoryTag::kOptimizer, 2 * owned_elements_ * width);
   const bool copies = options_.gathered && options_.compute != options_.master;
   const int64_t copy_width = copies ? DTypeBytes(options_.compute) : 0;

@@ -27,7 +27,9 @@ void UnitWeights::Gather() {
   }
   if (copies) {
     const MemoryTag tag = masters_.gathered() ? MemoryTag::kComm : MemoryTag::kParams;
-    computes_ = Buffer::Unfilled(ledger_, tag, num_elements * DTypeBytes(options_.compute));
+    const int64_t num_bytes = num_elements * DTypeBytes(options_.compute);
+    computes_ = options_.lent ? Buffer::Shared(ledger_, tag, num_bytes)
+                              : Buffer::Unfilled(ledger_, tag, num_bytes);
   }
   std::byte* next = computes_.data();
   for (const int index : options_.own_parameters) {

@@ -33,6 +33,7 @@ class UnitWeights {
     std::span<const int> parameters{};  // table indices, in the order of the unit's spec
     std::vector<int> own_parameters{};  // without those that an earlier unit of the stage keeps
     DType compute = DType::kFloat32;
+    bool lent = false;  // ranks of this host read a copy in place after an update
   };
   // What the options and the arguments point to outlives this.
   UnitWeights(Options options, StageParameters& masters, MemoryLedger& ledger);
