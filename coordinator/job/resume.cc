@@ -205,31 +205,37 @@ std::string OtherSums(const proto::JobSpec& saved, int groups, const proto::JobS
       p.dp(), p.schedule(), kGroupsKey, now.batch().gradient_groups(), groups);
 }
 
+// Whether the layout cannot have these sums, though it has its own.
+bool IsRefused(const proto::JobSpec& sums, const proto::JobSpec& own) {
+  if (sums.parallelism().grad_reduce() == own.parallelism().grad_reduce() &&
+      sums.batch().gradient_groups() == own.batch().gradient_groups()) {
+    return false;
+  }
+  return ReadJobPlan(sums).errors.size() > ReadJobPlan(own).errors.size();
+}
+
 // Sums keep the run's shape, as far as the layout can have it and nobody asks for another.
 void KeepSums(const proto::JobSpec& saved, int groups, LoadedJob& job,
               std::vector<std::string>& notes) {
   const bool own_reduce = IsGiven(job, kReduceKey);
   const bool own_groups = IsGiven(job, kGroupsKey);
+  const std::string& was = saved.parallelism().grad_reduce();
+  const std::string own = job.spec.parallelism().grad_reduce();
   proto::JobSpec kept = job.spec;
-  if (!own_reduce) {
-    kept.mutable_parallelism()->set_grad_reduce(saved.parallelism().grad_reduce());
-  }
-  const bool same_reduce = kept.parallelism().grad_reduce() == saved.parallelism().grad_reduce();
+  if (!own_reduce) kept.mutable_parallelism()->set_grad_reduce(was);
   if (!own_groups) kept.mutable_batch()->set_gradient_groups(groups);
-  const auto refused = [](const proto::JobSpec& spec) { return ReadJobPlan(spec).errors.size(); };
-  if (!same_reduce || (!own_groups && refused(kept) > refused(job.spec))) {
+  if (kept.parallelism().grad_reduce() != was || IsRefused(kept, job.spec)) {
     notes.push_back(
         fmt::format("{}: from here its sums have another shape, and agree with the earlier ones "
                     "to rounding instead of bit for bit",
                     OtherSums(saved, groups, job.spec)));
     return;
   }
-  if (!own_reduce && kept.parallelism().grad_reduce() != job.spec.parallelism().grad_reduce() &&
-      kept.parallelism().zero_stage() >= 2) {
-    notes.push_back(fmt::format(
-        "{} = {}, as the run had it, so that its sums keep their bits: every rank keeps all "
-        "gradients until a step ends; give microbatch to share them out",
-        kReduceKey, kept.parallelism().grad_reduce()));
+  if (was != own && kept.parallelism().zero_stage() >= 2 && kept.parallelism().dp() > 1) {
+    notes.push_back(
+        fmt::format("{} = {}, as the run had it, so that its sums keep their bits: every rank "
+                    "keeps all gradients until a step ends; give microbatch to share them out",
+                    kReduceKey, was));
   }
   job.spec = std::move(kept);
   if (!own_reduce) TakeOver(job, kReduceKey);

@@ -57,8 +57,10 @@ std::string Table(const CommunicationReports& reports, std::string_view indent,
                   const std::function<std::string(const Row&, int64_t steps)>& cell) {
   const std::vector<std::string> columns = ColumnsOf(reports);
   if (columns.empty()) return "";
+  size_t width = 16;
+  for (const std::string& column : columns) width = std::max(width, column.size());
   std::string text = fmt::format("{}{:<6}", indent, "rank");
-  for (const std::string& column : columns) text += fmt::format(" {:>16}", column);
+  for (const std::string& column : columns) text += fmt::format(" {:>{}}", column, width);
   text += "\n";
   const std::vector<int32_t> shown = BusiestRanks(reports);
   for (const int32_t rank : shown) {
@@ -68,7 +70,7 @@ std::string Table(const CommunicationReports& reports, std::string_view indent,
       const auto& rows = report.rows();
       const auto row = std::find_if(rows.begin(), rows.end(),
                                     [&column](const Row& r) { return NameOf(r) == column; });
-      text += fmt::format(" {:>16}", row == rows.end() ? "-" : cell(*row, report.steps()));
+      text += fmt::format(" {:>{}}", row == rows.end() ? "-" : cell(*row, report.steps()), width);
     }
     text += "\n";
   }

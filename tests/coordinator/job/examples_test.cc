@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <limits>
 
+#include "actors/plan/job_plan.h"
 #include "tests/support/load_job.h"
 
 namespace troupe {
@@ -28,7 +30,26 @@ TEST(ExamplesTest, EveryExampleIsAGoodJob) {
     const auto job = LoadJob(SystemFiles(), entry.path(), WithSomeText());
     EXPECT_TRUE(job.ok()) << job.error().message;
   }
-  EXPECT_GE(files, 3);
+  EXPECT_GE(files, 6);
+}
+
+// Each shares out more than the one before it.
+TEST(ExamplesTest, TheStaircaseOfZeroStagesKeepsLessAndLess) {
+  int64_t before = std::numeric_limits<int64_t>::max();
+  for (const char* name : {"data-parallel", "zero-1", "zero-2", "zero-3"}) {
+    const auto job = LoadJob(SystemFiles(), kExamples + "/" + name + ".yaml", WithSomeText());
+    ASSERT_TRUE(job.ok()) << job.error().message;
+    EXPECT_EQ(job->spec.name(), name);
+    const auto plan = MakeJobPlan(job->spec);
+    ASSERT_TRUE(plan.ok()) << plan.error().message;
+    const MemoryPrediction memory = plan->MemoryOf(Rank(0), VectorIsa::kAvx2);
+    int64_t kept = 0;
+    for (const MemoryTag tag : {MemoryTag::kParams, MemoryTag::kGrads, MemoryTag::kOptimizer}) {
+      kept += memory[static_cast<size_t>(tag)];
+    }
+    EXPECT_LT(kept, before) << name;
+    before = kept;
+  }
 }
 
 void ExpectNamed(const google::protobuf::Descriptor& type, const std::string& text) {

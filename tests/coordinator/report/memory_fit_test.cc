@@ -99,6 +99,19 @@ TEST_F(MemoryFitTest, ShortensNoSequenceToUselessness) {
   }
 }
 
+// Ranks that share out more need less; when they add up gradients follows the stage.
+TEST_F(MemoryFitTest, SharingOutMoreIsARemedy) {
+  const auto spec = [this](const std::string& stage) {
+    return Spec({"parallelism.pp=1", "parallelism.dp=4", "batch.seq_len=8",
+                 "batch.micro_batch_size=1", "batch.global_batch_size=8", "model.hidden_size=256",
+                 "model.intermediate_size=2048", "parallelism.zero_stage=" + stage});
+  };
+  const int64_t room = Fit(spec("2"), Host(int64_t{1} << 40)).needed_bytes();
+  ASSERT_FALSE(Fit(spec("1"), Host(room)).fits());
+  EXPECT_THAT(Fit(spec("0"), Host(room)).remedies,
+              Contains(StartsWith("parallelism.zero_stage=2")));
+}
+
 TEST_F(MemoryFitTest, MoreHostsAreARemedyWhereARankFits) {
   const proto::JobSpec spec = Spec({"parallelism.pp=4"});
   const MemoryFit wide = Fit(spec, Host(int64_t{1} << 40));
