@@ -93,6 +93,7 @@ Result<SharedRegion> SharedRegion::Map(int process_id, int descriptor, int64_t n
     return MakeError(ErrorCode::kCorrupt, "{}: not {} bytes of sealed memory", path, num_bytes);
   }
   ASSIGN_OR_RETURN(region.bytes_, MapWhole(region.descriptor_, num_bytes));
+  close(std::exchange(region.descriptor_, -1));  // what is mapped needs none
   return region;
 }
 

@@ -27,12 +27,13 @@ class SharedRegion {
   // `num_bytes` or could shrink under us, since touching it would kill this process.
   static Result<SharedRegion> Map(int process_id, int descriptor, int64_t num_bytes);
 
-  // Gives the memory back to the system at once, although others have it mapped: they find zeros.
+  // Of a created one: gives the memory back to the system at once, although others have it mapped.
+  // They find zeros.
   void Discard();
 
   bool empty() const { return bytes_.empty(); }
   std::span<std::byte> bytes() const { return bytes_; }
-  int descriptor() const { return descriptor_; }
+  int descriptor() const { return descriptor_; }  // of a created one; else -1
 
  private:
   void Reset();

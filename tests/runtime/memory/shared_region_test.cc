@@ -55,7 +55,7 @@ TEST(SharedRegionTest, WhatIsDiscardedTakesNoMemoryWhereItIsMapped) {
   mapped->bytes()[7] = std::byte{1};
   const auto blocks = [&] {
     struct stat status {};
-    EXPECT_EQ(fstat(mapped->descriptor(), &status), 0);
+    EXPECT_EQ(fstat(region->descriptor(), &status), 0);
     return status.st_blocks;
   };
   EXPECT_EQ(blocks() * 512, kBytes);
