@@ -5,8 +5,7 @@
 //   between steps.
 //
 //   I1. CheckpointDone without an error means that the rank's files are durable.
-//   I2. Weights that are in shards are gathered for an export row by row: one row is here at a
-//   time.
+//   I2. Weights that are in shards are gathered for an export row by row, one at a time.
 #pragma once
 
 #include <string>

@@ -45,6 +45,7 @@ Task<Status> ComputeForward(StageModel& model, const StageAction& action, Action
 
 Task<Status> Compute(StageModel& model, StageAction action, ActionDone& done) {
   const RunAction& run = action.run;
+  model.AtStep(run.step);
   switch (run.action.kind) {
     case ActionKind::kForward:
       co_return co_await ComputeForward(model, action, done);

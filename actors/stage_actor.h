@@ -6,11 +6,12 @@
 //
 //     unmet --MeetExecutor--> ready --RunAction, …--> ready (work launched; the answer follows)
 //
-//   I1. The model is touched on the stream alone, in the order of the messages.
+//   I1. The model computes on the stream alone, in the order of the messages. What it begins with
+//       other ranks (StageSiblings) it begins on the actor thread, from a task that waits for that.
 //   I2. Every message but MeetExecutor is answered exactly once, when its work has run; before
 //       that, ActionWaits says each wait of an action in its middle, and its end.
 //   I3. All work is a task of the stream, which may wait in its middle, and ends with the actor. It
-//       knows the model, never the actor.
+//       knows the model; the actor only as what launches more such work (StageSiblings::launch).
 #pragma once
 
 #include <map>
@@ -46,8 +47,8 @@ struct StageOptions {
   std::map<int32_t, StageReduction> reductions{};  // that this stage starts, by place in the plan
   // Of the data-parallel ranks with shards of the stage's weights; null where each has them whole.
   Group* shard_group = nullptr;
-  RowSource* rows =
-      nullptr;          // of weights that are gathered for each pass; null where they are here
+  // Of weights that are gathered for each pass; null where they are here.
+  RowSource* rows = nullptr;
   TraceWindow trace{};  // the steps whose every piece of work leaves a span
 };
 

@@ -22,22 +22,28 @@ const ShardRow& RowOf(const StageParameters& parameters, int index) {
 }  // namespace
 
 MicrobatchGradients::MicrobatchGradients(const Options& options, const StageParameters& parameters,
-                                         std::vector<GradientPiece> pieces, int64_t second_use,
+                                         const ParameterTable& table, const StageLayout& layout,
                                          MemoryLedger& ledger)
     : options_(options), group_size_(options.num_microbatches / options.groups), ledger_(ledger) {
   CHECK(options.groups >= 1 && options.num_microbatches % options.groups == 0);
   const auto keep = [this](const ShardRow& row, int64_t first_element) {
-    if (options_.sharded) {
+    if (is_sharded()) {
       Keep(first_element + row.own_first, row.own_count);
     } else {
       Keep(first_element, row.num_elements);
     }
   };
   for (const ShardRow& row : parameters.rows()) keep(row, row.first_element);
+  const std::vector<GradientPiece> pieces = GradientPiecesOf(table, layout, options.halves);
   for (const GradientPiece& piece : pieces) {
-    if (piece.second_use) keep(RowOf(parameters, piece.parameters.front()), second_use);
+    if (!piece.second_use) continue;
+    keep(RowOf(parameters, piece.parameters.front()), parameters.num_elements());
   }
-  for (GradientPiece& piece : pieces) AddPiece(parameters, std::move(piece), second_use);
+  for (const GradientPiece& piece : pieces) {
+    AddPiece(
+        parameters, piece,
+        is_sharded() ? OwnerCounts(table, layout, piece, options.shards) : std::vector<int64_t>());
+  }
   const int64_t num_bytes =
       (kept_.back().in_sum + kept_.back().num_elements) * DTypeBytes(options_.dtype);
   total_ = Buffer(ledger, MemoryTag::kGrads, num_bytes);
@@ -51,11 +57,13 @@ void MicrobatchGradients::Keep(int64_t first_element, int64_t num_elements) {
 }
 
 void MicrobatchGradients::AddPiece(const StageParameters& parameters, GradientPiece plan,
-                                   int64_t second_use) {
+                                   std::vector<int64_t> counts) {
   const ShardRow& row = RowOf(parameters, plan.parameters.front());
-  const int64_t row_first = plan.second_use ? second_use : row.first_element;
+  const int64_t row_first = plan.second_use ? parameters.num_elements() : row.first_element;
+  const int64_t own_first = is_sharded() ? row.own_first : 0;
+  const int64_t own_end = is_sharded() ? row.own_first + row.own_count : row.num_elements;
   Piece piece;
-  if (options_.sharded) piece.counts.resize(row.counts.size());
+  piece.counts = std::move(counts);
   int64_t in_bucket = 0;
   for (const int index : plan.parameters) {
     const StageParameter& p = parameters.Of(index);
@@ -64,15 +72,6 @@ void MicrobatchGradients::AddPiece(const StageParameters& parameters, GradientPi
     CHECK(in_row >= 0 && in_row + count <= row.num_elements, "{} is of another row than its piece",
           p.spec->name);
     piece.parameters.push_back({in_bucket, row_first + in_row, count});
-    int64_t owner_first = 0;  // in the row
-    for (size_t owner = 0; owner < piece.counts.size(); ++owner) {
-      const int64_t owner_end = owner_first + row.counts[owner];
-      const int64_t begin = std::max(in_row, owner_first);
-      piece.counts[owner] += std::max<int64_t>(0, std::min(in_row + count, owner_end) - begin);
-      owner_first = owner_end;
-    }
-    const int64_t own_first = options_.sharded ? row.own_first : 0;
-    const int64_t own_end = options_.sharded ? row.own_first + row.own_count : row.num_elements;
     const int64_t begin = std::max(in_row, own_first);
     const int64_t kept = std::min(in_row + count, own_end) - begin;
     if (kept > 0) {
@@ -118,6 +117,7 @@ std::unique_ptr<MicrobatchGradients::Bucket> MicrobatchGradients::NewBucket() {
   if (!free_.empty()) {
     std::unique_ptr<Bucket> bucket = std::move(free_.back());
     free_.pop_back();
+    bucket->memory.SetIdle(false);
     return bucket;
   }
   auto bucket = std::make_unique<Bucket>();
@@ -163,6 +163,7 @@ void MicrobatchGradients::Add(const Exec& exec, std::unique_ptr<Bucket> bucket) 
     Accumulate(exec, In(total_, run.elsewhere, run.num_elements), to);
     FillZero(exec, to);
   }
+  bucket->memory.SetIdle(true);
   free_.push_back(std::move(bucket));
 }
 

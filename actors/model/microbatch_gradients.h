@@ -31,12 +31,13 @@ class MicrobatchGradients final : public Gradients {
     DType dtype = DType::kFloat32;  // float32 or float64
     int32_t num_microbatches = 1;   // of this rank
     int32_t groups = 1;
-    bool sharded = false;  // keeps its runs of the rows; false: everything
-    bool lent = false;     // ranks of this host read buckets in place
+    bool halves = false;  // the schedule runs BackwardInput and BackwardWeight apart
+    ShardPlace shards{};  // keeps its runs of the rows; everything where it is the only owner
+    bool lent = false;    // ranks of this host read buckets in place
   };
-  // `second_use`: where that of a tied weight begins among the stage's gradients, if there is one.
+  // Of a tied weight with both uses here the second one's gradients lie behind the parameters'.
   MicrobatchGradients(const Options& options, const StageParameters& parameters,
-                      std::vector<GradientPiece> pieces, int64_t second_use, MemoryLedger& ledger);
+                      const ParameterTable& table, const StageLayout& layout, MemoryLedger& ledger);
 
   struct Bucket {
     int piece = -1;
@@ -89,7 +90,8 @@ class MicrobatchGradients final : public Gradients {
   };
 
   void Keep(int64_t first_element, int64_t num_elements);
-  void AddPiece(const StageParameters& parameters, GradientPiece plan, int64_t second_use);
+  void AddPiece(const StageParameters& parameters, GradientPiece plan, std::vector<int64_t> counts);
+  bool is_sharded() const { return options_.shards.num_owners > 1; }
   // -1: not this rank's.
   int64_t PlaceInSum(int64_t first_element, int64_t num_elements) const;
   TensorView In(const Buffer& buffer, int64_t first, int64_t num_elements) const;

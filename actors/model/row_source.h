@@ -25,7 +25,8 @@ class RowSource {
 
   // Fills `whole` with every owner's run of row `row` (StageParameters::rows), this rank's too, in
   // the dtype that products read and in the newest version that this rank has published; then sets
-  // `arrival`. Both live until then. One gather of a row is open at a time.
+  // `arrival`. Both live until then, or until the source has ended: whoever destroys a task that
+  // waits ends the source first. One gather of a row is open at a time.
   virtual void Gather(int row, std::span<std::byte> whole, RowArrival& arrival) = 0;
 
   // This rank's run of the row as of `version`, which grows; others gather from it. It is read

@@ -65,6 +65,13 @@ Task<Status> StageModel::EmbeddingBackward(const Pass& pass, ConstTensorView dy)
   co_return Status{};
 }
 
+// Where a Forward keeps units, it keeps the embedding, too, though this reads none of its weights:
+// the next Forward has it.
+void StageModel::EndKeepingEmbedding() {
+  const bool kept = residency_ && embedding_ && !options_.shape.zero.reshard_after_forward;
+  if (kept) residency_->EndKeeping(0);
+}
+
 // Layer by layer, both halves while the layer's gradients are in cache.
 Task<Result<Buffer>> StageModel::Backward(int32_t microbatch, std::span<const std::byte> gradient) {
   Stash& stash = StashOf(microbatch);
@@ -83,6 +90,7 @@ Task<Result<Buffer>> StageModel::Backward(int32_t microbatch, std::span<const st
     CO_RETURN_IF_ERROR(co_await LayerBackwardWeight(pass, i, parts, dy));
     std::swap(dy, dx);
   }
+  EndKeepingEmbedding();
   if (embedding_) CO_RETURN_IF_ERROR(co_await EmbeddingBackward(pass, dy));
   ReturnStash(std::move(stash));
   stashes_.erase(microbatch);
@@ -103,6 +111,7 @@ Task<Result<Buffer>> StageModel::BackwardInput(int32_t microbatch,
                                        : Boundary(output);
     CO_RETURN_IF_ERROR(co_await LayerBackwardInput(pass, i, layer_gradients_[i].In(pass), dx));
   }
+  EndKeepingEmbedding();
   co_return output;
 }
 

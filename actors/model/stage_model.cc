@@ -77,6 +77,9 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
   exec_.specification = options.specification;
   exec_.num_threads = options.shape.num_threads;
   exec_.workspace = shared_.bytes().subspan(static_cast<size_t>(work_layout_.kernels));
+  // The order of operations over the ranks is that of the list.
+  CHECK(options.shape.open_actions == 1 || (!gathers() && pieces_ == nullptr),
+        "two actions at once would reduce and gather in an order of their own");
   weight_passes_.resize(units_.size());
   BuildGradients();
   BuildUnits();
@@ -114,10 +117,10 @@ void StageModel::BuildGradients() {
       MicrobatchGradients::Options{.dtype = master_,
                                    .num_microbatches = batch.num_microbatches,
                                    .groups = batch.gradient_groups,
-                                   .sharded = is_sharded(),
+                                   .halves = options_.shape.halves,
+                                   .shards = options_.shards,
                                    .lent = batch.data_parallel > 1},
-      parameters_, GradientPiecesOf(table_, layout, options_.shape.halves),
-      /*second_use=*/parameters_.num_elements(), ledger_);
+      parameters_, table_, layout, ledger_);
   pieces_ = pieces.get();
   gradients_ = std::move(pieces);
 }
@@ -270,7 +273,7 @@ Task<Result<Buffer>> StageModel::RunLayers(const Pass& pass, std::span<const std
   const ResidualStart start = layers_.front()->Input(pass);
   if (embedding_) {
     CO_RETURN_IF_ERROR(co_await embedding_->Forward(pass, start.x));
-    if (residency_) residency_->Release(0, UnitResidency::After::kDrop);
+    if (residency_) residency_->Release(0, after);
   } else {
     CHECK(static_cast<int64_t>(input.size()) == boundary_bytes());
     std::memcpy(start.x.data(), input.data(), input.size());

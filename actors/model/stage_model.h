@@ -7,7 +7,8 @@
 // rank. What a task is given lives until it has ended.
 //
 // Thread: one at a time, the compute stream's; a task that waits may be destroyed on the
-// scheduler's.
+// scheduler's. Sums over ranks begin there too (ReduceUnit, PublishRows): they read what no other
+// task writes, and count in sums_begun_, which AwaitRanksSums reads when all passes have ended.
 //   M1. float32: the stages of any partition compute bit for bit what one stage with all layers
 //       does: same products, same shapes, same order.
 //   M2. Forward(m) keeps a stash until its backward is complete. Backward = BackwardInput, then
@@ -85,6 +86,9 @@ class StageModel {
   // Of unit `unit` (ModelSpec): what its products read goes, and is made again of the masters.
   void DropUnit(int unit);
   void ReadyUnit(int unit);
+
+  // Of the passes that follow, for what is said of their waits.
+  void AtStep(int64_t step) { step_ = step; }
 
   // ---- arithmetic; microbatch is in [0, num_microbatches) ----
   struct ForwardResult {
@@ -196,6 +200,7 @@ class StageModel {
                                   TensorView dx);
   Task<Status> LayerBackwardWeight(const Pass& pass, size_t layer, WeightParts parts,
                                    ConstTensorView dy);
+  void EndKeepingEmbedding();
   Task<Status> EmbeddingBackward(const Pass& pass, ConstTensorView dy);
   size_t first_layer() const { return embedding_ ? 1 : 0; }
   size_t head_position() const { return first_layer() + layers_.size(); }
@@ -249,6 +254,7 @@ class StageModel {
   StreamSemaphore sums_done_{0};
   Status reduced_{};  // the first error of a reduction
   int64_t weights_version_ = 0;
+  int64_t step_ = -1;
 };
 
 }  // namespace troupe

@@ -159,6 +159,16 @@ Status StageParameters::Fill(
   return {};
 }
 
+std::span<std::byte> StageParameters::ComputeRow(const ShardRow& row) const {
+  const TensorView first = Of(row.parameters.front()).compute;
+  const TensorView last = Of(row.parameters.back()).compute;
+  auto* data = static_cast<std::byte*>(first.data());
+  const int64_t num_bytes = row.num_elements * DTypeBytes(first.dtype());
+  CHECK(static_cast<std::byte*>(last.data()) + last.num_bytes() == data + num_bytes,
+        "the copies of {} and its neighbours are no run", Of(row.parameters.front()).spec->name);
+  return {data, static_cast<size_t>(num_bytes)};
+}
+
 std::span<const std::byte> StageParameters::OwnRun(const ShardRow& row) const {
   CHECK(options_.gathered, "nobody gathers from a stage that has its weights whole");
   const Buffer& runs = copies_.empty() ? masters_ : copies_;

@@ -79,6 +79,8 @@ class StageParameters {
   int64_t num_elements() const { return num_elements_; }  // whole
   std::span<const ShardRow> rows() const { return rows_; }
   bool gathered() const { return options_.gathered; }
+  // What products read of a row, as one run.
+  std::span<std::byte> ComputeRow(const ShardRow& row) const;
   // This rank's run of the row in the compute dtype, where rows are gathered.
   std::span<const std::byte> OwnRun(const ShardRow& row) const;
 

@@ -62,15 +62,15 @@ Task<Status> StageModel::SumRow(const ShardRow& row, int64_t first_element) {
   const TensorView own = gradients_->Sum(first_element + row.own_first, row.own_count);
   const Status status = co_await siblings_.group->ReduceScatter(
       {dtype, whole.data(), whole.num_elements()}, {dtype, own.data(), own.num_elements()},
-      row.counts, {.activity = kReduction});
+      row.counts, {.activity = kReduction, .step = step_});
   if (!status.ok() && reduced_.ok()) reduced_ = status;
   co_return status;
 }
 
 Task<Status> StageModel::SumRun(TensorView run) {
   const auto dtype = static_cast<uint8_t>(master_);
-  const Status status = co_await siblings_.group->AllReduce({dtype, run.data(), run.num_elements()},
-                                                            {.activity = kReduction});
+  const Status status = co_await siblings_.group->AllReduce(
+      {dtype, run.data(), run.num_elements()}, {.activity = kReduction, .step = step_});
   if (!status.ok() && reduced_.ok()) reduced_ = status;
   co_return status;
 }
@@ -93,18 +93,12 @@ Task<Status> StageModel::ShareWeights(Group& group, GroupPurpose purpose) {
     co_await OnScheduler([this] { PublishRows(); });
     co_return Status{};
   }
+  const auto dtype = static_cast<uint8_t>(options_.dtype);
   for (const ShardRow& row : parameters_.rows()) {
-    const TensorView first = parameters_.Of(row.parameters.front()).compute;
-    const TensorView last = parameters_.Of(row.parameters.back()).compute;
-    auto* data = static_cast<std::byte*>(first.data());
-    const int64_t width = DTypeBytes(first.dtype());
-    CHECK(
-        static_cast<std::byte*>(last.data()) + last.num_bytes() == data + row.num_elements * width,
-        "the copies of {} and its neighbours are no run", table_[row.parameters.front()].name);
-    const auto dtype = static_cast<uint8_t>(first.dtype());
-    CO_RETURN_IF_ERROR(
-        co_await group.AllGather({dtype, data + row.own_first * width, row.own_count},
-                                 {dtype, data, row.num_elements}, row.counts, purpose));
+    std::byte* whole = parameters_.ComputeRow(row).data();
+    std::byte* own = whole + row.own_first * DTypeBytes(options_.dtype);
+    CO_RETURN_IF_ERROR(co_await group.AllGather(
+        {dtype, own, row.own_count}, {dtype, whole, row.num_elements}, row.counts, purpose));
   }
   for (const auto& weights : unit_weights_) weights->Repack(exec_);
   co_return Status{};
@@ -132,7 +126,10 @@ Task<Status> StageModel::OpenPiece(size_t position, GradientMoment moment, int32
   const std::optional<int> piece = pieces_->PieceOf(units_[position], moment);
   if (!piece) co_return Status{};
   if (siblings_.group != nullptr) co_await buckets_;
-  CO_RETURN_IF_ERROR(reduced_);
+  if (!reduced_.ok()) {
+    co_await OnScheduler([this] { buckets_.Give(); });
+    co_return reduced_;
+  }
   pieces_->Open(exec_, *piece, microbatch);
   co_return Status{};
 }
@@ -152,7 +149,8 @@ Task<Status> StageModel::ClosePiece(size_t position, GradientMoment moment, int3
 
 Task<Status> StageModel::ReducePiece(std::unique_ptr<MicrobatchGradients::Bucket> bucket) {
   const auto dtype = static_cast<uint8_t>(master_);
-  const GroupPurpose purpose{.activity = kReduction, .microbatch = bucket->microbatch};
+  const GroupPurpose purpose{
+      .activity = kReduction, .step = step_, .microbatch = bucket->microbatch};
   const TensorView& all = bucket->all;
   const TensorView& own = bucket->own;
   Status status;

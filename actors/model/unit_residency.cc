@@ -19,7 +19,7 @@ void UnitResidency::Begin(int position, std::vector<Wanted>& wanted) {
     of.unit.weights->Gather();
     for (const int row : of.unit.rows) {
       of.arrivals.push_back(std::make_unique<RowArrival>());
-      wanted.push_back({row, of.unit.weights->Row(parameters_.rows()[static_cast<size_t>(row)]),
+      wanted.push_back({row, parameters_.ComputeRow(parameters_.rows()[static_cast<size_t>(row)]),
                         of.arrivals.back().get()});
     }
   }
@@ -73,8 +73,14 @@ void UnitResidency::Let(int position, After after) {
   CHECK(of.users > 0, "{} is let go by a pass that does not have it", of.unit.weights->name());
   --of.users;
   if (after == After::kKeep) ++of.keepers;
-  if (after == After::kKeptDrop) --of.keepers;
-  CHECK(of.keepers >= 0, "{} is kept by nobody", of.unit.weights->name());
+  if (after == After::kKeptDrop) return EndKeeping(position);
+  if (of.users == 0 && of.keepers == 0) of.unit.weights->Drop();
+}
+
+void UnitResidency::EndKeeping(int position) {
+  Residence& of = units_[static_cast<size_t>(position)];
+  CHECK(of.keepers > 0, "{} is kept by nobody", of.unit.weights->name());
+  --of.keepers;
   if (of.users == 0 && of.keepers == 0) of.unit.weights->Drop();
 }
 

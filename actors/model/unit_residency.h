@@ -49,6 +49,8 @@ class UnitResidency {
     kKeptDrop  // that backward was this pass
   };
   void Release(int position, After after);
+  // Of a unit that a Forward kept and whose weights the backward does not read.
+  void EndKeeping(int position);
 
   int64_t num_gathers() const { return num_gathers_; }  // of rows, since the start
 

@@ -39,17 +39,6 @@ void UnitWeights::Gather() {
   }
 }
 
-std::span<std::byte> UnitWeights::Row(const ShardRow& row) const {
-  const TensorView first = masters_.Of(row.parameters.front()).compute;
-  const TensorView last = masters_.Of(row.parameters.back()).compute;
-  auto* data = static_cast<std::byte*>(first.data());
-  const int64_t num_bytes = row.num_elements * DTypeBytes(first.dtype());
-  CHECK(static_cast<std::byte*>(last.data()) + last.num_bytes() == data + num_bytes,
-        "the copies of {} and its neighbours are no run",
-        masters_.Of(row.parameters.front()).spec->name);
-  return {data, static_cast<size_t>(num_bytes)};
-}
-
 void UnitWeights::Ready(const Exec& exec) {
   if (state_ == WeightsState::kAbsent) Gather();
   for (const int index : options_.own_parameters) {

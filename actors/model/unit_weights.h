@@ -9,8 +9,9 @@
 // Thread: the compute stream's.
 //   W1. Only what is ready is read; anything else is a CHECK with the unit's name.
 //   W2. Ready makes equal bytes of equal masters. Where only shards of them are here, whoever wants
-//       the unit fills Row of each of its rows between Gather and Ready (unit_residency.h); where
-//       copies are whole beside them, what is dropped could not be made again: Drop is a CHECK.
+//       the unit fills each of its rows (StageParameters::ComputeRow) between Gather and Ready
+//       (unit_residency.h); where copies are whole beside them, what is dropped could not be made
+//       again: Drop is a CHECK.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +45,6 @@ class UnitWeights {
   const std::string& name() const { return options_.name; }
   WeightsState state() const { return state_; }
   void Gather();
-  // After Gather: a row's weights as one run, in the compute dtype.
-  std::span<std::byte> Row(const ShardRow& row) const;
   // Rounds the masters and packs; gathers first where nothing is there. Also after the masters have
   // changed. Where only shards of the masters are here, the copies are whole already (Fill).
   void Ready(const Exec& exec);

@@ -102,7 +102,7 @@ inline constexpr int kOutputBuffers = 2;
 
 // Predicted peak by tag, in bytes. Parameters, gradients, optimizer and activations are exact, the
 // workspace as far as kernel_memory.h is, comm is the most: an output buffer lives only from its
-// action to the end of its sending, a bucket from its gradient to the end of its reduction.
+// action to the end of its sending, buckets come when they are first needed.
 using MemoryPrediction = std::array<int64_t, kNumMemoryTags>;
 
 struct PredictionInputs {

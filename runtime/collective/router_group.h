@@ -9,8 +9,7 @@
 //   E1. To one member the blocks of an operation go before those of the next. So the first of the
 //       open operations never waits for a slot that a later one holds.
 //   E2. A group that breaks says so to every member once; whoever hears it says nothing further.
-//   E3. An operation ends well when what it lent was read (lent_memory.h), and sends on or gives
-//   out
+//   E3. An operation ends well when what it lent was read (lent_memory.h). It sends on or gives out
 //       nothing that a lender had withdrawn: then a fault of that member is on its way.
 #pragma once
 

@@ -20,6 +20,9 @@ struct Layout {
   bool tied = true;
   int64_t hidden_size = 32;
   int zero_stage = 0;
+  bool every_microbatch = false;
+  bool keeps = false;  // units from a Forward to its backward
+  int64_t bucket_bytes = kBucketBytes;
 };
 
 SmallModel ModelOf(const Layout& layout) {
@@ -30,11 +33,16 @@ SmallModel ModelOf(const Layout& layout) {
   c.num_hidden_layers = 8;
   c.vocab_size = 301;  // no part of the sums is as large as another
   c.tie_word_embeddings = layout.tied;
-  model.zero.stage = layout.zero_stage;
+  model.zero = {.stage = layout.zero_stage, .reshard_after_forward = !layout.keeps};
+  model.bucket_bytes = layout.bucket_bytes;
   BatchArithmetic& batch = model.batch;
   batch.num_microbatches = 8;
   batch.data_parallel = layout.dp;
   batch.gradient_groups = layout.schedule == "dualpipe" ? 2 : layout.dp;
+  if (layout.every_microbatch) {
+    batch.grad_reduce = GradReduce::kMicrobatch;
+    batch.gradient_groups = batch.num_microbatches;
+  }
   batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
   return model;
 }
@@ -108,9 +116,29 @@ TEST(Communication, OfSharedOptimizerStateIsAScatterAndAGather) {
   EXPECT_EQ(sent.at("pp all-reduce"), 2 * kEmbedding) << "each of a pair of ranks its half";
 }
 
+// Every way to share: what is reduced each microbatch, and what is gathered for each pass or kept.
+TEST(Communication, OfSharedGradientsAndWeightsIsAsPredicted) {
+  for (const int zero_stage : {0, 2, 3}) {
+    for (const bool keeps : {false, true}) {
+      for (const bool tied : {false, true}) {
+        for (const int pp : {1, 2}) {
+          const auto sent = SentInAStep({.pp = pp,
+                                         .dp = 2,
+                                         .tied = tied,
+                                         .zero_stage = zero_stage,
+                                         .every_microbatch = true,
+                                         .keeps = keeps});
+          EXPECT_EQ(sent.contains("dp shard"), zero_stage == 3);
+        }
+      }
+    }
+  }
+}
+
 // So large that the parts of a sum go in several blocks, and so small that everybody sums it all.
 TEST(Communication, OfAnySizeIsAsPredicted) {
   EXPECT_FALSE(SentInAStep({.dp = 3, .hidden_size = 96}).empty());
+  EXPECT_FALSE(SentInAStep({.pp = 2, .dp = 3, .bucket_bytes = 30'000}).empty());
   EXPECT_FALSE(SentInAStep({.pp = 4, .dp = 3, .hidden_size = 2}).empty());
 }
 

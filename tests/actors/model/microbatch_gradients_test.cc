@@ -18,9 +18,9 @@ struct Member {
       : parameters({.shards = place}, table, layout, ledger),
         gradients({.num_microbatches = model.batch.num_microbatches,
                    .groups = model.batch.gradient_groups,
-                   .sharded = place.num_owners > 1},
-                  parameters, GradientPiecesOf(table, layout, model.halves),
-                  parameters.num_elements(), ledger) {
+                   .halves = model.halves,
+                   .shards = place},
+                  parameters, table, layout, ledger) {
     for (const StageParameter& p : parameters.all()) {
       accumulators.push_back(gradients.AddAccumulator(p.first_element, p.spec->num_elements()));
     }

@@ -185,5 +185,57 @@ TEST(GradientPiece, AnOwnersPartOfABucketIsOneRun) {
   }));
 }
 
+// Whole gradients are added up from the last to the first, no run smaller than a bucket but the
+// last, and none before all of it is there.
+TEST(GradientRun, TheyAreAllGradientsInTheOrderInWhichUnitsEnd) {
+  EXPECT_TRUE(rc::check("any model, stage and bucket", [] {
+    const ParameterTable table(DrawnModel());
+    const auto bucket = *rc::gen::inRange<int64_t>(0, 20'000);
+    const auto stages = PartitionStages(table.model(), *rc::gen::inRange(1, 3), /*seq_len=*/8);
+    for (const StageLayout& layout : *stages) {
+      const auto runs = GradientRunsOf(table, layout, bucket);
+      RC_ASSERT(!runs.empty());
+      int64_t begin = 0;
+      for (const int unit : UnitsOf(table.model(), layout)) {
+        for (const int index : table.OfUnit(unit)) begin += table[index].num_elements();
+      }
+      for (size_t i = 0; i < runs.size(); ++i) {
+        RC_ASSERT(runs[i].first_element + runs[i].num_elements == begin);
+        RC_ASSERT(runs[i].num_elements > 0);
+        RC_ASSERT(i + 1 == runs.size() || runs[i].num_elements >= bucket);
+        RC_ASSERT(i == 0 || runs[i].unit < runs[i - 1].unit);
+        begin = runs[i].first_element;
+      }
+      RC_ASSERT(begin == 0);
+    }
+  }));
+}
+
+TEST(GradientRun, NoneIsAddedUpBeforeItsUnitHasEnded) {
+  ModelConfig config{.hidden_size = 8,
+                     .intermediate_size = 8,
+                     .num_hidden_layers = 3,
+                     .num_attention_heads = 1,
+                     .num_key_value_heads = 1,
+                     .head_dim = 8,
+                     .vocab_size = 10,
+                     .tie_word_embeddings = true};
+  const ParameterTable table{ModelSpec(config)};
+  const auto runs = GradientRunsOf(table, {.num_layers = 3}, /*bucket_elements=*/1);
+  // The head's use of the embedding and its norm, each layer, the embedding.
+  std::vector<int> units;
+  for (const GradientRun& run : runs) units.push_back(run.unit);
+  EXPECT_EQ(units, (std::vector<int>{4, 3, 2, 1, 0}));
+  EXPECT_EQ(runs.front().num_elements, 80 + 8);
+  EXPECT_EQ(runs.back().num_elements, 80);
+  // On the last stage the tied weight lies in front: it goes with what ends last.
+  const auto last =
+      GradientRunsOf(table, {.stage = 1, .num_stages = 2, .first_layer = 2, .num_layers = 1}, 1);
+  units.clear();
+  for (const GradientRun& run : last) units.push_back(run.unit);
+  EXPECT_EQ(units, (std::vector<int>{4, 3}));
+  EXPECT_EQ(last.front().num_elements, 8);
+}
+
 }  // namespace
 }  // namespace troupe
