@@ -97,7 +97,7 @@ TEST(PlanReportTest, SaysWhatDataParallelRanksShareOut) {
     CHECK(plan.ok(), "{}", plan.error().message);
     const auto json = nlohmann::json::parse(PlanJson(job->spec, *plan, VectorIsa::kAvx2));
     EXPECT_EQ(json["zero_stage"], plan->zero.stage);
-    EXPECT_EQ(json["grad_reduce"], GradReduceName(plan->batch.grad_reduce));
+    EXPECT_EQ(json["grad_reduce"].get<std::string>(), GradReduceName(plan->batch.grad_reduce));
     return PlanText(job->spec, *plan, {});
   };
   EXPECT_THAT(said({}), Not(HasSubstr("zero")));
