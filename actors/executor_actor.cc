@@ -73,9 +73,8 @@ Status ExecutorActor::On(proto::StepStart start) {
                      start_.round(), start_.num_microbatches(), schedule_->num_microbatches);
   }
   state_ = State::kRunning;
-  if (options_.traffic != nullptr) {
-    options_.traffic->in_training_step = start_.mode() == proto::STEP_MODE_TRAIN;
-  }
+  const bool trains = start_.mode() == proto::STEP_MODE_TRAIN;
+  if (options_.traffic != nullptr) options_.traffic->in_training_step = trains;
   progress_.emplace(*list);
   reductions_.reset();
   if (start_.mode() == proto::STEP_MODE_TRAIN) {
@@ -380,10 +379,7 @@ Status ExecutorActor::On(UpdateDone done) {
   RETURN_IF_ERROR(std::move(done.status));
   if (++stage_answers_ < peers_.stages.size()) return {};
   state_ = State::kIdle;
-  if (options_.traffic != nullptr) {
-    ++options_.traffic->steps;
-    options_.traffic->in_training_step = false;
-  }
+  if (options_.traffic != nullptr) options_.traffic->EndStep();
   wait_.EndPhase();
   trace_.Phase("optimizer", start_.step(), phase_start_ns_, context().clock());
   trace_.Phase("step", start_.step(), round_start_ns_, context().clock());

@@ -67,8 +67,7 @@ class RankActors {
   proto::CommunicationReport Communication() const;
   // Of the rank's stages.
   std::vector<const StageParameters*> parameters() const { return ParametersOf(loaded_.stages); }
-  // For whoever ends the actors: shards leave from the stages' memory, so that lives until the
-  // transport has closed. Nothing runs any more.
+  // For whoever ends the actors, when nothing runs any more: their memory outlives these.
   StageSet TakeStages() { return std::move(loaded_.stages); }
 
  private:

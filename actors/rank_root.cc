@@ -53,8 +53,8 @@ RankRoot::~RankRoot() {
   seams_.scheduler.SetOnDown({});
   waits_.StopWatching();
   stream_.reset();  // waits for the work under way
-  const StageSet stages =
-      actors_ ? actors_->TakeStages() : StageSet{};  // until the transport closed
+  // Shards leave from the stages' memory: it goes when the transport has closed.
+  const StageSet stages = actors_ ? actors_->TakeStages() : StageSet{};
   actors_.reset();  // the executor lets go of what it received while the transport is there
   router_.reset();
   if (transport_) transport_->Close(kCloseMs);

@@ -20,6 +20,11 @@ struct RankTraffic {
   bool in_training_step = false;               // from its start to its update
   int64_t steps = 0;                           // that the rank has finished
   std::map<InputKind, SentOutputs> outputs{};  // to other ranks
+
+  void EndStep() {
+    ++steps;
+    in_training_step = false;
+  }
 };
 
 }  // namespace troupe
