@@ -8,6 +8,10 @@
 
 namespace troupe {
 
+namespace {
+constexpr int kLooksPerYield = 64;  // some microseconds
+}  // namespace
+
 namespace stream_internal {
 namespace {
 constinit thread_local TaskJob* running_task = nullptr;  // on this thread
@@ -129,8 +133,11 @@ void ThreadStream::Enqueue(StreamJob* job) {
 // The oldest job, or null once the stream stops and is empty.
 StreamJob* ThreadStream::Next() {
   const int64_t spin_until_ns = SystemClock().NowNs() + spin_us_ * 1000;
-  while (num_jobs_.load(std::memory_order_acquire) == 0 && SystemClock().NowNs() < spin_until_ns) {
-    std::this_thread::yield();  // where cores are few, to the thread that would bring work
+  for (int looks = 1;
+       num_jobs_.load(std::memory_order_acquire) == 0 && SystemClock().NowNs() < spin_until_ns;
+       ++looks) {
+    // Where cores are few, to the thread that would bring work.
+    if (looks % kLooksPerYield == 0) std::this_thread::yield();
   }
   std::unique_lock lock(mutex_);
   sleeping_ = true;
