@@ -29,6 +29,8 @@ struct GradientReduction {
 // most.
 inline constexpr int kReductionSlots = 4;
 inline constexpr int64_t kReductionBlockBytes = int64_t{256} << 10;
+// By which a rank lets others of its host read its gradients in place (collective/lent_memory.h).
+inline constexpr int64_t kLendingPageBytes = 4096;
 
 // In the order in which those of one stage must happen: the sums over data-parallel ranks first,
 // then over the directions, then each chain's two uses of a tied weight. The same list on every

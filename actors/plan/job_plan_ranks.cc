@@ -126,6 +126,7 @@ int64_t SharedBytesOf(const JobPlan& plan, Rank rank) {
     const auto peers = static_cast<int64_t>(members.size()) - 1;
     bytes += 2 * peers * kReductionSlots * block_bytes;  // received and sent
   }
+  if (plan.batch.data_parallel > 1) bytes += kLendingPageBytes;
   if (!plan.GathersUnits()) return bytes;
   // Received; what is sent leaves the shard itself.
   const int64_t others = plan.num_owners() - 1;

@@ -112,8 +112,9 @@ Result<LentMemory::Borrowed> LentMemory::Borrow(Rank lender, const LentPlace& pl
   const auto key = std::pair(lender, place.buffer);
   auto known = mapped_.find(key);
   if (known == mapped_.end()) {
-    ASSIGN_OR_RETURN(SharedRegion memory, SharedRegion::Map(peer->second.process_id,
-                                                            place.descriptor, place.buffer_bytes));
+    ASSIGN_OR_RETURN(SharedRegion memory,
+                     SharedRegion::Map(peer->second.process_id, place.descriptor,
+                                       place.buffer_bytes, SharedAccess::kRead));
     if (mapped_.size() >= kMaxMapped) {  // B1
       mapped_.erase(std::ranges::min_element(
           mapped_, {}, [](const auto& mapped) { return mapped.second.last_use; }));
@@ -133,7 +134,10 @@ Result<LentMemory::Borrowed> LentMemory::Borrow(Rank lender, const LentPlace& pl
 
 void LentMemory::Take(const LendingOffer& offer) {
   const Rank lender(offer.rank);
-  auto page = SharedRegion::Map(offer.process_id, offer.descriptor, kPageBytes);
+  const auto known = peers_.find(lender);
+  if (known != peers_.end() && !known->second.page.empty()) return;  // it asks once
+  auto page =
+      SharedRegion::Map(offer.process_id, offer.descriptor, kPageBytes, SharedAccess::kRead);
   const bool reads = page.ok() && NumberIn(*page) == offer.number;
   if (reads) {
     Peer& peer = peers_[lender];

@@ -186,7 +186,7 @@ Result<Bulk> RouterGroup::BytesOf(int from, const GroupBlock& message, Bulk besi
 
 void RouterGroup::TakeRead(int from, uint64_t sequence) {
   Open* open = Find(sequence);
-  if (open == nullptr) return;
+  if (open == nullptr || !open->loans[static_cast<size_t>(from)].lent) return;
   open->loans[static_cast<size_t>(from)].was_read = true;
   Advance();
 }

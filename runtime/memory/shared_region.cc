@@ -15,9 +15,11 @@
 namespace troupe {
 namespace {
 
-Result<std::span<std::byte>> MapWhole(int descriptor, int64_t num_bytes) {
-  void* start = mmap(nullptr, static_cast<size_t>(num_bytes), PROT_READ | PROT_WRITE,
-                     MAP_SHARED | MAP_POPULATE, descriptor, 0);
+Result<std::span<std::byte>> MapWhole(int descriptor, int64_t num_bytes, SharedAccess access) {
+  const bool writes = access == SharedAccess::kWrite;
+  void* start =
+      mmap(nullptr, static_cast<size_t>(num_bytes), writes ? PROT_READ | PROT_WRITE : PROT_READ,
+           writes ? MAP_SHARED | MAP_POPULATE : MAP_SHARED, descriptor, 0);
   if (start == MAP_FAILED) {
     return MakeError(ErrorCode::kOutOfSpace, "shared memory: mapping {} bytes failed: {}",
                      num_bytes, std::strerror(errno));
@@ -72,17 +74,19 @@ Result<SharedRegion> SharedRegion::Create(int64_t num_bytes, MemoryLedger* ledge
                      "shared memory of {} bytes: {}; use fewer or smaller slots", num_bytes,
                      std::strerror(errno));
   }
-  ASSIGN_OR_RETURN(region.bytes_, MapWhole(region.descriptor_, num_bytes));
+  ASSIGN_OR_RETURN(region.bytes_, MapWhole(region.descriptor_, num_bytes, SharedAccess::kWrite));
   if (ledger != nullptr) ledger->Add(MemoryTag::kComm, num_bytes);
   region.ledger_ = ledger;
   return region;
 }
 
-Result<SharedRegion> SharedRegion::Map(int process_id, int descriptor, int64_t num_bytes) {
+Result<SharedRegion> SharedRegion::Map(int process_id, int descriptor, int64_t num_bytes,
+                                       SharedAccess access) {
   SharedRegion region;
   const std::string path = fmt::format("/proc/{}/fd/{}", process_id, descriptor);
   // Whatever it turns out to be, opening it must not block: the name came from outside.
-  region.descriptor_ = open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  const int way = access == SharedAccess::kWrite ? O_RDWR : O_RDONLY;
+  region.descriptor_ = open(path.c_str(), way | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (region.descriptor_ < 0) {
     return MakeError(ErrorCode::kUnavailable, "{}: {}", path, std::strerror(errno));
   }
@@ -92,7 +96,7 @@ Result<SharedRegion> SharedRegion::Map(int process_id, int descriptor, int64_t n
       (seals & F_SEAL_SHRINK) == 0) {
     return MakeError(ErrorCode::kCorrupt, "{}: not {} bytes of sealed memory", path, num_bytes);
   }
-  ASSIGN_OR_RETURN(region.bytes_, MapWhole(region.descriptor_, num_bytes));
+  ASSIGN_OR_RETURN(region.bytes_, MapWhole(region.descriptor_, num_bytes, access));
   close(std::exchange(region.descriptor_, -1));  // what is mapped needs none
   return region;
 }

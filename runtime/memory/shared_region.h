@@ -13,6 +13,9 @@ namespace troupe {
 
 class MemoryLedger;
 
+// A mapping of another process's memory: read where it is touched, or written and resident at once.
+enum class SharedAccess : uint8_t { kRead, kWrite };
+
 // Move-only; unmaps at its end. The ledger, where one was given, outlives it.
 class SharedRegion {
  public:
@@ -25,7 +28,8 @@ class SharedRegion {
   static Result<SharedRegion> Create(int64_t num_bytes, MemoryLedger* ledger);
   // Maps what process `process_id` has open as `descriptor`. Refuses what is shorter than
   // `num_bytes` or could shrink under us, since touching it would kill this process.
-  static Result<SharedRegion> Map(int process_id, int descriptor, int64_t num_bytes);
+  static Result<SharedRegion> Map(int process_id, int descriptor, int64_t num_bytes,
+                                  SharedAccess access = SharedAccess::kWrite);
 
   // Of a created one: gives the memory back to the system at once, although others have it mapped.
   // They find zeros.

@@ -322,7 +322,7 @@ TEST(JobPlan, ShardsHaveSlotsOfTheirOwn) {
       plan->MemoryOf(Rank(1), VectorIsa::kAvx2)[static_cast<size_t>(MemoryTag::kComm)];
   EXPECT_EQ(comm, 3 * kShardSlots * pages(plan->ShardSlotBytes()) +
                       2 * 3 * kReductionSlots * pages(4 * kLayer) + kGradientBuckets * 4 * kLayer +
-                      2 * 4 * kLayer)
+                      2 * 4 * kLayer + kLendingPageBytes)
       << "slots, blocks, buckets, the embedding beside the first layer";
 }
 
