@@ -195,7 +195,7 @@ TEST_F(ResumeTest, WhenGradientsAreReducedFollowsTheCheckpointUnlessGiven) {
   ASSERT_EQ(Refusal({"checkpoint.resume=auto"}), "none: " + Committed(5));
   EXPECT_EQ(spec_.parallelism().grad_reduce(), "microbatch");
   EXPECT_EQ(spec_.batch().gradient_groups(), 2);
-  EXPECT_THAT(effective_text_, HasSubstr("grad_reduce: microbatch  # from: checkpoint"));
+  EXPECT_THAT(effective_text_, HasSubstr("grad_reduce: \"microbatch\"  # from: checkpoint"));
   EXPECT_THAT(notes_, IsEmpty());
   ASSERT_EQ(Refusal({"checkpoint.resume=auto", "parallelism.dp=2"}), "none: " + Committed(5));
   EXPECT_EQ(spec_.parallelism().grad_reduce(), "microbatch") << "ranks that share nothing out, too";
