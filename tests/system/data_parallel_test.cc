@@ -171,7 +171,8 @@ TEST_F(DataParallelTest, SumsBeginBeforeTheBackwardEnds) {
         zero_stage + " 2>&1");
     ASSERT_EQ(run.exit_code, 0) << run.output;
     std::vector<Span> backwards, sums;  // of rank 0
-    for (const auto& event : ReadJson("run/trace/step-00000001.json")["traceEvents"]) {
+    const auto trace = ReadJson("run/trace/step-00000001.json");
+    for (const auto& event : trace["traceEvents"]) {
       if (event["ph"] != "X" || event["pid"] != 0) continue;
       const auto name = event["name"].get<std::string>();
       const double start_us = event["ts"].get<double>();

@@ -134,7 +134,8 @@ TEST_F(RunTest, BFloat16TrainsTheExampleAsFarAsFloat32) {
                                    R"(/examples/pretrain-tiny.yaml >example.yaml
       for dtype in float32 bfloat16; do
         )" TROUPE_BINARY_DIR R"(/bin/troupe run example.yaml -o jsonl --set train.steps=100 \
-          --set train.dtype=$dtype parallelism.pp=1 parallelism.dp=1 --run-dir $dtype >$dtype.out 2>&1 &
+          --set train.dtype=$dtype parallelism.pp=1 parallelism.dp=1 \
+          --run-dir $dtype >$dtype.out 2>&1 &
       done
       wait)");
   std::vector<double> losses;
