@@ -1,6 +1,7 @@
 #include "actors/rank_load.h"
 
 #include <fmt/format.h>
+#include <google/protobuf/util/json_util.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -88,6 +89,19 @@ Result<std::optional<TokenSource>> OpenTokens(FileSystem& files, const proto::St
   return std::optional(TokenSource{.file = std::move(file), .order = std::move(order)});
 }
 
+// Whether the run that was saved added its gradients in another shape.
+bool SumsDiffer(const CheckpointManifest& manifest, const JobPlan& plan) {
+  if (manifest.gradient_groups != plan.batch.gradient_groups) return true;
+  proto::JobSpec saved;
+  google::protobuf::util::JsonParseOptions options;
+  options.ignore_unknown_fields = true;
+  if (!google::protobuf::util::JsonStringToMessage(manifest.job_json, &saved, options).ok()) {
+    return false;  // the coordinator has read it
+  }
+  const auto reduce = GradReduceOf(saved.parallelism());
+  return reduce.ok() && *reduce != plan.batch.grad_reduce;
+}
+
 Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const JobPlan& plan,
                         MemoryLedger& ledger) {
   LoadedRank loaded;
@@ -111,8 +125,7 @@ Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const 
   loaded.progress.skipped_steps = manifest.skipped_steps;
   loaded.progress.tokens = manifest.tokens.value_or(manifest.step * plan.batch.tokens_per_step());
   loaded.content.data_changed = manifest.data_changed;
-  loaded.content.groups_changed =
-      manifest.groups_changed || manifest.gradient_groups != plan.batch.gradient_groups;
+  loaded.content.groups_changed = manifest.groups_changed || SumsDiffer(manifest, plan);
   RETURN_IF_ERROR(CheckData(start.spec(), manifest, loaded.content));
   return loaded;
 }
