@@ -363,12 +363,13 @@ class GatheringStage : public testing::AnsweringStage<GatheringStage> {
   const StreamScope scope_;
 };
 
-// In ranks as they are, with evaluations between the steps, which the report leaves out.
+// In ranks as they are, with evaluations between the steps, which the report leaves out. A stage
+// has more rows than a peer has slots.
 TEST(RankShards, AJobsStagesGatherThroughTheirRanks) {
   testing::InProcessJobOptions options{.num_ranks = 2, .num_microbatches = 3};
   options.config = ModelConfig{.hidden_size = 32,
                                .intermediate_size = 48,
-                               .num_hidden_layers = 4,
+                               .num_hidden_layers = 12,
                                .num_attention_heads = 2,
                                .num_key_value_heads = 2,
                                .head_dim = 16,
