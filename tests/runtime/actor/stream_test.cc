@@ -262,17 +262,24 @@ TEST_P(StreamTest, ASemaphoreLetsSoManyInAndTheOthersInTheirOrder) {
   StreamSemaphore room(2);
   auto stream = NewStream();
   const StreamScope scope(*stream);
-  std::vector<int> order;  // the stream's, read when all have ended
-  int ended = 0;
+  std::vector<int> order;  // the stream's, read while it has nothing to do
+  size_t ended = 0;
   for (int i = 0; i < 5; ++i) {
     stream->LaunchTask(scope, Hold(room, order, i), [&](const WorkTime&, Status) {
-      if (++ended == 5) return scheduler.Stop();
-      if (ended == 2) {
-        for (int given = 0; given < 3; ++given) room.Give();
-      }
+      if (++ended >= 2) scheduler.Stop();
     });
   }
   scheduler.Run();
+  // Behind all of them: whoever found no room waits when it comes back.
+  stream->Launch([] {}, [&](const WorkTime&) { scheduler.Stop(); });
+  scheduler.Run();
+  scheduler.RunUntilIdle();
+  EXPECT_EQ(order, (std::vector<int>{0, 1}));
+  for (size_t given = 3; given <= 5; ++given) {
+    room.Give();
+    scheduler.Run();
+    ASSERT_EQ(ended, given);
+  }
   EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4}));
   room.Give();  // to nobody: the next one's
   stream->LaunchTask(scope, Hold(room, order, 5),
