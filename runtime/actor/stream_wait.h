@@ -27,8 +27,10 @@ class StreamEvent {
   StreamEvent& operator=(const StreamEvent&) = delete;
 
   void Set() {
+    Wait* const wait = std::exchange(wait_, nullptr);
+    // Where nobody waits, whoever sees it may end the event at once.
     happened_.store(true, std::memory_order_release);
-    if (Wait* wait = std::exchange(wait_, nullptr)) wait->Happened();
+    if (wait != nullptr) wait->Happened();
   }
   bool happened() const { return happened_.load(std::memory_order_acquire); }
 
