@@ -17,7 +17,7 @@ inline constexpr int kZeroPrefetchMax = 1024;  // units: more than a stage has
 // Adds every error found to `errors`, by field name.
 ZeroSharding ReadZero(const proto::Parallelism& parallelism, std::vector<Error>& errors);
 
-// What the sums of a step need of a schedule and of the groups (DESIGN: two levels of summation).
+// What the sums of a step need of a schedule and of the groups.
 // `keys` are those that the schedule is of.
 Status CheckGroups(const proto::Parallelism& keys, const TrainSchedule& train,
                    const BatchArithmetic& batch);

@@ -111,15 +111,37 @@ ExecutionPolicy DrawPolicy(const Schedule& train) {
   return policy;
 }
 
-void DrawZero(SmallModel& model) {
+// How data-parallel ranks share; `drawn` counts their number, and 10 + the ZeRO stage.
+void DrawSharing(SmallModel& model, std::map<int, int>& drawn) {
   model.zero = {.stage = *rc::gen::inRange(0, 4),
                 .prefetch = *rc::gen::inRange(0, 4),
                 .reshard_after_forward = *rc::gen::arbitrary<bool>()};
   model.bucket_bytes = *rc::gen::element<int64_t>(1, 1000, 5000, kBucketBytes);
+  model.dtype = *rc::gen::element(DType::kFloat32, DType::kBFloat16);
+  ++drawn[model.batch.data_parallel];
+  ++drawn[10 + model.zero.stage];
+}
+
+void ExpectAllDrawn(std::map<int, int>& drawn) {
+  for (const int data_parallel : {2, 3, 4}) EXPECT_GT(drawn[data_parallel], 0) << data_parallel;
+  for (const int zero_stage : {0, 1, 2, 3}) EXPECT_GT(drawn[10 + zero_stage], 0) << zero_stage;
 }
 
 Outcome OnOneWorker(const SmallModel& model) {
   return ModelJob(model, Lists("1f1b", 1, static_cast<int>(model.batch.num_microbatches))).Run();
+}
+
+// The same batch on one worker that shares nothing.
+void CompareWithOneWorker(const SmallModel& model, const DrawnRun& run) {
+  SmallModel alone = model;
+  alone.batch.data_parallel = 1;
+  alone.zero = {};
+  alone.batch.num_microbatches = model.batch.microbatches_per_step();
+  const Outcome one = OnOneWorker(alone);
+  const Outcome many = ModelJob(model, run.train, run.policy).Run();
+  RC_ASSERT(many.losses == one.losses);
+  RC_ASSERT(many.norms == one.norms);
+  RC_ASSERT(many.weights == one.weights);
 }
 
 TEST(PipelineParity, AnyScheduleComputesWhatOneWorkerComputes) {
@@ -159,22 +181,10 @@ TEST(PipelineParity, DataParallelPipelinesComputeWhatOneWorkerComputes) {
     BatchArithmetic& batch = model.batch;
     batch.data_parallel = batch.gradient_groups = *rc::gen::inRange(2, 5);
     batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
-    DrawZero(model);
-    model.dtype = *rc::gen::element(DType::kFloat32, DType::kBFloat16);
-    ++drawn[batch.data_parallel];
-    ++drawn[10 + model.zero.stage];
-    SmallModel alone = model;
-    alone.batch.data_parallel = 1;
-    alone.zero = {};
-    alone.batch.num_microbatches = batch.microbatches_per_step();
-    const Outcome one = OnOneWorker(alone);
-    const Outcome many = ModelJob(model, run.train, run.policy).Run();
-    RC_ASSERT(many.losses == one.losses);
-    RC_ASSERT(many.norms == one.norms);
-    RC_ASSERT(many.weights == one.weights);
+    DrawSharing(model, drawn);
+    CompareWithOneWorker(model, run);
   }));
-  for (const int data_parallel : {2, 3, 4}) EXPECT_GT(drawn[data_parallel], 0) << data_parallel;
-  for (const int zero_stage : {0, 1, 2, 3}) EXPECT_GT(drawn[10 + zero_stage], 0) << zero_stage;
+  ExpectAllDrawn(drawn);
 }
 
 // With gradients reduced every microbatch the ranks' microbatches of one number are a group: the
@@ -191,22 +201,10 @@ TEST(PipelineParity, RanksThatReduceEveryMicrobatchComputeWhatOneWorkerComputes)
     batch.data_parallel = *rc::gen::inRange(2, 5);
     batch.gradient_groups = batch.num_microbatches;
     batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
-    DrawZero(model);
-    model.dtype = *rc::gen::element(DType::kFloat32, DType::kBFloat16);
-    ++drawn[batch.data_parallel];
-    ++drawn[10 + model.zero.stage];
-    SmallModel alone = model;
-    alone.batch.data_parallel = 1;
-    alone.zero = {};
-    alone.batch.num_microbatches = batch.microbatches_per_step();
-    const Outcome one = OnOneWorker(alone);
-    const Outcome many = ModelJob(model, run.train, run.policy).Run();
-    RC_ASSERT(many.losses == one.losses);
-    RC_ASSERT(many.norms == one.norms);
-    RC_ASSERT(many.weights == one.weights);
+    DrawSharing(model, drawn);
+    CompareWithOneWorker(model, run);
   }));
-  for (const int data_parallel : {2, 3, 4}) EXPECT_GT(drawn[data_parallel], 0) << data_parallel;
-  for (const int zero_stage : {0, 1, 2, 3}) EXPECT_GT(drawn[10 + zero_stage], 0) << zero_stage;
+  ExpectAllDrawn(drawn);
 }
 
 // A re-plan between two steps: whole backwards, halves, parts and what is ready, in turn.
