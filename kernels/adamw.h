@@ -21,7 +21,7 @@ struct AdamWArgs {
   TensorView param;      // master weights, float32 (float64)
   TensorView m;          // first moment
   TensorView v;          // second moment
-  ConstTensorView grad;  // summed gradient
+  ConstTensorView grad;  // summed gradient, bfloat16 too: widened first
   TensorView compute;    // empty, or bfloat16: receives RN(param)
 };
 // All views have the same elements in the same order, dense.

@@ -56,7 +56,6 @@ void Add(const Exec& exec, TensorView out, ConstTensorView a, ConstTensorView b)
 void Accumulate(const Exec& exec, TensorView sum, ConstTensorView in) {
   CheckOnCpu(exec);
   KERNEL_CHECK(SameShape(sum, in), "sum and in differ in shape");
-  KERNEL_CHECK(sum.dtype() != DType::kBFloat16, "sums are float32 (float64)");
   if (FastBodies(exec, sum.dtype(), in.dtype()) != nullptr) return Add(exec, sum, sum, in);
   WithReal(sum.dtype(), [&](auto real) {
     using Real = decltype(real);

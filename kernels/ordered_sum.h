@@ -3,7 +3,8 @@
 //     out[i] = (…((inputs[0][i] + inputs[1][i]) + inputs[2][i]) + …)
 //
 // float32 and float64 add in their own type, int32 and int64 wrap; bfloat16 and float16 add in
-// float32 and round once, at the end, to nearest even.
+// float32 and round each sum to nearest even. So in every dtype the bits are those of the same sum
+// taken one input after the other.
 #pragma once
 
 #include <cstdint>

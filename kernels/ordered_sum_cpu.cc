@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/cpu/vector_bodies.h"
 #include "kernels/ordered_sum.h"
 
 namespace troupe {
@@ -23,34 +24,40 @@ void Store(void* to, int64_t index, T value) {
   std::memcpy(static_cast<char*>(to) + index * int64_t{sizeof(T)}, &value, sizeof(T));
 }
 
-// T as stored, Sum as added. In one pass, with the sums in registers.
+// T as stored, Sum as added. Halves round each time.
+template <typename T, typename Sum>
+T Added(T sum, T value) {
+  return static_cast<T>(static_cast<Sum>(sum) + static_cast<Sum>(value));
+}
+
+// In one pass, with the sums in registers.
 template <typename T, typename Sum, int kNumInputs>
 void SumOfFew(void* out, const void* const* inputs, int64_t count) {
   std::array<const void*, kNumInputs> from;
   std::copy_n(inputs, kNumInputs, from.begin());
 #pragma GCC ivdep  // `out` is an input or overlaps none: an element's inputs are read before it
   for (int64_t i = 0; i < count; ++i) {
-    Sum sum = static_cast<Sum>(Load<T>(from[0], i));
+    T sum = Load<T>(from[0], i);
     for (int input = 1; input < kNumInputs; ++input) {
-      sum += static_cast<Sum>(Load<T>(from[static_cast<size_t>(input)], i));
+      sum = Added<T, Sum>(sum, Load<T>(from[static_cast<size_t>(input)], i));
     }
-    Store<T>(out, i, static_cast<T>(sum));
+    Store<T>(out, i, sum);
   }
 }
 
 template <typename T, typename Sum>
 void SumOfMany(void* out, const void* const* inputs, int num_inputs, int64_t count) {
-  Sum sums[kPiece];
+  T sums[kPiece];
   for (int64_t first = 0; first < count; first += kPiece) {
     const int64_t length = std::min(kPiece, count - first);
-    for (int64_t i = 0; i < length; ++i) {
-      sums[i] = static_cast<Sum>(Load<T>(inputs[0], first + i));
-    }
+    for (int64_t i = 0; i < length; ++i) sums[i] = Load<T>(inputs[0], first + i);
     for (int input = 1; input < num_inputs; ++input) {
       const void* from = inputs[input];
-      for (int64_t i = 0; i < length; ++i) sums[i] += static_cast<Sum>(Load<T>(from, first + i));
+      for (int64_t i = 0; i < length; ++i) {
+        sums[i] = Added<T, Sum>(sums[i], Load<T>(from, first + i));
+      }
     }
-    for (int64_t i = 0; i < length; ++i) Store<T>(out, first + i, static_cast<T>(sums[i]));
+    for (int64_t i = 0; i < length; ++i) Store<T>(out, first + i, sums[i]);
   }
 }
 
@@ -68,6 +75,13 @@ void SumOf(void* out, const void* const* inputs, int num_inputs, int64_t count) 
     default:
       return SumOfMany<T, Sum>(out, inputs, num_inputs, count);
   }
+}
+
+void SumOfBFloat16(void* out, const void* const* inputs, int num_inputs, int64_t count) {
+  if (const VectorBodies* fast = VectorBodiesFor(ThisCpu())) {
+    return fast->ordered_sum_bf16(out, inputs, num_inputs, count);
+  }
+  SumOf<bfloat16, float>(out, inputs, num_inputs, count);
 }
 
 }  // namespace
@@ -104,7 +118,7 @@ OrderedSum OrderedSumOf(DType dtype) {
     case DType::kFloat32:
       return &SumOf<float, float>;
     case DType::kBFloat16:
-      return &SumOf<bfloat16, float>;
+      return &SumOfBFloat16;
     case DType::kFloat64:
       return &SumOf<double, double>;
     case DType::kInt32:

@@ -18,7 +18,8 @@ inline constexpr int64_t kNormLeafElements = 1024;
 int64_t NumNormLeaves(int64_t num_elements);
 
 // leaves[i] = sum of squares of elements [1024 i, 1024 (i+1)) of the flat dense view `grad`, which
-// begins on a leaf's border. leaves.size() is NumNormLeaves(grad.num_elements()).
+// begins on a leaf's border and may be bfloat16: its squares are exact in float64. leaves.size() is
+// NumNormLeaves(grad.num_elements()).
 void SquaredNormLeaves(const Exec& exec, std::span<double> leaves, ConstTensorView grad);
 
 // A subtree: the sum over leaves [first_leaf, first_leaf + num_leaves) of its parameter.

@@ -65,6 +65,8 @@ struct VectorBodies {
   const char* isa;
   void (*cast)(Rows out, Rows in, int64_t rows, int64_t columns);
   void (*add)(Rows out, Rows a, Rows b, int64_t rows, int64_t columns);
+  // Of bfloat16, as ordered_sum.h says.
+  void (*ordered_sum_bf16)(void* out, const void* const* inputs, int num_inputs, int64_t count);
   void (*rms_norm)(const RmsNormRows& args, int64_t rows, int64_t columns);
   void (*rms_norm_grad)(const RmsNormGradRows& args, int64_t rows, int64_t columns);
   // One token's heads; table row: cosines, then sines. direction 1 or -1.

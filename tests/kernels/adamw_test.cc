@@ -41,6 +41,28 @@ TEST(AdamWTest, AgreesWithTheSpecification) {
   }
 }
 
+// A bfloat16 gradient moves the parameters as the same numbers in float32 do, with and without a
+// compute copy.
+TEST(AdamWTest, ABFloat16GradientIsWidened) {
+  for (const bool with_compute : {true, false}) {
+    for (const bool specification : {false, true}) {
+      const Exec exec{.specification = specification};
+      State half(333, DType::kFloat32), full(333, DType::kFloat32);
+      half.grad = half.grad.As(DType::kBFloat16);
+      full.grad = half.grad.As(DType::kFloat32);
+      for (int64_t step = 1; step <= 3; ++step) {
+        const AdamWOptions options{.grad_factor = 0.25, .step = step};
+        AdamW(exec, options, half.Args(with_compute));
+        AdamW(exec, options, full.Args(with_compute));
+      }
+      EXPECT_TRUE(half.param.SameBytes(full.param));
+      EXPECT_TRUE(half.m.SameBytes(full.m));
+      EXPECT_TRUE(half.v.SameBytes(full.v));
+      EXPECT_TRUE(half.compute.SameBytes(full.compute));
+    }
+  }
+}
+
 // One step by hand: without history the update is the sign of the gradient, times lr.
 TEST(AdamWTest, FirstStepMovesByTheLearningRate) {
   TestTensor param(DType::kFloat64, {2}), m = param, v = param, grad = param;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -33,15 +34,49 @@ TEST(OrderedSum, IntegersWrap) {
   EXPECT_EQ(Sum<int64_t>(DType::kInt64, {int64_t{1} << 40, 1}), (int64_t{1} << 40) + 1);
 }
 
-// 1 + 2^-9 + 2^-9 is 1 + 2^-8 in float32, which bfloat16 has no bit for; rounding each sum would
-// lose it before the last term.
-TEST(OrderedSum, HalvesAreAddedInFloatAndRoundedOnce) {
+// 1 + 2^-9 is 1 in bfloat16, however often it is added; begun with, the small ones count.
+TEST(OrderedSum, HalvesRoundEachSum) {
   const bfloat16 tiny(0x1p-9f);
-  const std::vector<bfloat16> terms = {bfloat16(1.0f), tiny, tiny, tiny, tiny};
+  std::vector<bfloat16> terms = {bfloat16(1.0f), tiny, tiny, tiny, tiny};
+  EXPECT_EQ(static_cast<float>(Sum(DType::kBFloat16, terms)), 1.0f);
+  std::ranges::reverse(terms);
   EXPECT_EQ(static_cast<float>(Sum(DType::kBFloat16, terms)), 1.0f + 0x1p-7f);
   const float16 small(0x1p-12f);
-  const std::vector<float16> halves = {float16(1.0f), small, small, small, small};
+  std::vector<float16> halves = {float16(1.0f), small, small, small, small};
+  EXPECT_EQ(static_cast<float>(Sum(DType::kFloat16, halves)), 1.0f);
+  std::ranges::reverse(halves);
   EXPECT_EQ(static_cast<float>(Sum(DType::kFloat16, halves)), 1.0f + 0x1p-10f);
+}
+
+// One input after the other into a sum of the same dtype.
+template <typename T>
+void ExpectOneAfterTheOther(DType dtype) {
+  for (const size_t num_inputs : {2, 3, 4, 5, 8, 9}) {
+    std::vector<std::vector<T>> inputs(num_inputs);
+    std::vector<const void*> all;
+    for (size_t input = 0; input < num_inputs; ++input) {
+      for (size_t i = 0; i < 700; ++i) {
+        inputs[input].push_back(
+            T(std::sin(static_cast<float>(i + 1000 * input)) * (input % 3 == 1 ? 1000.0F : 0.1F)));
+      }
+      all.push_back(inputs[input].data());
+    }
+    std::vector<T> sum = inputs[0];
+    for (size_t input = 1; input < num_inputs; ++input) {
+      const void* two[] = {sum.data(), all[input]};
+      OrderedSumOf(dtype)(sum.data(), two, 2, 700);
+    }
+    std::vector<T> out(700);
+    OrderedSumOf(dtype)(out.data(), all.data(), static_cast<int>(num_inputs), 700);
+    EXPECT_EQ(std::memcmp(out.data(), sum.data(), 700 * sizeof(T)), 0)
+        << DTypeName(dtype) << ", " << num_inputs << " inputs";
+  }
+}
+
+TEST(OrderedSum, HasTheBitsOfASumTakenOneInputAfterTheOther) {
+  ExpectOneAfterTheOther<float>(DType::kFloat32);
+  ExpectOneAfterTheOther<bfloat16>(DType::kBFloat16);
+  ExpectOneAfterTheOther<float16>(DType::kFloat16);
 }
 
 // Any length and number of inputs, no alignment, and the output may be any of the inputs.
@@ -90,9 +125,11 @@ TEST(OrderedSum, AnElementHasTheSameBitsWhereverItLies) {
         return bfloat16(std::cos(static_cast<float>(i)) * (input % 3 == 1 ? 1000.0F : 0.1F));
       },
       [](auto value, size_t num_inputs, size_t i) {
-        float sum = value(0, i);
-        for (size_t input = 1; input < num_inputs; ++input) sum += value(input, i);
-        return bfloat16(sum);
+        bfloat16 sum = value(0, i);
+        for (size_t input = 1; input < num_inputs; ++input) {
+          sum = bfloat16(static_cast<float>(sum) + static_cast<float>(value(input, i)));
+        }
+        return sum;
       });
 }
 

@@ -37,6 +37,17 @@ TEST(SquaredNormTest, FastLeavesEqualTheSpecificationBitForBit) {
   }
 }
 
+TEST(SquaredNormTest, LeavesOfABFloat16GradientAreThoseOfTheSameNumbers) {
+  for (const int64_t size : {1, 17, 1024, 2049}) {
+    TestTensor grad(DType::kBFloat16, {size});
+    grad.Normal(2, 100.0);
+    for (const bool specification : {false, true}) {
+      const Exec exec{.specification = specification};
+      EXPECT_EQ(LeavesOf(exec, grad), LeavesOf(exec, grad.As(DType::kFloat32)));
+    }
+  }
+}
+
 TEST(SquaredNormTest, SplitsAtTheLargestPowerOfTwo) {
   const std::vector<double> leaves = {1, 2, 4, 8, 16};
   // Over 5 leaves the tree is ((0 1)(2 3)) 4: the run 1..4 holds subtrees 1, (2 3), 4.
