@@ -27,11 +27,22 @@ int64_t AllReduceParts::ElementsSentBy(int member) const {
   return (count - own) + others * own;
 }
 
+int64_t AllReduceParts::ElementsSentInRingBy(int member) const {
+  const auto own = static_cast<size_t>(member);
+  return 2 * count - summed[own].count - summed[(own + 1) % summed.size()].count;
+}
+
 AllReduceParts DivideAllReduce(int64_t count, int64_t element_bytes, int num_members) {
-  AllReduceParts parts{.count = count, .everywhere = count * element_bytes <= kSumEverywhereBytes};
+  if (count * element_bytes > kSumEverywhereBytes) return DivideRing(count, num_members);
+  return {.count = count,
+          .everywhere = true,
+          .summed = std::vector(static_cast<size_t>(num_members), ElementRun{0, count})};
+}
+
+AllReduceParts DivideRing(int64_t count, int num_members) {
+  AllReduceParts parts{.count = count};
   for (int member = 0; member < num_members; ++member) {
-    parts.summed.push_back(parts.everywhere ? ElementRun{0, count}
-                                            : PartOf(count, member, num_members));
+    parts.summed.push_back(PartOf(count, member, num_members));
   }
   return parts;
 }

@@ -1,6 +1,6 @@
-// How the members of a group divide an all-reduce of direct messages: what each of them sums, and
-// so what each sends. The runtime exchanges by it (collective/operation_plan.h), and the plan
-// counts by it. Pure.
+// How the members of a group divide an all-reduce, by direct messages or along a ring: what each of
+// them has the whole sum of first, and so what each sends. The runtime exchanges by it
+// (collective/operation_plan.h), and the plan counts by it. Pure.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +24,14 @@ struct AllReduceParts {
   // By that member: its elements to those who sum them, then its sum to everybody. In parts, all
   // members together send 2 (n - 1) count.
   int64_t ElementsSentBy(int member) const;
+  // The same along a ring: every part but its own, then every whole sum but its next neighbour's
+  // (where members are on several hosts, but one other's: collective/neighbour_plan.h).
+  int64_t ElementsSentInRingBy(int member) const;
 };
 
 // Parts begin at whole cache lines; the last ones may be short or empty.
 AllReduceParts DivideAllReduce(int64_t count, int64_t element_bytes, int num_members);
+// Along a ring, of any size: never everywhere.
+AllReduceParts DivideRing(int64_t count, int num_members);
 
 }  // namespace troupe

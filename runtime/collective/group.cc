@@ -55,8 +55,12 @@ OperationSignature SignatureOf(const GroupOperation& operation) {
 
 Group::Group(GroupSpec spec, std::span<const ElementType> elements)
     : spec_(std::move(spec)), elements_(elements) {
-  CHECK(std::ranges::adjacent_find(spec_.ranks, std::ranges::greater_equal()) == spec_.ranks.end(),
-        "group {}: its ranks do not ascend", spec_.name);
+  std::vector<Rank> ascending = spec_.ranks;
+  std::ranges::sort(ascending);
+  CHECK(std::ranges::adjacent_find(ascending) == ascending.end(), "group {}: a rank is in it twice",
+        spec_.name);
+  CHECK(spec_.hosts.empty() || spec_.hosts.size() == spec_.ranks.size(),
+        "group {}: {} hosts for {} members", spec_.name, spec_.hosts.size(), spec_.ranks.size());
   const auto self = std::ranges::find(spec_.ranks, spec_.self);
   CHECK(self != spec_.ranks.end(), "group {}: rank {} is no member", spec_.name, spec_.self);
   index_ = static_cast<int>(self - spec_.ranks.begin());
@@ -67,6 +71,11 @@ const ElementType& Group::ElementOf(uint8_t dtype) const {
   CHECK(found != elements_.end(), "group {}: dtype {} is none of its element types", spec_.name,
         dtype);
   return *found;
+}
+
+int64_t Group::ElementBytes(const GroupOperation& operation) const {
+  if (operation.kind == GroupOperationKind::kBarrier) return 1;
+  return ElementOf(operation.dtype()).num_bytes;
 }
 
 std::string Group::Text(const OperationSignature& signature) const {
@@ -90,6 +99,46 @@ std::string Group::Text(const OperationSignature& signature) const {
   }
 }
 
+std::string Group::RecordText(uint64_t sequence, const OperationSignature& signature,
+                              const GroupPurpose& purpose) const {
+  if (!purpose.stands_for.empty()) return std::string(purpose.stands_for);
+  const std::string_view name = GroupOperationName(signature.kind);
+  return fmt::format("{}{}group {}: {} {}{}", purpose.activity,
+                     purpose.activity.empty() ? "" : ", ", spec_.name, name, sequence,
+                     Text(signature).substr(name.size()));
+}
+
+Error Group::Difference(uint64_t sequence, const OperationSignature& mine, int from,
+                        const OperationSignature& theirs) const {
+  const bool mine_first = index() < from;
+  const Rank other = spec_.ranks[static_cast<size_t>(from)];
+  return MakeError(
+      ErrorCode::kFailed,
+      "group {}: operation {} is {} at rank {} and {} at rank {}; all members must begin the same "
+      "operations in the same order",
+      spec_.name, sequence, Text(mine_first ? mine : theirs), mine_first ? spec_.self : other,
+      Text(mine_first ? theirs : mine), mine_first ? other : spec_.self);
+}
+
+void Group::Break(Error error) {
+  CHECK(false, "group {} cannot be broken from outside: {}", spec_.name, error.message);
+}
+
+namespace {
+
+bool PartsFit(std::span<const ElementRun> parts, size_t self, int64_t input, int64_t output) {
+  const ElementRun own = parts[self];
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const auto [first, count] = parts[i];
+    if (first < 0 || count < 0 || count > input || first > input - count) return false;
+    const bool apart = first + count <= own.first || own.first + own.count <= first;
+    if (i != self && count > 0 && own.count > 0 && !apart) return false;
+  }
+  return own.count == output;
+}
+
+}  // namespace
+
 // What is wrong here is wrong in this process: a caller's mistake.
 void Group::Check(const GroupOperation& operation) const {
   const auto members = static_cast<size_t>(size());
@@ -102,6 +151,10 @@ void Group::Check(const GroupOperation& operation) const {
   fits &= out == 0 || operation.input.dtype == operation.output.dtype;
   switch (operation.kind) {
     case GroupOperationKind::kReduceScatter:
+      if (!operation.parts.empty()) {
+        fits &= operation.parts.size() == members && PartsFit(operation.parts, self, in, out);
+        break;
+      }
       fits &= sends.empty() ? in == out * size() : sends.size() == members && sends[self] == out;
       break;
     case GroupOperationKind::kAllGather:
@@ -154,6 +207,17 @@ Task<Status> Group::ReduceScatter(ConstElements input, Elements output,
                 .input = input,
                 .output = output,
                 .send_counts = counts,
+                .purpose = purpose});
+}
+
+Task<Status> Group::ReduceScatter(ConstElements input, Elements output,
+                                  std::span<const ElementRun> parts, GroupPurpose purpose) {
+  CHECK(parts.size() == spec_.ranks.size(), "group {}: {} parts for {} members", spec_.name,
+        parts.size(), size());
+  return Start({.kind = GroupOperationKind::kReduceScatter,
+                .input = input,
+                .output = output,
+                .parts = parts,
                 .purpose = purpose});
 }
 

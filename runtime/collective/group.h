@@ -7,7 +7,7 @@
 // suspends nothing. An operation that returns OK read all of its input and wrote all of its output.
 //
 // A backend derives from Group and implements Run: router_group.h goes over messages, in process,
-// between processes and in the simulator alike.
+// between processes and in the simulator alike; nccl/nccl_group.h is NCCL's.
 //
 // Thread: operations from tasks of one stream; everything else the scheduler's.
 //   G1. Operations of a group are numbered by each member in the order in which its tasks began to
@@ -15,8 +15,9 @@
 //       dtype, root, elements), both end with an error that names both, and the group is broken.
 //   G2. OK means that every member has begun this very operation; of a Shift, that it was there
 //       that its block was sent.
-//   G3. A sum adds the members in ascending order, element by element, as ElementType::sum says:
-//       equal bits in every backend and at every member.
+//   G3. A sum adds the members in the order of GroupSpec::ranks, element by element, as
+//       ElementType::sum says: equal bits in every backend and at every member. A ring alone
+//       (SumAlgorithm) has another order, which is the same in every backend and at every member.
 //   G4. An error breaks the group: it ends every open and every later operation, here and, as far
 //       as they can be told, at the other members. Causes: a member lost, a passed deadline, a task
 //       that was destroyed in an operation, a difference (G1).
@@ -28,12 +29,15 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runtime/actor/task.h"
+#include "runtime/base/all_reduce_parts.h"
 #include "runtime/base/ids.h"
 #include "runtime/base/result.h"
 
@@ -86,6 +90,8 @@ struct GroupPurpose {
   std::string_view activity{};  // "forward"; lives as long as the operation
   int64_t step = -1;
   int microbatch = -1;
+  // What it serves, in place of its own name: "group dp: all-reduce 17 of 1024 float32". As long.
+  std::string_view stands_for{};
 };
 
 // One operation as one member asks for it. The spans live until it has ended.
@@ -98,6 +104,7 @@ struct GroupOperation {
   // all-gather of unequal parts; empty: equal ones).
   std::span<const int64_t> send_counts{};
   std::span<const int64_t> receive_counts{};
+  std::span<const ElementRun> parts{};  // of a reduce-scatter, in place of send_counts
   GroupPurpose purpose{};
 
   uint8_t dtype() const { return input.dtype; }
@@ -119,13 +126,24 @@ struct GroupTraffic {
   int64_t sent_bytes = 0;      // elements to other members; of operations that failed, too
 };
 
+// By which way an all-reduce and a reduce-scatter sum; all else of a group goes directly.
+//   kOrdered  each member sends every part to its owner, who adds them in the members' order
+//   kRing     a part's sum begins at its owner's next neighbour and goes round to the owner; a
+//             whole sum goes round once more (all-reduce). NCCL's ring
+//   kChain    an all-reduce alone, in the members' order: the sum goes from the first to the last
+//             (reduce), and whole back to the first (broadcast). It counts as those two
+enum class SumAlgorithm : uint8_t { kOrdered, kRing, kChain };
+
 struct GroupSpec {
   GroupId id{};
   std::string name{};         // "dp"
-  std::vector<Rank> ranks{};  // all members, ascending
+  std::vector<Rank> ranks{};  // all members, each once, in the order of sums
   Rank self{};
   int64_t deadline_ms = 300'000;  // of an operation, from its beginning; 0: none
   int64_t tell_ms = 60'000;       // so long a wait is told of (wait record's deadline); 0: never
+  SumAlgorithm sums = SumAlgorithm::kOrdered;  // the same at every member
+  // A number for the host of each member, by which rings go (neighbour_plan.h); empty: one host.
+  std::vector<int> hosts{};
 };
 
 class Group {
@@ -141,6 +159,8 @@ class Group {
   int index() const { return index_; }  // this member's place among the ranks
   std::span<const ElementType> elements() const { return elements_; }
   const ElementType& ElementOf(uint8_t dtype) const;
+  // Of one element of the operation; 1 for a barrier, which has none.
+  int64_t ElementBytes(const GroupOperation& operation) const;
   // Since it was opened.
   const GroupTraffic& traffic(GroupOperationKind kind) const {
     return traffic_[static_cast<size_t>(kind)];
@@ -152,6 +172,10 @@ class Group {
   // may be that part of `input`. counts: each part's elements, empty where they are equal.
   Task<Status> ReduceScatter(ConstElements input, Elements output,
                              std::span<const int64_t> counts = {}, GroupPurpose purpose = {});
+  // The same with a run of `input` for each member, which need neither be packed in it nor cover
+  // it. No other member's run overlaps this member's.
+  Task<Status> ReduceScatter(ConstElements input, Elements output,
+                             std::span<const ElementRun> parts, GroupPurpose purpose = {});
   // output: every member's input, in their order; `input` may be its part of `output`.
   Task<Status> AllGather(ConstElements input, Elements output, std::span<const int64_t> counts = {},
                          GroupPurpose purpose = {});
@@ -172,6 +196,13 @@ class Group {
   // One operation, well formed and of two members or more: what a backend implements.
   virtual Task<Status> Run(GroupOperation operation) = 0;
 
+  // For who builds on a group. Breaks it for a cause of the caller's, here and at the other members
+  // (G4); and who is called, once, when it breaks for whatever cause. The scheduler's thread.
+  virtual void Break(Error error);
+  void SetOnBroken(std::function<void(const Error&)> on_broken) {
+    on_broken_ = std::move(on_broken);
+  }
+
   // "all-reduce of 1024 float32", for any signature that another member may send.
   std::string Text(const OperationSignature& signature) const;
 
@@ -181,16 +212,28 @@ class Group {
     traffic_[static_cast<size_t>(kind)].sent_bytes += num_bytes;
   }
   void CountEnded(GroupOperationKind kind) { ++traffic_[static_cast<size_t>(kind)].num_operations; }
+  // Of a backend that breaks. The last thing it does then.
+  void SayBroken(const Error& error) {
+    if (on_broken_) on_broken_(error);
+  }
+  // "forward, group dp: all-reduce 17 of 1024 float32", or what the operation stands for.
+  std::string RecordText(uint64_t sequence, const OperationSignature& signature,
+                         const GroupPurpose& purpose) const;
+  // Of the n-th operation as this member and member `from` began it (G1): one sentence at both.
+  Error Difference(uint64_t sequence, const OperationSignature& mine, int from,
+                   const OperationSignature& theirs) const;
+  // One operation of a group of one: copies in the host's memory.
+  virtual Task<Status> Alone(GroupOperation operation);
 
  private:
   Task<Status> Start(GroupOperation operation);
-  Task<Status> Alone(GroupOperation operation);
   void Check(const GroupOperation& operation) const;
 
   const GroupSpec spec_;
   const std::span<const ElementType> elements_;
   int index_ = -1;
   std::array<GroupTraffic, kNumGroupOperationKinds> traffic_{};
+  std::function<void(const Error&)> on_broken_{};
 };
 
 }  // namespace troupe

@@ -5,29 +5,26 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 namespace troupe {
-namespace {
-
-size_t At(int member) { return static_cast<size_t>(member); }
-
-}  // namespace
 
 GroupTransfer::GroupTransfer(const Group& group, const GroupOperation& operation,
-                             OperationPlan plan, uint64_t sequence, int64_t block_bytes)
+                             int64_t block_bytes)
     : group_(group),
       operation_(operation),
       signature_(SignatureOf(operation)),
-      sequence_(sequence),
       type_(operation.kind == GroupOperationKind::kBarrier ? nullptr
                                                            : &group.ElementOf(operation.dtype())),
-      element_bytes_(type_ != nullptr ? type_->num_bytes : 1),
+      element_bytes_(group.ElementBytes(operation)),
       block_elements_(std::max<int64_t>(1, block_bytes / element_bytes_)),
-      plan_(std::move(plan)),
-      members_(At(group.size())),
-      inputs_(members_.size()) {}
+      waits_for_all_(operation.kind != GroupOperationKind::kShift),
+      members_(static_cast<size_t>(group.size())) {}
 
-GroupBlock GroupTransfer::MessageTo(int to, BlockPart part, int64_t count, int64_t first) const {
+GroupBlock GroupTransfer::MessageTo(int to, BlockPart part) const {
+  const Member& member = at(to);
+  const bool is_sum = part == BlockPart::kSum;
+  const bool is_copy = part == BlockPart::kCopy;
   return {.sequence = sequence_,
           .group = group_.spec().id.value,
           .kind = static_cast<uint8_t>(signature_.kind),
@@ -35,169 +32,136 @@ GroupBlock GroupTransfer::MessageTo(int to, BlockPart part, int64_t count, int64
           .part = part,
           .peer = signature_.peer,
           .total = signature_.total,
-          .count = count,
+          .count = is_sum    ? member.sum_to
+                   : is_copy ? member.copy_to
+                             : member.sum_to + member.copy_to,
           .expects = ExpectedFrom(to),
-          .first = first};
+          .first = is_sum    ? member.sum_sent
+                   : is_copy ? member.copy_sent
+                             : 0};
 }
 
-int64_t GroupTransfer::BlockCount(int64_t count, int64_t first) const {
-  return std::min(block_elements_, count - first);
+std::optional<GroupTransfer::OutgoingBlock> GroupTransfer::Greeting(int to) const {
+  if (at(to).greeted) return std::nullopt;
+  return OutgoingBlock{MessageTo(to, BlockPart::kNone), {}};
 }
 
-int64_t GroupTransfer::CopyReady(int to) const {
-  return plan_.copies_sum ? summed_ : plan_.copy_to[At(to)].count;
+std::span<const std::byte> GroupTransfer::BytesAt(const void* data, int64_t first,
+                                                  int64_t count) const {
+  return {static_cast<const std::byte*>(data) + first * element_bytes_,
+          static_cast<size_t>(count * element_bytes_)};
 }
 
-std::optional<GroupTransfer::OutgoingBlock> GroupTransfer::Next(int to) const {
-  const Member& member = members_[At(to)];
-  const ElementRun copies = plan_.copy_to[At(to)];
-  const ElementRun sums = plan_.sum_to[At(to)];
-  const auto bytes_of = [this](const void* data, int64_t first, int64_t count) {
-    return std::span(static_cast<const std::byte*>(data) + first * element_bytes_,
-                     static_cast<size_t>(count * element_bytes_));
-  };
-  if (member.copy_sent < CopyReady(to)) {  // first, since it waits for nobody there
-    const void* from = plan_.copies_sum ? operation_.output.data : operation_.input.data;
-    return OutgoingBlock{MessageTo(to, BlockPart::kCopy, copies.count, member.copy_sent),
-                         bytes_of(from, copies.first + member.copy_sent,
-                                  BlockCount(copies.count, member.copy_sent))};
+std::byte* GroupTransfer::OutputAt(int64_t first) const {
+  return static_cast<std::byte*>(operation_.output.data) + first * element_bytes_;
+}
+
+void GroupTransfer::Sum(std::byte* out, std::span<const void* const> inputs, int64_t count) const {
+  type_->sum(out, inputs.data(), static_cast<int>(inputs.size()), count);
+}
+
+void GroupTransfer::Write(const OutgoingBlock& block, std::byte* to) const {
+  if (block.added == nullptr) {
+    std::memcpy(to, block.bytes.data(), block.bytes.size());
+    return;
   }
-  if (member.sum_sent < sums.count) {
-    return OutgoingBlock{MessageTo(to, BlockPart::kSum, sums.count, member.sum_sent),
-                         bytes_of(operation_.input.data, sums.first + member.sum_sent,
-                                  BlockCount(sums.count, member.sum_sent)),
-                         /*stays=*/sums != plan_.summed};
-  }
-  if (!member.greeted && copies.count == 0) {
-    return OutgoingBlock{MessageTo(to, BlockPart::kNone, 0, 0), {}};
-  }
-  return std::nullopt;
+  const void* const both[] = {block.bytes.data(), block.added};
+  Sum(to, both, static_cast<int64_t>(block.bytes.size()) / element_bytes_);
 }
 
 void GroupTransfer::Sent(int to, const OutgoingBlock& block) {
-  Member& member = members_[At(to)];
+  Member& member = at(to);
   member.greeted = true;
   const auto count = static_cast<int64_t>(block.bytes.size()) / element_bytes_;
-  if (block.message.part == BlockPart::kCopy) member.copy_sent += count;
-  if (block.message.part == BlockPart::kSum) {
-    member.sum_sent += count;
-    SumWhatIsHere();
-  }
+  const BlockPart part = block.message.part;
+  if (part == BlockPart::kNone) return;
+  (part == BlockPart::kSum ? member.sum_sent : member.copy_sent) += count;
+  WasSent(to, part);
 }
 
 bool GroupTransfer::SentAllTo(int member) const {
-  const Member& to = members_[At(member)];
-  return to.greeted && to.sum_sent == plan_.sum_to[At(member)].count &&
-         to.copy_sent == plan_.copy_to[At(member)].count;
+  const Member& to = at(member);
+  return to.greeted && to.sum_sent == to.sum_to && to.copy_sent == to.copy_to;
 }
 
 int64_t GroupTransfer::ExpectedFrom(int member) const {
-  return plan_.summed.count + plan_.copy_from[At(member)].count;
+  return at(member).sum_from + at(member).copy_from;
 }
 
 bool GroupTransfer::ReceivedAllFrom(int member) const {
-  const Member& from = members_[At(member)];
-  return (from.heard || !plan_.waits_for_all) && from.sum_taken == plan_.summed.count &&
-         from.copy_taken == plan_.copy_from[At(member)].count;
+  const Member& from = at(member);
+  return (from.heard || !waits_for_all_) && from.sum_taken == from.sum_from &&
+         from.copy_taken == from.copy_from;
 }
 
 bool GroupTransfer::UsedAllFrom(int member) const {
-  return ReceivedAllFrom(member) && members_[At(member)].held.empty();
+  return ReceivedAllFrom(member) && at(member).held.empty();
 }
 
 bool GroupTransfer::done() const {
-  if (summed_ != plan_.summed.count) return false;
-  for (int member = 0; member < group_.size(); ++member) {
-    if (member == group_.index()) continue;
+  if (!SummedAll()) return false;
+  for (int member = 0; member < size(); ++member) {
+    if (member == index()) continue;
     if (!SentAllTo(member) || !ReceivedAllFrom(member)) return false;
   }
   return true;
 }
 
 Status GroupTransfer::Expected(int from, const GroupBlock& block, size_t num_bytes) const {
-  const Member& member = members_[At(from)];
+  const Member& member = at(from);
   const bool is_sum = block.part == BlockPart::kSum;
-  const int64_t expected = is_sum                           ? plan_.summed.count
-                           : block.part == BlockPart::kCopy ? plan_.copy_from[At(from)].count
+  const int64_t expected = is_sum                           ? member.sum_from
+                           : block.part == BlockPart::kCopy ? member.copy_from
                                                             : ExpectedFrom(from);
   const auto differ = [&](int sender, int64_t sent, int receiver, int64_t wanted) {
+    const std::vector<Rank>& ranks = group_.spec().ranks;
     return MakeError(ErrorCode::kFailed, "rank {} sends {} elements, and rank {} expects {}",
-                     group_.spec().ranks[At(sender)], sent, group_.spec().ranks[At(receiver)],
+                     ranks[static_cast<size_t>(sender)], sent, ranks[static_cast<size_t>(receiver)],
                      wanted);
   };
-  if (block.count != expected) return differ(from, block.count, group_.index(), expected);
-  const int64_t to_it = plan_.sum_to[At(from)].count + plan_.copy_to[At(from)].count;
-  if (block.expects != to_it) return differ(group_.index(), to_it, from, block.expects);
+  if (block.count != expected) return differ(from, block.count, index(), expected);
+  const int64_t to_it = member.sum_to + member.copy_to;
+  if (block.expects != to_it) return differ(index(), to_it, from, block.expects);
   const int64_t taken = is_sum ? member.sum_taken : member.copy_taken;
   const bool is_next =
       block.part == BlockPart::kNone
           ? !member.heard && num_bytes == 0
-          : block.first == taken && taken < expected &&
-                static_cast<int64_t>(num_bytes) == BlockCount(expected, taken) * element_bytes_;
-  if (is_next && block.part <= BlockPart::kCopy) return {};
-  return MakeError(ErrorCode::kCorrupt,
-                   "rank {} sent {} bytes at element {} of {}, and element {} was to come",
-                   group_.spec().ranks[At(from)], num_bytes, block.first, block.count, taken);
+          : block.part <= BlockPart::kCopy && block.first == taken && taken < expected &&
+                static_cast<int64_t>(num_bytes) == CountFrom(from, block.part) * element_bytes_;
+  if (is_next) return {};
+  return MakeError(
+      ErrorCode::kCorrupt, "rank {} sent {} bytes at element {} of {}, and element {} was to come",
+      group_.spec().ranks[static_cast<size_t>(from)], num_bytes, block.first, block.count, taken);
 }
 
 Status GroupTransfer::Take(int from, const GroupBlock& block, Bulk bulk) {
   const auto bytes = bulk.bytes();
   RETURN_IF_ERROR(Expected(from, block, bytes.size()));  // F1
-  Member& member = members_[At(from)];
+  Member& member = at(from);
   member.heard = true;
   const auto count = static_cast<int64_t>(bytes.size()) / element_bytes_;
   if (block.part == BlockPart::kCopy) {
-    const int64_t first = plan_.copy_from[At(from)].first + member.copy_taken;
-    std::memcpy(static_cast<std::byte*>(operation_.output.data) + first * element_bytes_,
-                bytes.data(), bytes.size());
+    TakeCopy(from, bytes);
     member.copy_taken += count;
   }
   if (block.part == BlockPart::kSum) {
     member.sum_taken += count;
-    member.held.push_back(std::move(bulk));
-    SumWhatIsHere();
+    TakeSum(from, std::move(bulk));
   }
   return {};
 }
 
-// Whether the next `count` elements are here from everybody, and nobody needs what they overwrite.
-bool GroupTransfer::MaySum(int64_t count) const {
-  for (int member = 0; member < group_.size(); ++member) {
-    if (member == group_.index()) continue;
-    if (members_[At(member)].held.empty()) return false;
-    const bool same_input = plan_.sum_to[At(member)] == plan_.summed;
-    if (same_input && members_[At(member)].sum_sent < summed_ + count) return false;  // F2
-  }
-  return true;
-}
-
-void GroupTransfer::SumWhatIsHere() {
-  while (summed_ < plan_.summed.count) {
-    const int64_t count = BlockCount(plan_.summed.count, summed_);
-    if (!MaySum(count)) return;
-    const auto* own = static_cast<const std::byte*>(operation_.input.data) +
-                      (plan_.summed.first + summed_) * element_bytes_;
-    for (int member = 0; member < group_.size(); ++member) {
-      inputs_[At(member)] = member == group_.index()
-                                ? static_cast<const void*>(own)
-                                : members_[At(member)].held.front().bytes().data();
-    }
-    type_->sum(static_cast<std::byte*>(operation_.output.data) +
-                   (plan_.sum_first + summed_) * element_bytes_,
-               inputs_.data(), group_.size(), count);
-    for (Member& member : members_) {
-      if (!member.held.empty()) member.held.erase(member.held.begin());
-    }
-    summed_ += count;
-  }
+bool GroupTransfer::WaitsFor(int member) const {
+  if (member == index()) return false;
+  return !ReceivedAllFrom(member) || Next(member).has_value();
 }
 
 int GroupTransfer::FirstMissing() const {
   int first = -1;
   int64_t least = std::numeric_limits<int64_t>::max();
-  for (int member = 0; member < group_.size(); ++member) {
-    if (member == group_.index() || (ReceivedAllFrom(member) && SentAllTo(member))) continue;
-    const Member& other = members_[At(member)];
+  for (int member = 0; member < size(); ++member) {
+    if (!WaitsFor(member)) continue;
+    const Member& other = at(member);
     const int64_t received = ReceivedAllFrom(member) ? least - 1  // whoever sent less comes first
                              : other.heard           ? other.sum_taken + other.copy_taken
                                                      : -1;
@@ -212,16 +176,15 @@ std::string GroupTransfer::Missing() const {
   const int first = FirstMissing();
   if (first < 0) return "";
   std::string text = MissingOf(first);
-  for (int member = 0; member < group_.size(); ++member) {
-    if (member == group_.index() || member == first) continue;
-    if (!ReceivedAllFrom(member) || !SentAllTo(member)) text += "; " + MissingOf(member);
+  for (int member = 0; member < size(); ++member) {
+    if (member != first && WaitsFor(member)) text += "; " + MissingOf(member);
   }
   return text;
 }
 
 std::string GroupTransfer::MissingOf(int member) const {
-  const Member& other = members_[At(member)];
-  const Rank rank = group_.spec().ranks[At(member)];
+  const Member& other = at(member);
+  const Rank rank = group_.spec().ranks[static_cast<size_t>(member)];
   if (ReceivedAllFrom(member)) return fmt::format("rank {} takes no more", rank);
   if (!other.heard) return fmt::format("nothing from rank {}", rank);
   return fmt::format("{} of {} bytes from rank {}",

@@ -36,6 +36,11 @@ void PlanAllReduce(AllReduceParts parts, int index, OperationPlan* plan) {
 
 }  // namespace
 
+std::vector<ElementRun> PartsOf(const GroupOperation& operation, int size) {
+  if (!operation.parts.empty()) return {operation.parts.begin(), operation.parts.end()};
+  return Packed(operation.send_counts, operation.input.count, size);
+}
+
 OperationPlan PlanOperation(const GroupOperation& operation, int index, int size,
                             int64_t element_bytes) {
   OperationPlan plan;
@@ -52,7 +57,7 @@ OperationPlan PlanOperation(const GroupOperation& operation, int index, int size
       PlanAllReduce(DivideAllReduce(operation.input.count, element_bytes, size), index, &plan);
       break;
     case GroupOperationKind::kReduceScatter:
-      plan.sum_to = Packed(operation.send_counts, operation.input.count, size);
+      plan.sum_to = PartsOf(operation, size);
       plan.summed = plan.sum_to[self];
       break;
     case GroupOperationKind::kAllGather:
@@ -79,7 +84,6 @@ OperationPlan PlanOperation(const GroupOperation& operation, int index, int size
       const int distance = (operation.peer % size + size) % size;
       plan.copy_to[static_cast<size_t>((index + distance) % size)] = whole_input;
       plan.copy_from[static_cast<size_t>((index - distance + size) % size)] = whole_output;
-      plan.waits_for_all = false;
       break;
     }
     case GroupOperationKind::kBarrier:

@@ -26,8 +26,10 @@ struct OperationPlan {
   std::vector<ElementRun> copy_to{};    // for each member, of the input or of the output's sum
   bool copies_sum = false;              // copy_to is of the output, and ready as the sum is
   std::vector<ElementRun> copy_from{};  // of the output, from each member
-  bool waits_for_all = true;            // ends only when every member was heard (G2)
 };
+
+// Of a reduce-scatter: each member's run of the input.
+std::vector<ElementRun> PartsOf(const GroupOperation& operation, int size);
 
 OperationPlan PlanOperation(const GroupOperation& operation, int index, int size,
                             int64_t element_bytes);

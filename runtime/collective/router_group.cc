@@ -6,6 +6,8 @@
 #include <cstring>
 #include <utility>
 
+#include "runtime/collective/direct_transfer.h"
+#include "runtime/collective/neighbour_transfer.h"
 #include "runtime/collective/router_groups.h"
 
 namespace troupe {
@@ -26,8 +28,8 @@ OperationSignature SaidBy(const GroupBlock& block) {
 // What a task awaits: lives in its frame.
 class RouterGroup::Wait final : public StreamWait {
  public:
-  Wait(RouterGroup& group, const GroupOperation& operation, OperationPlan plan)
-      : group_(group), operation_(operation), plan_(std::move(plan)) {}
+  Wait(RouterGroup& group, GroupPurpose purpose, std::unique_ptr<GroupTransfer> transfer)
+      : group_(group), purpose_(purpose), transfer_(std::move(transfer)) {}
   ~Wait() {
     if (open_) group_.Abandon(*this);
   }
@@ -44,12 +46,12 @@ class RouterGroup::Wait final : public StreamWait {
  private:
   void Begin() override {
     open_ = true;
-    group_.Begin(*this, operation_, std::move(plan_));
+    group_.Begin(*this, purpose_, std::move(transfer_));
   }
 
   RouterGroup& group_;
-  const GroupOperation operation_;
-  OperationPlan plan_;
+  const GroupPurpose purpose_;
+  std::unique_ptr<GroupTransfer> transfer_;
   bool open_ = false;
   Status status_{};
 };
@@ -62,11 +64,17 @@ RouterGroup::RouterGroup(RouterGroups& groups, GroupSpec spec, uint16_t channel)
       mark_(groups.lent_.NewMark()),
       staging_(std::make_shared<StagingPool>(*groups.options_.ledger, groups.options_.slot_bytes)),
       early_(this->spec().ranks.size()) {
+  CHECK(this->spec().sums != SumAlgorithm::kRing || groups_.options_.slots_per_peer >= 2,
+        "group {}: a ring takes two slots of each peer", this->spec().name);
   for (const Rank rank : this->spec().ranks) {
     member_names_.push_back(fmt::format("rank {}", rank));
     members_.push_back(groups_.router_.Remote<WithBulk<GroupBlock>, GroupFault, BlocksRead>(
         rank, groups_.options_.actor_index));
   }
+  for (int member = 0; member < size(); ++member) {
+    by_rank_.emplace_back(this->spec().ranks[static_cast<size_t>(member)], member);
+  }
+  std::ranges::sort(by_rank_);
   groups_.groups_.emplace(this->spec().id.value, this);
 }
 
@@ -76,27 +84,31 @@ RouterGroup::~RouterGroup() {
 }
 
 std::optional<int> RouterGroup::IndexOf(Rank rank) const {
-  const auto found = std::ranges::lower_bound(spec().ranks, rank);
-  if (found == spec().ranks.end() || *found != rank) return std::nullopt;
-  return static_cast<int>(found - spec().ranks.begin());
+  const auto found = std::ranges::lower_bound(by_rank_, rank, {}, &std::pair<Rank, int>::first);
+  if (found == by_rank_.end() || found->first != rank) return std::nullopt;
+  return found->second;
 }
 
 Task<Status> RouterGroup::Run(GroupOperation operation) {
-  const bool moves = operation.kind != GroupOperationKind::kBarrier;
-  const int64_t element_bytes = moves ? ElementOf(operation.dtype()).num_bytes : 1;
-  OperationPlan plan = PlanOperation(operation, index(), size(), element_bytes);
-  CopyOwnPart(operation, plan, index(), element_bytes);
-  co_return co_await Wait(*this, operation, std::move(plan));
+  const int64_t block_bytes = groups_.options_.slot_bytes;
+  std::unique_ptr<GroupTransfer> transfer;
+  if (GoesByNeighbours(operation.kind, spec().sums)) {
+    transfer = std::make_unique<NeighbourTransfer>(*this, operation, block_bytes);
+  } else {
+    transfer = std::make_unique<DirectTransfer>(*this, operation, block_bytes);
+  }
+  co_return co_await Wait(*this, operation.purpose, std::move(transfer));
 }
 
-void RouterGroup::Begin(Wait& wait, const GroupOperation& operation, OperationPlan plan) {
+void RouterGroup::Begin(Wait& wait, GroupPurpose purpose, std::unique_ptr<GroupTransfer> transfer) {
   const uint64_t sequence = ++num_begun_;
   if (broken_) return wait.Ended(*broken_);
   Open& open = *open_.emplace_back(std::make_unique<Open>());
   open.group = this;
   open.wait = &wait;
-  open.purpose = operation.purpose;
-  open.transfer.emplace(*this, operation, std::move(plan), sequence, groups_.options_.slot_bytes);
+  open.purpose = purpose;
+  open.transfer = std::move(transfer);
+  open.transfer->set_sequence(sequence);
   open.loans.resize(member_names_.size());
   for (int from = 0; from < size(); ++from) {
     auto& early = early_[static_cast<size_t>(from)];
@@ -112,11 +124,7 @@ void RouterGroup::Begin(Wait& wait, const GroupOperation& operation, OperationPl
 }
 
 void RouterGroup::BeginRecord(Open& open) {
-  const OperationSignature& signature = open.transfer->signature();
-  const std::string name(GroupOperationName(signature.kind));
-  open.text = fmt::format("{}{}group {}: {} {}{}", open.purpose.activity,
-                          open.purpose.activity.empty() ? "" : ", ", spec().name, name,
-                          open.transfer->sequence(), Text(signature).substr(name.size()));
+  open.text = RecordText(open.transfer->sequence(), open.transfer->signature(), open.purpose);
   open.missing = open.FirstMissing();
   open.subject = {
       .waiter = waiter_,
@@ -221,7 +229,12 @@ int RouterGroup::Open::FirstReader() const {
 
 int RouterGroup::Open::FirstMissing() const {
   const int missing = transfer->FirstMissing();
-  return missing >= 0 ? missing : FirstReader();
+  if (missing >= 0) return missing;
+  if (const int reader = FirstReader(); reader >= 0) return reader;
+  // What is here was withdrawn (E3): a lender owes its fault.
+  const auto lender =
+      std::ranges::find_if(loans, [](const Loan& loan) { return loan.borrowed.has_value(); });
+  return lender == loans.end() ? -1 : static_cast<int>(lender - loans.begin());
 }
 
 // Of an operation that has ended here: the greeting of a shift's, or a difference.
@@ -231,20 +244,6 @@ void RouterGroup::TakeLate(int from, const GroupBlock& message) {
     if (sequence != message.sequence || mine == theirs) continue;
     return Break(Difference(sequence, mine, from, theirs), /*tell=*/true);
   }
-}
-
-// The same sentence at both.
-Error RouterGroup::Difference(uint64_t sequence, const OperationSignature& mine, int from,
-                              const OperationSignature& theirs) const {
-  const bool mine_first = index() < from;
-  return MakeError(
-      ErrorCode::kFailed,
-      "group {}: operation {} is {} at {} and {} at {}; all members must begin the same "
-      "operations in the same order",
-      spec().name, sequence, Text(mine_first ? mine : theirs),
-      member_names_[static_cast<size_t>(mine_first ? index() : from)],
-      Text(mine_first ? theirs : mine),
-      member_names_[static_cast<size_t>(mine_first ? from : index())]);
 }
 
 void RouterGroup::Advance() {
@@ -281,14 +280,15 @@ bool RouterGroup::SendTo(int member) {
   for (const auto& open : open_) {
     if (IsWithdrawn(*open)) return false;  // E3
     if (const auto block = open->transfer->Next(member)) {
-      const Status sent = Send(member, *block, *open);
+      const Result<bool> sent = Send(member, *block, *open);
       if (!sent.ok()) {
         if (sent.error().code == ErrorCode::kResourceExhausted) return false;
         Break(Context("group " + spec().name, sent.error()), /*tell=*/true);
         return false;
       }
+      if (!*sent) return false;  // E3
       open->transfer->Sent(member, *block);
-      CountSent(open->transfer->signature().kind, std::ssize(block->bytes));
+      CountSent(open->transfer->CountsAs(block->message.part), std::ssize(block->bytes));
       return true;
     }
     if (!open->transfer->SentAllTo(member)) return false;  // E1
@@ -296,7 +296,7 @@ bool RouterGroup::SendTo(int member) {
   return false;
 }
 
-Status RouterGroup::Send(int member, const GroupTransfer::OutgoingBlock& block, Open& open) {
+Result<bool> RouterGroup::Send(int member, const GroupTransfer::OutgoingBlock& block, Open& open) {
   const auto to = static_cast<size_t>(member);
   const Postmark postmark{.channel = channel_,
                           .step = std::max<int64_t>(open.purpose.step, 0),
@@ -306,12 +306,20 @@ Status RouterGroup::Send(int member, const GroupTransfer::OutgoingBlock& block, 
       GroupBlock message = block.message;
       message.lent = *place;
       open.loans[to].lent = true;
-      return members_[to].SendBulk(
-          message, {}, [] {}, postmark);
+      RETURN_IF_ERROR(members_[to].SendBulk(
+          message, {}, [] {}, postmark));
+      return true;
     }
   }
-  StagingPool::Staged staged = staging_->Copy(block.bytes);
-  return members_[to].SendBulk(block.message, staged.bytes, std::move(staged.done), postmark);
+  StagingPool::Staged staged = staging_->Fill(
+      block.bytes.size(), [&](std::byte* bytes) { open.transfer->Write(block, bytes); });
+  if (block.added != nullptr && IsWithdrawn(open)) {  // E3
+    staged.done();
+    return false;
+  }
+  RETURN_IF_ERROR(
+      members_[to].SendBulk(block.message, staged.bytes, std::move(staged.done), postmark));
+  return true;
 }
 
 void RouterGroup::End(size_t position, Status status) {
@@ -321,7 +329,12 @@ void RouterGroup::End(size_t position, Status status) {
   groups_.router_.scheduler().timers().Cancel(open.get());
   ended_.emplace_back(open->transfer->sequence(), open->transfer->signature());
   if (ended_.size() > kEndedKept) ended_.pop_front();
-  if (status.ok() && open->wait != nullptr) CountEnded(open->transfer->signature().kind);
+  if (status.ok() && open->wait != nullptr) {
+    const GroupOperationKind sums = open->transfer->CountsAs(BlockPart::kSum);
+    const GroupOperationKind copies = open->transfer->CountsAs(BlockPart::kCopy);
+    CountEnded(sums);
+    if (copies != sums) CountEnded(copies);
+  }
   if (open->wait != nullptr) open->wait->Ended(std::move(status));
 }
 
@@ -345,6 +358,7 @@ void RouterGroup::Break(Error error, bool tell) {
   for (auto& early : early_) early.clear();
   while (!open_.empty()) End(0, error);
   if (tell) Tell(error);
+  SayBroken(error);
 }
 
 void RouterGroup::Tell(const Error& error) {

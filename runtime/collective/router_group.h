@@ -1,7 +1,8 @@
 // RouterGroup: a Group over the messages of a RankRouter. Made by RouterGroups::Open.
 //
-// An open operation is a wait of its task (stream.h) and a GroupTransfer. Blocks go out while there
-// are credits; what comes for an operation that has not begun here stays in its slot until it does.
+// An open operation is a wait of its task (stream.h) and a GroupTransfer: a direct one, or one from
+// neighbour to neighbour as the group's SumAlgorithm says. Blocks go out while there are credits;
+// what comes for an operation that has not begun here stays in its slot until it does.
 //
 //     begun --every block sent and received--> ended, OK
 //       |----difference, lost member, deadline, fault of a member, task destroyed----> broken
@@ -37,6 +38,7 @@ class RouterGroup final : public Group {
   ~RouterGroup() override;
 
   Task<Status> Run(GroupOperation operation) override;
+  void Break(Error error) override { Break(std::move(error), /*tell=*/true); }
 
   uint16_t channel() const { return channel_; }
   std::optional<int> IndexOf(Rank rank) const;
@@ -62,7 +64,7 @@ class RouterGroup final : public Group {
     RouterGroup* group = nullptr;
     Wait* wait = nullptr;
     GroupPurpose purpose{};
-    std::optional<GroupTransfer> transfer{};
+    std::unique_ptr<GroupTransfer> transfer{};
     std::vector<Loan> loans{};  // by member
     std::string text{};         // "group dp: all-reduce 17 of 1024 float32", for the record
     int missing = -1;
@@ -79,12 +81,13 @@ class RouterGroup final : public Group {
     Bulk bulk{};
   };
 
-  void Begin(Wait& wait, const GroupOperation& operation, OperationPlan plan);
+  void Begin(Wait& wait, GroupPurpose purpose, std::unique_ptr<GroupTransfer> transfer);
   void Abandon(Wait& wait);
   void BeginRecord(Open& open);
   void Tell(const Error& error);
   bool SendTo(int member);  // whether anything went
-  Status Send(int member, const GroupTransfer::OutgoingBlock& block, Open& open);
+  // False: what was lent for the block was withdrawn as it was read (E3), and nothing went.
+  Result<bool> Send(int member, const GroupTransfer::OutgoingBlock& block, Open& open);
   Result<Bulk> BytesOf(int from, const GroupBlock& message, Bulk beside, Open& open);
   Status SayRead(Open& open);
   bool IsWithdrawn(const Open& open) const;
@@ -93,15 +96,14 @@ class RouterGroup final : public Group {
   void End(size_t position, Status status);
   void DeadlinePassed(Open& open);
   Open* Find(uint64_t sequence) const;
-  Error Difference(uint64_t sequence, const OperationSignature& mine, int from,
-                   const OperationSignature& theirs) const;
 
   RouterGroups& groups_;
   const uint16_t channel_;
   const std::string waiter_;               // "rank 3"
   std::vector<std::string> member_names_;  // "rank 3", by index
   std::vector<RemoteRef<WithBulk<GroupBlock>, GroupFault, BlocksRead>> members_;  // by index
-  const std::optional<uint32_t> mark_;  // for what this group lends
+  std::vector<std::pair<Rank, int>> by_rank_{};  // each member's index, by ascending rank
+  const std::optional<uint32_t> mark_;           // for what this group lends
   std::shared_ptr<StagingPool> staging_;
   uint64_t num_begun_ = 0;
   std::vector<std::unique_ptr<Open>> open_;                    // by sequence

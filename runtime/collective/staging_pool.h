@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -27,17 +26,18 @@ class StagingPool : public std::enable_shared_from_this<StagingPool> {
     std::span<const std::byte> bytes;
     std::function<void()> done;  // called once: gives the buffer back
   };
-  // A copy of `bytes`, at most a buffer.
-  Staged Copy(std::span<const std::byte> bytes) {
-    if (bytes.empty()) return {{}, [] {}};
+  // `num_bytes`, at most a buffer, that fill(std::byte*) writes.
+  template <typename Filler>
+  Staged Fill(size_t num_bytes, Filler fill) {
+    if (num_bytes == 0) return {{}, [] {}};
     if (free_.empty()) {
       buffers_.emplace_back(ledger_, MemoryTag::kComm, buffer_bytes_);
       free_.push_back(&buffers_.back());
     }
     Buffer* buffer = std::exchange(free_.back(), nullptr);
     free_.pop_back();
-    std::memcpy(buffer->data(), bytes.data(), bytes.size());
-    return {{buffer->data(), bytes.size()},
+    fill(buffer->data());
+    return {{buffer->data(), num_bytes},
             [pool = shared_from_this(), buffer] { pool->free_.push_back(buffer); }};
   }
 

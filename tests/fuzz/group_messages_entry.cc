@@ -14,15 +14,20 @@ namespace {
 
 constexpr size_t kBulkBytes = 1000;  // a slot's
 
-// Rank 0 of three in an operation of 300 int32, and whatever comes from outside.
+// Rank 0 of three in an operation of 300 int32, direct or along a ring or a chain, and whatever
+// comes from outside.
 class Member {
  public:
-  Member() : member_(network_, Rank(0)) {
+  explicit Member(SumAlgorithm sums) : member_(network_, Rank(0)) {
     for (const int peer : {1, 2}) {
       CHECK(member_.transport->Connect(Rank(peer), fmt::format("sim:{}", peer)).ok());
     }
-    auto group = member_.groups.Open(
-        {.id = GroupId(5), .name = "g", .ranks = {Rank(0), Rank(1), Rank(2)}, .self = Rank(0)}, 16);
+    auto group = member_.groups.Open({.id = GroupId(5),
+                                      .name = "g",
+                                      .ranks = {Rank(0), Rank(1), Rank(2)},
+                                      .self = Rank(0),
+                                      .sums = sums},
+                                     16);
     CHECK(group.ok(), "{}", group.error().message);
     group_ = *std::move(group);
     scope_.emplace(*member_.stream);
@@ -37,7 +42,7 @@ class Member {
   }
 
   // `number` says which operation; the last one is none.
-  void Begin(uint8_t number) {
+  void Begin(size_t number) {
     const auto kind = static_cast<GroupOperationKind>(number % (kNumGroupOperationKinds + 1));
     if (static_cast<int>(kind) == kNumGroupOperationKinds) return;
     member_.stream->LaunchTask(*scope_, Operation(kind), [this](const WorkTime&, Status status) {
@@ -109,8 +114,10 @@ class Member {
 
 void FuzzGroupMessages(std::span<const std::byte> bytes) {
   ByteReader reader(bytes);
-  Member member;
-  member.Begin(static_cast<uint8_t>(reader.Number(1)));
+  constexpr size_t kNumOperations = kNumGroupOperationKinds + 1;
+  const size_t operation = reader.Number(1);
+  Member member(static_cast<SumAlgorithm>(operation / kNumOperations % 3));
+  member.Begin(operation % kNumOperations);
   bool any_fault = false;
   while (!reader.empty()) {
     const size_t what = reader.Number(1);

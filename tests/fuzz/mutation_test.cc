@@ -155,7 +155,8 @@ TEST(MutationTest, JobFile) {
 TEST(MutationTest, ScheduleCsv) {
   Feed("schedule_csv", FuzzScheduleCsv,
        {"0F0,0F1,(0F2;0B0)OVERLAP_F_B,0B1,0B2\r\n1F0,1I0,1F1,1W0/1of2,1W0/2of2,1B1,1F2,1B2\r\n",
-        "0F0,0SEND_F0,0RECV_B0,0B0,0WAIT_SEND_F0,0REDUCE_GRAD\n1UNSHARD,1RECV_F0,1F0,1I0,1SEND_B0,"
+        "0F0,0SEND_F0,0RECV_B0,0B0,0WAIT_SEND_F0,0REDUCE_GRAD,0WAIT_REDUCE_GRAD\n1UNSHARD,1RECV_F0,"
+        "1F0,1I0,1SEND_B0,"
         "1W0\n",
         "0F0,3F1,3B1,0B0\n1F0,2F1,2B1,1B0\n", "0F0,,0BW0\n1F0,1B0,1W0\n"});
 }
@@ -241,11 +242,22 @@ TEST(MutationTest, GroupMessages) {
                                   .count = 100,
                                   .expects = 100});
   }
+  // The second algorithm, a ring: two parts come of rank 2, which expects nothing, none of rank 1.
+  constexpr auto kScatter = GroupOperationKind::kReduceScatter;
+  std::string ring(1, static_cast<char>(kNumGroupOperationKinds + 1 + static_cast<int>(kScatter)));
+  GroupBlock part{.kind = static_cast<uint8_t>(kScatter), .total = 300, .expects = 200};
+  ring += GroupBlockFrom(1, 0, part);
+  part.part = BlockPart::kSum;
+  part.count = 200;
+  part.expects = 0;
+  ring += GroupBlockFrom(2, 400, part);
+  part.first = 100;
+  ring += GroupBlockFrom(2, 400, part);
   GroupFault fault{
       .group = 5, .code = static_cast<uint8_t>(ErrorCode::kDeadlineExceeded), .text_bytes = 23};
   std::memcpy(fault.text, "nothing came of rank 2.", 23);
   const std::string barrier = first_byte(GroupOperationKind::kBarrier) + "\5" + BytesOfPlain(fault);
-  Feed("group_messages", FuzzGroupMessages, {all_reduce, all_to_all, barrier});
+  Feed("group_messages", FuzzGroupMessages, {all_reduce, all_to_all, ring, barrier});
 }
 
 TEST(MutationTest, ShardMessages) {

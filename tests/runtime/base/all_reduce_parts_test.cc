@@ -40,6 +40,22 @@ TEST(AllReduceParts, WhoOwnsMoreSendsMore) {
   EXPECT_EQ(parts.ElementsSentBy(2), 10'000 + 3216);
 }
 
+// Whatever its size, a ring's members send 2 (n - 1) count together, and each as much as its parts
+// say.
+TEST(AllReduceParts, AlongARingEachSendsAllButOnePartTwice) {
+  for (const int members : {1, 2, 3, 4, 7}) {
+    for (const int64_t count : {0, 1, 3, 64, 4096, 100'003}) {
+      const AllReduceParts parts = DivideRing(count, members);
+      EXPECT_FALSE(parts.everywhere);
+      int64_t sent = 0;
+      for (int member = 0; member < members; ++member) sent += parts.ElementsSentInRingBy(member);
+      EXPECT_EQ(sent, 2 * (members - 1) * count);
+    }
+  }
+  EXPECT_EQ(DivideRing(4096, 4).ElementsSentInRingBy(1), 2 * 4096 / 4 * 3);
+  EXPECT_EQ(DivideRing(100, 4).ElementsSentInRingBy(0), 2 * 100 - 64 - 36);
+}
+
 TEST(AllReduceParts, ASmallOneIsSummedByEverybody) {
   const AllReduceParts parts = DivideAllReduce(4096, 4, 3);
   EXPECT_TRUE(parts.everywhere);

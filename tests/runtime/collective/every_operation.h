@@ -13,6 +13,13 @@ namespace troupe {
 
 inline constexpr int64_t kOperationCounts[] = {0, 1, 7, 1000, 2503};
 
+// Of ranks on two hosts, the first half on one.
+inline void SumAlongARing(GroupSpec& spec) {
+  spec.sums = SumAlgorithm::kRing;
+  for (size_t i = 0; i < spec.ranks.size(); ++i)
+    spec.hosts.push_back(i < spec.ranks.size() / 2 ? 0 : 1);
+}
+
 // Appends to *left what a member has read: `count` elements of each operation.
 inline Task<Status> RunSums(Group& group, DType dtype, int64_t count, std::string* left) {
   const int size = group.size();

@@ -1,6 +1,7 @@
 // What every backend of Group must do. A backend instantiates the suite with a world of ranks:
 //
 //   struct World {
+//     static constexpr SumAlgorithm kSums;   // of its groups; may be left out: kOrdered
 //     explicit World(int size);
 //     Scheduler& scheduler(int rank);
 //     Stream& stream(int rank);
@@ -45,6 +46,13 @@ class GroupConformance : public ::testing::Test {
     opened.clear();
   }
 
+  static constexpr SumAlgorithm Sums() {
+    if constexpr (requires { World::kSums; }) {
+      return World::kSums;
+    } else {
+      return SumAlgorithm::kOrdered;
+    }
+  }
   void Start(int size) {
     opened.clear();
     world.reset();
@@ -54,8 +62,11 @@ class GroupConformance : public ::testing::Test {
                 int64_t deadline_ms = 300'000) {
     const auto number = static_cast<uint32_t>(opened.size());
     Members& group = opened.emplace_back();
-    GroupSpec spec{
-        .id = GroupId(number), .name = name, .deadline_ms = deadline_ms, .tell_ms = deadline_ms};
+    GroupSpec spec{.id = GroupId(number),
+                   .name = name,
+                   .deadline_ms = deadline_ms,
+                   .tell_ms = deadline_ms,
+                   .sums = Sums()};
     for (const int rank : ranks) spec.ranks.push_back(Rank(rank));
     for (const int rank : ranks) {
       spec.self = Rank(rank);
@@ -104,16 +115,18 @@ TYPED_TEST_SUITE_P(GroupConformance);
 
 inline constexpr int64_t kCounts[] = {0, 1, 7, 64, 1000, 4097, 9001};
 
-TYPED_TEST_P(GroupConformance, SumsAreTheSerialSumOfAscendingRanks) {
+TYPED_TEST_P(GroupConformance, SumsAreTheSerialSumOfTheMembers) {
   for (const int size : {1, 2, 3, 4, 5, 6, 7, 8}) {
     this->Start(size);
     auto& group = this->OpenAll();
     for (const DType dtype : testing::kDTypes) {
       for (const int64_t count : kCounts) {
         auto data = RandomOnes(dtype, count, size);
-        const std::string expected = SerialSum(dtype, data);
+        const std::string expected = SumOfAll(this->Sums(), dtype, data);
         auto scattered = RandomOnes(dtype, count * size, size);
-        const std::string sums = SerialSum(dtype, scattered);
+        std::vector<ElementRun> runs;
+        for (int i = 0; i < size; ++i) runs.push_back({i * count, count});
+        const std::string sums = SumOfParts(this->Sums(), dtype, scattered, runs);
         std::vector<Tensor> parts(data.size(), Tensor(dtype, count));
         auto reduced = RandomOnes(dtype, count, size);
         const std::string reduction = SerialSum(dtype, reduced);
@@ -189,7 +202,8 @@ TYPED_TEST_P(GroupConformance, PartsMayDiffer) {
   const std::vector<int64_t> firsts = {0, 700, 700, 701};
   constexpr int64_t kTotal = 3702;
   auto data = RandomOnes(kDType, kTotal, kSize);
-  const std::string sums = SerialSum(kDType, data);
+  const std::string sums =
+      SumOfParts(this->Sums(), kDType, data, {{0, 700}, {700, 0}, {700, 1}, {701, 3001}});
   this->RunAll(group, [&](Group& g) -> Task<Status> {
     const auto self = static_cast<size_t>(g.index());
     const Elements own = data[self].Part(firsts[self], counts[self]);
@@ -197,6 +211,57 @@ TYPED_TEST_P(GroupConformance, PartsMayDiffer) {
     co_return co_await g.AllGather(own, data[self].elements(), counts);
   });
   for (const Tensor& each : data) EXPECT_EQ(each.Bytes(), sums);
+}
+
+// Runs in any order, with room between them, empty ones too; what is in none stays as it is.
+TYPED_TEST_P(GroupConformance, PartsMayBeAnywhereInTheInput) {
+  constexpr DType kDType = DType::kBFloat16;
+  const std::vector<ElementRun> parts = {{4000, 1201}, {10, 700}, {5300, 0}, {1000, 2999}};
+  this->Start(4);
+  auto& group = this->OpenAll();
+  auto data = RandomOnes(kDType, 5400, 4);
+  const std::string before = data[1].Bytes();
+  std::string sums = SumOfParts(this->Sums(), kDType, data, parts);
+  std::vector<Tensor> outputs;
+  for (const ElementRun& part : parts) outputs.emplace_back(kDType, part.count);
+  this->RunAll(group, [&](Group& g) -> Task<Status> {
+    const auto self = static_cast<size_t>(g.index());
+    const ElementRun own = parts[self];
+    // One in place.
+    const Elements output =
+        g.index() == 0 ? data[0].Part(own.first, own.count) : outputs[self].elements();
+    co_return co_await g.ReduceScatter(data[self].elements(), output, parts);
+  });
+  EXPECT_EQ(data[1].Bytes(), before);
+  std::string left = data[0].Bytes(parts[0].first, parts[0].count);
+  for (const size_t i : {1, 2, 3}) left += outputs[i].Bytes();
+  EXPECT_EQ(left, sums);
+}
+
+// Sums follow the order of a group's ranks, and roots and hops count in it.
+TYPED_TEST_P(GroupConformance, RanksMayStandInAnyOrder) {
+  const std::vector<int> ranks = {3, 0, 2, 1};
+  this->Start(4);
+  auto& group = this->Open("mixed", ranks);
+  auto data = RandomOnes(DType::kFloat32, 5000, 4);  // by index
+  const std::string sums = SumOfAll(this->Sums(), DType::kFloat32, data);
+  std::vector<Tensor> gathered(4, Tensor(DType::kFloat32, 20'000));
+  std::vector<Tensor> shifted(4, Tensor(DType::kFloat32, 5000));
+  std::string all;
+  for (const Tensor& each : data) all += each.Bytes();
+  const std::string of_two = data[2].Bytes();
+  this->RunAll(group, [&](Group& g) -> Task<Status> {
+    const auto self = static_cast<size_t>(g.index());
+    CO_RETURN_IF_ERROR(co_await g.AllGather(data[self].elements(), gathered[self].elements()));
+    CO_RETURN_IF_ERROR(co_await g.Shift(data[self].elements(), shifted[self].elements(), 1));
+    co_return co_await g.AllReduce(data[self].elements());
+  });
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(group.at(static_cast<int>(i)).spec().self, Rank(ranks[i]));
+    EXPECT_EQ(gathered[i].Bytes(), all);
+    EXPECT_EQ(data[i].Bytes(), sums);
+  }
+  EXPECT_EQ(shifted[3].Bytes(), of_two);
 }
 
 TYPED_TEST_P(GroupConformance, EveryPairHasItsOwnCountInAnAllToAll) {
@@ -282,7 +347,7 @@ TYPED_TEST_P(GroupConformance, OperationsOfOneGroupMayBeOpenTogether) {
   std::vector<std::string> sums;
   for (int i = 0; i < kOpen; ++i) {
     data.push_back(RandomOnes(DType::kFloat32, 500 + 900 * (i % 4), 3));
-    sums.push_back(SerialSum(DType::kFloat32, data.back()));
+    sums.push_back(SumOfAll(this->Sums(), DType::kFloat32, data.back()));
   }
   std::vector<std::optional<Status>> ended(3 * kOpen);
   for (int rank = 0; rank < 3; ++rank) {
@@ -446,7 +511,7 @@ TYPED_TEST_P(GroupConformance, ALateMemberMakesTheOthersWait) {
   this->Start(3);
   auto& group = this->OpenAll();
   auto data = RandomOnes(DType::kFloat32, 7000, 3);
-  const std::string expected = SerialSum(DType::kFloat32, data);
+  const std::string expected = SumOfAll(this->Sums(), DType::kFloat32, data);
   std::vector<std::optional<Status>> ended(3);
   const auto reduce = [&](Group& g) {
     return g.AllReduce(data[static_cast<size_t>(g.index())].elements());
@@ -500,14 +565,12 @@ TYPED_TEST_P(GroupConformance, ATaskThatIsDestroyedInAnOperationBreaksTheGroup) 
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(GroupConformance, SumsAreTheSerialSumOfAscendingRanks,
-                            CopiesArriveWhereTheyBelong, PartsMayDiffer,
-                            EveryPairHasItsOwnCountInAnAllToAll, GroupsDoNotWaitForEachOther,
-                            OperationsOfOneGroupMayBeOpenTogether,
-                            ADifferenceNamesBothMembersAndBothOperations,
-                            CountsOfAPairThatDifferAreAnError,
-                            ALostMemberEndsWhatIsOpenAndWhatComes,
-                            AMemberThatStopsEndsItByTheDeadline, ALateMemberMakesTheOthersWait,
-                            ATaskThatIsDestroyedInAnOperationBreaksTheGroup);
+REGISTER_TYPED_TEST_SUITE_P(
+    GroupConformance, SumsAreTheSerialSumOfTheMembers, CopiesArriveWhereTheyBelong, PartsMayDiffer,
+    PartsMayBeAnywhereInTheInput, RanksMayStandInAnyOrder, EveryPairHasItsOwnCountInAnAllToAll,
+    GroupsDoNotWaitForEachOther, OperationsOfOneGroupMayBeOpenTogether,
+    ADifferenceNamesBothMembersAndBothOperations, CountsOfAPairThatDifferAreAnError,
+    ALostMemberEndsWhatIsOpenAndWhatComes, AMemberThatStopsEndsItByTheDeadline,
+    ALateMemberMakesTheOthersWait, ATaskThatIsDestroyedInAnOperationBreaksTheGroup);
 
 }  // namespace troupe

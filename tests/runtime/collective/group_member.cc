@@ -1,12 +1,13 @@
 // A process that is one member of a group over UCX, for tests of members that share no process:
 //
-//     group_member RANK SIZE FOLDER [shared | until-lost]
+//     group_member RANK SIZE FOLDER [shared | ring | until-lost]
 //
 // runs every operation with the other members and writes what it was left with to FOLDER/left-RANK,
 // and its lanes to FOLDER/lanes-RANK ("shared-memory tcp tcp"). Members find each other by files in
 // the folder. Exit code 0: all of it went well.
 //   shared       its tensors are shared: members of its host read them in place. How many bytes:
 //                FOLDER/lent-RANK
+//   ring         the same in a group that sums along a ring, whose first half is one host
 //   until-lost   all-reduces such a tensor until that fails: then why is in FOLDER/error-RANK. Once
 //                it has read in place FOLDER/under-way-RANK is there.
 #include <fmt/format.h>
@@ -31,7 +32,7 @@ class Member {
   Member(int rank, int size, std::string folder)
       : rank_(rank), size_(size), folder_(std::move(folder)), member_(network_, Rank(rank)) {}
 
-  Status Run(bool until_lost) {
+  Status Run(std::string_view how) {
     RETURN_IF_ERROR(Meet("address", member_.transport->LocalAddress()));
     for (int peer = 0; peer < size_; ++peer) {
       if (peer == rank_) continue;
@@ -41,9 +42,10 @@ class Member {
     }
     GroupSpec spec{.id = GroupId(5), .name = "g", .self = Rank(rank_)};
     for (int rank = 0; rank < size_; ++rank) spec.ranks.emplace_back(rank);
+    if (how == "ring") SumAlongARing(spec);
     ASSIGN_OR_RETURN(const std::unique_ptr<Group> group, member_.groups.Open(spec, /*channel=*/16));
     RETURN_IF_ERROR(Meet("open", ""));
-    if (until_lost) return RunUntilLost(*group);
+    if (how == "until-lost") return RunUntilLost(*group);
     std::string left;
     std::optional<Status> ended;
     const StreamScope scope(*member_.stream);
@@ -117,8 +119,7 @@ int main(int argc, char** argv) {
   const int rank = std::atoi(argv[1]);
   const std::string_view how = argc == 5 ? argv[4] : "";
   troupe::testing::shared_tensors = !how.empty();
-  const troupe::Status ran =
-      troupe::Member(rank, std::atoi(argv[2]), argv[3]).Run(how == "until-lost");
+  const troupe::Status ran = troupe::Member(rank, std::atoi(argv[2]), argv[3]).Run(how);
   if (ran.ok()) return 0;
   fmt::print(stderr, "member {}: {}\n", rank, ran.error().message);
   return 1;

@@ -1,11 +1,10 @@
-#include "runtime/collective/group_transfer.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <random>
 
+#include "runtime/collective/direct_transfer.h"
 #include "tests/runtime/collective/element_types.h"
 
 namespace troupe {
@@ -24,12 +23,12 @@ class NoGroup : public Group {
 
 struct GroupTransferTest : ::testing::Test {
   // In place; blocks of 4 elements.
-  GroupTransfer AllReduce(NoGroup& group, std::vector<int32_t>& data) {
+  std::unique_ptr<GroupTransfer> AllReduce(NoGroup& group, std::vector<int32_t>& data) {
     const auto count = static_cast<int64_t>(data.size());
     GroupOperation operation{.kind = GroupOperationKind::kAllReduce,
                              .input = {kInt32, data.data(), count},
                              .output = {kInt32, data.data(), count}};
-    return GroupTransfer(group, operation, PlanOperation(operation, group.index(), 3, 4), 1, 16);
+    return std::make_unique<DirectTransfer>(group, operation, 16);
   }
   // A block with bytes of its own, which counts when it is let go.
   Bulk BulkOf(std::span<const std::byte> bytes) {
@@ -44,7 +43,7 @@ struct GroupTransferTest : ::testing::Test {
 
 TEST_F(GroupTransferTest, ASumWaitsForAllAndForItsOwnInputToBeSent) {
   std::vector<int32_t> data = {1, 2, 3, 4, 5};
-  GroupTransfer transfer = AllReduce(zero, data);
+  const auto transfer = AllReduce(zero, data);
   const GroupBlock head{.sequence = 1,
                         .kind = static_cast<uint8_t>(GroupOperationKind::kAllReduce),
                         .dtype = kInt32,
@@ -57,34 +56,34 @@ TEST_F(GroupTransferTest, ASumWaitsForAllAndForItsOwnInputToBeSent) {
   const std::vector<int32_t> theirs = {10, 20, 30, 40, 50};
   const auto bytes = std::as_bytes(std::span(theirs));
   for (const int from : {1, 2}) {
-    ASSERT_TRUE(transfer.Take(from, head, BulkOf(bytes.first(16))).ok());
-    ASSERT_TRUE(transfer.Take(from, tail, BulkOf(bytes.subspan(16))).ok());
+    ASSERT_TRUE(transfer->Take(from, head, BulkOf(bytes.first(16))).ok());
+    ASSERT_TRUE(transfer->Take(from, tail, BulkOf(bytes.subspan(16))).ok());
   }
   EXPECT_EQ(data[0], 1) << "it was overwritten before it was sent";
   EXPECT_EQ(released, 0);
   for (const int to : {1, 2}) {
-    const auto block = transfer.Next(to);
+    const auto block = transfer->Next(to);
     ASSERT_TRUE(block);
     EXPECT_EQ(block->bytes.size(), 16u);
-    transfer.Sent(to, *block);
+    transfer->Sent(to, *block);
   }
   EXPECT_EQ(data, (std::vector<int32_t>{21, 42, 63, 84, 5}));
   EXPECT_EQ(released, 2);
   for (const int to : {1, 2}) {
-    EXPECT_FALSE(transfer.done());
-    transfer.Sent(to, *transfer.Next(to));
-    EXPECT_FALSE(transfer.Next(to));
+    EXPECT_FALSE(transfer->done());
+    transfer->Sent(to, *transfer->Next(to));
+    EXPECT_FALSE(transfer->Next(to));
   }
   EXPECT_EQ(data[4], 105);
-  EXPECT_TRUE(transfer.done());
-  EXPECT_EQ(transfer.FirstMissing(), -1);
+  EXPECT_TRUE(transfer->done());
+  EXPECT_EQ(transfer->FirstMissing(), -1);
 }
 
 // Bytes from outside: nothing is used that was not to come next, whatever they say.
 TEST_F(GroupTransferTest, NoiseIsRefused) {
   std::mt19937 random(5);
   std::vector<int32_t> data(9000);
-  GroupTransfer transfer = AllReduce(one, data);
+  const auto transfer = AllReduce(one, data);
   const std::vector<std::byte> bytes(64, std::byte{1});
   int refused = 0;
   for (int i = 0; i < 20'000; ++i) {
@@ -95,20 +94,20 @@ TEST_F(GroupTransferTest, NoiseIsRefused) {
     block.first = numbers[random() % 9] + static_cast<int64_t>(random() % 3);
     const size_t size = random() % 2 == 0 ? 16 : random() % 64;
     const int from = random() % 2 == 0 ? 0 : 2;
-    if (!transfer.Take(from, block, BulkOf(std::span(bytes).first(size))).ok()) ++refused;
+    if (!transfer->Take(from, block, BulkOf(std::span(bytes).first(size))).ok()) ++refused;
   }
   EXPECT_GT(refused, 19'000);
-  EXPECT_FALSE(transfer.done());
+  EXPECT_FALSE(transfer->done());
 }
 
 TEST_F(GroupTransferTest, WhoIsLeastFarIsNamedFirst) {
   std::vector<int32_t> data(5);
-  GroupTransfer transfer = AllReduce(one, data);
-  EXPECT_EQ(transfer.FirstMissing(), 0);
+  const auto transfer = AllReduce(one, data);
+  EXPECT_EQ(transfer->FirstMissing(), 0);
   GroupBlock block{.sequence = 1, .part = BlockPart::kSum, .count = 5, .expects = 5};
-  ASSERT_TRUE(transfer.Take(0, block, BulkOf(std::as_bytes(std::span(data)).first(16))).ok());
-  EXPECT_EQ(transfer.FirstMissing(), 2);
-  EXPECT_EQ(transfer.Missing(), "nothing from rank 2; 16 of 20 bytes from rank 0");
+  ASSERT_TRUE(transfer->Take(0, block, BulkOf(std::as_bytes(std::span(data)).first(16))).ok());
+  EXPECT_EQ(transfer->FirstMissing(), 2);
+  EXPECT_EQ(transfer->Missing(), "nothing from rank 2; 16 of 20 bytes from rank 0");
 }
 
 // A group of one copies what there is to copy, and suspends nothing: the task that awaits it ends

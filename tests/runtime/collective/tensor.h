@@ -94,13 +94,41 @@ class Tensor {
   Buffer shared_{};
 };
 
-// The serial sum: member 0 + member 1 + ….
-inline std::string SerialSum(DType dtype, const std::vector<Tensor>& members) {
+// The serial sum: member `first` + the one after it + …, all round.
+inline std::string SerialSum(DType dtype, const std::vector<Tensor>& members, size_t first = 0) {
   std::vector<const void*> inputs;
-  for (const Tensor& member : members) inputs.push_back(member.data());
+  for (size_t i = 0; i < members.size(); ++i) {
+    inputs.push_back(members[(first + i) % members.size()].data());
+  }
   Tensor sum(dtype, members[0].count());
   OrderedSumOf(dtype)(sum.data(), inputs.data(), static_cast<int>(inputs.size()), sum.count());
   return sum.Bytes();
+}
+
+// The same of one run of the elements.
+inline std::string SerialSum(DType dtype, const std::vector<Tensor>& members, size_t first,
+                             ElementRun run) {
+  const auto item = static_cast<size_t>(DTypeBytes(dtype));
+  return SerialSum(dtype, members, first)
+      .substr(static_cast<size_t>(run.first) * item, static_cast<size_t>(run.count) * item);
+}
+
+// What groups of such an algorithm leave of parts, in their order: along a ring a part's sum begins
+// at the member after its owner.
+inline std::string SumOfParts(SumAlgorithm sums, DType dtype, const std::vector<Tensor>& members,
+                              const std::vector<ElementRun>& parts) {
+  std::string sum;
+  for (size_t owner = 0; owner < parts.size(); ++owner) {
+    const size_t first = sums == SumAlgorithm::kRing ? owner + 1 : 0;
+    sum += SerialSum(dtype, members, first, parts[owner]);
+  }
+  return sum;
+}
+
+// Of an all-reduce.
+inline std::string SumOfAll(SumAlgorithm sums, DType dtype, const std::vector<Tensor>& members) {
+  const auto size = static_cast<int>(members.size());
+  return SumOfParts(sums, dtype, members, DivideRing(members[0].count(), size).summed);
 }
 
 // One for each member.

@@ -12,7 +12,7 @@ namespace troupe {
 namespace {
 
 // What each member is left with where all are in this process.
-std::vector<std::string> LeftInProcess(int size) {
+std::vector<std::string> LeftInProcess(int size, bool ring) {
   RouterWorld<InprocWorldNetwork> world(size);
   std::vector<std::unique_ptr<Group>> groups;
   std::vector<std::unique_ptr<StreamScope>> scopes;
@@ -20,6 +20,7 @@ std::vector<std::string> LeftInProcess(int size) {
   std::vector<Status> ended;
   GroupSpec spec{.id = GroupId(5), .name = "g"};
   for (int rank = 0; rank < size; ++rank) spec.ranks.emplace_back(rank);
+  if (ring) SumAlongARing(spec);
   for (int rank = 0; rank < size; ++rank) {
     spec.self = Rank(rank);
     groups.push_back(world.Open(spec, 16));
@@ -44,13 +45,13 @@ class TwoHostsGroupTest : public ::testing::Test {
   }
   // Shell: members [begin, end) of `size`, in a host of their own.
   std::string Members(const std::string& host, const std::string& link, int begin, int end,
-                      int size) const {
+                      int size, const std::string& how) const {
     std::string script;
     std::string numbers;
     for (int rank = begin; rank < end; ++rank) {
       const std::string number = std::to_string(rank);
       script += TROUPE_GROUP_MEMBER " " + number + " " + std::to_string(size) + " " +
-                folder.path() + " & p" + number + "=$!\n";
+                folder.path() + " " + how + " & p" + number + "=$!\n";
       numbers += " $p" + number;
     }
     const std::string path =
@@ -63,13 +64,13 @@ class TwoHostsGroupTest : public ::testing::Test {
     EXPECT_TRUE(bytes.ok()) << bytes.error().message;
     return bytes.ok() ? *bytes : "";
   }
-  void ExpectBitEqual(int size) {
+  void ExpectBitEqual(int size, const std::string& how = "") {
     const auto ran =
-        testing::Shell("{ " + Members(hosts.a, hosts.link_a, 0, size / 2, size) + " & a=$!; " +
-                       Members(hosts.b, hosts.link_b, size / 2, size, size) +
+        testing::Shell("{ " + Members(hosts.a, hosts.link_a, 0, size / 2, size, how) + " & a=$!; " +
+                       Members(hosts.b, hosts.link_b, size / 2, size, size, how) +
                        "; b=$?; wait $a && exit $b; } 2>&1");
     ASSERT_EQ(ran.exit_code, 0) << ran.output;
-    const std::vector<std::string> expected = LeftInProcess(size);
+    const std::vector<std::string> expected = LeftInProcess(size, how == "ring");
     for (int rank = 0; rank < size; ++rank) {
       const std::string& in_process = expected[static_cast<size_t>(rank)];
       ASSERT_GT(in_process.size(), 100'000u);
@@ -97,6 +98,12 @@ TEST_F(TwoHostsGroupTest, TwoMembersOnEachAreBitEqualToOneProcess) {
   EXPECT_EQ(Read("lanes", 2), "tcp tcp shared-memory");
   EXPECT_EQ(Read("lanes", 3), "tcp tcp shared-memory");
   EXPECT_GT(sent() - before, 100'000);
+}
+
+// Shared memory within a host, TCP between the two, and in the end the bits of one process.
+TEST_F(TwoHostsGroupTest, ARingOfTwoMembersOnEachIsBitEqualToOneProcess) {
+  ExpectBitEqual(4, "ring");
+  for (int rank = 0; rank < 4; ++rank) EXPECT_GT(std::stoll(Read("lent", rank)), 100'000);
 }
 
 }  // namespace
