@@ -34,6 +34,16 @@ if(TROUPE_CUDA)
   endif()
 endif()
 
+# The NCCL backend needs headers alone: the libraries are loaded where it runs.
+set(TROUPE_HAS_NCCL OFF)
+if(TROUPE_NCCL)
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} /usr/local/cuda/include)
+  find_path(CUDA_RUNTIME_INCLUDE_DIR cuda_runtime.h HINTS ${CUDAToolkit_INCLUDE_DIRS} /usr/local/cuda/include)
+  if(NCCL_INCLUDE_DIR AND CUDA_RUNTIME_INCLUDE_DIR)
+    set(TROUPE_HAS_NCCL ON)
+  endif()
+endif()
+
 if(TROUPE_TESTS)
   find_package(GTest REQUIRED)
   find_path(RAPIDCHECK_INCLUDE_DIR rapidcheck.h REQUIRED)
