@@ -30,6 +30,10 @@ class ActionInputs {
     auto operator<=>(const Key&) const = default;
   };
 
+  static Key KeyOf(int64_t round, const Transfer& transfer) {
+    return {round, transfer.kind, transfer.to_stage, transfer.microbatch, transfer.input};
+  }
+
   // False where it is there already; nothing changes then.
   [[nodiscard]] bool Keep(const Key& key, Bulk slot);
   void HandOver(const Key& key, Buffer output);

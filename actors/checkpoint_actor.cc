@@ -87,7 +87,8 @@ Task<Status> CheckpointActor::ExportRow(const SavedStage& stage, int row,
   const auto exported = [&](int index) { return parameters.Of(index).exported; };
   if (std::ranges::none_of(shards.parameters, exported)) co_return Status{};
   Buffer whole;  // of the row
-  if (stage.rows != nullptr) {
+  const bool gathers = stage.rows != nullptr && !shards.persists;
+  if (gathers) {
     whole = Buffer::Unfilled(ledger_, MemoryTag::kComm,
                              shards.num_elements * DTypeBytes(options_.dtype));
     RowArrival arrival;
@@ -99,7 +100,7 @@ Task<Status> CheckpointActor::ExportRow(const SavedStage& stage, int row,
   for (const int index : shards.parameters) {
     const StageParameter& p = parameters.Of(index);
     TensorView weights = ExportedWeights(p, options_.dtype);
-    if (stage.rows != nullptr) {
+    if (gathers) {
       weights = Shaped(whole.data() + first * DTypeBytes(options_.dtype), options_.dtype, *p.spec);
     }
     first += p.spec->num_elements();

@@ -13,17 +13,7 @@ bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b) {
          a.num_bytes == b.num_bytes;
 }
 
-ActionInputs::Key KeyOf(int64_t round, const Transfer& transfer) {
-  return {round, transfer.kind, transfer.to_stage, transfer.microbatch, transfer.input};
-}
-
 }  // namespace
-
-std::string InWords(const RankActivity& activity) {
-  if (!activity.action) return std::string(activity.phase);
-  return fmt::format("{} of microbatch {} on stage {}", KindName(activity.action->kind),
-                     activity.action->microbatch, activity.action->stage);
-}
 
 ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
     : options_(std::move(options)),
@@ -77,18 +67,11 @@ Status ExecutorActor::On(proto::StepStart start) {
   if (options_.traffic != nullptr) options_.traffic->in_training_step = trains;
   progress_.emplace(*list);
   reductions_.reset();
-  if (start_.mode() == proto::STEP_MODE_TRAIN) {
+  if (trains) {
     reductions_.emplace(options_.reductions, *schedule_, options_.place);
     trace_.StepBegins(start_.step());
   }
-  times_.Clear();
-  vote_.Clear();
-  vote_.set_step(start_.step());
-  vote_.set_round(start_.round());
-  vote_.set_rank(options_.rank.value);
-  vote_.set_mode(start_.mode());
-  vote_.set_finite(true);
-  vote_.set_sampled_token(-1);
+  vote_.Begin(start_, options_.rank);
   stage_answers_ = 0;
   microbatches_.clear();
   for (const ActionInputs::Key& early : inputs_.ArrivedFor(start_.round())) {  // I2
@@ -159,24 +142,28 @@ Status ExecutorActor::Arrive(const ActionInputs::Key& key, const TensorDescripto
 
 Status ExecutorActor::Advance() {
   if (state_ != State::kRunning) return {};
-  const Decision decision = NextAction(*progress_);
-  if (const auto* start = std::get_if<Start>(&decision)) {
+  Decision decision = NextAction(*progress_);
+  const Start* start = nullptr;
+  while ((start = std::get_if<Start>(&decision)) != nullptr && IsCollective(start->action.kind)) {
+    RETURN_IF_ERROR(StartCollective(*start));
+    decision = NextAction(*progress_);
+  }
+  if (start != nullptr) {
     const auto output = OutputOf(*schedule_, start->action);
     if (output && !outputs_.HasRoom(*output)) {  // I3: transient, buffers come back by themselves
       wait_.ForRoom(context(), *output, start_.step());
       return {};
     }
-    wait_.End(context(), vote_);
+    wait_.End(context(), vote_.vote());
     progress_->MarkStarted(start->entry);
+    if (options_.on_progress) options_.on_progress({start_.step(), "", start->action});
     return Launch(start->action);
   }
   if (const auto* blocked = std::get_if<Blocked>(&decision)) {
     if (blocked->reason == BlockReason::kOwnStage) {
       return MakeError(ErrorCode::kFailed, "{}: {}", name_, Describe(*blocked));
     }
-    if (blocked->reason != BlockReason::kRunning) {
-      wait_.ForInput(context(), *blocked, start_.step());
-    }
+    wait_.ForInput(context(), *blocked, start_.step());
     return {};
   }
   wait_.EndPhase();
@@ -188,15 +175,16 @@ void ExecutorActor::Tell(int64_t step, std::string_view phase) const {
 }
 
 Status ExecutorActor::Launch(const Action& action) {
-  if (options_.on_progress) options_.on_progress({.step = start_.step(), .action = action});
   RunAction run{
       .action = action, .round = start_.round(), .step = start_.step(), .mode = start_.mode()};
   for (const Transfer& input : InputsOf(*schedule_, action)) {
-    run.inputs[static_cast<size_t>(input.input)] = inputs_.Read(KeyOf(start_.round(), input));
+    run.inputs[static_cast<size_t>(input.input)] =
+        inputs_.Read(ActionInputs::KeyOf(start_.round(), input));
   }
   if (action.kind == ActionKind::kForward) {
     run.data = microbatches_.at(static_cast<size_t>(action.microbatch.value));
   }
+  if (const Action* next = NextOverWeights(*progress_)) run.next = *next;
   run.last_token = start_.tokens_size() - 1;
   run.temperature = start_.temperature();
   run.sample_seed = start_.sample_seed();
@@ -215,29 +203,20 @@ Status ExecutorActor::On(ActionDone done) {
     return MakeError(ErrorCode::kFailed, "{}: {} ends without having started", name_,
                      ToString(done.action));
   }
+  if (IsCollective(done.action.kind)) return EndCollective(entry, done.action);
   for (const Transfer& input : InputsOf(*schedule_, done.action)) {  // I4
-    inputs_.LetGo(KeyOf(done.round, input));
+    inputs_.LetGo(ActionInputs::KeyOf(done.round, input));
   }
-  if (done.loss) {
-    auto* loss = vote_.add_losses();
-    loss->set_microbatch(
-        options_.batch.NumberInStep(options_.data_parallel_rank, done.action.microbatch.value));
-    loss->set_loss_sum(done.loss->nll);
-    loss->set_num_tokens(done.loss->num_tokens);
-  }
-  if (done.sampled_token >= 0) vote_.set_sampled_token(done.sampled_token);
-  if (vote_.first_action_ns() == 0) vote_.set_first_action_ns(done.time.start_ns);
-  vote_.set_last_action_ns(done.time.end_ns);
-  times_.Add(done.action, done.time.ran_ns);
-  vote_.set_busy_ns(vote_.busy_ns() + done.time.ran_ns);
-
+  vote_.Add(done,
+            options_.batch.NumberInStep(options_.data_parallel_rank, done.action.microbatch.value));
   const auto output = OutputOf(*schedule_, done.action);
   if (output && !output->crosses_ranks()) {
-    inputs_.HandOver(KeyOf(done.round, *output), std::move(done.output));
+    inputs_.HandOver(ActionInputs::KeyOf(done.round, *output), std::move(done.output));
   }
   const bool outputs_leave = progress_->MarkDone(entry);
-  if (reductions_ && progress_->HasAllGradients(done.action.stage)) {
-    reductions_->MarkGradients(done.action.stage);
+  const StageId stage = done.action.stage;
+  if (reductions_ && progress_->HasAllGradients(stage) && !progress_->list().ListsSums(stage)) {
+    reductions_->MarkGradients(stage);
   }
   if (output && output->crosses_ranks()) {
     outputs_.Reserve(*output);
@@ -251,7 +230,32 @@ Status ExecutorActor::On(ActionDone done) {
   return StartReductions();  // I7
 }
 
+Status ExecutorActor::StartCollective(const Start& start) {
+  progress_->MarkStarted(start.entry);
+  if (start.action.kind != ActionKind::kWaitReduceGrad) return Launch(start.action);
+  progress_->MarkDone(start.entry);
+  return {};
+}
+
+// A reduction has ended when the sums are there that the stage has begun.
+Status ExecutorActor::EndCollective(int32_t entry, const Action& action) {
+  if (action.kind != ActionKind::kReduceGrad) {
+    progress_->MarkDone(entry);
+    return Advance();
+  }
+  if (!action.of_microbatch) reductions_->MarkGradients(action.stage);
+  reductions_->MarkBegun(entry, action.stage);
+  return EndSums();
+}
+
+Status ExecutorActor::EndSums() {
+  for (const int32_t entry : reductions_->TakeEnded()) progress_->MarkDone(entry);
+  RETURN_IF_ERROR(Advance());
+  return StartReductions();
+}
+
 Status ExecutorActor::On(ActionWaits action) {
+  if (IsCollective(action.action.kind)) return {};  // it holds up nothing
   const int32_t entry = progress_ ? progress_->OpenEntryOf(action.action) : -1;
   if (entry < 0) {
     return MakeError(ErrorCode::kFailed, "{}: {} waits without having started", name_,
@@ -277,7 +281,7 @@ void ExecutorActor::SendSoon(const Transfer& transfer, Buffer output) {
 
 Status ExecutorActor::FinishList() {
   if (start_.mode() != proto::STEP_MODE_TRAIN) return SendVote();
-  state_ = State::kReducing;  // who keeps a reduction waiting is its group's to say, by rank
+  state_ = State::kReducing;  // who keeps a sum waiting is its group's to say, by rank
   return reductions_->Done() ? CollectVotes() : Status{};
 }
 
@@ -297,7 +301,7 @@ Status ExecutorActor::On(GradientReduced reduced) {
     return MakeError(ErrorCode::kFailed, "{}: gradient {} was reduced unasked", name_,
                      reduced.reduction);
   }
-  RETURN_IF_ERROR(StartReductions());
+  RETURN_IF_ERROR(EndSums());
   return state_ == State::kReducing && reductions_->Done() ? CollectVotes() : Status{};
 }
 
@@ -328,29 +332,27 @@ Status ExecutorActor::On(OutputSent sent) {
 
 Status ExecutorActor::On(StageVote vote) {
   RETURN_IF_ERROR(std::move(vote.status));
-  for (auto& node : vote.norm_nodes) *vote_.add_norm_nodes() = std::move(node);
-  vote_.set_finite(vote_.finite() && vote.finite);
-  if (++stage_answers_ < peers_.stages.size()) return {};
-  return SendVote();
+  vote_.Add(std::move(vote));
+  return ++stage_answers_ < peers_.stages.size() ? Status{} : SendVote();
 }
 
 Status ExecutorActor::SendVote() {
-  if (start_.mode() == proto::STEP_MODE_TRAIN) times_.WriteTo(vote_);
-  if (start_.mode() == proto::STEP_MODE_EVAL)
-    trace_.Phase("evaluation", start_.step(), round_start_ns_, context().clock());
-  if (start_.mode() == proto::STEP_MODE_SAMPLE)
-    trace_.Phase("sampling", start_.step(), round_start_ns_, context().clock());
-  state_ = start_.mode() == proto::STEP_MODE_TRAIN ? State::kVoted : State::kIdle;
+  const bool trains = start_.mode() == proto::STEP_MODE_TRAIN;
+  state_ = trains ? State::kVoted : State::kIdle;
   Tell(start_.step(), "vote");
   wait_.EndPhase();
-  if (state_ == State::kVoted) {
+  if (!trains) {
+    trace_.Phase(start_.mode() == proto::STEP_MODE_EVAL ? "evaluation" : "sampling", start_.step(),
+                 round_start_ns_, context().clock());
+  } else {
+    vote_.AddTimes();
     wait_.ForPhase(context(), {.activity = "optimizer",
                                .owed = "commit",
                                .from = "schedule (rank 0)",
                                .step = start_.step(),
                                .from_rank = 0});
   }
-  return peers_.schedule.Send(vote_);
+  return peers_.schedule.Send(vote_.vote());
 }
 
 Status ExecutorActor::On(proto::Commit commit) {

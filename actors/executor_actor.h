@@ -19,10 +19,12 @@
 //       output_buffers.
 //   I4. A slot is held from arrival until the action that reads it is done.
 //   I5. A gradient reduction starts when ReductionProgress says so, beside the actions: with the
-//       stage's last gradient, not after the list.
+//       stage's last gradient, or its REDUCE_GRAD where the list has one, not after the list.
 //   I6. The outputs of a fused pair leave together, at its end.
 //   I7. The next action is launched before the outputs of the last one are sent, and before a
 //       reduction that the last one made ready: its own sums are work of the same stream.
+//   I8. Collectives of the list start in its order, between actions, and hold up none; the list is
+//       done when they have ended, too.
 #pragma once
 
 #include <array>
@@ -43,9 +45,10 @@
 #include "actors/plan/memory_model.h"
 #include "actors/plan/trace_window.h"
 #include "actors/plan/train_schedule.h"
+#include "actors/rank_activity.h"
 #include "actors/rank_traffic.h"
 #include "actors/reduction_progress.h"
-#include "actors/round_times.h"
+#include "actors/round_vote.h"
 #include "actors/schedule/next_action.h"
 #include "actors/traced_memory.h"
 #include "runtime/actor/actor.h"
@@ -65,14 +68,6 @@ inline void RegisterExecutor(RankRouter& router,
   router.Register<proto::StepStart, proto::Commit, proto::CheckpointStart, WithBulk<Activation>,
                   WithBulk<ActivationGradient>>(kExecutorIndex, executor);
 }
-
-// What a rank does: an action, or else the phase.
-struct RankActivity {
-  int64_t step = 0;
-  std::string_view phase{};  // a literal
-  std::optional<Action> action{};
-};
-std::string InWords(const RankActivity& activity);  // "Forward of microbatch 3 on stage 2"
 
 struct ExecutorOptions {
   Rank rank{};
@@ -135,6 +130,9 @@ class ExecutorActor
   Status Arrive(const ActionInputs::Key& key, const TensorDescriptor& tensor, Bulk bulk);
   Status Advance();
   Status Launch(const Action& action);
+  Status StartCollective(const Start& start);
+  Status EndCollective(int32_t entry, const Action& action);
+  Status EndSums();
   void SendSoon(const Transfer& transfer, Buffer output);
   Status FinishList();
   Status StartReductions();
@@ -159,8 +157,7 @@ class ExecutorActor
   std::vector<std::pair<Transfer, Buffer>> held_back_{};  // I6
   std::optional<ReductionProgress> reductions_{};         // of a training round
   size_t stage_answers_ = 0;
-  RoundTimes times_{};
-  proto::Vote vote_{};
+  RoundVote vote_{};
   const ExecutorTrace trace_;
   ExecutorWait wait_;
   int64_t round_start_ns_ = 0;

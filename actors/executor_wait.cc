@@ -16,7 +16,9 @@ std::vector<std::string> StageNames(const Schedule& schedule, const std::vector<
 }
 
 void ExecutorWait::ForInput(const ActorContext& context, const Blocked& blocked, int64_t step) {
-  if (blocked_ == blocked && record_.waiting()) return;
+  const bool of_own_work =
+      blocked.reason == BlockReason::kRunning || blocked.reason == BlockReason::kSums;
+  if (of_own_work || (blocked_ == blocked && record_.waiting())) return;
   blocked_ = blocked;
   if (since_ns_ == 0) since_ns_ = context.clock().NowNs();
   for_data_ = blocked.kind == InputKind::kData;

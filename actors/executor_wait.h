@@ -30,7 +30,8 @@ class ExecutorWait {
   explicit ExecutorWait(Options options) : options_(std::move(options)) {}
 
   // An action waits for what is owed to it, or for room for its output. Said again, the wait goes
-  // on: since when does not change.
+  // on: since when does not change. Nothing where it waits for the rank's own work: who keeps a sum
+  // waiting is its group's to say.
   void ForInput(const ActorContext& context, const Blocked& blocked, int64_t step);
   void ForRoom(const ActorContext& context, const Transfer& output, int64_t step);
   // An action starts: what was waited until now counts in the vote.

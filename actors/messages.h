@@ -126,14 +126,15 @@ struct MeetExecutor {
 
 // ---- local, executor <-> stage actors ---------------------------------------------------------
 
-// Run one compute action. `inputs` (activations or a gradient, in the order of InputsOf; empty
-// where the stage starts from tokens or from the loss) stay valid until the answer.
+// Run one compute action, or collective. `inputs` (activations or a gradient, in the order of
+// InputsOf; empty where the stage starts from tokens or from the loss) stay valid until the answer.
 struct RunAction {
   static constexpr std::string_view kMessageName = "troupe.RunAction";
   Action action{};
   int64_t round = 0;
   int64_t step = 0;
   proto::StepMode mode = proto::STEP_MODE_TRAIN;
+  std::optional<Action> next{};  // that reads weights, where it is known (NextOverWeights)
   std::array<std::span<const std::byte>, kStageInputsMax> inputs{};
   SharedMicrobatch data{};  // Forward only
   int32_t last_token = 0;   // sampling: of the microbatch, whose follower is drawn

@@ -17,7 +17,8 @@ RankActors::RankActors(const Context& context, LoadedRank loaded)
       self_(context.start.rank()),
       loaded_(std::move(loaded)),
       traced_memory_(context.ledger, context.seams.scheduler.clock()),
-      groups_(context.router, context.plan, context.ledger, GroupDeadlinesOf(context.start.spec())),
+      groups_(context.router, context.plan, context.ledger, GroupDeadlinesOf(context.start.spec()),
+              context.hosts),
       shards_(context.router, ShardRowsOfRank(context.plan, self_),
               GroupDeadlinesOf(context.start.spec()), &traffic_) {
   if (context_.start.reference_run()) return;
@@ -28,7 +29,7 @@ RankActors::~RankActors() { context_.seams.scheduler.End(executor_); }
 
 Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
   RETURN_IF_ERROR(groups_.Open());
-  RETURN_IF_ERROR(shards_.Open());
+  RETURN_IF_ERROR(shards_.Open(trace_));
   const RankPlace place{
       context_.seams.scheduler, context_.plan, context_.stream, groups_, shards_, self_};
   const std::vector<StageId> held = context_.plan.StagesOf(self_);
@@ -105,8 +106,9 @@ SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
   options.trace = trace_;
   options.reductions =
       groups_.ReductionsOf(stage, [this](StageId copy) { return loaded_.stages.at(copy).get(); });
-  options.shard_group = groups_.OfShards(stage);
+  options.siblings = groups_.SiblingsOf(stage);
   options.rows = shards_.OfStage(stage);
+  options.stage_of_rank = [this](StageId held) { return loaded_.stages.at(held).get(); };
   return place.scheduler.Spawn<StageActor>({.name = fmt::format("stage {}", stage)},
                                            std::move(options), *loaded_.stages.at(stage),
                                            place.stream);

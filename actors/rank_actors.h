@@ -36,6 +36,7 @@ class RankActors {
     RankRouter& router;
     Stream& stream;
     MemoryLedger& ledger;
+    std::vector<int> hosts{};  // by rank (HostNumbersOf)
   };
   // Of rank 0.
   struct JobParts {

@@ -3,33 +3,35 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
+#include <string>
 #include <utility>
 
+#include "actors/element_types.h"
 #include "actors/messages.h"
-#include "kernels/ordered_sum.h"
 
 namespace troupe {
 namespace {
 
-ElementType ElementTypeOf(DType dtype) {
-  return {static_cast<uint8_t>(dtype), DTypeBytes(dtype), DTypeName(dtype), OrderedSumOf(dtype)};
-}
-
-std::span<const ElementType> ElementTypes() {
-  static const std::array types = {ElementTypeOf(DType::kFloat32), ElementTypeOf(DType::kBFloat16),
-                                   ElementTypeOf(DType::kFloat16), ElementTypeOf(DType::kFloat64),
-                                   ElementTypeOf(DType::kInt32),   ElementTypeOf(DType::kInt64)};
-  return types;
+SumAlgorithm SumsOf(ReductionAlgorithm algorithm) {
+  switch (algorithm) {
+    case ReductionAlgorithm::kOrdered:
+      return SumAlgorithm::kOrdered;
+    case ReductionAlgorithm::kRing:
+      return SumAlgorithm::kRing;
+    case ReductionAlgorithm::kChain:
+      return SumAlgorithm::kChain;
+  }
+  return SumAlgorithm::kOrdered;
 }
 
 }  // namespace
 
 RankGroups::RankGroups(RankRouter& router, const JobPlan& plan, MemoryLedger& ledger,
-                       const Deadlines& deadlines)
+                       const Deadlines& deadlines, std::vector<int> hosts)
     : plan_(plan),
       self_(router.self()),
       deadlines_(deadlines),
+      hosts_(std::move(hosts)),
       groups_(router, {.elements = ElementTypes(),
                        .actor_index = kCollectiveIndex,
                        .slots_per_peer = kReductionSlots,
@@ -38,19 +40,41 @@ RankGroups::RankGroups(RankRouter& router, const JobPlan& plan, MemoryLedger& le
                        .lends = &ledger}) {}
 
 Status RankGroups::Open() {
+  const PipelineRank place = plan_.PipelineRankOf(self_);
   for (size_t i = 0; i < plan_.reductions.size(); ++i) {
-    std::vector<Rank> ranks = plan_.MembersOf(plan_.reductions[i], self_);
-    if (ranks.size() < 2 || !std::ranges::binary_search(ranks, self_)) continue;
-    GroupSpec spec{.id = GroupId(static_cast<uint32_t>(i)),
-                   .name = fmt::format("gradients {}", i),
-                   .ranks = std::move(ranks),
-                   .self = self_,
-                   .deadline_ms = deadlines_.end_ms,
-                   .tell_ms = deadlines_.tell_ms};
-    const auto channel = static_cast<uint16_t>(kFirstGroupChannel + i);
-    ASSIGN_OR_RETURN(of_reductions_[static_cast<int32_t>(i)],
-                     groups_.Open(std::move(spec), channel));
+    const GradientReduction& reduction = plan_.reductions[i];
+    const std::vector<StageId> stages = StagesOn(plan_.train, reduction, place);
+    if (stages.empty()) continue;
+    const auto index = static_cast<int32_t>(i);
+    RETURN_IF_ERROR(OpenOne(index, Members::kAll, plan_.MembersOf(reduction, self_)));
+    if (reduction.weights != SharedWeights::kStage || !plan_.RepeatsShards()) continue;
+    RETURN_IF_ERROR(OpenOne(index, Members::kOwners, plan_.OwnersOf(self_)));
+    RETURN_IF_ERROR(OpenOne(index, Members::kReplicas, plan_.ReplicasOf(self_, stages.front())));
   }
+  return {};
+}
+
+// Numbers and channels are the same at every rank: by reduction, then those of owners and replicas.
+Status RankGroups::OpenOne(int32_t reduction, Members members, std::vector<Rank> ranks) {
+  if (ranks.size() < 2) return {};
+  const bool of_stage =
+      plan_.reductions[static_cast<size_t>(reduction)].weights == SharedWeights::kStage;
+  static constexpr std::string_view kNames[] = {"gradients", "owners", "replicas"};
+  int number = reduction;
+  if (members != Members::kAll) {
+    const auto num_reductions = static_cast<int>(plan_.reductions.size());
+    number = num_reductions + 2 * reduction + (members == Members::kOwners ? 0 : 1);
+  }
+  GroupSpec spec{.id = GroupId(static_cast<uint32_t>(number)),
+                 .name = fmt::format("{} {}", kNames[static_cast<size_t>(members)], reduction),
+                 .ranks = std::move(ranks),
+                 .self = self_,
+                 .deadline_ms = deadlines_.end_ms,
+                 .tell_ms = deadlines_.tell_ms,
+                 .sums = of_stage ? SumsOf(plan_.reduction) : SumAlgorithm::kOrdered};
+  for (const Rank rank : spec.ranks) spec.hosts.push_back(hosts_[static_cast<size_t>(rank.value)]);
+  const auto channel = static_cast<uint16_t>(kFirstGroupChannel + number);
+  ASSIGN_OR_RETURN((opened_[{reduction, members}]), groups_.Open(std::move(spec), channel));
   return {};
 }
 
@@ -71,21 +95,26 @@ std::map<int32_t, StageReduction> RankGroups::ReductionsOf(
   return started;
 }
 
-Group* RankGroups::OfShards(StageId stage) const {
-  if (plan_.ShardPlaceOf(self_).num_owners == 1) return nullptr;
+SiblingGroups RankGroups::SiblingsOf(StageId stage) const {
   for (size_t i = 0; i < plan_.reductions.size(); ++i) {
     const GradientReduction& reduction = plan_.reductions[i];
-    if (reduction.weights == SharedWeights::kStage && reduction.stages.front() == stage) {
-      return OfReduction(static_cast<int32_t>(i));
-    }
+    const bool has = std::ranges::find(reduction.stages, stage) != reduction.stages.end();
+    if (reduction.weights != SharedWeights::kStage || !has) continue;
+    const auto index = static_cast<int32_t>(i);
+    SiblingGroups groups{.all = OfReduction(index),
+                         .in_order = plan_.reduction != ReductionAlgorithm::kRing};
+    if (plan_.num_owners() == 1) return groups;
+    groups.owners = plan_.RepeatsShards() ? Find(index, Members::kOwners) : groups.all;
+    groups.replicas = Find(index, Members::kReplicas);
+    return groups;
   }
-  return nullptr;
+  return {};
 }
 
 std::vector<CommunicationVolume> RankGroups::Sent() const {
   std::vector<CommunicationVolume> rows;
-  for (const auto& [index, group] : of_reductions_) {
-    const Axis axis = AxisOf(plan_.reductions[static_cast<size_t>(index)]);
+  for (const auto& [key, group] : opened_) {
+    const Axis axis = AxisOf(plan_.reductions[static_cast<size_t>(key.first)]);
     for (int i = 0; i < kNumGroupOperationKinds; ++i) {
       const auto kind = static_cast<GroupOperationKind>(i);
       const GroupTraffic& traffic = group->traffic(kind);
@@ -95,9 +124,11 @@ std::vector<CommunicationVolume> RankGroups::Sent() const {
   return rows;
 }
 
-Group* RankGroups::OfReduction(int32_t reduction) const {
-  const auto group = of_reductions_.find(reduction);
-  return group == of_reductions_.end() ? nullptr : group->second.get();
+Group* RankGroups::Find(int32_t reduction, Members members) const {
+  const auto group = opened_.find({reduction, members});
+  return group == opened_.end() ? nullptr : group->second.get();
 }
+
+Group* RankGroups::OfReduction(int32_t reduction) const { return Find(reduction, Members::kAll); }
 
 }  // namespace troupe

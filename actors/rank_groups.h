@@ -1,5 +1,6 @@
-// RankGroups: the groups that one rank is a member of, opened from the job's plan. Today these are
-// the ranks that hold copies of the same weights.
+// RankGroups: the groups that one rank is a member of, opened from the job's plan: the ranks that
+// hold copies of the same weights, and where such copies are in shards that several of them repeat,
+// those that share one copy, and those that have the same shard.
 // Thread: the rank's actor thread. Outlives the tasks that use a group.
 #pragma once
 
@@ -7,6 +8,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "actors/plan/communication_volume.h"
@@ -23,9 +26,10 @@ class RankGroups {
     int64_t tell_ms = 0;
     int64_t end_ms = 0;
   };
-  // The router, the plan and the ledger outlive it.
+  // The router, the plan and the ledger outlive it. `hosts`: of every rank a number for the host
+  // that it is on, by rank (HostNumbersOf).
   RankGroups(RankRouter& router, const JobPlan& plan, MemoryLedger& ledger,
-             const Deadlines& deadlines);
+             const Deadlines& deadlines, std::vector<int> hosts);
 
   // Posts the slots. Before any member begins an operation.
   Status Open();
@@ -37,8 +41,8 @@ class RankGroups {
   std::map<int32_t, StageReduction> ReductionsOf(
       StageId stage, const std::function<StageModel*(StageId)>& model_of) const;
 
-  // Of the ranks with shards of the stage's weights, one of this rank's; null where it has all.
-  Group* OfShards(StageId stage) const;
+  // Of the ranks that hold `stage`, one of this rank's: none where nobody else does.
+  SiblingGroups SiblingsOf(StageId stage) const;
   // What this rank sent since Open, by axis and operation.
   std::vector<CommunicationVolume> Sent() const;
 
@@ -46,11 +50,19 @@ class RankGroups {
   void OnCredit(Rank peer, uint16_t channel) { groups_.OnCredit(peer, channel); }
 
  private:
+  // Of a reduction: all its members; of these the owners of one copy of the weights, and those with
+  // one shard.
+  enum class Members : uint8_t { kAll, kOwners, kReplicas };
+
+  Status OpenOne(int32_t reduction, Members members, std::vector<Rank> ranks);
+  Group* Find(int32_t reduction, Members members) const;
+
   const JobPlan& plan_;
   const Rank self_;
   const Deadlines deadlines_;
+  const std::vector<int> hosts_;
   RouterGroups groups_;
-  std::map<int32_t, std::unique_ptr<Group>> of_reductions_{};
+  std::map<std::pair<int32_t, Members>, std::unique_ptr<Group>> opened_{};
 };
 
 }  // namespace troupe

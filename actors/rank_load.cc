@@ -12,6 +12,8 @@
 #include <numeric>
 
 #include "actors/checkpoint_store.h"
+#include "actors/plan/data_parallel_keys.h"
+#include "actors/plan/job_shape.h"
 #include "actors/plan/resumption.h"
 #include "actors/rank_setup.h"
 #include "runtime/base/bytes_in_words.h"
@@ -90,7 +92,8 @@ Result<std::optional<TokenSource>> OpenTokens(FileSystem& files, const proto::St
 }
 
 // Whether the run that was saved added its gradients in another shape.
-bool SumsDiffer(const CheckpointManifest& manifest, const JobPlan& plan) {
+bool SumsDiffer(const CheckpointManifest& manifest, const proto::JobSpec& spec,
+                const JobPlan& plan) {
   if (manifest.gradient_groups != plan.batch.gradient_groups) return true;
   proto::JobSpec saved;
   google::protobuf::util::JsonParseOptions options;
@@ -99,7 +102,9 @@ bool SumsDiffer(const CheckpointManifest& manifest, const JobPlan& plan) {
     return false;  // the coordinator has read it
   }
   const auto reduce = GradReduceOf(saved.parallelism());
-  return reduce.ok() && *reduce != plan.batch.grad_reduce;
+  const auto widths = WidthsOf(saved.train());
+  return RingSumsDiffer(saved, spec) || (reduce.ok() && *reduce != plan.batch.grad_reduce) ||
+         (widths.ok() && widths->grad_bytes != plan.widths.grad_bytes);
 }
 
 Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const JobPlan& plan,
@@ -125,7 +130,8 @@ Result<LoadedRank> Load(FileSystem& files, const proto::StartRank& start, const 
   loaded.progress.skipped_steps = manifest.skipped_steps;
   loaded.progress.tokens = manifest.tokens.value_or(manifest.step * plan.batch.tokens_per_step());
   loaded.content.data_changed = manifest.data_changed;
-  loaded.content.groups_changed = manifest.groups_changed || SumsDiffer(manifest, plan);
+  loaded.content.groups_changed =
+      manifest.groups_changed || SumsDiffer(manifest, start.spec(), plan);
   RETURN_IF_ERROR(CheckData(start.spec(), manifest, loaded.content));
   return loaded;
 }

@@ -1,5 +1,6 @@
 // troupe-rank: what a device runs: one rank (rank_root.h) between the control socket of its host
-// agent, real transports and a stream of its own.
+// agent, real transports and a stream of its own; or, with --collectives-bench, a worker that
+// measures collectives (collectives_bench_rank.h).
 //
 //   M1. The end of the control socket ends the process: no rank outlives its agent.
 #include <cstdlib>
@@ -8,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "actors/collectives_bench_rank.h"
 #include "actors/rank_load.h"
 #include "actors/rank_reports.h"
 #include "actors/rank_root.h"
@@ -89,13 +91,16 @@ class RankProgram {
 };
 
 int Main(int argc, char** argv) {
-  if (argc != 3 || std::strcmp(argv[1], "--control-fd") != 0) {
+  const bool measures = argc == 5 && std::strcmp(argv[1], "--collectives-bench") == 0;
+  if ((argc != 3 && !measures) || std::strcmp(argv[argc - 2], "--control-fd") != 0) {
     Talk("troupe-rank is started by a host agent: troupe worker --join HOST:PORT\n");
     return ExitCode(ErrorCode::kInvalidSpec);
   }
+  const int control_fd = std::atoi(argv[argc - 1]);
+  if (measures) return RunCollectivesBenchRank(Rank(std::atoi(argv[2])), control_fd);
   SayWhereMemoryRunsOut();
   Scheduler scheduler({.trace_handlers = false});  // nobody is told of them
-  RankProgram program(scheduler, std::atoi(argv[2]));
+  RankProgram program(scheduler, control_fd);
   scheduler.Run();
   return 0;
 }

@@ -158,7 +158,9 @@ void AddParameterDigests(const std::vector<const StageParameters*>& stages,
   for (const StageParameters* stage : stages) {
     for (const StageParameter& p : stage->all()) {
       if (!p.owned || p.shard.num_elements == 0) continue;
-      (*finished.mutable_parameter_digests())[p.index] = DigestOfLeaves(p);
+      proto::ParameterDigest& digest = *finished.add_parameter_digests();
+      digest.set_parameter(p.index);
+      digest.set_sum(DigestOfLeaves(p));
     }
   }
 }

@@ -144,6 +144,7 @@ Status RankRoot::OnPeers(const proto::Peers& peers) {
   product_flops_ = peers.product_flops();
   for (const proto::ModelCosts& costs : peers.costs()) rank_costs_.push_back(FromProto(costs));
   if (self_.value == 0 && !peers.reason().empty()) news_.Happened("info", peers.reason());
+  hosts_ = HostNumbersOf(peers, start_.world_size());
   RETURN_IF_ERROR(OpenRouter(peers));
   ASSIGN_OR_RETURN(stream_, seams_.new_stream());
   waits_.Watch(*stream_, name_, WaitDeadlineMs(start_.spec(), kDiskWaitMs));
@@ -208,7 +209,7 @@ void RankRoot::Load() {
 Status RankRoot::OnLoaded(Result<LoadedRank> result) {
   ASSIGN_OR_RETURN(LoadedRank loaded, std::move(result));
   last_step_ = loaded.progress.step;
-  actors_.emplace(RankActors::Context{seams_, start_, *plan_, *router_, *stream_, ledger_},
+  actors_.emplace(RankActors::Context{seams_, start_, *plan_, *router_, *stream_, ledger_, hosts_},
                   std::move(loaded));
   RETURN_IF_ERROR(
       actors_->Spawn([this](const RankActivity& activity) { news_.Progressed(activity); }));

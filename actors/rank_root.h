@@ -91,6 +91,7 @@ class RankRoot {
   WaitHandle disk_wait_{};
   double product_flops_ = 0;              // a second, of all ranks; 0: not known
   std::vector<ModelCosts> rank_costs_{};  // of every rank, where they were measured
+  std::vector<int> hosts_{};              // by rank
   std::optional<Rank> lost_peer_{};       // why this rank fails
   TimerId loss_timer_{};
   int64_t last_step_ = 0;

@@ -129,6 +129,20 @@ Result<DataOrder> DataOrderOf(const proto::JobSpec& spec, const JobPlan& plan,
                           .seed = static_cast<uint64_t>(spec.train().seed())});
 }
 
+std::vector<int> HostNumbersOf(const proto::Peers& peers, int num_ranks) {
+  std::vector<std::string> hosts(static_cast<size_t>(num_ranks));
+  for (const auto& peer : peers.peers()) {
+    if (peer.rank() >= 0 && peer.rank() < num_ranks) {
+      hosts[static_cast<size_t>(peer.rank())] = peer.host();
+    }
+  }
+  std::vector<int> numbers;
+  for (const std::string& host : hosts) {
+    numbers.push_back(static_cast<int>(std::ranges::find(hosts, host) - hosts.begin()));
+  }
+  return numbers;
+}
+
 Status PostSlots(Transport& transport, const proto::JobSpec& spec, const JobPlan& plan, Rank rank) {
   const auto boundary_bytes = static_cast<int64_t>(BoundaryTensor(spec, plan).num_bytes);
   const PipelineRank place = plan.PipelineRankOf(rank);

@@ -36,6 +36,9 @@ RankGroups::Deadlines GroupDeadlinesOf(const proto::JobSpec& spec);
 Result<DataOrder> DataOrderOf(const proto::JobSpec& spec, const JobPlan& plan,
                               const TokenFile& tokens);
 
+// By rank, a number for its host: that of the first rank there.
+std::vector<int> HostNumbersOf(const proto::Peers& peers, int num_ranks);
+
 // Posts what other ranks send to, and learns how much they may be sent: before anyone sends.
 Status PostSlots(Transport& transport, const proto::JobSpec& spec, const JobPlan& plan, Rank rank);
 

@@ -21,19 +21,16 @@ std::string RowName(const ParameterTable& table, const std::vector<int>& row) {
                                                                       : first.substr(0, dot));
 }
 
-SharedRows RowsOf(const JobPlan& plan, StageId stage, int num_owners) {
+SharedRows RowsOf(const JobPlan& plan, Rank rank, StageId stage) {
   const int64_t width = plan.widths.compute_bytes;
+  const ShardPlace place = plan.ShardPlaceOf(rank, stage);
   SharedRows shared{.stage = stage};
-  for (const std::vector<int>& row :
-       ShardRowsOf(plan.table, plan.stages[static_cast<size_t>(stage.value)])) {
+  for (const ParameterRow& row :
+       ShardRowsOf(plan.table, plan.stages[static_cast<size_t>(stage.value)], place)) {
     SharedRows::Row& added = shared.rows.emplace_back();
-    added.name = RowName(plan.table, row);
-    for (int owner = 0; owner < num_owners; ++owner) {
-      int64_t elements = 0;
-      for (const ParameterShard& shard :
-           ShardsOf(plan.table, row, {.owner = owner, .num_owners = num_owners})) {
-        elements += shard.num_elements;
-      }
+    added.name = RowName(plan.table, row.parameters);
+    if (row.persists) continue;
+    for (const int64_t elements : OwnerElements(plan.table, row, place)) {
       added.owner_bytes.push_back(elements * width);
     }
   }
@@ -43,21 +40,21 @@ SharedRows RowsOf(const JobPlan& plan, StageId stage, int num_owners) {
 // A stage's rows, each the matter of its actor.
 class StageRows final : public RowSource {
  public:
-  void Add(ShardActor::SelfRef row) { rows_.push_back(row); }
+  void Add(int row, ShardActor::SelfRef actor) { rows_[row] = actor; }
 
   void Gather(int row, std::span<std::byte> whole, RowArrival& arrival) override {
-    Status sent = rows_.at(static_cast<size_t>(row)).Send(GatherRow{whole, &arrival});
+    Status sent = rows_.at(row).Send(GatherRow{whole, &arrival});
     if (sent.ok()) return;
     arrival.status = std::move(sent);  // its actor has ended: the job does, too
     arrival.here.Set();
   }
   void Publish(int row, std::span<const std::byte> own, int64_t version) override {
     // An actor that has ended publishes nothing, and the job ends.
-    (void)rows_.at(static_cast<size_t>(row)).Send(PublishRow{own, version});
+    (void)rows_.at(row).Send(PublishRow{own, version});
   }
 
  private:
-  std::vector<ShardActor::SelfRef> rows_{};
+  std::map<int, ShardActor::SelfRef> rows_{};  // by place among the stage's
 };
 
 ShardChannels::Options ChannelsOf(const RankShardsOptions& options, Rank self) {
@@ -72,7 +69,7 @@ int64_t RankShardsOptions::SlotBytes() const {
   int64_t most_bytes = 1;
   for (const SharedRows& stage : stages) {
     for (const SharedRows::Row& row : stage.rows) {
-      most_bytes = std::max(most_bytes, std::ranges::max(row.owner_bytes));
+      for (const int64_t num_bytes : row.owner_bytes) most_bytes = std::max(most_bytes, num_bytes);
     }
   }
   return std::min(most_bytes, block_bytes);
@@ -81,9 +78,9 @@ int64_t RankShardsOptions::SlotBytes() const {
 RankShardsOptions ShardRowsOfRank(const JobPlan& plan, Rank rank) {
   RankShardsOptions options;
   if (!plan.GathersUnits()) return options;
-  options.owners = plan.mesh.GroupOf(Axis::kDp, rank);
+  options.owners = plan.OwnersOf(rank);
   for (const StageId stage : plan.StagesOf(rank)) {
-    options.stages.push_back(RowsOf(plan, stage, static_cast<int>(options.owners.size())));
+    options.stages.push_back(RowsOf(plan, rank, stage));
   }
   return options;
 }
@@ -103,23 +100,25 @@ RankShards::~RankShards() {
   }
 }
 
-Status RankShards::Open() {
+Status RankShards::Open(const TraceWindow& trace) {
   if (options_.stages.empty()) return {};
   RETURN_IF_ERROR(channels_.Open());
   for (const SharedRows& stage : options_.stages) {
     auto rows = std::make_unique<StageRows>();
-    for (size_t row = 0; row < stage.rows.size(); ++row) {
+    for (int row = 0; row < static_cast<int>(stage.rows.size()); ++row) {
+      if (stage.rows[static_cast<size_t>(row)].owner_bytes.empty()) continue;
       const auto index = kFirstShardIndex + static_cast<uint32_t>(actors_.size());
-      actors_.push_back(Spawn(stage, static_cast<int32_t>(row), index));
+      actors_.push_back(Spawn(stage, row, index, trace));
       router_.Register<WithBulk<ShardWanted>, WithBulk<ShardBlock>>(index, actors_.back());
-      rows->Add(actors_.back());
+      rows->Add(row, actors_.back());
     }
     stages_[stage.stage] = std::move(rows);
   }
   return {};
 }
 
-ShardActor::SelfRef RankShards::Spawn(const SharedRows& stage, int32_t row, uint32_t index) {
+ShardActor::SelfRef RankShards::Spawn(const SharedRows& stage, int32_t row, uint32_t index,
+                                      const TraceWindow& trace) {
   const SharedRows::Row& cut = stage.rows[static_cast<size_t>(row)];
   ShardActorOptions options{.rank = router_.self(),
                             .name = cut.name,
@@ -127,6 +126,7 @@ ShardActor::SelfRef RankShards::Spawn(const SharedRows& stage, int32_t row, uint
                             .row = row,
                             .tell_ms = deadlines_.tell_ms,
                             .end_ms = deadlines_.end_ms,
+                            .trace = trace,
                             .traffic = traffic_};
   for (size_t i = 0; i < options_.owners.size(); ++i) {
     const Rank rank = options_.owners[i];

@@ -26,15 +26,16 @@ namespace troupe {
 struct SharedRows {
   struct Row {
     std::string name{};                  // for sentences: "model.layers.3"
-    std::vector<int64_t> owner_bytes{};  // each owner's run, in their order
+    std::vector<int64_t> owner_bytes{};  // each owner's run, in their order; none: it is whole
   };
   StageId stage{};
   std::vector<Row> rows{};
 };
 
-// The owners and rows that `rank` is one of; no stages where it has all weights whole.
+// The owners and rows that `rank` is one of; no stages where it has all weights whole. Of a row
+// that persists there is no actor: nobody gathers it.
 struct RankShardsOptions {
-  std::vector<Rank> owners{};        // data-parallel ranks, in the order of their runs
+  std::vector<Rank> owners{};        // of one copy of the weights, in the order of their runs
   std::vector<SharedRows> stages{};  // of the rank, in the plan's order
   int slots = kShardSlots;
   int64_t block_bytes = kShardBlockBytes;  // of a slot at most; less where every run is smaller
@@ -52,8 +53,9 @@ class RankShards {
   RankShards(const RankShards&) = delete;
   RankShards& operator=(const RankShards&) = delete;
 
-  // Posts the slots and spawns the actors. Before any owner gathers.
-  Status Open();
+  // Posts the slots and spawns the actors. Before any owner gathers. `trace`: the steps whose
+  // gathers leave spans.
+  Status Open(const TraceWindow& trace = {});
 
   // Null where the stage's weights are whole.
   RowSource* OfStage(StageId stage);
@@ -64,7 +66,8 @@ class RankShards {
   void OnCredit(Rank peer) { channels_.OnCredit(peer); }
 
  private:
-  ShardActor::SelfRef Spawn(const SharedRows& stage, int32_t row, uint32_t index);
+  ShardActor::SelfRef Spawn(const SharedRows& stage, int32_t row, uint32_t index,
+                            const TraceWindow& trace);
 
   RankRouter& router_;
   const RankShardsOptions options_;

@@ -10,7 +10,9 @@ ReductionProgress::ReductionProgress(const std::vector<GradientReduction>& reduc
   for (size_t i = 0; i < reductions.size(); ++i) {
     auto stages = StagesOn(schedule, reductions[i], rank);
     if (stages.empty()) continue;
-    own_.push_back({.index = static_cast<int32_t>(i), .stages = std::move(stages)});
+    own_.push_back({.index = static_cast<int32_t>(i),
+                    .weights = reductions[i].weights,
+                    .stages = std::move(stages)});
   }
 }
 
@@ -46,6 +48,23 @@ bool ReductionProgress::MarkReduced(int32_t reduction) {
 
 bool ReductionProgress::Done() const {
   return std::ranges::all_of(own_, [](const Own& own) { return own.state == State::kDone; });
+}
+
+bool ReductionProgress::HasRanksSums(StageId stage) const {
+  return std::ranges::all_of(own_, [stage](const Own& own) {
+    return own.state == State::kDone || own.weights != SharedWeights::kStage ||
+           std::ranges::find(own.stages, stage) == own.stages.end();
+  });
+}
+
+std::vector<int32_t> ReductionProgress::TakeEnded() {
+  std::vector<int32_t> ended;
+  std::erase_if(begun_, [&](const std::pair<int32_t, StageId>& entry_and_stage) {
+    const bool done = HasRanksSums(entry_and_stage.second);
+    if (done) ended.push_back(entry_and_stage.first);
+    return done;
+  });
+  return ended;
 }
 
 }  // namespace troupe

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "actors/plan/gradient_reduction.h"
@@ -34,17 +35,26 @@ class ReductionProgress {
   [[nodiscard]] bool MarkReduced(int32_t reduction);
   bool Done() const;
 
+  // A REDUCE_GRAD of the rank's list (an entry) has begun what it begins; it ends when the sums of
+  // the stage over the data-parallel ranks are there, whose lists are the same. It waits for no
+  // other rank of the pipeline: that one may need what stands behind a wait for this entry.
+  void MarkBegun(int32_t entry, StageId stage) { begun_.push_back({entry, stage}); }
+  std::vector<int32_t> TakeEnded();  // entries, each once
+
  private:
   enum class State : uint8_t { kWaiting, kRunning, kDone };
   struct Own {
     int32_t index = 0;  // in the plan
+    SharedWeights weights = SharedWeights::kTied;
     std::vector<StageId> stages{};
     State state = State::kWaiting;
   };
   bool MayStart(size_t own) const;
+  bool HasRanksSums(StageId stage) const;
 
   std::vector<Own> own_{};  // in the plan's order
   std::set<StageId> has_gradients_{};
+  std::vector<std::pair<int32_t, StageId>> begun_{};
 };
 
 }  // namespace troupe

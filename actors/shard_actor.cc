@@ -4,16 +4,32 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
+#include "runtime/base/bytes_in_words.h"
+#include "runtime/trace/span.h"
+
 namespace troupe {
+namespace {
+
+// "gather model.layers.3 for Forward, 1.4 MiB": the whole row's bytes.
+uint32_t SpanName(const ShardActorOptions& options, std::string_view pass) {
+  int64_t num_bytes = 0;
+  for (const ShardOwner& owner : options.owners) num_bytes += owner.num_bytes;
+  return InternTraceName(fmt::format("gather {} for {}, {}", options.name, pass,
+                                     BytesInWords(static_cast<double>(num_bytes))));
+}
+
+}  // namespace
 
 ShardActor::ShardActor(ShardActorOptions options, ShardChannels& channels)
     : options_(std::move(options)),
       channels_(channels),
       waiter_(fmt::format("rank {}", options_.rank)),
       activity_(fmt::format("weights of {}", options_.name)),
-      name_(fmt::format("{}, {}", waiter_, activity_)) {
+      name_(fmt::format("{}, {}", waiter_, activity_)),
+      span_names_({SpanName(options_, "Forward"), SpanName(options_, "backward")}) {
   for (const ShardOwner& owner : options_.owners) {
     if (owner.rank == options_.rank) own_ = peers_.size();
     peers_.push_back({.owner = owner,
@@ -109,6 +125,9 @@ Status ShardActor::On(const GatherRow& gather) {
         gather.whole.size(), row_bytes_);
   for (Peer& peer : peers_) peer.taken = 0;
   gathering_.emplace(Gathering{.whole = gather.whole, .arrival = gather.arrival});
+  if (options_.trace.Covers(gather.arrival->pass.step)) {
+    gathering_->start_ns = context().clock().NowNs();
+  }
   if (broken_) {
     EndGather(*broken_);
     return {};
@@ -219,8 +238,25 @@ void ShardActor::EndGather(Status status) {
   Gathering ended = *std::exchange(gathering_, std::nullopt);
   ended.record.Reset();
   context().Cancel(ended.deadline);
+  if (ended.start_ns > 0) WriteSpan(ended);
   ended.arrival->status = std::move(status);
   ended.arrival->here.Set();
+}
+
+void ShardActor::WriteSpan(const Gathering& ended) {
+  static const uint32_t track = InternTraceName("communication");
+  const WeightPass& pass = ended.arrival->pass;
+  SpanRecord span;
+  span.name = span_names_[static_cast<size_t>(pass.direction)];
+  span.category = SpanCategory::kWait;
+  span.track = track;
+  span.rank = options_.rank.value;
+  span.stage = static_cast<int16_t>(options_.stage.value);
+  span.microbatch = pass.microbatch;
+  span.step = static_cast<int32_t>(pass.step);
+  span.start_ns = ended.start_ns;
+  span.end_ns = context().clock().NowNs();
+  ThreadTraceRing().Write(span);
 }
 
 void ShardActor::Break(const Error& error) {

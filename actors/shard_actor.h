@@ -26,6 +26,7 @@
 //       actor waiting.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -35,6 +36,7 @@
 
 #include "actors/messages.h"
 #include "actors/model/row_source.h"
+#include "actors/plan/trace_window.h"
 #include "actors/rank_traffic.h"
 #include "actors/shard_channels.h"
 #include "runtime/actor/actor.h"
@@ -58,6 +60,7 @@ struct ShardActorOptions {
   std::vector<ShardOwner> owners{};      // in the order of their runs; this rank among them
   int64_t tell_ms = 0;                   // so long a gather is told of; 0: never
   int64_t end_ms = 0;                    // and ended; 0: never
+  TraceWindow trace{};                   // the steps whose gathers leave spans
   const RankTraffic* traffic = nullptr;  // outlives the actor; null: every gather is reported
 };
 
@@ -86,6 +89,7 @@ class ShardActor : public Actor<ShardActor, PublishRow, GatherRow, WithBulk<Shar
   struct Gathering {
     std::span<std::byte> whole{};
     RowArrival* arrival = nullptr;
+    int64_t start_ns = 0;         // where it leaves a span
     Peer* first_owing = nullptr;  // whom the wait's record names
     WaitSubject subject{};
     WaitHandle record{};
@@ -106,16 +110,18 @@ class ShardActor : public Actor<ShardActor, PublishRow, GatherRow, WithBulk<Shar
   void Continue();  // the gather goes on to wait, or ends well
   void BeginWait(Peer& owing);
   void EndGather(Status status);
+  void WriteSpan(const Gathering& ended);
   void Break(const Error& error);
   std::string Missing() const;
   std::vector<int> Owing() const;
 
   const ShardActorOptions options_;
   ShardChannels& channels_;
-  const std::string waiter_;    // "rank 0"
-  const std::string activity_;  // "weights of model.layers.3"
-  const std::string name_;      // both
-  std::vector<Peer> peers_;     // all owners, this one among them
+  const std::string waiter_;                  // "rank 0"
+  const std::string activity_;                // "weights of model.layers.3"
+  const std::string name_;                    // both
+  const std::array<uint32_t, 2> span_names_;  // of gathers, by PassDirection
+  std::vector<Peer> peers_;                   // all owners, this one among them
   size_t own_ = 0;
   int64_t row_bytes_ = 0;
   std::span<const std::byte> published_{};

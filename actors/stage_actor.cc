@@ -17,6 +17,7 @@ struct StageAction {
   RunAction run{};
   int32_t microbatch = 0;  // as the model counts
   bool last_stage = false;
+  StageModel::NextPass next{};
 };
 
 Task<Status> ComputeForward(StageModel& model, const StageAction& action, ActionDone& done) {
@@ -46,6 +47,7 @@ Task<Status> ComputeForward(StageModel& model, const StageAction& action, Action
 Task<Status> Compute(StageModel& model, StageAction action, ActionDone& done) {
   const RunAction& run = action.run;
   model.AtStep(run.step);
+  if (ReadsWeights(run.action.kind)) model.AtPass(run.action.microbatch.value, action.next);
   switch (run.action.kind) {
     case ActionKind::kForward:
       co_return co_await ComputeForward(model, action, done);
@@ -61,8 +63,16 @@ Task<Status> Compute(StageModel& model, StageAction action, ActionDone& done) {
     case ActionKind::kBackwardWeight:
       co_return co_await model.BackwardWeight(action.microbatch, run.action.part,
                                               run.action.num_parts);
+    case ActionKind::kUnshard:
+      co_return co_await model.Unshard();
+    case ActionKind::kReshard:
+      co_return co_await model.Reshard();
+    case ActionKind::kReduceGrad:
+      if (run.action.of_microbatch) co_return Status{};  // as its pieces are complete
+      co_return co_await model.ReduceGradients();
     default:
-      co_return MakeError(ErrorCode::kFailed, "{} is no compute action", ToString(run.action));
+      co_return MakeError(ErrorCode::kFailed, "{} is nothing that a stage runs",
+                          ToString(run.action));
   }
 }
 
@@ -97,21 +107,17 @@ Task<Status> Reduce(const StageReduction& reduction, int64_t step) {
   co_return Status{};
 }
 
-Task<Status> Apply(StageModel& model, AdamWOptions adamw, ApplyUpdate update, Group* shard_group) {
+Task<Status> Apply(StageModel& model, AdamWOptions adamw, ApplyUpdate update) {
   model.ApplyUpdate(adamw, update.apply);
-  if (shard_group == nullptr || !update.apply) co_return Status{};
-  co_return co_await model.ShareWeights(*shard_group,
-                                        {.activity = "weight gather", .step = update.step});
+  if (!update.apply) co_return Status{};
+  co_return co_await model.ShareWeights({.activity = "weight gather", .step = update.step});
 }
 
 }  // namespace
 
 StageActor::StageActor(StageOptions options, StageModel& model, Stream& stream)
     : options_(options), model_(model), stream_(stream) {
-  StageSiblings siblings{.rows = options_.rows};
-  for (const auto& [place, reduction] : options_.reductions) {
-    if (reduction.weights == SharedWeights::kStage) siblings.group = reduction.group;
-  }
+  StageSiblings siblings{.groups = options_.siblings, .rows = options_.rows};
   siblings.launch = [this](Task<Status> task, std::function<void()> done) {
     stream_.LaunchTask(scope_, std::move(task),
                        [this, done = std::move(done)](const WorkTime& time, const Status&) {
@@ -159,12 +165,23 @@ Status StageActor::On(MeetExecutor meet) {
 Status StageActor::On(RunAction run) {
   step_ = run.step;
   ActionDone done{.action = run.action, .round = run.round, .step = run.step, .mode = run.mode};
+  const StageModel::NextPass next = NextAfter(run);
   StageAction action{.run = std::move(run),
                      .microbatch = done.action.microbatch.value - options_.first_microbatch,
-                     .last_stage = options_.last};
+                     .last_stage = options_.last,
+                     .next = next};
   return Answering(std::move(done), [&action](StageModel& model, ActionDone& answer) {
     return Compute(model, std::move(action), answer);
   });
+}
+
+StageModel::NextPass StageActor::NextAfter(const RunAction& run) const {
+  if (!run.next || options_.rows == nullptr) return {};
+  return {.stage = options_.stage_of_rank(run.next->stage),
+          .pass = {.direction = run.next->kind == ActionKind::kForward ? PassDirection::kForward
+                                                                       : PassDirection::kBackward,
+                   .step = run.step,
+                   .microbatch = run.next->microbatch.value}};
 }
 
 Status StageActor::On(CollectVote collect) {
@@ -188,9 +205,7 @@ Status StageActor::On(ApplyUpdate update) {
   adamw.grad_factor = update.gradient_factor;
   adamw.step = update.number;
   return Answering(UpdateDone{.stage = options_.stage, .step = update.step},
-                   [&](StageModel& model, UpdateDone&) {
-                     return Apply(model, adamw, update, options_.shard_group);
-                   });
+                   [&](StageModel& model, UpdateDone&) { return Apply(model, adamw, update); });
 }
 
 void StageActor::Trace(const ActionDone& done) const {
@@ -199,7 +214,10 @@ void StageActor::Trace(const ActionDone& done) const {
   const std::string_view name = trains                               ? KindName(done.action.kind)
                                 : done.mode == proto::STEP_MODE_EVAL ? "evaluation"
                                                                      : "sampling";
-  WriteSpan(SpanCategory::kCompute, name, done.step, done.action.microbatch.value, done.time);
+  const bool collective = IsCollective(done.action.kind);
+  const int32_t microbatch = HasMicrobatch(done.action) ? done.action.microbatch.value : -1;
+  WriteSpan(collective ? SpanCategory::kWait : SpanCategory::kCompute, name, done.step, microbatch,
+            done.time);
 }
 
 void StageActor::Trace(const UpdateDone& done) const {

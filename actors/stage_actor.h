@@ -14,6 +14,7 @@
 //       knows the model; the actor only as what launches more such work (StageSiblings::launch).
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -45,10 +46,10 @@ struct StageOptions {
   // Optimizer settings that do not change from step to step.
   AdamWOptions adamw{};
   std::map<int32_t, StageReduction> reductions{};  // that this stage starts, by place in the plan
-  // Of the data-parallel ranks with shards of the stage's weights; null where each has them whole.
-  Group* shard_group = nullptr;
+  SiblingGroups siblings{};                        // of the ranks that hold the stage
   // Of weights that are gathered for each pass; null where they are here.
   RowSource* rows = nullptr;
+  std::function<StageModel*(StageId)> stage_of_rank{};  // with them: each gathers ahead for others
   TraceWindow trace{};  // the steps whose every piece of work leaves a span
 };
 
@@ -65,6 +66,7 @@ class StageActor
   Status On(ApplyUpdate update);
 
  private:
+  StageModel::NextPass NextAfter(const RunAction& run) const;
   // Launches task(model, answer) and sends the answer when it has ended.
   template <typename Answer, typename NewTask>
   Status Answering(Answer answer, NewTask new_task);

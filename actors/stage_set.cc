@@ -1,7 +1,9 @@
 #include "actors/stage_set.h"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
+#include <vector>
 
 #include "actors/checkpoint_store.h"
 #include "actors/model/product_rate.h"
@@ -17,13 +19,21 @@ DType DTypeOfJob(const proto::JobSpec& spec) {
 StageSet BuildStages(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
                      MemoryLedger& ledger) {
   StageSet stages;
+  std::shared_ptr<GatheredMemory> gathered_memory;
+  if (plan.GathersUnits()) {
+    std::vector<StageShape> shapes;
+    for (const StageId stage : plan.StagesOf(rank)) shapes.push_back(plan.ShapeOf(stage));
+    gathered_memory = std::make_shared<GatheredMemory>(
+        ledger, PredictGatheredUnits(plan.table, shapes, ThisVectorIsa()));
+  }
   for (const StageId stage : plan.StagesOf(rank)) {
     StageModelOptions options;
+    options.gathered_memory = gathered_memory;
     options.shape = plan.ShapeOf(stage);
     options.dtype = DTypeOfJob(spec);
-    options.owner = plan.Owns(rank, stage);
     options.exporter = plan.Exports(rank, stage);
-    options.shards = plan.ShardPlaceOf(rank);
+    options.shards = plan.ShardPlaceOf(rank, stage);
+    options.listed_reduction = plan.train.ListsSums(stage);
     stages[stage] = std::make_unique<StageModel>(options, plan.table, ledger);
   }
   return stages;

@@ -99,8 +99,8 @@ void JobLife::PhaseOver() {
   RunTrace& trace = reference_run_ ? reference_trace_ : main_trace_;
   for (const RankState& rank : ranks_) {
     if (!rank.finished) continue;
-    for (const auto& [parameter, digest] : rank.finished->parameter_digests()) {
-      trace.parameter_digests[parameter] += digest;
+    for (const proto::ParameterDigest& digest : rank.finished->parameter_digests()) {
+      trace.parameter_digests[digest.parameter()] += digest.sum();
     }
   }
   if (failure_) {

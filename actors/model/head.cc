@@ -1,6 +1,7 @@
 #include "actors/model/head.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/rms_norm.h"
 
@@ -15,6 +16,7 @@ Head::Head(const UnitSite& site)
       x_(site.Stash("x")),
       n_(site.Stash("n")),
       rstd_(site.Stash("rstd")),
+      weight_(site.Stash("weight")),
       dn_(site.Stash("dn")),
       logits_(site.Workspace("logits")),
       dlogits_(site.Workspace(narrow_ ? "dlogits" : "logits")) {}
@@ -32,6 +34,11 @@ ResidualStart Head::Input(const Pass& pass) const {
 Task<Result<LossSum>> Head::Forward(const Pass& pass, bool with_gradients) const {
   const TensorView normed = n_.In(pass.stash);
   const TensorView dn = dn_.In(pass.stash);
+  if (with_gradients) {
+    const ConstTensorView weight = norm_.weight();
+    std::memcpy(weight_.In(pass.stash).data(), weight.data(),
+                static_cast<size_t>(weight.num_bytes()));
+  }
   LossSum sum;
   const int64_t chunk = logits_product_.shape().tokens;
   for (int64_t first = 0; first < num_tokens_; first += chunk) {
@@ -67,7 +74,7 @@ Task<Status> Head::BackwardInput(const Pass& pass, TensorView dx) const {
                               .dy = dn_.In(pass.stash),
                               .x = x_.In(pass.stash),
                               .rstd = rstd_.In(pass.stash),
-                              .weight = norm_.weight(),
+                              .weight = weight_.In(pass.stash).Flat(),
                               .residual = {}});
   co_return Status{};
 }

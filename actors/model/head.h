@@ -1,5 +1,7 @@
 // Head: the last unit: final norm, logits and loss. Its spec: HeadSpec (actors/plan/layer_spec.h).
-// The gradients of its product are taken in Forward, while a chunk's logits exist.
+// The gradients of its product are taken in Forward, while a chunk's logits exist, and the norm's
+// weight is kept: the backward reads none of the unit's weights, so that where they are gathered it
+// gathers nothing.
 //
 // Thread: the compute stream's.
 #pragma once
@@ -34,7 +36,7 @@ class Head {
   double eps_;
   int64_t num_tokens_;  // T
   bool narrow_;         // gradients of logits are narrower than logits
-  TensorSlot x_, n_, rstd_, dn_;
+  TensorSlot x_, n_, rstd_, weight_, dn_;
   TensorSlot logits_, dlogits_;
 };
 

@@ -21,11 +21,11 @@ Linear::Linear(const UnitSite& site, const LayerProduct& product)
 }
 
 void Linear::Forward(const Pass& pass, TensorView y, ConstTensorView x) const {
-  MatmulForward(pass.exec, y, x, weights_->Packed(product_, WeightUse::kForward));
+  MatmulForward(pass.exec, y, x, weights_->Packed(pass.exec, product_, WeightUse::kForward));
 }
 
 void Linear::InputGrad(const Pass& pass, TensorView dx, ConstTensorView dy) const {
-  MatmulInputGrad(pass.exec, dx, dy, weights_->Packed(product_, WeightUse::kInputGrad));
+  MatmulInputGrad(pass.exec, dx, dy, weights_->Packed(pass.exec, product_, WeightUse::kInputGrad));
 }
 
 void Linear::WeightGrad(const Pass& pass, ConstTensorView dy, ConstTensorView x) const {

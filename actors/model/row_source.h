@@ -13,8 +13,18 @@
 
 namespace troupe {
 
-// One gather's end. `status` is written before `here` is set.
+enum class PassDirection : uint8_t { kForward, kBackward };
+
+// A pass over a stage's weights, as traces say for which one a row is gathered.
+struct WeightPass {
+  PassDirection direction = PassDirection::kForward;
+  int64_t step = -1;
+  int32_t microbatch = -1;  // as actions number it; -1: several passes together
+};
+
+// One gather: for which pass, and its end. `status` is written before `here` is set.
 struct RowArrival {
+  WeightPass pass{};
   StreamEvent here{};
   Status status{};
 };

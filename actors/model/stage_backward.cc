@@ -11,16 +11,15 @@ namespace troupe {
 // One-dimensional gradients of the head come with its input gradient.
 Task<Status> StageModel::EnterBackward(const Pass& pass, std::span<const std::byte> gradient,
                                        TensorView dy) {
+  EndKeepingUnread();
   if (!head_) {
     CHECK(static_cast<int64_t>(gradient.size()) == boundary_bytes());
     std::memcpy(dy.data(), gradient.data(), gradient.size());
     co_return Status{};
   }
   const GradientMoment moment = InputMoment();
-  if (residency_) CO_RETURN_IF_ERROR(co_await HaveUnit(head_position(), Direction::kBackward));
   if (pieces_) CO_RETURN_IF_ERROR(co_await OpenPiece(head_position(), moment, pass.microbatch));
   CO_RETURN_IF_ERROR(co_await head_->BackwardInput(pass, dy));
-  if (residency_) residency_->Release(head_position(), AfterBackward());
   if (pieces_) CO_RETURN_IF_ERROR(co_await ClosePiece(head_position(), moment, pass.microbatch));
   co_return Status{};
 }
@@ -28,10 +27,11 @@ Task<Status> StageModel::EnterBackward(const Pass& pass, std::span<const std::by
 Task<Status> StageModel::LayerBackwardInput(const Pass& pass, size_t layer, ConstTensorView dy,
                                             TensorView dx) {
   const size_t position = first_layer() + layer;
-  if (residency_) CO_RETURN_IF_ERROR(co_await HaveUnit(position, Direction::kBackward));
+  if (residency_) CO_RETURN_IF_ERROR(co_await HaveUnit(position, PassDirection::kBackward));
   if (pieces_) CO_RETURN_IF_ERROR(co_await OpenPiece(position, InputMoment(), pass.microbatch));
   CO_RETURN_IF_ERROR(co_await layers_[layer]->BackwardInput(pass, dy, dx));
-  if (residency_) residency_->Release(position, AfterBackward());
+  if (residency_ && layer > 0) residency_->Release(static_cast<int>(position), AfterBackward());
+  if (residency_ && layer == 0) co_await ReleaseLast(position, AfterBackward());
   if (pieces_ && options_.shape.halves) {
     CO_RETURN_IF_ERROR(co_await ClosePiece(position, InputMoment(), pass.microbatch));
   }
@@ -41,15 +41,15 @@ Task<Status> StageModel::LayerBackwardInput(const Pass& pass, size_t layer, Cons
 Task<Status> StageModel::LayerBackwardWeight(const Pass& pass, size_t layer, WeightParts parts,
                                              ConstTensorView dy) {
   const size_t position = first_layer() + layer;
-  if (pieces_ && options_.shape.halves) {
+  if (pieces_ && options_.shape.halves && parts.first == 0) {
     CO_RETURN_IF_ERROR(co_await OpenPiece(position, GradientMoment::kWeight, pass.microbatch));
   }
   CO_RETURN_IF_ERROR(co_await layers_[layer]->BackwardWeight(pass, parts, dy));
+  if (parts.end < layers_[layer]->num_weight_parts()) co_return Status{};
   if (pieces_) {
     CO_RETURN_IF_ERROR(co_await ClosePiece(position, GradientMoment::kWeight, pass.microbatch));
-  } else if (parts.end == layers_[layer]->num_weight_parts() && HasLastGradient(position)) {
-    co_await ReduceUnit(position);
   }
+  if (HasLastGradient(position)) co_await ReduceUnit(position);
   co_return Status{};
 }
 
@@ -57,19 +57,16 @@ Task<Status> StageModel::EmbeddingBackward(const Pass& pass, ConstTensorView dy)
   constexpr GradientMoment kMoment = GradientMoment::kWeight;
   if (pieces_) CO_RETURN_IF_ERROR(co_await OpenPiece(0, kMoment, pass.microbatch));
   CO_RETURN_IF_ERROR(co_await embedding_->BackwardWeight(pass, dy));
-  if (pieces_) {
-    CO_RETURN_IF_ERROR(co_await ClosePiece(0, kMoment, pass.microbatch));
-  } else if (HasLastGradient(0)) {
-    co_await ReduceUnit(0);
-  }
+  if (pieces_) CO_RETURN_IF_ERROR(co_await ClosePiece(0, kMoment, pass.microbatch));
+  if (HasLastGradient(0)) co_await ReduceUnit(0);
   co_return Status{};
 }
 
-// Where a Forward keeps units, it keeps the embedding, too, though this reads none of its weights:
-// the next Forward has it.
-void StageModel::EndKeepingEmbedding() {
-  const bool kept = residency_ && embedding_ && !options_.shape.zero.reshard_after_forward;
-  if (kept) residency_->EndKeeping(0);
+// A Forward keeps them for the next Forward.
+void StageModel::EndKeepingUnread() {
+  if (!residency_ || options_.shape.zero.reshard_after_forward) return;
+  if (embedding_) residency_->EndKeeping(0);
+  if (head_) residency_->EndKeeping(static_cast<int>(head_position()));
 }
 
 // Layer by layer, both halves while the layer's gradients are in cache.
@@ -82,7 +79,7 @@ Task<Result<Buffer>> StageModel::Backward(int32_t microbatch, std::span<const st
   TensorView dy = layer_gradients_.back().In(pass);
   TensorView dx = spare_gradient_.In(pass.workspace);
   CO_RETURN_IF_ERROR(co_await EnterBackward(pass, gradient, dy));
-  if (!pieces_ && head_ && HasLastGradient(head_position())) co_await ReduceUnit(head_position());
+  if (head_ && HasLastGradient(head_position())) co_await ReduceUnit(head_position());
   for (size_t i = layers_.size(); i-- > 0;) {
     const TensorView of_input = i == 0 && !embedding_ ? Boundary(output) : dx;
     CO_RETURN_IF_ERROR(co_await LayerBackwardInput(pass, i, dy, of_input));
@@ -90,7 +87,6 @@ Task<Result<Buffer>> StageModel::Backward(int32_t microbatch, std::span<const st
     CO_RETURN_IF_ERROR(co_await LayerBackwardWeight(pass, i, parts, dy));
     std::swap(dy, dx);
   }
-  EndKeepingEmbedding();
   if (embedding_) CO_RETURN_IF_ERROR(co_await EmbeddingBackward(pass, dy));
   ReturnStash(std::move(stash));
   stashes_.erase(microbatch);
@@ -111,7 +107,6 @@ Task<Result<Buffer>> StageModel::BackwardInput(int32_t microbatch,
                                        : Boundary(output);
     CO_RETURN_IF_ERROR(co_await LayerBackwardInput(pass, i, layer_gradients_[i].In(pass), dx));
   }
-  EndKeepingEmbedding();
   co_return output;
 }
 
@@ -124,7 +119,7 @@ Task<Status> StageModel::BackwardWeight(int32_t microbatch, int32_t part, int32_
   const Pass pass = PassOf(stash, workspace);
   // The head's gradients came with Forward and BackwardInput; here they are in one order
   // everywhere.
-  if (!pieces_ && head_ && part == 0 && HasLastGradient(head_position())) {
+  if (head_ && part == 0 && HasLastGradient(head_position())) {
     co_await ReduceUnit(head_position());
   }
   const int begin = num_weight_parts_ * part / num_parts;

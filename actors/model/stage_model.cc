@@ -1,6 +1,7 @@
 #include "actors/model/stage_model.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <set>
 #include <string>
@@ -15,6 +16,10 @@ namespace troupe {
 namespace {
 
 DType MasterOf(DType dtype) { return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32; }
+
+DType GradientOf(const StageModelOptions& options) {
+  return options.shape.widths.rounds_gradients() ? DType::kBFloat16 : MasterOf(options.dtype);
+}
 
 // What the plan says, or what the kernels say of this CPU where that is more.
 int64_t KernelBytes(const StageModelOptions& options) {
@@ -56,30 +61,36 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
       stash_layout_(StashLayoutOf(options.shape)),
       work_layout_(WorkspaceLayoutOf(options.shape, KernelBytes(options))),
       master_(MasterOf(options.dtype)),
+      gradient_(GradientOf(options)),
       units_(UnitsOf(options.shape.model, options.shape.layout)),
       parameters_({.master = master_,
                    .initializer_range = options.shape.model.config.initializer_range,
-                   .owner = options.owner,
                    .exporter = options.exporter,
                    .shards = options.shards,
                    .whole_masters = options.dtype == master_,
                    .gathered = gathers(),
                    .compute = options.dtype},
                   table, options.shape.layout, ledger),
+      gathered_memory_(options.gathered_memory),
       tokens_(SlotOfBatch(stash_layout_, kTokensTensor)),
       labels_(SlotOfBatch(stash_layout_, kLabelsTensor)),
       positions_(SlotOfBatch(stash_layout_, kPositionsTensor)),
       workspaces_(options.shape.open_actions, work_layout_.action_bytes, ledger),
       shared_(ledger, MemoryTag::kWorkspace, work_layout_.shared_bytes),
       gradient_runs_(GradientRunsOf(table, options.shape.layout,
-                                    options.shape.bucket_bytes / DTypeBytes(master_))) {
+                                    options.shape.bucket_bytes / DTypeBytes(gradient_))) {
   CHECK(options.shape.widths.compute_bytes == DTypeBytes(options.dtype));
   exec_.specification = options.specification;
   exec_.num_threads = options.shape.num_threads;
   exec_.workspace = shared_.bytes().subspan(static_cast<size_t>(work_layout_.kernels));
-  // The order of operations over the ranks is that of the list.
-  CHECK(options.shape.open_actions == 1 || (!gathers() && pieces_ == nullptr),
-        "two actions at once would reduce and gather in an order of their own");
+  if (gathers() && gathered_memory_ == nullptr) {
+    gathered_memory_ = std::make_shared<GatheredMemory>(
+        ledger_, PredictGatheredUnits(table_, {&options_.shape, 1}, ThisVectorIsa()));
+  }
+  // The order of sums over the ranks is that of the list.
+  CHECK(options.shape.open_actions == 1 || options.shape.batch.data_parallel == 1 ||
+            options.shape.batch.grad_reduce == GradReduce::kStep,
+        "two actions at once would reduce microbatches in an order of their own");
   weight_passes_.resize(units_.size());
   BuildGradients();
   BuildUnits();
@@ -99,32 +110,6 @@ UnitSite StageModel::SiteOf(size_t position, int unit) {
           .gradients = *gradients_};
 }
 
-void StageModel::BuildGradients() {
-  const BatchArithmetic& batch = options_.shape.batch;
-  const StageLayout& layout = options_.shape.layout;
-  const int64_t num_elements = GradientElements(table_, layout);
-  if (batch.grad_reduce == GradReduce::kStep) {
-    gradients_ = std::make_unique<GradientSum>(
-        GradientSum::Options{.num_elements = num_elements,
-                             .dtype = master_,
-                             .num_microbatches = batch.num_microbatches,
-                             .groups = batch.gradient_groups,
-                             .lent = batch.data_parallel > 1},
-        ledger_);
-    return;
-  }
-  auto pieces = std::make_unique<MicrobatchGradients>(
-      MicrobatchGradients::Options{.dtype = master_,
-                                   .num_microbatches = batch.num_microbatches,
-                                   .groups = batch.gradient_groups,
-                                   .halves = options_.shape.halves,
-                                   .shards = options_.shards,
-                                   .lent = batch.data_parallel > 1},
-      parameters_, table_, layout, ledger_);
-  pieces_ = pieces.get();
-  gradients_ = std::move(pieces);
-}
-
 void StageModel::BuildUnits() {
   const ModelSpec& model = options_.shape.model;
   std::set<int> used;
@@ -135,7 +120,8 @@ void StageModel::BuildUnits() {
     for (const int index : parameters) {
       gradient_elements.push_back(parameters_.Of(index).first_element);
       if (used.insert(index).second) {
-        own.push_back(index);
+        // What persists beside rows that are gathered is there already.
+        if (parameters_.Of(index).compute.empty()) own.push_back(index);
         continue;
       }
       // A second use sums into elements of its own, beyond the parameters'.
@@ -147,7 +133,8 @@ void StageModel::BuildUnits() {
                                                            .parameters = parameters,
                                                            .own_parameters = std::move(own),
                                                            .compute = options_.dtype,
-                                                           .lent = is_sharded() && !gathers()},
+                                                           .lent = is_sharded() && !gathers(),
+                                                           .gathered = gathered_memory_.get()},
                                       parameters_, ledger_));
     UnitSite site = SiteOf(i, units_[i]);
     site.gradient_elements = std::move(gradient_elements);
@@ -265,28 +252,37 @@ void StageModel::TakeData(const Pass& pass, const Microbatch& data) {
 
 Task<Result<Buffer>> StageModel::RunLayers(const Pass& pass, std::span<const std::byte> input,
                                            UnitResidency::After after) {
-  if (residency_ && embedding_) CO_RETURN_IF_ERROR(co_await HaveUnit(0, Direction::kForward));
-  if (residency_) {  // what comes behind it only when the embedding has gone
-    const std::span<const int> ahead;
-    CO_RETURN_IF_ERROR(co_await residency_->Have(exec_, static_cast<int>(first_layer()), ahead));
+  constexpr auto kForward = PassDirection::kForward;
+  if (residency_ && embedding_) {
+    CO_RETURN_IF_ERROR(co_await HaveUnit(0, kForward));
+    // What comes behind the first layer only when the embedding has gone.
+    const std::array first = {static_cast<int>(first_layer())};
+    co_await residency_->Gather(first, ThisPass(kForward));
+    CO_RETURN_IF_ERROR(co_await residency_->Have(exec_, first[0]));
+  } else if (residency_) {
+    CO_RETURN_IF_ERROR(co_await HaveUnit(first_layer(), kForward));
   }
   const ResidualStart start = layers_.front()->Input(pass);
   if (embedding_) {
     CO_RETURN_IF_ERROR(co_await embedding_->Forward(pass, start.x));
-    if (residency_) residency_->Release(0, after);
+    if (residency_) {
+      residency_->Release(0, after);
+      co_await GatherUnits(first_layer(), kForward);
+    }
   } else {
     CHECK(static_cast<int64_t>(input.size()) == boundary_bytes());
     std::memcpy(start.x.data(), input.data(), input.size());
   }
-  if (residency_) co_await GatherAhead(first_layer(), Direction::kForward);
   EnterResidual(pass.exec, start);
   for (size_t i = 0; i < layers_.size(); ++i) {
     CO_RETURN_IF_ERROR(co_await layers_[i]->Forward(pass));
     if (residency_) {
       const size_t position = first_layer() + i;
-      residency_->Release(position, after);
       if (position + 1 < unit_weights_.size()) {
-        CO_RETURN_IF_ERROR(co_await HaveUnit(position + 1, Direction::kForward));
+        residency_->Release(static_cast<int>(position), after);
+        CO_RETURN_IF_ERROR(co_await HaveUnit(position + 1, kForward));
+      } else {
+        co_await ReleaseLast(position, after);
       }
     }
     if (i + 1 < layers_.size()) {
@@ -320,7 +316,7 @@ Task<Result<StageModel::ForwardResult>> StageModel::RunForward(const Pass& pass,
         co_await OpenPiece(head_position(), GradientMoment::kForward, pass.microbatch));
   }
   CO_ASSIGN_OR_RETURN(result.loss, co_await head_->Forward(pass, with_gradients));
-  if (residency_) residency_->Release(head_position(), after);
+  if (residency_) co_await ReleaseLast(head_position(), after);
   if (in_pieces) {
     CO_RETURN_IF_ERROR(
         co_await ClosePiece(head_position(), GradientMoment::kForward, pass.microbatch));

@@ -7,7 +7,7 @@
 // rank. What a task is given lives until it has ended.
 //
 // Thread: one at a time, the compute stream's; a task that waits may be destroyed on the
-// scheduler's. Sums over ranks begin there too (ReduceUnit, PublishRows): they read what no other
+// scheduler's. Sums over ranks begin there too (BeginSums, PublishRows): they read what no other
 // task writes, and count in sums_begun_, which AwaitRanksSums reads when all passes have ended.
 //   M1. float32: the stages of any partition compute bit for bit what one stage with all layers
 //       does: same products, same shapes, same order.
@@ -32,11 +32,13 @@
 #include <vector>
 
 #include "actors/model/embedding.h"
+#include "actors/model/gathered_memory.h"
 #include "actors/model/gradient_sum.h"
 #include "actors/model/head.h"
 #include "actors/model/layer.h"
 #include "actors/model/microbatch_gradients.h"
 #include "actors/model/row_source.h"
+#include "actors/model/sibling_sums.h"
 #include "actors/model/stage_parameters.h"
 #include "actors/model/unit_residency.h"
 #include "actors/model/unit_weights.h"
@@ -54,17 +56,18 @@ struct StageModelOptions {
   StageShape shape{};
   DType dtype = DType::kFloat32;  // of activations: float32, bfloat16 or float64
   bool specification = false;     // run the plain loops of the kernels
-  bool owner = true;              // votes and saves; false: a replica's copy
   bool exporter = true;           // of the weights
-  ShardPlace shards{};            // among the data-parallel ranks
+  ShardPlace shards{};            // among the ranks that have the stage
+  bool listed_reduction = false;  // ReduceGradients begins the sums, else each last gradient
+  // Of all stages of the rank, where weights are gathered; null: one of its own.
+  std::shared_ptr<GatheredMemory> gathered_memory{};
   LayerFactory new_layer = NewLayer;
   AxisGroups groups{};
 };
 
-// The data-parallel ranks that have the same stage, as it meets them. All of it outlives the
-// model's passes.
+// The ranks that have the same stage, as it meets them. All of it outlives the model's passes.
 struct StageSiblings {
-  Group* group = nullptr;     // adds up gradients; null: there are none
+  SiblingGroups groups{};
   RowSource* rows = nullptr;  // of weights that are gathered; null where they are here
   // Runs a task on the stage's stream beside the passes, then `done` on the scheduler's thread,
   // whose thread it is called on.
@@ -89,6 +92,14 @@ class StageModel {
 
   // Of the passes that follow, for what is said of their waits.
   void AtStep(int64_t step) { step_ = step; }
+  // A pass over weights on a stage of this rank whose units are gathered.
+  struct NextPass {
+    StageModel* stage = nullptr;  // null: unknown, or none before the weights change
+    WeightPass pass{};
+  };
+  // Of the pass over weights that follows: its microbatch as actions number it, and what the rank
+  // runs after it. That has its first weights gathered ahead.
+  void AtPass(int32_t microbatch, const NextPass& next);
 
   // ---- arithmetic; microbatch is in [0, num_microbatches) ----
   struct ForwardResult {
@@ -115,15 +126,25 @@ class StageModel {
   int32_t DrawToken(const Buffer& logits, double temperature, uint64_t seed,
                     uint64_t counter) const;
 
+  // ---- weights between passes: nothing where they are here ----
+  // Begins to gather those of all units, and keeps them until Reshard: passes in between gather
+  // nothing. Within a step, in pairs, and Reshard when no pass of the stage is open.
+  Task<Status> Unshard();
+  Task<Status> Reshard();
+
   // ---- the end of a step ----
   // Sums the groups; what follows needs it and calls it.
   void FinishGradients();
-  // Until the sums over the data-parallel ranks, which began with each unit's last gradient, are
-  // there: of everything, or of this rank's shards; of each use of a weight by itself.
+  // Begins the sums of gradients over the stage's siblings, after the last gradient: where the list
+  // says when (options.listed_reduction); else they begin with each unit's last gradient. Nothing
+  // where they add up every microbatch.
+  Task<Status> ReduceGradients();
+  // Until those sums are there: of everything, or of this rank's shards and of what persists; of
+  // each use of a weight by itself.
   Task<Status> AwaitRanksSums();
   // The gradient of weights that another stage holds too: of all parameters in table order, or of
-  // the tied embedding's use here, of which this rank's shard. (elements) master dtype, until
-  // ApplyUpdate; whoever has the sum over the copies writes it there.
+  // the tied embedding's use here, of which this rank's shard. (elements) the dtype of gradients,
+  // until ApplyUpdate; whoever has the sum over the copies writes it there.
   TensorView SharedGradient(SharedWeights weights);
   void AddSharedGradient(SharedWeights weights, ConstTensorView other);
   // Squared norms of the owned parameters' gradients: one root each, not finite where an element is
@@ -132,9 +153,9 @@ class StageModel {
   ConstTensorView Gradient(const StageParameter& parameter);
   // AdamW on every shard (or nothing, where the step is dropped); zeroes the gradients.
   void ApplyUpdate(const AdamWOptions& options, bool apply);
-  // After an update of shards: every rank's, so that products read them; or this rank's for those
-  // who will gather them.
-  Task<Status> ShareWeights(Group& group, GroupPurpose purpose);
+  // After an update of shards: every owner's, so that products read them; or this rank's for those
+  // who will gather them. Nothing where weights are whole.
+  Task<Status> ShareWeights(GroupPurpose purpose);
 
   const StageModelOptions& options() const { return options_; }
   int64_t boundary_bytes() const;
@@ -148,6 +169,11 @@ class StageModel {
 
   bool is_sharded() const { return options_.shards.num_owners > 1; }
   bool gathers() const { return is_sharded() && options_.shape.zero.stage == 3; }
+  // With siblings, each microbatch, or else once a step.
+  bool reduces_pieces() const {
+    return sums_.has_siblings() && options_.shape.batch.grad_reduce == GradReduce::kMicrobatch;
+  }
+  bool reduces_once() const { return sums_.has_siblings() && !reduces_pieces(); }
   void BuildGradients();
   void BuildUnits();
   void BuildResidency();
@@ -163,31 +189,35 @@ class StageModel {
   Pass PassOf(Stash& stash, const Workspaces::Lease& workspace, bool whole = false);
   // (T, h) in an output.
   TensorView Boundary(Buffer& output) const;
-  // Counts a unit's weight gradients of a step: whether this was the last one, and others have
-  // some.
+  // Counts a unit's weight gradients of a step: whether this was the last one, after which its sums
+  // over the siblings begin.
   bool HasLastGradient(size_t position);
-  // Begins the unit's sums over the ranks, which go on beside the pass.
+  // Begins them; they go on beside the pass.
   Task<void> ReduceUnit(size_t position);
+  void BeginSums(int unit);
   void BeginRows(int unit);
   void BeginRun(int unit);
-  void BeginSum(Task<Status> sum);
-  // Of a row's gradients, from `first_element` on: this rank's run of them is the sum then.
-  Task<Status> SumRow(const ShardRow& row, int64_t first_element);
-  Task<Status> SumRun(TensorView run);
+  void BeginSum(TensorView gradients, std::span<const int64_t> counts);
+  // `counts`: of the owners' runs; none: everyone's. The first error is kept.
+  Task<Status> Sum(TensorView gradients, std::span<const int64_t> counts, int microbatch = -1);
   void PublishRows();
 
   // ---- a pass over one unit, by position (nothing where gradients are summed as they come, and
   // where weights are here) ----
   Task<Status> OpenPiece(size_t position, GradientMoment moment, int32_t microbatch);
-  // The piece is complete: its reduction goes on beside the pass.
+  // The pieces are complete: their reductions go on beside the pass.
   Task<Status> ClosePiece(size_t position, GradientMoment moment, int32_t microbatch);
-  Task<Status> ReducePiece(std::unique_ptr<MicrobatchGradients::Bucket> bucket);
-  // Its weights, and ahead of time those of the next ones of the pass.
-  enum class Direction : uint8_t { kForward, kBackward };
-  Task<Status> HaveUnit(size_t position, Direction direction);
-  Task<void> GatherAhead(size_t position, Direction direction);
-  // The next units of a pass over `position`, as many as are gathered ahead.
-  std::vector<int> AheadOf(size_t position, Direction direction) const;
+  Task<Status> ReducePiece(std::shared_ptr<MicrobatchGradients::Bucket> bucket, size_t part);
+  // Its weights; with them it begins to gather what is read next, as far as prefetch goes.
+  Task<Status> HaveUnit(size_t position, PassDirection direction);
+  Task<void> GatherUnits(size_t position, PassDirection direction);
+  // At most so many units of the rank's next pass, from its first one on.
+  Task<void> GatherForNext(int most);
+  // Of the pass: none is at work after it, so that one more may be ahead.
+  Task<void> ReleaseLast(size_t position, UnitResidency::After after);
+  // Units that a pass reads after `position`, in its order.
+  std::vector<int> ReadAfter(int position, PassDirection direction, int most) const;
+  WeightPass ThisPass(PassDirection direction) const;
   UnitResidency::After AfterBackward() const {
     return options_.shape.zero.reshard_after_forward ? UnitResidency::After::kDrop
                                                      : UnitResidency::After::kKeptDrop;
@@ -200,7 +230,8 @@ class StageModel {
                                   TensorView dx);
   Task<Status> LayerBackwardWeight(const Pass& pass, size_t layer, WeightParts parts,
                                    ConstTensorView dy);
-  void EndKeepingEmbedding();
+  // What a Forward has kept and its backward does not read.
+  void EndKeepingUnread();
   Task<Status> EmbeddingBackward(const Pass& pass, ConstTensorView dy);
   size_t first_layer() const { return embedding_ ? 1 : 0; }
   size_t head_position() const { return first_layer() + layers_.size(); }
@@ -225,10 +256,12 @@ class StageModel {
   const StashLayout stash_layout_;
   const WorkspaceLayout work_layout_;
   const DType master_;
+  const DType gradient_;          // of the step's sums
   const std::vector<int> units_;  // by position, as ModelSpec numbers them
   StageParameters parameters_;
+  std::shared_ptr<GatheredMemory> gathered_memory_{};  // where weights are gathered
   std::unique_ptr<Gradients> gradients_{};
-  MicrobatchGradients* pieces_ = nullptr;  // the same, where every microbatch is reduced
+  MicrobatchGradients* pieces_ = nullptr;  // the same, where each microbatch's are apart
   std::vector<std::unique_ptr<UnitWeights>> unit_weights_{};  // as UnitsOf
   std::optional<UnitResidency> residency_{};                  // where weights are gathered
   std::optional<Embedding> embedding_{};
@@ -247,14 +280,18 @@ class StageModel {
   std::map<int32_t, Stash> stashes_{};
   bool tied_added_ = false;
   StageSiblings siblings_{};
+  SiblingSums sums_{};
   StreamSemaphore buckets_{kGradientBuckets};
   std::vector<int32_t> weight_passes_{};          // of each unit in the step, by position
   const std::vector<GradientRun> gradient_runs_;  // where gradients are whole, once a step
   int sums_begun_ = 0;
+  StreamSemaphore sums_listed_{0};  // that ReduceGradients has begun them
   StreamSemaphore sums_done_{0};
   Status reduced_{};  // the first error of a reduction
   int64_t weights_version_ = 0;
   int64_t step_ = -1;
+  int32_t pass_microbatch_ = -1;
+  NextPass next_{};
 };
 
 }  // namespace troupe

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "kernels/elementwise.h"
@@ -37,30 +38,29 @@ StageParameters::StageParameters(const Options& options, const ParameterTable& t
                                  const StageLayout& layout, MemoryLedger& ledger)
     : options_(options) {
   const std::vector<int> owned = OwnedParametersOf(table, layout);
-  for (std::vector<int>& row : ShardRowsOf(table, layout)) AddRow(table, std::move(row), owned);
+  for (const ParameterRow& row : ShardRowsOf(table, layout, options.shards)) {
+    AddRow(table, row, owned);
+  }
   PlaceBuffers(ledger);
 }
 
-void StageParameters::AddRow(const ParameterTable& table, std::vector<int> indices,
+void StageParameters::AddRow(const ParameterTable& table, const ParameterRow& of,
                              std::span<const int> owned) {
-  ShardRow row{.parameters = std::move(indices), .first_element = num_elements_};
-  ShardPlace place = options_.shards;
-  for (place.owner = 0; place.owner < place.num_owners; ++place.owner) {
-    int64_t& count = row.counts.emplace_back(0);
-    for (const ParameterShard& shard : ShardsOf(table, row.parameters, place)) {
-      count += shard.num_elements;
-    }
-    if (place.owner < options_.shards.owner) row.own_first += count;
-    if (place.owner == options_.shards.owner) row.own_count = count;
-  }
-  for (const ParameterShard& shard : ShardsOf(table, row.parameters, options_.shards)) {
+  ShardRow row{.parameters = of.parameters,
+               .first_element = num_elements_,
+               .counts = OwnerElements(table, of, options_.shards),
+               .persists = of.persists};
+  const auto own = row.counts.begin() + options_.shards.owner;
+  row.own_first = of.persists ? 0 : std::accumulate(row.counts.begin(), own, int64_t{0});
+  row.own_count = *own;
+  for (const ParameterShard& shard : ShardsOf(table, of, options_.shards)) {
     const int index = shard.parameter;
     CHECK(shard.cut.axis < 0, "{} is cut: no layout does that so far", table[index].name);
     by_index_[index] = parameters_.size();
     parameters_.push_back(
         {.index = index,
          .spec = &table[index],
-         .owned = options_.owner && std::ranges::binary_search(owned, index),
+         .owned = shard.is_first_copy && std::ranges::binary_search(owned, index),
          .exported = options_.exporter && std::ranges::binary_search(owned, index),
          .shard = shard,
          .first_element = num_elements_});
@@ -105,6 +105,18 @@ void StageParameters::PlaceBuffers(MemoryLedger& ledger) {
     }
     next += p.shard.num_elements;
   }
+  for (const ShardRow& row : rows_) {
+    if (row.persists) LetPersist(row);
+  }
+}
+
+void StageParameters::LetPersist(const ShardRow& row) {
+  for (const int index : row.parameters) {
+    StageParameter& p = parameters_[At(index)];
+    p.whole = p.weight;
+    if (!options_.gathered) continue;
+    p.compute = p.copy.empty() ? p.whole : Shaped(p.copy.data(), options_.compute, *p.spec);
+  }
 }
 
 size_t StageParameters::At(int table_index) const {
@@ -140,6 +152,8 @@ Status StageParameters::Fill(
   for (const StageParameter& p : parameters_) {
     if (!p.whole.empty()) {
       RETURN_IF_ERROR(fill(p, p.whole));
+      const bool copied = !p.compute.empty() && p.compute.dtype() != options_.master;
+      if (copied) Cast({}, p.compute.Flat(), p.whole.Flat());
       continue;
     }
     room.resize(static_cast<size_t>(p.spec->num_elements() * DTypeBytes(options_.master)));

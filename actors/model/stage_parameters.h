@@ -4,7 +4,8 @@
 // belongs to the units (unit_weights.h).
 //
 //   S1. Moments are the shards' alone. Masters are whole where products read them as they are, else
-//       the shards' too. Where rows are gathered for each pass, nothing is whole.
+//       the shards' too. Where rows are gathered for each pass, nothing is whole. A shard of a row
+//       that persists is all of it.
 //
 // Thread: the compute stream's.
 #pragma once
@@ -28,7 +29,7 @@ namespace troupe {
 struct StageParameter {
   int index = 0;  // in the parameter table
   const ParameterSpec* spec = nullptr;
-  bool owned = true;     // its shard is voted and saved by this stage
+  bool owned = true;     // its shard is voted and saved by this stage of this rank
   bool exported = true;  // whole, by this rank
   ParameterShard shard{};
   int64_t first_element = 0;  // of the whole, in the stage's list in table order
@@ -36,8 +37,10 @@ struct StageParameter {
   TensorView weight{};  // the shard's: of a whole parameter (rows, columns) or (rows), or flat
   TensorView m{};
   TensorView v{};
-  TensorView copy{};     // the shard's in the compute dtype, where rows are gathered from it
-  TensorView compute{};  // what products read: the master, or its copy; empty while it is absent
+  TensorView copy{};  // the shard's in the compute dtype, where rows are gathered from it
+  // What products read: the master, or its copy; empty while it is absent. Where rows are gathered
+  // it is always there of those that persist.
+  TensorView compute{};
 };
 
 // Of the parameter that `spec` describes.
@@ -52,6 +55,7 @@ struct ShardRow {
   int64_t own_first = 0;          // of this owner's run in the row
   int64_t own_count = 0;
   int64_t own_place = 0;  // of that run among all runs of this owner
+  bool persists = false;  // whole at every owner, whose run is all of it
 };
 
 // The shard's votes for the squared norm of its gradient.
@@ -63,7 +67,6 @@ class StageParameters {
   struct Options {
     DType master = DType::kFloat32;
     double initializer_range = 0.02;
-    bool owner = true;  // false: another stage votes and saves all of them
     bool exporter = true;
     ShardPlace shards{};
     bool whole_masters = true;        // though the shards are not: products read them
@@ -96,8 +99,9 @@ class StageParameters {
 
  private:
   size_t At(int table_index) const;
-  void AddRow(const ParameterTable& table, std::vector<int> indices, std::span<const int> owned);
+  void AddRow(const ParameterTable& table, const ParameterRow& of, std::span<const int> owned);
   void PlaceBuffers(MemoryLedger& ledger);
+  void LetPersist(const ShardRow& row);
 
   const Options options_;
   std::vector<StageParameter> parameters_;

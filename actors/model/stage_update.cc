@@ -97,7 +97,7 @@ Task<Result<Buffer>> StageModel::GenerateForward(std::span<const std::byte> inpu
     CO_ASSIGN_OR_RETURN(const TensorView logits, co_await head_->Logits(pass, last_token));
     output = Buffer(ledger_, MemoryTag::kWorkspace, logits.num_bytes());
     std::memcpy(output.data(), logits.data(), static_cast<size_t>(logits.num_bytes()));
-    if (residency_) residency_->Release(head_position(), UnitResidency::After::kDrop);
+    if (residency_) co_await ReleaseLast(head_position(), UnitResidency::After::kDrop);
   }
   ReturnStash(std::move(stash));
   co_return output;

@@ -2,14 +2,16 @@
 // for the passes that read it and dropped after them (ZeRO-3). Its units are numbered by their
 // position on the stage.
 //
-//     absent --Have, or ahead of one--> gathering --all rows came, Have--> in use
-//       ^                                                                   |
-//       |<--Release: nobody uses or keeps it--------------------------------|
-//       '<--Release of a pass that ends its keeping-- kept <--Release-------'
+//     absent --Gather--> gathering --all rows came, Have--> in use
+//       ^                                                    |
+//       |<--Release: nobody uses or keeps it-----------------|
+//       '<--Release of a pass that ends its keeping, or      |
+//           EndKeeping: nobody uses or keeps it---- kept <--Release
 //
 // Thread: the compute stream's.
 //   U1. A unit is there from the end of its Have to its Release.
-//   U2. What Have gathers ahead is what the same pass will Have: nothing is gathered in vain.
+//   U2. What is gathered is what this pass, or one after it whose order is certain, will Have:
+//       nothing is gathered in vain.
 //   U3. One pass at a time: the order in which a stage's passes run is the list's.
 #pragma once
 
@@ -34,14 +36,13 @@ class UnitResidency {
   // The parameters and what the units point to outlive it.
   UnitResidency(std::vector<Unit> units, const StageParameters& parameters);
 
-  // Before the first Have; outlives it.
+  // Before the first Gather; outlives it.
   void Meet(RowSource& source) { source_ = &source; }
 
-  // Waits until the weights of the unit are here, ready for products; begins to gather those of
-  // `ahead`, too, before it waits.
-  Task<Status> Have(const Exec& exec, int position, std::span<const int> ahead);
-  // The second half of that alone.
-  Task<void> GatherAhead(std::span<const int> ahead);
+  // Begins to gather those that are absent, in this order.
+  Task<void> Gather(std::span<const int> positions, WeightPass pass);
+  // Waits until the weights of the unit, which Gather has begun, are here, ready for products.
+  Task<Status> Have(const Exec& exec, int position);
 
   enum class After : uint8_t {
     kDrop,     // the unit goes, if nobody keeps it
@@ -49,8 +50,13 @@ class UnitResidency {
     kKeptDrop  // that backward was this pass
   };
   void Release(int position, After after);
-  // Of a unit that a Forward kept and whose weights the backward does not read.
+  // Of a unit that a Forward kept and whose weights its backward does not read.
   void EndKeeping(int position);
+
+  // Gathers all units; each stays until EndKeepingAll, whatever passes do in between. That waits
+  // for what is still on its way, and comes when no pass waits for it.
+  Task<void> KeepAll(WeightPass pass);
+  Task<Status> EndKeepingAll();
 
   int64_t num_gathers() const { return num_gathers_; }  // of rows, since the start
 
@@ -66,11 +72,13 @@ class UnitResidency {
     std::span<std::byte> whole{};
     RowArrival* arrival = nullptr;
   };
+  Residence& At(int position) { return units_[static_cast<size_t>(position)]; }
   // Makes room and says what must be asked for.
-  void Begin(int position, std::vector<Wanted>& wanted);
-  Task<void> Ask(std::vector<Wanted> wanted);
+  void Begin(int position, const WeightPass& pass, std::vector<Wanted>& wanted);
   Task<Status> Arrive(const Exec& exec, int position);
   void Let(int position, After after);
+  void EndOneKeeping(int position);
+  static void DropIfUnused(Residence& of);
 
   const StageParameters& parameters_;
   std::vector<Residence> units_{};

@@ -12,8 +12,12 @@ UnitWeights::UnitWeights(Options options, StageParameters& masters, MemoryLedger
 
 int UnitWeights::AddProduct(const MatmulShape& shape, int first_parameter, int num_parameters) {
   CHECK(state_ == WeightsState::kAbsent, "a product joins {} late", options_.name);
-  products_.push_back(
-      {.shape = shape, .first_parameter = first_parameter, .num_parameters = num_parameters});
+  const int64_t layout = 2 * (shape.in << 31 | shape.out);
+  products_.push_back({.shape = shape,
+                       .first_parameter = first_parameter,
+                       .num_parameters = num_parameters,
+                       .forward = {.layout = layout + 1},
+                       .input_grad = {.layout = layout + 2}});
   return static_cast<int>(products_.size()) - 1;
 }
 
@@ -28,8 +32,9 @@ void UnitWeights::Gather() {
   if (copies) {
     const MemoryTag tag = masters_.gathered() ? MemoryTag::kComm : MemoryTag::kParams;
     const int64_t num_bytes = num_elements * DTypeBytes(options_.compute);
-    computes_ = options_.lent ? Buffer::Shared(ledger_, tag, num_bytes)
-                              : Buffer::Unfilled(ledger_, tag, num_bytes);
+    computes_ = options_.gathered != nullptr ? options_.gathered->Take(tag, num_bytes)
+                : options_.lent              ? Buffer::Shared(ledger_, tag, num_bytes)
+                                             : Buffer::Unfilled(ledger_, tag, num_bytes);
   }
   std::byte* next = computes_.data();
   for (const int index : options_.own_parameters) {
@@ -46,11 +51,11 @@ void UnitWeights::Ready(const Exec& exec) {
     if (!p.whole.empty() && !computes_.empty()) Cast(exec, p.compute.Flat(), p.whole.Flat());
   }
   state_ = WeightsState::kReady;
-  Repack(exec);
+  Repack(exec);  // W3
 }
 
 void UnitWeights::Repack(const Exec& exec) {
-  if (state_ != WeightsState::kReady) return;
+  if (state_ != WeightsState::kReady || options_.gathered != nullptr) return;
   for (Product& product : products_) {
     Pack(exec, product, WeightUse::kForward, product.forward);
     Pack(exec, product, WeightUse::kInputGrad, product.input_grad);
@@ -65,7 +70,11 @@ void UnitWeights::Pack(const Exec& exec, const Product& product, WeightUse use, 
     copy.packed.use = use;
     return;
   }
-  if (copy.memory.empty()) copy.memory = Buffer(ledger_, MemoryTag::kWorkspace, num_bytes);
+  if (copy.memory.empty()) {
+    copy.memory = options_.gathered != nullptr
+                      ? options_.gathered->Take(MemoryTag::kWorkspace, num_bytes, copy.layout)
+                      : Buffer(ledger_, MemoryTag::kWorkspace, num_bytes);
+  }
   copy.packed = PackWeight(exec, product.shape, use, weight, copy.memory.bytes());
 }
 
@@ -75,10 +84,16 @@ void UnitWeights::Drop() {
           "{} is made of shards of other ranks", options_.name);
   }
   for (Product& product : products_) {
-    product.forward = {};
-    product.input_grad = {};
+    for (Copy* copy : {&product.forward, &product.input_grad}) {
+      copy->packed = {};
+      if (options_.gathered != nullptr) {
+        options_.gathered->Return(std::move(copy->memory), copy->layout);
+      }
+      copy->memory = {};
+    }
   }
   for (const int index : options_.own_parameters) masters_.SetCompute(index, {});
+  if (options_.gathered != nullptr) options_.gathered->Return(std::move(computes_));
   computes_ = {};
   state_ = WeightsState::kAbsent;
 }
@@ -93,10 +108,12 @@ ConstTensorView UnitWeights::Compute(int place, int num_parameters) const {
   return Matrix(place, num_parameters);
 }
 
-const PackedWeight& UnitWeights::Packed(int product, WeightUse use) const {
+const PackedWeight& UnitWeights::Packed(const Exec& exec, int product, WeightUse use) {
   CheckReady();
-  const Product& of = products_[static_cast<size_t>(product)];
-  return use == WeightUse::kForward ? of.forward.packed : of.input_grad.packed;
+  Product& of = products_[static_cast<size_t>(product)];
+  Copy& copy = use == WeightUse::kForward ? of.forward : of.input_grad;
+  if (copy.packed.weight.empty()) Pack(exec, of, use, copy);
+  return copy.packed;
 }
 
 ConstTensorView UnitWeights::Matrix(int place, int num_parameters) const {

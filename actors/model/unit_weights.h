@@ -12,6 +12,8 @@
 //       the unit fills each of its rows (StageParameters::ComputeRow) between Gather and Ready
 //       (unit_residency.h); where copies are whole beside them, what is dropped could not be made
 //       again: Drop is a CHECK.
+//   W3. A unit that comes and goes is packed for a use when that use first reads it: a pass has
+//   one.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "actors/model/gathered_memory.h"
 #include "actors/model/stage_parameters.h"
 #include "kernels/matmul.h"
 #include "runtime/memory/buffer.h"
@@ -34,7 +37,8 @@ class UnitWeights {
     std::span<const int> parameters{};  // table indices, in the order of the unit's spec
     std::vector<int> own_parameters{};  // without those that an earlier unit of the stage keeps
     DType compute = DType::kFloat32;
-    bool lent = false;  // ranks of this host read a copy in place after an update
+    bool lent = false;                   // ranks of this host read a copy in place after an update
+    GatheredMemory* gathered = nullptr;  // where they come and go
   };
   // What the options and the arguments point to outlives this.
   UnitWeights(Options options, StageParameters& masters, MemoryLedger& ledger);
@@ -55,12 +59,13 @@ class UnitWeights {
   // Parameter `place` of the unit's spec, in the compute dtype; `num_parameters` neighbours as one
   // matrix (their columns agree).
   ConstTensorView Compute(int place, int num_parameters = 1) const;
-  const PackedWeight& Packed(int product, WeightUse use) const;
+  const PackedWeight& Packed(const Exec& exec, int product, WeightUse use);
 
  private:
   struct Copy {
-    PackedWeight packed{};
-    Buffer memory{};  // empty where packing does not pay
+    PackedWeight packed{};  // without a weight where it is not packed
+    Buffer memory{};        // empty where packing does not pay
+    int64_t layout = 0;     // GatheredMemory's: of this use of equal products
   };
   struct Product {
     MatmulShape shape{};

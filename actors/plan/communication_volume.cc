@@ -24,17 +24,30 @@ void AddVolume(std::vector<CommunicationVolume>& rows, const CommunicationVolume
 
 UnitGathers GathersOf(std::span<const Action> actions, StageId stage, bool reshard_after_forward) {
   UnitGathers gathers;
-  int64_t kept_by = 0;  // microbatches between their Forward and their backward
+  int64_t kept_by = 0;    // microbatches between their Forward and their backward
+  bool by_entry = false;  // between UNSHARD and RESHARD
+  const auto present = [&] { return by_entry || (!reshard_after_forward && kept_by > 0); };
   for (const Action& action : actions) {
     if (action.stage != stage) continue;
-    const bool is_backward =
-        action.kind == ActionKind::kBackward || action.kind == ActionKind::kBackwardInput;
-    if (action.kind == ActionKind::kForward) {
-      gathers.forward += reshard_after_forward || kept_by == 0 ? 1 : 0;
-      ++kept_by;
-    } else if (is_backward) {
-      gathers.backward += reshard_after_forward ? 1 : 0;
-      --kept_by;
+    switch (action.kind) {
+      case ActionKind::kForward:
+        gathers.forward += present() ? 0 : 1;
+        ++kept_by;
+        break;
+      case ActionKind::kBackward:
+      case ActionKind::kBackwardInput:
+        gathers.backward += present() ? 0 : 1;
+        --kept_by;
+        break;
+      case ActionKind::kUnshard:
+        gathers.entries += present() ? 0 : 1;
+        by_entry = true;
+        break;
+      case ActionKind::kReshard:
+        by_entry = false;
+        break;
+      default:
+        break;
     }
   }
   return gathers;
@@ -47,43 +60,43 @@ class StageVolume {
  public:
   StageVolume(const JobPlan& plan, Rank rank, StageId stage)
       : plan_(plan),
-        rank_(rank),
+        actions_(plan.train.ActionsOf(plan.PipelineRankOf(rank))),
         stage_(stage),
         layout_(plan.stages[static_cast<size_t>(stage.value)]),
-        each_microbatch_(plan.batch.grad_reduce == GradReduce::kMicrobatch),
-        owned_(OwnedByParameter(plan.table, layout_, plan.ShardPlaceOf(rank))) {}
+        place_(plan.ShardPlaceOf(rank, stage)),
+        member_(MemberOf(place_)),
+        num_members_(place_.num_owners * place_.num_replicas) {}
 
-  void AddTo(std::vector<CommunicationVolume>& rows) const {
+  std::vector<CommunicationVolume> Rows() {
     for (const Sum& sum : Sums()) {
-      const CommunicationVolume volume = plan_.num_owners() > 1 ? Scatter(sum) : AllReduce(sum);
-      AddVolume(rows, volume);
+      sum.counts.empty() ? AddWhole(sum) : AddShards(sum);
     }
-    if (plan_.num_owners() == 1) return;
-    const UnitGathers gathers = GathersOf(plan_.train.ActionsOf(plan_.PipelineRankOf(rank_)),
-                                          stage_, plan_.zero.reshard_after_forward);
-    for (const std::vector<int>& row : ShardRowsOf(plan_.table, layout_)) {
-      AddVolume(rows, plan_.GathersUnits() ? Shards(row, gathers) : AllGather(row));
+    const UnitGathers gathers = GathersOf(actions_, stage_, plan_.zero.reshard_after_forward);
+    for (const ParameterRow& row : ShardRowsOf(plan_.table, layout_, place_)) {
+      if (row.persists || place_.num_owners == 1) continue;
+      const int64_t owned = OwnerElements(plan_.table, row, place_)[OwnerIndex()];
+      plan_.GathersUnits() ? AddGathers(row.parameters, owned, gathers) : AddUpdate(owned);
     }
+    return std::move(rows_);
   }
 
  private:
-  // Gradients that are reduced together, so often in a step.
+  // Gradients that are added up together, so often in a step: whole, or each owner's run of them.
   struct Sum {
     int64_t elements = 0;
-    int64_t owned = 0;
-    int64_t count = 1;
+    std::vector<int64_t> counts{};  // of the owners' runs; empty: whole
+    int64_t times = 1;
   };
 
-  int64_t OwnedOf(std::span<const int> parameters) const {
-    int64_t elements = 0;
-    for (const int index : parameters) elements += owned_[static_cast<size_t>(index)];
-    return elements;
+  size_t OwnerIndex() const { return static_cast<size_t>(place_.owner); }
+  void Add(std::string_view operation, int64_t count, int64_t bytes) {
+    AddVolume(rows_, {Axis::kDp, operation, count, bytes});
   }
-  int64_t ElementsOf(std::span<const int> parameters) const {
-    int64_t elements = 0;
-    for (const int index : parameters) elements += plan_.table[index].num_elements();
-    return elements;
+  // Of gradients: `elements` each time.
+  void AddSum(std::string_view operation, const Sum& sum, int64_t elements) {
+    Add(operation, sum.times, sum.times * elements * plan_.widths.grad_bytes);
   }
+
   // Units of the stage that read the row's first parameter.
   int UsesOf(std::span<const int> row) const {
     const bool both = plan_.table.tied() && layout_.has_embedding() && layout_.has_head();
@@ -92,64 +105,92 @@ class StageVolume {
 
   std::vector<Sum> Sums() const {
     std::vector<Sum> sums;
-    if (each_microbatch_) {
-      for (const GradientPiece& piece : GradientPiecesOf(plan_.table, layout_, plan_.halves)) {
-        sums.push_back(
-            {piece.num_elements, OwnedOf(piece.parameters), plan_.batch.num_microbatches});
+    const bool shares = place_.num_owners > 1;
+    if (plan_.batch.grad_reduce == GradReduce::kMicrobatch) {
+      for (const GradientPiece& piece :
+           GradientPiecesOf(plan_.table, layout_, plan_.halves, place_)) {
+        Sum& sum = sums.emplace_back(Sum{.elements = piece.num_elements});
+        sum.times = plan_.batch.num_microbatches;
+        if (shares && !piece.persists) {
+          sum.counts = OwnerCounts(plan_.table, layout_, piece, place_);
+        }
       }
-    } else if (plan_.num_owners() == 1) {
-      const int64_t elements = plan_.bucket_bytes / plan_.widths.master_bytes;
+    } else if (!shares) {
+      const int64_t elements = plan_.bucket_bytes / plan_.widths.grad_bytes;
       for (const GradientRun& run : GradientRunsOf(plan_.table, layout_, elements)) {
         sums.push_back({.elements = run.num_elements});
       }
     } else {
-      for (const std::vector<int>& row : ShardRowsOf(plan_.table, layout_)) {
-        sums.push_back({ElementsOf(row), OwnedOf(row), UsesOf(row)});
+      for (const ParameterRow& row : ShardRowsOf(plan_.table, layout_, place_)) {
+        Sum& sum = sums.emplace_back();
+        for (const int index : row.parameters) sum.elements += plan_.table[index].num_elements();
+        if (!row.persists) sum.counts = OwnerElements(plan_.table, row, place_);
+        sum.times = UsesOf(row.parameters);
       }
     }
     return sums;
   }
 
-  CommunicationVolume AllReduce(const Sum& sum) const {
-    const std::vector<Rank> members = plan_.mesh.GroupOf(Axis::kDp, rank_);
-    const AllReduceParts parts =
-        DivideAllReduce(sum.elements, plan_.widths.master_bytes, static_cast<int>(members.size()));
-    const auto self = static_cast<int>(std::ranges::find(members, rank_) - members.begin());
-    return {Axis::kDp, "all-reduce", sum.count,
-            sum.count * parts.ElementsSentBy(self) * plan_.widths.master_bytes};
+  // Everyone has the sum.
+  void AddWhole(const Sum& sum) {
+    switch (plan_.reduction) {
+      case ReductionAlgorithm::kOrdered: {
+        const AllReduceParts parts =
+            DivideAllReduce(sum.elements, plan_.widths.grad_bytes, num_members_);
+        return AddSum("all-reduce", sum, parts.ElementsSentBy(member_));
+      }
+      case ReductionAlgorithm::kRing:
+        return AddSum("all-reduce", sum, InRing(sum.elements, num_members_, member_));
+      case ReductionAlgorithm::kChain:
+        AddSum("reduce", sum, member_ + 1 < num_members_ ? sum.elements : 0);
+        AddSum("broadcast", sum, member_ > 0 ? sum.elements : 0);
+    }
   }
-  // To the others their parts.
-  CommunicationVolume Scatter(const Sum& sum) const {
-    return {Axis::kDp, "reduce-scatter", sum.count,
-            sum.count * (sum.elements - sum.owned) * plan_.widths.master_bytes};
+  static int64_t InRing(int64_t elements, int num_members, int member) {
+    return DivideRing(elements, num_members).ElementsSentInRingBy(member);
   }
-  // To all others its own part.
-  CommunicationVolume AllGather(std::span<const int> row) const {
-    return {Axis::kDp, "all-gather", 1,
-            OwnedOf(row) * (plan_.num_owners() - 1) * plan_.widths.compute_bytes};
+
+  // Every owner has the sum of its run, and so have all replicas of it.
+  void AddShards(const Sum& sum) {
+    const int64_t own = sum.counts[OwnerIndex()];
+    const int replicas = place_.num_replicas;
+    if (replicas == 1) {
+      AddSum("reduce-scatter", sum, sum.elements - own);
+    } else if (plan_.reduction == ReductionAlgorithm::kRing) {
+      AddSum("reduce-scatter", sum, sum.elements - own);
+      AddSum("all-reduce", sum, InRing(own, replicas, place_.replica));
+    } else {
+      const int64_t share = MemberShares(sum.counts, place_)[static_cast<size_t>(member_)].count;
+      AddSum("reduce-scatter", sum, sum.elements - share);
+      AddSum("all-gather", sum, (replicas - 1) * share);
+    }
   }
-  CommunicationVolume Shards(std::span<const int> row, const UnitGathers& gathers) const {
-    const int64_t owned = OwnedOf(row);
-    if (owned == 0) return {};
-    const int64_t count = GathersOfRow(row, gathers) * (plan_.num_owners() - 1);
-    return {Axis::kDp, "shard", count, count * owned * plan_.widths.compute_bytes};
+
+  // Its own part of new weights to all others.
+  void AddUpdate(int64_t owned) {
+    Add("all-gather", 1, owned * (place_.num_owners - 1) * plan_.widths.compute_bytes);
   }
-  // By each unit that reads it; the embedding's backward reads no weights. What is kept is there
-  // for both uses of a tied weight.
+  void AddGathers(std::span<const int> row, int64_t owned, const UnitGathers& gathers) {
+    if (owned == 0) return;
+    const int64_t count = GathersOfRow(row, gathers) * (place_.num_owners - 1);
+    Add("shard", count, count * owned * plan_.widths.compute_bytes);
+  }
+  // By each unit that reads it; backwards read weights of layers alone. What is kept is there for
+  // both uses of a tied weight.
   int64_t GathersOfRow(std::span<const int> row, const UnitGathers& gathers) const {
-    const bool of_embedding =
-        layout_.has_embedding() && row.front() == plan_.table.embedding_index();
-    if (!plan_.zero.reshard_after_forward) return gathers.forward;
-    if (!of_embedding) return gathers.forward + gathers.backward;
-    return UsesOf(row) * gathers.forward + (UsesOf(row) - 1) * gathers.backward;
+    if (!plan_.zero.reshard_after_forward) return gathers.entries + gathers.forward;
+    const bool of_layer = plan_.table[row.front()].layer >= 0;
+    return gathers.entries + UsesOf(row) * gathers.forward + (of_layer ? gathers.backward : 0);
   }
 
   const JobPlan& plan_;
-  const Rank rank_;
+  const std::span<const Action> actions_;
   const StageId stage_;
   const StageLayout& layout_;
-  const bool each_microbatch_;
-  const std::vector<int64_t> owned_;  // by table index
+  const ShardPlace place_;
+  const int member_;  // among all that add up the stage's gradients
+  const int num_members_;
+  std::vector<CommunicationVolume> rows_{};
 };
 
 }  // namespace
@@ -171,20 +212,23 @@ std::vector<CommunicationVolume> CommunicationOf(const JobPlan& plan, Rank rank)
   for (const Axis axis : {Axis::kPp, Axis::kDp}) {
     for (const GradientReduction& reduction : plan.reductions) {
       if (AxisOf(reduction) != axis || StagesOn(plan.train, reduction, place).empty()) continue;
+      const StageId own = StagesOn(plan.train, reduction, place).front();
       const std::vector<Rank> members = plan.MembersOf(reduction, rank);
       if (members.size() < 2) continue;
       if (reduction.weights == SharedWeights::kStage) {
-        StageVolume(plan, rank, reduction.stages.front()).AddTo(rows);
+        for (const CommunicationVolume& row : StageVolume(plan, rank, own).Rows()) {
+          AddVolume(rows, row);
+        }
         continue;
       }
       const AllReduceParts parts =
-          DivideAllReduce(plan.ElementsOf(reduction, plan.ShardPlaceOf(rank)),
-                          plan.widths.master_bytes, static_cast<int>(members.size()));
+          DivideAllReduce(plan.ElementsOf(reduction, plan.ShardPlaceOf(rank, own)),
+                          plan.widths.grad_bytes, static_cast<int>(members.size()));
       const auto self = static_cast<int>(std::ranges::find(members, rank) - members.begin());
       AddVolume(rows, {.axis = axis,
                        .operation = "all-reduce",
                        .count = 1,
-                       .bytes = parts.ElementsSentBy(self) * plan.widths.master_bytes});
+                       .bytes = parts.ElementsSentBy(self) * plan.widths.grad_bytes});
     }
   }
   return rows;

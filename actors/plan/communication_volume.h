@@ -4,21 +4,29 @@
 //   pp  activation, gradient   messages between the ranks of a pipeline: a boundary tensor each
 //   pp  all-reduce             of gradients that two ranks of a pipeline share: the two uses of a
 //                              tied weight, the copies of two directions
-//   dp  all-reduce             of the gradients of a stage
-//   dp  reduce-scatter         with ZeRO instead: of the gradients of each row of shards
+//   dp  all-reduce             of the gradients of a stage, and with ZeRO of those that persist
+//   dp  reduce, broadcast      as a chain instead (ReductionAlgorithm::kChain)
+//   dp  reduce-scatter         with ZeRO: of the gradients of each row of shards
 //   dp  all-gather             ZeRO-1 and 2: of the weights made of them, once a step
 //   dp  shard                  ZeRO-3: a rank's run of a row to each other rank that gathers it; of
 //                              empty runs none
+//
+// Where R replicas have the same shard of S bytes, the reduce-scatter is among all members, each of
+// which sums its share, and an all-gather of shares among the replicas follows: Psi - S / R, then
+// (R - 1) S / R. Along rings it is among the N owners, and an all-reduce among the replicas
+// follows: Psi - S, then 2 S (R - 1) / R: together as much.
 //
 // Gradients that are reduced every microbatch are the pieces of each (gradient_piece.h).
 // Of a stage with P bytes of weights (and as many of gradients) and k microbatches, N ranks send in
 // units of P (N - 1) / N on average: with ZeRO-1 2; with ZeRO-2 k + 1; with ZeRO-3 3 k, without
 // resharding 2 k where each Forward's backward runs before the next Forward, with gradients reduced
-// once 2 k + 1. Less what the embedding's backward does not gather, more a second use of a tied
-// weight.
+// once 2 k + 1. Less what the backwards of the embedding and the head do not gather, more a second
+// use of a tied weight.
 //
 // An all-reduce of S bytes in parts among n ranks sends 2 S (n - 1) in all, and each rank its own
-// part n - 2 times and the whole once (base/all_reduce_parts.h).
+// part n - 2 times and the whole once, along a ring the whole twice but its own part and the next
+// one's (base/all_reduce_parts.h). A chain sends S from each rank but the last, and S from each but
+// the first.
 #pragma once
 
 #include <cstdint>
@@ -44,10 +52,12 @@ struct CommunicationVolume {
 
 // How often the units of a stage are gathered in a training step (ZeRO-3), each by all passes of
 // one kind: Forwards, and backwards that read weights (Backward and BackwardInput). A unit that is
-// kept from a Forward to its backward is gathered by no pass in between.
+// kept from a Forward to its backward is gathered by no pass in between, nor is any between UNSHARD
+// and RESHARD of its stage.
 struct UnitGathers {
   int64_t forward = 0;
   int64_t backward = 0;
+  int64_t entries = 0;  // by UNSHARD: each row of the stage once
   bool operator==(const UnitGathers&) const = default;
 };
 // `actions`: the list of the stage's rank.

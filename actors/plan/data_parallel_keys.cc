@@ -1,19 +1,16 @@
 #include "actors/plan/data_parallel_keys.h"
 
 #include <algorithm>
+#include <string>
 
 namespace troupe {
 namespace {
 
+constexpr size_t kShownBytes = 60;
+
 template <typename... Args>
 Error Refuse(fmt::format_string<Args...> format, Args&&... args) {
   return MakeError(ErrorCode::kInvalidSpec, format, std::forward<Args>(args)...);
-}
-
-bool HasWeightParts(const Schedule& schedule) {
-  return std::ranges::any_of(schedule.ranks, [](const std::vector<Action>& actions) {
-    return std::ranges::any_of(actions, [](const Action& action) { return action.num_parts > 1; });
-  });
 }
 
 // Reduced while the lists go on: all ranks start the same reductions in the same order, each of one
@@ -27,7 +24,7 @@ Status CheckMicrobatchReduction(const proto::Parallelism& keys, const TrainSched
         "grad_reduce: step",
         ExecutorModeName(train.policy.mode), batch.data_parallel);
   }
-  if (HasWeightParts(train.schedule)) {
+  if (train.schedule.HasWeightParts()) {
     return Refuse(
         "parallelism.{}: weight gradients in parts cannot be reduced with parallelism.dp = {} and "
         "parallelism.grad_reduce = microbatch; use whole ones, or grad_reduce: step",
@@ -51,9 +48,80 @@ Status CheckMicrobatchReduction(const proto::Parallelism& keys, const TrainSched
   return {};
 }
 
+// Two directions add up their gradients with the data-parallel ranks, each as a group of its own.
+Status CheckDirections(const TrainSchedule& train, const BatchArithmetic& batch) {
+  const Schedule& schedule = train.schedule;
+  const int chain = schedule.StagesPerDirection();
+  for (int stage = 0; stage < chain; ++stage) {
+    if (schedule.RankOf(StageId(stage)) != schedule.RankOf(StageId(stage + chain))) continue;
+    return Refuse(
+        "parallelism.dp = {}: schedule {} has both directions of stage {} on one rank; with "
+        "data-parallel ranks they lie on two: use an even parallelism.pp, another schedule, or "
+        "dp: 1",
+        batch.data_parallel, schedule.name, stage);
+  }
+  if (batch.grad_reduce == GradReduce::kMicrobatch) {
+    return Refuse(
+        "parallelism.grad_reduce = microbatch: with parallelism.dp = {} the two directions of "
+        "schedule {} are added up once a step; use step",
+        batch.data_parallel, schedule.name);
+  }
+  const int groups = 2 * batch.data_parallel;
+  if (batch.gradient_groups == groups) return {};
+  return Refuse(
+      "batch.gradient_groups = {}: with parallelism.dp = {} each direction of schedule {} sums one "
+      "group on every rank; use {}, or leave it out",
+      batch.gradient_groups, batch.data_parallel, schedule.name, groups);
+}
+
+// "1, 2 or 4"
+std::string DivisorsOf(int number) {
+  constexpr int kShown = 8;
+  std::vector<int> divisors;
+  for (int d = 1; d <= number; ++d) {
+    if (number % d == 0) divisors.push_back(d);
+  }
+  std::string text;
+  for (size_t i = 0; i < divisors.size(); ++i) {
+    if (i >= kShown && i + 1 < divisors.size()) continue;
+    const bool last = i + 1 == divisors.size();
+    text += i == 0 ? "" : last ? " or " : ", ";
+    text += fmt::format("{}", divisors[i]);
+  }
+  return text;
+}
+
+int ReadZeroGroup(const proto::Parallelism& p, int data_parallel, std::vector<Error>& errors) {
+  if (!p.has_zero_group()) return 0;
+  const int group = p.zero_group();
+  if (group < 1) {
+    errors.push_back(Refuse(
+        "parallelism.zero_group = {}: use the number of data-parallel ranks that share shards, a "
+        "divisor of parallelism.dp; or leave it out, and all of them do",
+        group));
+    return 0;
+  }
+  if (data_parallel > 0 && data_parallel % group != 0) {
+    errors.push_back(
+        Refuse("parallelism.zero_group = {} does not divide parallelism.dp = {}: shards are "
+               "repeated in whole groups; use {}",
+               group, data_parallel, DivisorsOf(data_parallel)));
+    return 0;
+  }
+  return group;
+}
+
+// Where the word is in `words`, with underscores; -1: nowhere.
+template <size_t N>
+int IndexOf(const std::string_view (&words)[N], std::string word) {
+  std::ranges::replace(word, '-', '_');
+  const auto found = std::ranges::find(words, word);
+  return found == std::end(words) ? -1 : static_cast<int>(found - std::begin(words));
+}
+
 }  // namespace
 
-ZeroSharding ReadZero(const proto::Parallelism& p, std::vector<Error>& errors) {
+ZeroSharding ReadZero(const proto::Parallelism& p, int data_parallel, std::vector<Error>& errors) {
   ZeroSharding zero;
   if (p.zero_stage() >= 0 && p.zero_stage() <= kZeroStageMax) {
     zero.stage = p.zero_stage();
@@ -71,19 +139,78 @@ ZeroSharding ReadZero(const proto::Parallelism& p, std::vector<Error>& errors) {
     zero.prefetch = 0;
   }
   if (p.has_reshard_after_forward()) zero.reshard_after_forward = p.reshard_after_forward();
+  zero.group = ReadZeroGroup(p, data_parallel, errors);
+  zero.persist_elements = p.persist_elements();
+  if (zero.persist_elements < 0) {
+    errors.push_back(
+        Refuse("parallelism.persist_elements = {}: use 0 (everything is shared out) or the number "
+               "of elements below which a parameter stays whole at every rank",
+               zero.persist_elements));
+    zero.persist_elements = 0;
+  }
   return zero;
+}
+
+int64_t ReadBucketBytes(const proto::Parallelism& p, std::vector<Error>& errors) {
+  if (!p.has_bucket_bytes()) return kBucketBytes;
+  if (p.bucket_bytes() >= 1 && p.bucket_bytes() <= kBucketBytesMax) return p.bucket_bytes();
+  errors.push_back(Refuse("parallelism.bucket_bytes = {}: use 1 to {} bytes", p.bucket_bytes(),
+                          kBucketBytesMax));
+  return kBucketBytes;
+}
+
+ReductionAlgorithm ReadReduction(const proto::JobSpec& spec, std::vector<Error>& errors) {
+  static constexpr std::string_view kReductions[] = {kOrderedReduction, kRingReduction};
+  static constexpr std::string_view kAlgorithms[] = {kAllReduce, kReduceBroadcast};
+  const proto::Parallelism& p = spec.parallelism();
+  const std::string& word = spec.data_parallel().algorithm();
+  const int reduction = p.has_reduction() ? IndexOf(kReductions, p.reduction()) : 0;
+  const int algorithm = spec.data_parallel().has_algorithm() ? IndexOf(kAlgorithms, word) : 0;
+  if (reduction < 0) {
+    errors.push_back(
+        Refuse("parallelism.reduction = {}: use ordered (sums have the bits of one worker) or ring "
+               "(each rank talks to its neighbours alone)",
+               p.reduction().substr(0, kShownBytes)));
+  }
+  if (algorithm < 0) {
+    errors.push_back(
+        Refuse("data_parallel.algorithm = {}: use all_reduce, or reduce_broadcast (the sum goes "
+               "from rank to rank and back)",
+               word.substr(0, kShownBytes)));
+  }
+  const bool ring = reduction == 1;
+  if (algorithm != 1) return ring ? ReductionAlgorithm::kRing : ReductionAlgorithm::kOrdered;
+  if (p.zero_stage() > 0) {
+    errors.push_back(
+        Refuse("data_parallel.algorithm = reduce_broadcast brings whole gradients to every rank, "
+               "and parallelism.zero_stage = {} shares them out: use all_reduce, or zero_stage: 0",
+               p.zero_stage()));
+  }
+  if (ring) {
+    errors.push_back(
+        Refuse("data_parallel.algorithm = reduce_broadcast adds along a chain of ranks, and "
+               "parallelism.reduction = ring along rings: use all_reduce, or reduction: ordered"));
+  }
+  return ReductionAlgorithm::kChain;
+}
+
+// The order follows from who the members are.
+bool RingSumsDiffer(const proto::JobSpec& one, const proto::JobSpec& other) {
+  std::vector<Error> told;  // by whoever read the jobs
+  const auto goes_along_ring = [&told](const proto::JobSpec& spec) {
+    return spec.parallelism().dp() > 1 && ReadReduction(spec, told) == ReductionAlgorithm::kRing;
+  };
+  if (!goes_along_ring(one) && !goes_along_ring(other)) return false;
+  return goes_along_ring(one) != goes_along_ring(other) ||
+         one.parallelism().dp() != other.parallelism().dp() ||
+         one.parallelism().zero_group() != other.parallelism().zero_group();
 }
 
 Status CheckGroups(const proto::Parallelism& keys, const TrainSchedule& train,
                    const BatchArithmetic& batch) {
   const int groups = batch.gradient_groups;
   if (batch.data_parallel > 1) {
-    if (train.schedule.num_directions == 2) {
-      return Refuse(
-          "parallelism.dp = {}: schedule {} sums its two directions, and data parallelism beside "
-          "them is not built so far; use another schedule, or dp: 1",
-          batch.data_parallel, train.schedule.name);
-    }
+    if (train.schedule.num_directions == 2) return CheckDirections(train, batch);
     if (batch.grad_reduce == GradReduce::kMicrobatch) {
       return CheckMicrobatchReduction(keys, train, batch);
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <tuple>
+#include <utility>
 
 #include "runtime/base/check.h"
 
@@ -20,23 +21,33 @@ GradientMoment MomentOf(const LayerSpec& unit, int place, bool halves) {
   return halves && in_input ? GradientMoment::kInput : GradientMoment::kWeight;
 }
 
+size_t RowOf(const std::vector<ParameterRow>& rows, int index) {
+  const auto row = std::ranges::find_if(rows, [index](const ParameterRow& r) {
+    return std::ranges::binary_search(r.parameters, index);
+  });
+  CHECK(row != rows.end(), "parameter {} is in no row of the stage", index);
+  return static_cast<size_t>(row - rows.begin());
+}
+
 }  // namespace
 
 std::vector<GradientPiece> GradientPiecesOf(const ParameterTable& table, const StageLayout& layout,
-                                            bool halves) {
-  const int shared = table.tied() ? table.embedding_index() : -1;  // a row by itself (ShardRowsOf)
+                                            bool halves, const ShardPlace& place) {
+  const std::vector<ParameterRow> rows = ShardRowsOf(table, layout, place);
   std::vector<GradientPiece> pieces;
   for (const int unit : UnitsOf(table.model(), layout)) {
     const bool is_second = unit == table.model().head_unit() && layout.has_embedding();
-    std::map<std::tuple<GradientMoment, bool>, GradientPiece> of_unit;  // by moment and row
+    std::map<std::tuple<GradientMoment, size_t>, GradientPiece> of_unit;  // by moment and row
     const std::span<const int> parameters = table.OfUnit(unit);
-    for (size_t place = 0; place < parameters.size(); ++place) {
-      const int index = parameters[place];
-      const auto moment = MomentOf(table.model().unit(unit), static_cast<int>(place), halves);
-      GradientPiece& piece = of_unit[{moment, index == shared}];
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const int index = parameters[i];
+      const auto moment = MomentOf(table.model().unit(unit), static_cast<int>(i), halves);
+      const size_t row = RowOf(rows, index);
+      GradientPiece& piece = of_unit[{moment, row}];
+      piece.persists = rows[row].persists;
       piece.unit = unit;
       piece.moment = moment;
-      piece.second_use = is_second && index == shared;
+      piece.second_use = is_second && table.tied() && index == table.embedding_index();
       piece.parameters.push_back(index);
       piece.num_elements += table[index].num_elements();
     }
@@ -48,33 +59,71 @@ std::vector<GradientPiece> GradientPiecesOf(const ParameterTable& table, const S
   return pieces;
 }
 
-int64_t BucketElements(const ParameterTable& table, const StageLayout& layout, bool halves) {
+int64_t BucketElements(const ParameterTable& table, const StageLayout& layout, bool halves,
+                       const ShardPlace& place) {
   int64_t most = 0;
-  for (const GradientPiece& piece : GradientPiecesOf(table, layout, halves)) {
-    most = std::max(most, piece.num_elements);
+  std::map<std::pair<int, GradientMoment>, int64_t> at_once;
+  for (const GradientPiece& piece : GradientPiecesOf(table, layout, halves, place)) {
+    int64_t& elements = at_once[{piece.unit, piece.moment}];
+    elements += piece.num_elements;
+    most = std::max(most, elements);
   }
   return most;
 }
 
 std::vector<int64_t> OwnerCounts(const ParameterTable& table, const StageLayout& layout,
                                  const GradientPiece& piece, const ShardPlace& place) {
-  const std::vector<std::vector<int>> rows = ShardRowsOf(table, layout);
-  const auto row = std::ranges::find_if(rows, [&piece](const std::vector<int>& r) {
-    return std::ranges::binary_search(r, piece.parameters.front());
-  });
-  CHECK(row != rows.end() && std::ranges::includes(*row, piece.parameters),
-        "a piece of unit {} is of no row of the stage", piece.unit);
+  const std::vector<ParameterRow> rows = ShardRowsOf(table, layout, place);
+  const ParameterRow& row = rows[RowOf(rows, piece.parameters.front())];
+  CHECK(std::ranges::includes(row.parameters, piece.parameters),
+        "a piece of unit {} is of several rows of the stage", piece.unit);
   std::vector<int64_t> counts;
   ShardPlace owner = place;
   for (owner.owner = 0; owner.owner < place.num_owners; ++owner.owner) {
     int64_t& count = counts.emplace_back(0);
-    for (const ParameterShard& shard : ShardsOf(table, *row, owner)) {
+    for (const ParameterShard& shard : ShardsOf(table, row, owner)) {
       if (std::ranges::binary_search(piece.parameters, shard.parameter)) {
         count += shard.num_elements;
       }
     }
   }
   return counts;
+}
+
+int MemberOf(const ShardPlace& place) {
+  const int direction = place.replica % place.num_directions;
+  const int group = place.replica / place.num_directions;
+  return (group * place.num_owners + place.owner) * place.num_directions + direction;
+}
+
+std::vector<int64_t> ReplicaCounts(int64_t owner_count, int num_replicas) {
+  std::vector<int64_t> counts;
+  int64_t first = 0;
+  for (int replica = 0; replica < num_replicas; ++replica) {
+    const int64_t end = owner_count * (replica + 1) / num_replicas;
+    counts.push_back(end - first);
+    first = end;
+  }
+  return counts;
+}
+
+std::vector<ElementRun> MemberShares(std::span<const int64_t> owner_counts,
+                                     const ShardPlace& place) {
+  CHECK(std::ssize(owner_counts) == place.num_owners, "{} runs of {} owners", owner_counts.size(),
+        place.num_owners);
+  std::vector<ElementRun> shares(owner_counts.size() * static_cast<size_t>(place.num_replicas));
+  int64_t first = 0;
+  ShardPlace of = place;
+  for (of.owner = 0; of.owner < place.num_owners; ++of.owner) {
+    const int64_t run = owner_counts[static_cast<size_t>(of.owner)];
+    const std::vector<int64_t> counts = ReplicaCounts(run, place.num_replicas);
+    for (of.replica = 0; of.replica < place.num_replicas; ++of.replica) {
+      const int64_t count = counts[static_cast<size_t>(of.replica)];
+      shares[static_cast<size_t>(MemberOf(of))] = {first, count};
+      first += count;
+    }
+  }
+  return shares;
 }
 
 std::vector<GradientRun> GradientRunsOf(const ParameterTable& table, const StageLayout& layout,
@@ -90,8 +139,8 @@ std::vector<GradientRun> GradientRunsOf(const ParameterTable& table, const Stage
     end += table[index].num_elements();
   };
   const int head = table.model().head_unit();
-  for (const std::vector<int>& row : ShardRowsOf(table, layout)) {
-    for (const int index : row) {
+  for (const ParameterRow& row : ShardRowsOf(table, layout)) {
+    for (const int index : row.parameters) {
       const bool head_alone =
           table.OwnerOf(index) == table.model().embedding_unit() && !layout.has_embedding();
       add(index, head_alone ? head : table.OwnerOf(index));

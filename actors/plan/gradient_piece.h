@@ -1,15 +1,18 @@
 // The pieces in which the gradients of one microbatch are reduced, where they are reduced every
-// microbatch (BatchArithmetic::grad_reduce): of each unit, the parameters whose gradients are
-// complete at the same moment. A piece lies in a bucket while it is computed and reduced, and goes
-// then: only the sum of the step is kept, of a shard where parameters are in shards. Pure.
+// microbatch (BatchArithmetic::grad_reduce): of each unit and row of shards, the parameters whose
+// gradients are complete at the same moment. What of a unit is complete at once lies in a bucket
+// while it is computed and reduced, and goes then: only the sum of the step is kept, of a shard
+// where parameters are in shards. Pure.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "actors/plan/parameter_shard.h"
 #include "actors/plan/parameter_table.h"
 #include "actors/plan/stage_partition.h"
+#include "runtime/base/all_reduce_parts.h"
 
 namespace troupe {
 
@@ -29,21 +32,35 @@ struct GradientPiece {
   // the other, so that what one owner has of them is one run.
   std::vector<int> parameters{};
   int64_t num_elements = 0;
+  bool persists = false;  // the row's
 };
 
 // Of a stage, units ascending, and of each unit the moments ascending.
 std::vector<GradientPiece> GradientPiecesOf(const ParameterTable& table, const StageLayout& layout,
-                                            bool halves);
+                                            bool halves, const ShardPlace& place = {});
 
 // Buckets that a stage has at most where several ranks reduce its pieces: one is computed while the
-// one before it is reduced. One rank adds a piece at once, and has one.
+// one before it is reduced. Who adds a piece at once has one.
 inline constexpr int kGradientBuckets = 2;
-// Of every bucket of the stage: its largest piece's.
-int64_t BucketElements(const ParameterTable& table, const StageLayout& layout, bool halves);
+// Of every bucket of the stage: the most that is complete at one moment of a unit.
+int64_t BucketElements(const ParameterTable& table, const StageLayout& layout, bool halves,
+                       const ShardPlace& place = {});
 
 // Elements of each owner's run in the piece's bucket, in their order.
 std::vector<int64_t> OwnerCounts(const ParameterTable& table, const StageLayout& layout,
                                  const GradientPiece& piece, const ShardPlace& place);
+
+// The place's own among the members of its stage's sums, in the order in which they are added
+// (JobPlan::MembersOf): data-parallel ranks ascending, and of each its directions.
+int MemberOf(const ShardPlace& place);
+
+// What each of those members sums of a row or piece that is shared out, where several of them have
+// the same shard: by member, elements of the row. Of each owner's run every replica has an even
+// share, so that they are the whole row, each element once.
+std::vector<ElementRun> MemberShares(std::span<const int64_t> owner_counts,
+                                     const ShardPlace& place);
+// How the owner's run is divided among its replicas: elements of each one's share, in their order.
+std::vector<int64_t> ReplicaCounts(int64_t owner_count, int num_replicas);
 
 // A run of a stage's gradients (parameters as ShardRowsOf has them, then a second use) that is
 // added up at once, where gradients are whole and are added up once a step: units from the last to

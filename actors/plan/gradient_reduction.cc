@@ -7,13 +7,14 @@ namespace troupe {
 std::vector<GradientReduction> GradientReductionsOf(const Schedule& schedule, bool tied,
                                                     int data_parallel) {
   std::vector<GradientReduction> reductions;
-  for (int stage = 0; data_parallel > 1 && stage < schedule.num_stages; ++stage) {
-    reductions.push_back({SharedWeights::kStage, {StageId(stage)}});
-  }
   const int chain = schedule.StagesPerDirection();
-  for (int stage = chain; stage < schedule.num_stages; ++stage) {
-    reductions.push_back(
-        {SharedWeights::kReplica, {OwnerOf(schedule, StageId(stage)), StageId(stage)}});
+  const bool shared = data_parallel > 1 || schedule.num_directions > 1;
+  for (int stage = 0; shared && stage < chain; ++stage) {
+    GradientReduction& copies = reductions.emplace_back();
+    copies.weights = data_parallel > 1 ? SharedWeights::kStage : SharedWeights::kReplica;
+    for (int copy = stage; copy < schedule.num_stages; copy += chain) {
+      copies.stages.emplace_back(copy);
+    }
   }
   if (!tied || chain == 1) return reductions;  // both uses on one stage add up there
   for (int first = 0; first < schedule.num_stages; first += chain) {

@@ -11,13 +11,14 @@
 namespace troupe {
 
 enum class SharedWeights : uint8_t {
-  kStage,    // all of the stage's, each use by itself: data-parallel ranks hold the same stage
+  kStage,    // all of the stage's, each use by itself: data-parallel ranks hold the same stage, and
+             // of two directions its replica
   kReplica,  // all of the stage's: the other direction's stage holds the same layers
   kTied,     // the embedding, which is also the head
 };
 
 // All copies have the sum when it has ended, with equal bits. The copies of one rank are added in
-// ascending order of stages first, then the ranks in ascending order.
+// ascending order of stages first, then the ranks in the order of JobPlan::MembersOf.
 struct GradientReduction {
   SharedWeights weights = SharedWeights::kTied;
   std::vector<StageId> stages{};  // of one pipeline, that hold a copy, ascending
@@ -32,9 +33,9 @@ inline constexpr int64_t kReductionBlockBytes = int64_t{256} << 10;
 // By which a rank lets others of its host read its gradients in place (collective/lent_memory.h).
 inline constexpr int64_t kLendingPageBytes = 4096;
 
-// In the order in which those of one stage must happen: the sums over data-parallel ranks first,
-// then over the directions, then each chain's two uses of a tied weight. The same list on every
-// rank: a reduction is named by its place.
+// In the order in which those of one stage must happen: the sums over data-parallel ranks and their
+// directions first, or where a pipeline is alone those over its directions, then each chain's two
+// uses of a tied weight. The same list on every rank: a reduction is named by its place.
 std::vector<GradientReduction> GradientReductionsOf(const Schedule& schedule, bool tied,
                                                     int data_parallel = 1);
 

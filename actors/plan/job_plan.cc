@@ -4,7 +4,6 @@
 #include <iterator>
 #include <utility>
 
-#include "actors/plan/data_parallel_keys.h"
 #include "actors/plan/job_orders.h"
 #include "actors/plan/job_shape.h"
 #include "actors/schedule/generators.h"
@@ -76,12 +75,15 @@ StepSize ReadSizes(const proto::JobSpec& spec, JobPlan& plan, std::vector<Error>
                                "are built so far; use {}: 1",
                                AxisName(axis), extent(axis), AxisName(axis)));
   }
-  plan.zero = ReadZero(p, errors);
+  const bool dp_known = !p.has_dp() || extent(Axis::kDp) == p.dp();
+  const int data_parallel = dp_known ? extent(Axis::kDp) : 0;
+  plan.zero = ReadZero(p, data_parallel, errors);
+  plan.bucket_bytes = ReadBucketBytes(p, errors);
+  plan.reduction = ReadReduction(spec, errors);
   const auto grad_reduce = GradReduceOf(p);
   if (!grad_reduce.ok()) errors.push_back(grad_reduce.error());
-  const bool dp_known = !p.has_dp() || extent(Axis::kDp) == p.dp();
-  BatchReading batch = ReadBatch(spec.batch(), dp_known ? extent(Axis::kDp) : 0,
-                                 grad_reduce.ok() ? *grad_reduce : GradReduce::kStep);
+  BatchReading batch =
+      ReadBatch(spec.batch(), data_parallel, grad_reduce.ok() ? *grad_reduce : GradReduce::kStep);
   std::ranges::move(batch.errors, std::back_inserter(errors));
   plan.batch = batch.batch;
   StepSize size{.num_ranks = !p.has_pp() || extent(Axis::kPp) == p.pp() ? extent(Axis::kPp) : 0,
@@ -117,8 +119,9 @@ void CheckStages(const JobPlan& plan, const proto::Parallelism& order, int num_r
                  int num_stages, std::vector<Error>& errors) {
   const int64_t layers = plan.config.num_hidden_layers;
   const auto collect = [&errors](Status status) {
-    if (!status.ok()) errors.push_back(std::move(status).error());
-    return status.ok();
+    if (status.ok()) return true;
+    errors.push_back(std::move(status).error());
+    return false;
   };
   // Every rank holds one stage or more.
   const int least = std::max(num_stages, num_ranks);
@@ -185,9 +188,26 @@ Result<Simulation> SimulateOrder(const JobPlan& plan, const Schedule& schedule,
   return simulation;
 }
 
+// A weight gradient reads no weights: where these are gathered, it may run while another action
+// waits for a unit. The partners of a pair would both wait for one.
+void LetWeightGradientsFillWaits(const Schedule& schedule, ExecutionPolicy& policy) {
+  const bool has_pairs = std::ranges::any_of(schedule.ranks, [](const auto& actions) {
+    return std::ranges::any_of(actions,
+                               [](const Action& action) { return action.pair != kNotPaired; });
+  });
+  if (policy.mode == ExecutorMode::kStrict || !schedule.HasHalves() || has_pairs) return;
+  policy.open_actions = std::max(policy.open_actions, 2);
+}
+
 }  // namespace
 
 Status DeriveFromSchedules(JobPlan& plan) {
+  if (plan.GathersUnits()) {
+    LetWeightGradientsFillWaits(plan.train, plan.policy);
+    for (TrainSchedule& other : plan.others) {
+      LetWeightGradientsFillWaits(other.schedule, other.policy);
+    }
+  }
   plan.halves =
       plan.train.HasHalves() || std::ranges::any_of(plan.others, [](const TrainSchedule& other) {
         return other.schedule.HasHalves();
@@ -234,9 +254,7 @@ JobPlanReading ReadJobPlan(const proto::JobSpec& spec, std::span<const proto::Pa
   std::vector<Error>& errors = reading.errors;
   JobPlan plan{.config = model.config,
                .table = ParameterTable(model.shapes_agree ? model.config : ModelConfig{})};
-  if (auto widths = Collect(WidthsOf(spec.train()), errors)) {
-    plan.widths = *widths;
-  }
+  plan.widths = ReadWidths(spec.train(), errors);
   if (spec.resources().threads_per_worker() > 0) {
     plan.num_threads = spec.resources().threads_per_worker();
   }
@@ -296,6 +314,7 @@ proto::JobSpec SingleWorkerSpec(const proto::JobSpec& spec) {
   alone.set_dp(1);
   alone.set_schedule("1f1b");
   alone.set_grad_reduce(std::string(GradReduceName(grad_reduce)));
+  single.clear_data_parallel();
   single.mutable_resources()->set_workers(1);
   return single;
 }

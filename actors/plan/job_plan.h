@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "actors/plan/batch_arithmetic.h"
+#include "actors/plan/data_parallel_keys.h"
 #include "actors/plan/gradient_reduction.h"
 #include "actors/plan/learning_rate.h"
 #include "actors/plan/memory_model.h"
@@ -33,10 +34,11 @@ struct JobPlan {
   ParameterTable table;
   BatchArithmetic batch{};
   NumberWidths widths{};
-  int num_threads = 1;                  // math threads of a worker
-  ZeroSharding zero{};                  // as asked; with one data-parallel rank nothing is shared
-  int64_t bucket_bytes = kBucketBytes;  // as StageShape has it
-  std::vector<StageLayout> stages{};    // by StageId; the other direction's have their owner's
+  int num_threads = 1;  // math threads of a worker
+  ZeroSharding zero{};  // as asked; with one data-parallel rank nothing is shared
+  ReductionAlgorithm reduction = ReductionAlgorithm::kOrdered;  // over data-parallel ranks
+  int64_t bucket_bytes = kBucketBytes;                          // as StageShape has it
+  std::vector<StageLayout> stages{};  // by StageId; the other direction's have their owner's
   Schedule train{};
   ExecutionPolicy policy{};  // of training
   // What a re-plan may run instead, with the same stages on the same ranks. Slots and memory below
@@ -56,13 +58,21 @@ struct JobPlan {
   // A rank's place in the schedules, and its stages there.
   PipelineRank PipelineRankOf(Rank rank) const { return mesh.PipelineRankOf(rank); }
   std::vector<StageId> StagesOf(Rank rank) const { return train.StagesOf(PipelineRankOf(rank)); }
-  // The members of the reduction's group, ascending: the ranks of `rank`'s pipeline that hold a
-  // copy, or of kStage the data-parallel ranks of the one that does.
+  // The members of the reduction's group in the order of the sum: the ranks of `rank`'s pipeline
+  // that hold a copy, ascending. Of kStage those of each data-parallel rank in its turn, the first
+  // direction's before the second's (gradient_piece.h, MemberOf).
   std::vector<Rank> MembersOf(const GradientReduction& reduction, Rank rank) const;
 
-  // Among the data-parallel ranks, by zero.stage.
-  ShardPlace ShardPlaceOf(Rank rank) const;
-  int num_owners() const { return zero.stage == 0 ? 1 : mesh.extent(Axis::kDp); }
+  // Of a rank that holds the stage, among all that do.
+  ShardPlace ShardPlaceOf(Rank rank, StageId stage) const;
+  int num_owners() const;    // with the same weights between them, by zero
+  int num_replicas() const;  // with the same shard: of those owners there are so many groups
+  // Owners of one copy of the weights, and those with one shard, meet beside all that hold a stage.
+  bool RepeatsShards() const { return num_owners() > 1 && num_replicas() > 1; }
+  // The ranks that share the weights of `rank` between them, by owner: among them go gathers.
+  std::vector<Rank> OwnersOf(Rank rank) const;
+  // The ranks with the same shard of the stage, by replica.
+  std::vector<Rank> ReplicasOf(Rank rank, StageId stage) const;
   // Whether ranks bring all weights together after each update (ZeRO-1 and 2), or each unit's
   // before a pass over it (ZeRO-3).
   bool GathersAfterUpdate() const { return num_owners() > 1 && zero.stage < 3; }

@@ -1,6 +1,5 @@
 // What each rank of a plan holds, shares and needs.
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "actors/plan/gradient_piece.h"
@@ -16,10 +15,12 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
                    .batch = batch,
                    .widths = widths,
                    .halves = halves,
+                   .weight_parts = train.HasWeightParts(),
                    .num_threads = num_threads,
                    .open_actions = policy.open_actions};
   for (const TrainSchedule& other : others) {
     shape.open_actions = std::max(shape.open_actions, other.policy.open_actions);
+    shape.weight_parts = shape.weight_parts || other.schedule.HasWeightParts();
   }
   // No two of one lane are open at once.
   shape.open_actions = std::min(shape.open_actions, RankList::kLanesPerStage);
@@ -34,6 +35,9 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
   shape.zero = zero;
   shape.bucket_bytes = bucket_bytes;
   if (num_owners() == 1) shape.zero.stage = 0;
+  shape.unshards = std::ranges::any_of(
+      train.ActionsOf(train.RankOf(stage)),
+      [stage](const Action& a) { return a.kind == ActionKind::kUnshard && a.stage == stage; });
   return shape;
 }
 
@@ -43,7 +47,7 @@ int64_t JobPlan::ElementsOf(const GradientReduction& reduction, const ShardPlace
     case SharedWeights::kStage:
       return GradientElements(table, copy);
     case SharedWeights::kTied:
-      return ShardsOf(table, std::array{table.embedding_index()}, shards).front().num_elements;
+      return OwnedByParameter(table, copy, shards)[static_cast<size_t>(table.embedding_index())];
     case SharedWeights::kReplica:
       break;
   }
@@ -52,25 +56,45 @@ int64_t JobPlan::ElementsOf(const GradientReduction& reduction, const ShardPlace
   return elements;
 }
 
+namespace {
+
+// Elements of what is reduced at once of a microbatch.
+int64_t LargestPiece(const JobPlan& plan, const GradientReduction& reduction) {
+  const StageId stage = reduction.stages.front();
+  const ShardPlace place{.num_owners = plan.num_owners(),
+                         .persist_elements = plan.zero.persist_elements};
+  const StageLayout& layout = plan.stages[static_cast<size_t>(stage.value)];
+  int64_t most = 0;
+  for (const GradientPiece& piece : GradientPiecesOf(plan.table, layout, plan.halves, place)) {
+    most = std::max(most, piece.num_elements);
+  }
+  return most;
+}
+
+}  // namespace
+
 int64_t JobPlan::ReductionSlotBytes() const {
   int64_t most = 0;  // elements
   for (const GradientReduction& reduction : reductions) {
     const bool in_pieces =
         reduction.weights == SharedWeights::kStage && batch.grad_reduce == GradReduce::kMicrobatch;
-    const StageLayout& stage = stages[static_cast<size_t>(reduction.stages.front().value)];
     // Where weights come back after an update, a row of them is no smaller than its pieces.
-    most = std::max(most, in_pieces && !GathersAfterUpdate() ? BucketElements(table, stage, halves)
+    most = std::max(most, in_pieces && !GathersAfterUpdate() ? LargestPiece(*this, reduction)
                                                              : ElementsOf(reduction));
   }
-  return std::clamp<int64_t>(most * widths.master_bytes, 1, kReductionBlockBytes);
+  const int64_t width =
+      GathersAfterUpdate() ? std::max(widths.grad_bytes, widths.compute_bytes) : widths.grad_bytes;
+  return std::clamp<int64_t>(most * width, 1, kReductionBlockBytes);
 }
 
 int64_t JobPlan::ShardSlotBytes() const {
   int64_t most = 1;  // elements of a run: an even share and less than a leaf
   for (const StageLayout& stage : stages) {
-    for (const std::vector<int>& row : ShardRowsOf(table, stage)) {
+    const ShardPlace place{.num_owners = num_owners(), .persist_elements = zero.persist_elements};
+    for (const ParameterRow& row : ShardRowsOf(table, stage, place)) {
+      if (row.persists) continue;
       int64_t elements = 0;
-      for (const int index : row) elements += table[index].num_elements();
+      for (const int index : row.parameters) elements += table[index].num_elements();
       most = std::max(most, std::min(elements, elements / num_owners() + kShardLeafElements));
     }
   }
@@ -79,21 +103,64 @@ int64_t JobPlan::ShardSlotBytes() const {
 
 std::vector<Rank> JobPlan::MembersOf(const GradientReduction& reduction, Rank rank) const {
   std::vector<Rank> members;
+  if (reduction.weights == SharedWeights::kStage) {
+    for (const Rank pipeline : mesh.GroupOf(Axis::kDp, rank)) {
+      for (const StageId stage : reduction.stages) {
+        members.push_back(mesh.InPipelineOf(pipeline, train.RankOf(stage)));
+      }
+    }
+    return members;
+  }
   for (const PipelineRank place : RanksOf(train, reduction)) {
     members.push_back(mesh.InPipelineOf(rank, place));
   }
-  if (reduction.weights == SharedWeights::kStage) return mesh.GroupOf(Axis::kDp, members.front());
   return members;
 }
 
-ShardPlace JobPlan::ShardPlaceOf(Rank rank) const {
-  if (num_owners() == 1) return {};
-  return {.owner = mesh.Coordinate(rank, Axis::kDp), .num_owners = num_owners()};
+int JobPlan::num_owners() const {
+  if (zero.stage == 0) return 1;
+  return zero.group > 0 ? zero.group : mesh.extent(Axis::kDp);
+}
+
+int JobPlan::num_replicas() const {
+  return mesh.extent(Axis::kDp) / num_owners() * train.num_directions;
+}
+
+ShardPlace JobPlan::ShardPlaceOf(Rank rank, StageId stage) const {
+  const int pipeline = mesh.Coordinate(rank, Axis::kDp);
+  const int owners = num_owners();
+  return {.owner = pipeline % owners,
+          .num_owners = owners,
+          .replica = pipeline / owners * train.num_directions + train.DirectionOf(stage),
+          .num_replicas = num_replicas(),
+          .num_directions = train.num_directions,
+          .persist_elements = zero.persist_elements};
+}
+
+std::vector<Rank> JobPlan::OwnersOf(Rank rank) const {
+  const std::vector<Rank> pipelines = mesh.GroupOf(Axis::kDp, rank);
+  const int owners = num_owners();
+  const int first = mesh.Coordinate(rank, Axis::kDp) / owners * owners;
+  return {pipelines.begin() + first, pipelines.begin() + first + owners};
+}
+
+std::vector<Rank> JobPlan::ReplicasOf(Rank rank, StageId stage) const {
+  const std::vector<Rank> pipelines = mesh.GroupOf(Axis::kDp, rank);
+  const int owners = num_owners();
+  std::vector<Rank> replicas;
+  for (int pipeline = mesh.Coordinate(rank, Axis::kDp) % owners; pipeline < mesh.extent(Axis::kDp);
+       pipeline += owners) {
+    for (int copy = OwnerOf(train, stage).value; copy < train.num_stages;
+         copy += train.StagesPerDirection()) {
+      const Rank of = pipelines[static_cast<size_t>(pipeline)];
+      replicas.push_back(mesh.InPipelineOf(of, train.RankOf(StageId(copy))));
+    }
+  }
+  return replicas;
 }
 
 bool JobPlan::Owns(Rank rank, StageId stage) const {
-  const bool shares = ShardPlaceOf(rank).num_owners > 1;
-  return OwnerOf(train, stage) == stage && (shares || mesh.Coordinate(rank, Axis::kDp) == 0);
+  return ShardPlaceOf(rank, stage).replica == 0;
 }
 
 bool JobPlan::Exports(Rank rank, StageId stage) const {
@@ -118,14 +185,16 @@ void Add(const MemoryPrediction& more, MemoryPrediction& sum) {
 
 // Slots of gradients and shards that the rank shares with others, whole pages.
 int64_t SharedBytesOf(const JobPlan& plan, Rank rank) {
-  int64_t bytes = 0;
-  const int64_t block_bytes = SlotStrideBytes(plan.ReductionSlotBytes());
+  int64_t peers = 0;  // of all groups
   for (const GradientReduction& reduction : plan.reductions) {
     const std::vector<Rank> members = plan.MembersOf(reduction, rank);
-    if (!std::ranges::binary_search(members, rank)) continue;
-    const auto peers = static_cast<int64_t>(members.size()) - 1;
-    bytes += 2 * peers * kReductionSlots * block_bytes;  // received and sent
+    if (std::ranges::find(members, rank) == members.end()) continue;
+    peers += static_cast<int64_t>(members.size()) - 1;
+    if (reduction.weights != SharedWeights::kStage || !plan.RepeatsShards()) continue;
+    peers += plan.num_owners() - 1 + plan.num_replicas() - 1;
   }
+  // Received and sent.
+  int64_t bytes = 2 * peers * kReductionSlots * SlotStrideBytes(plan.ReductionSlotBytes());
   if (plan.batch.data_parallel > 1) bytes += kLendingPageBytes;
   if (!plan.GathersUnits()) return bytes;
   // Received; what is sent leaves the shard itself.
@@ -144,7 +213,7 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
   for (const StageId stage : held) {
     PredictionInputs inputs{
         .shape = ShapeOf(stage),
-        .shards = ShardPlaceOf(rank),
+        .shards = ShardPlaceOf(rank, stage),
         .peak_microbatches = peak_microbatches[static_cast<size_t>(stage.value)],
         .isa = isa};
     if (stage == held.front()) {

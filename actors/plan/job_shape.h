@@ -2,6 +2,8 @@
 // Pure.
 #pragma once
 
+#include <vector>
+
 #include "actors/plan/batch_arithmetic.h"
 #include "actors/plan/layer_spec.h"
 #include "actors/plan/memory_model.h"
@@ -22,7 +24,9 @@ Result<JobShape> JobShapeOf(const proto::JobSpec& spec);
 // Whether its kind trains the model; else it runs the weights of a folder once.
 bool Trains(const proto::JobSpec& spec);
 
-// Of train.dtype, float32 where it is left out.
+// Of train.dtype and train.grad_dtype, float32 where they are left out. Adds every error found.
+NumberWidths ReadWidths(const proto::Train& train, std::vector<Error>& errors);
+// The first error, for those who were given an effective job.
 Result<NumberWidths> WidthsOf(const proto::Train& train);
 
 }  // namespace troupe

@@ -145,6 +145,8 @@ LayerSpec HeadSpec(const ModelConfig& c) {
                   {.name = "x", .columns = h},
                   {.name = "n", .columns = h},
                   {.name = "rstd", .width = TensorWidth::kMaster},
+                  // The norm's, for the backward, which then reads no weights of the unit.
+                  {.name = "weight", .rows = TensorRows::kOne, .columns = h},
                   {.name = "dn", .columns = h},  // the loss's gradient
                   {.name = "logits",
                    .rows = TensorRows::kChunk,

@@ -62,6 +62,7 @@ int64_t RowsOf(const LayerProduct& product, int64_t num_tokens);
 // ---- tensors --------------------------------------------------------------------------------
 
 enum class TensorRows : uint8_t {
+  kOne,       // 1
   kToken,     // T
   kPosition,  // S
   kChunk,     // ChunkTokens(columns, T)

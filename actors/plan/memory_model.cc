@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <numeric>
 #include <string>
@@ -47,6 +48,8 @@ int64_t BytesOf(TensorWidth width, const NumberWidths& widths) {
 int64_t RowsOf(const LayerTensor& tensor, const BatchArithmetic& batch) {
   const int64_t tokens = batch.tokens_per_microbatch();
   switch (tensor.rows) {
+    case TensorRows::kOne:
+      return 1;
     case TensorRows::kToken:
       return tokens;
     case TensorRows::kPosition:
@@ -113,8 +116,8 @@ const TensorPlace& UnitPlaces::Of(std::string_view name) const {
 }
 
 Result<NumberWidths> WidthsOf(std::string_view dtype) {
-  if (dtype == "float32") return NumberWidths{4, 4};
-  if (dtype == "bfloat16") return NumberWidths{2, 4};
+  if (dtype == "float32") return NumberWidths{};
+  if (dtype == "bfloat16") return NumberWidths{.compute_bytes = 2};
   return MakeError(ErrorCode::kInvalidSpec, "train.dtype = {}: use float32 or bfloat16",
                    std::string(dtype));
 }
@@ -183,16 +186,20 @@ int64_t ParameterBytes(const ParameterTable& table, const PredictionInputs& in) 
 int64_t GradientBytes(const ParameterTable& table, const PredictionInputs& in) {
   const BatchArithmetic& batch = in.shape.batch;
   const bool each = batch.grad_reduce == GradReduce::kMicrobatch;
-  const bool in_bucket = each && batch.gradient_groups == batch.num_microbatches;
+  const bool in_bucket = in.shape.has_buckets() && batch.gradient_groups == batch.num_microbatches;
   const int sums = batch.gradient_groups > 1 && !in_bucket ? 2 : 1;
-  return sums * in.shape.widths.master_bytes *
+  return sums * in.shape.widths.grad_bytes *
          GradientElements(table, in.shape.layout, each ? in.shards : ShardPlace{});
 }
 
-int64_t BucketBytes(const ParameterTable& table, const StageShape& s) {
-  if (s.batch.grad_reduce == GradReduce::kStep) return 0;
-  const int buckets = s.batch.data_parallel > 1 ? kGradientBuckets : 1;
-  return buckets * BucketElements(table, s.layout, s.halves) * s.widths.master_bytes;
+int64_t BucketBytes(const ParameterTable& table, const PredictionInputs& in) {
+  const StageShape& s = in.shape;
+  if (!s.has_buckets()) return 0;
+  const bool reduced = s.batch.data_parallel > 1 && s.batch.grad_reduce == GradReduce::kMicrobatch;
+  // Between two parts of a weight gradient a bucket may stay open: of each microbatch one.
+  const int at_once = s.weight_parts ? in.peak_microbatches + 1 : 1;
+  return (reduced ? kGradientBuckets : at_once) * s.widths.master_bytes *
+         BucketElements(table, s.layout, s.halves, in.shards);
 }
 
 }  // namespace
@@ -207,7 +214,7 @@ MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInpu
   at(MemoryTag::kOptimizer) = OwnedElements(table, s.layout, in.shards) * 2 * s.widths.master_bytes;
   at(MemoryTag::kActivations) = StashLayoutOf(s).num_bytes * in.peak_microbatches;
   at(MemoryTag::kComm) = SlotStrideBytes(boundary) * in.receive_slots +
-                         boundary * in.outputs_in_flight + in.shared_bytes + BucketBytes(table, s);
+                         boundary * in.outputs_in_flight + in.shared_bytes + BucketBytes(table, in);
   at(MemoryTag::kWorkspace) =
       WorkspaceLayoutOf(s, KernelScratchBytes(s, in.isa)).num_bytes(s.open_actions) +
       (s.gathers_units() ? 0 : PackedWeightsBytes(s, in.isa));
@@ -216,49 +223,47 @@ MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInpu
 
 namespace {
 
-// Of what each stage's units take: each open action has the `live` largest of one stage.
-int64_t LargestOf(std::vector<std::vector<int64_t>> stages, int live, int open_actions) {
-  std::vector<int64_t> of_actions;
-  for (std::vector<int64_t>& units : stages) {
-    std::ranges::sort(units, std::greater());
-    for (size_t i = 0; i < units.size(); ++i) {
-      if (i % static_cast<size_t>(live) == 0) of_actions.push_back(0);
-      of_actions.back() += units[i];
-    }
-  }
-  std::ranges::sort(of_actions, std::greater());
-  const auto open = std::min(of_actions.size(), static_cast<size_t>(open_actions));
-  return std::accumulate(of_actions.begin(), of_actions.begin() + static_cast<int64_t>(open),
-                         int64_t{0});
+int64_t SumOfLargest(std::vector<int64_t> bytes, size_t count) {
+  std::ranges::sort(bytes, std::greater());
+  bytes.resize(std::min(bytes.size(), count));
+  return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
 }
 
 }  // namespace
 
 MemoryPrediction PredictGatheredUnits(const ParameterTable& table,
                                       std::span<const StageShape> stages, VectorIsa isa) {
-  MemoryPrediction bytes{};
-  std::vector<std::vector<int64_t>> gathered, packed;
-  int live = 1;
-  int open_actions = 0;
+  std::vector<int64_t> gathered, packed;  // of stages whose units come and go
+  int64_t all_gathered = 0;               // of stages all of whose units are there
+  int64_t all_packed = 0;
+  size_t live = 0;
   for (const StageShape& s : stages) {
-    gathered.emplace_back();
-    packed.emplace_back();
+    std::vector<int64_t> of_units, packed_of_units;
     for (const int unit : UnitsOf(s.model, s.layout)) {
-      int64_t& of_unit = gathered.back().emplace_back(0);
+      int64_t& of_unit = of_units.emplace_back(0);
       for (const int index : table.OfUnit(unit)) {
+        if (Persists(table, index, s.zero.persist_elements)) continue;
         of_unit += table[index].num_elements() * s.widths.compute_bytes;
       }
-      packed.back().push_back(PackedWeightsBytes(s, unit, isa));
+      packed_of_units.push_back(PackedWeightsBytes(s, unit, isa));
     }
-    const bool all = !s.zero.reshard_after_forward;
+    if (s.unshards || !s.zero.reshard_after_forward) {
+      all_gathered += std::accumulate(of_units.begin(), of_units.end(), int64_t{0});
+      all_packed += std::accumulate(packed_of_units.begin(), packed_of_units.end(), int64_t{0});
+      continue;
+    }
+    std::ranges::copy(of_units, std::back_inserter(gathered));
+    std::ranges::copy(packed_of_units, std::back_inserter(packed));
     // The embedding and the first layer are at work together.
     const int least = s.layout.has_embedding() ? 2 : 1;
-    live = std::max(live, all ? table.model().num_units() : std::max(least, s.zero.prefetch + 1));
-    open_actions = all ? static_cast<int>(stages.size()) : std::max(open_actions, s.open_actions);
+    const int of_action = std::max(least, s.zero.prefetch + 1);
+    live = std::max(live, static_cast<size_t>(of_action * s.open_actions));
   }
-  bytes[static_cast<size_t>(MemoryTag::kComm)] = LargestOf(std::move(gathered), live, open_actions);
+  MemoryPrediction bytes{};
+  bytes[static_cast<size_t>(MemoryTag::kComm)] =
+      all_gathered + SumOfLargest(std::move(gathered), live);
   bytes[static_cast<size_t>(MemoryTag::kWorkspace)] =
-      LargestOf(std::move(packed), live, open_actions);
+      all_packed + SumOfLargest(std::move(packed), live);
   return bytes;
 }
 

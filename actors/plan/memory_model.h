@@ -20,12 +20,15 @@
 
 namespace troupe {
 
-// How wide numbers are: activations and products in `compute`, statistics, weights' masters,
-// gradients and optimizer in `master`.
+// How wide numbers are: activations and products in `compute`, statistics, weights' masters and
+// optimizer in `master`, what a step adds up of gradients and sums over ranks in `grad`.
 struct NumberWidths {
-  int64_t compute_bytes = 4;  // float32 4, bfloat16 2, float64 8
-  int64_t master_bytes = 4;   // float32 4, float64 8
+  int64_t compute_bytes = 4;          // float32 4, bfloat16 2, float64 8
+  int64_t master_bytes = 4;           // float32 4, float64 8
+  int64_t grad_bytes = master_bytes;  // bfloat16 2, or the master's
   bool has_compute_copy() const { return compute_bytes < master_bytes; }
+  // A microbatch's gradient is computed as wide as the master, and rounded before it is added.
+  bool rounds_gradients() const { return grad_bytes < master_bytes; }
 };
 // train.dtype; refuses unknown names.
 Result<NumberWidths> WidthsOf(std::string_view dtype);
@@ -79,12 +82,19 @@ struct StageShape {
   StageLayout layout{};
   BatchArithmetic batch{};
   NumberWidths widths{};
-  bool halves = false;   // the schedule runs BackwardInput and BackwardWeight apart
-  int num_threads = 1;   // math threads of the worker
-  int open_actions = 1;  // most that are open at once (ExecutionPolicy)
-  ZeroSharding zero{};   // among several owners; else its stage is 0
+  bool halves = false;                  // the schedule runs BackwardInput and BackwardWeight apart
+  bool weight_parts = false;            // it runs a BackwardWeight in several
+  int num_threads = 1;                  // math threads of the worker
+  int open_actions = 1;                 // most that are open at once (ExecutionPolicy)
+  ZeroSharding zero{};                  // among several owners; else its stage is 0
+  bool unshards = false;                // all its units are gathered at some time (UNSHARD)
   int64_t bucket_bytes = kBucketBytes;  // of gradients that are whole and added up once a step
   bool gathers_units() const { return zero.stage == 3; }
+  // A microbatch's gradient is computed in a bucket of its own (gradient_piece.h) before it is
+  // added to a sum.
+  bool has_buckets() const {
+    return batch.grad_reduce == GradReduce::kMicrobatch || widths.rounds_gradients();
+  }
 };
 
 StashLayout StashLayoutOf(const StageShape& shape);
@@ -119,8 +129,9 @@ MemoryPrediction PredictMemory(const ParameterTable& table, const PredictionInpu
 
 // What the units of a rank's stages take at most whose weights come and go (gathers_units): whole
 // weights in the dtype that products read (comm), and packed copies of them (workspace). Each of
-// the rank's open actions has prefetch + 1 units of its stage; without resharding all units are
-// there. A tied head's unit counts the embedding's weight, too.
+// the rank's open actions has prefetch + 1 units, of its stage or of that of the next action;
+// without resharding, and of a stage that unshards, all units are there. A tied head's unit counts
+// the embedding's weight, too.
 MemoryPrediction PredictGatheredUnits(const ParameterTable& table,
                                       std::span<const StageShape> stages, VectorIsa isa);
 

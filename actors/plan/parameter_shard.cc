@@ -56,14 +56,64 @@ std::vector<ParameterShard> ShardsOf(const ParameterTable& table, std::span<cons
   return shards;
 }
 
-std::vector<std::vector<int>> ShardRowsOf(const ParameterTable& table, const StageLayout& layout) {
+std::vector<ParameterShard> ShardsOf(const ParameterTable& table, const ParameterRow& row,
+                                     const ShardPlace& place) {
+  ShardPlace at = place;
+  if (row.persists) at.owner = 0, at.num_owners = 1;
+  std::vector<ParameterShard> shards = ShardsOf(table, row.parameters, at);
+  for (ParameterShard& shard : shards) {
+    shard.is_first_copy = place.replica == 0 && (!row.persists || place.owner == 0);
+  }
+  return shards;
+}
+
+std::vector<int64_t> OwnerElements(const ParameterTable& table, const ParameterRow& row,
+                                   const ShardPlace& place) {
+  std::vector<int64_t> elements;
+  ShardPlace of = place;
+  for (of.owner = 0; of.owner < place.num_owners; ++of.owner) {
+    int64_t& count = elements.emplace_back(0);
+    for (const ParameterShard& shard : ShardsOf(table, row, of)) count += shard.num_elements;
+  }
+  return elements;
+}
+
+namespace {
+
+// Of the parameter, with those beside which a product has it in one matrix.
+int64_t ElementsTogether(const ParameterTable& table, int index) {
+  const int unit = table.OwnerOf(index);
+  const std::span<const int> parameters = table.OfUnit(unit);
+  int64_t most = table[index].num_elements();
+  for (const LayerProduct& product : table.model().unit(unit).products) {
+    const auto members = parameters.subspan(static_cast<size_t>(product.first_parameter),
+                                            static_cast<size_t>(product.num_parameters));
+    if (std::ranges::find(members, index) == members.end()) continue;
+    int64_t together = 0;
+    for (const int member : members) together += table[member].num_elements();
+    most = std::max(most, together);
+  }
+  return most;
+}
+
+}  // namespace
+
+bool Persists(const ParameterTable& table, int index, int64_t persist_elements) {
+  return ElementsTogether(table, index) < persist_elements;
+}
+
+std::vector<ParameterRow> ShardRowsOf(const ParameterTable& table, const StageLayout& layout,
+                                      const ShardPlace& place) {
   const int shared = table.tied() ? table.embedding_index() : -1;
-  std::vector<std::vector<int>> rows;
+  std::vector<ParameterRow> rows;
   int last_unit = -1;
   for (const int index : ParametersOf(table, layout)) {
     const int unit = index == shared ? -1 : table.OwnerOf(index);
-    if (rows.empty() || unit < 0 || unit != last_unit) rows.emplace_back();
-    rows.back().push_back(index);
+    const bool persists = place.num_owners > 1 && Persists(table, index, place.persist_elements);
+    if (rows.empty() || unit < 0 || unit != last_unit || persists != rows.back().persists) {
+      rows.emplace_back().persists = persists;
+    }
+    rows.back().parameters.push_back(index);
     last_unit = unit;
   }
   return rows;
@@ -72,7 +122,7 @@ std::vector<std::vector<int>> ShardRowsOf(const ParameterTable& table, const Sta
 std::vector<int64_t> OwnedByParameter(const ParameterTable& table, const StageLayout& layout,
                                       const ShardPlace& place) {
   std::vector<int64_t> owned(static_cast<size_t>(table.size()));
-  for (const std::vector<int>& row : ShardRowsOf(table, layout)) {
+  for (const ParameterRow& row : ShardRowsOf(table, layout, place)) {
     for (const ParameterShard& shard : ShardsOf(table, row, place)) {
       owned[static_cast<size_t>(shard.parameter)] = shard.num_elements;
     }

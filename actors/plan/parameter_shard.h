@@ -31,6 +31,11 @@ struct ShardPlace {
   int num_cuts = 1;
   int owner = 0;  // ZeRO: of the cut, which of num_owners
   int num_owners = 1;
+  int replica = 0;  // of the ranks that have the same shard, the first of which votes and saves it
+  int num_replicas = 1;
+  int num_directions =
+      1;  // of the schedule: neighbouring replicas are the directions of a pipeline
+  int64_t persist_elements = 0;  // smaller parameters stay whole at every owner (ParameterRow)
 };
 
 // Gradients that are added up over the ranks at once, where they are whole.
@@ -41,6 +46,8 @@ struct ZeroSharding {
   int stage = 0;     // 1: moments (and masters with a copy); 2: gradients, too; 3: weights, too
   int prefetch = 1;  // stage 3: units that are gathered ahead of the one at work
   bool reshard_after_forward = true;  // stage 3: a unit goes after a Forward and is gathered again
+  int group = 0;  // neighbours that share the shards; the next ones have the same again. 0: all
+  int64_t persist_elements = 0;  // parameters below stay whole, as in stage 0
 };
 
 // Rows (axis 0) or columns (axis 1) [first, first + count) of a tensor; the whole of it is an axis
@@ -61,6 +68,7 @@ struct ParameterShard {
   int64_t first_element = 0;  // of the cut, row by row: on a leaf's border
   int64_t num_elements = 0;
   int64_t cut_elements = 0;
+  bool is_first_copy = true;  // of those ranks that have the same: who votes and saves it
 
   bool is_whole() const { return cut.axis < 0 && num_elements == cut_elements; }
   int64_t first_leaf() const { return first_element / kShardLeafElements; }
@@ -69,15 +77,33 @@ struct ParameterShard {
   }
 };
 
+// Parameters that are shared out together, or that stay whole together at every owner: neighbours
+// in a stage's list.
+struct ParameterRow {
+  std::vector<int> parameters{};  // table indices, ascending
+  bool persists = false;          // whole at every owner
+};
+
 // The shards of a row of parameters (table indices) at that place, one of each, in their order; of
 // what it has nothing of, a shard has no elements. Together they are one run of the row.
 std::vector<ParameterShard> ShardsOf(const ParameterTable& table, std::span<const int> parameters,
                                      const ShardPlace& place);
+std::vector<ParameterShard> ShardsOf(const ParameterTable& table, const ParameterRow& row,
+                                     const ShardPlace& place);
+// Of the row, by owner; of one that persists every owner has all.
+std::vector<int64_t> OwnerElements(const ParameterTable& table, const ParameterRow& row,
+                                   const ShardPlace& place);
 
-// The rows in which what a stage holds is shared out: each unit's parameters, and by itself a
-// weight of two units, so that all stages that hold it cut it alike. Ascending; a row's indices
-// are neighbours in the stage's list.
-std::vector<std::vector<int>> ShardRowsOf(const ParameterTable& table, const StageLayout& layout);
+// Whether owners that share parameters out keep this one whole: it has fewer elements, counted with
+// those that one product has as one matrix beside it.
+bool Persists(const ParameterTable& table, int index, int64_t persist_elements);
+
+// The rows in which what a stage holds is shared out: each unit's parameters, between those of it
+// that persist, and by itself a weight of two units, so that all stages that hold it cut it alike.
+// Ascending. Parameters whose gradients or weights one product has as one matrix are of one row.
+// Which owner of `place` is asked for makes no difference.
+std::vector<ParameterRow> ShardRowsOf(const ParameterTable& table, const StageLayout& layout,
+                                      const ShardPlace& place = {});
 
 // By table index, the elements that the place owns; 0 of what the stage does not hold.
 std::vector<int64_t> OwnedByParameter(const ParameterTable& table, const StageLayout& layout,

@@ -64,15 +64,8 @@ Result<Schedule> Generated(const proto::Parallelism& spec, int num_ranks, int nu
 
 // 0 microbatches: as many as the file has.
 Result<Schedule> OfFile(const std::string& actions, int num_ranks, int num_microbatches) {
-  CsvNotes notes;
-  auto read = ParseCsv(actions, "csv", &notes);
+  auto read = ParseCsv(actions, "csv");
   if (!read.ok()) return Context("parallelism.schedule_csv", std::move(read).error());
-  if (!notes.collective.empty()) {
-    return MakeError(ErrorCode::kInvalidSpec,
-                     "parallelism.schedule_csv: {}: no job runs UNSHARD, RESHARD, REDUCE_GRAD or "
-                     "WAIT_REDUCE_GRAD yet; take them out",
-                     notes.collective);
-  }
   if (read->forward_only) {
     return MakeError(ErrorCode::kInvalidSpec,
                      "parallelism.schedule_csv: row 1, cell 1: there are Forwards only; a job "

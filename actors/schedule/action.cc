@@ -50,7 +50,8 @@ class ActionReader {
     if (!AtDigit()) return Refuse("no stage number in front", kGrammar);
     RETURN_IF_ERROR(TakeNumber("stage", 0, kStagesMax - 1, action.stage.value));
     ASSIGN_OR_RETURN(action.kind, TakeKind());
-    if (HasMicrobatch(action.kind)) {
+    action.of_microbatch = action.kind == ActionKind::kReduceGrad && AtDigit();
+    if (HasMicrobatch(action)) {
       if (!AtDigit()) return Refuse("no microbatch number at the end", kGrammar);
       RETURN_IF_ERROR(TakeNumber("microbatch", 0, kMicrobatchesMax - 1, action.microbatch.value));
     } else if (AtDigit()) {
@@ -125,12 +126,19 @@ class ActionReader {
 
 bool IsCompute(ActionKind kind) { return kind <= ActionKind::kBackward; }
 
-bool IsCommunication(ActionKind kind) {
-  return (kind >= ActionKind::kSendForward && kind <= ActionKind::kWaitSendBackward) ||
-         kind == ActionKind::kWaitReduceGrad;
+bool ReadsWeights(ActionKind kind) {
+  return IsCompute(kind) && kind != ActionKind::kBackwardWeight;
 }
 
-bool HasMicrobatch(ActionKind kind) { return kind < ActionKind::kUnshard; }
+bool IsCommunication(ActionKind kind) {
+  return kind >= ActionKind::kSendForward && kind <= ActionKind::kWaitSendBackward;
+}
+
+bool IsCollective(ActionKind kind) { return kind >= ActionKind::kUnshard; }
+
+bool HasMicrobatch(const Action& action) {
+  return !IsCollective(action.kind) || action.of_microbatch;
+}
 
 std::string_view KindLetters(ActionKind kind) {
   return kSpellings[static_cast<size_t>(kind)].letters;
@@ -140,7 +148,7 @@ std::string_view KindName(ActionKind kind) { return kSpellings[static_cast<size_
 
 std::string ToString(const Action& action) {
   std::string text = fmt::format("{}{}", action.stage, KindLetters(action.kind));
-  if (HasMicrobatch(action.kind)) {
+  if (HasMicrobatch(action)) {
     text += fmt::format("{}", action.microbatch);
   }
   if (action.num_parts > 1) {

@@ -6,7 +6,7 @@
 //   action := STAGE TYPE [MICROBATCH] ["/" PART "of" PARTS]      PART counts from 1
 //   TYPE   := F | I | W | B | SEND_F | RECV_F | SEND_B | RECV_B | WAIT_SEND_F | WAIT_SEND_B
 //           | UNSHARD | RESHARD | REDUCE_GRAD | WAIT_REDUCE_GRAD
-// The microbatch is left out exactly for the last four.
+// UNSHARD, RESHARD and WAIT_REDUCE_GRAD have no microbatch; REDUCE_GRAD may have one.
 #pragma once
 
 #include <cstdint>
@@ -34,10 +34,10 @@ enum class ActionKind : uint8_t {
   kRecvBackward,     // carries the receiver's stage
   kWaitSendForward,  // until the send of the same stage and microbatch is over
   kWaitSendBackward,
-  kUnshard,         // gathers the stage's parameters
+  kUnshard,         // begins to gather the stage's parameters, which stay until its RESHARD
   kReshard,         // drops the gathered parameters again
-  kReduceGrad,      // reduces the stage's gradients over the data-parallel group
-  kWaitReduceGrad,  // until the stage's reduction is over
+  kReduceGrad,      // begins to reduce gradients of the stage over its data-parallel group
+  kWaitReduceGrad,  // nothing after it starts before the stage's reductions are over
 };
 inline constexpr int kNumActionKinds = 14;
 
@@ -54,6 +54,8 @@ struct Action {
   // Which slice of a weight gradient this is: `part` in 0 .. num_parts-1. 0 of 1 for all others.
   uint8_t part = 0;
   uint8_t num_parts = 1;
+  // REDUCE_GRAD alone: of its microbatch's gradients, not of the whole stage's.
+  bool of_microbatch = false;
   // The two actions of an overlapped pair (PyTorch's OVERLAP_F_B), one Forward and then one
   // backward, stand next to each other in their rank's list and share this number, unique in that
   // list; kNotPaired for all others. A pair is *eager*: ordinary actions in this order, neither
@@ -66,16 +68,20 @@ struct Action {
 
 // Forward, BackwardInput, BackwardWeight or Backward.
 bool IsCompute(ActionKind kind);
-// Send, receive or wait: what follows from the other actions.
+// Forward, BackwardInput or Backward: a pass over the stage's weights.
+bool ReadsWeights(ActionKind kind);
+// A send, a receive or a wait for one's end: what follows from the other actions.
 bool IsCommunication(ActionKind kind);
-bool HasMicrobatch(ActionKind kind);
+// Unshard, Reshard, ReduceGrad or WaitReduceGrad: they run beside the compute actions.
+bool IsCollective(ActionKind kind);
+bool HasMicrobatch(const Action& action);
 // "F", "I", "W", "B", "SEND_F", …: the spelling in files and drawings.
 std::string_view KindLetters(ActionKind kind);
 // "Forward", "BackwardInput", …: the spelling in sentences and traces.
 std::string_view KindName(ActionKind kind);
 
-// "2F3", "3W5/1of4", "1REDUCE_GRAD". The pair is not part of an action's text; a row's is
-// (schedule.h).
+// "2F3", "3W5/1of4", "1REDUCE_GRAD", "1REDUCE_GRAD3". The pair is not part of an action's text; a
+// row's is (schedule.h).
 std::string ToString(const Action& action);
 // Refuses numbers above the limits, and trailing text, so that an older dialect's "2BW0" is not
 // read as "2B". Errors are kInvalidSpec and quote the text.

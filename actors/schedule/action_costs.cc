@@ -19,8 +19,12 @@ int64_t TimeOf(const StageCost& cost, const Action& action) {
              cost.backward_weight_ns * action.part / action.num_parts;
     case ActionKind::kBackward:
       return cost.WholeBackwardNs();
+    case ActionKind::kUnshard:
+      return cost.unshard_ns;
+    case ActionKind::kReduceGrad:
+      return cost.reduce_grad_ns;
     default:
-      return 0;  // collectives of a stage are not modelled
+      return 0;
   }
 }
 
@@ -39,7 +43,9 @@ class NoisyCell {
 
   StageCost Draw() const {
     StageCost cost{.forward_pauses = mean_.forward_pauses,
-                   .backward_pauses = mean_.backward_pauses};
+                   .backward_pauses = mean_.backward_pauses,
+                   .unshard_ns = mean_.unshard_ns,
+                   .reduce_grad_ns = mean_.reduce_grad_ns};
     cost.forward_ns = Disturbed(mean_.forward_ns, 0, /*hiccups=*/true);
     cost.backward_input_ns = Disturbed(mean_.backward_input_ns, 1, /*hiccups=*/true);
     cost.backward_weight_ns = Disturbed(mean_.backward_weight_ns, 2, /*hiccups=*/false);
@@ -92,7 +98,9 @@ CostModel CostModel::Uniform(const Schedule& schedule, const StageCost& whole_sh
                             .backward_weight_ns = part(whole_share.backward_weight_ns),
                             .backward_ns = part(whole_share.backward_ns),
                             .forward_pauses = pauses(whole_share.forward_pauses),
-                            .backward_pauses = pauses(whole_share.backward_pauses)});
+                            .backward_pauses = pauses(whole_share.backward_pauses),
+                            .unshard_ns = part(whole_share.unshard_ns),
+                            .reduce_grad_ns = part(whole_share.reduce_grad_ns)});
   }
   return costs;
 }

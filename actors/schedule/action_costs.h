@@ -25,6 +25,8 @@ struct StageCost {
   int64_t backward_ns = -1;  // -1: the sum of the two halves
   ActionPauses forward_pauses{};
   ActionPauses backward_pauses{};  // of a Backward or a BackwardInput; a BackwardWeight has none
+  int64_t unshard_ns = 0;          // one gather of all parameters of the stage
+  int64_t reduce_grad_ns = 0;      // one reduction of its gradients
 
   int64_t WholeBackwardNs() const {
     return backward_ns >= 0 ? backward_ns : backward_input_ns + backward_weight_ns;
@@ -66,7 +68,7 @@ class ActionTimes {
   ActionTimes(const Schedule& schedule, const CostModel& costs, const Noise& noise,
               uint64_t sample);
 
-  int64_t Ns(const Action& action) const;  // of compute
+  int64_t Ns(const Action& action) const;
   ActionPauses Pauses(const Action& action) const;
   bool has_pauses() const { return has_pauses_; }  // of any action
   // The sum over a rank's actions, where every microbatch passes through its stages.

@@ -39,4 +39,18 @@ double PeakActivations(const Schedule& schedule, PipelineRank rank, double held_
   return along.empty() ? 0 : *std::ranges::max_element(along);
 }
 
+int64_t PeakGathered(const Schedule& schedule, PipelineRank rank,
+                     std::span<const int64_t> of_stage) {
+  int64_t gathered = 0;
+  int64_t most = 0;
+  for (const Action& action : schedule.ActionsOf(rank)) {
+    const int64_t stage = of_stage[static_cast<size_t>(action.stage.value)];
+    gathered += action.kind == ActionKind::kUnshard   ? stage
+                : action.kind == ActionKind::kReshard ? -stage
+                                                      : 0;
+    most = std::max(most, gathered);
+  }
+  return most;
+}
+
 }  // namespace troupe

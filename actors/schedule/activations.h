@@ -1,6 +1,8 @@
-// How many activations a rank holds when it runs its list in order. Pure.
+// How many activations, and gathered parameters, a rank holds when it runs its list in order. Pure.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <vector>
 
 #include "actors/schedule/schedule.h"
@@ -15,5 +17,10 @@ std::vector<double> ActivationsAlong(const Schedule& schedule, PipelineRank rank
 
 // The most of them.
 double PeakActivations(const Schedule& schedule, PipelineRank rank, double held_for_weight = 1);
+
+// The most that the list keeps gathered at one time, from each Unshard to its Reshard: of a stage
+// what `of_stage` says, by its number.
+int64_t PeakGathered(const Schedule& schedule, PipelineRank rank,
+                     std::span<const int64_t> of_stage);
 
 }  // namespace troupe

@@ -25,16 +25,14 @@ Action ReceiveOf(const Transfer& input) {
           .microbatch = input.microbatch};
 }
 
-// What the wait belongs to: a send or a reduction of the same stage and microbatch.
+// What the wait belongs to: a send of the same stage and microbatch.
 ActionKind WaitsFor(ActionKind wait) {
-  return wait == ActionKind::kWaitSendForward    ? ActionKind::kSendForward
-         : wait == ActionKind::kWaitSendBackward ? ActionKind::kSendBackward
-                                                 : ActionKind::kReduceGrad;
+  return wait == ActionKind::kWaitSendForward ? ActionKind::kSendForward
+                                              : ActionKind::kSendBackward;
 }
 
 bool IsWait(ActionKind kind) {
-  return kind == ActionKind::kWaitSendForward || kind == ActionKind::kWaitSendBackward ||
-         kind == ActionKind::kWaitReduceGrad;
+  return kind == ActionKind::kWaitSendForward || kind == ActionKind::kWaitSendBackward;
 }
 
 Action WaitAfter(const Action& action, ActionKind wait) {
@@ -116,6 +114,13 @@ class Lowering {
     }
   }
 
+  bool HasWaitForSums(StageId stage) const {
+    return std::ranges::any_of(schedule_.ActionsOf(schedule_.RankOf(stage)),
+                               [stage](const Action& a) {
+                                 return a.stage == stage && a.kind == ActionKind::kWaitReduceGrad;
+                               });
+  }
+
   // A backward proves that its Forward's output was read; a reduction ends at once.
   void ListWait(PipelineRank rank, const Action& action) {
     const bool backward =
@@ -124,7 +129,8 @@ class Lowering {
     const bool sent = backward && edge && schedule_.RankOf(edge->to) != rank;
     if (sent) {
       lists_[rank.value].push_back(WaitAfter(action, ActionKind::kWaitSendForward));
-    } else if (action.kind == ActionKind::kReduceGrad) {
+    } else if (action.kind == ActionKind::kReduceGrad && !action.of_microbatch &&
+               !HasWaitForSums(action.stage)) {
       lists_[rank.value].push_back(WaitAfter(action, ActionKind::kWaitReduceGrad));
     }
   }
@@ -187,7 +193,7 @@ class CommunicationOfRank {
   }
 
   std::optional<Misplaced> FindMisplacedWait() const {
-    std::set<Key> pending;  // sends and reductions without their wait so far
+    std::set<Key> pending;  // sends without their wait so far
     for (size_t i = 0; i < list_.size(); ++i) {
       const Action& action = list_[i];
       if (IsWait(action.kind)) {

@@ -1,9 +1,10 @@
 // Schedules as CSV files: one row a rank, one cell an action, no header. Called by the command line
 // and by the planner, with files that users wrote. Pure.
 //
-// The grammar is PyTorch's, with two additions (in its dialect they are refused):
+// The grammar is PyTorch's, with three additions (in its dialect they are refused):
 //   cell := "" | action | "(" action ";" action ")OVERLAP_F_B"      action: see action.h
 //   parts of a weight gradient                                      3W5/1of4
+//   reductions of one microbatch's gradients                        1REDUCE_GRAD3
 //   two directions
 // Empty cells are bubbles: they mean nothing, and between others only files of compute actions
 // alone have them. A row with nothing else is a rank without actions, and so is a blank line
@@ -49,9 +50,6 @@ Result<std::string> ToCsvWithCommunication(const Schedule& schedule,
 struct CsvNotes {
   bool older_dialect = false;       // translated: BW to B, B to I
   bool with_communication = false;  // it had sends and receives; they matched and were dropped
-  // Where the first UNSHARD, RESHARD, REDUCE_GRAD or WAIT_REDUCE_GRAD stands: "row 1, cell 3
-  // (0UNSHARD)"; empty: there is none.
-  std::string collective{};
 };
 
 // The longest text that is read; ranks, stages and microbatches have limits too (action.h).

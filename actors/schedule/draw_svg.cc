@@ -21,33 +21,9 @@ constexpr double kPanelGap = 18;
 constexpr double kAxisHeight = 30;
 constexpr double kLegendHeight = 30;
 constexpr double kPhaseLine = 3;
+constexpr double kLane = 6;  // of collectives, with the gap above it
 constexpr double kTableRow = 20;
 constexpr double kDigitWidth = 0.62;  // of the font size
-
-struct Phases {
-  int64_t first_start_ns = 0;
-  int64_t first_backward_ns = 0;
-  int64_t last_forward_ns = 0;
-  int64_t last_end_ns = 0;
-};
-
-// bars: one rank's compute bars by start, not empty.
-Phases PhasesOf(const std::vector<Bar>& bars) {
-  Phases phases{.first_start_ns = bars.front().start_ns,
-                .first_backward_ns = bars.back().end_ns,
-                .last_forward_ns = bars.front().start_ns,
-                .last_end_ns = bars.back().end_ns};
-  for (const Bar& bar : bars) {
-    if (bar.action.kind == ActionKind::kForward) {
-      phases.last_forward_ns = bar.end_ns;
-    } else {
-      phases.first_backward_ns = std::min(phases.first_backward_ns, bar.start_ns);
-    }
-  }
-  // Without a steady part (all Forwards, then all backwards) the cool-down follows the warm-up.
-  phases.last_forward_ns = std::max(phases.last_forward_ns, phases.first_backward_ns);
-  return phases;
-}
 
 class SvgDrawing {
  public:
@@ -63,6 +39,7 @@ class SvgDrawing {
       most_ranks = std::max(most_ranks, panel.timeline.num_ranks);
       for (const Bar& bar : panel.timeline.bars) {
         last_microbatch_ = std::max(last_microbatch_, bar.action.microbatch.value);
+        lane_height_ = IsOnLane(bar.action.kind) ? kLane : lane_height_;
       }
     }
     digits_ = static_cast<double>(fmt::format("{}", last_microbatch_).size());
@@ -71,7 +48,7 @@ class SvgDrawing {
     width_ = std::max(width_, SvgPage::TableWidth(options.table) + 2 * kMargin);
     left_ = kMargin + kRankLabelWidth;
     right_ = width_ - kMargin - kPercentWidth;
-    row_height_ = std::clamp(460.0 / most_ranks, 15.0, 34.0);
+    row_height_ = std::clamp(460.0 / most_ranks, 15.0, 34.0) + lane_height_;
     length_ = Units(longest_ns);
     px_per_ns_ = (right_ - left_) / static_cast<double>(longest_ns);
   }
@@ -190,17 +167,22 @@ class SvgDrawing {
 
   void DrawRow(int rank, std::vector<Bar> bars, int64_t origin_ns, const Idle& idle, double bubble,
                double y) {
-    std::ranges::stable_sort(bars, {}, &Bar::start_ns);
-    const double height = row_height_ - 3 - kPhaseLine;  // of a bar
+    // A tick above what starts at its place.
+    std::ranges::stable_sort(bars, {},
+                             [](const Bar& bar) { return std::pair(bar.start_ns, -bar.end_ns); });
+    const double height = row_height_ - 3 - kPhaseLine - lane_height_;  // of a bar
     const double baseline = y + height / 2 + 4;
     page_.Text("s r", left_ - 10, baseline, fmt::format("rank {}", rank));
     page_.Text("s r", right_ + kPercentWidth, baseline, fmt::format("{:.1f} %", 100 * bubble));
     page_.Rect("z", left_, y, PxOf(idle.makespan_ns), height);
     std::vector<Bar> compute;
     for (const Bar& bar : bars) {
-      DrawBar(bar, XOf(bar.start_ns - origin_ns), y, height);
+      const double x = XOf(bar.start_ns - origin_ns);
       if (IsCompute(bar.action.kind)) {
+        DrawBar(bar, x, y, height);
         compute.push_back(bar);
+      } else if (IsOnLane(bar.action.kind)) {
+        DrawOnLane(bar, x, y + height + 2);
       }
     }
     if (compute.empty()) {
@@ -211,8 +193,8 @@ class SvgDrawing {
     const Phases phases = PhasesOf(compute);
     const auto line = [&](std::string_view css_class, int64_t start_ns, int64_t end_ns) {
       if (end_ns > start_ns) {
-        page_.Rect(css_class, XOf(start_ns - origin_ns), y + height + 1, PxOf(end_ns - start_ns),
-                   kPhaseLine);
+        page_.Rect(css_class, XOf(start_ns - origin_ns), y + height + lane_height_ + 1,
+                   PxOf(end_ns - start_ns), kPhaseLine);
       }
     };
     line("u", phases.first_start_ns, phases.first_backward_ns);
@@ -224,9 +206,25 @@ class SvgDrawing {
     return std::max<int64_t>(0, bar.end_ns - bar.start_ns - bar.cpu_ns);
   }
 
-  void DrawBar(const Bar& bar, double x, double y, double height) {
-    const Look& look = LookOf(bar.action.kind);
+  const Look& Seen(ActionKind kind) {
+    const Look& look = LookOf(kind);
     kinds_seen_[static_cast<size_t>(&look - &LookAt(0))] = true;
+    return look;
+  }
+
+  // What takes no time is a tick.
+  void DrawOnLane(const Bar& bar, double x, double y) {
+    constexpr double kTick = 1.6;
+    const int64_t length_ns = bar.end_ns - bar.start_ns;
+    std::string tooltip = fmt::format("{} · {} of stage {}", ToString(bar.action),
+                                      KindName(bar.action.kind), bar.action.stage);
+    if (length_ns > 0) tooltip += fmt::format(" · {}", Time(length_ns));
+    page_.Rect(Seen(bar.action.kind).css_class, x, y, std::max(PxOf(length_ns) - 0.7, kTick),
+               kLane - 2, 0, tooltip);
+  }
+
+  void DrawBar(const Bar& bar, double x, double y, double height) {
+    const Look& look = Seen(bar.action.kind);
     const std::string css_class =
         CssClassOf(look, panel_chunks_->Of(bar.action), panel_chunks_->num_chunks);
     const int64_t length_ns = bar.end_ns - bar.start_ns;
@@ -234,10 +232,6 @@ class SvgDrawing {
     const double whole_width = PxOf(length_ns);
     const double gap = bar.action.num_parts > 1 ? 0.3 : 0.7;
     const double width = whole_width > 3 ? whole_width - gap : std::max(whole_width, 0.3);
-    if (!IsCompute(bar.action.kind)) {
-      page_.Rect(css_class, x, y + height * 0.7, width, height * 0.3);  // may overlap compute
-      return;
-    }
     const double waited =
         length_ns > 0 ? static_cast<double>(WaitedNs(bar)) / static_cast<double>(length_ns) : 0;
     std::string tooltip =
@@ -320,7 +314,9 @@ class SvgDrawing {
       page_.Rect(css_class, at, y + 11 - height, 16, height, height > 4 ? 1 : 0);
     };
     for (int i = 0; i < kNumLooks; ++i) {
-      if (kinds_seen_[static_cast<size_t>(i)]) entry(LookAt(i).css_class, 12, LookAt(i).legend);
+      if (!kinds_seen_[static_cast<size_t>(i)]) continue;
+      const bool on_lane = i > static_cast<int>(ActionKind::kBackward);
+      entry(LookAt(i).css_class, on_lane ? kLane - 2 : 12, LookAt(i).legend);
     }
     if (most_chunks_ > 1) {
       const int stride = (most_chunks_ + 7) / 8;
@@ -369,6 +365,7 @@ class SvgDrawing {
   double left_ = 0;
   double right_ = 0;
   double row_height_ = 0;
+  double lane_height_ = 0;  // 0 where no panel has collectives
   double length_ = 0;
   double px_per_ns_ = 0;
 };

@@ -3,6 +3,7 @@
 #include <cctype>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "actors/schedule/drawing.h"
 #include "actors/schedule/drawn_bars.h"
@@ -12,6 +13,7 @@ namespace {
 
 constexpr int kFewestColumns = 40;
 constexpr int kPercentWidth = 8;  // "|  12.3%"
+constexpr int kAside = 3;
 
 struct Scale {
   int64_t origin_ns = 0;
@@ -32,6 +34,10 @@ std::string LettersOf(ActionKind kind, bool lower) {
   return letters;
 }
 
+char LaneLetter(ActionKind kind) {
+  return kind == ActionKind::kUnshard ? 'U' : kind == ActionKind::kReshard ? 'R' : 'G';
+}
+
 // One panel's rows, ready to draw.
 class PanelRows {
  public:
@@ -44,9 +50,18 @@ class PanelRows {
       scale_.origin_ns = std::ranges::min(timeline.bars, {}, &Bar::start_ns).start_ns;
     }
     for (const Bar& bar : timeline.bars) {
-      if (!IsCompute(bar.action.kind)) continue;
-      rows_[static_cast<size_t>(bar.rank.value)].push_back(bar);
+      if (!IsCompute(bar.action.kind) && !IsOnLane(bar.action.kind)) continue;
       kinds_[static_cast<size_t>(bar.action.kind)] = true;
+      if (!IsCompute(bar.action.kind)) {
+        lanes_.resize(rows_.size());
+        lanes_[static_cast<size_t>(bar.rank.value)].push_back(bar);
+        continue;
+      }
+      rows_[static_cast<size_t>(bar.rank.value)].push_back(bar);
+    }
+    for (auto& lane : lanes_) {
+      std::ranges::stable_sort(lane, {},
+                               [](const Bar& bar) { return std::pair(bar.start_ns, bar.end_ns); });
     }
     for (auto& row : rows_) {
       std::ranges::sort(row, {}, &Bar::start_ns);
@@ -76,6 +91,28 @@ class PanelRows {
   }
   int num_ranks() const { return num_ranks_; }
 
+  bool has_lanes() const { return !lanes_.empty(); }
+  // The rank's collectives. Those that take no time push one another aside, but not far.
+  std::string Lane(int rank) const {
+    std::string lane;
+    for (const Bar& bar : lanes_[static_cast<size_t>(rank)]) {
+      const auto own = std::min(scale_.ColumnOf(bar.start_ns), scale_.columns - 1);
+      const size_t start = std::max(lane.size(), static_cast<size_t>(own));
+      if (start > static_cast<size_t>(std::min(own + kAside, scale_.columns - 1))) {
+        lane.back() = '=';
+        continue;
+      }
+      const auto end = std::max(static_cast<size_t>(scale_.ColumnOf(bar.end_ns)), start + 1);
+      lane.resize(start, ' ');
+      std::string label = fmt::format("{}{}", LaneLetter(bar.action.kind), bar.action.stage);
+      if (label.size() > end - start) label.resize(1);
+      label.resize(end - start, '-');
+      lane += label;
+    }
+    lane.resize(static_cast<size_t>(scale_.columns), ' ');
+    return lane;
+  }
+
  private:
   bool IsOdd(const Action& action) const { return chunks_.Of(action) % 2 == 1; }
 
@@ -83,7 +120,7 @@ class PanelRows {
   std::string BarText(const Action& action, int width) const {
     const std::string letters = LettersOf(action.kind, IsOdd(action));
     std::string label = letters;
-    if (HasMicrobatch(action.kind)) label += fmt::format("{}", action.microbatch);
+    label += fmt::format("{}", action.microbatch);
     if (static_cast<int>(label.size()) > width) {
       label = letters.substr(0, 1);  // a cut number would be a wrong one
     }
@@ -143,6 +180,7 @@ class PanelRows {
   int num_ranks_;
   DrawnChunks chunks_;
   std::vector<std::vector<Bar>> rows_;
+  std::vector<std::vector<Bar>> lanes_{};  // empty where there are no collectives
   std::array<bool, kNumActionKinds> kinds_{};
   Scale scale_{};
 };
@@ -152,10 +190,12 @@ std::string Legend(const std::vector<PanelRows>& panels, bool labelled) {
   for (int i = 0; i < kNumActionKinds; ++i) {
     const auto kind = static_cast<ActionKind>(i);
     if (std::ranges::none_of(panels, [kind](const PanelRows& p) { return p.has(kind); })) continue;
-    legend += fmt::format("  {} {}", KindLetters(kind), KindName(kind));
+    legend += IsCompute(kind) ? fmt::format("  {} {}", KindLetters(kind), KindName(kind))
+                              : fmt::format("  {} {}", LaneLetter(kind), KindName(kind));
   }
   legend += "  . idle";
-  if (!labelled) legend += "  = several in turn";
+  const bool lanes = std::ranges::any_of(panels, &PanelRows::has_lanes);
+  if (!labelled || lanes) legend += "  = several in turn";
   int num_chunks = 1;
   bool directions = false;
   bool chunks = false;
@@ -200,6 +240,9 @@ std::string DrawText(const std::vector<Panel>& panels, int columns) {
     for (int rank = 0; rank < drawn[i].num_ranks(); ++rank) {
       text += fmt::format("{:>{}}{}| {:5.1f}%\n", fmt::format("rank {} |", rank), label_width,
                           drawn[i].Row(rank, labelled), 100 * bubbles[static_cast<size_t>(rank)]);
+      if (drawn[i].has_lanes()) {
+        text += fmt::format("{:>{}}{}|\n", "|", label_width, drawn[i].Lane(rank));
+      }
     }
   }
   return text + Legend(drawn, labelled);

@@ -15,7 +15,9 @@ constexpr std::array<Look, kNumLooks> kLooks = {{
     {"i", "input gradient", 0x3fb4cf, 0x06303a, 0x06303a},
     {"w", "weight gradient", 0x67bd70, 0x0d3313, 0x0d3313},
     {"b", "full backward", 0x2a9384, 0xffffff, 0x07332d},
-    {"c", "communication", 0xeda63a, 0x4a2f00, 0x4a2f00},
+    {"c", "gather", 0xeda63a, 0x4a2f00, 0x4a2f00},
+    {"k", "drop", 0x5c6773, 0xffffff, 0x16202e},
+    {"h", "gradient sum", 0xc94f8c, 0xffffff, 0x4d0a2e},
 }};
 
 // How far from the colour (0) towards white (1).
@@ -76,7 +78,30 @@ std::vector<Bar> WithPartsJoined(const std::vector<Bar>& bars) {
 const Look& LookAt(int index) { return kLooks[static_cast<size_t>(index)]; }
 
 const Look& LookOf(ActionKind kind) {
-  return kLooks[IsCompute(kind) ? static_cast<size_t>(kind) : kLooks.size() - 1];
+  if (IsCompute(kind)) return kLooks[static_cast<size_t>(kind)];
+  constexpr size_t kGather = 4;
+  return kLooks[kind == ActionKind::kUnshard   ? kGather
+                : kind == ActionKind::kReshard ? kGather + 1
+                                               : kGather + 2];
+}
+
+bool IsOnLane(ActionKind kind) { return IsCollective(kind) && kind != ActionKind::kWaitReduceGrad; }
+
+Phases PhasesOf(const std::vector<Bar>& bars) {
+  Phases phases{.first_start_ns = bars.front().start_ns,
+                .first_backward_ns = bars.back().end_ns,
+                .last_forward_ns = bars.front().start_ns,
+                .last_end_ns = bars.back().end_ns};
+  for (const Bar& bar : bars) {
+    if (bar.action.kind == ActionKind::kForward) {
+      phases.last_forward_ns = bar.end_ns;
+    } else {
+      phases.first_backward_ns = std::min(phases.first_backward_ns, bar.start_ns);
+    }
+  }
+  // Without a steady part (all Forwards, then all backwards) the cool-down follows the warm-up.
+  phases.last_forward_ns = std::max(phases.last_forward_ns, phases.first_backward_ns);
+  return phases;
 }
 
 std::string FillOf(const Look& look, int chunk, int num_chunks) {

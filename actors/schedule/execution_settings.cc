@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
+#include "actors/schedule/deadlock.h"
 #include "actors/schedule/transforms.h"
 
 namespace troupe {
@@ -126,6 +128,21 @@ class Reading {
 
 }  // namespace
 
+namespace {
+
+// Where the first collective stands; empty: there is none.
+std::string FirstCollective(const Schedule& schedule) {
+  for (PipelineRank rank{}; rank.value < schedule.num_ranks; rank = rank.Next()) {
+    const std::vector<Action>& actions = schedule.ActionsOf(rank);
+    const auto found = std::ranges::find_if(actions, IsCollective, &Action::kind);
+    if (found == actions.end()) continue;
+    return CellName(schedule, rank, static_cast<size_t>(found - actions.begin()));
+  }
+  return "";
+}
+
+}  // namespace
+
 Result<ExecutorMode> ExecutorModeOf(const Schedule& lists, const ExecutionSettings& settings) {
   return Reading(lists, settings).Mode();
 }
@@ -160,6 +177,22 @@ Result<ExecutableSchedule> MakeExecutable(Schedule lists, const ExecutionSetting
   auto report = Validate(executable.schedule, {.pairs = executable.policy.pairs});
   if (!report.ok()) return Context(settings.lists_name, std::move(report).error());
   executable.report = *std::move(report);
+  if (const std::string cell = FirstCollective(executable.schedule); !cell.empty()) {
+    const ExecutionPolicy& policy = executable.policy;
+    if (policy.mode == ExecutorMode::kFreeRun) {
+      return reading.Refuse("executor", ExecutorModeName(policy.mode),
+                            fmt::format("{}: it has a place in a list, and free-run follows none; "
+                                        "use strict or guided",
+                                        cell));
+    }
+    if (policy.activation_slack > 0) {
+      return reading.Refuse(
+          "activation_slack", policy.activation_slack,
+          fmt::format("{}: a pass that jumps the queue leaves the place where the "
+                      "list gathers its parameters; use 0",
+                      cell));
+    }
+  }
   if (!executable.report.ascending && executable.policy.mode != ExecutorMode::kStrict) {
     return reading.Refuse(
         "executor", ExecutorModeName(executable.policy.mode),

@@ -1,6 +1,7 @@
 #include "actors/schedule/next_action.h"
 
 #include <algorithm>
+#include <span>
 
 namespace troupe {
 namespace {
@@ -23,7 +24,11 @@ Blocked BlockedAt(const RankProgress& progress, int32_t entry) {
   // A fused pair waits for whatever one of its actions lacks.
   for (int32_t i = 0; i <= EntryOf(progress, entry).followers; ++i) {
     const RankList::Entry& e = EntryOf(progress, entry + i);
-    if (e.cell < 0) return blocked;
+    if (e.cell < 0) {
+      const bool waits = action.kind == ActionKind::kWaitReduceGrad;
+      blocked.reason = waits ? BlockReason::kSums : BlockReason::kOwnStage;
+      return blocked;
+    }
     const uint8_t missing = e.needs & static_cast<uint8_t>(~progress.Bits(e.cell));
     if (missing == 0) continue;
     blocked.microbatch = e.action.microbatch;
@@ -168,9 +173,7 @@ int32_t FreeRunEntry(const RankProgress& progress) {
   if (const int stage = progress.OldestWeight(); stage >= 0) {
     return progress.NextOf(stage * RankList::kLanesPerStage + RankList::kWeightLane);
   }
-  // Collectives come when everything before them is done.
-  const int32_t head = progress.head();
-  return EntryOf(progress, head).lane < 0 && progress.HasInputs(head) ? head : -1;
+  return -1;
 }
 
 // While every open action waits: the other action of its pair, else a weight gradient where the
@@ -197,6 +200,7 @@ int32_t EntryMeanwhile(const RankProgress& progress) {
       });
   if (of_open_pair && progress.HasInputs(head) && progress.LanesAreFree(head)) return head;
   if (list.policy().mode == ExecutorMode::kStrict) return -1;
+  if (head < size && EntryOf(progress, head).lane < 0) return -1;  // nothing overtakes a wait
   return JumpingEntry(progress, /*only_weights=*/true);
 }
 
@@ -210,6 +214,7 @@ int32_t NextEntry(const RankProgress& progress) {
   if (list.policy().mode == ExecutorMode::kFreeRun) return FreeRunEntry(progress);
   if (progress.HasInputs(head)) return head;
   if (list.policy().mode == ExecutorMode::kStrict) return -1;
+  if (EntryOf(progress, head).lane < 0) return -1;  // nothing overtakes the wait for a sum
   return JumpingEntry(progress, /*only_weights=*/list.policy().activation_slack <= 0);
 }
 
@@ -220,7 +225,9 @@ Decision NextAction(const RankProgress& progress) {
   const RankList& list = progress.list();
   const auto size = static_cast<int32_t>(list.entries().size());
   const int32_t head = progress.head();
-  if (!progress.open().empty()) {
+  const bool ends_beside =
+      head == size ? !progress.beside().empty() : progress.WaitsForReshard(EntryOf(progress, head));
+  if (!progress.open().empty() || ends_beside) {
     const Action& waiting = EntryOf(progress, std::min(head, size - 1)).action;
     return Blocked{.reason = BlockReason::kRunning,
                    .waiting = waiting,
@@ -231,6 +238,16 @@ Decision NextAction(const RankProgress& progress) {
   if (head == size) return Finished{};
   if (list.policy().mode == ExecutorMode::kFreeRun) return FreeRunBlocked(progress);
   return BlockedAt(progress, head);
+}
+
+const Action* NextOverWeights(const RankProgress& progress) {
+  const RankList& list = progress.list();
+  if (list.policy().mode != ExecutorMode::kStrict) return nullptr;
+  const std::span entries(list.entries());
+  for (const RankList::Entry& e : entries.subspan(static_cast<size_t>(progress.head()))) {
+    if (ReadsWeights(e.action.kind)) return &e.action;
+  }
+  return nullptr;
 }
 
 std::string Describe(const Blocked& blocked) {
@@ -248,6 +265,9 @@ std::string Describe(const Blocked& blocked) {
     case BlockReason::kOwnStage:
       return fmt::format("{} waits for an earlier action of stage {} that rank {} lists later",
                          waiting, blocked.owed_stage, blocked.owed_by);
+    case BlockReason::kSums:
+      return fmt::format("{} waits for the sums of stage {}'s gradients", waiting,
+                         blocked.owed_stage);
     case BlockReason::kMemory:
       return fmt::format(
           "{} waits for memory until the gradient of microbatch {} comes from stage {} (rank {})",

@@ -6,9 +6,11 @@
 //   RankProgress progress(list);
 //   on an input:       progress.MarkArrived(kind, stage, microbatch); then decide
 //   on a completion:   if progress.MarkDone(entry): send outputs; then decide
+//   on a collective's end: the same, without outputs
 //   on a wait's begin
 //   or end:            progress.MarkWaiting(entry, waits); then decide
-//   decide:            NextAction(progress) → Start: progress.MarkStarted(entry), launch it
+//   decide:            NextAction(progress) → Start: progress.MarkStarted(entry), launch it; after
+//                                             a collective, which holds up nothing, decide again
 //                                           → Blocked: keep as the wait record
 //                                           → Finished: the rank's list is done
 //
@@ -36,6 +38,7 @@ enum class BlockReason : uint8_t {
   kData,      // what the data loader brings is owed
   kOwnStage,  // an earlier action of the same stage must come first (a list that is out of order)
   kMemory,    // free-run: a Forward must wait until a gradient lets activations go
+  kSums,      // the list waits for the sums of a stage's gradients
 };
 
 // A blocked edge: who waits, for what, owed by whom. The executor adds step and since-when.
@@ -43,7 +46,7 @@ struct Blocked {
   BlockReason reason = BlockReason::kRunning;
   Action waiting{};  // the head of the list (for kRunning: the head after it)
   InputKind kind = InputKind::kActivation;  // of the owed message
-  PipelineRank owed_by{};  // who must act; the rank itself for kRunning, kData and kOwnStage
+  PipelineRank owed_by{};  // who must act; the rank itself for all but kInput and kMemory
   StageId owed_stage{};    // the stage that produces what is owed
   MicrobatchId microbatch{};
 
@@ -56,6 +59,10 @@ using Decision = std::variant<Start, Blocked, Finished>;
 Decision NextAction(const RankProgress& progress);
 // The entry that NextAction starts, or -1: the decision without its reasons.
 int32_t NextEntry(const RankProgress& progress);
+
+// The first action that has not started and reads weights, where it is certain to be the next such
+// one (strict): null where it is not, or where there is none.
+const Action* NextOverWeights(const RankProgress& progress);
 
 // "2F3 waits for the activation of microbatch 3 from stage 1 (rank 1)".
 std::string Describe(const Blocked& blocked);

@@ -120,7 +120,12 @@ void RankList::AddEntry(const Action& action) {
   } else {
     CHECK(!IsCommunication(action.kind), "{}: sends and receives follow from the compute actions",
           ToString(action));
+    CHECK(policy_.mode != ExecutorMode::kFreeRun, "{}: free-run keeps no list", ToString(action));
     entry.stage = StageIndex(action.stage);
+    CHECK(entry.stage >= 0, "{} is not of rank {}", ToString(action), rank_);
+    if (action.kind == ActionKind::kReduceGrad && !action.of_microbatch) {
+      stages_[static_cast<size_t>(entry.stage)].lists_sums = true;
+    }
   }
   entries_.push_back(entry);
 }

@@ -61,6 +61,7 @@ class RankList {
     // to take one microbatch, as `share` each.
     int deeper_chunks = 0;
     int direction = 0;
+    bool lists_sums = false;  // Schedule::ListsSums
   };
 
   // held_for_weight: the part of an activation that stays until the weight gradient (ρ).
@@ -81,6 +82,10 @@ class RankList {
   double activation_cap() const { return activation_cap_; }
   // Guided with slack: the most that the list itself holds from `entry` on.
   double PeakFrom(int32_t entry) const { return peak_from_[static_cast<size_t>(entry)]; }
+
+  bool ListsSums(StageId stage) const {  // of a stage that is here
+    return stages_[static_cast<size_t>(StageIndex(stage))].lists_sums;
+  }
 
   int StageIndex(StageId stage) const;                          // -1 where the stage is elsewhere
   int CellIndex(StageId stage, MicrobatchId microbatch) const;  // -1 where it is not of this rank

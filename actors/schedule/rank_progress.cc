@@ -43,12 +43,12 @@ void RankProgress::MarkStarted(int32_t entry) {
         "{} starts while another action of its rank runs", ToString(e.action));
   CHECK(!std::exchange(started_[static_cast<size_t>(entry)], char{1}), "{} starts twice",
         ToString(e.action));
+  ++num_started_;
+  MoveHead(entry);
+  if (e.lane < 0) return beside_.push_back(entry);
   open_.push_back({.entry = entry});
   ++num_computing_;
   if (e.followers > 0) fused_left_ = e.followers + 1;
-  ++num_started_;
-  MoveHead(entry);
-  if (e.lane < 0) return;
   TakeFromLane(e.lane, entry);
   if (e.action.kind == ActionKind::kBackward) TakeFromLane(e.WeightLane(), entry);
   const bool last_part = e.action.part + 1 == e.action.num_parts;
@@ -115,10 +115,14 @@ void RankProgress::Hold(const RankList::Entry& e, bool starts) {
 }
 
 int32_t RankProgress::OpenEntryOf(const Action& action) const {
+  const auto is_it = [&](int32_t entry) {
+    return list_->entries()[static_cast<size_t>(entry)].action == action;
+  };
   for (const Open& open : open_) {
-    if (list_->entries()[static_cast<size_t>(open.entry)].action == action) return open.entry;
+    if (is_it(open.entry)) return open.entry;
   }
-  return -1;
+  const auto found = std::ranges::find_if(beside_, is_it);
+  return found == beside_.end() ? -1 : *found;
 }
 
 void RankProgress::MarkWaiting(int32_t entry, bool waits) {
@@ -130,14 +134,14 @@ void RankProgress::MarkWaiting(int32_t entry, bool waits) {
 }
 
 bool RankProgress::MarkDone(int32_t entry) {
+  const RankList::Entry& e = list_->entries()[static_cast<size_t>(entry)];
+  if (e.lane < 0) return MarkCollectiveDone(entry);
   Open* const open = std::ranges::find(open_, entry, &Open::entry);
   CHECK(open != open_.end() && !open->waits, "an action of rank {} ends without having started",
         list_->rank());
   open_.erase(open);
   --num_computing_;
-  const RankList::Entry& e = list_->entries()[static_cast<size_t>(entry)];
   if (e.fused) --fused_left_;
-  if (e.cell < 0) return fused_left_ == 0;
   cells_[static_cast<size_t>(e.cell)] |= e.done;
   if (e.hand_over_cell >= 0) MarkArrived(e.hand_over_cell, e.hand_over_bit);
   const bool last_part = e.action.part + 1 == e.action.num_parts;
@@ -151,6 +155,12 @@ bool RankProgress::MarkDone(int32_t entry) {
     weights_.push_back(static_cast<int16_t>(e.stage));
   }
   Hold(e, /*starts=*/false);
+  return fused_left_ == 0;
+}
+
+bool RankProgress::MarkCollectiveDone(int32_t entry) {
+  CHECK(std::erase(beside_, entry) == 1, "{} ends without having started",
+        ToString(list_->entries()[static_cast<size_t>(entry)].action));
   return fused_left_ == 0;
 }
 
@@ -171,14 +181,39 @@ bool RankProgress::IsNextIn(int32_t lane, const RankList::Entry& e) const {
   return next >= 0 && &list_->entries()[static_cast<size_t>(next)] == &e;
 }
 
+// A pass that began while the stage's weights go could miss them, or wait for what is going.
+bool RankProgress::WaitsForReshard(const RankList::Entry& e) const {
+  if (beside_.empty()) return false;
+  if (!ReadsWeights(e.action.kind) && e.action.kind != ActionKind::kUnshard) return false;
+  return std::ranges::any_of(beside_, [&](int32_t entry) {
+    const Action& other = list_->entries()[static_cast<size_t>(entry)].action;
+    return other.kind == ActionKind::kReshard && other.stage == e.action.stage;
+  });
+}
+
 bool RankProgress::CellReady(const RankList::Entry& e) const {
+  if (WaitsForReshard(e)) return false;
   if (e.cell >= 0) {
     // Weight gradients add up in order: a whole backward waits for those that were put off.
     const bool in_turn = e.action.kind != ActionKind::kBackward || IsNextIn(e.WeightLane(), e);
     return in_turn && (Bits(e.cell) & e.needs) == e.needs;
   }
-  return e.action.kind != ActionKind::kReduceGrad ||
-         gradients_done_[static_cast<size_t>(e.stage)] == list_->microbatches_per_stage();
+  return CollectiveReady(e);
+}
+
+bool RankProgress::CollectiveReady(const RankList::Entry& e) const {
+  switch (e.action.kind) {
+    case ActionKind::kReduceGrad:
+      return e.action.of_microbatch ||
+             gradients_done_[static_cast<size_t>(e.stage)] == list_->microbatches_per_stage();
+    case ActionKind::kWaitReduceGrad:
+      return std::ranges::none_of(beside_, [&](int32_t entry) {
+        const Action& other = list_->entries()[static_cast<size_t>(entry)].action;
+        return other.kind == ActionKind::kReduceGrad && other.stage == e.action.stage;
+      });
+    default:
+      return true;
+  }
 }
 
 bool RankProgress::HasInputs(int32_t entry) const {
@@ -197,7 +232,7 @@ bool RankProgress::HasInputs(int32_t entry) const {
         missing &= static_cast<uint8_t>(~earlier.hand_over_bit);
       }
     }
-    if (missing != 0) return false;
+    if (missing != 0 || WaitsForReshard(follower)) return false;
   }
   return true;
 }

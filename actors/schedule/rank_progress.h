@@ -12,7 +12,7 @@
 namespace troupe {
 
 //   I1. One action computes at a time; at most policy().open_actions are open, and no two of one
-//       lane: sums keep their order.
+//       lane: sums keep their order. Collectives start between them, and go on beside them.
 //   I2. An input arrives once, for a stage of this rank and a microbatch of that stage.
 //   I3. Hand-over between two stages of this rank is an arrival at the moment of MarkDone.
 //   I4. Entries of one lane start in the list's order.
@@ -29,19 +29,22 @@ class RankProgress {
   void MarkStarted(int32_t entry);
   // An open action waits in its middle, or is over its wait.
   void MarkWaiting(int32_t entry, bool waits);
-  // True where outputs may leave now; false inside a fused pair, whose end lets all of them go.
+  // True where outputs may leave now; false inside a fused pair, whose end lets all of them go. Of
+  // a ReduceGrad: the sums of its stage are there.
   bool MarkDone(int32_t entry);
 
   const RankList& list() const { return *list_; }
   size_t num_started() const { return num_started_; }
-  // Started and not ended, in the order of their starts.
+  // Compute actions that have started and not ended, in the order of their starts.
   struct Open {
     int32_t entry = -1;
     bool waits = false;
   };
   using OpenList = InlineList<Open, kOpenActionsMax>;
   const OpenList& open() const { return open_; }
-  int32_t OpenEntryOf(const Action& action) const;  // -1 where it is not open
+  // Collectives that have, likewise.
+  const std::vector<int32_t>& beside() const { return beside_; }
+  int32_t OpenEntryOf(const Action& action) const;  // of both; -1 where it is not open
   bool computes() const { return num_computing_ > 0; }
   double held() const { return held_; }  // activations, in units of the rank's whole share
   double peak_held() const { return peak_held_; }
@@ -72,8 +75,13 @@ class RankProgress {
     return weights_taken_ < weights_.size() ? weights_[weights_taken_] : -1;
   }
 
+  // The entry reads weights of a stage whose RESHARD has begun and not ended.
+  bool WaitsForReshard(const RankList::Entry& entry) const;
+
  private:
   bool CellReady(const RankList::Entry& entry) const;
+  bool CollectiveReady(const RankList::Entry& entry) const;
+  [[gnu::cold]] bool MarkCollectiveDone(int32_t entry);
   bool IsNextIn(int32_t lane, const RankList::Entry& entry) const;
   void MoveHead(int32_t entry);
   void TakeFromLane(int32_t lane, int32_t entry);
@@ -91,6 +99,7 @@ class RankProgress {
   size_t num_started_ = 0;
   int32_t head_ = 0;
   OpenList open_{};
+  std::vector<int32_t> beside_{};
   int num_computing_ = 0;   // of the open ones
   int32_t fused_left_ = 0;  // of the fused pair under way, those that have not ended
   double held_ = 0;

@@ -65,7 +65,6 @@ class CsvReader {
     RETURN_IF_ERROR(InferMicrobatches());
     schedule_.num_directions = HasTwoDirections() ? 2 : 1;
     RETURN_IF_ERROR(CheckCommunication());
-    NoteCollectives();
     for (Row& row : rows_) {
       std::erase_if(row.actions, [](const Action& a) { return IsCommunication(a.kind); });
       schedule_.ranks.push_back(std::move(row.actions));
@@ -92,15 +91,11 @@ class CsvReader {
   Status InferMicrobatches();
   bool HasTwoDirections() const;
   Status CheckCommunication();
-  void NoteCollectives();
 
-  std::string Place(Position at) const {
-    const Row& row = rows_[at.rank];
-    return fmt::format("row {}, cell {} ({})", at.rank + 1, row.cells[at.index],
-                       ToString(row.actions[at.index]));
-  }
   Error At(Position at, std::string_view why) const {
-    return MakeError(ErrorCode::kInvalidSpec, "{}: {}", Place(at), why);
+    const Row& row = rows_[at.rank];
+    return MakeError(ErrorCode::kInvalidSpec, "row {}, cell {} ({}): {}", at.rank + 1,
+                     row.cells[at.index], ToString(row.actions[at.index]), why);
   }
   template <typename Visit>  // (Position, const Action&)
   void ForEachCompute(const Visit& visit) const {
@@ -324,17 +319,6 @@ Status CsvReader::CheckCommunication() {
     return At({misplaced->rank.value, misplaced->index}, misplaced->why);
   }
   return {};
-}
-
-void CsvReader::NoteCollectives() {
-  for (int rank = 0; rank < schedule_.num_ranks; ++rank) {
-    for (size_t i = 0; i < rows_[rank].actions.size(); ++i) {
-      const ActionKind kind = rows_[rank].actions[i].kind;
-      if (IsCompute(kind) || IsCommunication(kind)) continue;
-      notes_.collective = Place({rank, i});
-      return;
-    }
-  }
 }
 
 }  // namespace

@@ -49,6 +49,18 @@ bool Schedule::HasHalves() const {
   });
 }
 
+bool Schedule::HasWeightParts() const {
+  return std::ranges::any_of(ranks, [](const std::vector<Action>& actions) {
+    return std::ranges::any_of(actions, [](const Action& action) { return action.num_parts > 1; });
+  });
+}
+
+bool Schedule::ListsSums(StageId stage) const {
+  return std::ranges::any_of(ActionsOf(RankOf(stage)), [stage](const Action& action) {
+    return action.stage == stage && action.kind == ActionKind::kReduceGrad && !action.of_microbatch;
+  });
+}
+
 void Schedule::AddListedEdges(StageId into, EdgeList& list) const {
   for (const StageEdge& edge : edges) {
     if (edge.to == into && list.size() < kStageInputsMax) list.push_back(edge);

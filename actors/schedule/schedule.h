@@ -91,6 +91,10 @@ struct Schedule {
   double StageShare(StageId stage) const;
   std::vector<double> StageShares() const;  // of every stage
   bool HasHalves() const;                   // a backward comes as BackwardInput and BackwardWeight
+  bool HasWeightParts() const;              // a weight gradient runs in several
+  // Its rank's list says when the sums of the stage's gradients begin: by a REDUCE_GRAD of the
+  // whole stage. They begin by themselves elsewhere.
+  bool ListsSums(StageId stage) const;
 
  private:
   // Without listed edges: the stage feeds the next one.

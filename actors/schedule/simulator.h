@@ -5,6 +5,9 @@
 // Everything that happens at one moment (ends, arrivals) is seen before any rank decides. An action
 // that waits in its middle leaves a bar for each segment; what is over its wait goes on before
 // anything new starts, the longest waiting first, as on a rank's stream.
+//
+// Collectives run on an engine of the rank's own, one after the other, beside its compute. A pass
+// that reads weights waits for the gather of its stage, where one is under way.
 #pragma once
 
 #include <cstdint>

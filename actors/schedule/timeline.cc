@@ -14,9 +14,12 @@ struct Extent {
   bool empty() const { return first_start_ns > last_end_ns; }
   int64_t length_ns() const { return empty() ? 0 : last_end_ns - first_start_ns; }
   void Add(const Bar& bar) {
-    first_start_ns = std::min(first_start_ns, bar.start_ns);
-    last_end_ns = std::max(last_end_ns, bar.end_ns);
+    Extend(bar.start_ns, bar.end_ns);
     work_ns += bar.end_ns - bar.start_ns;
+  }
+  void Extend(int64_t start_ns, int64_t end_ns) {
+    first_start_ns = std::min(first_start_ns, start_ns);
+    last_end_ns = std::max(last_end_ns, end_ns);
   }
 };
 
@@ -32,6 +35,9 @@ Extents Measure(const Timeline& timeline) {
     if (IsCompute(bar.action.kind)) {
       extents.whole.Add(bar);
       extents.ranks[bar.rank.value].Add(bar);
+    } else if (bar.end_ns > bar.start_ns) {
+      extents.whole.Extend(bar.start_ns, bar.end_ns);
+      extents.ranks[bar.rank.value].Extend(std::numeric_limits<int64_t>::max(), bar.end_ns);
     }
   }
   return extents;

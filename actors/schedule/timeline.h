@@ -26,7 +26,8 @@ struct Timeline {
 
 // Idle time of a timeline. Rates are (T·ranks − work) / (T·ranks): *makespan* takes T from the
 // first start to the last end over all ranks, *span* the longest single rank's own first start to
-// last end.
+// last end. Of collectives those that take time count: a rank's last one towards its end, the first
+// of all towards the makespan's start.
 struct Idle {
   int64_t makespan_ns = 0;
   int64_t span_ns = 0;

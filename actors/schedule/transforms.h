@@ -14,7 +14,8 @@ Schedule WithSplitBackward(const Schedule& schedule);
 Schedule WithWeightParts(const Schedule& schedule, int num_parts);
 
 // The order that a run took: each rank's compute actions as its bars started; collectives keep
-// their place at the end. The bars are those of one whole step.
+// their place before what follows them in the list, but for weight gradients, which may have jumped
+// the queue. The bars are those of one whole step.
 Schedule Frozen(const Schedule& schedule, const Timeline& timeline);
 
 }  // namespace troupe

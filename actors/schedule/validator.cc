@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "actors/schedule/activations.h"
+#include "actors/schedule/collective_check.h"
 #include "actors/schedule/deadlock.h"
 #include "actors/schedule/simulator.h"
 
@@ -20,20 +21,12 @@ struct Done {
   uint8_t num_parts = 0;
 };
 
-// What it has done so far for all of one stage.
-struct StageCollectives {
-  bool unsharded = false;
-  bool resharded = false;
-  bool reduced = false;
-};
-
 class StructureCheck {
  public:
   explicit StructureCheck(const Schedule& schedule)
       : schedule_(schedule),
         done_(static_cast<size_t>(schedule.num_stages) * schedule.num_microbatches),
-        gradients_done_(schedule.num_stages, 0),
-        collectives_(schedule.num_stages) {}
+        collectives_(schedule) {}
 
   Status Run() {
     for (int rank = 0; rank < schedule_.num_ranks; ++rank) {
@@ -72,7 +65,7 @@ class StructureCheck {
     if (std::string why = PairReason(actions, index); !why.empty()) {
       return why;
     }
-    return IsCompute(action.kind) ? ComputeReason(action) : CollectiveReason(action);
+    return IsCompute(action.kind) ? ComputeReason(action) : collectives_.Reason(action, index);
   }
 
   std::string PairReason(const std::vector<Action>& actions, size_t index) {
@@ -94,20 +87,13 @@ class StructureCheck {
   }
 
   std::string ComputeReason(const Action& action) {
-    const int first = schedule_.FirstMicrobatch(action.stage).value;
-    const int end = first + schedule_.MicrobatchesPerDirection();
-    if (action.microbatch.value < first || action.microbatch.value >= end) {
-      return fmt::format("stage {} takes microbatches {} to {}", action.stage, first, end - 1);
-    }
+    if (std::string why = MicrobatchReason(schedule_, action); !why.empty()) return why;
     if (schedule_.forward_only && action.kind != ActionKind::kForward) {
       return "a forward-only schedule has no backward";
     }
     if (!schedule_.HasBackward(action.stage) && action.kind != ActionKind::kForward) {
       return fmt::format("stage {} is only read by stage {}: it has no backward", action.stage,
                          schedule_.EdgeFrom(action.stage)->to);
-    }
-    if (collectives_[action.stage.value].resharded) {
-      return fmt::format("it stands after {0}RESHARD; put {0}UNSHARD between them", action.stage);
     }
     Done& done = At(action);
     switch (action.kind) {
@@ -155,36 +141,7 @@ class StructureCheck {
 
   void MarkWeight(const Action& action, Done& done) {
     done.weight = true;
-    ++gradients_done_[action.stage.value];
-  }
-
-  std::string CollectiveReason(const Action& action) {
-    StageCollectives& stage = collectives_[action.stage.value];
-    switch (action.kind) {
-      case ActionKind::kUnshard:
-        stage.resharded = false;
-        return std::exchange(stage.unsharded, true)
-                   ? fmt::format(
-                         "the stage's parameters are gathered already; leave it out, or "
-                         "put {}RESHARD before it",
-                         action.stage)
-                   : "";
-      case ActionKind::kReshard:
-        stage.resharded = true;
-        return std::exchange(stage.unsharded, false)
-                   ? ""
-                   : fmt::format(
-                         "the stage's parameters are not gathered; leave it out, or put "
-                         "{}UNSHARD before it",
-                         action.stage);
-      default:
-        if (std::exchange(stage.reduced, true)) {
-          return "this stage's gradients are reduced a second time";
-        }
-        return gradients_done_[action.stage.value] == schedule_.MicrobatchesPerDirection()
-                   ? ""
-                   : fmt::format("stage {} still has weight gradients after it", action.stage);
-    }
+    collectives_.MarkGradients(action);
   }
 
   Status Complete() const {
@@ -207,14 +164,13 @@ class StructureCheck {
         }
       }
     }
-    return {};
+    return collectives_.Complete();
   }
 
   const Schedule& schedule_;
-  std::vector<Done> done_;                     // [stage][microbatch]
-  std::vector<int> gradients_done_;            // per stage
-  std::vector<StageCollectives> collectives_;  // per stage
-  std::set<int32_t> pairs_;                    // of the rank at hand, so far
+  std::vector<Done> done_;  // [stage][microbatch]
+  CollectiveCheck collectives_;
+  std::set<int32_t> pairs_;  // of the rank at hand, so far
 };
 
 Status CheckShape(const Schedule& s) {

@@ -15,7 +15,15 @@ std::string ToCsvLists(const std::vector<std::vector<Action>>& lists) {
   return text;
 }
 
-// Collectives are PyTorch's only in files with sends and receives.
+// What of the action PyTorch's files lack; empty: nothing. Collectives are PyTorch's only in files
+// with sends and receives.
+std::string_view Lacks(const Action& action, bool with_communication) {
+  if (action.num_parts > 1) return "parts of a weight gradient";
+  if (action.of_microbatch) return "reductions of one microbatch's gradients";
+  const bool alone = IsCollective(action.kind) && !with_communication;
+  return alone ? "collectives without sends and receives" : "";
+}
+
 Status CheckPyTorchHas(const Schedule& schedule, bool with_communication) {
   constexpr std::string_view kRemedy = "write it in Troupe's own dialect";
   if (schedule.num_directions > 1) {
@@ -36,13 +44,9 @@ Status CheckPyTorchHas(const Schedule& schedule, bool with_communication) {
   for (int rank = 0; rank < schedule.num_ranks; ++rank) {
     const std::vector<Action>& actions = schedule.ranks[rank];
     for (size_t i = 0; i < actions.size(); ++i) {
-      const bool has_parts = actions[i].num_parts > 1;
-      if (has_parts || (!IsCompute(actions[i].kind) && !with_communication)) {
-        return MakeError(
-            ErrorCode::kInvalidSpec, "{}: PyTorch's files have no {}; {}",
-            CellName(schedule, PipelineRank(rank), i),
-            has_parts ? "parts of a weight gradient" : "collectives without sends and receives",
-            kRemedy);
+      if (const std::string_view lacks = Lacks(actions[i], with_communication); !lacks.empty()) {
+        return MakeError(ErrorCode::kInvalidSpec, "{}: PyTorch's files have no {}; {}",
+                         CellName(schedule, PipelineRank(rank), i), lacks, kRemedy);
       }
     }
   }

@@ -12,7 +12,9 @@ namespace troupe {
 
 Result<std::unique_ptr<RankProcess>> ChildRank::Start(Scheduler& scheduler,
                                                       const std::string& program,
+                                                      std::vector<std::string> arguments,
                                                       const std::string& name, Handlers handlers) {
+  arguments.insert(arguments.end(), {"--control-fd", "3"});
   int control[2];
   int log[2];
   const auto no_descriptors = [&name](int number) {
@@ -30,7 +32,7 @@ Result<std::unique_ptr<RankProcess>> ChildRank::Start(Scheduler& scheduler,
   }
   auto process = ChildProcess::Start(scheduler,
                                      {.path = program,
-                                      .arguments = {"--control-fd", "3"},
+                                      .arguments = std::move(arguments),
                                       .control_fd = control[1],
                                       .stdout_fd = log[1],
                                       .stderr_fd = log[1],
@@ -69,7 +71,7 @@ void ChildRank::HearLastWords() {
 StartRankProcess ChildRanks(Scheduler& scheduler, std::string program) {
   return [&scheduler, program = std::move(program)](const std::string& name,
                                                     RankProcess::Handlers handlers) {
-    return ChildRank::Start(scheduler, program, name, std::move(handlers));
+    return ChildRank::Start(scheduler, program, {}, name, std::move(handlers));
   };
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "coordinator/agent/child_process.h"
 #include "coordinator/agent/log_pipe.h"
@@ -17,8 +18,10 @@ namespace troupe {
 
 class ChildRank : public RankProcess {
  public:
+  // `arguments` stand before those of the control socket.
   static Result<std::unique_ptr<RankProcess>> Start(Scheduler& scheduler,
                                                     const std::string& program,
+                                                    std::vector<std::string> arguments,
                                                     const std::string& name, Handlers handlers);
 
   void Send(std::string_view frame) override { link_->Send(frame); }

@@ -179,21 +179,11 @@ int RunWorker(const WorkerCommand& command) {
   SetTalkPatience(kTalkPatienceMs);
   AwakeClock clock(SystemClock());
   Scheduler scheduler({.clock = &clock, .spin_us = 0, .trace_handlers = false});
-  const char* given = std::getenv("TROUPE_RANK");
-  std::error_code ignored;
-  const std::string program =
-      given != nullptr
-          ? given
-          : (std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path() / "troupe-rank")
-                .string();
-  // For the ranks, whose transport reads these as it is loaded: a lost peer is told by a sentence
-  // of ours.
-  ::setenv("UCX_LOG_LEVEL", "fatal", /*overwrite=*/0);
-  ::setenv("UCX_WARN_UNUSED_ENV_VARS", "n", /*overwrite=*/0);
+  SilenceTransportOfRanks();
   char host[256] = "host";
   ::gethostname(host, sizeof(host) - 1);
   HostAgent agent({.name = command.name.empty() ? host : command.name, .slots = command.slots},
-                  {scheduler, SystemFiles(), ChildRanks(scheduler, program)});
+                  {scheduler, SystemFiles(), ChildRanks(scheduler, RankProgram())});
   std::unique_ptr<AgentClient> client;
   EndOnSignal end(scheduler, /*pauses=*/true, [&](int signal, bool at_once) {
     if (signal == SIGTSTP) {
@@ -218,6 +208,19 @@ int RunWorker(const WorkerCommand& command) {
   RunLoop(scheduler);
   client.reset();
   return 0;
+}
+
+std::string RankProgram() {
+  const char* given = std::getenv("TROUPE_RANK");
+  if (given != nullptr) return given;
+  std::error_code ignored;
+  const auto own = std::filesystem::read_symlink("/proc/self/exe", ignored);
+  return (own.parent_path() / "troupe-rank").string();
+}
+
+void SilenceTransportOfRanks() {
+  ::setenv("UCX_LOG_LEVEL", "fatal", /*overwrite=*/0);
+  ::setenv("UCX_WARN_UNUSED_ENV_VARS", "n", /*overwrite=*/0);
 }
 
 }  // namespace troupe

@@ -24,4 +24,11 @@ struct WorkerCommand {
 // SIGTSTP stops its ranks, then itself; SIGCONT continues all. Returns the exit code.
 int RunWorker(const WorkerCommand& command);
 
+// The path of troupe-rank: beside this program, or what TROUPE_RANK names.
+std::string RankProgram();
+
+// In this process' environment, which ranks inherit and their transport reads as it is loaded: what
+// it would say of a lost peer is said in a sentence of ours. What is set already stays.
+void SilenceTransportOfRanks();
+
 }  // namespace troupe

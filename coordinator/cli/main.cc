@@ -15,6 +15,7 @@
 #include "actors/schedule/generators.h"
 #include "coordinator/cli/address.h"
 #include "coordinator/cli/answer.h"
+#include "coordinator/cli/bench_command.h"
 #include "coordinator/cli/ckpt_command.h"
 #include "coordinator/cli/completion.h"
 #include "coordinator/cli/daemons.h"
@@ -41,6 +42,7 @@ struct CommandLine {
   bool no_wait = false;
   JobsCommand jobs{};
   ScheduleFlags schedule{};
+  CollectivesRequest collectives{};
   CkptCommand ckpt{};
   std::string output = "text";
   std::string shell{};
@@ -267,6 +269,22 @@ void AddSchedule(CLI::App& app, CommandLine& line) {
   verb->callback([&line] { line.exit_code = ShowSchedule(line.schedule); });
 }
 
+// ---- measuring ----------------------------------------------------------------------------------
+
+void AddBench(CLI::App& app, CommandLine& line) {
+  auto* bench = app.add_subcommand("bench", "measure what this host can do");
+  bench->require_subcommand(1);
+  SetExamples(bench, {"bench collectives --workers 4"});
+  auto* verb = bench->add_subcommand("collectives", "operations among workers, as nccl-tests does");
+  SetExamples(verb, {"bench collectives --workers 4",
+                     "bench collectives --operation all-gather --min-bytes 1M --max-bytes 64M",
+                     "bench collectives --dtype bfloat16 --buffers private -o json"});
+  AddCollectivesFlags(verb, line.collectives);
+  verb->add_option("-o,--output", line.output, "text or json")
+      ->check(CLI::IsMember({"text", "json"}));
+  verb->callback([&line] { line.exit_code = BenchCollectives(line.collectives, line.format()); });
+}
+
 // ---- daemons ------------------------------------------------------------------------------------
 
 void AddDaemons(CLI::App& app, CommandLine& line) {
@@ -309,14 +327,17 @@ void AddCompletion(CLI::App& app, CommandLine& line) {
     for (const ScheduleInfo& info : KnownSchedules()) schedules.words.emplace_back(info.name);
     schedules.words.insert(schedules.words.end(), {"auto", "compare"});
     const Shell shell = line.shell == "zsh" ? Shell::kZsh : Shell::kBash;
-    line.exit_code = PrintAnswer(CompletionScript(
-        app, shell, {{"schedule", schedules}, {"completion", {.words = {"bash", "zsh"}}}}));
+    line.exit_code = PrintAnswer(CompletionScript(app, shell,
+                                                  {{"schedule", schedules},
+                                                   {"bench", {.outputs = {"text", "json"}}},
+                                                   {"completion", {.words = {"bash", "zsh"}}}}));
   });
 }
 
 // What these start, or write, ends as it should however early they are told to.
 bool EndsInOrder(std::string_view verb) {
-  return verb == "run" || verb == "submit" || verb == "coordinator" || verb == "worker";
+  return verb == "run" || verb == "submit" || verb == "bench" || verb == "coordinator" ||
+         verb == "worker";
 }
 
 int Main(int argc, char** argv) {
@@ -342,6 +363,7 @@ int Main(int argc, char** argv) {
   AddCheckpoints(app, line);
   AddQuestions(app, line);
   AddSchedule(app, line);
+  AddBench(app, line);
   AddDaemons(app, line);
   AddCompletion(app, line);
   std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);

@@ -41,7 +41,9 @@ StageTimes Share(const StageTimes& stage, double share) {
   return {.forward = stage.forward * share,
           .backward_input = part(stage.backward_input),
           .backward_weight = part(stage.backward_weight),
-          .backward = part(stage.backward)};
+          .backward = part(stage.backward),
+          .unshard = part(stage.unshard),
+          .reduce_grad = part(stage.reduce_grad)};
 }
 
 StageTimes WithHalves(StageTimes stage) {
@@ -61,12 +63,21 @@ Result<UserCosts> ReadUserCosts(const CostOptions& options, FileSystem& files) {
                    TimeOr(options.backward_input, "cost-backward-input", 1));
   ASSIGN_OR_RETURN(costs.whole_share.backward_weight,
                    TimeOr(options.backward_weight, "cost-backward-weight", 1));
+  if (options.unshard) {
+    ASSIGN_OR_RETURN(costs.whole_share.unshard, TimeOr(options.unshard, "cost-unshard", 0));
+  }
+  if (options.reduce_grad) {
+    ASSIGN_OR_RETURN(costs.whole_share.reduce_grad,
+                     TimeOr(options.reduce_grad, "cost-reduce-grad", 0));
+  }
   const double whole = costs.whole_share.forward + BackwardOf(costs.whole_share);
   if (!options.file.empty()) {
-    if (options.forward || options.backward_input || options.backward_weight || options.pair) {
+    if (options.forward || options.backward_input || options.backward_weight || options.unshard ||
+        options.reduce_grad || options.pair) {
       return MakeError(ErrorCode::kInvalidSpec,
                        "--costs {} has the times of every stage; leave out --cost-forward, "
-                       "--cost-backward-input, --cost-backward-weight and --cost-pair",
+                       "--cost-backward-input, --cost-backward-weight, --cost-unshard, "
+                       "--cost-reduce-grad and --cost-pair",
                        options.file);
     }
     ASSIGN_OR_RETURN(CostsFile file, ReadFile(options.file, files));
@@ -136,7 +147,15 @@ double TotalTime(const std::vector<StageTimes>& stages, const UserCosts& costs,
     const double halves = stage.backward_input.value_or(0) + stage.backward_weight.value_or(0);
     total += stage.forward + std::max(halves, BackwardOf(stage)) + 2 * costs.hop;
   }
-  return total * schedule.MicrobatchesPerDirection() * std::max(1.0, costs.pair_factor);
+  total *= schedule.MicrobatchesPerDirection() * std::max(1.0, costs.pair_factor);
+  for (const std::vector<Action>& actions : schedule.ranks) {
+    for (const Action& action : actions) {
+      const StageTimes& stage = stages[static_cast<size_t>(action.stage.value)];
+      if (action.kind == ActionKind::kUnshard) total += stage.unshard.value_or(0);
+      if (action.kind == ActionKind::kReduceGrad) total += stage.reduce_grad.value_or(0);
+    }
+  }
+  return total;
 }
 
 Result<double> TicksPerUnit(double total) {
@@ -159,7 +178,9 @@ CostModel InTicks(const std::vector<StageTimes>& stages, const UserCosts& costs,
     model.stages.push_back({.forward_ns = whole(stage.forward),
                             .backward_input_ns = whole(stage.backward_input.value_or(0)),
                             .backward_weight_ns = whole(stage.backward_weight.value_or(0)),
-                            .backward_ns = stage.backward ? whole(*stage.backward) : -1});
+                            .backward_ns = stage.backward ? whole(*stage.backward) : -1,
+                            .unshard_ns = whole(stage.unshard.value_or(0)),
+                            .reduce_grad_ns = whole(stage.reduce_grad.value_or(0))});
   }
   return model;
 }

@@ -17,9 +17,11 @@ struct CostOptions {
   std::optional<double> forward{};  // of a rank's whole share, like the three below; 1 each
   std::optional<double> backward_input{};
   std::optional<double> backward_weight{};
-  std::optional<double> pair{};  // an overlapped Forward and Backward; as long as both
-  std::optional<double> hop{};   // one hop's latency; 0, or the file's
-  std::string file{};            // or a run's directory
+  std::optional<double> unshard{};      // a gather of the whole share; 0
+  std::optional<double> reduce_grad{};  // a reduction of its gradients; 0
+  std::optional<double> pair{};         // an overlapped Forward and Backward; as long as both
+  std::optional<double> hop{};          // one hop's latency; 0, or the file's
+  std::string file{};                   // or a run's directory
 };
 
 // Times in the user's unit.

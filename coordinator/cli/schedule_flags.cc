@@ -70,6 +70,8 @@ void AddTimes(CLI::App* verb, CostOptions& costs) {
   group.Add("--cost-forward", costs.forward, "Forward of a rank's whole share; 1");
   group.Add("--cost-backward-input", costs.backward_input, "its input gradient; 1");
   group.Add("--cost-backward-weight", costs.backward_weight, "its weight gradient; 1");
+  group.Add("--cost-unshard", costs.unshard, "a gather of all its parameters; 0");
+  group.Add("--cost-reduce-grad", costs.reduce_grad, "a reduction of all its gradients; 0");
   group.Add("--cost-pair", costs.pair,
             "an overlapped Forward and Backward of a whole share; the sum of the three");
   group.Add("--comm", costs.hop, "latency of one hop between ranks; 0");
@@ -77,7 +79,8 @@ void AddTimes(CLI::App* verb, CostOptions& costs) {
             "every stage's own times: a run's directory, or a file, either JSON\n"
             "{\"unit\": \"ms\", \"link_latency\": 0.1, \"stages\": [{\"forward\": 1,\n"
             "\"backward_input\": 1, \"backward_weight\": 1}, …]}, with \"backward\" in place\n"
-            "of the halves where it is known as a whole, or CSV under the head\n"
+            "of the halves where it is known as a whole, and \"unshard\" and \"reduce_grad\"\n"
+            "where parameters are gathered and gradients reduced, or CSV under the head\n"
             "forward,backward_input,backward_weight");
 }
 
@@ -122,6 +125,10 @@ void AddScheduleFlags(CLI::App* verb, ScheduleFlags& options) {
   shape.Add("--group", options.group,
             "interleaved: microbatches that a chunk takes before the next one's turn",
             kMicrobatchesMax);
+  shape.Add("--unshard", options.unshard,
+            "put UNSHARD, RESHARD and REDUCE_GRAD into the lists, as PyTorch does: parameters of\n"
+            "the next so many different stages of a rank are gathered",
+            kStagesMax);
   shape.Add("-o,--output", options.output, "text, json, csv or svg");
   shape.Add("--dialect", options.dialect, "of csv: troupe or pytorch");
   verb->add_flag("--with-communication", options.with_communication, "csv with sends and receives");

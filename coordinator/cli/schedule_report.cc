@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "actors/schedule/activations.h"
 #include "actors/schedule/generators.h"
 #include "actors/schedule/schedule_choice.h"
 
@@ -125,6 +126,16 @@ std::string Aligned(const Table& table) {
   return text;
 }
 
+// By rank, the most stages that the list keeps gathered at one time.
+std::vector<int> GatheredStages(const Schedule& schedule) {
+  const std::vector<int64_t> one(static_cast<size_t>(schedule.num_stages), 1);
+  std::vector<int> most;
+  for (PipelineRank rank{}; rank.value < schedule.num_ranks; rank = rank.Next()) {
+    most.push_back(static_cast<int>(PeakGathered(schedule, rank, one)));
+  }
+  return most;
+}
+
 std::string FiguresText(const ScheduleRequest& request, const ScheduleFigures& f) {
   const Shown shown(request);
   const RequestedSchedule& requested = request.schedules.front();
@@ -148,6 +159,11 @@ std::string FiguresText(const ScheduleRequest& request, const ScheduleFigures& f
   text += fmt::format("activations  {} microbatches{}\n",
                       alike ? peaks.front() : fmt::format("{}", fmt::join(peaks, " ")),
                       alike && peaks.size() > 1 ? " on every rank" : " by rank");
+  if (const std::vector<int> gathered = GatheredStages(requested.executable.schedule);
+      std::ranges::max(gathered) > 0) {
+    text += fmt::format("gathered     the parameters of up to {} stages at a time by rank\n",
+                        fmt::join(gathered, " "));
+  }
   text += fmt::format(
       "parameters   {}; {} message{} a microbatch between ranks\n",
       report.parameter_replicas == 1 ? "held once"
@@ -202,6 +218,9 @@ ordered_json JsonOf(const ScheduleRequest& request, const RequestedSchedule& req
   time(json, "bubble_span_time", f.bubble_span_ns);
   json["peak_activations"] = ordered_json::array();
   for (const double peak : f.peak_activations) json["peak_activations"].push_back(Rounded(peak));
+  if (const std::vector<int> gathered = GatheredStages(schedule); std::ranges::max(gathered) > 0) {
+    json["gathered_stages"] = gathered;
+  }
   json["parameter_replicas"] = requested.executable.report.parameter_replicas;
   json["messages_per_microbatch"] = requested.executable.report.messages_per_microbatch;
   json["lower_bound_makespan"] = shown.Units(static_cast<double>(f.lower_bound.makespan_ns));

@@ -6,6 +6,7 @@
 #include <array>
 #include <utility>
 
+#include "actors/schedule/collective_lists.h"
 #include "actors/schedule/generators.h"
 #include "actors/schedule/schedule_choice.h"
 
@@ -153,6 +154,7 @@ Status CheckNumbers(const ScheduleFlags& options) {
   RETURN_IF_ERROR(CheckRange(options.microbatches, "microbatches", kMicrobatchesMax));
   RETURN_IF_ERROR(CheckRange(options.chunks, "chunks", kStagesMax));
   RETURN_IF_ERROR(CheckRange(options.group, "group", kMicrobatchesMax));
+  RETURN_IF_ERROR(CheckRange(options.unshard, "unshard", kStagesMax));
   RETURN_IF_ERROR(CheckRange(options.samples, "samples", kSamplesMax));
   if (!(options.rho >= 0 && options.rho <= 1)) {
     return Refuse("--rho {}: use 0 to 1, the part of an activation that the weight gradient needs",
@@ -226,7 +228,21 @@ Status ReadOutput(const ScheduleFlags& options, ScheduleRequest& request) {
   return {};
 }
 
+Result<Schedule> Lowered(const Schedule& lists, int num_stages) {
+  for (const std::vector<Action>& actions : lists.ranks) {
+    if (std::ranges::none_of(actions, IsCollective, &Action::kind)) continue;
+    return Refuse("--unshard {}: {} has collectives of its own; leave --unshard out", num_stages,
+                  lists.name);
+  }
+  auto lowered = WithCollectives(lists, num_stages);
+  if (lowered.ok()) return lowered;
+  return Context(fmt::format("--unshard {}", num_stages), std::move(lowered).error());
+}
+
 Result<ExecutableSchedule> Executable(const ScheduleFlags& options, Schedule lists) {
+  if (options.unshard) {
+    ASSIGN_OR_RETURN(lists, Lowered(lists, *options.unshard));
+  }
   ExecutionSettings settings = options.execution;
   settings.style = SettingStyle::kFlag;
   settings.lists_name = lists.name;
@@ -243,6 +259,7 @@ Result<RequestedSchedule> Chosen(const ScheduleFlags& options, const UserCosts& 
   const std::pair<bool, const char*> chosen[] = {
       {options.chunks.has_value(), "chunks"},
       {options.group.has_value(), "group"},
+      {options.unshard.has_value(), "unshard"},
       {execution.executor.has_value(), "executor"},
       {execution.activation_slack.has_value(), "activation-slack"},
       {execution.weight_parts.has_value(), "weight-parts"},

@@ -27,6 +27,7 @@ struct ScheduleFlags {
   std::optional<int> microbatches{};
   std::optional<int> chunks{};
   std::optional<int> group{};
+  std::optional<int> unshard{};
   CostOptions costs{};
   double rho = 1;
   std::optional<double> memory_limit{};

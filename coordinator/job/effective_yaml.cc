@@ -19,6 +19,9 @@ std::string ScalarText(const Message& message, const FieldDescriptor& field, int
     case FieldDescriptor::CPPTYPE_INT32:
       return fmt::format(
           "{}", one ? r.GetInt32(message, &field) : r.GetRepeatedInt32(message, &field, index));
+    case FieldDescriptor::CPPTYPE_INT64:
+      return fmt::format(
+          "{}", one ? r.GetInt64(message, &field) : r.GetRepeatedInt64(message, &field, index));
     case FieldDescriptor::CPPTYPE_DOUBLE:
       return fmt::format(
           "{}", one ? r.GetDouble(message, &field) : r.GetRepeatedDouble(message, &field, index));

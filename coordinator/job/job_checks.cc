@@ -191,6 +191,12 @@ class Checker {
     if (eval.has_check_against() && eval.check_against() != "single_worker" &&
         eval.check_against() != "single-worker") {
       Refuse("eval.check_against = {}: use single_worker", Shown(eval.check_against()));
+    } else if (eval.has_check_against() && spec_.parallelism().reduction() == kRingReduction &&
+               NumRingMembers() > 2) {
+      Refuse(
+          "eval.check_against = {} compares bits, and parallelism.reduction = ring adds in another "
+          "order than one worker: use ordered, or leave the comparison out",
+          eval.check_against());
     }
     if (!eval.has_sample()) return;
     Prompt(eval.sample().prompt());
@@ -198,6 +204,14 @@ class Checker {
     if (!(eval.sample().temperature() >= 0)) {
       Refuse("eval.sample.temperature = {}: use 0 (greedy) or more", eval.sample().temperature());
     }
+  }
+
+  // Data-parallel ranks, and of each its directions: once a step every one adds a group.
+  int NumRingMembers() const {
+    const proto::Parallelism& p = spec_.parallelism();
+    const auto reduce = GradReduceOf(p);
+    const bool once = p.dp() > 1 && reduce.ok() && *reduce == GradReduce::kStep;
+    return once ? std::max(p.dp(), spec_.batch().gradient_groups()) : p.dp();
   }
 
   void Trace(const proto::TraceWindow& window) {

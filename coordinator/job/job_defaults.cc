@@ -4,6 +4,7 @@
 #include <string>
 
 #include "actors/plan/batch_arithmetic.h"
+#include "actors/plan/data_parallel_keys.h"
 #include "actors/plan/job_orders.h"
 #include "actors/plan/learning_rate.h"
 #include "actors/plan/parameter_shard.h"
@@ -64,6 +65,23 @@ int GradientGroups(const proto::Parallelism& p, const proto::Batch& batch) {
   return train->ascending || ranks > 1 ? read->gradient_groups : 1;
 }
 
+// What data-parallel ranks share out and how they add up, as far as it has an effect.
+void SumDefaults(proto::JobSpec& spec, Provenance& provenance) {
+  proto::Parallelism* p = spec.mutable_parallelism();
+  if (p->dp() <= 1) return;
+  TROUPE_DEFAULT(p, "parallelism", reduction, std::string(kOrderedReduction));
+  if (p->zero_stage() > 0) {
+    TROUPE_DEFAULT(p, "parallelism", zero_group, p->dp());
+    TROUPE_DEFAULT(p, "parallelism", persist_elements, ZeroSharding{}.persist_elements);
+    return;
+  }
+  proto::DataParallel* data_parallel = spec.mutable_data_parallel();
+  TROUPE_DEFAULT(data_parallel, "data_parallel", algorithm, std::string(kAllReduce));
+  if (!ReducesEachMicrobatch(*p)) {
+    TROUPE_DEFAULT(p, "parallelism", bucket_bytes, kBucketBytes);
+  }
+}
+
 void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
   proto::Parallelism* p = spec.mutable_parallelism();
   TROUPE_DEFAULT(p, "parallelism", dp, 1);
@@ -81,6 +99,7 @@ void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
     TROUPE_DEFAULT(p, "parallelism", zero_prefetch, ZeroSharding{}.prefetch);
     TROUPE_DEFAULT(p, "parallelism", reshard_after_forward, ZeroSharding{}.reshard_after_forward);
   }
+  SumDefaults(spec, provenance);
   TROUPE_DEFAULT(batch, "batch", gradient_groups, GradientGroups(*p, *batch));
   proto::Resources* resources = spec.mutable_resources();
   // Axes that are out of range are refused later; their product must not overflow here.
@@ -96,6 +115,7 @@ void TrainingDefaults(proto::JobSpec& spec, Provenance& provenance) {
   proto::Train* train = spec.mutable_train();
   TROUPE_DEFAULT(train, "train", stop_after, 0);
   TROUPE_DEFAULT(train, "train", dtype, "float32");
+  TROUPE_DEFAULT(train, "train", grad_dtype, "float32");
   TROUPE_DEFAULT(train, "train", seed, 1234);
   proto::Data* data = spec.mutable_data();
   TROUPE_DEFAULT(data, "data", val_fraction, 0.0);

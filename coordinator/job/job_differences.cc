@@ -19,8 +19,9 @@ using google::protobuf::Message;
 using google::protobuf::Reflection;
 
 // A key, or a group of keys, that a resumed run may change. Data are compared by content.
-constexpr std::array<std::string_view, 19> kMayDiffer = {"name",
+constexpr std::array<std::string_view, 21> kMayDiffer = {"name",
                                                          "parallelism",
+                                                         "data_parallel",
                                                          "resources.workers",
                                                          "resources.peer_silence_seconds",
                                                          "resources.hang_seconds",
@@ -29,6 +30,7 @@ constexpr std::array<std::string_view, 19> kMayDiffer = {"name",
                                                          "checkpoint",
                                                          "train.steps",
                                                          "train.stop_after",
+                                                         "train.grad_dtype",
                                                          "data.train",
                                                          "data.allow_change",
                                                          "model.config",

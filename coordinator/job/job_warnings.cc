@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "actors/plan/batch_arithmetic.h"
+#include "actors/plan/data_parallel_keys.h"
 #include "runtime/format/token_file.h"
 
 namespace troupe {
@@ -128,6 +129,28 @@ class Oddities {
     if (Written("parallelism.zero_stage") && p.zero_stage() > 0 && p.dp() <= 1) {
       Say("parallelism.zero_stage = {} has no effect: parallelism.dp = 1, so nothing is shared out",
           p.zero_stage());
+    }
+    const std::pair<const char*, const char*> of_shards[] = {
+        {"parallelism.zero_group", "shards"}, {"parallelism.persist_elements", "parameters"}};
+    for (const auto& [key, what] : of_shards) {
+      if (!Written(key) || p.zero_stage() > 0) continue;
+      Say("{} has no effect: parallelism.zero_stage = 0 keeps all {} whole", key, what);
+    }
+    if (p.zero_stage() > 0 && p.dp() > 1 && p.has_zero_group() && p.zero_group() == 1) {
+      Say("parallelism.zero_group = 1: every rank has all shards, as with parallelism.zero_stage = "
+          "0; use more");
+    }
+    std::vector<Error> told;  // by CheckJob
+    if (p.dp() <= 1 && ReadReduction(spec_, told) != ReductionAlgorithm::kOrdered) {
+      Say("{} has no effect: parallelism.dp = 1, so nothing is added up over ranks",
+          p.reduction() == kRingReduction ? "parallelism.reduction" : "data_parallel.algorithm");
+    }
+    const auto grad_reduce = GradReduceOf(p);
+    const bool whole = (p.zero_stage() == 0 || p.zero_group() == 1) && p.dp() > 1 &&
+                       grad_reduce.ok() && *grad_reduce == GradReduce::kStep;
+    if (Written("parallelism.bucket_bytes") && !whole) {
+      Say("parallelism.bucket_bytes has no effect: only gradients that are whole "
+          "(parallelism.zero_stage = 0) and added up once a step over ranks go in runs of it");
     }
     for (const char* key : {"parallelism.zero_prefetch", "parallelism.reshard_after_forward"}) {
       if (!Written(key) || p.zero_stage() == 3) continue;

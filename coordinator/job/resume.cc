@@ -124,7 +124,7 @@ Status CheckStepsLeft(const proto::JobSpec& spec, const Chosen& chosen,
                      "them from the first: the run {}: leave it out",
                      spec.eval().check_against(),
                      manifest.data_changed     ? "went on with other data"
-                     : manifest.groups_changed ? "went on with other gradient groups"
+                     : manifest.groups_changed ? "went on with other sums of gradients"
                                                : "began from another run's checkpoint");
   }
   notes.push_back(fmt::format("all {} steps are done: what is left is that it {}", last,
@@ -242,6 +242,21 @@ void KeepSums(const proto::JobSpec& saved, int groups, LoadedJob& job,
   if (!own_groups) TakeOver(job, kGroupsKey);
 }
 
+constexpr const char* kGradDtypeKey = "train.grad_dtype";
+
+// So does what they are kept in.
+void KeepGradDtype(const proto::JobSpec& saved, LoadedJob& job, std::vector<std::string>& notes) {
+  const std::string was = saved.train().has_grad_dtype() ? saved.train().grad_dtype() : "float32";
+  if (job.spec.train().grad_dtype() == was) return;
+  if (!IsGiven(job, kGradDtypeKey)) {
+    job.spec.mutable_train()->set_grad_dtype(was);
+    return TakeOver(job, kGradDtypeKey);
+  }
+  notes.push_back(
+      fmt::format("{} = {}: the run had {}: from here its sums are rounded in another way",
+                  kGradDtypeKey, job.spec.train().grad_dtype(), was));
+}
+
 void GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, LoadedJob& job,
           std::vector<Error>& errors, std::vector<std::string>& notes) {
   if (job.spec.checkpoint().resume_as() == "new_run") {
@@ -253,6 +268,12 @@ void GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, 
     compared.mutable_batch()->set_gradient_groups(saved.batch().gradient_groups());
   }
   KeepSums(saved, chosen.manifest.gradient_groups, job, notes);
+  KeepGradDtype(saved, job, notes);
+  if (RingSumsDiffer(saved, job.spec)) {
+    notes.push_back(
+        "parallelism.reduction: sums along a ring follow the number of ranks: from here they agree "
+        "with the earlier ones to rounding instead of bit for bit");
+  }
   if (Status left = CheckStepsLeft(job.spec, chosen, notes); !left.ok()) {
     errors.push_back(std::move(left).error());
   }

@@ -57,9 +57,25 @@ bool HasThousands(std::string_view text) {
   return grouped && digits == 3;
 }
 
+// What a numeric field takes; of a whole one values from -most to most, as far as a sentence says.
+struct NumberKind {
+  bool whole = false;
+  int64_t most = std::numeric_limits<int32_t>::max();
+};
+NumberKind KindOf(const FieldDescriptor& field) {
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_INT32:
+      return {.whole = true};
+    case FieldDescriptor::CPPTYPE_INT64:
+      return {.whole = true, .most = int64_t{1} << 53};  // exact as a double
+    default:
+      return {};
+  }
+}
+
 // "write 4000 or 4096" for 4k, "write 4096" for 4Ki; empty where there is no such suffix. Values
-// that are not whole are none where `whole` is asked for.
-std::string WithoutSuffix(std::string_view text, bool whole) {
+// that are not whole are none where that is asked for.
+std::string WithoutSuffix(std::string_view text, const NumberKind& kind) {
   struct Suffix {
     char letter;
     double decimal;
@@ -79,16 +95,19 @@ std::string WithoutSuffix(std::string_view text, bool whole) {
   for (const double scale : {suffix->decimal, suffix->binary}) {
     const double number = value * scale;
     if (binary_only && scale == suffix->decimal) continue;
-    if (std::abs(number) > std::numeric_limits<int32_t>::max()) continue;
-    if (whole && number != std::trunc(number)) continue;
-    list += fmt::format("{}{}", list.empty() ? "write " : " or ", number);
+    if (std::abs(number) > static_cast<double>(kind.most)) continue;
+    const bool is_whole = number == std::trunc(number);
+    if (kind.whole && !is_whole) continue;
+    list += list.empty() ? "write " : " or ";
+    list += is_whole ? fmt::format("{}", static_cast<int64_t>(number)) : fmt::format("{}", number);
   }
   return list;
 }
 
 // What is wrong with `text` as a number, and the plain digits for what was probably meant: 1e3,
 // 2_000, 1,000 and 4k are numbers elsewhere.
-std::string NumberNeeded(std::string text, bool whole) {
+std::string NumberNeeded(std::string text, const NumberKind& of_field) {
+  const bool whole = of_field.whole;
   double value = 0;
   if (ParseAll(text, value) && !std::isfinite(value)) {
     return whole ? "a whole number" : "a finite number";
@@ -98,14 +117,15 @@ std::string NumberNeeded(std::string text, bool whole) {
   if (text.starts_with('+')) text.erase(0, 1);
   const std::string kind = whole ? "a whole number" : "a number";
   if (!ParseFinite(text, value)) {
-    const std::string meant = WithoutSuffix(text, whole);
+    const std::string meant = WithoutSuffix(text, of_field);
     return meant.empty() ? kind : fmt::format("{} in plain digits: {}", kind, meant);
   }
   if (!whole) return fmt::format("a number in plain digits: write {}", text);
-  constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
-  if (value != std::trunc(value)) return kind;
-  if (std::abs(value) > kMost) return fmt::format("a whole number from -{0} to {0}", kMost);
-  return fmt::format("a whole number in plain digits: write {}", static_cast<int32_t>(value));
+  if (value != std::trunc(value)) return "a whole number";
+  if (std::abs(value) > static_cast<double>(of_field.most)) {
+    return fmt::format("a whole number from -{0} to {0}", of_field.most);
+  }
+  return fmt::format("a whole number in plain digits: write {}", static_cast<int64_t>(value));
 }
 
 }  // namespace
@@ -118,6 +138,13 @@ bool SetScalar(const std::string& text, const FieldDescriptor& field, Message& m
       if (!ParseAll(text, value)) return false;
       field.is_repeated() ? r.AddInt32(&message, &field, value)
                           : r.SetInt32(&message, &field, value);
+      return true;
+    }
+    case FieldDescriptor::CPPTYPE_INT64: {
+      int64_t value = 0;
+      if (!ParseAll(text, value)) return false;
+      field.is_repeated() ? r.AddInt64(&message, &field, value)
+                          : r.SetInt64(&message, &field, value);
       return true;
     }
     case FieldDescriptor::CPPTYPE_DOUBLE: {
@@ -141,6 +168,7 @@ bool SetScalar(const std::string& text, const FieldDescriptor& field, Message& m
 std::string_view TypeInWords(const FieldDescriptor& field) {
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32:
+    case FieldDescriptor::CPPTYPE_INT64:
       return "a whole number";
     case FieldDescriptor::CPPTYPE_DOUBLE:
       return "a number";
@@ -154,9 +182,9 @@ std::string_view TypeInWords(const FieldDescriptor& field) {
 }
 
 std::string NeededFor(const std::string& text, const FieldDescriptor& field) {
-  const bool whole = field.cpp_type() == FieldDescriptor::CPPTYPE_INT32;
-  const bool number = whole || field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE;
-  return number ? NumberNeeded(text, whole) : std::string(TypeInWords(field));
+  const NumberKind kind = KindOf(field);
+  const bool number = kind.whole || field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE;
+  return number ? NumberNeeded(text, kind) : std::string(TypeInWords(field));
 }
 
 std::string YamlText(std::string_view text) {

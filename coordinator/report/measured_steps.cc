@@ -10,10 +10,16 @@
 namespace troupe {
 namespace {
 
-std::optional<ActionKind> ComputeKindNamed(std::string_view name) {
-  for (const auto kind : {ActionKind::kForward, ActionKind::kBackwardInput,
-                          ActionKind::kBackwardWeight, ActionKind::kBackward}) {
-    if (KindName(kind) == name) return kind;
+// What a stage runs; a wait is its executor's.
+bool LeavesSpan(const Action& action) {
+  return IsCompute(action.kind) ||
+         (IsCollective(action.kind) && action.kind != ActionKind::kWaitReduceGrad);
+}
+
+std::optional<ActionKind> KindNamed(std::string_view name) {
+  for (int i = 0; i < kNumActionKinds; ++i) {
+    const auto kind = static_cast<ActionKind>(i);
+    if (KindName(kind) == name && LeavesSpan({.kind = kind})) return kind;
   }
   return {};
 }
@@ -44,8 +50,7 @@ MeasuredSteps::MeasuredSteps(const JobPlan& plan)
   for (const TrainSchedule& order : orders_) {
     std::vector<size_t>& ranks = num_actions_.emplace_back();
     for (const auto& actions : order.schedule.ranks) {
-      ranks.push_back(static_cast<size_t>(
-          std::ranges::count_if(actions, [](const Action& a) { return IsCompute(a.kind); })));
+      ranks.push_back(static_cast<size_t>(std::ranges::count_if(actions, LeavesSpan)));
     }
     const size_t num_bars = std::accumulate(ranks.begin(), ranks.end(), size_t{1});
     gathered_max_ = std::min(gathered_max_, std::max(kBarsKeptMax / num_bars, kStepsGatheredMin));
@@ -74,7 +79,7 @@ void MeasuredSteps::AddStep(int64_t step, int32_t order, double seconds) {
 
 void MeasuredSteps::AddSpan(int32_t rank, const proto::Span& span) {
   const Schedule& any = orders_.front().schedule;
-  const auto kind = ComputeKindNamed(span.name());
+  const auto kind = KindNamed(span.name());
   const PipelineRank place = mesh_.PipelineRankOf(Rank(rank));
   const bool known = rank >= 0 && rank < mesh_.num_ranks() && span.stage() >= 0 &&
                      span.stage() < any.num_stages && span.step() > newest_whole_ &&
@@ -90,7 +95,8 @@ void MeasuredSteps::AddSpan(int32_t rank, const proto::Span& span) {
   Bar bar{.rank = place};
   bar.action.stage = StageId(span.stage());
   bar.action.kind = *kind;
-  bar.action.microbatch = MicrobatchId(span.microbatch());
+  bar.action.microbatch = MicrobatchId(std::max(span.microbatch(), 0));  // -1: it has none
+  bar.action.of_microbatch = *kind == ActionKind::kReduceGrad && span.microbatch() >= 0;
   bar.start_ns = span.start_ns();
   bar.end_ns = span.end_ns();
   bar.cpu_ns = span.cpu_ns() > 0 ? span.cpu_ns() : span.end_ns() - span.start_ns();

@@ -1,6 +1,6 @@
-// MeasuredSteps: gathers what ranks tell of their compute actions until a training step is whole,
-// and of the whole ones knows that of median time. Pure; one thread.
-// Of ranks that stand at one place of several pipelines, those of rank 0's pipeline count.
+// MeasuredSteps: gathers what ranks tell of their actions until a training step is whole, and of
+// the whole ones knows that of median time. Pure; one thread. Of ranks that stand at one place of
+// several pipelines, those of rank 0's pipeline count.
 //   P1. Of the first kStepsKeptMax whole steps all are kept; of more, equally spaced ones (fewer
 //       where steps have very many actions).
 #pragma once
@@ -28,8 +28,8 @@ class MeasuredSteps {
   // The orders that the plan's steps may run.
   explicit MeasuredSteps(const JobPlan& plan);
 
-  // `rank`: its number in the job. Spans other than a training step's compute actions are passed
-  // over. Times on one axis.
+  // `rank`: its number in the job. Spans other than a training step's actions are passed over.
+  // Times on one axis.
   void AddSpan(int32_t rank, const proto::Span& span);
   // The step has committed: which order it ran, and what it took.
   void AddStep(int64_t step, int32_t order, double seconds);

@@ -30,14 +30,22 @@ std::string Row(const JobPlan& plan, size_t rank, VectorIsa isa) {
   return row + fmt::format(" {:>11}\n", BytesInWords(static_cast<double>(total)));
 }
 
-// "weights, gradients and optimizer state in shards of 4 ranks"
+// "weights, gradients and optimizer state in shards of 4 ranks", "… in shards within groups of 2
+// ranks, 2 copies"
 std::string SharedOut(const JobPlan& plan) {
   if (plan.num_owners() == 1) return "nothing is shared out";
   std::vector<std::string> what;
   if (plan.GathersUnits()) what.emplace_back("weights");
   if (plan.batch.grad_reduce == GradReduce::kMicrobatch) what.emplace_back("gradients");
-  std::string text = fmt::format("{}{}optimizer state in shards of {} ranks", fmt::join(what, ", "),
-                                 what.empty() ? "" : " and ", plan.num_owners());
+  std::string text = fmt::format("{}{}optimizer state in shards ", fmt::join(what, ", "),
+                                 what.empty() ? "" : " and ");
+  text += plan.num_replicas() == 1 ? fmt::format("of {} ranks", plan.num_owners())
+                                   : fmt::format("within groups of {} ranks, {} copies",
+                                                 plan.num_owners(), plan.num_replicas());
+  if (plan.zero.persist_elements > 0) {
+    text += fmt::format("; parameters of fewer than {} elements whole",
+                        WithThousands(plan.zero.persist_elements));
+  }
   if (!plan.GathersUnits()) return text;
   return text + fmt::format("; {} unit{} gathered ahead, each kept {}", plan.zero.prefetch,
                             plan.zero.prefetch == 1 ? "" : "s",
@@ -45,12 +53,34 @@ std::string SharedOut(const JobPlan& plan) {
                                                             : "from a Forward to its backward");
 }
 
-// What data-parallel ranks share out, and when they add up their gradients.
+std::string_view AlongWhat(ReductionAlgorithm reduction) {
+  switch (reduction) {
+    case ReductionAlgorithm::kOrdered:
+      return "";
+    case ReductionAlgorithm::kRing:
+      return " along rings";
+    case ReductionAlgorithm::kChain:
+      return " along a chain of ranks and back";
+  }
+  return "";
+}
+
+// What data-parallel ranks share out, and how and when they add up their gradients.
 std::string DataParallelLine(const JobPlan& plan) {
   if (plan.batch.data_parallel == 1) return "";
   const bool once = plan.batch.grad_reduce == GradReduce::kStep;
-  return fmt::format("  zero      stage {}: {}; gradients added up {}\n", plan.zero.stage,
-                     SharedOut(plan), once ? "once a step" : "every microbatch");
+  return fmt::format("  zero      stage {}: {}; gradients added up {}{}\n", plan.zero.stage,
+                     SharedOut(plan), once ? "once a step" : "every microbatch",
+                     AlongWhat(plan.reduction));
+}
+
+// "float32", "bfloat16, gradients too"
+std::string Numbers(const proto::JobSpec& spec, const JobPlan& plan) {
+  const std::string& dtype = spec.train().dtype();
+  if (!plan.widths.rounds_gradients()) return dtype;
+  return dtype + (dtype == spec.train().grad_dtype()
+                      ? ", gradients too"
+                      : fmt::format(", gradients {}", spec.train().grad_dtype()));
 }
 
 // One row of `memory`, and those of `communication`.
@@ -81,7 +111,7 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
   std::string text =
       fmt::format("{}: {} parameters in {} layers, {}, seed {}\n", spec.name(),
                   WithThousands(plan.table.num_elements()), plan.config.num_hidden_layers,
-                  spec.train().dtype(), spec.train().seed());
+                  Numbers(spec, plan), spec.train().seed());
   text += fmt::format("  layout    {}: {} worker{}, {} math thread{} each\n", plan.mesh.Name(),
                       ranks, ranks == 1 ? "" : "s", spec.resources().threads_per_worker(),
                       spec.resources().threads_per_worker() == 1 ? "" : "s");
@@ -130,7 +160,13 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa 
   json["microbatches"] = plan.batch.num_microbatches;
   json["tokens_per_step"] = plan.batch.tokens_per_step();
   json["zero_stage"] = plan.zero.stage;
+  json["zero_group"] = plan.num_owners();
+  json["persist_elements"] = plan.zero.persist_elements;
   json["grad_reduce"] = GradReduceName(plan.batch.grad_reduce);
+  json["reduction"] =
+      plan.reduction == ReductionAlgorithm::kRing ? kRingReduction : kOrderedReduction;
+  json["algorithm"] = plan.reduction == ReductionAlgorithm::kChain ? kReduceBroadcast : kAllReduce;
+  json["grad_dtype"] = spec.train().grad_dtype();
   json["bubble_makespan"] = plan.simulation.idle.bubble_makespan;
   json["vector_isa"] = VectorIsaName(isa);
   for (const char* rows : {"ranks", "memory", "communication"}) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <span>
 
 #include "runtime/format/json_reader.h"
 #include "runtime/format/metrics_file.h"
@@ -12,8 +13,8 @@ namespace troupe {
 namespace {
 
 constexpr size_t kUnitBytesMax = 16;
-constexpr std::array<std::string_view, 4> kKinds = {"forward", "backward_input", "backward_weight",
-                                                    "backward"};
+constexpr std::array<std::string_view, 6> kKinds = {"forward",  "backward_input", "backward_weight",
+                                                    "backward", "unshard",        "reduce_grad"};
 
 // One stage's times by kind, as far as they are given.
 using Given = std::array<std::optional<double>, kKinds.size()>;
@@ -31,7 +32,7 @@ Result<StageTimes> StageOf(const Given& given, const std::string& place) {
   for (size_t kind = 0; kind < kKinds.size(); ++kind) {
     if (given[kind]) RETURN_IF_ERROR(CheckTime(*given[kind], place, kKinds[kind]));
   }
-  const auto& [forward, input, weight, backward] = given;
+  const auto& [forward, input, weight, backward, unshard, reduce_grad] = given;
   if (!forward) return Wrong(place, "forward is missing");
   if (input.has_value() != weight.has_value() || (!input && !backward)) {
     return Wrong(place, "give backward_input and backward_weight, or backward");
@@ -39,7 +40,9 @@ Result<StageTimes> StageOf(const Given& given, const std::string& place) {
   return StageTimes{.forward = *forward,
                     .backward_input = input,
                     .backward_weight = weight,
-                    .backward = backward};
+                    .backward = backward,
+                    .unshard = unshard,
+                    .reduce_grad = reduce_grad};
 }
 
 Result<CostsFile> Checked(CostsFile costs, const std::string& path) {
@@ -58,7 +61,7 @@ Result<CostsFile> Checked(CostsFile costs, const std::string& path) {
 // ---- JSON ------------------------------------------------------------------------------------
 
 Status CheckKeys(const nlohmann::json& object, const std::string& place,
-                 std::initializer_list<std::string_view> known) {
+                 std::span<const std::string_view> known) {
   for (const auto& [key, value] : object.items()) {
     if (std::ranges::find(known, std::string_view(key)) != known.end()) continue;
     return Wrong(place, fmt::format("{} is no key; use {}", Quoted(key), fmt::join(known, ", ")));
@@ -68,7 +71,7 @@ Status CheckKeys(const nlohmann::json& object, const std::string& place,
 
 Result<StageTimes> StageOfJson(const nlohmann::json& value, const std::string& place) {
   if (!value.is_object()) return Wrong(place, "must be an object");
-  RETURN_IF_ERROR(CheckKeys(value, place, {kKinds[0], kKinds[1], kKinds[2], kKinds[3]}));
+  RETURN_IF_ERROR(CheckKeys(value, place, kKinds));
   const JsonFields fields(value, place);
   Given given;
   for (size_t kind = 0; kind < kKinds.size(); ++kind) {
@@ -83,7 +86,8 @@ Result<StageTimes> StageOfJson(const nlohmann::json& value, const std::string& p
 Result<CostsFile> ParseJsonCosts(std::string_view text, const std::string& path) {
   ASSIGN_OR_RETURN(const nlohmann::json root, ParseJson(text, path, {.max_depth = 3}));
   if (!root.is_object()) return Wrong(path, "must be an object");
-  RETURN_IF_ERROR(CheckKeys(root, path, {"unit", "link_latency", "step", "stages"}));
+  constexpr std::string_view kKeys[] = {"unit", "link_latency", "step", "stages"};
+  RETURN_IF_ERROR(CheckKeys(root, path, kKeys));
   const JsonFields fields(root, path);
   CostsFile costs;
   RETURN_IF_ERROR(fields.Read("unit", &costs.unit));
@@ -131,9 +135,9 @@ Result<std::vector<size_t>> KindsOfColumns(std::string_view head, const std::str
   for (const std::string_view cell : CellsOf(head)) {
     const auto kind = static_cast<size_t>(std::ranges::find(kKinds, cell) - kKinds.begin());
     if (kind == kKinds.size() || std::ranges::find(kinds, kind) != kinds.end()) {
-      return Wrong(place, fmt::format("{} is no column; name each of forward, backward_input, "
-                                      "backward_weight, backward at most once (or write JSON)",
-                                      Quoted(cell)));
+      return Wrong(place,
+                   fmt::format("{} is no column; name each of {} at most once (or write JSON)",
+                               Quoted(cell), fmt::join(kKinds, ", ")));
     }
     kinds.push_back(kind);
   }
@@ -198,7 +202,7 @@ std::string CostsFileJson(const CostsFile& costs) {
     const StageTimes& stage = costs.stages[i];
     text += fmt::format("{}\n  {{\"forward\": {}", i == 0 ? "" : ",", stage.forward);
     const std::optional<double> others[] = {stage.backward_input, stage.backward_weight,
-                                            stage.backward};
+                                            stage.backward, stage.unshard, stage.reduce_grad};
     for (size_t kind = 1; kind < kKinds.size(); ++kind) {
       if (others[kind - 1]) text += fmt::format(", \"{}\": {}", kKinds[kind], *others[kind - 1]);
     }

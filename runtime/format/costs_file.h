@@ -6,8 +6,10 @@
 //
 // Stages in the model's order, times for one microbatch in one unit of the user's choice; "unit"
 // (only shown), "link_latency" (one hop between ranks) and "step" (which one was measured) may be
-// left out. A stage has both halves of its backward, or "backward" as a whole, or all three. The
-// same as comma-separated values, without unit and latency, columns in any order:
+// left out. A stage has both halves of its backward, or "backward" as a whole, or all three; where
+// its parameters are gathered from several ranks and its gradients summed over them, "unshard" and
+// "reduce_grad" may say what one gather and one sum of the whole stage take. The same as
+// comma-separated values, without unit and latency, columns in any order:
 //
 //   forward,backward_input,backward_weight
 //   1.5,1.6,1.2
@@ -32,6 +34,8 @@ struct StageTimes {
   std::optional<double> backward_input{};  // given together with backward_weight
   std::optional<double> backward_weight{};
   std::optional<double> backward{};  // measured as a whole
+  std::optional<double> unshard{};   // of the whole stage, not of a microbatch
+  std::optional<double> reduce_grad{};
 
   bool operator==(const StageTimes&) const = default;
 };

@@ -42,6 +42,8 @@ struct Cutting {
   int num_stages = 1;
   int num_owners = 1;
   bool whole_masters = true;  // else of the shards alone, and bfloat16 copies of everything
+  int num_replicas = 1;       // of each owner
+  int64_t persist_elements = 0;
 };
 void showValue(const Cutting& cutting, std::ostream& out) {
   out << cutting.num_stages << " stages x " << cutting.num_owners << " owners";
@@ -57,8 +59,12 @@ class CutModel {
   CutModel(const ModelConfig& config, const Cutting& cutting) : table_(config) {
     const auto stages = PartitionStages(table_.model(), cutting.num_stages, 8);
     for (const StageLayout& layout : *stages) {
-      for (int owner = 0; owner < cutting.num_owners; ++owner) {
-        const ShardPlace place = {.owner = owner, .num_owners = cutting.num_owners};
+      for (int rank = 0; rank < cutting.num_owners * cutting.num_replicas; ++rank) {
+        const ShardPlace place = {.owner = rank % cutting.num_owners,
+                                  .num_owners = cutting.num_owners,
+                                  .replica = rank / cutting.num_owners,
+                                  .num_replicas = cutting.num_replicas,
+                                  .persist_elements = cutting.persist_elements};
         ranks_.push_back(std::make_unique<StageParameters>(
             StageParameters::Options{.shards = place, .whole_masters = cutting.whole_masters},
             table_, layout, ledger_));
@@ -166,7 +172,8 @@ TEST(CheckpointPiecesTest, AnyCuttingReadsWhatAnyOtherWrote) {
     const auto cutting = [] {
       return Cutting{*rc::gen::inRange(1, 4),
                      *rc::gen::oneOf(rc::gen::inRange(1, 9), rc::gen::just(90)),
-                     *rc::gen::arbitrary<bool>()};
+                     *rc::gen::arbitrary<bool>(), *rc::gen::inRange(1, 4),
+                     *rc::gen::element<int64_t>(0, 50, 3000)};
     };
     const ModelConfig config =
         Config(*rc::gen::element<int64_t>(8, 33, 64), *rc::gen::arbitrary<bool>());

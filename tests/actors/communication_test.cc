@@ -23,6 +23,10 @@ struct Layout {
   bool every_microbatch = false;
   bool keeps = false;  // units from a Forward to its backward
   int64_t bucket_bytes = kBucketBytes;
+  int zero_group = 0;
+  int64_t persist_elements = 0;
+  bool rounds_gradients = false;
+  ReductionAlgorithm reduction = ReductionAlgorithm::kOrdered;
 };
 
 SmallModel ModelOf(const Layout& layout) {
@@ -33,12 +37,17 @@ SmallModel ModelOf(const Layout& layout) {
   c.num_hidden_layers = 8;
   c.vocab_size = 301;  // no part of the sums is as large as another
   c.tie_word_embeddings = layout.tied;
-  model.zero = {.stage = layout.zero_stage, .reshard_after_forward = !layout.keeps};
+  model.zero = {.stage = layout.zero_stage,
+                .reshard_after_forward = !layout.keeps,
+                .group = layout.zero_group,
+                .persist_elements = layout.persist_elements};
   model.bucket_bytes = layout.bucket_bytes;
+  model.rounds_gradients = layout.rounds_gradients;
+  model.reduction = layout.reduction;
   BatchArithmetic& batch = model.batch;
   batch.num_microbatches = 8;
   batch.data_parallel = layout.dp;
-  batch.gradient_groups = layout.schedule == "dualpipe" ? 2 : layout.dp;
+  batch.gradient_groups = layout.schedule == "dualpipe" ? 2 * layout.dp : layout.dp;
   if (layout.every_microbatch) {
     batch.grad_reduce = GradReduce::kMicrobatch;
     batch.gradient_groups = batch.num_microbatches;
@@ -63,7 +72,7 @@ std::map<std::string, int64_t> SentInAStep(const Layout& layout) {
     EXPECT_GT(report.rows_size(), 0) << "rank " << rank;
     for (const auto& row : report.rows()) {
       const std::string name = row.axis() + " " + row.operation();
-      EXPECT_GT(row.predicted_bytes(), 0) << name << " of rank " << rank;
+      EXPECT_GT(row.predicted_count(), 0) << name << " of rank " << rank;
       EXPECT_EQ(row.measured_count(), ModelJob::kSteps * row.predicted_count())
           << name << " of rank " << rank;
       EXPECT_EQ(row.measured_bytes(), ModelJob::kSteps * row.predicted_bytes())
@@ -135,6 +144,47 @@ TEST(Communication, OfSharedGradientsAndWeightsIsAsPredicted) {
   }
 }
 
+// What persists goes whole, and what several groups of owners repeat also from group to group: of
+// all ranks together the same bytes of gradients, whichever way they go.
+TEST(Communication, OfWhatPersistsAndOfRepeatedShardsIsAsPredicted) {
+  for (const int zero_stage : {1, 2, 3}) {
+    for (const int64_t persist_elements : {0, 40, 3000}) {
+      for (const auto reduction : {ReductionAlgorithm::kOrdered, ReductionAlgorithm::kRing}) {
+        Layout layout{.dp = 4,
+                      .zero_stage = zero_stage,
+                      .every_microbatch = zero_stage > 1,
+                      .zero_group = 2,
+                      .persist_elements = persist_elements,
+                      .reduction = reduction};
+        const auto sent = SentInAStep(layout);
+        EXPECT_EQ(sent.contains("dp all-reduce"),
+                  persist_elements > 0 || reduction == ReductionAlgorithm::kRing);
+        layout.zero_group = 0;
+        EXPECT_FALSE(SentInAStep(layout).empty());
+      }
+    }
+  }
+}
+
+TEST(Communication, OfNarrowGradientsIsHalf) {
+  const auto wide = SentInAStep({.dp = 2, .zero_stage = 1});
+  const auto narrow = SentInAStep({.dp = 2, .zero_stage = 1, .rounds_gradients = true});
+  EXPECT_EQ(2 * narrow.at("dp reduce-scatter"), wide.at("dp reduce-scatter"));
+  EXPECT_EQ(narrow.at("dp all-gather"), wide.at("dp all-gather"));
+  EXPECT_FALSE(SentInAStep({.pp = 2, .dp = 3, .rounds_gradients = true}).empty());
+}
+
+// The whole once there and once back, but for the ends.
+TEST(Communication, OfAChainIsTheGradientForEachHop) {
+  const ParameterTable table(ModelOf({}).config);
+  const int64_t gradients = 4 * table.num_elements() + kEmbedding;
+  for (const int dp : {2, 3, 4}) {
+    const auto sent = SentInAStep({.dp = dp, .reduction = ReductionAlgorithm::kChain});
+    EXPECT_EQ(sent, (std::map<std::string, int64_t>{{"dp reduce", gradients * (dp - 1)},
+                                                    {"dp broadcast", gradients * (dp - 1)}}));
+  }
+}
+
 // So large that the parts of a sum go in several blocks, and so small that everybody sums it all.
 TEST(Communication, OfAnySizeIsAsPredicted) {
   EXPECT_FALSE(SentInAStep({.dp = 3, .hidden_size = 96}).empty());
@@ -158,6 +208,10 @@ TEST(Communication, OfOtherSchedulesIsAsPredicted) {
     EXPECT_FALSE(SentInAStep({.schedule = schedule, .pp = 2, .dp = 2}).empty()) << schedule;
   }
   EXPECT_GT(SentInAStep({.schedule = "dualpipe", .pp = 4})["pp all-reduce"], 0);
+  for (const int zero_stage : {0, 1, 3}) {
+    const Layout layout{.schedule = "dualpipe", .pp = 2, .dp = 2, .zero_stage = zero_stage};
+    EXPECT_FALSE(SentInAStep(layout).empty()) << zero_stage;
+  }
 }
 
 }  // namespace

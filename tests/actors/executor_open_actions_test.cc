@@ -1,5 +1,5 @@
-// An executor whose actions wait in their middle, and whose gradients are reduced beside them, as a
-// script of messages: the test is the stages.
+// An executor whose actions wait in their middle, and whose weights are gathered and gradients
+// reduced beside them, as a script of messages: the test is the stages.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -191,6 +191,105 @@ TEST_F(ExecutorOpenActions, AVoteWaitsForTheListToo) {
   EXPECT_THAT(Asked(), IsEmpty());
   Done("0B0");
   EXPECT_THAT(Asked(), ElementsAre("vote", "vote"));
+}
+
+// ---- collectives of the list -------------------------------------------------------------------
+
+TEST_F(ExecutorOpenActions, GathersStartInTheirPlaceAndHoldUpNothing) {
+  Open("0UNSHARD,1UNSHARD,0F0,0RESHARD,1F0,1B0,1RESHARD,0B0", {});
+  EXPECT_THAT(Asked(), ElementsAre("0UNSHARD", "1UNSHARD", "0F0"));
+  Waits("1UNSHARD");
+  Done("0UNSHARD");
+  EXPECT_THAT(Asked(), IsEmpty());
+  Done("0F0");
+  EXPECT_THAT(Asked(), ElementsAre("0RESHARD", "1F0"));
+  GoesOn("1UNSHARD");
+  Done("1UNSHARD");
+  Done("1F0");
+  Done("1B0");
+  EXPECT_THAT(Asked(), ElementsAre("1B0", "1RESHARD")) << "what 0B0 reads is going";
+  Done("0RESHARD");
+  EXPECT_THAT(Asked(), ElementsAre("0B0"));
+  Done("0B0");
+  EXPECT_THAT(Asked(), IsEmpty()) << "the step does not end before its collectives";
+  Done("1RESHARD");
+  EXPECT_THAT(Asked(), ElementsAre("vote", "vote"));
+  EXPECT_THAT(errors_, IsEmpty());
+}
+
+TEST_F(ExecutorOpenActions, AListedReductionStartsInItsPlaceAndNotBefore) {
+  Open("0F0,1F0,1I0,1W0,0B0,1REDUCE_GRAD,0REDUCE_GRAD", {},
+       {{SharedWeights::kStage, {StageId(1)}}});
+  for (const char* action : {"0F0", "1F0", "1I0", "1W0"}) Done(action);
+  EXPECT_THAT(Asked(), ElementsAre("0F0", "1F0", "1I0", "1W0", "0B0"));
+  Done("0B0");
+  EXPECT_THAT(Asked(), ElementsAre("1REDUCE_GRAD", "0REDUCE_GRAD"));
+  Done("1REDUCE_GRAD");
+  EXPECT_THAT(Asked(), ElementsAre("reduce 0"));
+  Done("0REDUCE_GRAD");
+  EXPECT_THAT(Asked(), IsEmpty()) << "no vote before the sum is there";
+  Reduced(0);
+  EXPECT_THAT(Asked(), ElementsAre("vote", "vote"));
+  EXPECT_THAT(errors_, IsEmpty());
+}
+
+TEST_F(ExecutorOpenActions, AWaitHoldsTheListUntilTheStagesSumsAreThere) {
+  Open("0F0,1F0,1B0,1REDUCE_GRAD,1WAIT_REDUCE_GRAD,0B0", {},
+       {{SharedWeights::kStage, {StageId(1)}}});
+  for (const char* action : {"0F0", "1F0", "1B0"}) Done(action);
+  EXPECT_THAT(Asked(), ElementsAre("0F0", "1F0", "1B0", "1REDUCE_GRAD"));
+  Done("1REDUCE_GRAD");
+  EXPECT_THAT(Asked(), ElementsAre("reduce 0"));
+  EXPECT_EQ(NumWaits(), 0u) << "a wait that names no rank would hide the group's";
+  Reduced(0);
+  EXPECT_THAT(Asked(), ElementsAre("0B0"));
+  Done("0B0");
+  EXPECT_THAT(Asked(), ElementsAre("vote", "vote"));
+  EXPECT_THAT(errors_, IsEmpty());
+}
+
+// The other copy may be on a rank that needs what stands behind the wait.
+TEST_F(ExecutorOpenActions, AWaitIsNotForOtherCopiesOfAWeight) {
+  Open("0F0,1F0,1B0,1REDUCE_GRAD,1WAIT_REDUCE_GRAD,0B0", {},
+       {{SharedWeights::kTied, {StageId(1)}}});
+  for (const char* action : {"0F0", "1F0", "1B0", "1REDUCE_GRAD"}) Done(action);
+  EXPECT_THAT(Asked(), ElementsAre("0F0", "1F0", "1B0", "1REDUCE_GRAD", "0B0", "reduce 0"));
+  Done("0B0");
+  EXPECT_THAT(Asked(), IsEmpty()) << "the vote is";
+  Reduced(0);
+  EXPECT_THAT(Asked(), ElementsAre("vote", "vote"));
+}
+
+// Where no other rank has the stage there is nothing to wait for.
+TEST_F(ExecutorOpenActions, AReductionOfNothingEndsAtOnce) {
+  Open("0F0,0F1,0B0,0REDUCE_GRAD0,0B1,0REDUCE_GRAD1,0WAIT_REDUCE_GRAD", {});
+  for (const char* action : {"0F0", "0F1", "0B0"}) Done(action);
+  EXPECT_THAT(Asked(), ElementsAre("0F0", "0F1", "0B0", "0REDUCE_GRAD0", "0B1"));
+  Done("0B1");
+  Done("0REDUCE_GRAD0");
+  EXPECT_THAT(Asked(), ElementsAre("0REDUCE_GRAD1"));
+  Done("0REDUCE_GRAD1");
+  EXPECT_THAT(Asked(), ElementsAre("vote"));
+  EXPECT_THAT(errors_, IsEmpty());
+}
+
+// Reductions of single microbatches change nothing of when the stage's own begin.
+TEST_F(ExecutorOpenActions, ReductionsOfMicrobatchesEndWithTheStages) {
+  Open("0F0,0B0,0REDUCE_GRAD0,0WAIT_REDUCE_GRAD", {}, {{SharedWeights::kStage, {StageId(0)}}});
+  for (const char* action : {"0F0", "0B0"}) Done(action);
+  EXPECT_THAT(Asked(), ElementsAre("0F0", "0B0", "0REDUCE_GRAD0", "reduce 0"));
+  Reduced(0);
+  EXPECT_THAT(Asked(), IsEmpty()) << "its own work has not ended";
+  Done("0REDUCE_GRAD0");
+  EXPECT_THAT(Asked(), ElementsAre("vote"));
+  EXPECT_THAT(errors_, IsEmpty());
+}
+
+TEST_F(ExecutorOpenActions, ACollectiveEndsOnce) {
+  Open("0UNSHARD,0F0,0B0,0RESHARD", {});
+  Done("0UNSHARD");
+  Done("0UNSHARD");
+  EXPECT_THAT(errors_, ElementsAre(HasSubstr("0UNSHARD ends without having started")));
 }
 
 TEST_F(ExecutorOpenActions, AReductionThatIsNotUnderWayDoesNotEnd) {

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "actors/schedule/collective_lists.h"
 #include "actors/schedule/transforms.h"
+#include "actors/schedule/validator.h"
 #include "tests/support/model_job.h"
 
 namespace troupe {
@@ -111,20 +113,56 @@ ExecutionPolicy DrawPolicy(const Schedule& train) {
   return policy;
 }
 
-// How data-parallel ranks share; `drawn` counts their number, and 10 + the ZeRO stage.
-void DrawSharing(SmallModel& model, std::map<int, int>& drawn) {
-  model.zero = {.stage = *rc::gen::inRange(0, 4),
-                .prefetch = *rc::gen::inRange(0, 4),
-                .reshard_after_forward = *rc::gen::arbitrary<bool>()};
-  model.bucket_bytes = *rc::gen::element<int64_t>(1, 1000, 5000, kBucketBytes);
-  model.dtype = *rc::gen::element(DType::kFloat32, DType::kBFloat16);
-  ++drawn[model.batch.data_parallel];
-  ++drawn[10 + model.zero.stage];
+// Now and then with collectives, and waits for sums, in the lists of ranks that follow them.
+void DrawCollectives(DrawnRun& run, std::map<std::string, int>& drawn) {
+  const ExecutionPolicy& policy = run.policy;
+  if (policy.mode == ExecutorMode::kFreeRun || policy.activation_slack > 0) return;
+  if (*rc::gen::arbitrary<bool>()) return;
+  run.train = *WithCollectives(run.train, *rc::gen::inRange(2, 5));
+  const bool waits = run.train.num_directions == 1 && *rc::gen::arbitrary<bool>();
+  for (std::vector<Action>& actions : run.train.ranks) {
+    std::vector<Action> with_waits;
+    for (const Action& action : actions) {
+      with_waits.push_back(action);
+      if (!waits || action.kind != ActionKind::kReduceGrad) continue;
+      with_waits.push_back({.stage = action.stage, .kind = ActionKind::kWaitReduceGrad});
+    }
+    actions = std::move(with_waits);
+  }
+  const auto report = Validate(run.train);
+  CHECK(report.ok(), "{}", report.error().message);
+  ++drawn["collectives"];
 }
 
-void ExpectAllDrawn(std::map<int, int>& drawn) {
-  for (const int data_parallel : {2, 3, 4}) EXPECT_GT(drawn[data_parallel], 0) << data_parallel;
-  for (const int zero_stage : {0, 1, 2, 3}) EXPECT_GT(drawn[10 + zero_stage], 0) << zero_stage;
+// How data-parallel ranks share; `drawn` counts what there was.
+void DrawSharing(SmallModel& model, std::map<std::string, int>& drawn) {
+  const int data_parallel = model.batch.data_parallel;
+  model.zero = {.stage = *rc::gen::element(0, 1, 2, 3),
+                .prefetch = *rc::gen::inRange(0, 4),
+                .reshard_after_forward = *rc::gen::arbitrary<bool>(),
+                .group = data_parallel == 4 ? *rc::gen::element(0, 1, 2, 2)
+                                            : *rc::gen::element(0, 1, data_parallel),
+                .persist_elements = *rc::gen::element<int64_t>(0, 0, 30, 300, 100'000)};
+  model.bucket_bytes = *rc::gen::element<int64_t>(1, 1000, 5000, kBucketBytes);
+  model.dtype = *rc::gen::element(DType::kFloat32, DType::kBFloat16);
+  model.rounds_gradients = *rc::gen::arbitrary<bool>();
+  if (model.zero.stage == 0 && *rc::gen::arbitrary<bool>()) {
+    model.reduction = ReductionAlgorithm::kChain;
+  }
+  ++drawn[fmt::format("dp {}", data_parallel)];
+  ++drawn[fmt::format("stage {}", model.zero.stage)];
+  if (model.zero.stage == 0)
+    return void(drawn["chain"] += model.reduction == ReductionAlgorithm::kChain);
+  drawn["groups"] += data_parallel == 4 && model.zero.group == 2;
+  drawn["persisting"] += model.zero.persist_elements > 0;
+  drawn["rounding"] += model.rounds_gradients;
+}
+
+void ExpectAllDrawn(std::map<std::string, int>& drawn) {
+  for (const char* what : {"dp 2", "dp 3", "dp 4", "stage 0", "stage 1", "stage 2", "stage 3",
+                           "chain", "groups", "persisting", "rounding", "collectives"}) {
+    EXPECT_GT(drawn[what], 0) << what;
+  }
 }
 
 Outcome OnOneWorker(const SmallModel& model) {
@@ -132,16 +170,51 @@ Outcome OnOneWorker(const SmallModel& model) {
 }
 
 // The same batch on one worker that shares nothing.
-void CompareWithOneWorker(const SmallModel& model, const DrawnRun& run) {
+SmallModel Alone(const SmallModel& model) {
   SmallModel alone = model;
   alone.batch.data_parallel = 1;
   alone.zero = {};
+  alone.reduction = ReductionAlgorithm::kOrdered;
   alone.batch.num_microbatches = model.batch.microbatches_per_step();
-  const Outcome one = OnOneWorker(alone);
-  const Outcome many = ModelJob(model, run.train, run.policy).Run();
+  return alone;
+}
+
+void CompareWithOneWorker(const SmallModel& model, const DrawnRun& run) {
+  const Outcome one = OnOneWorker(Alone(model));
+  ModelJob job(model, run.train, run.policy);
+  const Outcome many = job.Run();
   RC_ASSERT(many.losses == one.losses);
   RC_ASSERT(many.norms == one.norms);
   RC_ASSERT(many.weights == one.weights);
+  for (const MemoryTag tag : {MemoryTag::kParams, MemoryTag::kGrads, MemoryTag::kOptimizer}) {
+    RC_ASSERT(job.PeakBytes(tag) == job.PredictedBytes(tag));
+  }
+}
+
+// Losses and norms relative, weights to each tensor's largest element.
+void RequireClose(const Outcome& many, const Outcome& one) {
+  const auto close = [](std::optional<double> a, std::optional<double> b, double most) {
+    const double least = 1e-2;  // below, a norm is of what rounding leaves of sums
+    return a.has_value() == b.has_value() &&
+           std::abs(a.value_or(0) - b.value_or(0)) <= most * std::max(least, b.value_or(0));
+  };
+  for (size_t i = 0; i < one.losses.size(); ++i) {
+    RC_ASSERT(close(many.losses[i], one.losses[i], 1e-6));
+    RC_ASSERT(close(many.norms[i], one.norms[i], 1e-4));
+  }
+  for (const auto& [name, bytes] : one.weights) {
+    const std::string& other = many.weights.at(name);
+    const size_t elements = bytes.size() / sizeof(float);
+    const auto* a = reinterpret_cast<const float*>(bytes.data());
+    const auto* b = reinterpret_cast<const float*>(other.data());
+    float largest = 0;
+    float difference = 0;
+    for (size_t i = 0; i < elements; ++i) {
+      largest = std::max(largest, std::abs(a[i]));
+      difference = std::max(difference, std::abs(a[i] - b[i]));
+    }
+    RC_ASSERT(difference <= 1e-3F * largest);
+  }
 }
 
 TEST(PipelineParity, AnyScheduleComputesWhatOneWorkerComputes) {
@@ -167,30 +240,39 @@ TEST(PipelineParity, AnyScheduleComputesWhatOneWorkerComputes) {
   }
 }
 
+// Each direction of a pipeline sums a group.
+void DrawDataParallel(const DrawnRun& run, SmallModel& model) {
+  BatchArithmetic& batch = model.batch;
+  batch.data_parallel = *rc::gen::element(2, 3, 4, 4);
+  batch.gradient_groups = batch.data_parallel * run.train.num_directions;
+  batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
+}
+
 // Every rank sums one group of the step's microbatches, and the groups are added in order, whatever
 // the pipelines: tied weights too, and however many labels of each count. With ZeRO each updates
 // its shards alone; with ZeRO-3 it has no more than those between passes.
 TEST(PipelineParity, DataParallelPipelinesComputeWhatOneWorkerComputes) {
-  std::map<int, int> drawn;
+  std::map<std::string, int> drawn;
   EXPECT_TRUE(rc::check("losses, gradient norms and weights are bit-equal", [&] {
     SmallModel model = Drawn();
-    auto names = kBitEqual;
-    std::erase(names, "dualpipe");
-    DrawnRun run = DrawRun(*rc::gen::elementOf(names), model);
+    const auto name = *rc::gen::weightedOneOf<std::string>(
+        {{3, rc::gen::elementOf(kBitEqual)}, {1, rc::gen::just(std::string("dualpipe"))}});
+    DrawnRun run = DrawRun(name, model);
     run.policy = DrawPolicy(run.train);
-    BatchArithmetic& batch = model.batch;
-    batch.data_parallel = batch.gradient_groups = *rc::gen::inRange(2, 5);
-    batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
+    DrawDataParallel(run, model);
     DrawSharing(model, drawn);
+    drawn["directions"] += run.train.num_directions == 2 && model.zero.stage > 0;
+    DrawCollectives(run, drawn);
     CompareWithOneWorker(model, run);
   }));
+  EXPECT_GT(drawn["directions"], 0);
   ExpectAllDrawn(drawn);
 }
 
 // With gradients reduced every microbatch the ranks' microbatches of one number are a group: the
 // one worker computes each apart and adds them up in groups of as many.
 TEST(PipelineParity, RanksThatReduceEveryMicrobatchComputeWhatOneWorkerComputes) {
-  std::map<int, int> drawn;
+  std::map<std::string, int> drawn;
   EXPECT_TRUE(rc::check("losses, gradient norms and weights are bit-equal", [&] {
     SmallModel model = Drawn();
     auto names = kBitEqual;
@@ -198,10 +280,11 @@ TEST(PipelineParity, RanksThatReduceEveryMicrobatchComputeWhatOneWorkerComputes)
     DrawnRun run = DrawRun(*rc::gen::elementOf(names), model, /*with_parts=*/false);
     BatchArithmetic& batch = model.batch;
     batch.grad_reduce = GradReduce::kMicrobatch;
-    batch.data_parallel = *rc::gen::inRange(2, 5);
+    batch.data_parallel = *rc::gen::element(2, 3, 4, 4);
     batch.gradient_groups = batch.num_microbatches;
     batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
     DrawSharing(model, drawn);
+    DrawCollectives(run, drawn);
     CompareWithOneWorker(model, run);
   }));
   ExpectAllDrawn(drawn);
@@ -246,25 +329,31 @@ TEST(PipelineParity, DescendingBackwardsComeCloseToOneWorker) {
     const int num_microbatches = static_cast<int>(model.batch.num_microbatches);
     const Outcome one = ModelJob(model, Lists("1f1b", 1, num_microbatches), {}, adamw).Run();
     const Outcome many = ModelJob(model, run.train, {}, adamw).Run();
-    for (size_t i = 0; i < one.losses.size(); ++i) {
-      RC_ASSERT(many.losses[i].has_value() == one.losses[i].has_value());
-      const double expected = one.losses[i].value_or(0);
-      RC_ASSERT(std::abs(many.losses[i].value_or(0) - expected) <= 1e-6 * std::abs(expected));
-    }
-    for (const auto& [name, bytes] : one.weights) {
-      const std::string& other = many.weights.at(name);
-      const size_t elements = bytes.size() / sizeof(float);
-      const auto* a = reinterpret_cast<const float*>(bytes.data());
-      const auto* b = reinterpret_cast<const float*>(other.data());
-      float largest = 0;
-      float difference = 0;
-      for (size_t i = 0; i < elements; ++i) {
-        largest = std::max(largest, std::abs(a[i]));
-        difference = std::max(difference, std::abs(a[i] - b[i]));
-      }
-      RC_ASSERT(difference <= 1e-3F * largest);
-    }
+    RequireClose(many, one);
   }));
+}
+
+// Sums along rings begin elsewhere for each part, and replicas of shards are added last.
+TEST(PipelineParity, RingsComeCloseToOneWorker) {
+  int in_groups = 0;
+  EXPECT_TRUE(rc::check("losses to 1e-6 relative, weights to 1e-3 of a tensor's largest", [&] {
+    SmallModel model = Drawn();
+    DrawnRun run = DrawRun(*rc::gen::elementOf(kBitEqual), model);
+    DrawDataParallel(run, model);
+    std::map<std::string, int> drawn;
+    DrawSharing(model, drawn);
+    model.reduction = ReductionAlgorithm::kRing;
+    model.dtype = DType::kFloat32;
+    model.rounds_gradients = false;
+    in_groups += drawn["groups"];
+    const SmallModel alone = Alone(model);
+    const AdamWOptions adamw{.eps = 1e-3};
+    const int num_microbatches = alone.batch.num_microbatches;
+    const Outcome one = ModelJob(alone, Lists("1f1b", 1, num_microbatches), {}, adamw).Run();
+    const Outcome many = ModelJob(model, run.train, {}, adamw).Run();
+    RequireClose(many, one);
+  }));
+  EXPECT_GT(in_groups, 0);
 }
 
 }  // namespace

@@ -23,7 +23,9 @@ std::map<int32_t, uint64_t> DigestsOf(const RankStages& ranks, int rank) {
   proto::Finished finished;
   AddParameterDigests(ranks.parameters(rank), finished);
   std::map<int32_t, uint64_t> digests;
-  for (const auto& [index, digest] : finished.parameter_digests()) digests[index] = digest;
+  for (const auto& digest : finished.parameter_digests()) {
+    digests[digest.parameter()] = digest.sum();
+  }
   return digests;
 }
 

@@ -167,8 +167,8 @@ class RankRootTest : public ::testing::Test {
     std::map<int, uint64_t> digests;
     const auto add = [&digests](const proto::Finished& finished) {
       EXPECT_EQ(finished.error(), "");
-      for (const auto& [parameter, digest] : finished.parameter_digests()) {
-        EXPECT_TRUE(digests.emplace(parameter, digest).second) << "it has one owner";
+      for (const proto::ParameterDigest& digest : finished.parameter_digests()) {
+        EXPECT_TRUE(digests.emplace(digest.parameter(), digest.sum()).second) << "it has one owner";
       }
     };
     add(End(0));

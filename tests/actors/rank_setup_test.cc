@@ -102,6 +102,18 @@ TEST(StageOptionsTest, KnowWhichStageHasTheLoss) {
   EXPECT_EQ(last.adamw.beta2, 0.95);
 }
 
+TEST(HostNumbers, AreOfTheFirstRankThere) {
+  const std::vector<std::pair<int, std::string>> ranks = {
+      {2, "b"}, {0, "a"}, {1, "b"}, {3, "a"}, {4, "c"}};
+  proto::Peers peers;
+  for (const auto& [rank, host] : ranks) {
+    auto* peer = peers.add_peers();
+    peer->set_rank(rank);
+    peer->set_host(host);
+  }
+  EXPECT_EQ(HostNumbersOf(peers, 5), (std::vector<int>{0, 1, 1, 0, 4}));
+}
+
 TEST(ExecutorOptionsTest, AllRanksKnowTheReductionsOfThePlan) {
   const proto::JobSpec spec = SmallSpec({.pp = 2, .tied = true});
   RankStages ranks(spec);

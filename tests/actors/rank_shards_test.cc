@@ -248,6 +248,24 @@ TEST(ShardRowsOfRank, NamesAndCutsEveryRowOfEveryStage) {
   EXPECT_EQ(num_bytes, (plan.table.num_elements() + 100 * 32) * 2) << "bfloat16";
 }
 
+// Rows keep their numbers.
+TEST(ShardRowsOfRank, AreOfTheOwnGroupAndHaveNoActorWhereTheyPersist) {
+  JobPlan plan = PlanOf(3, 4);
+  plan.zero.group = 2;
+  plan.zero.persist_elements = 33;  // the norms' weights have 32
+  const RankShardsOptions shards = ShardRowsOfRank(plan, Rank(3));
+  EXPECT_THAT(shards.owners, ElementsAre(Rank(2), Rank(3)));
+  std::vector<std::string> gathered, whole;
+  for (const SharedRows::Row& row : shards.stages.back().rows) {
+    (row.owner_bytes.empty() ? whole : gathered).push_back(row.name);
+  }
+  EXPECT_THAT(gathered, ElementsAre("model.embed_tokens.weight", "model.layers.1.self_attn",
+                                    "model.layers.1.mlp"));
+  EXPECT_THAT(whole,
+              ElementsAre("model.layers.1.input_layernorm.weight",
+                          "model.layers.1.post_attention_layernorm.weight", "model.norm.weight"));
+}
+
 TEST(ShardRowsOfRank, IsEmptyWhereWeightsAreWhole) {
   EXPECT_TRUE(ShardRowsOfRank(PlanOf(2, 3), Rank(0)).stages.empty());
   EXPECT_TRUE(ShardRowsOfRank(PlanOf(3, 1), Rank(0)).stages.empty());

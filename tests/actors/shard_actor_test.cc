@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/trace/span.h"
 #include "runtime/transport/inproc/inproc_transport.h"
 #include "tests/runtime/actor/manual_clock.h"
 
@@ -70,6 +71,7 @@ class RowOfThree {
                               .row = 1,
                               .tell_ms = 100,
                               .end_ms = 300,
+                              .trace = StepOne(),
                               .traffic = &traffic};
     for (const auto& [rank, num_bytes] : {std::pair(0, 6), std::pair(1, 5), std::pair(2, 0)}) {
       options.owners.push_back({Rank(rank), num_bytes, ActorOn(rank, 0)});
@@ -85,8 +87,9 @@ class RowOfThree {
     ASSERT_TRUE(actor_.Send(PublishRow{std::as_bytes(std::span(own)), version}).ok());
     scheduler.RunUntilIdle();
   }
-  void Gather() {
+  void Gather(WeightPass pass = {}) {
     arrival = std::make_unique<RowArrival>();
+    arrival->pass = pass;
     const auto bytes = std::as_writable_bytes(std::span(whole));
     ASSERT_TRUE(actor_.Send(GatherRow{bytes, arrival.get()}).ok());
     scheduler.RunUntilIdle();
@@ -135,6 +138,12 @@ class RowOfThree {
   Scheduler scheduler{{.clock = &clock, .rank = {}, .trace_handlers = false}};
 
  private:
+  static TraceWindow StepOne() {
+    proto::TraceWindow spec;
+    spec.set_first(1);
+    spec.set_steps(1);
+    return {spec, /*first_step=*/1};
+  }
   // As `from` sees the actor of the row on `to`.
   ShardRef ActorOn(int to, int from) {
     return routers_[static_cast<size_t>(from)]->Remote<ShardWanted, WithBulk<ShardBlock>>(
@@ -272,6 +281,29 @@ TEST(ShardActor, AnOwnerAsksAgainOnlyWhenItHasBeenAnswered) {
   sending.Want(7);  // no slot is free
   sending.Want(7);
   EXPECT_THAT(sending.down, ElementsAre(said));
+}
+
+TEST(ShardActor, GathersOfTracedStepsLeaveSpansFromTheRequestToTheArrival) {
+  RowOfThree row;
+  row.Publish(7);
+  (void)DrainTrace([](const SpanRecord&) {});
+  for (const int step : {1, 2}) {
+    row.Gather({.direction = PassDirection::kBackward, .step = step, .microbatch = 3});
+    row.clock.AdvanceMs(5);
+    row.Bring(Block(0), "ghij");
+    row.Bring(Block(4), "k");
+    ASSERT_EQ(row.Ended(), "OK");
+  }
+  std::vector<SpanRecord> spans;
+  (void)DrainTrace([&spans](const SpanRecord& span) { spans.push_back(span); });
+  ASSERT_THAT(spans, SizeIs(1)) << "step 2 is not traced";
+  EXPECT_EQ(TraceName(spans[0].name), "gather model.layers.4 for backward, 11 B");
+  EXPECT_EQ(TraceName(spans[0].track), "communication");
+  EXPECT_EQ(spans[0].rank, 0);
+  EXPECT_EQ(spans[0].stage, 2);
+  EXPECT_EQ(spans[0].step, 1);
+  EXPECT_EQ(spans[0].microbatch, 3);
+  EXPECT_EQ(spans[0].end_ns - spans[0].start_ns, 5'000'000);
 }
 
 TEST(ShardActor, AVersionThatSomebodyStillGathersIsNotReplaced) {

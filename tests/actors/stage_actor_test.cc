@@ -91,11 +91,21 @@ TEST_F(StageActorTest, WorkBeforeItMetItsExecutorIsNamed) {
   EXPECT_THAT(errors_, ElementsAre("stage 0: work came before it met its executor"));
 }
 
-TEST_F(StageActorTest, AnActionThatIsNoComputeIsAnsweredWithASentence) {
+// Where weights and gradients are whole.
+TEST_F(StageActorTest, CollectivesHaveNothingToDo) {
   Meet();
-  Run(ActionKind::kUnshard, 0, 1);
+  for (const ActionKind kind :
+       {ActionKind::kUnshard, ActionKind::kReshard, ActionKind::kReduceGrad}) {
+    Run(kind, 0, 2);
+  }
+  EXPECT_THAT(heard_, ElementsAre("0UNSHARD of 2", "0RESHARD of 2", "0REDUCE_GRAD of 2"));
+}
+
+TEST_F(StageActorTest, WhatNoStageRunsIsAnsweredWithASentence) {
+  Meet();
+  Run(ActionKind::kSendForward, 0, 1);
   ASSERT_EQ(heard_.size(), 1u);
-  EXPECT_THAT(heard_[0], ::testing::HasSubstr(" is no compute action"));
+  EXPECT_THAT(heard_[0], ::testing::HasSubstr(" is nothing that a stage runs"));
   Run(ActionKind::kForward, 0, 1);
   EXPECT_EQ(heard_.back(), "0F0 of 1") << "it goes on";
   EXPECT_THAT(errors_, IsEmpty());

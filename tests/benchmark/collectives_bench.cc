@@ -1,284 +1,306 @@
 // Bulk operations among processes of one host against Open MPI and Gloo. Numbers are bus bandwidth,
-// with sizes as nccl-tests count them: of S bytes among n members all-reduce moves 2 (n - 1) / n S
-// from each, reduce-scatter (of S bytes of input) and all-gather (of S bytes of output) half of
-// that. Ours works in place on shared buffers; rows that end in /messages are the same with private
-// ones.
-#include <poll.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
+// with sizes as nccl-tests count them (coordinator/cli/collectives_table.h). Ours, `troupe bench
+// collectives`, works in place on shared buffers; rows that end in /messages are the same with
+// private ones, those that end in _on_2_hosts between network and IPC namespaces. A peer is
+// measured in a program of its own, and each row has the better of the two.
+#include <fmt/format.h>
 #include <unistd.h>
 
-#include <csignal>
-#include <cstdlib>
-#include <cstring>
+#include <algorithm>
 #include <filesystem>
+#include <functional>
+#include <sstream>
+#include <string>
 #include <vector>
 
-#include "runtime/actor/stream.h"
-#include "runtime/collective/router_groups.h"
-#include "runtime/transport/ucx/ucx_transport.h"
+#include <nlohmann/json.hpp>
+
 #include "tests/benchmark/bench.h"
-#include "tests/runtime/collective/element_types.h"
-#include "tests/runtime/transport/ucx_child.h"
+#include "tests/support/shell.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/support/two_hosts.h"
 
 namespace troupe {
 namespace {
 
-constexpr auto kFloat32 = static_cast<uint8_t>(DType::kFloat32);
-
-struct Measured {
-  GroupOperationKind kind = GroupOperationKind::kAllReduce;
-  int size = 2;  // members
+struct Size {
   int64_t num_bytes = 0;
   int times = 1;
-  bool shared = true;
+};
+const std::vector<Size> kSizes = {
+    {int64_t{1} << 20, 100}, {int64_t{16} << 20, 16}, {int64_t{64} << 20, 4}};
+constexpr int kMostSeconds = 20;  // of a run; who needs more takes no further part
+
+struct Measured {
+  std::string operation{};  // "all-reduce"
+  int size = 2;             // members
 };
 
-// One member and all that carries its group.
-struct Member {
-  explicit Member(Rank self)
-      : transport(*UcxTransport::Create({.self = self}, ledger)),
-        router(
-            scheduler, *transport,
-            {.self = self,
-             .job = JobId(1),
-             .epoch = Epoch(1),
-             .on_peer_down = [this](Rank peer,
-                                    const Error& cause) { groups.OnPeerDown(peer, cause); },
-             .on_credit = [this](Rank peer, uint16_t channel) { groups.OnCredit(peer, channel); }}),
-        groups(router, {.elements = testing::ElementTypes(),
-                        .actor_index = 1,
-                        .ledger = &ledger,
-                        .lends = &ledger}),
-        stream(scheduler, "member") {}
+// Four take long where they share two cores.
+int RoundsOf(const Measured& what) { return what.size == 2 ? 5 : 3; }
 
-  // `addresses`: of all members, by rank.
-  void Open(const std::vector<std::string>& addresses, Rank self) {
-    GroupSpec spec{.id = GroupId(1), .name = "all", .self = self};
-    for (int rank = 0; rank < static_cast<int>(addresses.size()); ++rank) {
-      spec.ranks.push_back(Rank(rank));
-      if (Rank(rank) == self) continue;
-      CHECK(transport->Connect(Rank(rank), addresses[static_cast<size_t>(rank)]).ok());
-    }
-    group = *groups.Open(spec, /*channel=*/1);
+std::string BenchFolder() {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path().string() + "/";
+}
+std::string Program() { return BenchFolder() + "../troupe"; }
+int WarmupOf(const Size& size) { return size.times / 10 + 2; }
+
+// Microseconds of an operation of each size; empty where the run fails.
+using Times = std::vector<double>;
+
+// `setting`: of the environment, for `env`.
+Times TimesOfOurs(const Measured& what, const std::vector<Size>& sizes, const std::string& buffers,
+                  const std::string& setting = "") {
+  Times times;
+  for (const Size& size : sizes) {
+    const auto output = bench::OutputOf(
+        fmt::format("timeout {} env {} {} bench collectives --operation {} --workers {} "
+                    "--min-bytes {} --max-bytes {} "
+                    "--warmup {} --iterations {} --buffers {} -o json",
+                    kMostSeconds, setting, Program(), what.operation, what.size, size.num_bytes,
+                    size.num_bytes, WarmupOf(size), size.times, buffers));
+    const auto json = nlohmann::json::parse(output.value_or(""), nullptr, false);
+    if (!json.is_object()) return {};
+    times.push_back(json["rows"][0]["in_place"]["time_us"]);
   }
-
-  MemoryLedger ledger{};
-  std::unique_ptr<Transport> transport;
-  Scheduler scheduler{{.trace_handlers = false}};
-  RankRouter router;
-  RouterGroups groups;
-  std::unique_ptr<Group> group{};
-  ThreadStream stream;
-};
-
-// In place: what a member has or gets of its own is its part of the whole.
-Task<Status> Operate(Group& group, GroupOperationKind kind, Elements whole) {
-  const int64_t part = whole.count / group.size();
-  const Elements own{kFloat32, static_cast<float*>(whole.data) + group.index() * part, part};
-  if (kind == GroupOperationKind::kReduceScatter) return group.ReduceScatter(whole, own);
-  if (kind == GroupOperationKind::kAllGather) return group.AllGather(own, whole);
-  return group.AllReduce(whole);
+  return times;
 }
 
-// So often; the time of one is in *spent_ns.
-Task<Status> OperateAll(Group& group, Measured what, Elements whole, double* spent_ns) {
-  for (int i = 0; i < what.times / 10 + 5; ++i) {
-    CO_RETURN_IF_ERROR(co_await Operate(group, what.kind, whole));
-  }
-  CO_RETURN_IF_ERROR(co_await group.Barrier());
-  const double start_ns = bench::WallNs();
-  for (int i = 0; i < what.times; ++i) {
-    CO_RETURN_IF_ERROR(co_await Operate(group, what.kind, whole));
-  }
-  CO_RETURN_IF_ERROR(co_await group.Barrier());
-  *spent_ns = (bench::WallNs() - start_ns) / what.times;
-  co_return Status{};
+// A peer's program prints a number for each size.
+Times TimesOfPeer(const std::string& command) {
+  const auto output = bench::OutputOf(fmt::format("timeout {} {}", kMostSeconds, command));
+  std::istringstream stream(output.value_or(""));
+  Times times;
+  for (double us = 0; stream >> us;) times.push_back(us);
+  return times;
 }
 
-double RunMember(Member& member, const Measured& what) {
-  Buffer data = what.shared ? Buffer::Shared(member.ledger, MemoryTag::kGrads, what.num_bytes)
-                            : Buffer(member.ledger, MemoryTag::kGrads, what.num_bytes);
-  const Elements whole{kFloat32, data.data(), what.num_bytes / int64_t{sizeof(float)}};
-  const StreamScope scope(member.stream);
-  double spent_ns = 0;
-  member.stream.LaunchTask(scope, OperateAll(*member.group, what, whole, &spent_ns),
-                           [&](const WorkTime&, const Status& status) {
-                             CHECK(status.ok(), "{}", status.error().message);
-                             member.scheduler.Stop();
-                           });
-  member.scheduler.Run();
-  return spent_ns;
-}
-
-[[noreturn]] void RunChild(int rank, int socket, const Measured& what) {
-  Member member{Rank(rank)};
-  WriteAddress(socket, member.transport->LocalAddress());
-  std::vector<std::string> addresses;
-  for (int i = 0; i < what.size; ++i) addresses.push_back(ReadAddress(socket));
-  member.Open(addresses, Rank(rank));
-  WriteAddress(socket, "open");
-  ReadAddress(socket);
-  RunMember(member, what);
-  WriteAddress(socket, "ended");
-  member.scheduler.Run();  // what others still wait for goes out
-  _exit(0);
-}
-
-// Rank 0 is this process; the others are its children and answer until they are killed.
-double OperationNs(const Measured& what) {
-  std::vector<int> sockets;
-  std::vector<pid_t> children;
-  for (int rank = 1; rank < what.size; ++rank) {
-    int pair[2];
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    const pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) RunChild(rank, pair[1], what);
-    sockets.push_back(pair[0]);
-    children.push_back(child);
-    close(pair[1]);
+std::string PeerArguments(const Measured& what, const std::vector<Size>& sizes) {
+  std::string arguments = fmt::format("{} {}", what.operation, what.size);
+  for (const Size& size : sizes) {
+    arguments += fmt::format(" {}:{}:{}", size.num_bytes, WarmupOf(size), size.times);
   }
-  double spent_ns = 0;
-  {
-    Member member{Rank(0)};
-    std::vector<std::string> addresses = {member.transport->LocalAddress()};
-    for (const int socket : sockets) addresses.push_back(ReadAddress(socket));
-    for (const int socket : sockets) {
-      for (const auto& address : addresses) WriteAddress(socket, address);
-    }
-    member.Open(addresses, Rank(0));
-    for (const int socket : sockets) ReadAddress(socket);  // everybody has posted slots
-    for (const int socket : sockets) WriteAddress(socket, "begin");
-    spent_ns = RunMember(member, what);
-    for (const int socket : sockets) {
-      pollfd ended{.fd = socket, .events = POLLIN};
-      while (poll(&ended, 1, 0) == 0) member.scheduler.RunUntilIdle();
-    }
-    member.group.reset();
-    member.transport->Close(100);
-  }
-  for (const pid_t child : children) {
-    kill(child, SIGKILL);
-    waitpid(child, nullptr, 0);
-  }
-  for (const int socket : sockets) close(socket);
-  return spent_ns;
+  return arguments;
 }
 
-// Bytes a nanosecond.
-double BusBandwidth(const Measured& what, double ns) {
-  const double factor = what.kind == GroupOperationKind::kAllReduce ? 2 : 1;
-  return factor * (what.size - 1) / what.size * static_cast<double>(what.num_bytes) / ns;
-}
-
-struct Peer {
+struct Contender {
   std::string name{};
-  std::string command{};  // prints the microseconds of one operation
+  std::function<Times()> run{};
+  std::vector<Times> rounds{};
+  bool failed = false;
+
+  void Run() {
+    if (failed) return;
+    Times times = run();
+    failed = times.size() != kSizes.size();
+    if (!failed) rounds.push_back(std::move(times));
+  }
+  // By round, in GB/s.
+  std::vector<double> Bandwidths(const Measured& what, size_t size) const {
+    const double trips = what.operation == "all-reduce" ? 2 : 1;
+    std::vector<double> bandwidths;
+    for (const Times& times : rounds) {
+      bandwidths.push_back(trips * (what.size - 1) / what.size *
+                           static_cast<double>(kSizes[size].num_bytes) / times[size] * 1e-3);
+    }
+    return bandwidths;
+  }
 };
 
-// Those that are installed and know the operation. Their programs lie beside this one.
-std::vector<Peer> PeersFor(const Measured& what) {
-  const std::string folder =
-      std::filesystem::read_symlink("/proc/self/exe").parent_path().string() + "/";
-  const std::string arguments = fmt::format(" {} {} {} {}", GroupOperationName(what.kind),
-                                            what.num_bytes, what.times, what.size);
-  std::vector<Peer> peers;
-  if (std::filesystem::exists(folder + "collectives_open_mpi")) {
-    // More processes than cores are to yield; unset, each would spin where another could work.
-    peers.push_back({"Open MPI", fmt::format("OMPI_ALLOW_RUN_AS_ROOT=1 "
-                                             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun -np {} "
-                                             "--oversubscribe --mca mpi_yield_when_idle 1 "
-                                             "{}collectives_open_mpi{}",
-                                             what.size, folder, arguments)});
+bool Installed(const std::string& peer) { return std::filesystem::exists(BenchFolder() + peer); }
+
+// Bound as ours are. More processes than cores are to yield; unset, each would spin where another
+// could work.
+std::string OpenMpi(const Measured& what, const std::string& flags) {
+  return fmt::format(
+      "env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun -np {} {} "
+      "--bind-to core:overload-allowed --oversubscribe --mca mpi_yield_when_idle 1 "
+      "{}collectives_open_mpi {}",
+      what.size, flags, BenchFolder(), PeerArguments(what, kSizes));
+}
+
+// Those that are installed.
+std::vector<Contender> PeersOnOneHost(const Measured& what) {
+  std::vector<Contender> peers;
+  if (Installed("collectives_open_mpi")) {
+    peers.push_back({.name = "Open MPI",
+                     .run = [command = OpenMpi(what, "")] { return TimesOfPeer(command); }});
   }
-  if (std::filesystem::exists(folder + "collectives_gloo")) {
-    peers.push_back({"Gloo", "timeout 60 " + folder + "collectives_gloo" + arguments});
+  if (Installed("collectives_gloo")) {
+    const std::string command = BenchFolder() + "collectives_gloo " + PeerArguments(what, kSizes);
+    peers.push_back({.name = "Gloo", .run = [command] { return TimesOfPeer(command); }});
   }
   return peers;
 }
 
-double PeerNs(const Peer& peer) {
-  const auto output = bench::OutputOf(peer.command);
-  return output ? std::strtod(output->c_str(), nullptr) * 1000 : 0;
-}
-
-// As nccl-tests print it, to stderr.
-void SayTime(std::string_view who, const Measured& what, const std::vector<double>& ns) {
-  constexpr std::string_view kLine =
-      "{:<16} {:<14} {:>7} {:>12} {:>12} {:>8} {:>6} {:>10} {:>7} {:>7}\n";
-  static const bool headed [[maybe_unused]] = [&] {
-    fmt::print(stderr, fmt::runtime(kLine), "#", "operation", "members", "size (B)", "count",
-               "type", "redop", "time (us)", "algbw", "busbw");
-    return true;
-  }();
-  if (ns.empty() || bench::Median(ns) <= 0) return;
-  const double time = bench::Median(ns);
-  const bool sums = what.kind != GroupOperationKind::kAllGather;
-  fmt::print(stderr, fmt::runtime(kLine), who, GroupOperationName(what.kind), what.size,
-             what.num_bytes, what.num_bytes / int64_t{sizeof(float)}, "float",
-             sums ? "sum" : "none", fmt::format("{:.1f}", time / 1000),
-             fmt::format("{:.2f}", static_cast<double>(what.num_bytes) / time),
-             fmt::format("{:.2f}", BusBandwidth(what, time)));
-}
-
-// Against the better of the peers, found in two runs of each.
-void CompareWithPeers(bench::Bench& bench, const Measured& what, const std::string& name,
-                      double goal) {
-  bench::Comparison comparison{
-      .name = name, .unit = "GB/s", .goal = goal, .higher_is_better = true, .num_rounds = 5};
-  std::vector<double> our_ns;
-  std::vector<double> their_ns;
-  const auto ours = [&] {
-    our_ns.push_back(OperationNs(what));
-    return BusBandwidth(what, our_ns.back());
-  };
-  const auto bandwidth_of = [what](double ns) { return ns > 0 ? BusBandwidth(what, ns) : 0; };
-  Peer best;
-  double most = 0;
-  for (const Peer& peer : PeersFor(what)) {
-    const double reached = std::max(bandwidth_of(PeerNs(peer)), bandwidth_of(PeerNs(peer)));
-    if (reached <= most) continue;
-    best = peer;
-    most = reached;
+void ReportSize(bench::Bench& bench, const Measured& what, size_t size, bench::Row row,
+                const std::vector<Contender>& peers) {
+  for (const Contender& peer : peers) {
+    const std::vector<double> bandwidths = peer.Bandwidths(what, size);
+    if (bench::Median(bandwidths) <= bench::Median(row.peer)) continue;
+    row.peer = bandwidths;
+    row.what.peer_name = peer.name;
   }
-  if (most <= 0) {
-    bench.Measure(comparison, ours, "neither Open MPI nor Gloo runs here");
-  } else {
-    comparison.peer_name = best.name;
-    bench.Compare(comparison, ours, [&] {
-      their_ns.push_back(PeerNs(best));
-      return bandwidth_of(their_ns.back());
-    });
+  if (row.ours.empty()) {
+    row.skipped = "troupe bench collectives fails here";
+  } else if (row.peer.empty()) {
+    row.skipped = "neither Open MPI nor Gloo runs here";
   }
-  SayTime(what.shared ? "shared buffers" : "messages", what, our_ns);
-  SayTime(best.name, what, their_ns);
+  bench.Report(row);
 }
 
-constexpr std::pair<int, int> kSizes[] = {{1, 400}, {16, 30}, {64, 8}};  // MiB, times
-
-void CompareAll(bench::Bench& bench, GroupOperationKind kind, std::string_view name, double goal) {
-  for (const int size : {2, 4}) {
-    for (const auto& [mib, times] : kSizes) {
-      Measured what{.kind = kind, .size = size, .num_bytes = int64_t{mib} << 20, .times = times};
-      const std::string row = fmt::format("{}/{}MiB/{}", name, mib, size);
-      CompareWithPeers(bench, what, row, goal);
-      what.shared = false;
-      CompareWithPeers(bench, what, row + "/messages", 0);
+// All contenders in turn, each over all sizes; then a row for each size and each of ours.
+void Compare(bench::Bench& bench, const Measured& what, std::vector<Contender> ours,
+             std::vector<Contender> peers, double goal) {
+  for (int round = 0; round < RoundsOf(what); ++round) {
+    for (Contender& one : ours) one.Run();
+    for (Contender& peer : peers) peer.Run();
+  }
+  for (size_t size = 0; size < kSizes.size(); ++size) {
+    for (const Contender& one : ours) {
+      bench::Row row{
+          .what = {.name = fmt::format(fmt::runtime(one.name), kSizes[size].num_bytes >> 20),
+                   .unit = "GB/s",
+                   .goal = &one == &ours.front() ? goal : 0,
+                   .higher_is_better = true},
+          .ours = one.Bandwidths(what, size)};
+      ReportSize(bench, what, size, row, peers);
     }
   }
 }
 
-TROUPE_BENCHMARK(AllReduce) { CompareAll(bench, GroupOperationKind::kAllReduce, "all_reduce", 2); }
-TROUPE_BENCHMARK(ReduceScatter) {
-  CompareAll(bench, GroupOperationKind::kReduceScatter, "reduce_scatter", 2);
+void CompareAmong(bench::Bench& bench, const Measured& what, const std::string& name, double goal) {
+  const std::string row = fmt::format("{}/{{}}MiB/{}", name, what.size);
+  Compare(
+      bench, what,
+      {{.name = row, .run = [&] { return TimesOfOurs(what, kSizes, "shared"); }},
+       {.name = row + "/messages", .run = [&] { return TimesOfOurs(what, kSizes, "private"); }}},
+      PeersOnOneHost(what), goal);
 }
-TROUPE_BENCHMARK(AllGather) {
-  CompareAll(bench, GroupOperationKind::kAllGather, "all_gather", 1.4);
+
+// Two hosts as UCX and Open MPI see them, each with an equal number of members. A process that
+// waits keeps a host's IPC and UTS namespaces; the others enter them.
+class HostPair {
+ public:
+  explicit HostPair(int size) : size_(size) {
+    if (!hosts_.ready) return;
+    keeper_a_ = Keep(hosts_.a);
+    keeper_b_ = Keep(hosts_.b);
+    // troupe-rank --collectives-bench RANK …
+    rank_ =
+        WriteScript("rank", fmt::format("[ $2 -lt {} ] && exec env UCX_NET_DEVICES={} {} "
+                                        "{}../troupe-rank \"$@\"\n"
+                                        "exec env UCX_NET_DEVICES={} {} {}../troupe-rank \"$@\"\n",
+                                        size / 2, hosts_.link_a, In(keeper_a_), BenchFolder(),
+                                        hosts_.link_b, In(keeper_b_), BenchFolder()));
+    // AGENT ADDRESS COMMAND…
+    agent_ = WriteScript("agent", fmt::format("host=$1; shift\n"
+                                              "[ $host = 10.77.0.1 ] && exec {} sh -c \"$*\"\n"
+                                              "exec {} sh -c \"$*\"\n",
+                                              In(keeper_a_), In(keeper_b_)));
+  }
+  ~HostPair() {
+    if (hosts_.ready) testing::Shell(fmt::format("kill {} {}", keeper_a_, keeper_b_));
+  }
+  HostPair(const HostPair&) = delete;
+  HostPair& operator=(const HostPair&) = delete;
+
+  bool ready() const { return hosts_.ready; }
+  const std::string& why() const { return hosts_.why; }
+  std::string RankSetting() const { return "TROUPE_RANK=" + rank_; }
+  std::vector<Contender> Peers(const Measured& what) const {
+    std::vector<Contender> peers;
+    if (Installed("collectives_open_mpi")) {
+      const std::string command =
+          In(keeper_a_) + " " +
+          OpenMpi(what, fmt::format("--mca plm_rsh_agent {} --host 10.77.0.1:{},10.77.0.2:{} --mca "
+                                    "btl_tcp_if_include 10.77.0.0/24 --mca oob_tcp_if_include "
+                                    "10.77.0.0/24",
+                                    agent_, size_ / 2, size_ / 2));
+      peers.push_back({.name = "Open MPI", .run = [command] { return TimesOfPeer(command); }});
+    }
+    if (Installed("collectives_gloo")) {
+      peers.push_back({.name = "Gloo", .run = [this, what] { return GlooTimes(what); }});
+    }
+    return peers;
+  }
+
+ private:
+  static std::string In(const std::string& keeper) {
+    return "nsenter --target " + keeper + " --net --ipc --uts --mount";
+  }
+  // Returns its process, which has left the namespaces of this one, and ends with this one.
+  static std::string Keep(const std::string& host) {
+    const auto kept = testing::Shell(fmt::format(
+        "ip netns exec {0} unshare --ipc --uts sh -c 'hostname {0}; exec tail --pid={1} -f "
+        "/dev/null' >/dev/null 2>&1 & keeper=$!\n"
+        "while [ \"$(nsenter --target $keeper --uts hostname 2>/dev/null)\" != {0} ] && "
+        "kill -0 $keeper; do sleep 0.01; done\n"
+        "echo $keeper",
+        host, ::getpid()));
+    return kept.output.substr(0, kept.output.find('\n'));
+  }
+  std::string WriteScript(const std::string& name, const std::string& lines) const {
+    const std::string path = folder_.Write(name, "#!/bin/sh\n" + lines);
+    std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+    return path;
+  }
+  Times GlooTimes(const Measured& what) const {
+    const testing::TemporaryFolder store;
+    const auto part = [&](const std::string& keeper, int first, const std::string& link) {
+      return fmt::format("{} {}collectives_gloo --part {} {} {} {} {}", In(keeper), BenchFolder(),
+                         first, size_ / 2, store.path(), link, PeerArguments(what, kSizes));
+    };
+    return TimesOfPeer("sh -c '" + part(keeper_b_, size_ / 2, hosts_.link_b) + " & " +
+                       part(keeper_a_, 0, hosts_.link_a) + "; wait'");
+  }
+
+  const int size_;
+  const testing::TwoHosts hosts_{};
+  const testing::TemporaryFolder folder_{};
+  std::string keeper_a_{};
+  std::string keeper_b_{};
+  std::string rank_{};
+  std::string agent_{};
+};
+
+void CompareAcrossHosts(bench::Bench& bench, const Measured& what, const std::string& name) {
+  const HostPair hosts(what.size);
+  const std::string row = fmt::format("{}/{{}}MiB/{}_on_2_hosts", name, what.size);
+  if (!hosts.ready()) {
+    return bench.Skip({.name = name + "/on_2_hosts", .unit = "GB/s"},
+                      "no network and IPC namespaces: " + hosts.why());
+  }
+  Compare(bench, what,
+          {{.name = row,
+            .run = [&] { return TimesOfOurs(what, kSizes, "shared", hosts.RankSetting()); }}},
+          hosts.Peers(what), 0);
+}
+
+TROUPE_BENCHMARK(AllReduceOfTwo) { CompareAmong(bench, {"all-reduce", 2}, "all_reduce", 2); }
+TROUPE_BENCHMARK(AllReduceOfFour) { CompareAmong(bench, {"all-reduce", 4}, "all_reduce", 2); }
+TROUPE_BENCHMARK(ReduceScatterOfTwo) {
+  CompareAmong(bench, {"reduce-scatter", 2}, "reduce_scatter", 2);
+}
+TROUPE_BENCHMARK(ReduceScatterOfFour) {
+  CompareAmong(bench, {"reduce-scatter", 4}, "reduce_scatter", 2);
+}
+TROUPE_BENCHMARK(AllGatherOfTwo) { CompareAmong(bench, {"all-gather", 2}, "all_gather", 1.4); }
+TROUPE_BENCHMARK(AllGatherOfFour) { CompareAmong(bench, {"all-gather", 4}, "all_gather", 1.4); }
+TROUPE_BENCHMARK(AllReduceAcrossHosts) {
+  CompareAcrossHosts(bench, {"all-reduce", 4}, "all_reduce");
+}
+TROUPE_BENCHMARK(ReduceScatterAcrossHosts) {
+  CompareAcrossHosts(bench, {"reduce-scatter", 4}, "reduce_scatter");
+}
+TROUPE_BENCHMARK(AllGatherAcrossHosts) {
+  CompareAcrossHosts(bench, {"all-gather", 4}, "all_gather");
 }
 TROUPE_BENCHMARK(AllReduceOfOneElement) {
-  bench.Measure({.name = "all_reduce/4B/2", .unit = "us", .num_rounds = 5},
-                [] { return OperationNs({.num_bytes = 4, .times = 20'000}) / 1000; });
+  bench.Measure({.name = "all_reduce/4B/2", .unit = "us", .num_rounds = 5}, [] {
+    const Times times = TimesOfOurs({"all-reduce", 2}, {{4, 20'000}}, "shared");
+    return times.empty() ? 0 : times[0];
+  });
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// collectives_open_mpi KIND BYTES TIMES SIZE, under mpirun: prints the microseconds of one
-// operation, in place, float32. For collectives_bench.cc.
+// collectives_open_mpi KIND SIZE BYTES:WARMUP:TIMES…, under mpirun: prints the microseconds of one
+// operation of each size, in place, float32. For collectives_bench.cc.
 #define OMPI_SKIP_MPICXX 1  // the C interface alone
 #include <mpi.h>
 
@@ -29,8 +29,9 @@ void ReduceScatterBlock(std::vector<float>& data, int size) {
                            MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
 }
 
-double Microseconds(Operation operation, std::vector<float>& data, int times, int size) {
-  for (int i = 0; i < times / 10 + 5; ++i) operation(data, size);
+double Microseconds(Operation operation, std::vector<float>& data, int warmup, int times,
+                    int size) {
+  for (int i = 0; i < warmup; ++i) operation(data, size);
   MPI_Barrier(MPI_COMM_WORLD);
   const double start = MPI_Wtime();
   for (int i = 0; i < times; ++i) operation(data, size);
@@ -41,7 +42,7 @@ double Microseconds(Operation operation, std::vector<float>& data, int times, in
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) return 2;
+  if (argc < 4) return 2;
   MPI_Init(&argc, &argv);
   int rank = 0;
   int size = 0;
@@ -51,13 +52,19 @@ int main(int argc, char** argv) {
   std::vector<Operation> forms = {&AllReduce};
   if (kind == "all-gather") forms = {&AllGather};
   if (kind == "reduce-scatter") forms = {&ReduceScatter, &ReduceScatterBlock};
-  std::vector<float> data(static_cast<size_t>(std::atoll(argv[2])) / sizeof(float));
-  double least = 0;
-  for (const Operation form : forms) {
-    const double us = Microseconds(form, data, std::atoi(argv[3]), size);
-    if (least == 0 || us < least) least = us;
+  for (int i = 3; i < argc; ++i) {
+    long long num_bytes = 0;
+    int warmup = 0;
+    int times = 0;
+    if (std::sscanf(argv[i], "%lld:%d:%d", &num_bytes, &warmup, &times) != 3) return 2;
+    std::vector<float> data(static_cast<size_t>(num_bytes) / sizeof(float));
+    double least = 0;
+    for (const Operation form : forms) {
+      const double us = Microseconds(form, data, warmup, times, size);
+      if (least == 0 || us < least) least = us;
+    }
+    if (rank == 0) std::printf("%.3f\n", least);
   }
-  if (rank == 0) std::printf("%.3f\n", least);
   MPI_Finalize();
   return 0;
 }

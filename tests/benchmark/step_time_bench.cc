@@ -2,14 +2,9 @@
 // Llama, weights, data, optimizer and dtype, on the same core. The peer (torch_step.py) is the
 // better of eager and torch.compile; its losses must be ours, or nothing is compared.
 // TROUPE_BENCH_PYTHON names a python3 that has torch; `./run bench` makes one.
-#include <fcntl.h>
 #include <sched.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <csignal>
-#include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <utility>
@@ -17,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/benchmark/bench.h"
+#include "tests/benchmark/torch_process.h"
 #include "tests/benchmark/trainee.h"
 #include "tests/support/temporary_folder.h"
 
@@ -24,88 +20,6 @@ namespace troupe {
 namespace {
 
 using nlohmann::json;
-
-// A python that answers one line with one line, all JSON. Ends with the object.
-class TorchProcess {
- public:
-  TorchProcess(const std::string& python, const std::string& cache_folder) {
-    int to_child[2];
-    int from_child[2];
-    CHECK(pipe2(to_child, O_CLOEXEC) == 0 && pipe2(from_child, O_CLOEXEC) == 0);
-    pid_ = fork();
-    CHECK(pid_ >= 0);
-    if (pid_ == 0) {
-      dup2(to_child[0], 0);
-      dup2(from_child[1], 1);
-      dup2(open("/dev/null", O_WRONLY), 2);
-      setenv("OMP_NUM_THREADS", "1", 1);
-      setenv("TORCHINDUCTOR_CACHE_DIR", cache_folder.c_str(), 1);
-      setenv("TORCHINDUCTOR_COMPILE_THREADS", "1", 1);
-      execl(python.c_str(), python.c_str(), TROUPE_SOURCE_DIR "/tests/benchmark/torch_step.py",
-            static_cast<char*>(nullptr));
-      _exit(127);
-    }
-    close(to_child[0]);
-    close(from_child[1]);
-    to_ = fdopen(to_child[1], "w");
-    from_ = fdopen(from_child[0], "r");
-  }
-  TorchProcess(const TorchProcess&) = delete;
-  TorchProcess& operator=(const TorchProcess&) = delete;
-  ~TorchProcess() {
-    fclose(to_);
-    fclose(from_);
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-  }
-
-  json Ask(const std::string& line) {
-    std::fprintf(to_, "%s\n", line.c_str());
-    std::fflush(to_);
-    char* answer = nullptr;
-    size_t capacity = 0;
-    const ssize_t size = getline(&answer, &capacity, from_);
-    json parsed = json::parse(std::string(answer, size > 0 ? static_cast<size_t>(size) : 0),
-                              nullptr, /*allow_exceptions=*/false);
-    std::free(answer);
-    if (!parsed.is_object()) return {{"failed", "python3 ended"}};
-    return parsed;
-  }
-
- private:
-  pid_t pid_ = -1;
-  FILE* to_ = nullptr;
-  FILE* from_ = nullptr;
-};
-
-json RequestOf(const testing::SmallModel& model, const std::string& weights,
-               const std::string& tokens, int core) {
-  const ModelConfig& c = model.config;
-  json config{{"hidden_size", c.hidden_size},
-              {"intermediate_size", c.intermediate_size},
-              {"num_hidden_layers", c.num_hidden_layers},
-              {"num_attention_heads", c.num_attention_heads},
-              {"num_key_value_heads", c.num_key_value_heads},
-              {"head_dim", c.head_dim},
-              {"vocab_size", c.vocab_size},
-              {"rms_norm_eps", c.rms_norm_eps},
-              {"rope_theta", c.rope_theta},
-              {"rope_scaling", nullptr},
-              {"tie_word_embeddings", c.tie_word_embeddings}};
-  json training{{"micro_batch_size", model.batch.micro_batch_size},
-                {"seq_len", model.batch.seq_len},
-                {"lr", kTraineeAdamW.lr},
-                {"betas", {kTraineeAdamW.beta1, kTraineeAdamW.beta2}},
-                {"eps", kTraineeAdamW.eps},
-                {"weight_decay", kTraineeAdamW.weight_decay},
-                {"grad_clip", kTraineeClip}};
-  return {{"config", config},
-          {"training", training},
-          {"dtype", model.dtype == DType::kFloat32 ? "float32" : "bfloat16"},
-          {"weights", weights},
-          {"tokens", tokens},
-          {"core", core}};
-}
 
 // Eager or compiled PyTorch and its samples.
 struct Peer {
@@ -117,7 +31,7 @@ struct Peer {
 
   void Start(const std::string& python, json request, double loss, double tolerance) {
     const std::string cache = std::filesystem::path(python).parent_path() / "../inductor";
-    process = std::make_unique<TorchProcess>(python, cache);
+    process = std::make_unique<TorchProcess>(python, "torch_step.py", cache);
     request["compile"] = mode == "compile";
     const json ready = process->Ask(request.dump());
     if (!Fails(ready, loss, tolerance)) version = ready["torch"];
@@ -175,8 +89,9 @@ void CompareSteps(bench::Bench& bench, const TrainingCase& which, const std::str
   cpu_set_t before;
   sched_getaffinity(0, sizeof(before), &before);
   const int core = sched_getcpu();
-  const json request = RequestOf(model, folder.Write("weights", trainee.WeightBytes()),
-                                 folder.Write("tokens", trainee.TokenBytes()), core);
+  json request = TorchRequest(model, folder.Write("weights", trainee.WeightBytes()),
+                              folder.Write("tokens", trainee.TokenBytes()));
+  request["core"] = core;
   std::vector<Peer> peers(2);
   peers[0].mode = "eager";
   peers[1].mode = "compile";
@@ -213,15 +128,11 @@ void CompareSteps(bench::Bench& bench, const TrainingCase& which, const std::str
 }
 
 TROUPE_BENCHMARK(StepTime) {
-  const char* python = std::getenv("TROUPE_BENCH_PYTHON");
-  const char* why = std::getenv("TROUPE_BENCH_NO_PYTHON");
-  const std::string why_no_python = python != nullptr ? ""
-                                    : why != nullptr  ? why
-                                                      : "TROUPE_BENCH_PYTHON names no python3";
+  const TorchPython python = FindTorch();
   for (TrainingCase which : {TinyCase(), SmallCase()}) {
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
       which.model.dtype = dtype;
-      CompareSteps(bench, which, python == nullptr ? "" : python, why_no_python);
+      CompareSteps(bench, which, python.path, python.why_none);
     }
   }
 }

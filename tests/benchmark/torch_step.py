@@ -41,54 +41,74 @@ def rotate(x, cos, sin):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
+def decoder_layer(x, w, c, cos, sin):
+    """x: (batch, length, hidden). w: the layer's tensors by their names within it."""
+    batch, length = x.shape[:2]
+    norm = lambda x, name: F.rms_norm(x, (c["hidden_size"],), w(name), c["rms_norm_eps"])
+    split = lambda y: y.view(batch, length, -1, c["head_dim"]).transpose(1, 2)
+    linear = lambda y, name: F.linear(y, w(name + ".weight"))
+    n = norm(x, "input_layernorm.weight")
+    q = rotate(split(linear(n, "self_attn.q_proj")), cos, sin)
+    k = rotate(split(linear(n, "self_attn.k_proj")), cos, sin)
+    v = split(linear(n, "self_attn.v_proj"))
+    q, k = q.to(v.dtype), k.to(v.dtype)
+    o = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    x = x + linear(o.transpose(1, 2).reshape(batch, length, -1), "self_attn.o_proj")
+    n = norm(x, "post_attention_layernorm.weight")
+    up = F.silu(linear(n, "mlp.gate_proj")) * linear(n, "mlp.up_proj")
+    return x + linear(up, "mlp.down_proj")
+
+
+def head_loss(x, norm, head, c, labels):
+    """Cross-entropy summed over all labels, in nats."""
+    logits = F.linear(F.rms_norm(x, (c["hidden_size"],), norm, c["rms_norm_eps"]), head)
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+
+
+def head_name(c):
+    return "model.embed_tokens.weight" if c["tie_word_embeddings"] else "lm_head.weight"
+
+
 def loss_sum(w, c, cos, sin, tokens, labels):
-    """Cross-entropy summed over all labels, in nats. tokens, labels: (batch, length)."""
-    batch, length = tokens.shape
-    h, d, eps = c["hidden_size"], c["head_dim"], c["rms_norm_eps"]
-    norm = lambda x, name: F.rms_norm(x, (h,), w[name], eps)
-    split = lambda y: y.view(batch, length, -1, d).transpose(1, 2)
+    """tokens, labels: (batch, length)."""
     x = F.embedding(tokens, w["model.embed_tokens.weight"])
     for i in range(c["num_hidden_layers"]):
-        layer = f"model.layers.{i}."
-        linear = lambda y, name: F.linear(y, w[layer + name + ".weight"])
-        n = norm(x, layer + "input_layernorm.weight")
-        q = rotate(split(linear(n, "self_attn.q_proj")), cos, sin)
-        k = rotate(split(linear(n, "self_attn.k_proj")), cos, sin)
-        v = split(linear(n, "self_attn.v_proj"))
-        q, k = q.to(v.dtype), k.to(v.dtype)
-        o = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        x = x + linear(o.transpose(1, 2).reshape(batch, length, -1), "self_attn.o_proj")
-        n = norm(x, layer + "post_attention_layernorm.weight")
-        up = F.silu(linear(n, "mlp.gate_proj")) * linear(n, "mlp.up_proj")
-        x = x + linear(up, "mlp.down_proj")
-    tied = c["tie_word_embeddings"]
-    head = w["model.embed_tokens.weight" if tied else "lm_head.weight"]
-    logits = F.linear(norm(x, "model.norm.weight"), head)
-    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+        x = decoder_layer(x, lambda name: w[f"model.layers.{i}.{name}"], c, cos, sin)
+    return head_loss(x, w["model.norm.weight"], w[head_name(c)], c, labels)
+
+
+def read_tokens(path, training):
+    """(microbatch, row, token)"""
+    flat = torch.from_file(path, size=os.path.getsize(path) // 4, dtype=torch.int32).long()
+    return flat.view(-1, training["micro_batch_size"], training["seq_len"] + 1)
+
+
+def new_optimizer(parameters, training):
+    return torch.optim.AdamW(
+        [dict(params=[x for x in parameters if x.dim() > 1],
+              weight_decay=training["weight_decay"]),
+         dict(params=[x for x in parameters if x.dim() == 1], weight_decay=0.0)],
+        lr=training["lr"], betas=tuple(training["betas"]), eps=training["eps"], fused=True)
+
+
+def rotary(config, training, autocast):
+    angles = rotary_angles(config, training["seq_len"])
+    cos, sin = angles.cos(), angles.sin()
+    return (cos.bfloat16(), sin.bfloat16()) if autocast else (cos, sin)
 
 
 class Trainee:
     def __init__(self, request):
         c, self.training = request["config"], request["training"]
-        t = self.training
         self.weights = read_weights(request["weights"], c)
-        self.microbatches = torch.from_file(
-            request["tokens"], size=os.path.getsize(request["tokens"]) // 4,
-            dtype=torch.int32).long().view(-1, t["micro_batch_size"], t["seq_len"] + 1)
-        angles = rotary_angles(c, t["seq_len"])
-        cos, sin = angles.cos(), angles.sin()
+        self.microbatches = read_tokens(request["tokens"], self.training)
         self.autocast = request["dtype"] == "bfloat16"
-        if self.autocast:
-            cos, sin = cos.bfloat16(), sin.bfloat16()
+        cos, sin = rotary(c, self.training, self.autocast)
         self.loss_sum = lambda rows: loss_sum(self.weights, c, cos, sin, rows[:, :-1], rows[:, 1:])
         if request["compile"]:
             self.loss_sum = torch.compile(self.loss_sum)
         self.parameters = list(self.weights.values())
-        self.optimizer = torch.optim.AdamW(
-            [dict(params=[x for x in self.parameters if x.dim() > 1],
-                  weight_decay=t["weight_decay"]),
-             dict(params=[x for x in self.parameters if x.dim() == 1], weight_decay=0.0)],
-            lr=t["lr"], betas=tuple(t["betas"]), eps=t["eps"], fused=True)
+        self.optimizer = new_optimizer(self.parameters, self.training)
 
     def step(self):
         """Returns the mean loss. Gradients are of the mean from the start: no pass to scale them."""
@@ -124,4 +144,5 @@ def main():
         answer(seconds=time.process_time() - start, loss=loss)
 
 
-main()
+if __name__ == "__main__":
+    main()

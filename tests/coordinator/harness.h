@@ -183,7 +183,11 @@ class Harness {
   void Finishes(JobLife& job, int32_t rank, const std::map<int32_t, uint64_t>& digests = {},
                 bool cancelled = false, uint64_t epoch = 1) {
     proto::FromRank message;
-    message.mutable_finished()->mutable_parameter_digests()->insert(digests.begin(), digests.end());
+    for (const auto& [parameter, sum] : digests) {
+      proto::ParameterDigest& digest = *message.mutable_finished()->add_parameter_digests();
+      digest.set_parameter(parameter);
+      digest.set_sum(sum);
+    }
     message.mutable_finished()->set_cancelled(cancelled);
     Says(job, rank, message, epoch);
   }

@@ -246,8 +246,9 @@ class FakeRank {
     const int world = start_.world_size();
     for (int p = kParameters * start_.rank() / world; p < kParameters * (start_.rank() + 1) / world;
          ++p) {
-      const uint64_t digest = static_cast<uint64_t>(p) * 2 + (Fails("digest") ? 1 : 0);
-      (*finished->mutable_parameter_digests())[p] = digest;
+      proto::ParameterDigest& digest = *finished->add_parameter_digests();
+      digest.set_parameter(p);
+      digest.set_sum(static_cast<uint64_t>(p) * 2 + (Fails("digest") ? 1 : 0));
     }
     Say(message);
   }

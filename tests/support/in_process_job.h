@@ -42,6 +42,8 @@ struct InProcessJobOptions {
   ZeroSharding zero{};
   int64_t bucket_bytes = kBucketBytes;
   DType dtype = DType::kFloat32;
+  bool rounds_gradients = false;  // adds them up in bfloat16
+  ReductionAlgorithm reduction = ReductionAlgorithm::kOrdered;
   JobSteps steps{};
   proto::TraceWindow trace{};
   int slots = 0;           // posted per channel; 0: what the plan says
@@ -79,7 +81,8 @@ inline JobPlan PlanByHand(const InProcessJobOptions& options) {
                                                       .seq_len = options.tokens,
                                                       .num_microbatches = train.num_microbatches});
   const int64_t width = DTypeBytes(options.dtype);
-  plan.widths = {width, options.dtype == DType::kBFloat16 ? 4 : width};
+  const int64_t master_bytes = options.dtype == DType::kBFloat16 ? 4 : width;
+  plan.widths = {width, master_bytes, options.rounds_gradients ? 2 : master_bytes};
   auto stages = PartitionStages(plan.config, chain, plan.batch.seq_len);
   CHECK(stages.ok(), "{}", stages.error().message);
   for (int stage = 0; stage < train.num_stages; ++stage) {
@@ -95,6 +98,7 @@ inline JobPlan PlanByHand(const InProcessJobOptions& options) {
   parallelism.set_dp(plan.batch.data_parallel);
   plan.mesh = *Mesh::FromSpec(parallelism);
   plan.zero = options.zero;
+  plan.reduction = options.reduction;
   plan.bucket_bytes = options.bucket_bytes;
   plan.policy = options.policy;
   plan.others = options.others;

@@ -66,6 +66,8 @@ class ModelJob {
                                 .zero = model.zero,
                                 .bucket_bytes = model.bucket_bytes,
                                 .dtype = model.dtype,
+                                .rounds_gradients = model.rounds_gradients,
+                                .reduction = model.reduction,
                                 .steps = {.steps = kSteps, .grad_clip = 0.7}};
     num_orders_ = options.others.size() + 1;
     job_ = std::make_unique<InProcessJob>(
@@ -78,6 +80,17 @@ class ModelJob {
   }
 
   InProcessJob& job() { return *job_; }
+  // Of all stages of all ranks, and as the plan says.
+  int64_t PeakBytes(MemoryTag tag) const {
+    return ledger_.Snapshot().peak_bytes[static_cast<size_t>(tag)];
+  }
+  int64_t PredictedBytes(MemoryTag tag) const {
+    int64_t num_bytes = 0;
+    for (int rank = 0; rank < job_->plan().mesh.num_ranks(); ++rank) {
+      num_bytes += job_->plan().MemoryOf(Rank(rank), ThisVectorIsa())[static_cast<size_t>(tag)];
+    }
+    return num_bytes;
+  }
 
   Outcome Run() {
     // Every order in its turn.
@@ -121,8 +134,8 @@ class ModelJob {
     StageModelOptions options;
     options.shape = place.plan.ShapeOf(stage);
     options.dtype = model_.dtype;
-    options.owner = place.plan.Owns(place.rank, stage);
-    options.shards = place.plan.ShardPlaceOf(place.rank);
+    options.shards = place.plan.ShardPlaceOf(place.rank, stage);
+    options.listed_reduction = place.plan.train.ListsSums(stage);
     StageModel*& own = of_stages_[{place.rank, stage}];
     stages_.push_back(std::make_unique<StageModel>(options, place.plan.table, ledger_));
     stages_.back()->parameters().Initialize(model_.seed);
@@ -140,8 +153,12 @@ class ModelJob {
                                                     [this, rank = place.rank](StageId copy) {
                                                       return of_stages_.at({rank, copy});
                                                     }),
-            .shard_group = place.groups.OfShards(stage),
-            .rows = place.shards.OfStage(stage)},
+            .siblings = place.groups.SiblingsOf(stage),
+            .rows = place.shards.OfStage(stage),
+            .stage_of_rank =
+                [this, rank = place.rank](StageId held) {
+                  return of_stages_.at({rank, held});
+                }},
         *stages_.back(), place.stream);
   }
 

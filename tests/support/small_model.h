@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "actors/model/stage_model.h"
+#include "actors/plan/data_parallel_keys.h"
 #include "runtime/base/random.h"
 
 namespace troupe::testing {
@@ -35,11 +36,13 @@ struct SmallModel {
   std::optional<ModelSpec> spec{};  // in place of the config's
   LayerFactory new_layer = NewLayer;
   DType dtype = DType::kFloat32;
+  bool rounds_gradients = false;  // adds them up in bfloat16
   int num_stages = 1;
   bool halves = false;
   bool specification = false;
   int open_actions = 1;
   ZeroSharding zero{};
+  ReductionAlgorithm reduction = ReductionAlgorithm::kOrdered;
   int64_t bucket_bytes = kBucketBytes;
   AxisGroups groups{};
   bool random_positions = false;  // of each microbatch others; else whole sequences'
@@ -49,9 +52,10 @@ struct SmallModel {
   ModelSpec Spec() const { return spec ? *spec : ModelSpec(config); }
 };
 
-inline NumberWidths WidthsOf(DType dtype) {
+inline NumberWidths WidthsOf(DType dtype, bool rounds_gradients = false) {
   const int64_t bytes = DTypeBytes(dtype);
-  return {bytes, dtype == DType::kBFloat16 ? 4 : bytes};
+  const int64_t master_bytes = dtype == DType::kBFloat16 ? 4 : bytes;
+  return {bytes, master_bytes, rounds_gradients ? 2 : master_bytes};
 }
 
 // Tokens of one microbatch, by (seed, microbatch).
@@ -108,7 +112,7 @@ class StageChain {
       options.shape = {.model = table_.model(),
                        .layout = layout,
                        .batch = model.batch,
-                       .widths = WidthsOf(model.dtype),
+                       .widths = WidthsOf(model.dtype, model.rounds_gradients),
                        .halves = model.halves,
                        .open_actions = model.open_actions};
       options.dtype = model.dtype;

@@ -48,67 +48,85 @@ float Value(int accumulator, int member, int32_t microbatch, int64_t element) {
 }
 
 struct Job {
-  explicit Job(const SmallModel& m, int num_members) : model(m), table(m.Spec()) {
+  Job(const SmallModel& m, int num_members, int64_t persist_elements = 0)
+      : model(m), table(m.Spec()) {
+    place = {.num_owners = num_members, .persist_elements = persist_elements};
     layout = {.num_layers = static_cast<int>(m.config.num_hidden_layers)};
-    for (int i = 0; i < num_members; ++i) {
-      members.push_back(std::make_unique<Member>(
-          model, table, layout, ShardPlace{.owner = i, .num_owners = num_members}));
+    for (place.owner = 0; place.owner < num_members; ++place.owner) {
+      members.push_back(std::make_unique<Member>(model, table, layout, place));
     }
+    place.owner = 0;
   }
 
   // Every member computes its microbatch of each piece, the sums in ascending order of members.
   void Run() {
-    const auto pieces = GradientPiecesOf(table, layout, model.halves);
+    const auto pieces = Pieces();
     for (int32_t m = 0; m < model.batch.num_microbatches; ++m) {
-      for (size_t piece = pieces.size(); piece-- > 0;) RunPiece(static_cast<int>(piece), m);
+      int last = -1;
+      for (size_t piece = pieces.size(); piece-- > 0;) {
+        const int portion =
+            *members[0]->gradients.PortionOf(pieces[piece].unit, pieces[piece].moment);
+        if (portion != last) RunPortion(portion, m);
+        last = portion;
+      }
     }
     for (auto& member : members) member->gradients.Finish({});
   }
 
-  void RunPiece(int piece, int32_t microbatch) {
-    std::vector<std::unique_ptr<MicrobatchGradients::Bucket>> buckets;
+  void RunPortion(int portion, int32_t microbatch) {
+    std::vector<std::shared_ptr<MicrobatchGradients::Bucket>> buckets;
     for (size_t i = 0; i < members.size(); ++i) {
       MicrobatchGradients& gradients = members[i]->gradients;
-      gradients.Open({}, piece, microbatch);
+      gradients.Open({}, portion, microbatch);
       for (size_t a = 0; a < members[i]->accumulators.size(); ++a) {
-        if (PieceOf(a) != piece) continue;
+        if (PortionOf(a) != portion) continue;
         const TensorView target = gradients.Target({}, members[i]->accumulators[a], microbatch);
         for (int64_t e = 0; e < target.num_elements(); ++e) {
           EXPECT_EQ(target.as<float>()[e], 0) << "a bucket is not empty at its start";
           target.as<float>()[e] += Value(static_cast<int>(a), static_cast<int>(i), microbatch, e);
         }
       }
-      buckets.push_back(gradients.Close(piece, microbatch));
+      buckets.push_back(gradients.Close({}, portion, microbatch));
     }
-    int64_t first = 0;
-    for (size_t owner = 0; owner < members.size(); ++owner) {
-      const int64_t count =
-          members.size() > 1 ? buckets[owner]->counts[owner] : buckets[owner]->all.num_elements();
-      EXPECT_EQ(buckets[owner]->own.num_elements(), count);
-      std::vector<float> sums;
-      for (int64_t e = first; e < first + count; ++e) {
-        float sum = buckets[0]->all.as<float>()[e];
-        for (size_t i = 1; i < buckets.size(); ++i) sum += buckets[i]->all.as<float>()[e];
-        sums.push_back(sum);
-      }
-      std::ranges::copy(sums, buckets[owner]->own.as<float>());
-      first += count;
-    }
-    for (size_t i = 0; i < members.size(); ++i) {
-      members[i]->gradients.Add({}, std::move(buckets[i]));
+    for (size_t part = 0; part < buckets[0]->parts.size(); ++part) {
+      AddUp(buckets, part);
+      for (size_t i = 0; i < members.size(); ++i) members[i]->gradients.Add({}, buckets[i], part);
     }
   }
 
-  // Of an accumulator: which piece has its parameter and use.
-  int PieceOf(size_t accumulator) const {
+  // As the ranks do: who owns a run has its sum, of what is whole everyone.
+  static void AddUp(const std::vector<std::shared_ptr<MicrobatchGradients::Bucket>>& buckets,
+                    size_t part) {
+    const auto gradients = [&](size_t i) { return buckets[i]->parts[part].gradients; };
+    std::vector<float> sums;
+    for (int64_t e = 0; e < gradients(0).num_elements(); ++e) {
+      float sum = gradients(0).as<float>()[e];
+      for (size_t i = 1; i < buckets.size(); ++i) sum += gradients(i).as<float>()[e];
+      sums.push_back(sum);
+    }
+    int64_t first = 0;
+    for (size_t owner = 0; owner < buckets.size(); ++owner) {
+      const auto counts = buckets[owner]->parts[part].counts;
+      const int64_t count = counts.empty() ? std::ssize(sums) : counts[owner];
+      std::ranges::copy_n(sums.begin() + first, count,
+                          gradients(owner).template as<float>() + first);
+      if (!counts.empty()) first += count;
+    }
+  }
+
+  std::vector<GradientPiece> Pieces() const {
+    return GradientPiecesOf(table, layout, model.halves, place);
+  }
+
+  // Of an accumulator: in which portion its parameter and use is.
+  int PortionOf(size_t accumulator) const {
     const auto& all = members.front()->parameters.all();
     const bool second = accumulator == all.size();
     const int index = second ? table.embedding_index() : all[accumulator].index;
-    const auto pieces = GradientPiecesOf(table, layout, model.halves);
-    for (size_t i = 0; i < pieces.size(); ++i) {
-      if (pieces[i].second_use != second) continue;
-      if (std::ranges::find(pieces[i].parameters, index) != pieces[i].parameters.end()) {
-        return static_cast<int>(i);
+    for (const GradientPiece& piece : Pieces()) {
+      if (piece.second_use != second) continue;
+      if (std::ranges::find(piece.parameters, index) != piece.parameters.end()) {
+        return *members.front()->gradients.PortionOf(piece.unit, piece.moment);
       }
     }
     return -1;
@@ -117,6 +135,7 @@ struct Job {
   SmallModel model;
   ParameterTable table;
   StageLayout layout{};
+  ShardPlace place{};  // of the first
   std::vector<std::unique_ptr<Member>> members{};
 };
 
@@ -164,12 +183,14 @@ TEST(MicrobatchGradients, AreSummedOverMembersThenMicrobatches) {
         model.config.tie_word_embeddings = tied;
         model.halves = halves;
         model.batch.num_microbatches = model.batch.gradient_groups = 3;
-        Job job(model, num_members);
-        job.Run();
-        CheckSums(job);
-        for (auto& member : job.members) member->gradients.Reset({});
-        job.Run();
-        CheckSums(job);
+        for (const int64_t persist_elements : {0, 100, 5000}) {
+          Job job(model, num_members, persist_elements);
+          job.Run();
+          CheckSums(job);
+          for (auto& member : job.members) member->gradients.Reset({});
+          job.Run();
+          CheckSums(job);
+        }
       }
     }
   }
@@ -189,6 +210,49 @@ TEST(MicrobatchGradients, OfOneRankFollowTheGroups) {
   }
 }
 
+// Each microbatch's gradient is computed wide and rounded; so is each sum.
+TEST(MicrobatchGradients, NarrowSumsAreRoundedOneAfterTheOther) {
+  for (const int32_t groups : {1, 2, 4}) {
+    SmallModel model;
+    const ParameterTable table(model.Spec());
+    const StageLayout layout{.num_layers = static_cast<int>(model.config.num_hidden_layers)};
+    MemoryLedger ledger;
+    StageParameters parameters({}, table, layout, ledger);
+    MicrobatchGradients gradients({.sum_dtype = DType::kBFloat16,
+                                   .num_microbatches = 4,
+                                   .groups = groups,
+                                   .reduce = GradReduce::kStep},
+                                  parameters, table, layout, ledger);
+    const StageParameter& p = parameters.Of(table.OfUnit(1).front());
+    const int accumulator = gradients.AddAccumulator(p.first_element, p.spec->num_elements());
+    const auto value = [](int32_t m, int64_t e) {
+      return 1.0F + 0.37F * static_cast<float>((m * 7 + e * 3) % 11);
+    };
+    const int portion = *gradients.PortionOf(1, GradientMoment::kWeight);
+    for (int32_t m = 0; m < 4; ++m) {
+      gradients.Open({.num_threads = 3}, portion, m);
+      const TensorView target = gradients.Target({}, accumulator, m);
+      for (int64_t e = 0; e < target.num_elements(); ++e) target.as<float>()[e] = value(m, e);
+      const auto bucket = gradients.Close({.num_threads = 3}, portion, m);
+      for (size_t part = 0; part < bucket->parts.size(); ++part) gradients.Add({}, bucket, part);
+    }
+    gradients.Finish({});
+    const TensorView sum = gradients.Sum(p.first_element, p.spec->num_elements());
+    ASSERT_EQ(sum.dtype(), DType::kBFloat16);
+    for (int64_t e = 0; e < sum.num_elements(); ++e) {
+      bfloat16 total{};
+      bfloat16 group{};
+      for (int32_t m = 0; m < 4; ++m) {
+        group = bfloat16(static_cast<float>(group) + static_cast<float>(bfloat16(value(m, e))));
+        if ((m + 1) % (4 / groups) != 0) continue;
+        total = bfloat16(static_cast<float>(total) + static_cast<float>(group));
+        group = bfloat16{};
+      }
+      ASSERT_EQ(static_cast<float>(sum.as<bfloat16>()[e]), static_cast<float>(total)) << e;
+    }
+  }
+}
+
 TEST(MicrobatchGradients, KeepAShardAndOneBucket) {
   SmallModel model;
   model.config.hidden_size = 64;
@@ -196,11 +260,8 @@ TEST(MicrobatchGradients, KeepAShardAndOneBucket) {
   Job job(model, 2);
   job.Run();
   int64_t owned = 0;
-  int64_t largest = 0;
   for (auto& member : job.members) owned += member->Bytes(MemoryTag::kGrads);
-  for (const auto& piece : GradientPiecesOf(job.table, job.layout, model.halves)) {
-    largest = std::max(largest, piece.num_elements);
-  }
+  const int64_t largest = BucketElements(job.table, job.layout, model.halves, job.place);
   EXPECT_EQ(owned, job.members[0]->parameters.num_elements() * 4);
   EXPECT_EQ(job.members[0]->Bytes(MemoryTag::kComm), largest * 4);
 }

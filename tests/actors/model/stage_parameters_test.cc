@@ -50,17 +50,19 @@ double RootOf(int64_t first_leaf, int64_t num_leaves, std::span<const NormNode>&
 }
 
 // All owners initialise, vote and update; what they hold is put together.
-Held RunShards(const ParameterTable& table, int num_owners) {
+Held RunShards(const ParameterTable& table, ShardPlace place) {
   const StageLayout layout{.num_layers = table.model().num_layers()};
   MemoryLedger ledger;
   Held held;
   held.bytes.resize(static_cast<size_t>(table.size()));
   std::vector<std::vector<NormNode>> nodes(static_cast<size_t>(table.size()));
-  for (int owner = 0; owner < num_owners; ++owner) {
-    StageParameters parameters({.shards = {.owner = owner, .num_owners = num_owners}}, table,
-                               layout, ledger);
+  for (int rank = 0; rank < place.num_owners * place.num_replicas; ++rank) {
+    place.owner = rank % place.num_owners;
+    place.replica = rank / place.num_owners;
+    StageParameters parameters({.shards = place}, table, layout, ledger);
     parameters.Initialize(kSeed);
     for (const StageParameter& p : parameters.all()) {
+      if (!p.owned) continue;  // another copy's votes count
       std::vector<float> gradient(static_cast<size_t>(p.shard.num_elements));
       for (size_t i = 0; i < gradient.size(); ++i) {
         gradient[i] = GradientOf(p.index, p.shard.first_element + static_cast<int64_t>(i));
@@ -90,11 +92,17 @@ Held RunShards(const ParameterTable& table, int num_owners) {
 
 TEST(StageParametersTest, ShardsInitialiseVoteAndUpdateAsTheWhole) {
   const ParameterTable table = Table();
-  const Held whole = RunShards(table, 1);
+  const Held whole = RunShards(table, {});
   for (const int num_owners : {2, 3, 5, 16}) {
-    const Held shards = RunShards(table, num_owners);
-    EXPECT_EQ(shards.roots, whole.roots) << num_owners;
-    EXPECT_EQ(shards.bytes, whole.bytes) << num_owners;
+    for (const int num_replicas : {1, 2}) {
+      for (const int64_t persist_elements : {0, 2000}) {
+        const Held shards = RunShards(table, {.num_owners = num_owners,
+                                              .num_replicas = num_replicas,
+                                              .persist_elements = persist_elements});
+        EXPECT_EQ(shards.roots, whole.roots) << num_owners;
+        EXPECT_EQ(shards.bytes, whole.bytes) << num_owners;
+      }
+    }
   }
 }
 

@@ -62,7 +62,8 @@ struct UnitResidencyTest : ::testing::Test {
       weights.push_back(
           std::make_unique<UnitWeights>(UnitWeights::Options{.name = "unit " + std::to_string(unit),
                                                              .parameters = table->OfUnit(unit),
-                                                             .own_parameters = own},
+                                                             .own_parameters = own,
+                                                             .gathered = &memory},
                                         *parameters, ledger));
       units.push_back(
           {.weights = weights.back().get(), .rows = {unit}, .also = tied && unit == 3 ? 0 : -1});
@@ -71,24 +72,40 @@ struct UnitResidencyTest : ::testing::Test {
     residency->Meet(rows);
   }
 
-  // Runs Have to its end; `in_between` when it waits.
-  Status Have(int position, std::vector<int> ahead, const std::function<void()>& in_between) {
+  // Runs a task to its end; `in_between` when it waits.
+  Status Run(
+      Task<Status> task, const std::function<void()>& in_between = [] {}) {
     std::optional<Status> end;
-    stream.LaunchTask(scope, residency->Have({}, position, ahead),
+    stream.LaunchTask(scope, std::move(task),
                       [&end](const WorkTime&, Status status) { end = std::move(status); });
     scheduler.RunUntilIdle();
     if (!end) {
       in_between();
       scheduler.RunUntilIdle();
     }
-    CHECK(end.has_value(), "unit {} does not come", position);
+    CHECK(end.has_value(), "it does not end");
     return *end;
+  }
+  // What is gathered ahead is asked for behind the unit.
+  Status Have(int position, std::vector<int> ahead, const std::function<void()>& in_between) {
+    return Run(GatherAndHave(position, std::move(ahead)), in_between);
+  }
+  Task<Status> GatherAndHave(int position, std::vector<int> ahead) {
+    ahead.insert(ahead.begin(), position);
+    co_await residency->Gather(ahead, {});
+    co_return co_await residency->Have({}, position);
+  }
+  Task<Status> KeepAll() {
+    co_await residency->KeepAll({});
+    co_return Status{};
   }
   WeightsState StateOf(int position) const {
     return weights[static_cast<size_t>(position)]->state();
   }
   int64_t GatheredBytes() const {
-    return ledger.Snapshot().current_bytes[static_cast<size_t>(MemoryTag::kComm)];
+    const MemoryLedger::Usage usage = ledger.Snapshot();
+    constexpr auto kComm = static_cast<size_t>(MemoryTag::kComm);
+    return usage.current_bytes[kComm] - usage.idle_bytes[kComm];
   }
 
   SmallModel model;
@@ -96,6 +113,7 @@ struct UnitResidencyTest : ::testing::Test {
   InlineStream stream{scheduler};
   StreamScope scope{stream};
   MemoryLedger ledger;
+  GatheredMemory memory{ledger, {}};
   std::optional<ParameterTable> table;
   std::optional<StageParameters> parameters;
   std::vector<std::unique_ptr<UnitWeights>> weights;
@@ -121,7 +139,7 @@ TEST_F(UnitResidencyTest, WhatComesNextIsAskedForBeforeTheWait) {
   EXPECT_EQ(residency->num_gathers(), 3);
 }
 
-TEST_F(UnitResidencyTest, DroppedUnitsGiveTheirMemoryBack) {
+TEST_F(UnitResidencyTest, DroppedUnitsLeaveTheirMemoryToTheNext) {
   Build(/*tied=*/false);
   EXPECT_EQ(GatheredBytes(), 0);
   ASSERT_TRUE(Have(1, {}, [&] { rows.Come(1); }).ok());
@@ -144,6 +162,25 @@ TEST_F(UnitResidencyTest, KeptUnitsStayForTheBackwardsOfAllWhoKeepThem) {
     EXPECT_EQ(StateOf(2), then);
   }
   EXPECT_EQ(residency->num_gathers(), 1);
+}
+
+TEST_F(UnitResidencyTest, KeptAllTogetherTheyStayUntilTheEnd) {
+  Build(/*tied=*/true);
+  ASSERT_TRUE(Run(KeepAll()).ok());
+  EXPECT_EQ(rows.asked, (std::vector<int>{0, 1, 2, 3}));
+  for (const int row : {0, 1, 3}) rows.Come(row);
+  for (const int position : {0, 1, 3, 1}) {
+    ASSERT_TRUE(Have(position, {2}, [] { FAIL() << "it was here"; }).ok());
+    residency->Release(position, After::kDrop);
+    EXPECT_EQ(StateOf(position), WeightsState::kReady);
+  }
+  // What no pass has had is waited for.
+  ASSERT_TRUE(Run(residency->EndKeepingAll(), [&] { rows.Come(2); }).ok());
+  for (int position = 0; position < 4; ++position) {
+    EXPECT_EQ(StateOf(position), WeightsState::kAbsent);
+  }
+  EXPECT_EQ(residency->num_gathers(), 4);
+  EXPECT_EQ(GatheredBytes(), 0);
 }
 
 TEST_F(UnitResidencyTest, ATiedHeadHasTheEmbeddingToo) {

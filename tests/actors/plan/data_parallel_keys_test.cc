@@ -14,20 +14,28 @@ using ::testing::Field;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
+auto Says(const char* text) { return Field(&Error::message, HasSubstr(text)); }
+
 TEST(ReadZero, TakesWhatIsGivenAndElseTheDefaults) {
   std::vector<Error> errors;
-  const ZeroSharding none = ReadZero({}, errors);
+  const ZeroSharding none = ReadZero({}, /*data_parallel=*/4, errors);
   EXPECT_EQ(none.stage, 0);
   EXPECT_EQ(none.prefetch, 1);
   EXPECT_TRUE(none.reshard_after_forward);
+  EXPECT_EQ(none.group, 0) << "all of them";
+  EXPECT_EQ(none.persist_elements, 0);
   proto::Parallelism keys;
   keys.set_zero_stage(3);
   keys.set_zero_prefetch(0);
   keys.set_reshard_after_forward(false);
-  const ZeroSharding all = ReadZero(keys, errors);
+  keys.set_zero_group(2);
+  keys.set_persist_elements(int64_t{1} << 40);
+  const ZeroSharding all = ReadZero(keys, 4, errors);
   EXPECT_EQ(all.stage, 3);
   EXPECT_EQ(all.prefetch, 0);
   EXPECT_FALSE(all.reshard_after_forward);
+  EXPECT_EQ(all.group, 2);
+  EXPECT_EQ(all.persist_elements, int64_t{1} << 40);
   EXPECT_THAT(errors, IsEmpty());
 }
 
@@ -35,11 +43,96 @@ TEST(ReadZero, RefusesEachKeyByName) {
   proto::Parallelism keys;
   keys.set_zero_stage(4);
   keys.set_zero_prefetch(-1);
+  keys.set_zero_group(3);
+  keys.set_persist_elements(-1);
   std::vector<Error> errors;
-  (void)ReadZero(keys, errors);
-  const auto says = [](const char* text) { return Field(&Error::message, HasSubstr(text)); };
-  EXPECT_THAT(errors, ElementsAre(says("parallelism.zero_stage = 4: use 0 (every data-parallel"),
-                                  says("parallelism.zero_prefetch = -1: use 0 to 1024 units")));
+  (void)ReadZero(keys, 4, errors);
+  EXPECT_THAT(
+      errors,
+      ElementsAre(Says("parallelism.zero_stage = 4: use 0 (every data-parallel"),
+                  Says("parallelism.zero_prefetch = -1: use 0 to 1024 units"),
+                  Says("parallelism.zero_group = 3 does not divide parallelism.dp = 4: shards are "
+                       "repeated in whole groups; use 1, 2 or 4"),
+                  Says("parallelism.persist_elements = -1: use 0 (everything is shared out)")));
+}
+
+TEST(ReadZero, AGroupIsJudgedAsFarAsTheRanksAreKnown) {
+  const auto said = [](int group, int data_parallel) {
+    proto::Parallelism keys;
+    keys.set_zero_group(group);
+    std::vector<Error> errors;
+    (void)ReadZero(keys, data_parallel, errors);
+    return errors.empty() ? std::string("none") : errors.front().message;
+  };
+  EXPECT_EQ(said(3, /*data_parallel=*/0), "none");
+  EXPECT_THAT(said(0, 0), HasSubstr("parallelism.zero_group = 0: use the number of"));
+  EXPECT_THAT(said(-2, 4), HasSubstr("parallelism.zero_group = -2: use the number of"));
+  EXPECT_THAT(said(2, 1), HasSubstr("parallelism.zero_group = 2 does not divide parallelism.dp = 1"
+                                    ": shards are repeated in whole groups; use 1"));
+  EXPECT_THAT(said(7, 720), HasSubstr("use 1, 2, 3, 4, 5, 6, 8, 9 or 720"));
+  EXPECT_EQ(said(8, 720), "none");
+}
+
+TEST(ReadBucketBytes, IsAPositiveNumber) {
+  proto::Parallelism keys;
+  std::vector<Error> errors;
+  EXPECT_EQ(ReadBucketBytes(keys, errors), kBucketBytes);
+  for (const int64_t bytes : {int64_t{1}, int64_t{1} << 40}) {
+    keys.set_bucket_bytes(bytes);
+    EXPECT_EQ(ReadBucketBytes(keys, errors), bytes);
+  }
+  EXPECT_THAT(errors, IsEmpty());
+  for (const int64_t bytes : {int64_t{0}, int64_t{-5}, (int64_t{1} << 40) + 1}) {
+    keys.set_bucket_bytes(bytes);
+    errors.clear();
+    EXPECT_EQ(ReadBucketBytes(keys, errors), kBucketBytes);
+    EXPECT_THAT(errors, ElementsAre(Says("use 1 to 1099511627776 bytes"))) << bytes;
+  }
+}
+
+struct Sums {
+  std::string reduction{};  // empty: not given
+  std::string algorithm{};
+  int zero_stage = 0;
+};
+std::pair<ReductionAlgorithm, std::vector<Error>> Read(const Sums& sums) {
+  proto::JobSpec spec;
+  spec.mutable_parallelism()->set_zero_stage(sums.zero_stage);
+  if (!sums.reduction.empty()) spec.mutable_parallelism()->set_reduction(sums.reduction);
+  if (!sums.algorithm.empty()) spec.mutable_data_parallel()->set_algorithm(sums.algorithm);
+  std::vector<Error> errors;
+  const ReductionAlgorithm read = ReadReduction(spec, errors);
+  return {read, std::move(errors)};
+}
+
+TEST(ReadReduction, TakesBothSpellings) {
+  for (const auto& [sums, wanted] :
+       {std::pair(Sums{}, ReductionAlgorithm::kOrdered),
+        std::pair(Sums{"ordered"}, ReductionAlgorithm::kOrdered),
+        std::pair(Sums{"ring"}, ReductionAlgorithm::kRing),
+        std::pair(Sums{"ring", "all-reduce", 3}, ReductionAlgorithm::kRing),
+        std::pair(Sums{"", "all_reduce"}, ReductionAlgorithm::kOrdered),
+        std::pair(Sums{"", "reduce_broadcast"}, ReductionAlgorithm::kChain),
+        std::pair(Sums{"ordered", "reduce-broadcast"}, ReductionAlgorithm::kChain)}) {
+    const auto [read, errors] = Read(sums);
+    EXPECT_EQ(read, wanted) << sums.reduction << " " << sums.algorithm;
+    EXPECT_THAT(errors, IsEmpty());
+  }
+}
+
+TEST(ReadReduction, RefusesWordsAndWhatDoesNotGoTogether) {
+  EXPECT_THAT(Read({"tree", "gossip"}).second,
+              ElementsAre(Says("parallelism.reduction = tree: use ordered (sums have the bits of "
+                               "one worker) or ring"),
+                          Says("data_parallel.algorithm = gossip: use all_reduce, or "
+                               "reduce_broadcast")));
+  EXPECT_THAT(Read({"ring", "reduce_broadcast", 2}).second,
+              ElementsAre(Says("data_parallel.algorithm = reduce_broadcast brings whole gradients "
+                               "to every rank, and parallelism.zero_stage = 2 shares them out: use "
+                               "all_reduce, or zero_stage: 0"),
+                          Says("data_parallel.algorithm = reduce_broadcast adds along a chain of "
+                               "ranks, and parallelism.reduction = ring along rings: use "
+                               "all_reduce, or reduction: ordered")));
 }
 
 constexpr BatchArithmetic kEachMicrobatch{.num_microbatches = 4,
@@ -69,7 +162,9 @@ TEST(CheckGroups, ASchedulesDefaultsFollowAReductionOfEveryMicrobatch) {
     const proto::Parallelism keys = KeysOf(std::string(schedule.name));
     const std::string refusal = Refusal(keys, kEachMicrobatch);
     if (schedule.name == "dualpipe") {
-      EXPECT_THAT(refusal, HasSubstr("parallelism.dp = 2: schedule dualpipe sums its two"));
+      EXPECT_THAT(refusal, HasSubstr("parallelism.grad_reduce = microbatch: with parallelism.dp = "
+                                     "2 the two directions of schedule dualpipe are added up once "
+                                     "a step; use step"));
     } else {
       EXPECT_EQ(refusal, "none") << schedule.name;
     }
@@ -99,6 +194,32 @@ TEST(CheckGroups, AReductionOfEveryMicrobatchRefusesWhatIsGiven) {
   EXPECT_THAT(Refusal(keys, batch),
               AllOf(HasSubstr("batch.gradient_groups = 2: with parallelism.dp = 2"),
                     HasSubstr("each of a rank's 4 microbatches"), HasSubstr("use 4, or leave")));
+}
+
+// Each direction of each data-parallel rank sums a group.
+TEST(CheckGroups, TwoDirectionsOfDataParallelRanksSumOnceAStep) {
+  BatchArithmetic batch = kEachMicrobatch;
+  batch.grad_reduce = GradReduce::kStep;
+  batch.gradient_groups = 4;
+  auto keys = KeysOf("dualpipe");
+  keys.set_grad_reduce("step");
+  EXPECT_EQ(Refusal(keys, batch), "none");
+  for (const int groups : {1, 2, 8}) {
+    batch.gradient_groups = groups;
+    EXPECT_THAT(Refusal(keys, batch),
+                HasSubstr("with parallelism.dp = 2 each direction of schedule dualpipe sums one "
+                          "group on every rank; use 4, or leave it out"));
+  }
+  // A list whose middle rank would add both directions of one stage itself.
+  TrainSchedule odd{.schedule = {.num_ranks = 3, .num_stages = 6, .num_directions = 2}};
+  odd.schedule.name = "csv";
+  for (const int rank : {0, 1, 2, 2, 1, 0}) odd.schedule.placement.emplace_back(rank);
+  const Status refused = CheckGroups(keys, odd, batch);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message,
+              HasSubstr("parallelism.dp = 2: schedule csv has both directions of stage 1 on one "
+                        "rank; with data-parallel ranks they lie on two: use an even "
+                        "parallelism.pp"));
 }
 
 TEST(CheckGroups, OneRankSumsAnyGroups) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <array>
 #include <map>
 #include <numeric>
 #include <set>
@@ -181,6 +182,65 @@ TEST(GradientPiece, AnOwnersPartOfABucketIsOneRun) {
         RC_ASSERT(end < 0 || end == border);
       }
       RC_ASSERT(border == piece.num_elements);
+    }
+  }));
+}
+
+// What persists is a piece of its own, and lies in the bucket beside what is shared out.
+TEST(GradientPiece, OfSmallParametersThatPersistIsWhole) {
+  const ParameterTable table(Config());
+  const ShardPlace place{.num_owners = 2, .persist_elements = 65};
+  const auto pieces = GradientPiecesOf(table, kWhole, /*halves=*/false, place);
+  const auto whole = GradientPiecesOf(table, kWhole, /*halves=*/false);
+  ASSERT_EQ(pieces.size(), whole.size() + 2 * 3) << "two norms of a layer, and what they part";
+  int persisting = 0;
+  for (const GradientPiece& piece : pieces) {
+    if (!piece.persists) continue;
+    ++persisting;
+    EXPECT_THAT(NamesOf(table, piece), ElementsAre(::testing::HasSubstr("norm.weight")));
+    EXPECT_EQ(OwnerCounts(table, kWhole, piece, place), (std::vector<int64_t>{64, 64}));
+  }
+  EXPECT_EQ(persisting, 5);
+  EXPECT_EQ(BucketElements(table, kWhole, false, place), BucketElements(table, kWhole, false));
+}
+
+// Members stand in the order of their groups of microbatches: data-parallel ranks ascending, of
+// each its directions.
+TEST(MemberShares, AreEvenSharesOfEachOwnersRun) {
+  EXPECT_THAT(
+      MemberShares(std::array<int64_t, 2>{10, 7}, {.num_owners = 2, .num_replicas = 2}),
+      ElementsAre(ElementRun{0, 5}, ElementRun{10, 3}, ElementRun{5, 5}, ElementRun{13, 4}));
+  EXPECT_THAT(MemberShares(std::array<int64_t, 2>{4, 8},
+                           {.num_owners = 2, .num_replicas = 2, .num_directions = 2}),
+              ElementsAre(ElementRun{0, 2}, ElementRun{2, 2}, ElementRun{4, 4}, ElementRun{8, 4}));
+  EXPECT_TRUE(rc::check("any owners, replicas, directions and runs", [] {
+    const int directions = *rc::gen::inRange(1, 3);
+    const ShardPlace all{.num_owners = *rc::gen::inRange(1, 6),
+                         .num_replicas = directions * *rc::gen::inRange(1, 5),
+                         .num_directions = directions};
+    const auto counts = *rc::gen::container<std::vector<int64_t>>(
+        static_cast<size_t>(all.num_owners), rc::gen::inRange<int64_t>(0, 50));
+    const auto shares = MemberShares(counts, all);
+    RC_ASSERT(std::ssize(shares) == all.num_owners * all.num_replicas);
+    std::set<int> members;
+    int64_t first = 0;
+    ShardPlace place = all;
+    for (place.owner = 0; place.owner < all.num_owners; ++place.owner) {
+      const int64_t run = counts[static_cast<size_t>(place.owner)];
+      int64_t sum = 0;
+      for (place.replica = 0; place.replica < all.num_replicas; ++place.replica) {
+        const int member = MemberOf(place);
+        RC_ASSERT(members.insert(member).second);
+        const ElementRun& share = shares.at(static_cast<size_t>(member));
+        RC_ASSERT(share.first == first + sum);
+        RC_ASSERT(share.count == run / all.num_replicas ||
+                  share.count == run / all.num_replicas + 1);
+        RC_ASSERT(share.count ==
+                  ReplicaCounts(run, all.num_replicas).at(static_cast<size_t>(place.replica)));
+        sum += share.count;
+      }
+      RC_ASSERT(sum == run);
+      first += run;
     }
   }));
 }

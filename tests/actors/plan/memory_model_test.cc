@@ -113,6 +113,79 @@ TEST(MemoryModel, EachZeroStageSharesOutMore) {
   }
 }
 
+// What a microbatch adds is computed as wide as a master, in a bucket, and rounded there.
+TEST(MemoryModel, NarrowGradientsAreSummedInHalfTheBytes) {
+  StageShape s = Shape(0, 1);
+  const ParameterTable table(s.model);
+  const int64_t elements = table.num_elements();
+  const MemoryPrediction wide = PredictMemory(table, {.shape = s});
+  s.widths.grad_bytes = 2;
+  for (const int groups : {1, 2, 4}) {
+    s.batch.gradient_groups = groups;
+    const MemoryPrediction narrow = PredictMemory(table, {.shape = s});
+    EXPECT_EQ(At(narrow, MemoryTag::kGrads), (groups == 2 ? 2 : 1) * 2 * elements);
+    EXPECT_EQ(At(narrow, MemoryTag::kComm) - At(wide, MemoryTag::kComm), 4 * kLayerElements);
+    EXPECT_EQ(At(narrow, MemoryTag::kParams), At(wide, MemoryTag::kParams));
+    EXPECT_EQ(At(narrow, MemoryTag::kOptimizer), At(wide, MemoryTag::kOptimizer));
+  }
+  s.batch.data_parallel = 2;
+  s.batch.gradient_groups = 1;
+  EXPECT_EQ(At(PredictMemory(table, {.shape = s}), MemoryTag::kComm), 4 * kLayerElements)
+      << "added up over ranks once: one bucket is enough";
+  s.weight_parts = true;
+  EXPECT_EQ(At(PredictMemory(table, {.shape = s, .peak_microbatches = 3}), MemoryTag::kComm),
+            (3 + 1) * 4 * kLayerElements)
+      << "between two parts a microbatch's stays open";
+  s.batch.grad_reduce = GradReduce::kMicrobatch;
+  s.batch.gradient_groups = 4;
+  const ShardPlace place{.owner = 1, .num_owners = 2};
+  s.zero.stage = 2;
+  const MemoryPrediction shared = PredictMemory(table, {.shape = s, .shards = place});
+  EXPECT_EQ(At(shared, MemoryTag::kGrads), 2 * OwnedElements(table, s.layout, place));
+  EXPECT_EQ(At(shared, MemoryTag::kComm), kGradientBuckets * 4 * kLayerElements);
+}
+
+// Norms are whole at every owner: of their own, and not among what is gathered.
+TEST(MemoryModel, WhatPersistsIsNoOnesShare) {
+  StageShape s = Shape(0, 1);
+  s.zero = {.stage = 3, .prefetch = 0, .persist_elements = 65};
+  s.batch.data_parallel = 2;
+  s.batch.grad_reduce = GradReduce::kMicrobatch;
+  s.batch.gradient_groups = s.batch.num_microbatches;
+  const ParameterTable table(s.model);
+  constexpr int64_t kNorms = (2 * 4 + 1) * 64;
+  int64_t sum = 0;
+  for (int owner = 0; owner < 2; ++owner) {
+    const ShardPlace place{.owner = owner, .num_owners = 2, .persist_elements = 65};
+    const MemoryPrediction bytes = PredictMemory(table, {.shape = s, .shards = place});
+    EXPECT_EQ(At(bytes, MemoryTag::kParams), At(bytes, MemoryTag::kGrads));
+    EXPECT_EQ(At(bytes, MemoryTag::kOptimizer), 2 * At(bytes, MemoryTag::kGrads));
+    EXPECT_EQ(At(bytes, MemoryTag::kComm), kGradientBuckets * 4 * kLayerElements)
+        << "a layer's gradients are complete at once, and lie in one bucket";
+    sum += At(bytes, MemoryTag::kParams);
+  }
+  EXPECT_EQ(sum, 4 * (table.num_elements() + kNorms));
+  const int64_t two_layers = 2 * 4 * (kLayerElements - 2 * 64);
+  EXPECT_EQ(At(PredictGatheredUnits(table, {&s, 1}, VectorIsa::kAvx2), MemoryTag::kComm),
+            two_layers);
+}
+
+TEST(MemoryModel, AStageThatUnshardsHasAllItsUnits) {
+  std::vector<StageShape> stages = {Shape(0, 4), Shape(2, 4)};
+  for (StageShape& s : stages) s.zero = {.stage = 3, .prefetch = 0};
+  stages[1].unshards = true;
+  const ParameterTable table(stages.front().model);
+  const auto comm = [&] {
+    return At(PredictGatheredUnits(table, stages, VectorIsa::kAvx2), MemoryTag::kComm);
+  };
+  EXPECT_EQ(comm(), 4 * (kLayerElements + 100 * 64 + kLayerElements));
+  stages[0].unshards = true;
+  EXPECT_EQ(comm(), 4 * (kLayerElements + 100 * 64 + kLayerElements));
+  stages[0] = Shape(0, 1);
+  stages[0].zero = {.stage = 3, .prefetch = 0};
+  EXPECT_EQ(comm(), 4 * (2 * kLayerElements + kLayerElements)) << "two of the largest beside it";
+}
+
 TEST(MemoryModel, GatheredUnitsAreThoseOfOpenActions) {
   StageShape s = Shape(0, 1, /*tied=*/true);
   s.zero.stage = 3;
@@ -143,15 +216,15 @@ TEST(MemoryModel, GatheredUnitsAreThoseOfOpenActions) {
   EXPECT_EQ(At(PredictGatheredUnits(table, {&s, 1}, kIsa), kComm), every_unit) << "all stay";
 }
 
-// One action at a time has the units of one stage alone.
-TEST(MemoryModel, StagesOfARankGatherInTurn) {
+// An action has units of its own stage, and ahead those of the next one's.
+TEST(MemoryModel, StagesOfARankGatherForOneAnother) {
   std::vector<StageShape> stages = {Shape(0, 4), Shape(2, 4)};
   for (StageShape& s : stages) s.zero.stage = 3;
   const ParameterTable table(stages.front().model);
   const auto gathered = [&] {
     return At(PredictGatheredUnits(table, stages, VectorIsa::kAvx2), MemoryTag::kComm);
   };
-  EXPECT_EQ(gathered(), 4 * (kLayerElements + 100 * 64));
+  EXPECT_EQ(gathered(), 4 * 2 * kLayerElements);
   for (StageShape& s : stages) s.open_actions = 2;
   EXPECT_EQ(gathered(), 4 * (2 * kLayerElements + 100 * 64));
 }

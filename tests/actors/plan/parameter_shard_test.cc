@@ -1,5 +1,6 @@
 #include "actors/plan/parameter_shard.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
@@ -76,6 +77,31 @@ TEST(ParameterShard, ShardsOfAnyNumberOfOwnersRebuildTheWhole) {
   }));
 }
 
+// What is below the threshold stays whole, between runs of what is shared out; query, key and value
+// are one matrix, so they stay or go together.
+TEST(ParameterShard, SmallParametersPersist) {
+  const ParameterTable table(Config(64, 96));
+  const StageLayout whole{.num_layers = 1};
+  const ShardPlace place{.owner = 1, .num_owners = 2, .persist_elements = 65};
+  const auto rows = ShardRowsOf(table, whole, place);
+  int64_t persistent = 0;
+  for (const ParameterRow& row : rows) {
+    const bool small = table[row.parameters.front()].one_dimensional;
+    EXPECT_EQ(row.persists, small) << table[row.parameters.front()].name;
+    for (const ParameterShard& shard : ShardsOf(table, row, place)) {
+      EXPECT_EQ(shard.is_first_copy, !row.persists) << "owner 1 has only a copy of what persists";
+      if (!row.persists) continue;
+      EXPECT_EQ(shard.num_elements, table[shard.parameter].num_elements());
+      persistent += shard.num_elements;
+    }
+    if (row.persists) {
+      EXPECT_THAT(OwnerElements(table, row, place), ::testing::Each(64));
+    }
+  }
+  EXPECT_EQ(persistent, 3 * 64) << "three norms";
+  EXPECT_EQ(ShardRowsOf(table, whole, {.persist_elements = 65}).size(), 3U) << "one owner has all";
+}
+
 // The rows of a stage are its units' parameters; what two units use is a row by itself, so that
 // first and last stage cut it alike.
 TEST(ParameterShard, RowsAreUnitsAndATiedWeight) {
@@ -88,10 +114,10 @@ TEST(ParameterShard, RowsAreUnitsAndATiedWeight) {
   const auto last = ShardRowsOf(table, stages->back());
   ASSERT_EQ(first.size(), 2U);
   ASSERT_EQ(last.size(), 3U);
-  EXPECT_EQ(first.front(), std::vector{table.embedding_index()});
-  EXPECT_EQ(last.front(), first.front());
-  EXPECT_EQ(first.back().size(), 9U) << "a layer";
-  EXPECT_EQ(last.back().size(), 1U) << "the last norm";
+  EXPECT_EQ(first.front().parameters, std::vector{table.embedding_index()});
+  EXPECT_EQ(last.front().parameters, first.front().parameters);
+  EXPECT_EQ(first.back().parameters.size(), 9U) << "a layer";
+  EXPECT_EQ(last.back().parameters.size(), 1U) << "the last norm";
   for (const StageLayout& layout : *stages) {
     int64_t elements = 0;
     for (const int index : ParametersOf(table, layout)) elements += table[index].num_elements();

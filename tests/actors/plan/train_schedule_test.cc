@@ -56,12 +56,24 @@ TEST(TrainSchedule, RefusesChunksAndPartsThatMakeTooManyActions) {
   EXPECT_FALSE(TrainScheduleOf(spec, 2, 1024).ok());
 }
 
+TEST(TrainScheduleTest, CollectivesStandInTheListsOfAJob) {
+  proto::Parallelism spec;
+  spec.set_schedule_actions(
+      "0UNSHARD,0F0,0B0,0RESHARD,0REDUCE_GRAD,0WAIT_REDUCE_GRAD\n1F0,1B0,1REDUCE_GRAD0\n");
+  const auto train = TrainScheduleOf(spec, 2, 1);
+  ASSERT_TRUE(train.ok()) << train.error().message;
+  EXPECT_EQ(train->schedule.ranks[0].size(), 6u);
+  EXPECT_TRUE(train->schedule.ListsSums(StageId(0)));
+  EXPECT_FALSE(train->schedule.ListsSums(StageId(1)));
+  spec.set_executor("free-run");
+  EXPECT_THAT(TrainScheduleOf(spec, 2, 1).error().message,
+              HasSubstr("parallelism.executor = free-run: row 1, cell 1 (0UNSHARD)"));
+}
+
 TEST(TrainScheduleTest, WhatNoJobRunsIsRefusedWithItsCell) {
   proto::Parallelism spec;
   const std::pair<const char*, const char*> cases[] = {
-      {"0UNSHARD,0F0,0B0\n1F0,1B0\n", "row 1, cell 1 (0UNSHARD): no job runs UNSHARD"},
-      {"0F0,0B0\n1F0,1B0,1RESHARD\n", "row 2, cell 3 (1RESHARD): no job runs"},
-      {"0F0,0B0,0REDUCE_GRAD\n1F0,1B0\n", "row 1, cell 3 (0REDUCE_GRAD): no job"},
+      {"0F0,0B0\n1F0,1B0,1RESHARD\n", "row 2, cell 3 (1RESHARD): the stage's parameters are not"},
       {"0F0\n1F0\n", "row 1, cell 1: there are Forwards only"},
   };
   for (const auto& [text, said] : cases) {

@@ -17,6 +17,11 @@ TEST(ActionText, WritesPytorchGrammar) {
           {.stage = StageId(10), .kind = ActionKind::kSendBackward, .microbatch = MicrobatchId(0)}),
       "10SEND_B0");
   EXPECT_EQ(ToString({.stage = StageId(1), .kind = ActionKind::kReduceGrad}), "1REDUCE_GRAD");
+  EXPECT_EQ(ToString({.stage = StageId(1),
+                      .kind = ActionKind::kReduceGrad,
+                      .of_microbatch = true,
+                      .microbatch = MicrobatchId(4)}),
+            "1REDUCE_GRAD4");
   EXPECT_EQ(ToString({.stage = StageId(3),
                       .kind = ActionKind::kBackwardWeight,
                       .part = 0,
@@ -28,7 +33,7 @@ TEST(ActionText, WritesPytorchGrammar) {
 TEST(ActionText, ReadsBackWhatItWrites) {
   for (int kind = 0; kind < kNumActionKinds; ++kind) {
     Action action{.stage = StageId(7), .kind = static_cast<ActionKind>(kind)};
-    if (HasMicrobatch(action.kind)) {
+    if (HasMicrobatch(action)) {
       action.microbatch = MicrobatchId(12);
     }
     if (action.kind == ActionKind::kBackwardWeight) {
@@ -39,6 +44,12 @@ TEST(ActionText, ReadsBackWhatItWrites) {
     ASSERT_TRUE(parsed.ok()) << ToString(action);
     EXPECT_EQ(*parsed, action) << ToString(action);
   }
+  const Action of_one{.stage = StageId(7),
+                      .kind = ActionKind::kReduceGrad,
+                      .of_microbatch = true,
+                      .microbatch = MicrobatchId(0)};
+  EXPECT_EQ(*ParseAction("7REDUCE_GRAD0"), of_one);
+  EXPECT_NE(*ParseAction("7REDUCE_GRAD"), of_one);
 }
 
 TEST(ActionText, RefusesWithTheReason) {
@@ -53,6 +64,8 @@ TEST(ActionText, RefusesWithTheReason) {
       {"20f3", "no type in capitals after the stage; write"},
       {"1UNSHARD4", "UNSHARD is of a whole stage; leave the microbatch out"},
       {"1UNSHARDx", "'x' follows"},
+      {"1WAIT_REDUCE_GRAD4", "WAIT_REDUCE_GRAD is of a whole stage; leave the microbatch out"},
+      {"1REDUCE_GRAD1048576", "its microbatch number is too large; use 0 to 1048575"},
       {"3W5/5of4", "counts from 1"},
       {"3W5/0of4", "counts from 1"},
       {"3F5/1of4", "a part is for W"},
@@ -79,9 +92,13 @@ TEST(ActionKinds, AreClassed) {
   EXPECT_FALSE(IsCompute(ActionKind::kSendForward));
   EXPECT_TRUE(IsCommunication(ActionKind::kRecvBackward));
   EXPECT_TRUE(IsCommunication(ActionKind::kWaitSendForward));
-  EXPECT_TRUE(IsCommunication(ActionKind::kWaitReduceGrad));
-  EXPECT_FALSE(HasMicrobatch(ActionKind::kWaitReduceGrad));
-  EXPECT_FALSE(IsCommunication(ActionKind::kUnshard));
+  for (const ActionKind kind : {ActionKind::kUnshard, ActionKind::kReshard, ActionKind::kReduceGrad,
+                                ActionKind::kWaitReduceGrad}) {
+    EXPECT_FALSE(IsCommunication(kind));
+    EXPECT_TRUE(IsCollective(kind));
+    EXPECT_FALSE(HasMicrobatch({.kind = kind}));
+  }
+  EXPECT_FALSE(IsCollective(ActionKind::kWaitSendBackward));
   EXPECT_EQ(KindName(ActionKind::kBackwardInput), "BackwardInput");
   EXPECT_EQ(KindLetters(ActionKind::kBackwardInput), "I");
 }

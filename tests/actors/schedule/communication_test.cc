@@ -26,6 +26,14 @@ TEST(Communication, ListsWhereSendsEnd) {
             "1RECV_F0,1F0,1RECV_F1,1B0,1SEND_B0,1F1,1B1,1SEND_B1,1WAIT_SEND_B0,1WAIT_SEND_B1\r\n");
 }
 
+// What has a wait in the list keeps it where it is.
+TEST(Communication, ListsNoSecondWaitForSums) {
+  const Schedule schedule =
+      *ParseCsv("0F0,1F0,1B0,1REDUCE_GRAD,0B0,0REDUCE_GRAD,1WAIT_REDUCE_GRAD\n", "waits");
+  EXPECT_EQ(*ToCsvWithCommunication(schedule, Dialect::kPyTorch),
+            "0F0,1F0,1B0,1REDUCE_GRAD,0B0,0REDUCE_GRAD,0WAIT_REDUCE_GRAD,1WAIT_REDUCE_GRAD\r\n");
+}
+
 TEST(Communication, WithoutBackwardSendsEndLast) {
   Schedule schedule = GenerateForwardOnly(2, 2, 2);
   schedule.ranks = *WithCommunication(schedule, Waits::kListed);

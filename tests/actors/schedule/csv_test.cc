@@ -91,12 +91,22 @@ TEST(ScheduleCsv, ReadsWhatSpreadsheetsWrite) {
   EXPECT_TRUE(ParseCsv("0F0,0SEND_F0,0RECV_B0,0B0,,\n1RECV_F0,1F0,1B0,1SEND_B0,\n,,\n", "c").ok());
 }
 
-TEST(ScheduleCsv, NotesTheFirstCollective) {
+TEST(ScheduleCsv, KeepsCollectivesInTheirPlace) {
+  const std::string text =
+      "0UNSHARD,0F0,0RESHARD,0F1,0B0,0REDUCE_GRAD0,0B1,0REDUCE_GRAD1,0WAIT_REDUCE_GRAD\r\n";
+  const auto read = ParseCsv(text, "collectives");
+  ASSERT_TRUE(read.ok()) << read.error().message;
+  EXPECT_EQ(read->num_microbatches, 2);
+  EXPECT_EQ(ToCsv(*read), text);
   CsvNotes notes;
-  ASSERT_TRUE(ParseCsv("0F0,0B0\n1F0,1B0,1REDUCE_GRAD\n", "reduce", &notes).ok());
-  EXPECT_EQ(notes.collective, "row 2, cell 3 (1REDUCE_GRAD)");
-  ASSERT_TRUE(ParseCsv("0F0,0B0\n", "plain", &notes).ok());
-  EXPECT_EQ(notes.collective, "");
+  const auto sent = ParseCsv(
+      "0UNSHARD,0F0,0SEND_F0,0RECV_B0,0B0,0WAIT_SEND_F0,0REDUCE_GRAD,0WAIT_REDUCE_GRAD,0RESHARD\n"
+      "1RECV_F0,1F0,1B0,1SEND_B0,1WAIT_SEND_B0\n",
+      "sent", &notes);
+  ASSERT_TRUE(sent.ok()) << sent.error().message;
+  EXPECT_TRUE(notes.with_communication);
+  EXPECT_EQ(ToCsv(*sent),
+            "0UNSHARD,0F0,0B0,0REDUCE_GRAD,0WAIT_REDUCE_GRAD,0RESHARD\r\n1F0,1B0\r\n");
 }
 
 void ExpectRefused(const std::string& text, const std::string& reason) {
@@ -255,7 +265,6 @@ TEST(ScheduleCsv, RefusesCommunicationThatDoesNotMatch) {
       {"0F0,0SEND_F0,1RECV_F0,1F0,1B0,0B0\n", "row 1, cell 2 (0SEND_F0): no compute action"},
       {"0F0,0WAIT_SEND_F0,0SEND_F0,0RECV_B0,0B0\n1RECV_F0,1F0,1B0,1SEND_B0\n",
        "row 1, cell 2 (0WAIT_SEND_F0): no SEND_F of its stage and microbatch stands before it"},
-      {"0F0,0B0,0WAIT_REDUCE_GRAD\n", "row 1, cell 3 (0WAIT_REDUCE_GRAD): no REDUCE_GRAD of its"},
   };
   for (const auto& [text, reason] : cases) {
     const auto read = ParseCsv(text, "bad");
@@ -273,6 +282,8 @@ TEST(ScheduleCsv, PyTorchsDialectRefusesWhatItLacks) {
        "row 1, cell 3 (0W0/1of2): PyTorch's files have no parts of a weight gradient"},
       {*ParseCsv("0F0,0B0,0REDUCE_GRAD\n", "reduce"),
        "row 1, cell 3 (0REDUCE_GRAD): PyTorch's files have no collectives without sends"},
+      {*ParseCsv("0F0,0B0,0REDUCE_GRAD0\n", "one"),
+       "row 1, cell 3 (0REDUCE_GRAD0): PyTorch's files have no reductions of one microbatch's"},
       {GenerateForwardOnly(2, 2, 2), "PyTorch's files have no schedules without backward"},
   };
   for (const auto& [schedule, reason] : cases) {

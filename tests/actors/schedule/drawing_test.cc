@@ -5,6 +5,7 @@
 
 #include <sstream>
 
+#include "actors/schedule/csv.h"
 #include "actors/schedule/generators.h"
 #include "actors/schedule/simulator.h"
 #include "actors/schedule/transforms.h"
@@ -107,6 +108,24 @@ TEST(DrawSvg, HasOneBarAnAction) {
   EXPECT_EQ(Count(svg, "<text"), Count(svg, "</text>"));
 }
 
+// Gathers that take time begin before the passes, drops take none.
+TEST(DrawText, ShowsCollectivesInARowOfTheirOwn) {
+  const Schedule schedule =
+      *ParseCsv("0UNSHARD,1UNSHARD,0F0,1F0,1B0,1REDUCE_GRAD,1RESHARD,0B0,0RESHARD\n", "lane");
+  CostModel costs = UnitCosts(schedule);
+  for (StageCost& cost : costs.stages) cost.unshard_ns = cost.reduce_grad_ns = 500'000;
+  std::istringstream lines(DrawText(Simulate(schedule, costs)->timeline, 51));
+  std::string line;
+  std::getline(lines, line);
+  EXPECT_EQ(line, "rank 0 |.....F0---f0---b0--------B0--------|  14.3%");
+  std::getline(lines, line);
+  EXPECT_EQ(line, "       |U0---U1---               RG1--    R|");
+  std::getline(lines, line);
+  EXPECT_THAT(line, HasSubstr("B Backward  U Unshard  R Reshard  G ReduceGrad"));
+  const std::string plain = DrawText(Planned("1f1b", 2, 2));
+  EXPECT_EQ(Count(plain, "\n"), 3u) << "no row without collectives";
+}
+
 TEST(DrawSvg, ShadesWaitingForACore) {
   Timeline measured = Planned("1f1b", 2, 2);
   for (Bar& bar : measured.bars) {
@@ -184,8 +203,9 @@ TEST(DrawSvg, DrawsCollectivesAndAnEmptyTimeline) {
   timeline.bars.push_back(
       {.action = {.kind = ActionKind::kReduceGrad}, .start_ns = 3'000'000, .end_ns = 6'000'000});
   const std::string svg = DrawSvg({{.timeline = timeline}});
-  EXPECT_THAT(svg, HasSubstr("communication"));
-  EXPECT_THAT(svg, HasSubstr("makespan 3 ms · bubble 0.0 % of it"));  // compute alone counts
+  EXPECT_THAT(svg, HasSubstr(">gradient sum<"));
+  EXPECT_THAT(svg, HasSubstr("<title>0REDUCE_GRAD · ReduceGrad of stage 0 · 3 ms</title>"));
+  EXPECT_THAT(svg, HasSubstr("makespan 6 ms · bubble 50.0 % of it")) << "it ends with the sums";
   EXPECT_THAT(DrawSvg({{.timeline = {.num_ranks = 2}}}), HasSubstr("rank 1"));
 }
 

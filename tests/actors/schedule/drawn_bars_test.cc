@@ -69,7 +69,9 @@ TEST(DrawnBars, LaterChunksArePalerAndReadable) {
   EXPECT_NE(TextColorOf(forward, 1, 2), "#ffffff") << "dark on pale";
   EXPECT_EQ(CssClassOf(forward, 0, 2), "f");
   EXPECT_EQ(CssClassOf(forward, 1, 2), "f1-2");
-  EXPECT_EQ(LookOf(ActionKind::kReduceGrad).legend, "communication");
+  EXPECT_EQ(LookOf(ActionKind::kUnshard).legend, "gather");
+  EXPECT_EQ(LookOf(ActionKind::kReshard).legend, "drop");
+  EXPECT_EQ(LookOf(ActionKind::kReduceGrad).legend, "gradient sum");
 }
 
 }  // namespace

@@ -4,7 +4,8 @@
 
 FOLDER holds, for each schedule, NAME.csv (compute actions), NAME.comms.csv (with sends and receives)
 and NAME.waits.csv (with waits too, which recent versions ask for), where NAME is
-<schedule>_p<ranks>_m<microbatches>. Written beside them: NAME.lowered.csv, PyTorch's own lowering of
+<schedule>_p<ranks>_m<microbatches>, and NAME.gathers.csv and NAME.gathers_waits.csv, the last two with
+gathers and reductions of parameters. Written beside them: NAME.lowered.csv, PyTorch's own lowering of
 NAME.csv, and NAME.pytorch.csv, the order of PyTorch's schedule of that name where it has one.
 Exits 1 with what PyTorch refused or read differently.
 """
@@ -70,6 +71,10 @@ def exchange(base, name, num_ranks, num_microbatches):
     plain._dump_csv(base + ".lowered.csv")
 
     has_waits = hasattr(schedules._ComputationType, "WAIT_SEND_F")
+    gathers_path = base + (".gathers_waits.csv" if has_waits else ".gathers.csv")
+    gathers = runtime()
+    gathers._load_csv(gathers_path, format="compute_comms")
+    assert text_of(gathers.pipeline_order_with_comms) == rows_of(gathers_path), "reads another list"
     sent_path = base + (".waits.csv" if has_waits else ".comms.csv")
     sent = runtime()
     sent._load_csv(sent_path, format="compute_comms")

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "actors/schedule/collective_lists.h"
 #include "actors/schedule/generators.h"
 
 namespace troupe {
@@ -111,6 +112,24 @@ TEST(ExecutionSettings, NameTheListsThatCannotRun) {
   ASSERT_FALSE(broken.ok());
   EXPECT_THAT(broken.error().message,
               StartsWith("mine.csv: row 2, cell 1 (1B7): it stands before"));
+}
+
+TEST(ExecutionSettings, CollectivesNeedAListThatPassesFollow) {
+  const Schedule lists = *WithCollectives(Lists("zb-h1"), 1);
+  EXPECT_TRUE(MakeExecutable(lists, {}).ok());
+  EXPECT_TRUE(MakeExecutable(lists, {.executor = "guided"}).ok()) << "weight gradients read none";
+  const auto refusal = [&](const ExecutionSettings& settings) {
+    const auto executable = MakeExecutable(lists, settings);
+    return executable.ok() ? "" : executable.error().message;
+  };
+  EXPECT_EQ(
+      refusal({.executor = "free-run"}),
+      "parallelism.executor = free-run: row 1, cell 1 (0UNSHARD): it has a place in a list, and "
+      "free-run follows none; use strict or guided");
+  EXPECT_EQ(
+      refusal({.executor = "guided", .activation_slack = 1}),
+      "parallelism.activation_slack = 1: row 1, cell 1 (0UNSHARD): a pass that jumps the queue "
+      "leaves the place where the list gathers its parameters; use 0");
 }
 
 TEST(ExecutionSettings, DynamicModesNeedAscendingLists) {

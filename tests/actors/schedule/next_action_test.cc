@@ -148,6 +148,23 @@ TEST(NextAction, WaitsForDataWhereItIsMarked) {
   middle.Run("1F0");
 }
 
+TEST(NextAction, KnowsWhatReadsWeightsNextWhereTheOrderIsCertain) {
+  const auto next = [](const Driven& of) -> std::string {
+    const Action* action = NextOverWeights(of.progress);
+    return action == nullptr ? "none" : ToString(*action);
+  };
+  const Schedule list = *ParseCsv("0F0,0I0,0W0,0F1,0B1\n", "certain");
+  Driven strict(list, 0);
+  EXPECT_EQ(next(strict), "0F0");
+  strict.Run("0F0");
+  strict.Begin("0I0");
+  EXPECT_EQ(next(strict), "0F1") << "a weight gradient reads none";
+  Driven whole(list, 0);
+  for (const char* action : {"0F0", "0I0", "0W0", "0F1", "0B1"}) whole.Run(action);
+  EXPECT_EQ(next(whole), "none");
+  EXPECT_EQ(next(Driven(list, 0, DataArrival::kAtStart, {.mode = ExecutorMode::kGuided})), "none");
+}
+
 TEST(NextAction, HandsOverBetweenStagesOfOneRank) {
   Driven driven(*ParseCsv("0F0,1F0,1I0,0I0,1W0,0W0,0REDUCE_GRAD\n", "fold"), 0);
   for (const char* text : {"0F0", "1F0", "1I0", "0I0", "1W0", "0W0", "0REDUCE_GRAD"}) {
@@ -165,6 +182,44 @@ TEST(NextAction, KeepsAStagesOwnOrder) {
     reduce_first.Run(text);
   }
   EXPECT_EQ(std::get<Blocked>(reduce_first.Next()).reason, BlockReason::kOwnStage);
+}
+
+// Gathers and sums begin in their place and hold up nothing; the list is done when they are.
+TEST(NextAction, CollectivesGoOnBesideTheActions) {
+  Driven driven(*ParseCsv("0UNSHARD,0F0,0RESHARD,0B0,0REDUCE_GRAD\n", "beside"), 0);
+  const int32_t unshard = driven.Begin("0UNSHARD");
+  const int32_t forward = driven.Begin("0F0");
+  EXPECT_TRUE(driven.Runs()) << "0RESHARD comes when 0F0 has ended";
+  driven.progress.MarkDone(forward);
+  const int32_t reshard = driven.Begin("0RESHARD");
+  driven.progress.MarkDone(unshard);
+  EXPECT_TRUE(driven.Runs()) << "0B0 comes when what 0RESHARD lets go has gone";
+  driven.progress.MarkDone(reshard);
+  driven.progress.MarkDone(driven.Begin("0B0"));
+  const int32_t sum = driven.Begin("0REDUCE_GRAD");
+  EXPECT_TRUE(driven.Runs());
+  EXPECT_EQ(driven.progress.OpenEntryOf(*ParseAction("0REDUCE_GRAD")), sum);
+  driven.progress.MarkDone(sum);
+  EXPECT_TRUE(std::holds_alternative<Finished>(driven.Next()));
+}
+
+TEST(NextAction, AWaitHoldsTheListUntilTheSumsAreThere) {
+  for (const ExecutorMode mode : {ExecutorMode::kStrict, ExecutorMode::kGuided}) {
+    Driven driven(
+        *ParseCsv("0F0,1F0,1B0,1REDUCE_GRAD,0I0,1WAIT_REDUCE_GRAD,0W0,0REDUCE_GRAD0\n", "wait"), 0,
+        DataArrival::kAtStart, {.mode = mode});
+    for (const char* text : {"0F0", "1F0", "1B0"}) driven.Run(text);
+    const int32_t sum = driven.Begin("1REDUCE_GRAD");
+    driven.Run("0I0");
+    const Blocked blocked = std::get<Blocked>(driven.Next());  // 0W0 may not jump
+    EXPECT_EQ(blocked.reason, BlockReason::kSums);
+    EXPECT_EQ(Describe(blocked), "1WAIT_REDUCE_GRAD waits for the sums of stage 1's gradients");
+    driven.progress.MarkDone(sum);
+    driven.progress.MarkDone(driven.Begin("1WAIT_REDUCE_GRAD"));
+    driven.Run("0W0");
+    driven.Run("0REDUCE_GRAD0");
+    EXPECT_TRUE(std::holds_alternative<Finished>(driven.Next()));
+  }
 }
 
 TEST(NextAction, GuidedFillsAGapWithWeightGradientsAlone) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 
+#include "actors/schedule/collective_lists.h"
 #include "actors/schedule/csv.h"
 #include "actors/schedule/generators.h"
 #include "actors/schedule/lower_bound.h"
@@ -52,12 +53,21 @@ Schedule RandomSchedule() {
   return *Generate(spec);
 }
 
+// With collectives now and then, as PyTorch's lowering puts them.
+Schedule RandomLists() {
+  const Schedule schedule = RandomSchedule();
+  if (!*rc::gen::arbitrary<bool>()) return schedule;
+  return *WithCollectives(schedule, *rc::gen::inRange(2, 5));
+}
+
 CostModel RandomCosts(const Schedule& schedule) {
   CostModel costs;
   for (int stage = 0; stage < schedule.num_stages; ++stage) {
     costs.stages.push_back({.forward_ns = *rc::gen::inRange(1, 100),
                             .backward_input_ns = *rc::gen::inRange(1, 100),
-                            .backward_weight_ns = *rc::gen::inRange(1, 100)});
+                            .backward_weight_ns = *rc::gen::inRange(1, 100),
+                            .unshard_ns = *rc::gen::inRange(0, 100),
+                            .reduce_grad_ns = *rc::gen::inRange(0, 100)});
   }
   costs.link_latency_ns = *rc::gen::inRange(0, 50);
   return costs;
@@ -84,7 +94,7 @@ TEST(ScheduleProperty, GeneratedSchedulesAreValid) {
 
 TEST(ScheduleProperty, CsvKeepsTheSchedule) {
   EXPECT_TRUE(rc::check([] {
-    const Schedule schedule = RandomSchedule();
+    const Schedule schedule = RandomLists();
     const auto read = ParseCsv(ToCsv(schedule), schedule.name);
     RC_ASSERT(read.ok());
     RC_ASSERT(read->ranks == schedule.ranks);
@@ -149,7 +159,7 @@ class ToyExecutors {
 
 TEST(ScheduleProperty, SimulatorRunsWhatExecutorsRun) {
   EXPECT_TRUE(rc::check([] {
-    const Schedule schedule = RandomSchedule();
+    const Schedule schedule = RandomLists();
     const Simulation simulation = *Simulate(schedule, RandomCosts(schedule));
     std::vector<std::vector<Action>> simulated(schedule.num_ranks);
     for (const Bar& bar : simulation.timeline.bars) {
@@ -227,7 +237,8 @@ TEST(ScheduleProperty, AnyTextIsReadOrRefused) {
         *rc::gen::container<std::vector<std::string>>(rc::gen::weightedOneOf<std::string>(
             {{12, rc::gen::element<std::string>("0F0,", "0B0,", "0I0,", "0W0,", "0W0/1of2,",
                                                 "0W0/2of2,", "(0F0;0B0)OVERLAP_F_B,", "0F1,",
-                                                "0B1,", "0UNSHARD,", ",")},
+                                                "0B1,", "0UNSHARD,", "0RESHARD,", "0REDUCE_GRAD,",
+                                                "0REDUCE_GRAD0,", "0WAIT_REDUCE_GRAD,", ",")},
              {1, rc::gen::element<std::string>("0", "F", "(", ";", ")", "\n", "/", "BW", "1F0\n",
                                                "-", "99999999999", "\x80")}}));
     std::string text;
@@ -266,7 +277,7 @@ TEST(ScheduleProperty, SlotBoundIsReached) {
 
 TEST(ScheduleProperty, NoScheduleBeatsTheLowerBound) {
   EXPECT_TRUE(rc::check([] {
-    const Schedule schedule = RandomSchedule();
+    const Schedule schedule = RandomLists();
     const CostModel costs = RandomCosts(schedule);
     const Simulation simulation = *Simulate(schedule, costs);
     const double peak = *std::ranges::max_element(simulation.peak_activations);

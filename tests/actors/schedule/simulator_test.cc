@@ -188,6 +188,54 @@ TEST(Simulator, WeightGradientsFillWaits) {
   EXPECT_EQ(makespan(ExecutorMode::kGuided), 2 * 30 + 2 * 20 + 8);
 }
 
+// One rank, stages of one unit of Forward and two of backward.
+Simulation WithCollectiveCosts(const char* csv, int64_t unshard_ns, int64_t reduce_grad_ns) {
+  const Schedule schedule = *ParseCsv(csv, "collectives");
+  CostModel costs;
+  costs.stages.assign(static_cast<size_t>(schedule.num_stages), {.forward_ns = 100,
+                                                                 .backward_input_ns = 100,
+                                                                 .backward_weight_ns = 100,
+                                                                 .unshard_ns = unshard_ns,
+                                                                 .reduce_grad_ns = reduce_grad_ns});
+  auto run = Simulate(schedule, costs);
+  EXPECT_TRUE(run.ok()) << run.error().message;
+  const Idle drawn = IdleOf(run->timeline);
+  EXPECT_EQ(drawn.makespan_ns, run->idle.makespan_ns);
+  EXPECT_EQ(drawn.span_ns, run->idle.span_ns);
+  return *std::move(run);
+}
+
+TEST(Simulator, HidesGathersBehindWhatRunsBeforeThem) {
+  const int64_t work_ns = 600;
+  // Stage 1 is gathered while stage 0 runs, but for what that does not cover.
+  const char kAhead[] = "0UNSHARD,1UNSHARD,0F0,1F0,1B0,1RESHARD,0B0,0RESHARD\n";
+  EXPECT_EQ(WithCollectiveCosts(kAhead, 0, 0).idle.makespan_ns, work_ns);
+  EXPECT_EQ(WithCollectiveCosts(kAhead, 80, 0).idle.makespan_ns, work_ns + 80);
+  EXPECT_EQ(WithCollectiveCosts(kAhead, 130, 0).idle.makespan_ns, work_ns + 130 + 30);
+  EXPECT_EQ(WithCollectiveCosts(kAhead, 130, 0).idle.span_ns, work_ns + 30);
+  // Right before its pass it is not hidden; weight gradients read no parameters.
+  EXPECT_EQ(WithCollectiveCosts("0UNSHARD,0F0,0RESHARD,1UNSHARD,1F0,1B0,1RESHARD,0B0\n", 80, 0)
+                .idle.makespan_ns,
+            work_ns + 160);
+  EXPECT_EQ(
+      WithCollectiveCosts("0F0,1F0,1I0,1UNSHARD,1W0,0I0,0W0,1RESHARD\n", 80, 0).idle.makespan_ns,
+      work_ns);
+}
+
+TEST(Simulator, HidesReductionsBehindTheBackwardThatIsLeft) {
+  EXPECT_EQ(
+      WithCollectiveCosts("0F0,1F0,1B0,1REDUCE_GRAD,0B0,0REDUCE_GRAD\n", 0, 150).idle.makespan_ns,
+      600 + 150);
+  // The second begins when the first has ended.
+  EXPECT_EQ(
+      WithCollectiveCosts("0F0,1F0,1B0,1REDUCE_GRAD,0B0,0REDUCE_GRAD\n", 0, 250).idle.makespan_ns,
+      400 + 500);
+  EXPECT_EQ(WithCollectiveCosts("0F0,1F0,1B0,1REDUCE_GRAD,1WAIT_REDUCE_GRAD,0B0\n", 0, 150)
+                .idle.makespan_ns,
+            600 + 150)
+      << "nothing runs beside a sum that is waited for";
+}
+
 TEST(Simulator, SaysHowFastItIs) {
   const Schedule schedule = Generated("1f1b", 16, 4096);
   const StageCost cost{.forward_ns = 1000, .backward_input_ns = 1100, .backward_weight_ns = 800};

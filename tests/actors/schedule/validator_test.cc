@@ -53,8 +53,26 @@ TEST(Validator, NamesRowCellAndReason) {
       {"0UNSHARD,0UNSHARD,0F0,0B0\n",
        "row 1, cell 2 (0UNSHARD): the stage's parameters are gathered already; leave it out, or "
        "put 0RESHARD before it"},
-      {"0UNSHARD,0F0,0RESHARD,0B0\n",
-       "row 1, cell 4 (0B0): it stands after 0RESHARD; put 0UNSHARD between them"},
+      {"0UNSHARD,0F0,0B0\n",
+       "row 1, cell 1 (0UNSHARD): the stage's parameters are still gathered at the end of the row; "
+       "add 0RESHARD"},
+      {"0F0,0I0,0REDUCE_GRAD0,0W0\n",
+       "row 1, cell 3 (0REDUCE_GRAD0): it stands before the weight gradient of its microbatch, 0B0 "
+       "or 0W0"},
+      {"0F0,0B0,0REDUCE_GRAD0,0REDUCE_GRAD0\n", "row 1, cell 4 (0REDUCE_GRAD0): this microbatch's"},
+      {"0F0,0B0,0REDUCE_GRAD0,0REDUCE_GRAD\n",
+       "row 1, cell 4 (0REDUCE_GRAD): this stage's gradients are reduced microbatch by microbatch"},
+      {"0F0,0B0,0REDUCE_GRAD,0REDUCE_GRAD0\n", "row 1, cell 4 (0REDUCE_GRAD0): this microbatch's"},
+      {"0F0,0B0,0REDUCE_GRAD1\n",
+       "row 1, cell 3 (0REDUCE_GRAD1): stage 0 takes microbatches 0 to 0"},
+      {"0F0,0B0,0WAIT_REDUCE_GRAD\n",
+       "row 1, cell 3 (0WAIT_REDUCE_GRAD): no REDUCE_GRAD of its stage stands before it; add "
+       "0REDUCE_GRAD, or leave the wait out"},
+      {"0F0,0F1,0B0,0REDUCE_GRAD0,0WAIT_REDUCE_GRAD,0B1\n",
+       "row 1, cell 5 (0WAIT_REDUCE_GRAD): stage 0 still has weight gradients after it"},
+      {"0F0,0B0,0REDUCE_GRAD,0WAIT_REDUCE_GRAD,0WAIT_REDUCE_GRAD\n",
+       "row 1, cell 5 (0WAIT_REDUCE_GRAD): this stage's sums are waited for a second time"},
+      {"0F0,0REDUCE_GRAD\n", "row 1, cell 2 (0REDUCE_GRAD): stage 0 has no backward, and so no"},
       {"0F0,1UNSHARD,0B0\n1F0,1B0\n", "row 1, cell 2 (1UNSHARD): stage 1 is placed on rank 1"},
   };
   for (const auto& [csv, reason] : cases) {
@@ -64,6 +82,26 @@ TEST(Validator, NamesRowCellAndReason) {
 
 TEST(Validator, TakesParametersThatAreGatheredAndDropped) {
   EXPECT_EQ(Refusal("0UNSHARD,0F0,0RESHARD,0UNSHARD,0B0,0RESHARD,0REDUCE_GRAD\n"), "valid");
+  // Passes outside gather for themselves.
+  EXPECT_EQ(Refusal("0F0,0UNSHARD,0F1,0RESHARD,0B0,0B1\n"), "valid");
+}
+
+TEST(Validator, TakesReductionsAndTheirWaits) {
+  EXPECT_EQ(Refusal("0F0,0F1,0B0,0REDUCE_GRAD0,0B1,0REDUCE_GRAD1,0WAIT_REDUCE_GRAD\n"), "valid");
+  EXPECT_EQ(Refusal("0F0,1F0,1I0,0I0,0W0,0REDUCE_GRAD,1W0,1REDUCE_GRAD,0WAIT_REDUCE_GRAD\n"),
+            "valid");
+}
+
+// A stage's sums are those of its copy on another rank, too.
+TEST(Validator, InTwoDirectionsAWaitComesAfterAllReductionsOfTheRow) {
+  EXPECT_EQ(Refusal("0F0,3F1,3B1,0B0,0REDUCE_GRAD,3REDUCE_GRAD,0WAIT_REDUCE_GRAD\n"
+                    "1F0,2F1,1B0,2B1\n"),
+            "valid");
+  EXPECT_THAT(Refusal("0F0,3F1,3B1,0B0,0REDUCE_GRAD,0WAIT_REDUCE_GRAD,3REDUCE_GRAD\n"
+                      "1F0,2F1,1B0,2B1\n"),
+              HasSubstr("row 1, cell 6 (0WAIT_REDUCE_GRAD): in two directions ranks wait for each "
+                        "other's sums; put it after the last gradient and the REDUCE_GRAD of stage "
+                        "3"));
 }
 
 TEST(Validator, RefusesSendsAndReceives) {

@@ -309,7 +309,7 @@ TEST_F(RunCommandTest, HelpIsDataAndBeginsWithExamples) {
     EXPECT_EQ(about.Wait(), 0) << about.err();
     EXPECT_TRUE(about.out().starts_with("examples:\n  troupe " + verb)) << about.out();
   }
-  EXPECT_EQ(verbs, 14);
+  EXPECT_EQ(verbs, 15);
 }
 
 TEST_F(RunCommandTest, APlanIsOneDocumentOrOneLine) {

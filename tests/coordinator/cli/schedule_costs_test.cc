@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "actors/schedule/collective_lists.h"
 #include "actors/schedule/generators.h"
 #include "tests/support/temporary_folder.h"
 
@@ -102,6 +103,15 @@ TEST(ScheduleCosts, AFilesStagesAreCutEvenly) {
   EXPECT_THAT(uneven.error().message, HasSubstr("has 2 stages, schedule 1f1b runs 3"));
 }
 
+TEST(ScheduleCosts, CollectivesCountInTheTotal) {
+  const auto costs = ReadUserCosts({.unshard = 5, .reduce_grad = 7}, SystemFiles());
+  ASSERT_TRUE(costs.ok());
+  Schedule schedule = Named("1f1b", 2);
+  const double without = TotalTime(Times(*costs, schedule), *costs, schedule);
+  schedule = *WithCollectives(schedule, 1);
+  EXPECT_EQ(TotalTime(Times(*costs, schedule), *costs, schedule), without + 2 * (5 + 7));
+}
+
 TEST(ScheduleCosts, ARunsFolderHoldsItsOwn) {
   TemporaryFolder folder;
   EXPECT_THAT(Refusal({.file = folder.path()}), HasSubstr("the folder has no costs.json"));
@@ -117,6 +127,8 @@ TEST(ScheduleCosts, RefuseWhatCannotBe) {
   EXPECT_THAT(Refusal({.hop = 1e13}), HasSubstr("--comm 10000000000000: use a time"));
   EXPECT_THAT(Refusal({.forward = 0, .backward_input = 0, .backward_weight = 0}),
               HasSubstr("are all 0"));
+  EXPECT_EQ(Refusal({.unshard = -1}), "--cost-unshard -1: use a time from 0 to 1e+12");
+  EXPECT_THAT(Refusal({.reduce_grad = 1, .file = "c.json"}), HasSubstr("--cost-reduce-grad"));
   EXPECT_EQ(Refusal({.pair = 0}), "--cost-pair 0: use a time above 0");
   EXPECT_THAT(Refusal({.forward = 1, .file = "c.json"}), HasSubstr("leave out --cost-forward"));
   EXPECT_THAT(Refusal({.file = "/nowhere.json"}), HasSubstr("/nowhere.json"));

@@ -57,6 +57,37 @@ TEST(ScheduleRequestTest, AFileBringsItsOwnShape) {
               HasSubstr("--microbatches 4: " + path + " is for 2 microbatches"));
 }
 
+TEST(ScheduleRequestTest, CollectivesArePutIntoTheLists) {
+  ScheduleFlags options = Of({"1f1b"}, 2, 2);
+  options.unshard = 1;
+  options.costs.unshard = 0.5;
+  options.costs.reduce_grad = 2;
+  const ScheduleRequest request = Request(options);
+  EXPECT_EQ(ToCsv(request.schedules[0].executable.schedule),
+            "0UNSHARD,0F0,0F1,0B0,0B1,0REDUCE_GRAD,0RESHARD\r\n"
+            "1UNSHARD,1F0,1B0,1F1,1B1,1REDUCE_GRAD,1RESHARD\r\n");
+  const StageCost& cost = request.schedules[0].costs.stages[1];
+  EXPECT_EQ(static_cast<double>(cost.unshard_ns), request.unit.ns / 2);
+  EXPECT_EQ(static_cast<double>(cost.reduce_grad_ns), request.unit.ns * 2);
+}
+
+TEST(ScheduleRequestTest, CollectivesArePutWhereTheyHaveAPlace) {
+  TemporaryFolder folder;
+  const std::string path = folder.Write("own.csv", "0UNSHARD,0F0,0B0,0RESHARD\n");
+  EXPECT_EQ(Refusal({.names = {path}, .unshard = 2}),
+            "--unshard 2: " + path + " has collectives of its own; leave --unshard out");
+  ScheduleFlags options = Of({"dualpipe-v"}, 2, 4);
+  options.unshard = 1;
+  EXPECT_THAT(Refusal(options), HasSubstr("--unshard 1: row 1, cell"));
+  options.unshard = 0;
+  EXPECT_EQ(Refusal(options), "--unshard 0: use 1 to 32768");
+  options = Of({"dynamic"});
+  options.unshard = 2;
+  EXPECT_THAT(Refusal(options), HasSubstr("free-run follows none; use strict or guided"));
+  options.names = {"auto"};
+  EXPECT_EQ(Refusal(options), "--unshard: schedule auto chooses it; leave it out");
+}
+
 TEST(ScheduleRequestTest, AFilesPlacementIsRecognised) {
   TemporaryFolder folder;
   const auto placement = [&](const char* text) {

@@ -82,6 +82,16 @@ class Spoiler {
               [&](const Reflection& r, Message& m, int v) { r.AddInt32(&m, &field, v); });
         }
         break;
+      case FieldDescriptor::CPPTYPE_INT64:
+        for (const int64_t value :
+             {int64_t{0}, int64_t{-1}, int64_t{1}, int64_t{1} << 50,
+              std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()}) {
+          set(
+              std::to_string(value), value,
+              [&](const Reflection& r, Message& m, int64_t v) { r.SetInt64(&m, &field, v); },
+              [&](const Reflection& r, Message& m, int64_t v) { r.AddInt64(&m, &field, v); });
+        }
+        break;
       case FieldDescriptor::CPPTYPE_DOUBLE:
         for (const double value : {0.0, -1.0, 1e300, std::nan(""), -1e-300,
                                    std::numeric_limits<double>::infinity(), 1.0}) {

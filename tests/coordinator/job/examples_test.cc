@@ -30,7 +30,7 @@ TEST(ExamplesTest, EveryExampleIsAGoodJob) {
     const auto job = LoadJob(SystemFiles(), entry.path(), WithSomeText());
     EXPECT_TRUE(job.ok()) << job.error().message;
   }
-  EXPECT_GE(files, 6);
+  EXPECT_GE(files, 7);
 }
 
 // Each shares out more than the one before it.

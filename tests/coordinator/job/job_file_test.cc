@@ -68,6 +68,53 @@ TEST(JobFileTest, DefaultsFollowWhatDataParallelRanksShareOut) {
   }
 }
 
+// Defaults that would have no effect are not written down.
+TEST(JobFileTest, DefaultsOfSumsAreThoseThatHaveAnEffect) {
+  const JobFolder small;
+  const auto of = [&small](std::vector<std::string> sets) {
+    const auto job = small.Load(sets);
+    EXPECT_TRUE(job.ok()) << job.error().message;
+    const auto again = JobFolder(job->effective_text).Load();
+    EXPECT_TRUE(again.ok()) << again.error().message;
+    const proto::Parallelism& p = job->spec.parallelism();
+    const bool shares_with_nobody = (p.dp() == 1 && !sets.empty()) || p.zero_group() == 1;
+    EXPECT_TRUE(shares_with_nobody || again->warnings.empty()) << again->warnings[0].Line();
+    return job->spec;
+  };
+  const proto::JobSpec alone = of({});
+  EXPECT_EQ(alone.train().grad_dtype(), "float32");
+  EXPECT_FALSE(alone.parallelism().has_reduction() || alone.has_data_parallel());
+  const std::string dp = "parallelism.dp=2";
+  const proto::JobSpec whole = of({dp});
+  EXPECT_EQ(whole.parallelism().reduction(), "ordered");
+  EXPECT_EQ(whole.parallelism().bucket_bytes(), 4 << 20);
+  EXPECT_EQ(whole.data_parallel().algorithm(), "all_reduce");
+  EXPECT_FALSE(whole.parallelism().has_zero_group());
+  EXPECT_FALSE(of({dp, "parallelism.grad_reduce=microbatch"}).parallelism().has_bucket_bytes());
+  const proto::JobSpec shards = of({dp, "parallelism.zero_stage=1"});
+  EXPECT_EQ(shards.parallelism().zero_group(), 2);
+  EXPECT_TRUE(shards.parallelism().has_persist_elements());
+  EXPECT_FALSE(shards.parallelism().has_bucket_bytes() || shards.has_data_parallel());
+  const proto::JobSpec given =
+      of({dp, "parallelism.zero_stage=3", "parallelism.zero_group=1", "parallelism.reduction=ring",
+          "parallelism.persist_elements=100000", "train.grad_dtype=bfloat16"});
+  EXPECT_EQ(given.parallelism().zero_group(), 1);
+  EXPECT_EQ(given.parallelism().persist_elements(), 100'000);
+  EXPECT_EQ(given.train().grad_dtype(), "bfloat16");
+}
+
+TEST(JobFileTest, TwoDirectionsOfDataParallelRanksSumAGroupEach) {
+  const JobFolder small;
+  const auto job = small.Load({"parallelism.dp=2", "parallelism.schedule=dualpipe",
+                               "parallelism.zero_stage=1", "batch.global_batch_size=8"});
+  ASSERT_TRUE(job.ok()) << job.error().message;
+  EXPECT_EQ(job->spec.batch().gradient_groups(), 4);
+  EXPECT_THAT(small.Errors({"parallelism.dp=2", "parallelism.schedule=dualpipe",
+                            "parallelism.zero_stage=2", "batch.global_batch_size=8"}),
+              HasSubstr("parallelism.grad_reduce = microbatch: with parallelism.dp = 2 the two "
+                        "directions of schedule dualpipe are added up once a step; use step"));
+}
+
 TEST(JobFileTest, ARunShorterThanItsWarmUpNeedsNoOtherDecay) {
   const auto job = JobFolder().Load(
       {"train.steps=3", "lr_scheduler.name=cosine", "lr_scheduler.warmup_steps=10"});
@@ -270,6 +317,16 @@ TEST(JobFileTest, WhatIsLegalAndOddIsWarnedAbout) {
       {{"lr_scheduler.min_lr=1e-5"}, "lr_scheduler.min_lr has no effect"},
       {{"parallelism.zero_stage=1"}, "parallelism.zero_stage = 1 has no effect"},
       {{"parallelism.zero_prefetch=2"}, "parallelism.zero_prefetch has no effect"},
+      {{"parallelism.zero_group=1"},
+       "parallelism.zero_group has no effect: parallelism.zero_stage"},
+      {{"parallelism.persist_elements=9"},
+       "parallelism.persist_elements has no effect: parallelism.zero_stage = 0 keeps all"},
+      {{"parallelism.reduction=ring"}, "parallelism.reduction has no effect: parallelism.dp = 1"},
+      {{"data_parallel.algorithm=reduce_broadcast"},
+       "data_parallel.algorithm has no effect: parallelism.dp = 1"},
+      {{"parallelism.bucket_bytes=100"}, "parallelism.bucket_bytes has no effect: only gradients"},
+      {{"parallelism.bucket_bytes=100", "parallelism.dp=2", "parallelism.zero_stage=1"},
+       "parallelism.bucket_bytes has no effect: only gradients"},
       {{"lr_scheduler.name=linear", "lr_scheduler.decay_steps=10"},
        "lr_scheduler.decay_steps = 10 is less than train.steps = 20, and lr_scheduler.min_lr = 0"},
       {{"batch.global_batch_size=1"}, "parallelism.pp = 2 with 1 microbatch a step"},

@@ -235,7 +235,35 @@ TEST_F(ResumeTest, ARunWhoseGroupsChangedIsNotRepeatedFromTheFirst) {
   Commit(20);
   EXPECT_THAT(Refusal({"checkpoint.resume=auto", "eval.check_against=single_worker"}),
               HasSubstr("one worker cannot repeat them from the first: the run went on with other "
-                        "gradient groups"));
+                        "sums of gradients"));
+}
+
+// What a step's sum is kept in stays, and may be changed; everything else of a layout is free.
+TEST_F(ResumeTest, TheGradientsDtypeFollowsTheCheckpointUnlessGiven) {
+  Commit(5, /*gradient_groups=*/1, {"train.grad_dtype=bfloat16"});
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto"}), "none: " + Committed(5));
+  EXPECT_EQ(spec_.train().grad_dtype(), "bfloat16");
+  EXPECT_THAT(effective_text_, HasSubstr("grad_dtype: \"bfloat16\"  # from: checkpoint"));
+  EXPECT_THAT(notes_, IsEmpty());
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", "train.grad_dtype=float32"}),
+            "none: " + Committed(5));
+  EXPECT_EQ(spec_.train().grad_dtype(), "float32");
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("train.grad_dtype = float32: the run had bfloat16: "
+                                            "from here its sums are rounded in another way")));
+}
+
+TEST_F(ResumeTest, AnyWayToShareOutAndAddUpGoesOnFromAnyOther) {
+  const std::vector<std::string> groups = {"parallelism.dp=4", "parallelism.zero_stage=1",
+                                           "parallelism.zero_group=2",
+                                           "parallelism.persist_elements=100"};
+  Commit(5, /*gradient_groups=*/4, groups);
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", "parallelism.dp=4", "parallelism.reduction=ring",
+                     "parallelism.zero_stage=3"}),
+            "none: " + Committed(5));
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", "parallelism.dp=4",
+                     "data_parallel.algorithm=reduce_broadcast"}),
+            "none: " + Committed(5));
+  EXPECT_EQ(spec_.batch().gradient_groups(), 4);
 }
 
 TEST_F(ResumeTest, ARunThatIsAlreadyThereIsRefused) {

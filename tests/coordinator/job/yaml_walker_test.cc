@@ -109,6 +109,19 @@ TEST(YamlWalkerTest, AWrongTypeIsPlacedWithWhatIsNeeded) {
                   "-2147483647 to 2147483647"));
 }
 
+TEST(YamlWalkerTest, LargeCountsAreWholeNumbersToo) {
+  EXPECT_EQ(WalkSet("parallelism.bucket_bytes", "99999999999").spec.parallelism().bucket_bytes(),
+            99'999'999'999);
+  const auto error = [](const std::string& text) {
+    const Walked walked = WalkSet("parallelism.persist_elements", text);
+    return walked.errors.empty() ? "" : walked.errors[0];
+  };
+  EXPECT_THAT(error("8Gi"), HasSubstr("a whole number in plain digits: write 8589934592"));
+  EXPECT_THAT(error("1e10"), HasSubstr("a whole number in plain digits: write 10000000000"));
+  EXPECT_THAT(error("1e30"), HasSubstr("a whole number from -9007199254740992 to"));
+  EXPECT_THAT(error("some"), HasSubstr("needs a whole number"));
+}
+
 TEST(YamlWalkerTest, NumbersAreWrittenInPlainDigits) {
   const auto error = [](const std::string& key, const std::string& text) {
     const Walked walked = WalkSet(key, text);

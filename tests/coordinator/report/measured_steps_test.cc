@@ -29,11 +29,12 @@ void Tell(MeasuredSteps& steps, const Schedule& schedule, int32_t rank, int64_t 
           size_t count = SIZE_MAX) {
   int64_t now_ns = 1000;
   for (const Action& action : schedule.ranks[static_cast<size_t>(rank)]) {
+    if (action.kind == ActionKind::kWaitReduceGrad) continue;
     if (count-- == 0) return;
     proto::Span span;
     span.set_name(std::string(KindName(action.kind)));
     span.set_stage(action.stage.value);
-    span.set_microbatch(action.microbatch.value);
+    span.set_microbatch(HasMicrobatch(action) ? action.microbatch.value : -1);
     span.set_step(step);
     span.set_start_ns(now_ns);
     span.set_end_ns(now_ns + 10);
@@ -52,6 +53,30 @@ TEST(MeasuredSteps, AStepIsKeptAsItRan) {
   steps.AddStep(4, 0, 1.0);
   EXPECT_EQ(steps.step(), 4);
   EXPECT_EQ(ToCsv(steps.AsRun()), ToCsv(plan.train)) << "with the parts of weight gradients";
+}
+
+// A list's gathers and sums are told, and drawn, with its compute actions.
+TEST(MeasuredSteps, CollectivesOfTheListCount) {
+  auto job = testing::JobFolder().Load();
+  ASSERT_TRUE(job.ok());
+  std::string lists;
+  for (const char* const stage : {"0", "1"}) {
+    std::string row = fmt::format("{0}UNSHARD,", stage);
+    const JobPlan whole = Plan({{"gpipe", 1}});
+    for (const Action& action : whole.train.ranks[static_cast<size_t>(*stage - '0')]) {
+      row += ToString(action) + ",";
+    }
+    lists += row + fmt::format("{0}RESHARD,{0}REDUCE_GRAD,{0}WAIT_REDUCE_GRAD\n", stage);
+  }
+  job->spec.mutable_parallelism()->set_schedule_actions(lists);
+  const auto plan = MakeJobPlan(job->spec, {});
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  MeasuredSteps steps(*plan);
+  for (const int rank : {0, 1}) Tell(steps, plan->train, rank, 4);
+  steps.AddStep(4, 0, 1.0);
+  ASSERT_EQ(steps.step(), 4);
+  EXPECT_EQ(ToCsv(steps.AsRun()), ToCsv(plan->train));
+  EXPECT_EQ(ToString(steps.timeline().bars.front().action), "0UNSHARD");
 }
 
 TEST(MeasuredSteps, TheOrderOfRunningIsKeptNotTheListed) {

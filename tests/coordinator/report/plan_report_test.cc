@@ -89,6 +89,25 @@ TEST(PlanReportTest, NumbersInWords) {
   EXPECT_EQ(BytesInWords(200.0 * (1 << 20)), "200 MiB");
 }
 
+TEST(PlanReportTest, SaysWhatGradientsAreKeptIn) {
+  const auto said = [](const std::vector<std::string>& sets) {
+    const auto job = JobFolder().Load(sets);
+    CHECK(job.ok(), "{}", job.error().message);
+    const auto plan = MakeJobPlan(job->spec);
+    CHECK(plan.ok(), "{}", plan.error().message);
+    const auto json = nlohmann::json::parse(PlanJson(job->spec, *plan, VectorIsa::kAvx2));
+    EXPECT_EQ(json["grad_dtype"], job->spec.train().grad_dtype());
+    EXPECT_EQ(json["reduction"], "ordered");
+    EXPECT_EQ(json["algorithm"], "all_reduce");
+    return PlanText(job->spec, *plan, {});
+  };
+  EXPECT_THAT(said({}), HasSubstr("layers, float32, seed"));
+  EXPECT_THAT(said({"train.grad_dtype=bfloat16"}),
+              HasSubstr("layers, float32, gradients bfloat16, seed"));
+  EXPECT_THAT(said({"train.grad_dtype=bfloat16", "train.dtype=bfloat16"}),
+              HasSubstr("layers, bfloat16, gradients too, seed"));
+}
+
 TEST(PlanReportTest, SaysWhatDataParallelRanksShareOut) {
   const auto said = [](const std::vector<std::string>& sets) {
     const auto job = JobFolder().Load(sets);
@@ -113,6 +132,15 @@ TEST(PlanReportTest, SaysWhatDataParallelRanksShareOut) {
   EXPECT_THAT(three, HasSubstr("stage 3: weights, gradients and optimizer state in shards of 2 "
                                "ranks; 1 unit gathered ahead, each kept for one pass; gradients"));
   EXPECT_THAT(three, HasSubstr("dp shard"));
+  const std::string groups =
+      said({"parallelism.dp=4", "parallelism.zero_stage=1", "parallelism.zero_group=2",
+            "parallelism.persist_elements=1000", "parallelism.reduction=ring"});
+  EXPECT_THAT(groups, HasSubstr("stage 1: optimizer state in shards within groups of 2 ranks, 2 "
+                                "copies; parameters of fewer than 1,000 elements whole; gradients "
+                                "added up once a step along rings\n"));
+  EXPECT_THAT(groups, HasSubstr("dp all-gather"));
+  EXPECT_THAT(said({dp, "data_parallel.algorithm=reduce_broadcast"}),
+              HasSubstr("gradients added up once a step along a chain of ranks and back\n"));
   EXPECT_THAT(said({dp, "parallelism.zero_stage=3", "parallelism.grad_reduce=step",
                     "parallelism.zero_prefetch=2", "parallelism.reshard_after_forward=false"}),
               HasSubstr("stage 3: weights and optimizer state in shards of 2 ranks; 2 units "

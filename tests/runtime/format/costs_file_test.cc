@@ -28,15 +28,18 @@ TEST(CostsFileTest, ReadsJson) {
       R"({"unit": "ms", "link_latency": 0.05, "step": 7, "stages": [
           {"forward": 1.5, "backward_input": 1.6, "backward_weight": 1.2},
           {"forward": 1, "backward": 2},
-          {"forward": 1, "backward_input": 1, "backward_weight": 0, "backward": 1.5}]})");
+          {"forward": 1, "backward_input": 1, "backward_weight": 0, "backward": 1.5},
+          {"forward": 1, "backward": 2, "unshard": 0.5, "reduce_grad": 0.25}]})");
   EXPECT_EQ(costs.unit, "ms");
   EXPECT_EQ(costs.link_latency, 0.05);
   EXPECT_EQ(costs.step, 7);
-  ASSERT_EQ(costs.stages.size(), 3U);
+  ASSERT_EQ(costs.stages.size(), 4U);
   EXPECT_EQ(costs.stages[0],
             (StageTimes{.forward = 1.5, .backward_input = 1.6, .backward_weight = 1.2}));
   EXPECT_EQ(costs.stages[1], (StageTimes{.forward = 1, .backward = 2}));
   EXPECT_EQ(costs.stages[2].backward, 1.5);
+  EXPECT_EQ(costs.stages[3],
+            (StageTimes{.forward = 1, .backward = 2, .unshard = 0.5, .reduce_grad = 0.25}));
 }
 
 TEST(CostsFileTest, ReadsCommaSeparatedValues) {
@@ -48,12 +51,14 @@ TEST(CostsFileTest, ReadsCommaSeparatedValues) {
             (StageTimes{.forward = 1.5, .backward_input = 1.6, .backward_weight = 1.2}));
   EXPECT_EQ(costs.stages[1], (StageTimes{.forward = 1, .backward_input = 2, .backward_weight = 3}));
   EXPECT_EQ(Read("forward,backward\n1e-3,2").stages[0].backward, 2);
+  EXPECT_EQ(Read("unshard,forward,backward\n3,1,2").stages[0].unshard, 3);
 }
 
 TEST(CostsFileTest, WritesWhatItReads) {
   CostsFile costs{.unit = "s", .link_latency = 1e-7, .step = 3};
   costs.stages = {{.forward = 0.1, .backward_input = 1.0 / 3, .backward_weight = 2e-9},
-                  {.forward = 5, .backward = 1e11}};
+                  {.forward = 5, .backward = 1e11, .unshard = 0.5},
+                  {.forward = 5, .backward = 1, .reduce_grad = 0.1}};
   EXPECT_EQ(Read(CostsFileJson(costs)), costs);
   costs = {.stages = {{.forward = 1, .backward = 2}}};
   EXPECT_EQ(CostsFileJson(costs),
@@ -67,7 +72,7 @@ TEST(CostsFileTest, SaysWhereAndWhatIsWrong) {
             "costs: stage 0: give backward_input and backward_weight, or backward");
   EXPECT_EQ(Refusal(R"({"stages": [{"foward": 1}]})"),
             "costs: stage 0: 'foward' is no key; use forward, backward_input, backward_weight, "
-            "backward");
+            "backward, unshard, reduce_grad");
   EXPECT_EQ(Refusal(R"({"stages": [{"forward": -1, "backward": 2}]})"),
             "costs: stage 0: forward must be a time from 0 to 1e+12");
   EXPECT_THAT(Refusal(R"({"stages": [{"forward": "1", "backward": 2}]})"),
