@@ -40,8 +40,9 @@ struct ExecutionPolicy {
   double activation_limit = 0;
   PairMode pairs = PairMode::kEager;
   // Most actions that a rank has started and not ended, each with a workspace of its own: above 1
-  // where actions wait in their middle for other ranks of a group. While all of them wait, the
-  // other action of an overlapped pair may start, and in guided and free-run a weight gradient.
+  // where actions wait in their middle for other ranks of a group, or for weights that are
+  // gathered. While all of them wait, the other action of an overlapped pair may start, and in
+  // guided and free-run a weight gradient.
   int open_actions = 1;  // at most kOpenActionsMax
 
   bool operator==(const ExecutionPolicy&) const = default;
