@@ -1,6 +1,7 @@
 #include "actors/plan/communication_volume.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "actors/plan/gradient_piece.h"
 #include "actors/plan/job_plan.h"
@@ -65,16 +66,17 @@ class StageVolume {
         layout_(plan.stages[static_cast<size_t>(stage.value)]),
         place_(plan.ShardPlaceOf(rank, stage)),
         member_(MemberOf(place_)),
-        num_members_(place_.num_owners * place_.num_replicas) {}
+        num_members_(place_.num_owners * place_.num_replicas),
+        owned_(OwnedByParameter(plan.table, layout_, place_)) {}
 
   std::vector<CommunicationVolume> Rows() {
     for (const Sum& sum : Sums()) {
-      sum.counts.empty() ? AddWhole(sum) : AddShards(sum);
+      sum.owned ? AddShards(sum, *sum.owned) : AddWhole(sum);
     }
     const UnitGathers gathers = GathersOf(actions_, stage_, plan_.zero.reshard_after_forward);
     for (const ParameterRow& row : ShardRowsOf(plan_.table, layout_, place_)) {
       if (row.persists || place_.num_owners == 1) continue;
-      const int64_t owned = OwnerElements(plan_.table, row, place_)[OwnerIndex()];
+      const int64_t owned = OwnedOf(row.parameters);
       plan_.GathersUnits() ? AddGathers(row.parameters, owned, gathers) : AddUpdate(owned);
     }
     return std::move(rows_);
@@ -84,11 +86,15 @@ class StageVolume {
   // Gradients that are added up together, so often in a step: whole, or each owner's run of them.
   struct Sum {
     int64_t elements = 0;
-    std::vector<int64_t> counts{};  // of the owners' runs; empty: whole
+    std::optional<int64_t> owned{};  // this owner's run; nothing: whole
     int64_t times = 1;
   };
 
-  size_t OwnerIndex() const { return static_cast<size_t>(place_.owner); }
+  int64_t OwnedOf(std::span<const int> parameters) const {
+    int64_t elements = 0;
+    for (const int index : parameters) elements += owned_[static_cast<size_t>(index)];
+    return elements;
+  }
   void Add(std::string_view operation, int64_t count, int64_t bytes) {
     AddVolume(rows_, {Axis::kDp, operation, count, bytes});
   }
@@ -111,9 +117,7 @@ class StageVolume {
            GradientPiecesOf(plan_.table, layout_, plan_.halves, place_)) {
         Sum& sum = sums.emplace_back(Sum{.elements = piece.num_elements});
         sum.times = plan_.batch.num_microbatches;
-        if (shares && !piece.persists) {
-          sum.counts = OwnerCounts(plan_.table, layout_, piece, place_);
-        }
+        if (shares && !piece.persists) sum.owned = OwnedOf(piece.parameters);
       }
     } else if (!shares) {
       const int64_t elements = plan_.bucket_bytes / plan_.widths.grad_bytes;
@@ -124,7 +128,7 @@ class StageVolume {
       for (const ParameterRow& row : ShardRowsOf(plan_.table, layout_, place_)) {
         Sum& sum = sums.emplace_back();
         for (const int index : row.parameters) sum.elements += plan_.table[index].num_elements();
-        if (!row.persists) sum.counts = OwnerElements(plan_.table, row, place_);
+        if (!row.persists) sum.owned = OwnedOf(row.parameters);
         sum.times = UsesOf(row.parameters);
       }
     }
@@ -151,8 +155,7 @@ class StageVolume {
   }
 
   // Every owner has the sum of its run, and so have all replicas of it.
-  void AddShards(const Sum& sum) {
-    const int64_t own = sum.counts[OwnerIndex()];
+  void AddShards(const Sum& sum, int64_t own) {
     const int replicas = place_.num_replicas;
     if (replicas == 1) {
       AddSum("reduce-scatter", sum, sum.elements - own);
@@ -160,7 +163,7 @@ class StageVolume {
       AddSum("reduce-scatter", sum, sum.elements - own);
       AddSum("all-reduce", sum, InRing(own, replicas, place_.replica));
     } else {
-      const int64_t share = MemberShares(sum.counts, place_)[static_cast<size_t>(member_)].count;
+      const int64_t share = ReplicaCounts(own, replicas)[static_cast<size_t>(place_.replica)];
       AddSum("reduce-scatter", sum, sum.elements - share);
       AddSum("all-gather", sum, (replicas - 1) * share);
     }
@@ -190,6 +193,7 @@ class StageVolume {
   const ShardPlace place_;
   const int member_;  // among all that add up the stage's gradients
   const int num_members_;
+  const std::vector<int64_t> owned_;  // by table index
   std::vector<CommunicationVolume> rows_{};
 };
 
