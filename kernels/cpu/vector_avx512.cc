@@ -16,6 +16,7 @@ namespace {
 #include "kernels/cpu/lanes_avx512.inc"
 #include "kernels/cpu/rows.inc"
 #include "kernels/cpu/reductions.inc"
+#include "kernels/cpu/attention_tiles.inc"
 #include "kernels/cpu/attention.inc"
 #include "kernels/cpu/bodies.inc"
 // clang-format on

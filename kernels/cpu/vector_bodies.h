@@ -51,13 +51,17 @@ struct AttentionHeads {
   int64_t query_len, key_len, head_dim;
   int64_t group;  // query heads; head g lies g * head_dim columns on
   float scale;
-  // Query i sees keys [0, clamp(i + visible, 0, key_len)).
-  int64_t visible;
-  Rows q, k, v, out;
-  float* lse;  // (group, query_len)
+  // Query i sees the keys [first_key[i], end_key[i]); null: [0, i + 1) if causal, else all.
+  const int32_t *first_key, *end_key;
+  bool causal;
+  Rows q, k, v;
+  // Forward gives out and lse, or takes acc, max and sum on from where they are; backward reads out
+  // and lse. The numbers are (group, query_len).
+  Rows out, acc;  // acc absent: out
+  float *lse, *max, *sum;
   // Backward alone:
   Rows dout, dq, dk, dv;
-  bool accumulate;
+  bool accumulate_dq, accumulate_dkv;
   float* workspace;  // attention_layout.h
 };
 
@@ -81,6 +85,9 @@ struct VectorBodies {
   double (*norm_leaf)(Rows grad, int64_t first, int64_t count);
   void (*attention)(const AttentionHeads& heads);
   void (*attention_grad)(const AttentionHeads& heads);
+  // One head of one sequence.
+  void (*finish_attention)(Rows out, float* lse, Rows acc, const float* max, const float* sum,
+                           int64_t rows, int64_t columns);
 };
 
 extern const VectorBodies kAvx2Bodies;
