@@ -21,7 +21,8 @@
 //   G4. An error breaks the group: it ends every open and every later operation, here and, as far
 //       as they can be told, at the other members. Causes: a member lost, a passed deadline, a task
 //       that was destroyed in an operation, a difference (G1).
-//   G5. Operations of different groups, and of one, may be open at once.
+//   G5. Operations of different groups, and of one, may be open at once. Those of one group end,
+//       and their tasks go on, in the order in which they began.
 //   G6. The group outlives the tasks that use it. Memory of an operation belongs to its task; a
 //       group refers to it while the operation is open and never after, however it ended.
 #pragma once

@@ -125,7 +125,7 @@ void RouterGroup::Begin(Wait& wait, GroupPurpose purpose, std::unique_ptr<GroupT
 
 void RouterGroup::BeginRecord(Open& open) {
   open.text = RecordText(open.transfer->sequence(), open.transfer->signature(), open.purpose);
-  open.missing = open.FirstMissing();
+  open.missing = MissingFor(open);
   open.subject = {
       .waiter = waiter_,
       .activity = open.text,
@@ -146,6 +146,11 @@ void RouterGroup::BeginRecord(Open& open) {
     passed->group->DeadlinePassed(*passed);
   };
   scheduler.timers().Arm(&open, scheduler.now_ns() + spec().deadline_ms * TimerWheel::kTickNs);
+}
+
+int RouterGroup::MissingFor(const Open& open) const {
+  const int missing = open.FirstMissing();
+  return missing >= 0 ? missing : open_.front()->FirstMissing();
 }
 
 void RouterGroup::DeadlinePassed(Open& open) {
@@ -254,17 +259,19 @@ void RouterGroup::Advance() {
       if (member != index()) sent |= SendTo(member);
     }
   }
+  bool in_turn = true;  // whatever began before has ended (G5)
   for (size_t position = 0; position < open_.size();) {
     Open& open = *open_[position];
     const Status said = SayRead(open);
     if (!said.ok() && said.error().code != ErrorCode::kPeerDown) {
       return Break(Context("group " + spec().name, said.error()), /*tell=*/true);
     }
-    if (open.done() && !IsWithdrawn(open)) {  // E3
+    in_turn = in_turn && open.done() && !IsWithdrawn(open);  // E3
+    if (in_turn) {
       End(position, {});
       continue;
     }
-    const int missing = open.FirstMissing();
+    const int missing = MissingFor(open);
     if (open.record.waiting() && missing >= 0 && missing != open.missing) {
       open.missing = missing;
       open.subject.from = member_names_[static_cast<size_t>(missing)];

@@ -84,6 +84,8 @@ class RouterGroup final : public Group {
   void Begin(Wait& wait, GroupPurpose purpose, std::unique_ptr<GroupTransfer> transfer);
   void Abandon(Wait& wait);
   void BeginRecord(Open& open);
+  // The member that keeps an open operation from ending, or one that began before it (G5).
+  int MissingFor(const Open& open) const;
   void Tell(const Error& error);
   bool SendTo(int member);  // whether anything went
   // False: what was lent for the block was withdrawn as it was read (E3), and nothing went.

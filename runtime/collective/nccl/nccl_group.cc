@@ -251,14 +251,19 @@ Status NcclGroup::LookAtDevice() {
 }
 
 void NcclGroup::EndFinished() {
+  bool in_turn = true;  // whatever began before has ended (G5)
   for (const auto& open : open_) {
     const bool at_once = options_.completion == NcclCompletion::kEnqueued &&
                          open->signature.kind != GroupOperationKind::kBarrier;
     const bool returns = at_once ? open->is_enqueued : open->has_finished();
-    if (open->has_finished()) CountEnded(open->signature.kind);
-    if (returns && open->wait != nullptr) std::exchange(open->wait, nullptr)->Ended({});
+    in_turn = in_turn && returns;
+    if (open->has_finished() && (in_turn || open->wait == nullptr)) {
+      CountEnded(open->signature.kind);
+    }
+    if (in_turn && open->wait != nullptr) std::exchange(open->wait, nullptr)->Ended({});
   }
-  std::erase_if(open_, [](const auto& open) { return open->has_finished(); });
+  std::erase_if(open_,
+                [](const auto& open) { return open->has_finished() && open->wait == nullptr; });
 }
 
 Status NcclGroup::CloseWhenIdle() {

@@ -367,6 +367,57 @@ TYPED_TEST_P(GroupConformance, OperationsOfOneGroupMayBeOpenTogether) {
   }
 }
 
+// A shift needs its two members alone; the sum before it needs the one that is late.
+TYPED_TEST_P(GroupConformance, OperationsEndInTheOrderInWhichTheyBegan) {
+  constexpr int kShifts = 3;
+  this->Start(3);
+  auto& group = this->OpenAll();
+  auto data = RandomOnes(DType::kFloat32, 7000, 3);
+  const std::string sum = SumOfAll(this->Sums(), DType::kFloat32, data);
+  auto sent = RandomOnes(DType::kInt32, 40, 3);
+  std::vector<Tensor> came(3 * kShifts, Tensor(DType::kInt32, 40));
+  std::vector<std::vector<int>> order(3);
+  std::vector<std::optional<Status>> ended(3 * (1 + kShifts));
+  const auto launch_all = [&](int rank) {
+    const auto self = static_cast<size_t>(rank);
+    std::optional<Status>* status = &ended[self * (1 + kShifts)];
+    this->Launch(
+        group, rank,
+        [&, self](Group& g) -> Task<Status> {
+          CO_RETURN_IF_ERROR(co_await g.AllReduce(data[self].elements()));
+          order[self].push_back(0);
+          co_return Status{};
+        },
+        status);
+    for (int i = 1; i <= kShifts; ++i) {
+      Tensor& to = came[self * kShifts + static_cast<size_t>(i - 1)];
+      this->Launch(
+          group, rank,
+          [&, self, i](Group& g) -> Task<Status> {
+            CO_RETURN_IF_ERROR(co_await g.Shift(sent[self].elements(), to.elements(), 1));
+            order[self].push_back(i);
+            co_return Status{};
+          },
+          ++status);
+    }
+  };
+  for (const int rank : {1, 2}) launch_all(rank);
+  int passes = 0;
+  ASSERT_TRUE(this->world->Until([&] { return ++passes > 300; }));
+  for (const auto& status : ended) EXPECT_FALSE(status);
+  launch_all(0);
+  ASSERT_TRUE(this->world->Until(
+      [&] { return std::ranges::all_of(ended, [](const auto& s) { return s.has_value(); }); }));
+  for (const auto& status : ended) EXPECT_EQ(this->MessageOf(status), "OK");
+  for (size_t rank = 0; rank < 3; ++rank) {
+    EXPECT_THAT(order[rank], ::testing::ElementsAre(0, 1, 2, 3));
+    EXPECT_EQ(data[rank].Bytes(), sum);
+    for (size_t i = 0; i < kShifts; ++i) {
+      EXPECT_EQ(came[rank * kShifts + i].Bytes(), sent[(rank + 2) % 3].Bytes());
+    }
+  }
+}
+
 // Members 0 and 1 begin two different operations, member 2 the same as member 0.
 TYPED_TEST_P(GroupConformance, ADifferenceNamesBothMembersAndBothOperations) {
   Tensor data(DType::kFloat32, 12);
@@ -569,8 +620,9 @@ REGISTER_TYPED_TEST_SUITE_P(
     GroupConformance, SumsAreTheSerialSumOfTheMembers, CopiesArriveWhereTheyBelong, PartsMayDiffer,
     PartsMayBeAnywhereInTheInput, RanksMayStandInAnyOrder, EveryPairHasItsOwnCountInAnAllToAll,
     GroupsDoNotWaitForEachOther, OperationsOfOneGroupMayBeOpenTogether,
-    ADifferenceNamesBothMembersAndBothOperations, CountsOfAPairThatDifferAreAnError,
-    ALostMemberEndsWhatIsOpenAndWhatComes, AMemberThatStopsEndsItByTheDeadline,
-    ALateMemberMakesTheOthersWait, ATaskThatIsDestroyedInAnOperationBreaksTheGroup);
+    OperationsEndInTheOrderInWhichTheyBegan, ADifferenceNamesBothMembersAndBothOperations,
+    CountsOfAPairThatDifferAreAnError, ALostMemberEndsWhatIsOpenAndWhatComes,
+    AMemberThatStopsEndsItByTheDeadline, ALateMemberMakesTheOthersWait,
+    ATaskThatIsDestroyedInAnOperationBreaksTheGroup);
 
 }  // namespace troupe
