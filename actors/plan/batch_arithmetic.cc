@@ -47,9 +47,13 @@ Result<GradReduce> GradReduceOf(const proto::Parallelism& parallelism) {
                    parallelism.grad_reduce().substr(0, kShownBytes));
 }
 
+int64_t WeightReplicasOf(const proto::Parallelism& parallelism) {
+  return int64_t{std::max(1, parallelism.dp())} * std::max(1, parallelism.cp());
+}
+
 bool ReducesEachMicrobatch(const proto::Parallelism& parallelism) {
   const auto reduce = GradReduceOf(parallelism);
-  return parallelism.dp() > 1 && reduce.ok() && *reduce == GradReduce::kMicrobatch;
+  return WeightReplicasOf(parallelism) > 1 && reduce.ok() && *reduce == GradReduce::kMicrobatch;
 }
 
 BatchReading ReadBatch(const proto::Batch& spec, int data_parallel, GradReduce grad_reduce) {
@@ -108,10 +112,13 @@ Result<BatchArithmetic> BatchOf(const proto::Batch& spec, int data_parallel,
 std::string Describe(const BatchArithmetic& batch) {
   const std::string ranks =
       batch.data_parallel == 1 ? "" : fmt::format(" x {} data-parallel ranks", batch.data_parallel);
-  return fmt::format("{} sequence{} x {} microbatch{}{} = {} sequences = {} tokens a step",
+  const std::string shared =
+      batch.context.shared() ? fmt::format(", each sequence over {} ranks", batch.context.num_ranks)
+                             : "";
+  return fmt::format("{} sequence{} x {} microbatch{}{} = {} sequences = {} tokens a step{}",
                      batch.micro_batch_size, batch.micro_batch_size == 1 ? "" : "s",
                      batch.num_microbatches, batch.num_microbatches == 1 ? "" : "es", ranks,
-                     batch.global_batch_size, WithThousands(batch.tokens_per_step()));
+                     batch.global_batch_size, WithThousands(batch.tokens_per_step()), shared);
 }
 
 }  // namespace troupe

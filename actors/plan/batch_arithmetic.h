@@ -6,12 +6,13 @@
 #include <string_view>
 #include <vector>
 
+#include "actors/plan/sequence_layout.h"
 #include "proto/job.pb.h"
 #include "runtime/base/result.h"
 
 namespace troupe {
 
-// When data-parallel ranks add up their gradients.
+// When ranks with the same weights add up their gradients.
 enum class GradReduce : uint8_t {
   kStep,        // once: a rank's microbatches are consecutive, and its sum is a group of the step's
   kMicrobatch,  // each: the ranks' microbatches of one number are a group of the step's. Each is
@@ -20,6 +21,9 @@ enum class GradReduce : uint8_t {
 std::string_view GradReduceName(GradReduce reduce);  // "step", "microbatch"
 // parallelism.grad_reduce; where it is not given, what zero_stage means. Refuses unknown words.
 Result<GradReduce> GradReduceOf(const proto::Parallelism& parallelism);
+// parallelism.dp x parallelism.cp: the ranks that have the same weights. What is not given, or
+// cannot be, counts as 1.
+int64_t WeightReplicasOf(const proto::Parallelism& parallelism);
 // Whether several ranks add up their gradients while their lists go on.
 bool ReducesEachMicrobatch(const proto::Parallelism& parallelism);
 
@@ -28,11 +32,17 @@ struct BatchArithmetic {
   int64_t global_batch_size = 1;  // sequences
   int64_t seq_len = 1;            // tokens
   int32_t num_microbatches = 1;   // a step and data-parallel rank
-  int32_t data_parallel = 1;      // ranks that share the microbatches of a step
+  int32_t data_parallel = 1;      // ranks with microbatches of their own
   int32_t gradient_groups = 1;    // of a step
   GradReduce grad_reduce = GradReduce::kStep;
+  ContextParallel context{};     // ranks that share the sequences of a microbatch
+  bool packs_documents = false;  // a sequence has several (data.document_separator)
 
-  int64_t tokens_per_microbatch() const { return micro_batch_size * seq_len; }
+  // Ranks of a pipeline's place, and so of the same weights.
+  int32_t weight_replicas() const { return data_parallel * context.num_ranks; }
+  int64_t local_seq_len() const { return seq_len / context.num_ranks; }  // a rank's positions
+  // A rank's: of each sequence its positions.
+  int64_t tokens_per_microbatch() const { return micro_batch_size * local_seq_len(); }
   int64_t tokens_per_step() const { return global_batch_size * seq_len; }
   int32_t microbatches_per_step() const { return num_microbatches * data_parallel; }
   // The number in the step of a data-parallel rank's microbatch, so that groups are consecutive.
@@ -54,7 +64,7 @@ BatchReading ReadBatch(const proto::Batch& batch, int data_parallel,
 Result<BatchArithmetic> BatchOf(const proto::Batch& batch, int data_parallel,
                                 GradReduce grad_reduce = GradReduce::kStep);
 
-// "4 sequences x 8 microbatches = 32 sequences = 4,096 tokens a step"
+// "4 sequences x 8 microbatches = 32 sequences = 4,096 tokens a step, each sequence over 2 ranks"
 std::string Describe(const BatchArithmetic& batch);
 
 std::string WithThousands(int64_t value);  // "12,345"

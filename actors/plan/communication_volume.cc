@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "actors/plan/context_volume.h"
 #include "actors/plan/gradient_piece.h"
 #include "actors/plan/job_plan.h"
 #include "runtime/base/all_reduce_parts.h"
@@ -213,6 +214,7 @@ std::vector<CommunicationVolume> CommunicationOf(const JobPlan& plan, Rank rank)
     }
     AddVolume(rows, row);
   }
+  for (const CommunicationVolume& row : ContextVolumeOf(plan, rank)) AddVolume(rows, row);
   for (const Axis axis : {Axis::kPp, Axis::kDp}) {
     for (const GradientReduction& reduction : plan.reductions) {
       if (AxisOf(reduction) != axis || StagesOn(plan.train, reduction, place).empty()) continue;

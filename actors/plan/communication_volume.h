@@ -4,6 +4,7 @@
 //   pp  activation, gradient   messages between the ranks of a pipeline: a boundary tensor each
 //   pp  all-reduce             of gradients that two ranks of a pipeline share: the two uses of a
 //                              tied weight, the copies of two directions
+//   cp  kv_hop, … all-to-all   of keys and values, and their gradients: context_volume.h
 //   dp  all-reduce             of the gradients of a stage, and with ZeRO of those that persist
 //   dp  reduce, broadcast      as a chain instead (ReductionAlgorithm::kChain)
 //   dp  reduce-scatter         with ZeRO: of the gradients of each row of shards
@@ -11,6 +12,7 @@
 //   dp  shard                  ZeRO-3: a rank's run of a row to each other rank that gathers it; of
 //                              empty runs none
 //
+// Along dp lie all ranks with the same weights: those that share sequences (cp), too.
 // Where R replicas have the same shard of S bytes, the reduce-scatter is among all members, each of
 // which sums its share, and an all-gather of shares among the replicas follows: Psi - S / R, then
 // (R - 1) S / R. Along rings it is among the N owners, and an all-reduce among the replicas
@@ -46,6 +48,7 @@ struct CommunicationVolume {
   std::string_view operation = {};  // a literal: "activation", "all-reduce"
   int64_t count = 0;                // of messages, or of operations of a group
   int64_t bytes = 0;                // that the rank sends
+  int64_t bytes_per_hop = 0;        // of a ring's hops: of each
 
   bool operator==(const CommunicationVolume&) const = default;
 };

@@ -13,31 +13,38 @@ Error Refuse(fmt::format_string<Args...> format, Args&&... args) {
   return MakeError(ErrorCode::kInvalidSpec, format, std::forward<Args>(args)...);
 }
 
+// "parallelism.dp = 2", "parallelism.dp x parallelism.cp = 2 x 4"
+std::string ReplicasInWords(const BatchArithmetic& batch) {
+  const int cp = batch.context.num_ranks;
+  if (cp == 1) return fmt::format("parallelism.dp = {}", batch.data_parallel);
+  if (batch.data_parallel == 1) return fmt::format("parallelism.cp = {}", cp);
+  return fmt::format("parallelism.dp x parallelism.cp = {} x {}", batch.data_parallel, cp);
+}
+
 // Reduced while the lists go on: all ranks start the same reductions in the same order, each of one
 // whole gradient.
 Status CheckMicrobatchReduction(const proto::Parallelism& keys, const TrainSchedule& train,
                                 const BatchArithmetic& batch) {
   if (train.policy.mode != ExecutorMode::kStrict) {
     return Refuse(
-        "parallelism.executor = {}: with parallelism.dp = {} and parallelism.grad_reduce = "
-        "microbatch the ranks reduce gradients in the order of their lists; use strict, or "
-        "grad_reduce: step",
-        ExecutorModeName(train.policy.mode), batch.data_parallel);
+        "parallelism.executor = {}: with {} and parallelism.grad_reduce = microbatch the ranks "
+        "reduce gradients in the order of their lists; use strict, or grad_reduce: step",
+        ExecutorModeName(train.policy.mode), ReplicasInWords(batch));
   }
   if (train.schedule.HasWeightParts()) {
     return Refuse(
-        "parallelism.{}: weight gradients in parts cannot be reduced with parallelism.dp = {} and "
+        "parallelism.{}: weight gradients in parts cannot be reduced with {} and "
         "parallelism.grad_reduce = microbatch; use whole ones, or grad_reduce: step",
         keys.weight_parts() > 1 ? fmt::format("weight_parts = {}", keys.weight_parts())
                                 : "schedule_csv",
-        batch.data_parallel);
+        ReplicasInWords(batch));
   }
   if (batch.gradient_groups != batch.num_microbatches) {
     return Refuse(
-        "batch.gradient_groups = {}: with parallelism.dp = {} and parallelism.grad_reduce = "
-        "microbatch each of a rank's {} microbatches is part of a group of its own; use {}, or "
-        "leave it out",
-        batch.gradient_groups, batch.data_parallel, batch.num_microbatches, batch.num_microbatches);
+        "batch.gradient_groups = {}: with {} and parallelism.grad_reduce = microbatch each of a "
+        "rank's {} microbatches is part of a group of its own; use {}, or leave it out",
+        batch.gradient_groups, ReplicasInWords(batch), batch.num_microbatches,
+        batch.num_microbatches);
   }
   if (!train.ascending && batch.num_microbatches > 1) {
     return Refuse(
@@ -48,30 +55,30 @@ Status CheckMicrobatchReduction(const proto::Parallelism& keys, const TrainSched
   return {};
 }
 
-// Two directions add up their gradients with the data-parallel ranks, each as a group of its own.
+// Two directions add up their gradients with all ranks of the same weights, each direction of a
+// data-parallel rank as a group of its own.
 Status CheckDirections(const TrainSchedule& train, const BatchArithmetic& batch) {
   const Schedule& schedule = train.schedule;
   const int chain = schedule.StagesPerDirection();
   for (int stage = 0; stage < chain; ++stage) {
     if (schedule.RankOf(StageId(stage)) != schedule.RankOf(StageId(stage + chain))) continue;
     return Refuse(
-        "parallelism.dp = {}: schedule {} has both directions of stage {} on one rank; with "
-        "data-parallel ranks they lie on two: use an even parallelism.pp, another schedule, or "
-        "dp: 1",
-        batch.data_parallel, schedule.name, stage);
+        "{}: schedule {} has both directions of stage {} on one rank; where others have the same "
+        "weights they lie on two: use an even parallelism.pp, or another schedule",
+        ReplicasInWords(batch), schedule.name, stage);
   }
   if (batch.grad_reduce == GradReduce::kMicrobatch) {
     return Refuse(
-        "parallelism.grad_reduce = microbatch: with parallelism.dp = {} the two directions of "
-        "schedule {} are added up once a step; use step",
-        batch.data_parallel, schedule.name);
+        "parallelism.grad_reduce = microbatch: with {} the two directions of schedule {} are added "
+        "up once a step; use step",
+        ReplicasInWords(batch), schedule.name);
   }
   const int groups = 2 * batch.data_parallel;
   if (batch.gradient_groups == groups) return {};
   return Refuse(
-      "batch.gradient_groups = {}: with parallelism.dp = {} each direction of schedule {} sums one "
-      "group on every rank; use {}, or leave it out",
-      batch.gradient_groups, batch.data_parallel, schedule.name, groups);
+      "batch.gradient_groups = {}: with {} each direction of schedule {} sums one group on every "
+      "rank; use {}, or leave it out",
+      batch.gradient_groups, ReplicasInWords(batch), schedule.name, groups);
 }
 
 // "1, 2 or 4"
@@ -91,21 +98,22 @@ std::string DivisorsOf(int number) {
   return text;
 }
 
-int ReadZeroGroup(const proto::Parallelism& p, int data_parallel, std::vector<Error>& errors) {
+int ReadZeroGroup(const proto::Parallelism& p, int weight_replicas, std::vector<Error>& errors) {
   if (!p.has_zero_group()) return 0;
   const int group = p.zero_group();
+  const char* ranks = p.cp() > 1 ? "parallelism.dp x parallelism.cp" : "parallelism.dp";
   if (group < 1) {
     errors.push_back(Refuse(
-        "parallelism.zero_group = {}: use the number of data-parallel ranks that share shards, a "
-        "divisor of parallelism.dp; or leave it out, and all of them do",
-        group));
+        "parallelism.zero_group = {}: use the number of ranks that share shards, a divisor of {}; "
+        "or leave it out, and all of them do",
+        group, ranks));
     return 0;
   }
-  if (data_parallel > 0 && data_parallel % group != 0) {
+  if (weight_replicas > 0 && weight_replicas % group != 0) {
     errors.push_back(
-        Refuse("parallelism.zero_group = {} does not divide parallelism.dp = {}: shards are "
-               "repeated in whole groups; use {}",
-               group, data_parallel, DivisorsOf(data_parallel)));
+        Refuse("parallelism.zero_group = {} does not divide {} = {}: shards are repeated in whole "
+               "groups; use {}",
+               group, ranks, weight_replicas, DivisorsOf(weight_replicas)));
     return 0;
   }
   return group;
@@ -121,7 +129,8 @@ int IndexOf(const std::string_view (&words)[N], std::string word) {
 
 }  // namespace
 
-ZeroSharding ReadZero(const proto::Parallelism& p, int data_parallel, std::vector<Error>& errors) {
+ZeroSharding ReadZero(const proto::Parallelism& p, int weight_replicas,
+                      std::vector<Error>& errors) {
   ZeroSharding zero;
   if (p.zero_stage() >= 0 && p.zero_stage() <= kZeroStageMax) {
     zero.stage = p.zero_stage();
@@ -139,7 +148,7 @@ ZeroSharding ReadZero(const proto::Parallelism& p, int data_parallel, std::vecto
     zero.prefetch = 0;
   }
   if (p.has_reshard_after_forward()) zero.reshard_after_forward = p.reshard_after_forward();
-  zero.group = ReadZeroGroup(p, data_parallel, errors);
+  zero.group = ReadZeroGroup(p, weight_replicas, errors);
   zero.persist_elements = p.persist_elements();
   if (zero.persist_elements < 0) {
     errors.push_back(
@@ -198,27 +207,27 @@ ReductionAlgorithm ReadReduction(const proto::JobSpec& spec, std::vector<Error>&
 bool RingSumsDiffer(const proto::JobSpec& one, const proto::JobSpec& other) {
   std::vector<Error> told;  // by whoever read the jobs
   const auto goes_along_ring = [&told](const proto::JobSpec& spec) {
-    return spec.parallelism().dp() > 1 && ReadReduction(spec, told) == ReductionAlgorithm::kRing;
+    return WeightReplicasOf(spec.parallelism()) > 1 &&
+           ReadReduction(spec, told) == ReductionAlgorithm::kRing;
   };
   if (!goes_along_ring(one) && !goes_along_ring(other)) return false;
   return goes_along_ring(one) != goes_along_ring(other) ||
-         one.parallelism().dp() != other.parallelism().dp() ||
+         WeightReplicasOf(one.parallelism()) != WeightReplicasOf(other.parallelism()) ||
          one.parallelism().zero_group() != other.parallelism().zero_group();
 }
 
 Status CheckGroups(const proto::Parallelism& keys, const TrainSchedule& train,
                    const BatchArithmetic& batch) {
   const int groups = batch.gradient_groups;
-  if (batch.data_parallel > 1) {
+  if (batch.weight_replicas() > 1) {
     if (train.schedule.num_directions == 2) return CheckDirections(train, batch);
     if (batch.grad_reduce == GradReduce::kMicrobatch) {
       return CheckMicrobatchReduction(keys, train, batch);
     }
     if (groups == batch.data_parallel) return {};
     return Refuse(
-        "batch.gradient_groups = {}: with parallelism.dp = {} every rank sums one group; use {}, "
-        "or leave it out",
-        groups, batch.data_parallel, batch.data_parallel);
+        "batch.gradient_groups = {}: with {} every rank sums one group; use {}, or leave it out",
+        groups, ReplicasInWords(batch), batch.data_parallel);
   }
   if (train.schedule.num_directions == 2 && groups != 2) {
     return Refuse(

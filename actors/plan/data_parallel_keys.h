@@ -1,5 +1,5 @@
-// What a job's keys say of data-parallel ranks: what they share out (ZeRO), how and when they add
-// up their gradients, and what that asks of schedule and groups. Pure.
+// What a job's keys say of the ranks with the same weights (dp x cp): what they share out (ZeRO),
+// how and when they add up their gradients, and what that asks of schedule and groups. Pure.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace troupe {
 
-// How sums over data-parallel ranks are taken.
+// How sums over those ranks are taken.
 enum class ReductionAlgorithm : uint8_t {
   kOrdered,  // who owns a part adds it of all, ascending: bit-equal to one worker
   kRing,     // a part goes once around from the one behind its owner, and is added on its way
@@ -27,8 +27,8 @@ inline constexpr int64_t kBucketBytesMax = int64_t{1} << 40;
 // These add every error found to `errors`, by field name; what is not given has its default.
 //
 // zero_stage, zero_prefetch, reshard_after_forward, zero_group and persist_elements.
-// `data_parallel` 0: not known, and what rests on it is not judged.
-ZeroSharding ReadZero(const proto::Parallelism& parallelism, int data_parallel,
+// `weight_replicas` 0: not known, and what rests on it is not judged.
+ZeroSharding ReadZero(const proto::Parallelism& parallelism, int weight_replicas,
                       std::vector<Error>& errors);
 int64_t ReadBucketBytes(const proto::Parallelism& parallelism, std::vector<Error>& errors);
 // parallelism.reduction and data_parallel.algorithm.

@@ -51,7 +51,7 @@ std::vector<int64_t> OwnerCounts(const ParameterTable& table, const StageLayout&
                                  const GradientPiece& piece, const ShardPlace& place);
 
 // The place's own among the members of its stage's sums, in the order in which they are added
-// (JobPlan::MembersOf): data-parallel ranks ascending, and of each its directions.
+// (JobPlan::MembersOf): pipelines ascending, and of each its directions.
 int MemberOf(const ShardPlace& place);
 
 // What each of those members sums of a row or piece that is shared out, where several of them have

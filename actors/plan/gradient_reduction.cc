@@ -5,13 +5,13 @@
 namespace troupe {
 
 std::vector<GradientReduction> GradientReductionsOf(const Schedule& schedule, bool tied,
-                                                    int data_parallel) {
+                                                    int weight_replicas) {
   std::vector<GradientReduction> reductions;
   const int chain = schedule.StagesPerDirection();
-  const bool shared = data_parallel > 1 || schedule.num_directions > 1;
+  const bool shared = weight_replicas > 1 || schedule.num_directions > 1;
   for (int stage = 0; shared && stage < chain; ++stage) {
     GradientReduction& copies = reductions.emplace_back();
-    copies.weights = data_parallel > 1 ? SharedWeights::kStage : SharedWeights::kReplica;
+    copies.weights = weight_replicas > 1 ? SharedWeights::kStage : SharedWeights::kReplica;
     for (int copy = stage; copy < schedule.num_stages; copy += chain) {
       copies.stages.emplace_back(copy);
     }

@@ -1,6 +1,6 @@
 // Which stages hold copies of the same weights, and so add up their gradients before a step ends:
-// those of the data-parallel ranks, the two uses of a tied embedding, and the two directions of a
-// bidirectional pipeline. Pure.
+// those of the ranks at one place of the pipelines (dp x cp), the two uses of a tied embedding, and
+// the two directions of a bidirectional pipeline. Pure.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 namespace troupe {
 
 enum class SharedWeights : uint8_t {
-  kStage,    // all of the stage's, each use by itself: data-parallel ranks hold the same stage, and
-             // of two directions its replica
+  kStage,  // all of the stage's, each use by itself: ranks of other pipelines hold the same stage,
+           // and of two directions its replica
   kReplica,  // all of the stage's: the other direction's stage holds the same layers
   kTied,     // the embedding, which is also the head
 };
@@ -33,11 +33,11 @@ inline constexpr int64_t kReductionBlockBytes = int64_t{256} << 10;
 // By which a rank lets others of its host read its gradients in place (collective/lent_memory.h).
 inline constexpr int64_t kLendingPageBytes = 4096;
 
-// In the order in which those of one stage must happen: the sums over data-parallel ranks and their
+// In the order in which those of one stage must happen: the sums over all pipelines and their
 // directions first, or where a pipeline is alone those over its directions, then each chain's two
 // uses of a tied weight. The same list on every rank: a reduction is named by its place.
 std::vector<GradientReduction> GradientReductionsOf(const Schedule& schedule, bool tied,
-                                                    int data_parallel = 1);
+                                                    int weight_replicas = 1);
 
 // The ranks of a pipeline that hold a copy, ascending.
 std::vector<PipelineRank> RanksOf(const Schedule& schedule, const GradientReduction& reduction);

@@ -83,7 +83,7 @@ Result<JobOrders> DecideOrders(const proto::JobSpec& spec, std::span<const Model
       .num_microbatches = shape.batch.num_microbatches,
       .activation_limit =
           asked.has_activation_limit() ? asked.activation_limit() : DefaultActivationLimit(ranks),
-      .replicas = shape.batch.data_parallel == 1 && spec.batch().gradient_groups() == 2,
+      .replicas = shape.mesh.num_replicas() == 1 && spec.batch().gradient_groups() == 2,
       .strict = ReducesEachMicrobatch(asked)};
   if (asked.has_pairs()) {
     ASSIGN_OR_RETURN(options.pairs, ParsePairMode(asked.pairs()));

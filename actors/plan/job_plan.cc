@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "actors/plan/context_parallel_keys.h"
 #include "actors/plan/job_orders.h"
 #include "actors/plan/job_shape.h"
 #include "actors/schedule/generators.h"
@@ -68,16 +69,18 @@ StepSize ReadSizes(const proto::JobSpec& spec, JobPlan& plan, std::vector<Error>
   const proto::Parallelism& p = spec.parallelism();
   plan.mesh = Mesh::Read(p, errors);
   const auto extent = [&plan](Axis axis) { return plan.mesh.extent(axis); };
-  for (const Axis axis : {Axis::kCp, Axis::kTp, Axis::kEp}) {
+  for (const Axis axis : {Axis::kTp, Axis::kEp}) {
     if (extent(axis) == 1) continue;
-    errors.push_back(MakeError(ErrorCode::kInvalidSpec,
-                               "parallelism.{} = {}: only pipeline (pp) and data (dp) parallelism "
-                               "are built so far; use {}: 1",
-                               AxisName(axis), extent(axis), AxisName(axis)));
+    errors.push_back(
+        MakeError(ErrorCode::kInvalidSpec,
+                  "parallelism.{} = {}: only pipeline (pp), data (dp) and context (cp) "
+                  "parallelism are built so far; use {}: 1",
+                  AxisName(axis), extent(axis), AxisName(axis)));
   }
   const bool dp_known = !p.has_dp() || extent(Axis::kDp) == p.dp();
+  const bool cp_known = !p.has_cp() || extent(Axis::kCp) == p.cp();
   const int data_parallel = dp_known ? extent(Axis::kDp) : 0;
-  plan.zero = ReadZero(p, data_parallel, errors);
+  plan.zero = ReadZero(p, dp_known && cp_known ? plan.mesh.num_replicas() : 0, errors);
   plan.bucket_bytes = ReadBucketBytes(p, errors);
   plan.reduction = ReadReduction(spec, errors);
   const auto grad_reduce = GradReduceOf(p);
@@ -86,6 +89,8 @@ StepSize ReadSizes(const proto::JobSpec& spec, JobPlan& plan, std::vector<Error>
       ReadBatch(spec.batch(), data_parallel, grad_reduce.ok() ? *grad_reduce : GradReduce::kStep);
   std::ranges::move(batch.errors, std::back_inserter(errors));
   plan.batch = batch.batch;
+  plan.batch.context = ReadContext(spec, extent(Axis::kCp), errors);
+  plan.batch.packs_documents = spec.data().has_document_separator();
   StepSize size{.num_ranks = !p.has_pp() || extent(Axis::kPp) == p.pp() ? extent(Axis::kPp) : 0,
                 .num_microbatches = plan.batch.num_microbatches};
   if (int64_t{size.num_ranks} * size.num_microbatches > kForwardsMax) {
@@ -109,6 +114,7 @@ void CheckTokens(const JobPlan& plan, std::vector<Error>& errors) {
                                "shorten the one or raise the other",
                                plan.batch.seq_len, positions));
   }
+  CheckContext(plan.batch.context, plan.config, plan.batch.seq_len, errors);
   if (Status small = CheckMagnitude(plan.config, plan.batch); !small.ok()) {
     errors.push_back(std::move(small).error());
   }
@@ -221,7 +227,8 @@ Status DeriveFromSchedules(JobPlan& plan) {
   plan.sample = GenerateForwardOnly(ranks, placement, 1);
   plan.evaluate.edges = plan.sample.edges = plan.train.edges;
   plan.channels = WithMoreSlots(ChannelsOf(plan.train, plan.policy), ChannelsOf(plan.evaluate));
-  plan.reductions = GradientReductionsOf(plan.train, plan.table.tied(), plan.batch.data_parallel);
+  plan.reductions =
+      GradientReductionsOf(plan.train, plan.table.tied(), plan.batch.weight_replicas());
   ASSIGN_OR_RETURN(plan.simulation, SimulateOrder(plan, plan.train, plan.policy));
   plan.peak_microbatches = plan.simulation.peak_microbatches;
   for (const TrainSchedule& other : plan.others) {
@@ -255,6 +262,7 @@ JobPlanReading ReadJobPlan(const proto::JobSpec& spec, std::span<const proto::Pa
   JobPlan plan{.config = model.config,
                .table = ParameterTable(model.shapes_agree ? model.config : ModelConfig{})};
   plan.widths = ReadWidths(spec.train(), errors);
+  plan.recompute = Collect(RecomputeOf(spec.train()), errors).value_or(Recompute::kNone);
   if (spec.resources().threads_per_worker() > 0) {
     plan.num_threads = spec.resources().threads_per_worker();
   }

@@ -18,6 +18,7 @@
 #include "actors/plan/model_config.h"
 #include "actors/plan/parameter_shard.h"
 #include "actors/plan/parameter_table.h"
+#include "actors/plan/recompute.h"
 #include "actors/plan/stage_partition.h"
 #include "actors/plan/train_schedule.h"
 #include "actors/schedule/channels.h"
@@ -34,9 +35,10 @@ struct JobPlan {
   ParameterTable table;
   BatchArithmetic batch{};
   NumberWidths widths{};
+  Recompute recompute = Recompute::kNone;
   int num_threads = 1;  // math threads of a worker
-  ZeroSharding zero{};  // as asked; with one data-parallel rank nothing is shared
-  ReductionAlgorithm reduction = ReductionAlgorithm::kOrdered;  // over data-parallel ranks
+  ZeroSharding zero{};  // as asked; where one rank has the weights nothing is shared
+  ReductionAlgorithm reduction = ReductionAlgorithm::kOrdered;  // over ranks with the same weights
   int64_t bucket_bytes = kBucketBytes;                          // as StageShape has it
   std::vector<StageLayout> stages{};  // by StageId; the other direction's have their owner's
   Schedule train{};
@@ -59,20 +61,20 @@ struct JobPlan {
   PipelineRank PipelineRankOf(Rank rank) const { return mesh.PipelineRankOf(rank); }
   std::vector<StageId> StagesOf(Rank rank) const { return train.StagesOf(PipelineRankOf(rank)); }
   // The members of the reduction's group in the order of the sum: the ranks of `rank`'s pipeline
-  // that hold a copy, ascending. Of kStage those of each data-parallel rank in its turn, the first
-  // direction's before the second's (gradient_piece.h, MemberOf).
+  // that hold a copy, ascending. Of kStage those of each pipeline in its turn (Mesh::ReplicasOf),
+  // the first direction's before the second's (gradient_piece.h, MemberOf).
   std::vector<Rank> MembersOf(const GradientReduction& reduction, Rank rank) const;
 
   // Of a rank that holds the stage, among all that do.
   ShardPlace ShardPlaceOf(Rank rank, StageId stage) const;
-  int num_owners() const;    // with the same weights between them, by zero
-  int num_replicas() const;  // with the same shard: of those owners there are so many groups
+  int num_owners() const;          // with the same weights between them, by zero
+  int num_shard_replicas() const;  // with the same shard: of those owners there are so many groups
   // Owners of one copy of the weights, and those with one shard, meet beside all that hold a stage.
-  bool RepeatsShards() const { return num_owners() > 1 && num_replicas() > 1; }
+  bool RepeatsShards() const { return num_owners() > 1 && num_shard_replicas() > 1; }
   // The ranks that share the weights of `rank` between them, by owner: among them go gathers.
   std::vector<Rank> OwnersOf(Rank rank) const;
   // The ranks with the same shard of the stage, by replica.
-  std::vector<Rank> ReplicasOf(Rank rank, StageId stage) const;
+  std::vector<Rank> ShardReplicasOf(Rank rank, StageId stage) const;
   // Whether ranks bring all weights together after each update (ZeRO-1 and 2), or each unit's
   // before a pass over it (ZeRO-3).
   bool GathersAfterUpdate() const { return num_owners() > 1 && zero.stage < 3; }
@@ -83,8 +85,8 @@ struct JobPlan {
   bool Exports(Rank rank, StageId stage) const;
   // By parameter of the table, the place in the pipeline whose rank exports it.
   std::vector<PipelineRank> ExportedBy() const;
-  // What the stage of one rank computes with; its microbatches are those of its direction, and with
-  // one data-parallel rank its zero.stage is 0.
+  // What the stage of one rank computes with; its microbatches are those of its direction, and
+  // where one rank has its weights its zero.stage is 0.
   StageShape ShapeOf(StageId stage) const;
   // Of a tied weight those of the shard, where it is in shards.
   int64_t ElementsOf(const GradientReduction& reduction, const ShardPlace& shards = {}) const;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "actors/plan/context_volume.h"
 #include "actors/plan/gradient_piece.h"
 #include "actors/plan/job_plan.h"
 #include "actors/schedule/rank_list.h"
@@ -16,6 +17,7 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
                    .widths = widths,
                    .halves = halves,
                    .weight_parts = train.HasWeightParts(),
+                   .recompute = recompute,
                    .num_threads = num_threads,
                    .open_actions = policy.open_actions};
   for (const TrainSchedule& other : others) {
@@ -28,7 +30,7 @@ StageShape JobPlan::ShapeOf(StageId stage) const {
     shape.batch.num_microbatches = train.MicrobatchesPerDirection();
     shape.batch.gradient_groups = 1;
   }
-  if (batch.data_parallel > 1) {  // its own (CheckGroups)
+  if (batch.weight_replicas() > 1) {  // its own (CheckGroups)
     shape.batch.gradient_groups =
         batch.grad_reduce == GradReduce::kStep ? 1 : batch.num_microbatches;
   }
@@ -104,7 +106,7 @@ int64_t JobPlan::ShardSlotBytes() const {
 std::vector<Rank> JobPlan::MembersOf(const GradientReduction& reduction, Rank rank) const {
   std::vector<Rank> members;
   if (reduction.weights == SharedWeights::kStage) {
-    for (const Rank pipeline : mesh.GroupOf(Axis::kDp, rank)) {
+    for (const Rank pipeline : mesh.ReplicasOf(rank)) {
       for (const StageId stage : reduction.stages) {
         members.push_back(mesh.InPipelineOf(pipeline, train.RankOf(stage)));
       }
@@ -119,36 +121,36 @@ std::vector<Rank> JobPlan::MembersOf(const GradientReduction& reduction, Rank ra
 
 int JobPlan::num_owners() const {
   if (zero.stage == 0) return 1;
-  return zero.group > 0 ? zero.group : mesh.extent(Axis::kDp);
+  return zero.group > 0 ? zero.group : mesh.num_replicas();
 }
 
-int JobPlan::num_replicas() const {
-  return mesh.extent(Axis::kDp) / num_owners() * train.num_directions;
+int JobPlan::num_shard_replicas() const {
+  return mesh.num_replicas() / num_owners() * train.num_directions;
 }
 
 ShardPlace JobPlan::ShardPlaceOf(Rank rank, StageId stage) const {
-  const int pipeline = mesh.Coordinate(rank, Axis::kDp);
+  const int pipeline = mesh.ReplicaOf(rank);
   const int owners = num_owners();
   return {.owner = pipeline % owners,
           .num_owners = owners,
           .replica = pipeline / owners * train.num_directions + train.DirectionOf(stage),
-          .num_replicas = num_replicas(),
+          .num_replicas = num_shard_replicas(),
           .num_directions = train.num_directions,
           .persist_elements = zero.persist_elements};
 }
 
 std::vector<Rank> JobPlan::OwnersOf(Rank rank) const {
-  const std::vector<Rank> pipelines = mesh.GroupOf(Axis::kDp, rank);
+  const std::vector<Rank> pipelines = mesh.ReplicasOf(rank);
   const int owners = num_owners();
-  const int first = mesh.Coordinate(rank, Axis::kDp) / owners * owners;
+  const int first = mesh.ReplicaOf(rank) / owners * owners;
   return {pipelines.begin() + first, pipelines.begin() + first + owners};
 }
 
-std::vector<Rank> JobPlan::ReplicasOf(Rank rank, StageId stage) const {
-  const std::vector<Rank> pipelines = mesh.GroupOf(Axis::kDp, rank);
+std::vector<Rank> JobPlan::ShardReplicasOf(Rank rank, StageId stage) const {
+  const std::vector<Rank> pipelines = mesh.ReplicasOf(rank);
   const int owners = num_owners();
   std::vector<Rank> replicas;
-  for (int pipeline = mesh.Coordinate(rank, Axis::kDp) % owners; pipeline < mesh.extent(Axis::kDp);
+  for (int pipeline = mesh.ReplicaOf(rank) % owners; pipeline < mesh.num_replicas();
        pipeline += owners) {
     for (int copy = OwnerOf(train, stage).value; copy < train.num_stages;
          copy += train.StagesPerDirection()) {
@@ -164,7 +166,7 @@ bool JobPlan::Owns(Rank rank, StageId stage) const {
 }
 
 bool JobPlan::Exports(Rank rank, StageId stage) const {
-  return OwnerOf(train, stage) == stage && mesh.Coordinate(rank, Axis::kDp) == 0;
+  return OwnerOf(train, stage) == stage && mesh.ReplicaOf(rank) == 0;
 }
 
 std::vector<PipelineRank> JobPlan::ExportedBy() const {
@@ -191,11 +193,11 @@ int64_t SharedBytesOf(const JobPlan& plan, Rank rank) {
     if (std::ranges::find(members, rank) == members.end()) continue;
     peers += static_cast<int64_t>(members.size()) - 1;
     if (reduction.weights != SharedWeights::kStage || !plan.RepeatsShards()) continue;
-    peers += plan.num_owners() - 1 + plan.num_replicas() - 1;
+    peers += plan.num_owners() - 1 + plan.num_shard_replicas() - 1;
   }
   // Received and sent.
   int64_t bytes = 2 * peers * kReductionSlots * SlotStrideBytes(plan.ReductionSlotBytes());
-  if (plan.batch.data_parallel > 1) bytes += kLendingPageBytes;
+  if (plan.batch.weight_replicas() > 1) bytes += kLendingPageBytes;
   if (!plan.GathersUnits()) return bytes;
   // Received; what is sent leaves the shard itself.
   const int64_t others = plan.num_owners() - 1;
@@ -226,7 +228,7 @@ MemoryPrediction JobPlan::MemoryOf(Rank rank, VectorIsa isa) const {
         hand_overs = std::max(hand_overs, HandOversOn(other.schedule, other.policy, place));
       }
       inputs.outputs_in_flight += hand_overs;
-      inputs.shared_bytes = SharedBytesOf(*this, rank);
+      inputs.shared_bytes = SharedBytesOf(*this, rank) + ContextSlotBytes(*this);
     }
     Add(PredictMemory(table, inputs), sum);
     shapes.push_back(std::move(inputs.shape));

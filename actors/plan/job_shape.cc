@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "actors/plan/context_parallel_keys.h"
 #include "actors/plan/model_config.h"
 
 namespace troupe {
@@ -12,6 +13,11 @@ Result<JobShape> JobShapeOf(const proto::JobSpec& spec) {
   ASSIGN_OR_RETURN(shape.mesh, Mesh::FromSpec(spec.parallelism()));
   ASSIGN_OR_RETURN(const GradReduce grad_reduce, GradReduceOf(spec.parallelism()));
   ASSIGN_OR_RETURN(shape.batch, BatchOf(spec.batch(), shape.mesh.extent(Axis::kDp), grad_reduce));
+  std::vector<Error> errors;
+  shape.batch.context = ReadContext(spec, shape.mesh.extent(Axis::kCp), errors);
+  CheckContext(shape.batch.context, shape.model.config, shape.batch.seq_len, errors);
+  if (!errors.empty()) return std::move(errors.front());
+  shape.batch.packs_documents = spec.data().has_document_separator();
   return shape;
 }
 

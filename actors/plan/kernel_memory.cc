@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "actors/plan/unit_tensors.h"
+
 namespace troupe {
 namespace {
 
@@ -57,14 +59,15 @@ int64_t ProductBytes(const ProductSizes& l, const NumberWidths& widths, VectorIs
   return std::max({x + weight + dense_y, y + weight + dense_x, x + y});
 }
 
-// Keys and values of one head with their gradients and transposes, and a block of queries against
-// 128 keys, for each thread.
-int64_t AttentionBytes(const LayerAttention& a, const StageShape& s, VectorIsa isa) {
-  const int64_t queries = isa == VectorIsa::kAvx2 ? 36 : 32;
-  constexpr int64_t kKeys = 128;
-  const int64_t head = RoundedUp(s.batch.seq_len, 16) * a.head_dim;
-  const int64_t floats =
-      5 * head + 3 * RoundedUp(queries * a.head_dim, 16) + 2 * queries * kKeys + 3 * queries;
+// For each thread a chunk of queries, a block of 192 keys, the scores of 48 queries against it, and
+// the gradients of one key head's keys and values.
+int64_t AttentionBytes(const LayerAttention& a, const StageShape& s) {
+  constexpr int64_t kQueries = 48, kKeys = 192, kRows = 768;
+  const int64_t group = a.num_heads / a.num_kv_heads;
+  const int64_t rows = group * RoundedUp((kRows + group - 1) / group, kQueries);
+  const int64_t stride = RoundedUp(a.head_dim, 32);
+  const int64_t floats = rows * (3 * stride + 18) + 3 * kKeys * stride + 2 * kQueries * kKeys +
+                         2 * RoundedUp(TokensOfBlock(s.batch), kKeys) * stride;
   const int64_t threads =
       std::min<int64_t>(s.num_threads, s.batch.micro_batch_size * a.num_kv_heads);
   return std::max<int64_t>(threads, 1) * floats * kFloatBytes;
@@ -111,7 +114,8 @@ int64_t KernelScratchBytes(const StageShape& s, VectorIsa isa) {
   }
   for (const int unit : units) {
     const LayerSpec& spec = s.model.unit(unit);
-    if (spec.attention) most = std::max(most, AttentionBytes(*spec.attention, s, isa));
+    if (!spec.attention) continue;
+    most = std::max(most, AttentionBytes(HeadsOfRank(*spec.attention, s.batch.context), s));
   }
   return most;
 }

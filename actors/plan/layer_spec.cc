@@ -92,6 +92,8 @@ LayerSpec DecoderLayerSpec(const ModelConfig& c) {
   constexpr auto kMaster = TensorWidth::kMaster;
   constexpr auto kHalf = TensorLife::kHalf;
   constexpr auto kWorkspace = TensorLife::kWorkspace;
+  constexpr auto kFull = Recompute::kFull;
+  constexpr auto kAttention = Recompute::kAttention;
   LayerSpec spec{.kind = kDecoderKind};
   spec.parameters = {
       Norm("input_layernorm.weight", h),          Matrix("self_attn.q_proj.weight", q, h, 0),
@@ -103,33 +105,35 @@ LayerSpec DecoderLayerSpec(const ModelConfig& c) {
                    {"out", q, h, 4, 1},
                    {"gate_up", h, 2 * f, 6, 2},
                    {"down", f, h, 8, 1}};
-  spec.tensors = {{.name = "x", .columns = h},   // the layer's input
-                  {.name = "n1", .columns = h},  // normed
-                  {.name = "rstd1", .width = kMaster},
-                  {.name = "qkv", .columns = q + 2 * k},  // rotated
-                  {.name = "out", .columns = q},          // attention's output
-                  {.name = "lse", .columns = c.num_attention_heads, .width = kMaster},
-                  {.name = "mid", .columns = h},  // after attention
-                  {.name = "n2", .columns = h},
-                  {.name = "rstd2", .width = kMaster},
-                  {.name = "gate_up", .columns = 2 * f},
-                  // Gradients, from one half of backward to the other.
-                  {.name = "dy", .columns = h, .life = kHalf},  // of the layer's output
-                  {.name = "dgate_up", .columns = 2 * f, .life = kHalf},
-                  {.name = "dmid", .columns = h, .life = kHalf},
-                  {.name = "dqkv", .columns = q + 2 * k, .life = kHalf},
-                  // What a block adds to the residual; gradients of norms' outputs.
-                  {.name = "delta", .columns = h, .life = kWorkspace},
-                  {.name = "product", .columns = f, .life = kWorkspace},  // SwiGLU's output
-                  {.name = "dproduct", .columns = f, .life = kWorkspace},
-                  {.name = "dout", .columns = q, .life = kWorkspace},
-                  {.name = "dx", .columns = h, .life = kWorkspace},  // the next layer's dy
-                  {.name = "rotary",
-                   .rows = TensorRows::kPosition,
-                   .columns = c.head_dim,
-                   .width = kMaster,
-                   .life = TensorLife::kConstant},
-                  OfBatch(kPositionsTensor)};
+  spec.tensors = {
+      {.name = "x", .columns = h},                   // the layer's input
+      {.name = "n1", .columns = h, .again = kFull},  // normed
+      {.name = "rstd1", .width = kMaster, .again = kFull},
+      {.name = "qkv", .columns = q + 2 * k, .again = kAttention},  // rotated
+      {.name = "out", .columns = q, .again = kAttention},          // attention's output
+      {.name = "lse", .columns = c.num_attention_heads, .width = kMaster, .again = kAttention},
+      {.name = "mid", .columns = h, .again = kFull},  // after attention
+      {.name = "n2", .columns = h, .again = kFull},
+      {.name = "rstd2", .width = kMaster, .again = kFull},
+      {.name = "gate_up", .columns = 2 * f, .again = kFull},
+      // Gradients, from one half of backward to the other.
+      {.name = "dy", .columns = h, .life = kHalf},  // of the layer's output
+      {.name = "dgate_up", .columns = 2 * f, .life = kHalf},
+      {.name = "dmid", .columns = h, .life = kHalf},
+      {.name = "dqkv", .columns = q + 2 * k, .life = kHalf},
+      // What a block adds to the residual; gradients of norms' outputs.
+      {.name = "delta", .columns = h, .life = kWorkspace},
+      {.name = "product", .columns = f, .life = kWorkspace},  // SwiGLU's output
+      {.name = "dproduct", .columns = f, .life = kWorkspace},
+      {.name = "dout", .columns = q, .life = kWorkspace},
+      {.name = "dx", .columns = h, .life = kWorkspace},  // the next layer's dy
+      {.name = "rotary",
+       .rows = TensorRows::kPosition,
+       .columns = c.head_dim,
+       .width = kMaster,
+       .life = TensorLife::kConstant},
+      OfBatch(kPositionsTensor),
+      OfBatch(kDocumentStartsTensor)};
   spec.attention = {c.num_attention_heads, c.num_key_value_heads, c.head_dim};
   return spec;
 }

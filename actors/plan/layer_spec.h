@@ -3,8 +3,8 @@
 // allocations iterate over these lists; a new kind of layer is one function that returns a
 // LayerSpec, and one piece of actors/model that computes it. Pure.
 //
-// Letters: T tokens of a microbatch, S sequence, h hidden, q query channels, k key (and value)
-// channels, f intermediate, V vocabulary.
+// Letters: T tokens of a microbatch on a rank, S sequence, h hidden, q query channels, k key (and
+// value) channels, f intermediate, V vocabulary.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "actors/plan/model_config.h"
+#include "actors/plan/recompute.h"
 
 namespace troupe {
 
@@ -64,6 +65,7 @@ int64_t RowsOf(const LayerProduct& product, int64_t num_tokens);
 enum class TensorRows : uint8_t {
   kOne,       // 1
   kToken,     // T
+  kContext,   // T of every rank that shares the sequences: all of their tokens
   kPosition,  // S
   kChunk,     // ChunkTokens(columns, T)
 };
@@ -85,7 +87,9 @@ enum class TensorLife : uint8_t {
 inline constexpr std::string_view kTokensTensor = "tokens";
 inline constexpr std::string_view kLabelsTensor = "labels";
 inline constexpr std::string_view kPositionsTensor = "positions";
+inline constexpr std::string_view kDocumentStartsTensor = "document_starts";  // of packed documents
 
+// As the unit's own kind has them; unit_tensors.h says which there are in a job.
 // Tensors of a workspace that have one name share one place, as large as the largest; so do
 // constants.
 struct LayerTensor {
@@ -94,6 +98,9 @@ struct LayerTensor {
   int64_t columns = 0;  // 0: one-dimensional, a number a row
   TensorWidth width = TensorWidth::kCompute;
   TensorLife life = TensorLife::kStash;
+  // The least recomputation with which a backward computes it again (of kStash; it is then kept as
+  // kHalf is); kNone: it is always kept.
+  Recompute again = Recompute::kNone;
 };
 
 // ---- units ----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
 
 #include "actors/plan/gradient_piece.h"
 #include "actors/plan/kernel_memory.h"
+#include "actors/plan/unit_tensors.h"
 #include "runtime/base/check.h"
 #include "runtime/base/slot_stride.h"
 
@@ -52,6 +53,8 @@ int64_t RowsOf(const LayerTensor& tensor, const BatchArithmetic& batch) {
       return 1;
     case TensorRows::kToken:
       return tokens;
+    case TensorRows::kContext:
+      return tokens * batch.context.num_ranks;
     case TensorRows::kPosition:
       return batch.seq_len;
     case TensorRows::kChunk:
@@ -72,6 +75,10 @@ int64_t BytesOf(const TensorPlace& place, const NumberWidths& widths) {
   return place.rows * std::max<int64_t>(place.columns, 1) * BytesOf(place.width, widths);
 }
 
+std::vector<LayerTensor> TensorsOf(const StageShape& s, int unit) {
+  return TensorsOf(s.model.unit(unit), s.batch, s.recompute);
+}
+
 bool InStash(const LayerTensor& tensor, const StageShape& s) {
   return tensor.life == TensorLife::kStash || (tensor.life == TensorLife::kHalf && s.halves);
 }
@@ -82,7 +89,7 @@ std::vector<UnitPlaces> SharedPlaces(const StageShape& s, const OfLife& of_life,
   const std::vector<int> units = UnitsOf(s.model, s.layout);
   std::map<std::string_view, int64_t> most_bytes;
   for (const int unit : units) {
-    for (const LayerTensor& tensor : s.model.unit(unit).tensors) {
+    for (const LayerTensor& tensor : TensorsOf(s, unit)) {
       if (!of_life(tensor.life)) continue;
       int64_t& most = most_bytes[tensor.name];
       most = std::max(most, BytesOf(Unplaced(tensor, s), s.widths));
@@ -93,7 +100,7 @@ std::vector<UnitPlaces> SharedPlaces(const StageShape& s, const OfLife& of_life,
   std::vector<UnitPlaces> of_units;
   for (const int unit : units) {
     UnitPlaces& places = of_units.emplace_back();
-    for (const LayerTensor& tensor : s.model.unit(unit).tensors) {
+    for (const LayerTensor& tensor : TensorsOf(s, unit)) {
       TensorPlace place = Unplaced(tensor, s);
       if (!of_life(tensor.life) || BytesOf(place, s.widths) == 0) continue;
       place.offset = offsets.at(tensor.name);
@@ -132,7 +139,7 @@ StashLayout StashLayoutOf(const StageShape& s) {
   StashLayout stash;
   for (const int unit : UnitsOf(s.model, s.layout)) {
     UnitPlaces& of_unit = stash.units.emplace_back();
-    for (const LayerTensor& tensor : s.model.unit(unit).tensors) {
+    for (const LayerTensor& tensor : TensorsOf(s, unit)) {
       const bool of_batch = tensor.life == TensorLife::kBatch;
       if (of_batch ? stash.batch.Has(tensor.name) : !InStash(tensor, s)) continue;
       UnitPlaces& places = of_batch ? stash.batch : of_unit;
@@ -195,7 +202,8 @@ int64_t GradientBytes(const ParameterTable& table, const PredictionInputs& in) {
 int64_t BucketBytes(const ParameterTable& table, const PredictionInputs& in) {
   const StageShape& s = in.shape;
   if (!s.has_buckets()) return 0;
-  const bool reduced = s.batch.data_parallel > 1 && s.batch.grad_reduce == GradReduce::kMicrobatch;
+  const bool reduced =
+      s.batch.weight_replicas() > 1 && s.batch.grad_reduce == GradReduce::kMicrobatch;
   // Between two parts of a weight gradient a bucket may stay open: of each microbatch one.
   const int at_once = s.weight_parts ? in.peak_microbatches + 1 : 1;
   return (reduced ? kGradientBuckets : at_once) * s.widths.master_bytes *

@@ -1,6 +1,6 @@
 // Where every byte of a stage lies, and so what a rank needs by tag. The model allocates by these
 // layouts and the plan predicts by them: one formula, so that predicted and measured agree. Which
-// tensors there are, the specs of the units say (layer_spec.h). Pure.
+// tensors there are, the specs of the units say, and the job (unit_tensors.h). Pure.
 //
 // Offsets are bytes, 64-byte aligned.
 #pragma once
@@ -14,6 +14,7 @@
 #include "actors/plan/batch_arithmetic.h"
 #include "actors/plan/layer_spec.h"
 #include "actors/plan/parameter_shard.h"
+#include "actors/plan/recompute.h"
 #include "actors/plan/stage_partition.h"
 #include "runtime/base/memory_tag.h"
 #include "runtime/base/vector_isa.h"
@@ -82,8 +83,9 @@ struct StageShape {
   StageLayout layout{};
   BatchArithmetic batch{};
   NumberWidths widths{};
-  bool halves = false;                  // the schedule runs BackwardInput and BackwardWeight apart
-  bool weight_parts = false;            // it runs a BackwardWeight in several
+  bool halves = false;        // the schedule runs BackwardInput and BackwardWeight apart
+  bool weight_parts = false;  // it runs a BackwardWeight in several
+  Recompute recompute = Recompute::kNone;
   int num_threads = 1;                  // math threads of the worker
   int open_actions = 1;                 // most that are open at once (ExecutionPolicy)
   ZeroSharding zero{};                  // among several owners; else its stage is 0

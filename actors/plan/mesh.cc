@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace troupe {
@@ -10,6 +11,7 @@ namespace {
 // From the axis whose neighbours are neighbouring ranks to the one whose are farthest apart.
 constexpr std::array kInnerToOuter = {Axis::kTp, Axis::kCp, Axis::kDp, Axis::kPp};
 constexpr int kExtentMax = 1 << 16;
+constexpr int64_t kMeshRanksMax = 1 << 20;
 
 }  // namespace
 
@@ -30,6 +32,20 @@ Mesh Mesh::Read(const proto::Parallelism& p, std::vector<Error>& errors) {
       continue;
     }
     mesh.extents_[i] = given[i];
+  }
+  int64_t ranks = 1;
+  for (const Axis axis : kInnerToOuter) {
+    ranks *= mesh.extent(axis);
+    if (ranks <= kMeshRanksMax) continue;
+    const Axis largest =
+        *std::ranges::max_element(kInnerToOuter, {}, [&mesh](Axis of) { return mesh.extent(of); });
+    errors.push_back(MakeError(ErrorCode::kInvalidSpec,
+                               "parallelism.{} = {}: dp x cp x tp x pp = {} x {} x {} x {}: use at "
+                               "most {} ranks in all",
+                               AxisName(largest), mesh.extent(largest), mesh.extent(Axis::kDp),
+                               mesh.extent(Axis::kCp), mesh.extent(Axis::kTp),
+                               mesh.extent(Axis::kPp), kMeshRanksMax));
+    return {};
   }
   return mesh;
 }
@@ -67,6 +83,18 @@ std::vector<Rank> Mesh::GroupOf(Axis axis, Rank rank) const {
   std::vector<Rank> group;
   for (int i = 0; i < extent(axis); ++i) group.emplace_back(first + i * stride);
   return group;
+}
+
+int Mesh::ReplicaOf(Rank rank) const {
+  return Coordinate(rank, Axis::kDp) * extent(Axis::kCp) + Coordinate(rank, Axis::kCp);
+}
+
+std::vector<Rank> Mesh::ReplicasOf(Rank rank) const {
+  std::vector<Rank> replicas;
+  for (const Rank of_batch : GroupOf(Axis::kDp, rank)) {
+    for (const Rank of_sequence : GroupOf(Axis::kCp, of_batch)) replicas.push_back(of_sequence);
+  }
+  return replicas;
 }
 
 Rank Mesh::InPipelineOf(Rank rank, PipelineRank place) const {

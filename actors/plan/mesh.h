@@ -25,8 +25,8 @@ class Mesh {
  public:
   Mesh() { extents_.fill(1); }
 
-  // Adds an error to `errors` for every extent below 1 or too large, by field name. Which axes may
-  // exceed 1 is the plan's matter.
+  // Adds an error to `errors` for every extent below 1 or too large, by field name, or else for too
+  // many ranks: then the mesh has one. Which axes may exceed 1 is the plan's matter.
   static Mesh Read(const proto::Parallelism& parallelism, std::vector<Error>& errors);
   // The first error, for those who were given an effective job.
   static Result<Mesh> FromSpec(const proto::Parallelism& parallelism);
@@ -41,6 +41,12 @@ class Mesh {
 
   // Where the rank stands in its pipeline: a schedule's list, stages and channels are of that.
   PipelineRank PipelineRankOf(Rank rank) const { return PipelineRank(Coordinate(rank, Axis::kPp)); }
+  // The ranks with the same weights: those at one place of the pipeline, data-parallel ranks
+  // outside and context-parallel ones inside; and the place of `rank` among them.
+  int num_replicas() const { return extent(Axis::kDp) * extent(Axis::kCp); }
+  std::vector<Rank> ReplicasOf(Rank rank) const;
+  int ReplicaOf(Rank rank) const;
+
   // Who stands at `place` in the pipeline of `rank`: in its place along every other axis.
   Rank InPipelineOf(Rank rank, PipelineRank place) const;
   std::string Name() const;  // "pp4", "dp2 x pp4"; "1 worker"

@@ -41,7 +41,8 @@ struct ShardPlace {
 // Gradients that are added up over the ranks at once, where they are whole.
 inline constexpr int64_t kBucketBytes = int64_t{4} << 20;
 
-// What data-parallel ranks share out, and how weights that are in shards come and go (ZeRO).
+// What ranks with the same weights share out, and how weights that are in shards come and go
+// (ZeRO).
 struct ZeroSharding {
   int stage = 0;     // 1: moments (and masters with a copy); 2: gradients, too; 3: weights, too
   int prefetch = 1;  // stage 3: units that are gathered ahead of the one at work

@@ -58,6 +58,33 @@ TEST(BatchArithmetic, GroupsFollowWhenGradientsAreReduced) {
   EXPECT_EQ(BatchOf(Spec(4, 32, 128), 1, GradReduce::kMicrobatch)->gradient_groups, 8);
 }
 
+// A rank has a part of each sequence; what a step sees stays.
+TEST(BatchArithmetic, RanksThatShareSequencesHaveTheirPositions) {
+  auto batch = *BatchOf(Spec(4, 32, 128), 2);
+  batch.context.num_ranks = 4;
+  EXPECT_EQ(batch.local_seq_len(), 32);
+  EXPECT_EQ(batch.tokens_per_microbatch(), 4 * 32);
+  EXPECT_EQ(batch.tokens_per_step(), 32 * 128);
+  EXPECT_EQ(batch.weight_replicas(), 8);
+  EXPECT_EQ(batch.microbatches_per_step(), 8) << "of two ranks";
+  EXPECT_EQ(Describe(batch),
+            "4 sequences x 4 microbatches x 2 data-parallel ranks = 32 sequences = 4,096 tokens a "
+            "step, each sequence over 4 ranks");
+}
+
+TEST(BatchArithmetic, RanksWithTheSameWeightsAreThoseAlongDpAndCp) {
+  proto::Parallelism keys;
+  EXPECT_EQ(WeightReplicasOf(keys), 1);
+  keys.set_cp(3);
+  EXPECT_EQ(WeightReplicasOf(keys), 3);
+  keys.set_dp(2);
+  EXPECT_EQ(WeightReplicasOf(keys), 6);
+  keys.set_dp(0);
+  EXPECT_EQ(WeightReplicasOf(keys), 3) << "refused elsewhere";
+  keys.set_zero_stage(2);
+  EXPECT_TRUE(ReducesEachMicrobatch(keys));
+}
+
 TEST(BatchArithmetic, GradientsAreReducedAsTheKeyOrTheStageSays) {
   proto::Parallelism keys;
   for (const int stage : {0, 1, 2, 3}) {

@@ -30,6 +30,7 @@ struct Case {
   std::string reduction = "ordered";
   std::string algorithm = "all_reduce";
   std::string grad_dtype = "float32";
+  int cp = 1;
 };
 
 JobPlan PlanOf(const Case& c) {
@@ -52,6 +53,7 @@ JobPlan PlanOf(const Case& c) {
   if (c.schedule == "dualpipe") batch.set_gradient_groups(2 * c.dp);
   spec.mutable_parallelism()->set_pp(c.pp);
   spec.mutable_parallelism()->set_dp(c.dp);
+  spec.mutable_parallelism()->set_cp(c.cp);
   spec.mutable_parallelism()->set_schedule(c.schedule);
   spec.mutable_parallelism()->set_zero_stage(c.zero_stage);
   spec.mutable_parallelism()->set_reshard_after_forward(c.reshard_after_forward);
@@ -162,6 +164,39 @@ TEST(CommunicationVolume, OfEachZeroStageIsItsFormula) {
     EXPECT_EQ(sent(3, "", false), (Sent{{"reduce-scatter", k * psi}, {"shard", k * psi}}));
     EXPECT_EQ(sent(3, "step", true),
               (Sent{{"reduce-scatter", psi}, {"shard", 2 * k * psi - k * (embedding + head)}}));
+  }
+}
+
+// Ranks that share sequences have the same weights: they send what as many data-parallel ranks with
+// as many microbatches send.
+TEST(CommunicationVolume, OfRanksThatShareSequencesIsThatOfTheirNumber) {
+  for (const int stage : {0, 1, 2, 3}) {
+    for (const int dp : {1, 2, 4}) {
+      for (const std::string reduction : {"ordered", "ring"}) {
+        for (const int group : {0, 2}) {
+          Case c{.pp = 2, .dp = dp, .tied = true, .zero_stage = stage, .zero_group = group};
+          c.grad_reduce = "step";
+          c.reduction = reduction;
+          c.cp = 4 / dp == 1 ? 2 : 4 / dp;
+          const auto shared = SentAlongDp(PlanOf(c));
+          const int64_t microbatches = PlanOf(c).batch.num_microbatches;
+          c.dp *= std::exchange(c.cp, 1);
+          auto apart = SentAlongDp(PlanOf(c));
+          // Units are gathered for each microbatch.
+          apart["shard"] = apart["shard"] / PlanOf(c).batch.num_microbatches * microbatches;
+          if (stage < 3) apart.erase("shard");
+          EXPECT_EQ(shared, apart) << "stage " << stage << " dp " << dp << " " << reduction;
+        }
+      }
+    }
+  }
+}
+
+TEST(CommunicationVolume, ARankSendsItsPartOfABoundary) {
+  const JobPlan plan = PlanOf({.pp = 2, .cp = 4});
+  for (int rank = 0; rank < 4; ++rank) {
+    EXPECT_EQ(CommunicationOf(plan, Rank(rank)).front(),
+              (CommunicationVolume{Axis::kPp, "activation", 12, 12 * kBoundary / 4}));
   }
 }
 
@@ -338,7 +373,7 @@ struct Expected {
 // Of all ranks together, by the formulas alone: no rank's own place in them.
 Expected ExpectedOf(const JobPlan& plan) {
   const int owners = plan.num_owners();
-  const int replicas = plan.num_replicas();
+  const int replicas = plan.num_shard_replicas();
   const int members = owners * replicas;
   const bool each = plan.batch.grad_reduce == GradReduce::kMicrobatch;
   Expected sent;

@@ -18,7 +18,7 @@ auto Says(const char* text) { return Field(&Error::message, HasSubstr(text)); }
 
 TEST(ReadZero, TakesWhatIsGivenAndElseTheDefaults) {
   std::vector<Error> errors;
-  const ZeroSharding none = ReadZero({}, /*data_parallel=*/4, errors);
+  const ZeroSharding none = ReadZero({}, /*weight_replicas=*/4, errors);
   EXPECT_EQ(none.stage, 0);
   EXPECT_EQ(none.prefetch, 1);
   EXPECT_TRUE(none.reshard_after_forward);
@@ -57,20 +57,27 @@ TEST(ReadZero, RefusesEachKeyByName) {
 }
 
 TEST(ReadZero, AGroupIsJudgedAsFarAsTheRanksAreKnown) {
-  const auto said = [](int group, int data_parallel) {
+  const auto said = [](int group, int weight_replicas, int cp = 1) {
     proto::Parallelism keys;
+    keys.set_cp(cp);
     keys.set_zero_group(group);
     std::vector<Error> errors;
-    (void)ReadZero(keys, data_parallel, errors);
+    (void)ReadZero(keys, weight_replicas, errors);
     return errors.empty() ? std::string("none") : errors.front().message;
   };
-  EXPECT_EQ(said(3, /*data_parallel=*/0), "none");
+  EXPECT_EQ(said(3, /*weight_replicas=*/0), "none");
   EXPECT_THAT(said(0, 0), HasSubstr("parallelism.zero_group = 0: use the number of"));
   EXPECT_THAT(said(-2, 4), HasSubstr("parallelism.zero_group = -2: use the number of"));
   EXPECT_THAT(said(2, 1), HasSubstr("parallelism.zero_group = 2 does not divide parallelism.dp = 1"
                                     ": shards are repeated in whole groups; use 1"));
   EXPECT_THAT(said(7, 720), HasSubstr("use 1, 2, 3, 4, 5, 6, 8, 9 or 720"));
   EXPECT_EQ(said(8, 720), "none");
+  EXPECT_EQ(said(6, /*weight_replicas=*/6, /*cp=*/3), "none") << "of 2 x 3 ranks";
+  EXPECT_THAT(said(4, 6, 3),
+              HasSubstr("parallelism.zero_group = 4 does not divide parallelism.dp x "
+                        "parallelism.cp = 6: shards are repeated in whole groups; "
+                        "use 1, 2, 3 or 6"));
+  EXPECT_THAT(said(0, 6, 3), HasSubstr("a divisor of parallelism.dp x parallelism.cp; or leave"));
 }
 
 TEST(ReadBucketBytes, IsAPositiveNumber) {
@@ -218,8 +225,55 @@ TEST(CheckGroups, TwoDirectionsOfDataParallelRanksSumOnceAStep) {
   ASSERT_FALSE(refused.ok());
   EXPECT_THAT(refused.error().message,
               HasSubstr("parallelism.dp = 2: schedule csv has both directions of stage 1 on one "
-                        "rank; with data-parallel ranks they lie on two: use an even "
+                        "rank; where others have the same weights they lie on two: use an even "
                         "parallelism.pp"));
+}
+
+// Their parts of one microbatch are of one group: only ranks along dp have groups of their own.
+TEST(CheckGroups, RanksThatShareSequencesSumOneGroup) {
+  BatchArithmetic batch = kEachMicrobatch;
+  batch.data_parallel = 1;
+  batch.context.num_ranks = 3;
+  auto keys = KeysOf("1f1b");
+  keys.set_dp(1);
+  keys.set_cp(3);
+  EXPECT_EQ(Refusal(keys, batch), "none");
+  batch.gradient_groups = 2;
+  EXPECT_THAT(Refusal(keys, batch),
+              AllOf(HasSubstr("batch.gradient_groups = 2: with parallelism.cp = 3 and"),
+                    HasSubstr("use 4, or leave it out")));
+  batch.grad_reduce = GradReduce::kStep;
+  keys.set_grad_reduce("step");
+  EXPECT_THAT(Refusal(keys, batch), HasSubstr("batch.gradient_groups = 2: with parallelism.cp = 3 "
+                                              "every rank sums one group; use 1"));
+  batch.gradient_groups = 1;
+  EXPECT_EQ(Refusal(keys, batch), "none");
+  batch.data_parallel = 2;
+  EXPECT_THAT(Refusal(keys, batch),
+              HasSubstr("with parallelism.dp x parallelism.cp = 2 x 3 every rank sums one group; "
+                        "use 2"));
+  batch.gradient_groups = 2;
+  EXPECT_EQ(Refusal(keys, batch), "none");
+  keys = KeysOf("dualpipe");
+  keys.set_grad_reduce("step");
+  EXPECT_THAT(Refusal(keys, batch), HasSubstr("each direction of schedule dualpipe sums one group "
+                                              "on every rank; use 4"));
+  batch.gradient_groups = 4;
+  EXPECT_EQ(Refusal(keys, batch), "none");
+}
+
+TEST(RingSums, FollowTheRanksWithTheSameWeights) {
+  proto::JobSpec one;
+  one.mutable_parallelism()->set_dp(4);
+  one.mutable_parallelism()->set_reduction("ring");
+  proto::JobSpec other = one;
+  EXPECT_FALSE(RingSumsDiffer(one, other));
+  other.mutable_parallelism()->set_cp(2);
+  EXPECT_TRUE(RingSumsDiffer(one, other));
+  other.mutable_parallelism()->set_dp(2);
+  EXPECT_FALSE(RingSumsDiffer(one, other)) << "as many ranks";
+  one.mutable_parallelism()->set_dp(1);
+  EXPECT_TRUE(RingSumsDiffer(one, other)) << "one rank alone sums along no ring";
 }
 
 TEST(CheckGroups, OneRankSumsAnyGroups) {

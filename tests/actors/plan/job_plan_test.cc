@@ -206,19 +206,23 @@ TEST(JobPlan, DataParallelRanksSumAGroupEach) {
   EXPECT_EQ(two->ShapeOf(StageId(0)).batch.num_microbatches, 2);
 }
 
-// A layout of data-parallel ranks in groups that share shards, drawn at random.
+// A layout of ranks with the same weights in groups that share shards, drawn at random.
 JobPlan DrawnPlan(proto::JobSpec* drawn = nullptr) {
   const bool two_directions = *rc::gen::arbitrary<bool>();
   const int pp = two_directions ? 2 * *rc::gen::inRange(1, 3) : *rc::gen::inRange(1, 4);
-  const int dp = *rc::gen::inRange(1, 9);
+  const int cp = *rc::gen::element(1, 1, 2, 3, 4, 8);
+  const int dp = *rc::gen::inRange(1, 8 / cp + 1);
+  const int replicas = dp * cp;
   auto spec = Spec(pp);
+  spec.mutable_batch()->set_seq_len(48);
+  spec.mutable_parallelism()->set_cp(cp);
   spec.mutable_batch()->set_global_batch_size(2 * dp * (two_directions ? 2 * pp : 2));
   spec.mutable_model()->set_tie_word_embeddings(*rc::gen::arbitrary<bool>());
   auto& p = *spec.mutable_parallelism();
   p.set_dp(dp);
   p.set_zero_stage(*rc::gen::inRange(0, 4));
-  p.set_zero_group(
-      *rc::gen::suchThat(rc::gen::inRange(1, dp + 1), [dp](int group) { return dp % group == 0; }));
+  p.set_zero_group(*rc::gen::suchThat(rc::gen::inRange(1, replicas + 1),
+                                      [replicas](int group) { return replicas % group == 0; }));
   p.set_persist_elements(*rc::gen::element<int64_t>(0, 65, 9000));
   if (two_directions) {
     p.set_schedule("dualpipe");
@@ -235,26 +239,32 @@ JobPlan DrawnPlan(proto::JobSpec* drawn = nullptr) {
 
 // Who adds up, who shares shards and who repeats one: three views of the same ranks.
 TEST(JobPlan, MembersOwnersAndReplicasAgree) {
-  EXPECT_TRUE(rc::check("any data-parallel layout", [] {
+  EXPECT_TRUE(rc::check("any layout of ranks with the same weights", [] {
     const JobPlan plan = DrawnPlan();
     for (int r = 0; r < plan.mesh.num_ranks(); ++r) {
       const Rank rank(r);
-      const int pipeline = plan.mesh.Coordinate(rank, Axis::kDp);
+      const int directions = plan.train.num_directions;
       for (const StageId stage : plan.StagesOf(rank)) {
         const ShardPlace place = plan.ShardPlaceOf(rank, stage);
         RC_ASSERT(place.num_owners * place.num_replicas ==
-                  plan.batch.data_parallel * plan.train.num_directions);
+                  plan.batch.weight_replicas() * directions);
         RC_ASSERT(plan.OwnersOf(rank).at(static_cast<size_t>(place.owner)) == rank);
-        RC_ASSERT(plan.ReplicasOf(rank, stage).at(static_cast<size_t>(place.replica)) == rank);
+        RC_ASSERT(plan.ShardReplicasOf(rank, stage).at(static_cast<size_t>(place.replica)) == rank);
         for (const Rank owner : plan.OwnersOf(rank)) {
           RC_ASSERT(plan.ShardPlaceOf(owner, stage).replica == place.replica);
         }
-        // Members stand in the order of what they add.
-        const int32_t first =
-            plan.batch.NumberInStep(pipeline, plan.train.FirstMicrobatch(stage).value);
+        // Members stand in the order of what they add, those that share sequences beside one
+        // another.
+        const int32_t first = plan.batch.NumberInStep(plan.mesh.Coordinate(rank, Axis::kDp),
+                                                      plan.train.FirstMicrobatch(stage).value);
         const bool once = plan.batch.grad_reduce == GradReduce::kStep;
-        RC_ASSERT(MemberOf(place) * (once ? plan.train.MicrobatchesPerDirection() : 1) == first);
-        if (plan.batch.data_parallel == 1) continue;
+        const int direction = plan.train.DirectionOf(stage);
+        RC_ASSERT(MemberOf(place) == plan.mesh.ReplicaOf(rank) * directions + direction);
+        const int data_parallel = MemberOf(place) / directions / plan.batch.context.num_ranks;
+        RC_ASSERT((data_parallel * directions + direction) *
+                      (once ? plan.train.MicrobatchesPerDirection() : 1) ==
+                  first);
+        if (plan.batch.weight_replicas() == 1) continue;
         const auto reduction =
             std::ranges::find_if(plan.reductions, [stage](const GradientReduction& of) {
               return of.weights == SharedWeights::kStage &&
@@ -263,7 +273,7 @@ TEST(JobPlan, MembersOwnersAndReplicasAgree) {
         RC_ASSERT(reduction != plan.reductions.end());
         const std::vector<Rank> members = plan.MembersOf(*reduction, rank);
         RC_ASSERT(members.at(static_cast<size_t>(MemberOf(place))) == rank);
-        for (const Rank replica : plan.ReplicasOf(rank, stage)) {
+        for (const Rank replica : plan.ShardReplicasOf(rank, stage)) {
           const StageId copy =
               StagesOn(plan.train, *reduction, plan.PipelineRankOf(replica)).front();
           RC_ASSERT(plan.ShardPlaceOf(replica, copy).owner == place.owner);
@@ -274,9 +284,59 @@ TEST(JobPlan, MembersOwnersAndReplicasAgree) {
   }));
 }
 
+// Rank = (pp 2 + d) 2 + c: both parts of a sequence have the weights, and one exports them.
+TEST(JobPlan, RanksThatShareSequencesHaveTheSameWeights) {
+  auto spec = Spec(2);
+  auto& p = *spec.mutable_parallelism();
+  p.set_dp(2);
+  p.set_cp(2);
+  p.set_zero_stage(3);
+  auto plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  EXPECT_EQ(plan->mesh.num_ranks(), 8);
+  EXPECT_EQ(plan->batch.num_microbatches, 4) << "of each two ranks";
+  EXPECT_EQ(plan->batch.context.num_ranks, 2);
+  ASSERT_EQ(plan->reductions.size(), 2U);
+  EXPECT_THAT(plan->MembersOf(plan->reductions[1], Rank(6)),
+              ::testing::ElementsAre(Rank(4), Rank(5), Rank(6), Rank(7)));
+  EXPECT_THAT(plan->OwnersOf(Rank(5)), ::testing::ElementsAre(Rank(4), Rank(5), Rank(6), Rank(7)));
+  EXPECT_TRUE(plan->GathersUnits());
+  for (int rank = 4; rank < 8; ++rank) {
+    EXPECT_EQ(plan->ShardPlaceOf(Rank(rank), StageId(1)).owner, rank - 4);
+    EXPECT_EQ(plan->Exports(Rank(rank), StageId(1)), rank == 4);
+    EXPECT_EQ(plan->ShapeOf(StageId(1)).batch.gradient_groups, 4);
+  }
+  p.set_zero_group(2);
+  plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  EXPECT_THAT(plan->OwnersOf(Rank(6)), ::testing::ElementsAre(Rank(6), Rank(7)));
+  EXPECT_THAT(plan->ShardReplicasOf(Rank(6), StageId(1)), ::testing::ElementsAre(Rank(4), Rank(6)));
+  EXPECT_TRUE(plan->RepeatsShards());
+
+  const proto::JobSpec alone = SingleWorkerSpec(spec);
+  EXPECT_FALSE(alone.parallelism().has_cp());
+  const auto single = MakeJobPlan(alone);
+  ASSERT_TRUE(single.ok()) << single.error().message;
+  EXPECT_EQ(single->batch.num_microbatches, 8);
+  EXPECT_EQ(single->batch.gradient_groups, 4);
+}
+
+// A group is of whole sequences.
+TEST(JobPlan, RanksThatShareSequencesSumOneGroup) {
+  auto spec = Spec(1);
+  spec.mutable_parallelism()->set_cp(4);
+  const auto plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  EXPECT_EQ(plan->batch.gradient_groups, 1);
+  EXPECT_EQ(plan->ShapeOf(StageId(0)).batch.gradient_groups, 1);
+  spec.mutable_batch()->set_gradient_groups(2);
+  EXPECT_THAT(MakeJobPlan(spec).error().message,
+              HasSubstr("batch.gradient_groups = 2: with parallelism.cp = 4 every rank sums one"));
+}
+
 // Whatever is repeated or kept whole, every element of the model has one who votes for it.
 TEST(JobPlan, EveryElementIsVotedForOnce) {
-  EXPECT_TRUE(rc::check("any data-parallel layout", [] {
+  EXPECT_TRUE(rc::check("any layout of ranks with the same weights", [] {
     const JobPlan plan = DrawnPlan();
     std::map<int, int64_t> votes;
     for (int r = 0; r < plan.mesh.num_ranks(); ++r) {

@@ -116,6 +116,27 @@ TEST(KernelMemoryTest, ScratchIsWhatTheKernelsTake) {
   }
 }
 
+// Where ranks share sequences, of a block of keys; with exchanged heads of those that a rank has.
+TEST(KernelMemoryTest, AttentionTakesWhatARanksPartNeeds) {
+  for (const ContextMethod method : {ContextMethod::kRing, ContextMethod::kUlysses}) {
+    StageShape shape = ShapeOf({64, 96, 8, 4, 32, 100, 4096}, DType::kFloat32, 2);
+    shape.batch.context = {.num_ranks = 4, .method = method};
+    for (LayerSpec& kind : shape.model.layer_kinds) kind.products.clear();  // which take more
+    shape.model.head.products.clear();
+    const bool exchanges = method == ContextMethod::kUlysses;
+    const int64_t tokens = exchanges ? 4096 : 1024;
+    const int64_t attention =
+        AttentionWorkspaceBytes({.num_sequences = shape.batch.micro_batch_size,
+                                 .query_len = tokens,
+                                 .key_len = tokens,
+                                 .num_heads = exchanges ? 2 : 8,
+                                 .num_kv_heads = exchanges ? 1 : 4,
+                                 .head_dim = 32},
+                                2, CapabilitiesOf(VectorIsa::kAvx2));
+    EXPECT_EQ(KernelScratchBytes(shape, VectorIsa::kAvx2), attention) << ContextMethodName(method);
+  }
+}
+
 // Rules that this CPU may not have: one weight of 3 layers' 4, by hand.
 TEST(KernelMemoryTest, EveryRuleByHand) {
   StageShape s = ShapeOf({40, 72, 5, 1, 8, 100, 16}, DType::kFloat32, 1);

@@ -71,6 +71,22 @@ TEST(Mesh, AlongPpAloneEveryRankIsItsPlace) {
   }
 }
 
+// Data-parallel ranks outside, those that share sequences inside: the order of their sums.
+TEST(Mesh, ReplicasAreTheRanksAtOnePlaceOfThePipelines) {
+  const Mesh mesh = MeshOf(2, 3, 1, 2);
+  EXPECT_EQ(mesh.num_replicas(), 6);
+  EXPECT_THAT(mesh.ReplicasOf(Rank(8)),
+              ::testing::ElementsAre(Rank(6), Rank(7), Rank(8), Rank(9), Rank(10), Rank(11)));
+  for (int r = 0; r < mesh.num_ranks(); ++r) {
+    const Rank rank(r);
+    const std::vector<Rank> replicas = mesh.ReplicasOf(rank);
+    EXPECT_EQ(replicas.at(static_cast<size_t>(mesh.ReplicaOf(rank))), rank);
+    for (const Rank replica : replicas) {
+      EXPECT_EQ(mesh.PipelineRankOf(replica), mesh.PipelineRankOf(rank));
+    }
+  }
+}
+
 TEST(Mesh, NamesTheAxesAboveOne) {
   EXPECT_EQ(MeshOf(1, 1, 1, 4).Name(), "pp4");
   EXPECT_EQ(MeshOf(2, 1, 1, 4).Name(), "dp2 x pp4");
@@ -96,6 +112,17 @@ TEST(Mesh, EveryBadExtentIsNamed) {
   ASSERT_EQ(errors.size(), 2u);
   EXPECT_TRUE(errors[0].message.starts_with("parallelism.dp = 0: use 1 to ")) << errors[0].message;
   EXPECT_TRUE(errors[1].message.starts_with("parallelism.pp = 1048576: ")) << errors[1].message;
+}
+
+TEST(Mesh, RefusesMoreRanksThanCanBe) {
+  proto::Parallelism spec;
+  spec.set_dp(1 << 16);
+  spec.set_cp(1 << 16);
+  std::vector<Error> errors;
+  EXPECT_EQ(Mesh::Read(spec, errors).num_ranks(), 1);
+  ASSERT_EQ(errors.size(), 1u);
+  EXPECT_THAT(errors[0].message,
+              ::testing::HasSubstr("= 65536 x 65536 x 1 x 1: use at most 1048576 ranks in all"));
 }
 
 }  // namespace
