@@ -6,14 +6,6 @@
 #include <utility>
 
 namespace troupe {
-namespace {
-
-bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b) {
-  return a.dtype == b.dtype && a.rank == b.rank && std::ranges::equal(a.shape, b.shape) &&
-         a.num_bytes == b.num_bytes;
-}
-
-}  // namespace
 
 ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
     : options_(std::move(options)),
@@ -31,7 +23,10 @@ ExecutorActor::ExecutorActor(ExecutorOptions options, Peers peers)
       wait_({.waiter = name_,
              .pipeline = options_.pipeline,
              .stage_names = StageNames(options_.train, options_.pipeline),
-             .deadline_ms = options_.wait_deadline_ms}) {
+             .decides = options_.follows.value_or(options_.rank),
+             .deadline_ms = options_.wait_deadline_ms}),
+      choices_(
+          {.self = options_.rank, .follows = options_.follows, .followers = peers_.followers}) {
   CHECK(!peers_.stages.empty(), "{} holds no stage", name_);
   train_.emplace_back(options_.train, options_.place, options_.policy, DataArrival::kMarked);
   for (const TrainSchedule& other : options_.others) {
@@ -54,6 +49,7 @@ Status ExecutorActor::On(proto::StepStart start) {
     return MakeError(ErrorCode::kFailed, "{}: round {} starts before round {} has ended", name_,
                      start.round(), start_.round());
   }
+  wait_.EndPhase();
   start_ = std::move(start);
   round_start_ns_ = context().clock().NowNs();
   ASSIGN_OR_RETURN(const RankList* list, ListOf(start_));
@@ -64,8 +60,9 @@ Status ExecutorActor::On(proto::StepStart start) {
   }
   state_ = State::kRunning;
   const bool trains = start_.mode() == proto::STEP_MODE_TRAIN;
-  if (options_.traffic != nullptr) options_.traffic->in_training_step = trains;
+  if (options_.traffic != nullptr) options_.traffic->BeginStep(trains);
   progress_.emplace(*list);
+  RETURN_IF_ERROR(choices_.Begin(start_.round(), trains, *progress_));
   reductions_.reset();
   if (trains) {
     reductions_.emplace(options_.reductions, *schedule_, options_.place);
@@ -140,6 +137,12 @@ Status ExecutorActor::Arrive(const ActionInputs::Key& key, const TensorDescripto
   return now ? Advance() : Status{};
 }
 
+Status ExecutorActor::On(ActionChosen chosen) {
+  const bool now = state_ == State::kRunning && chosen.round == start_.round();
+  RETURN_IF_ERROR(choices_.Take(chosen, now ? &*progress_ : nullptr));
+  return now ? Advance() : Status{};
+}
+
 Status ExecutorActor::Advance() {
   if (state_ != State::kRunning) return {};
   Decision decision = NextAction(*progress_);
@@ -157,7 +160,8 @@ Status ExecutorActor::Advance() {
     wait_.End(context(), vote_.vote());
     progress_->MarkStarted(start->entry);
     if (options_.on_progress) options_.on_progress({start_.step(), "", start->action});
-    return Launch(start->action);
+    RETURN_IF_ERROR(Launch(start->action));
+    return choices_.Started(start->action);
   }
   if (const auto* blocked = std::get_if<Blocked>(&decision)) {
     if (blocked->reason == BlockReason::kOwnStage) {
@@ -308,9 +312,7 @@ Status ExecutorActor::On(GradientReduced reduced) {
 Status ExecutorActor::CollectVotes() {
   state_ = State::kVoting;
   phase_start_ns_ = context().clock().NowNs();
-  wait_.ForPhase(
-      context(),
-      {.activity = "vote", .owed = "gradient norms", .from = "its stages", .step = start_.step()});
+  wait_.ForStages(context(), "vote", "gradient norms", start_.step());
   for (const auto& [stage, ref] : peers_.stages) {
     RETURN_IF_ERROR(ref.Send(CollectVote{start_.round()}));
   }
@@ -340,17 +342,13 @@ Status ExecutorActor::SendVote() {
   const bool trains = start_.mode() == proto::STEP_MODE_TRAIN;
   state_ = trains ? State::kVoted : State::kIdle;
   Tell(start_.step(), "vote");
-  wait_.EndPhase();
   if (!trains) {
+    wait_.ForNextRound(context(), start_.step());
     trace_.Phase(start_.mode() == proto::STEP_MODE_EVAL ? "evaluation" : "sampling", start_.step(),
                  round_start_ns_, context().clock());
   } else {
     vote_.AddTimes();
-    wait_.ForPhase(context(), {.activity = "optimizer",
-                               .owed = "commit",
-                               .from = "schedule (rank 0)",
-                               .step = start_.step(),
-                               .from_rank = 0});
+    wait_.ForSchedule(context(), "optimizer", "commit", start_.step());
   }
   return peers_.schedule.Send(vote_.vote());
 }
@@ -361,9 +359,7 @@ Status ExecutorActor::On(proto::Commit commit) {
                      commit.step(), start_.step());
   }
   state_ = State::kUpdating;
-  wait_.ForPhase(
-      context(),
-      {.activity = "optimizer", .owed = "update", .from = "its stages", .step = start_.step()});
+  wait_.ForStages(context(), "optimizer", "update", start_.step());
   trace_.Phase("vote", start_.step(), phase_start_ns_, context().clock());
   phase_start_ns_ = context().clock().NowNs();
   stage_answers_ = 0;
@@ -383,7 +379,7 @@ Status ExecutorActor::On(UpdateDone done) {
   if (++stage_answers_ < peers_.stages.size()) return {};
   state_ = State::kIdle;
   if (options_.traffic != nullptr) options_.traffic->EndStep();
-  wait_.EndPhase();
+  wait_.ForNextRound(context(), start_.step());
   trace_.Phase("optimizer", start_.step(), phase_start_ns_, context().clock());
   trace_.StepEnds(start_.step(), round_start_ns_, context().clock());
   proto::StepDone answer;
@@ -393,6 +389,7 @@ Status ExecutorActor::On(UpdateDone done) {
 }
 
 Status ExecutorActor::On(proto::CheckpointStart start) {
+  wait_.EndPhase();  // this rank owes the schedule something
   Tell(start.step(), "checkpoint");
   return peers_.checkpoint.Send(std::move(start));
 }

@@ -1,10 +1,11 @@
 // ExecutorActor: holds one rank's action list and credits, and alone starts its actions.
 //   Takes:  StepStart, Commit, CheckpointStart (schedule actor); Activation, ActivationGradient
-//           (executors of other ranks); ActionDone, ActionWaits, GradientReduced, StageVote,
-//           UpdateDone (its stages); MicrobatchesReady (data loader)
+//           (executors of the pipeline), ActionChosen (of the first rank that shares its
+//           sequences); ActionDone, ActionWaits, GradientReduced, StageVote, UpdateDone (its
+//           stages); MicrobatchesReady (data loader)
 //   Sends:  RunAction, ReduceGradient, CollectVote, ApplyUpdate -> stages; FetchMicrobatches ->
-//           loader; CheckpointStart -> checkpoint actor; Activation, ActivationGradient -> other
-//           ranks; Vote, StepDone -> schedule
+//           loader; CheckpointStart -> checkpoint actor; Activation, ActivationGradient,
+//           ActionChosen -> other ranks; Vote, StepDone -> schedule
 //   Thread: the rank's actor thread.
 //
 //     idle --StepStart--> running --list done--> reducing --shared gradients summed--> voting
@@ -25,6 +26,7 @@
 //       reduction that the last one made ready: its own sums are work of the same stream.
 //   I8. Collectives of the list start in its order, between actions, and hold up none; the list is
 //       done when they have ended, too.
+//   I9. Ranks that share sequences start a round's passes in one order (ActionChoices).
 #pragma once
 
 #include <array>
@@ -37,6 +39,7 @@
 #include <string_view>
 #include <vector>
 
+#include "actors/action_choices.h"
 #include "actors/action_inputs.h"
 #include "actors/executor_trace.h"
 #include "actors/executor_wait.h"
@@ -61,18 +64,19 @@ using LoaderRef = ActorRef<FetchMicrobatches>;
 using ScheduleRef = Ref<proto::Vote, proto::StepDone>;
 
 // What other ranks may send to an executor.
-inline void RegisterExecutor(RankRouter& router,
-                             ActorRef<proto::StepStart, proto::Commit, proto::CheckpointStart,
-                                      WithBulk<Activation>, WithBulk<ActivationGradient>>
-                                 executor) {
+inline void RegisterExecutor(
+    RankRouter& router, ActorRef<proto::StepStart, proto::Commit, proto::CheckpointStart,
+                                 WithBulk<Activation>, WithBulk<ActivationGradient>, ActionChosen>
+                            executor) {
   router.Register<proto::StepStart, proto::Commit, proto::CheckpointStart, WithBulk<Activation>,
-                  WithBulk<ActivationGradient>>(kExecutorIndex, executor);
+                  WithBulk<ActivationGradient>, ActionChosen>(kExecutorIndex, executor);
 }
 
 struct ExecutorOptions {
   Rank rank{};
   PipelineRank place{};                 // of the rank: the schedules' lists are by it
   std::vector<Rank> pipeline{};         // who stands where, by PipelineRank
+  std::optional<Rank> follows{};        // the first of those that share its sequences (cp)
   Schedule train{};                     // of one training step
   ExecutionPolicy policy{};             // of training; forward-only rounds are strict
   std::vector<TrainSchedule> others{};  // what a step may run instead (StepStart.order 1, 2, …)
@@ -92,9 +96,9 @@ struct ExecutorOptions {
 
 class ExecutorActor
     : public Actor<ExecutorActor, proto::StepStart, proto::Commit, proto::CheckpointStart,
-                   WithBulk<Activation>, WithBulk<ActivationGradient>, ActionDone, ActionWaits,
-                   GradientReduced, StageVote, UpdateDone, MicrobatchesReady, OutputSent,
-                   CreditReturned, OutputReady> {
+                   WithBulk<Activation>, WithBulk<ActivationGradient>, ActionChosen, ActionDone,
+                   ActionWaits, GradientReduced, StageVote, UpdateDone, MicrobatchesReady,
+                   OutputSent, CreditReturned, OutputReady> {
  public:
   static constexpr std::array kNormalEndings = {ErrorCode::kCancelled};
 
@@ -104,6 +108,7 @@ class ExecutorActor
     ActorRef<proto::CheckpointStart> checkpoint{};
     ScheduleRef schedule{};
     std::map<PipelineRank, NeighbourRef> neighbours{};
+    std::vector<FollowerRef> followers{};  // where this rank decides for others
   };
 
   ExecutorActor(ExecutorOptions options, Peers peers);
@@ -113,6 +118,7 @@ class ExecutorActor
   Status On(proto::CheckpointStart start);
   Status On(WithBulk<Activation> activation);
   Status On(WithBulk<ActivationGradient> gradient);
+  Status On(ActionChosen chosen);
   Status On(ActionDone done);
   Status On(ActionWaits action);
   Status On(StageVote vote);
@@ -160,6 +166,7 @@ class ExecutorActor
   RoundVote vote_{};
   const ExecutorTrace trace_;
   ExecutorWait wait_;
+  ActionChoices choices_;  // I9
   int64_t round_start_ns_ = 0;
   int64_t phase_start_ns_ = 0;  // of the vote, then of the optimizer
 };

@@ -8,11 +8,10 @@ namespace {
 // What spans of one way are called.
 struct MessageNames {
   explicit MessageNames(std::string_view way)
-      : track(InternTraceName(way)),
-        activation(InternTraceName(fmt::format("{} activation", way))),
+      : activation(InternTraceName(fmt::format("{} activation", way))),
         gradient(InternTraceName(fmt::format("{} gradient", way))) {}
 
-  uint32_t track, activation, gradient;
+  uint32_t activation, gradient;
 };
 
 }  // namespace
@@ -25,7 +24,6 @@ SpanRecord MessageSpan(MessageWay way, InputKind kind, Rank rank) {
   SpanRecord span;
   span.name = kind == InputKind::kActivation ? names.activation : names.gradient;
   span.category = sends ? SpanCategory::kSend : SpanCategory::kReceive;
-  span.track = names.track;
   span.rank = rank.value;
   return span;
 }
@@ -46,11 +44,9 @@ void ExecutorTrace::Received(const Envelope& envelope, InputKind kind, int64_t a
 void ExecutorTrace::Phase(std::string_view name, int64_t step, int64_t start_ns,
                           Clock& clock) const {
   if (!window_.Covers(step)) return;
-  static const uint32_t track = InternTraceName("step");
   SpanRecord span;
   span.name = InternTraceName(name);
   span.category = SpanCategory::kStep;
-  span.track = track;
   span.rank = rank_.value;
   span.step = static_cast<int32_t>(step);
   span.start_ns = start_ns;

@@ -15,6 +15,9 @@ std::vector<std::string> StageNames(const Schedule& schedule, const std::vector<
   return names;
 }
 
+ExecutorWait::ExecutorWait(Options options)
+    : options_(std::move(options)), decides_name_(fmt::format("rank {}", options_.decides)) {}
+
 void ExecutorWait::ForInput(const ActorContext& context, const Blocked& blocked, int64_t step) {
   const bool of_own_work =
       blocked.reason == BlockReason::kRunning || blocked.reason == BlockReason::kSums;
@@ -22,6 +25,12 @@ void ExecutorWait::ForInput(const ActorContext& context, const Blocked& blocked,
   blocked_ = blocked;
   if (since_ns_ == 0) since_ns_ = context.clock().NowNs();
   for_data_ = blocked.kind == InputKind::kData;
+  if (blocked.reason == BlockReason::kChoice) {
+    return Begin(context, {.owed = "the choice of its next action",
+                           .from = decides_name_,
+                           .step = step,
+                           .from_rank = options_.decides.value});
+  }
   Begin(context, {.activity = KindName(blocked.waiting.kind),
                   .owed = InputKindName(blocked.kind),
                   .from = options_.stage_names.at(static_cast<size_t>(blocked.owed_stage.value)),
@@ -53,6 +62,18 @@ void ExecutorWait::End(const ActorContext& context, proto::Vote& vote) {
   } else {
     vote.set_message_wait_ns(vote.message_wait_ns() + waited_ns);
   }
+}
+
+void ExecutorWait::ForStages(const ActorContext& context, std::string_view phase,
+                             std::string_view owed, int64_t step) {
+  Begin(context, {.activity = phase, .owed = owed, .from = "its stages", .step = step});
+}
+
+void ExecutorWait::ForSchedule(const ActorContext& context, std::string_view phase,
+                               std::string_view owed, int64_t step) {
+  Begin(
+      context,
+      {.activity = phase, .owed = owed, .from = "schedule (rank 0)", .step = step, .from_rank = 0});
 }
 
 void ExecutorWait::Begin(const ActorContext& context, WaitSubject subject) {

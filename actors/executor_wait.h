@@ -25,9 +25,10 @@ class ExecutorWait {
     std::string waiter{};          // "rank 2"
     std::vector<Rank> pipeline{};  // who stands where, by PipelineRank
     std::vector<std::string> stage_names{};
+    Rank decides{};  // what this rank starts
     int64_t deadline_ms = 0;
   };
-  explicit ExecutorWait(Options options) : options_(std::move(options)) {}
+  explicit ExecutorWait(Options options);
 
   // An action waits for what is owed to it, or for room for its output. Said again, the wait goes
   // on: since when does not change. Nothing where it waits for the rank's own work: who keeps a sum
@@ -37,8 +38,16 @@ class ExecutorWait {
   // An action starts: what was waited until now counts in the vote.
   void End(const ActorContext& context, proto::Vote& vote);
 
-  // A phase waits, which counts in no vote. Waiter and deadline are filled in.
-  void ForPhase(const ActorContext& context, const WaitSubject& phase) { Begin(context, phase); }
+  // A phase waits, which counts in no vote: for the rank's own stages, for the schedule. Views are
+  // literals.
+  void ForStages(const ActorContext& context, std::string_view phase, std::string_view owed,
+                 int64_t step);
+  void ForSchedule(const ActorContext& context, std::string_view phase, std::string_view owed,
+                   int64_t step);
+  // Between two rounds.
+  void ForNextRound(const ActorContext& context, int64_t step) {
+    ForSchedule(context, "", "the next step", step);
+  }
   void EndPhase() { record_.Reset(); }
 
  private:
@@ -48,6 +57,7 @@ class ExecutorWait {
   void Begin(const ActorContext& context, WaitSubject subject);
 
   const Options options_;
+  const std::string decides_name_;  // "rank 2"
   WaitHandle record_{};
   std::optional<Blocked> blocked_{};  // while the record is of ForInput
   int64_t since_ns_ = 0;              // 0: no action waits

@@ -166,14 +166,55 @@ Blocked FreeRunBlocked(const RankProgress& progress) {
   return blocked;
 }
 
+int32_t ReadyWeight(const RankProgress& progress) {
+  const int stage = progress.OldestWeight();
+  if (stage < 0) return -1;
+  return progress.NextOf(stage * RankList::kLanesPerStage + RankList::kWeightLane);
+}
+
 int32_t FreeRunEntry(const RankProgress& progress) {
   if (const int32_t entry = ReadyInputGradient(progress); entry >= 0) return entry;
   int32_t blocked_by_memory = -1;
   if (const int32_t entry = ReadyForward(progress, blocked_by_memory); entry >= 0) return entry;
-  if (const int stage = progress.OldestWeight(); stage >= 0) {
-    return progress.NextOf(stage * RankList::kLanesPerStage + RankList::kWeightLane);
+  return ReadyWeight(progress);
+}
+
+// Whether the head is the rank's own matter though it follows: no pass, in a mode with a list.
+bool HeadIsItsOwn(const RankProgress& progress) {
+  return progress.list().policy().mode != ExecutorMode::kFreeRun &&
+         !ReadsWeights(EntryOf(progress, progress.head()).action.kind);
+}
+
+// Of a rank that follows: what was chosen, once it can start; until then its weight gradients.
+int32_t FollowedEntry(const RankProgress& progress) {
+  const int32_t head = progress.head();
+  if (HeadIsItsOwn(progress)) {
+    if (progress.HasInputs(head)) return head;
+    if (EntryOf(progress, head).lane < 0) return -1;  // nothing overtakes the wait for a sum
   }
-  return -1;
+  const bool is_free = progress.list().policy().mode == ExecutorMode::kFreeRun;
+  const int32_t weight =
+      is_free ? ReadyWeight(progress) : JumpingEntry(progress, /*only_weights=*/true);
+  const int32_t chosen = progress.Chosen();
+  if (chosen < 0 || !progress.HasInputs(chosen)) return weight;
+  const RankList::Entry& e = EntryOf(progress, chosen);
+  const bool in_turn = !is_free && chosen == head;
+  const bool fits =
+      e.action.kind != ActionKind::kForward || in_turn || FitsMemory(progress, e) || weight < 0;
+  return fits ? chosen : weight;
+}
+
+// Why a rank that follows starts nothing.
+Blocked FollowerBlocked(const RankProgress& progress) {
+  const int32_t head = progress.head();
+  if (HeadIsItsOwn(progress)) return BlockedAt(progress, head);
+  if (const int32_t chosen = progress.Chosen(); chosen >= 0) return BlockedAt(progress, chosen);
+  const Action& waiting = EntryOf(progress, head).action;
+  return {.reason = BlockReason::kChoice,
+          .waiting = waiting,
+          .owed_by = progress.list().rank(),
+          .owed_stage = waiting.stage,
+          .microbatch = waiting.microbatch};
 }
 
 // While every open action waits: the other action of its pair, else a weight gradient where the
@@ -187,10 +228,8 @@ int32_t EntryMeanwhile(const RankProgress& progress) {
     return -1;
   }
   if (list.policy().mode == ExecutorMode::kFreeRun) {
-    const int stage = progress.OldestWeight();
-    if (stage < 0) return -1;
-    const int32_t entry = progress.NextOf(stage * RankList::kLanesPerStage + RankList::kWeightLane);
-    return progress.LanesAreFree(entry) ? entry : -1;
+    const int32_t entry = ReadyWeight(progress);
+    return entry >= 0 && progress.LanesAreFree(entry) ? entry : -1;
   }
   const auto pair_of = [&](int32_t entry) { return EntryOf(progress, entry).action.pair; };
   const bool of_open_pair =
@@ -198,7 +237,10 @@ int32_t EntryMeanwhile(const RankProgress& progress) {
       std::ranges::any_of(progress.open(), [&](const RankProgress::Open& open) {
         return pair_of(open.entry) == pair_of(head);
       });
-  if (of_open_pair && progress.HasInputs(head) && progress.LanesAreFree(head)) return head;
+  const bool may_start = !progress.follows() || progress.Chosen() == head;
+  if (of_open_pair && may_start && progress.HasInputs(head) && progress.LanesAreFree(head)) {
+    return head;
+  }
   if (list.policy().mode == ExecutorMode::kStrict) return -1;
   if (head < size && EntryOf(progress, head).lane < 0) return -1;  // nothing overtakes a wait
   return JumpingEntry(progress, /*only_weights=*/true);
@@ -211,6 +253,7 @@ int32_t NextEntry(const RankProgress& progress) {
   if (!progress.open().empty()) return EntryMeanwhile(progress);
   const int32_t head = progress.head();
   if (static_cast<size_t>(head) == list.entries().size()) return -1;
+  if (progress.follows()) return FollowedEntry(progress);
   if (list.policy().mode == ExecutorMode::kFreeRun) return FreeRunEntry(progress);
   if (progress.HasInputs(head)) return head;
   if (list.policy().mode == ExecutorMode::kStrict) return -1;
@@ -225,8 +268,9 @@ Decision NextAction(const RankProgress& progress) {
   const RankList& list = progress.list();
   const auto size = static_cast<int32_t>(list.entries().size());
   const int32_t head = progress.head();
+  const int32_t next = std::max(progress.Chosen(), head);  // what starts, a chosen pass or the head
   const bool ends_beside =
-      head == size ? !progress.beside().empty() : progress.WaitsForReshard(EntryOf(progress, head));
+      head == size ? !progress.beside().empty() : progress.WaitsForReshard(EntryOf(progress, next));
   if (!progress.open().empty() || ends_beside) {
     const Action& waiting = EntryOf(progress, std::min(head, size - 1)).action;
     return Blocked{.reason = BlockReason::kRunning,
@@ -236,6 +280,7 @@ Decision NextAction(const RankProgress& progress) {
                    .microbatch = waiting.microbatch};
   }
   if (head == size) return Finished{};
+  if (progress.follows()) return FollowerBlocked(progress);
   if (list.policy().mode == ExecutorMode::kFreeRun) return FreeRunBlocked(progress);
   return BlockedAt(progress, head);
 }
@@ -272,6 +317,9 @@ std::string Describe(const Blocked& blocked) {
       return fmt::format(
           "{} waits for memory until the gradient of microbatch {} comes from stage {} (rank {})",
           waiting, blocked.microbatch, blocked.owed_stage, blocked.owed_by);
+    case BlockReason::kChoice:
+      return fmt::format("rank {} waits for the first of its group to choose what starts next",
+                         blocked.owed_by);
   }
   return waiting;
 }

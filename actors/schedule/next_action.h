@@ -9,6 +9,8 @@
 //   on a collective's end: the same, without outputs
 //   on a wait's begin
 //   or end:            progress.MarkWaiting(entry, waits); then decide
+//   where another rank decides (RankProgress::Follow), on its choice:
+//                      progress.MarkChosen(stage, kind, microbatch); then decide
 //   decide:            NextAction(progress) → Start: progress.MarkStarted(entry), launch it; after
 //                                             a collective, which holds up nothing, decide again
 //                                           → Blocked: keep as the wait record
@@ -17,7 +19,9 @@
 // Why no mode deadlocks when slots suffice (ChannelsOf): strict and guided always start the head
 // once it can, and the list is proved to run in order (Validate). Free-run keeps a place for one
 // microbatch in every deeper chunk and the other direction, so the oldest microbatch of each
-// direction always finds the next stage open.
+// direction always finds the next stage open. A rank that follows another one starts what that one
+// started, whose inputs therefore come, and holds no more than it once its own weight gradients
+// are done: a Forward that does not fit waits for those, and for nothing else.
 #pragma once
 
 #include <string>
@@ -39,6 +43,7 @@ enum class BlockReason : uint8_t {
   kOwnStage,  // an earlier action of the same stage must come first (a list that is out of order)
   kMemory,    // free-run: a Forward must wait until a gradient lets activations go
   kSums,      // the list waits for the sums of a stage's gradients
+  kChoice,    // the rank that decides what this one starts has not said it
 };
 
 // A blocked edge: who waits, for what, owed by whom. The executor adds step and since-when.

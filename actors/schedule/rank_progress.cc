@@ -37,12 +37,39 @@ void RankProgress::MarkArrived(int32_t cell, uint8_t bit) {
   bits |= bit;
 }
 
+void RankProgress::Follow() {
+  CHECK(num_started_ == 0, "rank {} follows before it starts", list_->rank());
+  follows_ = true;
+  chosen_.reserve(list_->entries().size());
+  chosen_in_lane_.assign(list_->lanes().size(), 0);
+}
+
+bool RankProgress::MarkChosen(StageId stage, ActionKind kind, MicrobatchId microbatch) {
+  const int index = list_->StageIndex(stage);
+  if (!follows_ || index < 0 || !ReadsWeights(kind)) return false;
+  const auto lane = static_cast<size_t>(
+      index * RankList::kLanesPerStage +
+      (kind == ActionKind::kForward ? RankList::kForwardLane : RankList::kInputLane));
+  const std::vector<int32_t>& entries = list_->lanes()[lane];
+  const auto at = static_cast<size_t>(chosen_in_lane_[lane]);
+  if (at >= entries.size()) return false;
+  const Action& next = list_->entries()[static_cast<size_t>(entries[at])].action;
+  if (next.kind != kind || next.microbatch != microbatch) return false;
+  chosen_.push_back(entries[at]);
+  ++chosen_in_lane_[lane];
+  return true;
+}
+
 void RankProgress::MarkStarted(int32_t entry) {
   const RankList::Entry& e = list_->entries()[static_cast<size_t>(entry)];
   CHECK(num_computing_ == 0 && open_.size() < static_cast<size_t>(list_->policy().open_actions),
         "{} starts while another action of its rank runs", ToString(e.action));
   CHECK(!std::exchange(started_[static_cast<size_t>(entry)], char{1}), "{} starts twice",
         ToString(e.action));
+  if (follows_ && ReadsWeights(e.action.kind)) {
+    CHECK(entry == Chosen(), "{} starts and was not chosen", ToString(e.action));
+    ++chosen_taken_;
+  }
   ++num_started_;
   MoveHead(entry);
   if (e.lane < 0) return beside_.push_back(entry);

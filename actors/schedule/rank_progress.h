@@ -16,6 +16,7 @@ namespace troupe {
 //   I2. An input arrives once, for a stage of this rank and a microbatch of that stage.
 //   I3. Hand-over between two stages of this rank is an arrival at the moment of MarkDone.
 //   I4. Entries of one lane start in the list's order.
+//   I5. A rank that follows starts its passes (ReadsWeights) in the order of MarkChosen.
 class RankProgress {
  public:
   explicit RankProgress(const RankList& list);  // the list outlives it
@@ -32,6 +33,12 @@ class RankProgress {
   // True where outputs may leave now; false inside a fused pair, whose end lets all of them go. Of
   // a ReduceGrad: the sums of its stage are there.
   bool MarkDone(int32_t entry);
+
+  // For ranks that run a pass together: its order is another's to choose. Before the first start.
+  void Follow();
+  // That one starts this pass next. False, and nothing changes, where it is not the next of its
+  // stage and kind, or the rank does not follow.
+  [[nodiscard]] bool MarkChosen(StageId stage, ActionKind kind, MicrobatchId microbatch);
 
   const RankList& list() const { return *list_; }
   size_t num_started() const { return num_started_; }
@@ -75,6 +82,10 @@ class RankProgress {
     return weights_taken_ < weights_.size() ? weights_[weights_taken_] : -1;
   }
 
+  bool follows() const { return follows_; }
+  // The pass that was chosen first of those that have not started, or -1.
+  int32_t Chosen() const { return chosen_taken_ < chosen_.size() ? chosen_[chosen_taken_] : -1; }
+
   // The entry reads weights of a stage whose RESHARD has begun and not ended.
   bool WaitsForReshard(const RankList::Entry& entry) const;
 
@@ -98,6 +109,10 @@ class RankProgress {
   size_t weights_taken_ = 0;
   size_t num_started_ = 0;
   int32_t head_ = 0;
+  bool follows_ = false;
+  std::vector<int32_t> chosen_{};  // entries, in the order of MarkChosen
+  size_t chosen_taken_ = 0;
+  std::vector<int32_t> chosen_in_lane_{};
   OpenList open_{};
   std::vector<int32_t> beside_{};
   int num_computing_ = 0;   // of the open ones

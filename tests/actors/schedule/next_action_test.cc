@@ -255,6 +255,109 @@ TEST(NextAction, SlackLetsForwardsJumpOnTopOfWhatTheListWillHold) {
   EXPECT_EQ(driven.progress.held_ahead(), 0);
 }
 
+// ---- ranks that follow another one's choice ----------------------------------------------------
+
+// A rank that follows, told by the texts of actions.
+struct Following : Driven {
+  Following(const Schedule& s, const ExecutionPolicy& policy)
+      : Driven(s, 0, DataArrival::kAtStart, policy) {
+    progress.Follow();
+  }
+  bool Choose(const std::string& text) {
+    const Action action = *ParseAction(text);
+    return progress.MarkChosen(action.stage, action.kind, action.microbatch);
+  }
+  BlockReason Reason() const { return std::get<Blocked>(Next()).reason; }
+};
+
+const ExecutionPolicy kFreeRun{.mode = ExecutorMode::kFreeRun, .activation_limit = 2};
+const ExecutionPolicy kSlack{.mode = ExecutorMode::kGuided, .activation_slack = 1};
+
+TEST(NextAction, AFollowerStartsWhatIsChosenAndNothingElse) {
+  for (const ExecutionPolicy& policy : {kFreeRun, kSlack}) {
+    Following driven(*ParseCsv("0F0,0B0,0F1,0B1,0F2,0B2\n1F0,1B0,1F1,1B1,1F2,1B2\n", "f"), policy);
+    EXPECT_EQ(driven.Reason(), BlockReason::kChoice) << "0F0 could start";
+    EXPECT_EQ(Describe(std::get<Blocked>(driven.Next())),
+              "rank 0 waits for the first of its group to choose what starts next");
+    ASSERT_TRUE(driven.Choose("0F0") && driven.Choose("0F1") && driven.Choose("0B0"));
+    driven.Run("0F0");
+    driven.Run("0F1");
+    const Blocked blocked = std::get<Blocked>(driven.Next());
+    EXPECT_EQ(Describe(blocked),
+              "0B0 waits for the gradient of microbatch 0 from stage 1 (rank 1)");
+    driven.Arrive(InputKind::kGradient, 0, 1);  // before the other, which was chosen
+    EXPECT_EQ(std::get<Blocked>(driven.Next()), blocked);
+    driven.Arrive(InputKind::kGradient, 0, 0);
+    driven.Run("0B0");
+    EXPECT_EQ(driven.Reason(), BlockReason::kChoice);
+    for (const char* text : {"0B1", "0F2", "0B2"}) ASSERT_TRUE(driven.Choose(text));
+    driven.Arrive(InputKind::kGradient, 0, 2);
+    for (const char* text : {"0B1", "0F2", "0B2"}) driven.Run(text);
+    EXPECT_TRUE(std::holds_alternative<Finished>(driven.Next()));
+  }
+}
+
+// Its weight gradients are its own matter, and go before a Forward that has no room.
+TEST(NextAction, AFollowerFillsItsGapsWithWeightGradients) {
+  const Schedule list =
+      *ParseCsv("0F0,0F1,0I0,0W0,0F2,0I1,0W1,0I2,0W2\n1F0,1B0,1F1,1B1,1F2,1B2\n", "fill");
+  Following free(list, kFreeRun);
+  for (const char* text : {"0F0", "0F1", "0I0"}) ASSERT_TRUE(free.Choose(text));
+  for (const char* text : {"0F0", "0F1"}) free.Run(text);
+  free.Arrive(InputKind::kGradient, 0, 0);
+  ASSERT_TRUE(free.Choose("0F2"));
+  free.Run("0I0");
+  free.Run("0W0");  // two are held until it ends, as many as may be
+  free.Run("0F2");
+  EXPECT_EQ(free.progress.peak_held(), 2);
+  EXPECT_EQ(free.Reason(), BlockReason::kChoice);
+  Following guided(list, kSlack);
+  for (const char* text : {"0F0", "0F1", "0I0"}) ASSERT_TRUE(guided.Choose(text));
+  for (const char* text : {"0F0", "0F1"}) guided.Run(text);
+  guided.Arrive(InputKind::kGradient, 0, 0);
+  guided.Run("0I0");
+  guided.Run("0W0");  // in its turn: nobody chooses it
+  EXPECT_EQ(guided.Reason(), BlockReason::kChoice);
+}
+
+TEST(NextAction, AFollowerTakesOnlyChoicesThatCanBe) {
+  const Schedule list = *ParseCsv("0F0,0F1,0I0,0W0,0B1\n1F0,1B0,1F1,1B1\n", "wrong");
+  Following driven(list, kFreeRun);
+  for (const char* wrong : {"0F1", "1F0", "2F0", "0B0", "0W0", "0REDUCE_GRAD"}) {
+    EXPECT_FALSE(driven.Choose(wrong)) << wrong;
+  }
+  EXPECT_TRUE(driven.Choose("0F0"));
+  EXPECT_FALSE(driven.Choose("0F0")) << "again";
+  EXPECT_TRUE(driven.Choose("0I0"));
+  EXPECT_TRUE(driven.Choose("0F1"));
+  EXPECT_TRUE(driven.Choose("0B1"));
+  EXPECT_FALSE(driven.Choose("0F2"));
+  Driven decides(list, 0, DataArrival::kAtStart, kFreeRun);
+  EXPECT_FALSE(decides.progress.MarkChosen(StageId(0), ActionKind::kForward, MicrobatchId(0)));
+}
+
+// While an action waits for the ranks that it is shared with, what may be open beside it is the
+// same: a weight gradient, or the chosen other action of its pair.
+TEST(NextAction, AFollowersWaitIsFilledAsAnyOther) {
+  ExecutionPolicy policy = kSlack;
+  policy.open_actions = 2;
+  Following pair(*ParseCsv("0F0,(0F1;0B0)OVERLAP_F_B,0B1\n1F0,1B0,1F1,1B1\n", "pair"), policy);
+  ASSERT_TRUE(pair.Choose("0F0") && pair.Choose("0F1"));
+  pair.Arrive(InputKind::kGradient, 0, 0);
+  pair.Run("0F0");
+  pair.progress.MarkWaiting(pair.Begin("0F1"), true);
+  EXPECT_TRUE(pair.Runs()) << "0B0 was not chosen yet";
+  ASSERT_TRUE(pair.Choose("0B0"));
+  pair.Begin("0B0");
+  Following halves(*ParseCsv("0F0,0I0,0F1,0W0,0B1\n1F0,1B0,1F1,1B1\n", "halves"), policy);
+  for (const char* text : {"0F0", "0I0", "0F1"}) ASSERT_TRUE(halves.Choose(text));
+  halves.Arrive(InputKind::kGradient, 0, 0);
+  halves.Run("0F0");
+  halves.Run("0I0");
+  halves.progress.MarkWaiting(halves.Begin("0F1"), true);
+  halves.Run("0W0");
+}
+
 TEST(NextAction, FreeRunTakesGradientsFirstAndForwardsWithinItsLimit) {
   // Rank 0 holds the first and the last stage, each half a share.
   Driven driven(Generated("dynamic", 2, 4), 0, DataArrival::kAtStart,

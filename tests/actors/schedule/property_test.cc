@@ -4,7 +4,10 @@
 #include <rapidcheck.h>
 
 #include <algorithm>
+#include <array>
+#include <deque>
 #include <map>
+#include <utility>
 
 #include "actors/schedule/collective_lists.h"
 #include "actors/schedule/csv.h"
@@ -332,6 +335,110 @@ TEST(ScheduleProperty, NoRankHoldsMoreThanItsPolicyAllows) {
       const double most = RankList(schedule, PipelineRank(rank), policy).activation_cap();
       RC_ASSERT(run->peak_activations[static_cast<size_t>(rank)] <= most + 1e-6);
     }
+  }));
+}
+
+// Two pipelines whose ranks of one place share every pass: the second's follow the first's. A rank
+// begins any pass that it may; the pass ends when the other one has begun it, too.
+class SharedPipelines {
+ public:
+  SharedPipelines(const Schedule& schedule, const ExecutionPolicy& policy) : schedule_(schedule) {
+    for (int rank = 0; rank < schedule.num_ranks; ++rank) {
+      lists_.emplace_back(schedule, PipelineRank(rank), policy);
+    }
+    for (Pipeline& pipeline : pipelines_) {
+      for (const RankList& list : lists_) pipeline.emplace_back(RankProgress(list));
+    }
+    for (Member& member : pipelines_[1]) member.progress.Follow();
+  }
+  // Lets a rank do one thing; false where it can do none.
+  bool Step(size_t pipeline, size_t rank) {
+    Member& member = pipelines_[pipeline][rank];
+    Member& other = pipelines_[1 - pipeline][rank];
+    if (member.open >= 0) return EndsWith(other.passes, member) && End(pipeline, member);
+    const Decision decision = NextAction(member.progress);
+    const auto* start = std::get_if<Start>(&decision);
+    if (start == nullptr) return false;
+    member.progress.MarkStarted(start->entry);
+    member.open = start->entry;
+    if (!ReadsWeights(start->action.kind)) return true;
+    member.passes.push_back(start->action);
+    if (pipeline == 0) {
+      RC_ASSERT(other.progress.MarkChosen(start->action.stage, start->action.kind,
+                                          start->action.microbatch));
+    }
+    return true;
+  }
+  bool finished() const {
+    return std::ranges::all_of(pipelines_, [](const Pipeline& pipeline) {
+      return std::ranges::all_of(pipeline, [](const Member& member) {
+        return std::holds_alternative<Finished>(NextAction(member.progress));
+      });
+    });
+  }
+  void CheckOrderAndMemory() const {
+    for (size_t rank = 0; rank < lists_.size(); ++rank) {
+      RC_ASSERT(pipelines_[0][rank].passes == pipelines_[1][rank].passes);
+      for (const Pipeline& pipeline : pipelines_) {
+        RC_ASSERT(pipeline[rank].progress.peak_held() <= lists_[rank].activation_cap() + 1e-6);
+      }
+    }
+  }
+
+ private:
+  struct Member {
+    explicit Member(RankProgress of) : progress(std::move(of)) {}
+    RankProgress progress;
+    int32_t open = -1;
+    std::vector<Action> passes{};
+  };
+  using Pipeline = std::vector<Member>;
+
+  // Whether nobody keeps the member's open action from ending.
+  bool EndsWith(const std::vector<Action>& others, const Member& member) const {
+    const Action& action =
+        member.progress.list().entries()[static_cast<size_t>(member.open)].action;
+    return !ReadsWeights(action.kind) || others.size() >= member.passes.size();
+  }
+  bool End(size_t pipeline, Member& member) {
+    const int32_t entry = std::exchange(member.open, -1);
+    const Action action = member.progress.list().entries()[static_cast<size_t>(entry)].action;
+    member.progress.MarkDone(entry);
+    const auto output = OutputOf(schedule_, action);
+    if (output && output->crosses_ranks()) {
+      RC_ASSERT(pipelines_[pipeline][static_cast<size_t>(output->to.value)].progress.MarkArrived(
+          output->kind, output->to_stage, output->microbatch));
+    }
+    return true;
+  }
+
+  const Schedule& schedule_;
+  std::deque<RankList> lists_{};
+  std::array<Pipeline, 2> pipelines_{};
+};
+
+TEST(ScheduleProperty, RanksThatShareTheirPassesEndInOneOrder) {
+  EXPECT_TRUE(rc::check([] {
+    const Schedule schedule = RandomSchedule();
+    RC_PRE(Validate(schedule)->ascending);
+    ExecutionPolicy policy;
+    const bool free_run = *rc::gen::arbitrary<bool>();
+    policy.mode = free_run ? ExecutorMode::kFreeRun : ExecutorMode::kGuided;
+    policy.activation_slack = free_run ? 0 : *rc::gen::element(0.5, 1.0, 3.0);
+    policy.activation_limit = free_run ? *rc::gen::element(1.0, 1.5, 4.0) * schedule.num_ranks : 0;
+    SharedPipelines shared(schedule, policy);
+    const auto num_ranks = static_cast<size_t>(schedule.num_ranks);
+    const auto order =
+        *rc::gen::container<std::vector<size_t>>(256, rc::gen::inRange<size_t>(0, 2 * num_ranks));
+    for (const size_t at : order) shared.Step(at / num_ranks, at % num_ranks);
+    for (bool any = true; any;) {
+      any = false;
+      for (size_t at = 0; at < 2 * num_ranks; ++at) {
+        any = shared.Step(at / num_ranks, at % num_ranks) || any;
+      }
+    }
+    RC_ASSERT(shared.finished());
+    shared.CheckOrderAndMemory();
   }));
 }
 
