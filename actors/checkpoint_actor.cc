@@ -10,38 +10,48 @@ namespace troupe {
 
 CheckpointActor::CheckpointActor(CheckpointOptions options, FileSystem& files,
                                  std::vector<SavedStage> stages, MemoryLedger& ledger,
-                                 Stream& stream, Ref<proto::CheckpointDone> schedule)
+                                 Stream& compute, Stream& disk, StateReaders& readers,
+                                 Ref<proto::CheckpointDone> schedule)
     : options_(options),
       files_(files),
       stages_(std::move(stages)),
       ledger_(ledger),
-      stream_(stream),
+      compute_(compute),
+      disk_(disk),
+      readers_(readers),
       schedule_(schedule) {}
 
 Status CheckpointActor::On(proto::CheckpointStart start) {
   auto done = std::make_shared<proto::CheckpointDone>();
   done->set_step(start.step());
   done->set_rank(options_.rank.value);
-  stream_.LaunchTask(scope_, Write(std::move(start), *done),
-                     [this, done](const WorkTime& time, const Status& status) {
-                       if (!status.ok()) {
-                         done->set_error(status.error().message);
-                         done->set_error_code(static_cast<int>(status.error().code));
-                       }
-                       Trace(done->step(), time);
-                       (void)schedule_.Send(*done);
-                     });
+  const bool exports = !start.hf_directory().empty() && options_.exports;
+  Stream& stream = exports ? compute_ : disk_;
+  readers_.Begin(start.step());
+  auto reads = std::make_shared<bool>(true);
+  const auto end_reading = [this, reads] {
+    if (std::exchange(*reads, false)) readers_.End();
+  };
+  stream.LaunchTask(exports ? compute_scope_ : disk_scope_,
+                    Write(std::move(start), *done, end_reading),
+                    [this, done, end_reading](const WorkTime& time, const Status& status) {
+                      end_reading();
+                      if (!status.ok()) {
+                        done->set_error(status.error().message);
+                        done->set_error_code(static_cast<int>(status.error().code));
+                      }
+                      Trace(done->step(), time);
+                      (void)schedule_.Send(*done);
+                    });
   return {};
 }
 
 void CheckpointActor::Trace(int64_t step, const WorkTime& time) const {
   if (!options_.trace.Covers(step)) return;
   static const uint32_t name = InternTraceName("checkpoint");
-  static const uint32_t track = InternTraceName("step");
   SpanRecord record;
   record.name = name;
   record.category = SpanCategory::kIo;
-  record.track = track;
   record.rank = options_.rank.value;
   record.step = static_cast<int32_t>(step);
   record.start_ns = time.start_ns;
@@ -56,13 +66,18 @@ std::vector<const StageParameters*> CheckpointActor::Parameters() const {
   return parameters;
 }
 
-Task<Status> CheckpointActor::Write(proto::CheckpointStart start,
-                                    proto::CheckpointDone& done) const {
+Task<Status> CheckpointActor::Write(proto::CheckpointStart start, proto::CheckpointDone& done,
+                                    std::function<void()> end_reading) const {
+  const bool exports = !start.hf_directory().empty() && options_.exports;
   if (!start.directory().empty()) {
-    CO_RETURN_IF_ERROR(WriteCheckpointShard(files_, start.directory(), options_.rank.value,
-                                            options_.num_ranks, Parameters(), done));
+    CO_ASSIGN_OR_RETURN(UnsyncedFiles shard,
+                        WriteCheckpointShard(files_, start.directory(), options_.rank.value,
+                                             options_.num_ranks, Parameters(), done));
+    // The disk may take longer than a step; an update need not wait for that.
+    if (!exports) co_await OnScheduler(end_reading);
+    CO_RETURN_IF_ERROR(shard.Sync());
   }
-  if (start.hf_directory().empty() || !options_.exports) co_return Status{};
+  if (!exports) co_return Status{};
   co_return co_await Export(start.hf_directory());
 }
 

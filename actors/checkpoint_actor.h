@@ -8,6 +8,7 @@
 //   I2. Weights that are in shards are gathered for an export row by row, one at a time.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "actors/model/row_source.h"
 #include "actors/model/stage_parameters.h"
 #include "actors/plan/trace_window.h"
+#include "actors/state_readers.h"
 #include "runtime/actor/actor.h"
 #include "runtime/actor/remote.h"
 #include "runtime/actor/stream.h"
@@ -41,14 +43,20 @@ struct SavedStage {
 
 class CheckpointActor : public Actor<CheckpointActor, proto::CheckpointStart> {
  public:
-  // Files, stream and what the rank's stages point to outlive the actor.
+  // All that is referred to outlives the actor, and so does what the rank's stages point to. Shards
+  // are written on `disk`, beside the steps; a model is exported on `compute`, for it may have to
+  // be gathered first.
   CheckpointActor(CheckpointOptions options, FileSystem& files, std::vector<SavedStage> stages,
-                  MemoryLedger& ledger, Stream& stream, Ref<proto::CheckpointDone> schedule);
+                  MemoryLedger& ledger, Stream& compute, Stream& disk, StateReaders& readers,
+                  Ref<proto::CheckpointDone> schedule);
 
   Status On(proto::CheckpointStart start);
 
  private:
-  Task<Status> Write(proto::CheckpointStart start, proto::CheckpointDone& done) const;
+  // Calls `end_reading` on the scheduler's thread when it reads nothing more of the stages and goes
+  // on.
+  Task<Status> Write(proto::CheckpointStart start, proto::CheckpointDone& done,
+                     std::function<void()> end_reading) const;
   Task<Status> Export(const std::string& folder) const;
   Task<Status> ExportRow(const SavedStage& stage, int row, HfShardWriter& writer) const;
   std::vector<const StageParameters*> Parameters() const;
@@ -58,8 +66,11 @@ class CheckpointActor : public Actor<CheckpointActor, proto::CheckpointStart> {
   FileSystem& files_;
   const std::vector<SavedStage> stages_;
   MemoryLedger& ledger_;
-  Stream& stream_;
-  const StreamScope scope_{stream_};
+  Stream& compute_;
+  Stream& disk_;
+  StateReaders& readers_;
+  const StreamScope compute_scope_{compute_};
+  const StreamScope disk_scope_{disk_};
   const Ref<proto::CheckpointDone> schedule_;
 };
 

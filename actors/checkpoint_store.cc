@@ -45,8 +45,9 @@ struct NamedRun {
   TensorView view{};
 };
 
-Status WriteFile(FileSystem& files, const std::string& folder, const std::string& name,
-                 const std::vector<NamedRun>& runs, proto::CheckpointDone& written) {
+Result<SafetensorsWriter> WriteFile(FileSystem& files, const std::string& folder,
+                                    const std::string& name, const std::vector<NamedRun>& runs,
+                                    proto::CheckpointDone& written) {
   std::vector<TensorSpec> specs;
   for (const NamedRun& run : runs) specs.push_back(run.spec);
   ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(files, JoinPath(folder, name), specs));
@@ -59,12 +60,11 @@ Status WriteFile(FileSystem& files, const std::string& folder, const std::string
     tensor.set_num_elements(run.view.num_elements());
     tensor.set_digest(DigestOf(BytesOf(run.view)));
   }
-  RETURN_IF_ERROR(writer.Finish());
   auto& file = *written.add_files();
   file.set_name(name);
   file.set_num_bytes(writer.num_bytes());
   file.set_digest(writer.digest());
-  return {};
+  return writer;
 }
 
 // A shard is a run of the parameter's own elements where it is whole or cut by rows.
@@ -127,9 +127,15 @@ std::string ShardFileName(const std::string& stem, int index, int count) {
   return fmt::format("{}-{:05}-of-{:05}.safetensors", stem, index + 1, count);
 }
 
-Status WriteCheckpointShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
-                            const std::vector<const StageParameters*>& stages,
-                            proto::CheckpointDone& written) {
+Status UnsyncedFiles::Sync() {
+  for (SafetensorsWriter& file : files_) RETURN_IF_ERROR(file.Finish());
+  return {};
+}
+
+Result<UnsyncedFiles> WriteCheckpointShard(FileSystem& files, const std::string& folder, int rank,
+                                           int num_ranks,
+                                           const std::vector<const StageParameters*>& stages,
+                                           proto::CheckpointDone& written) {
   std::vector<NamedRun> masters;
   std::vector<NamedRun> moments;
   for (const StageParameter* p : Owned(stages)) {
@@ -141,9 +147,14 @@ Status WriteCheckpointShard(FileSystem& files, const std::string& folder, int ra
               {{part.NameOf(*p->spec), TensorDtype::kF32, shape}, FirstElement(*p), p->*part.view});
     }
   }
-  RETURN_IF_ERROR(
-      WriteFile(files, folder, ShardFileName("tensors", rank, num_ranks), masters, written));
-  return WriteFile(files, folder, ShardFileName("optim", rank, num_ranks), moments, written);
+  UnsyncedFiles unsynced;
+  for (const auto& [stem, runs] : {std::pair("tensors", &masters), std::pair("optim", &moments)}) {
+    ASSIGN_OR_RETURN(
+        SafetensorsWriter file,
+        WriteFile(files, folder, ShardFileName(stem, rank, num_ranks), *runs, written));
+    unsynced.Add(std::move(file));
+  }
+  return unsynced;
 }
 
 Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& shard,

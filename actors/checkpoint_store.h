@@ -23,12 +23,23 @@ namespace troupe {
 // "tensors-00002-of-00004.safetensors"
 std::string ShardFileName(const std::string& stem, int index, int count);
 
-// Masters and both moments of what the rank's stages own, into two files of `folder`, durable on
-// return: a whole parameter with its shape, a run of one as a flat tensor. Adds tensors and files,
-// each with its digest, to `written`.
-Status WriteCheckpointShard(FileSystem& files, const std::string& folder, int rank, int num_ranks,
-                            const std::vector<const StageParameters*>& stages,
-                            proto::CheckpointDone& written);
+// Files that have all of their bytes and are not durable yet.
+class UnsyncedFiles {
+ public:
+  void Add(SafetensorsWriter file) { files_.push_back(std::move(file)); }
+  Status Sync();
+
+ private:
+  std::vector<SafetensorsWriter> files_;
+};
+
+// Masters and both moments of what the rank's stages own, into two files of `folder`, to be synced:
+// a whole parameter with its shape, a run of one as a flat tensor. Adds tensors and files, each
+// with its digest, to `written`. Reads of the stages nothing more when it has returned.
+Result<UnsyncedFiles> WriteCheckpointShard(FileSystem& files, const std::string& folder, int rank,
+                                           int num_ranks,
+                                           const std::vector<const StageParameters*>& stages,
+                                           proto::CheckpointDone& written);
 
 // What the manifest says of the shards' tensors and files; shapes come from the table.
 Status AddToManifest(const ParameterTable& table, const proto::CheckpointDone& shard,

@@ -37,14 +37,15 @@ void JobActor::NothingCounted(const std::string& what, std::string_view so) cons
 
 template <typename Work, typename Done>
 void JobActor::OnDisk(std::string_view activity, std::string_view owed, Work work, Done done) {
-  disk_wait_ = context().BeginWait({.waiter = "job (rank 0)",
-                                    .activity = activity,
-                                    .owed = owed,
-                                    .from = "files",
-                                    .deadline_ms = options_.disk_deadline_ms});
+  auto wait =
+      std::make_shared<WaitHandle>(context().BeginWait({.waiter = "job (rank 0)",
+                                                        .activity = activity,
+                                                        .owed = owed,
+                                                        .from = "files",
+                                                        .deadline_ms = options_.disk_deadline_ms}));
   stream_.LaunchTask(scope_, RunOnce(std::move(work)),
-                     [this, done = std::move(done)](const WorkTime&, const Status&) mutable {
-                       disk_wait_.Reset();
+                     [wait, done = std::move(done)](const WorkTime&, const Status&) mutable {
+                       wait->Reset();
                        done();
                      });
 }

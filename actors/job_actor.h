@@ -90,7 +90,6 @@ class JobActor : public Actor<JobActor, BeginJob, StepCommitted, proto::EvalMetr
   const StreamScope scope_{stream_};
   TrainingRef schedule_{};
   TrainingProgress resumed_from_{};
-  WaitHandle disk_wait_{};
   std::string newest_{};             // committed by this run
   std::vector<int> moved_layers_{};  // the run goes on elsewhere, with so many a stage
 };

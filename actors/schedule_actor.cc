@@ -20,40 +20,59 @@ Status ScheduleActor::Broadcast(const M& message) {
   return {};
 }
 
-void ScheduleActor::AwaitRanks(std::string_view activity, std::string_view owed, int64_t step) {
-  answered_.assign(ranks_.size(), false);
-  wait_ = context().BeginWait(
-      {.waiter = "schedule",
-       .activity = activity,
-       .owed = owed,
-       .from = "ranks",
-       .step = step,
-       .deadline_ms = options_.wait_deadline_ms,
-       .detail =
-           [](const void* self) { return static_cast<const ScheduleActor*>(self)->Missing(); },
-       .owing = [](const void* self) { return static_cast<const ScheduleActor*>(self)->Owing(); },
-       .about = this});
-}
+namespace {
 
-void ScheduleActor::AwaitDisk(std::string_view owed) {
-  wait_ = context().BeginWait({.waiter = "schedule",
-                               .activity = "checkpoint",
-                               .owed = owed,
-                               .from = "the disk",
-                               .step = save_.progress.step,
-                               .deadline_ms = options_.wait_deadline_ms});
-}
-
-std::vector<int> ScheduleActor::Owing() const {
+// Who has not answered, of a wait for all ranks.
+std::vector<int> Owing(const void* answered) {
+  const auto& all = *static_cast<const std::vector<bool>*>(answered);
   std::vector<int> owing;
-  for (size_t rank = 0; rank < answered_.size(); ++rank) {
-    if (!answered_[rank]) owing.push_back(static_cast<int>(rank));
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    if (!all[rank]) owing.push_back(static_cast<int>(rank));
   }
   return owing;
 }
 
-std::string ScheduleActor::Missing() const {
-  return fmt::format("missing: {} of {}", fmt::join(Owing(), ", "), answered_.size());
+// "missing: 1, 3 of 4"
+std::string Missing(const void* answered) {
+  return fmt::format("missing: {} of {}", fmt::join(Owing(answered), ", "),
+                     static_cast<const std::vector<bool>*>(answered)->size());
+}
+
+// `answered` outlives the wait.
+WaitSubject ForRanks(std::string_view activity, std::string_view owed, int64_t step,
+                     int64_t deadline_ms, const std::vector<bool>& answered) {
+  return {.waiter = "schedule",
+          .activity = activity,
+          .owed = owed,
+          .from = "ranks",
+          .step = step,
+          .deadline_ms = deadline_ms,
+          .detail = Missing,
+          .owing = Owing,
+          .about = &answered};
+}
+
+}  // namespace
+
+void ScheduleActor::AwaitRanks(std::string_view activity, std::string_view owed, int64_t step) {
+  answered_.assign(ranks_.size(), false);
+  wait_ = context().BeginWait(ForRanks(activity, owed, step, options_.wait_deadline_ms, answered_));
+}
+
+void ScheduleActor::AwaitShards() {
+  Checkpoint& open = *checkpoint_;
+  open.answered.assign(ranks_.size(), false);
+  open.wait = context().BeginWait(ForRanks("checkpoint", "shards", open.save.progress.step,
+                                           options_.wait_deadline_ms, open.answered));
+}
+
+WaitHandle ScheduleActor::AwaitDisk(std::string_view owed, int64_t step) {
+  return context().BeginWait({.waiter = "schedule",
+                              .activity = "checkpoint",
+                              .owed = owed,
+                              .from = "the disk",
+                              .step = step,
+                              .deadline_ms = options_.wait_deadline_ms});
 }
 
 Result<bool> ScheduleActor::Answered(int32_t rank) {
@@ -77,9 +96,12 @@ Status ScheduleActor::On(BeginTraining begin) {
 }
 
 Status ScheduleActor::Next() {
-  auto deed = program_->Next(context().clock().NowNs());
-  if (!deed) return End({});
-  return std::visit([this](auto& next) { return Start(std::move(next)); }, *deed);
+  auto deed = over_ ? std::nullopt : program_->Next(context().clock().NowNs());
+  if (deed) return std::visit([this](auto& next) { return Start(std::move(next)); }, *deed);
+  over_ = true;
+  if (!checkpoint_) return End(std::exchange(end_, {}));
+  state_ = State::kSaving;
+  return {};
 }
 
 Status ScheduleActor::Tell(ProgramNews news) {
@@ -102,8 +124,10 @@ Status ScheduleActor::End(Status status) {
   if (state_ == State::kEnded) return {};
   state_ = State::kEnded;
   wait_.Reset();
-  return job_.Send(TrainingEnded{
-      .end = std::move(status), .last_step = program_->last_step(), .cancelled = cancelled_});
+  checkpoint_.reset();
+  return job_.Send(TrainingEnded{.end = end_.ok() ? std::move(status) : std::move(end_),
+                                 .last_step = program_->last_step(),
+                                 .cancelled = cancelled_});
 }
 
 // ---- a round -----------------------------------------------------------------------------------
@@ -135,7 +159,11 @@ Status ScheduleActor::On(proto::Vote vote) {
 Status ScheduleActor::Decide() {
   std::ranges::sort(votes_, {}, &proto::Vote::rank);
   Result<Verdict> verdict = program_->Decide(std::exchange(votes_, {}));
-  if (!verdict.ok()) return End(std::move(verdict).error());
+  if (!verdict.ok()) {  // an open checkpoint, of a step that was sound, is brought to its end
+    end_ = std::move(verdict).error();
+    over_ = true;
+    return Next();
+  }
   if (verdict->news) RETURN_IF_ERROR(Tell(*std::move(verdict->news)));
   if (!verdict->commit) return Next();
   state_ = State::kUpdating;
@@ -153,52 +181,70 @@ Status ScheduleActor::On(proto::StepDone done) {
 
 // ---- a checkpoint ------------------------------------------------------------------------------
 
-Status ScheduleActor::Start(const Save& save) {
-  save_ = save;
-  state_ = State::kOpening;
-  AwaitDisk("folders");
-  return job_.Send(OpenFolders{save_.progress.step});
+Status ScheduleActor::Start(Save save) {
+  opening_ = std::move(save);
+  state_ = checkpoint_ ? State::kSaving : State::kOpening;
+  if (checkpoint_) return {};  // I3
+  wait_ = AwaitDisk("folders", opening_->progress.step);
+  return job_.Send(OpenFolders{opening_->progress.step});
 }
 
 Status ScheduleActor::On(FoldersOpened opened) {
+  if (state_ == State::kEnded) return {};
   CHECK(state_ == State::kOpening, "folders come when they are asked for");
   wait_.Reset();
+  Save save = *std::exchange(opening_, std::nullopt);
   if (!opened.folders.ok()) return End(std::move(opened.folders).error());
   if (opened.folders->checkpoint.empty() && opened.folders->exported.empty()) return Next();
-  state_ = State::kSaving;
-  shards_.clear();
+  const bool alone =
+      options_.saves_alone || save.steps_left == 0 || !opened.folders->exported.empty();
   proto::CheckpointStart start;
-  start.set_step(save_.progress.step);
+  start.set_step(save.progress.step);
   start.set_directory(opened.folders->checkpoint);
   start.set_hf_directory(opened.folders->exported);
-  AwaitRanks("checkpoint", "shards", save_.progress.step);
-  return Broadcast(start);
+  checkpoint_.emplace(Checkpoint{.save = std::move(save)});
+  AwaitShards();
+  RETURN_IF_ERROR(Broadcast(start));
+  if (!alone) return Next();
+  state_ = State::kSaving;
+  return {};
 }
 
 Status ScheduleActor::On(proto::CheckpointDone done) {
-  if (state_ != State::kSaving || done.step() != save_.progress.step) return {};
-  ASSIGN_OR_RETURN(const bool all, Answered(done.rank()));
-  shards_.push_back(std::move(done));
-  if (!all) return {};
-  std::ranges::sort(shards_, {}, &proto::CheckpointDone::rank);
-  for (const auto& shard : shards_) {
+  if (!checkpoint_ || checkpoint_->committing) return {};
+  Checkpoint& open = *checkpoint_;
+  const auto rank = static_cast<size_t>(done.rank());
+  if (done.step() != open.save.progress.step) return {};
+  if (done.rank() < 0 || rank >= open.answered.size() || open.answered[rank]) {
+    return MakeError(ErrorCode::kFailed, "rank {} has written a shard where none was due",
+                     done.rank());
+  }
+  open.answered[rank] = true;
+  open.shards.push_back(std::move(done));
+  if (open.shards.size() < ranks_.size()) return {};
+  std::ranges::sort(open.shards, {}, &proto::CheckpointDone::rank);
+  for (const auto& shard : open.shards) {
     if (shard.error().empty()) continue;
     return End(Error{static_cast<ErrorCode>(shard.error_code()),
-                     fmt::format("rank {}: checkpoint of step {}: {}", shard.rank(),
-                                 save_.progress.step, shard.error())});
+                     fmt::format("rank {}: checkpoint of step {}: {}", shard.rank(), shard.step(),
+                                 shard.error())});
   }
-  state_ = State::kCommitting;
-  AwaitDisk("commit");
-  return job_.Send(CommitShards{
-      .progress = save_.progress, .steps_left = save_.steps_left, .shards = std::move(shards_)});
+  open.committing = true;
+  open.wait = AwaitDisk("commit", open.save.progress.step);
+  return job_.Send(CommitShards{.progress = open.save.progress,
+                                .steps_left = open.save.steps_left,
+                                .shards = std::move(open.shards)});
 }
 
 Status ScheduleActor::On(ShardsCommitted committed) {
-  CHECK(state_ == State::kCommitting, "a commit ends when one was asked for");
-  wait_.Reset();
+  if (state_ == State::kEnded) return {};
+  CHECK(checkpoint_ && checkpoint_->committing, "a commit ends when one was asked for");
+  checkpoint_.reset();
   if (!committed.status.ok()) return End(std::move(committed.status));
   program_->Saved(context().clock().NowNs());
-  return committed.moves ? End({}) : Next();
+  if (committed.moves) return End({});
+  if (state_ != State::kSaving) return {};  // a round goes on beside it
+  return opening_ ? Start(*std::exchange(opening_, std::nullopt)) : Next();
 }
 
 }  // namespace troupe

@@ -10,16 +10,22 @@
 //     idle --BeginTraining--> next deed
 //       round: voting --all voted, nothing to commit--> next deed
 //                 '--all voted--> updating --all done--> next deed
-//       save:  opening --> saving --all shards--> committing --> next deed
-//       none, or a verdict that is an error: ended
+//       save:  opening --ranks told, aside--> next deed
+//                 '--ranks told, alone--> saving --committed--> next deed
+//       no deed left, or a verdict that is an error: ended
+//   a checkpoint aside: writing --all shards--> committing --> over
 //
 //   I1. One round is open at a time; a vote of another round is an error.
 //   I2. Commit(s) is sent only when every rank has voted in s.
+//   I3. One checkpoint is open at a time. What the ranks write of it is the state between two
+//       updates, so rounds go on beside it. The next save, and the end, wait for it; one that
+//       exports a model, that layers may move after, or that is the last goes alone.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,6 +44,7 @@ using RankRef = Ref<proto::StepStart, proto::Commit, proto::CheckpointStart>;
 
 struct ScheduleOptions {
   int64_t wait_deadline_ms = 120'000;  // for answers of the ranks and of rank 0's disk
+  bool saves_alone = false;            // no round goes on beside a checkpoint
 };
 
 class ScheduleActor
@@ -63,23 +70,29 @@ class ScheduleActor
     kIdle,
     kVoting,
     kUpdating,
-    kOpening,     // the folders of a checkpoint,
-    kSaving,      // which the ranks write to,
-    kCommitting,  // and which then becomes the newest
+    kOpening,  // the folders of a checkpoint
+    kSaving,   // until the open checkpoint is committed
     kEnded
+  };
+  // A checkpoint that ranks write, and its commit when all have.
+  struct Checkpoint {
+    Save save{};
+    bool committing = false;
+    std::vector<proto::CheckpointDone> shards{};
+    std::vector<bool> answered{};  // by rank
+    WaitHandle wait{};
   };
 
   // Every rank owes an answer from now on. `activity` and `owed` are literals.
   void AwaitRanks(std::string_view activity, std::string_view owed, int64_t step);
-  // Rank 0's own disk owes an answer; both are literals.
-  void AwaitDisk(std::string_view owed);
+  // Rank 0's own disk owes an answer; `owed` is a literal.
+  WaitHandle AwaitDisk(std::string_view owed, int64_t step);
+  void AwaitShards();
   // Whether `rank` was the last to answer; an error where it owed none.
   Result<bool> Answered(int32_t rank);
-  std::vector<int> Owing() const;  // the ranks that have not answered
-  std::string Missing() const;     // "missing: 1, 3 of 4"
   Status Next();
   Status Start(Round round);
-  Status Start(const Save& save);
+  Status Start(Save save);
   Status Decide();
   Status Tell(ProgramNews news);
   Status End(Status status);
@@ -94,10 +107,12 @@ class ScheduleActor
   State state_ = State::kIdle;
   int64_t round_ = 0;
   int64_t round_start_ns_ = 0;
-  Save save_{};  // the open one
+  std::optional<Save> opening_{};  // whose folders are asked for, or wait for `checkpoint_`
+  std::optional<Checkpoint> checkpoint_{};  // the open one
+  Status end_{};                            // the verdict that ended the program, until all is over
+  bool over_ = false;                       // the program has no more deeds
   std::vector<proto::Vote> votes_{};
-  std::vector<proto::CheckpointDone> shards_{};
-  std::vector<bool> answered_{};  // by rank, what the open wait is for
+  std::vector<bool> answered_{};  // by rank, what the round's open wait is for
   bool cancelled_ = false;
   WaitHandle wait_{};
 };

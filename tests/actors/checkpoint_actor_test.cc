@@ -43,15 +43,15 @@ class CheckpointActorTest : public ::testing::Test {
     const auto listener = scheduler_.Spawn<Listener>({.name = "schedule"}, std::ref(heard_));
     std::vector<SavedStage> stages;
     for (const StageParameters* parameters : ranks_.parameters(1)) stages.push_back({parameters});
-    const auto actor =
-        scheduler_.Spawn<CheckpointActor>({.name = "checkpoint"},
-                                          CheckpointOptions{.rank = Rank(1),
-                                                            .num_ranks = 2,
-                                                            .place = PipelineRank(1),
-                                                            .num_places = 2,
-                                                            .dtype = dtype},
-                                          std::ref(files), stages, std::ref(ledger_),
-                                          std::ref(stream_), Ref<proto::CheckpointDone>(listener));
+    const auto actor = scheduler_.Spawn<CheckpointActor>(
+        {.name = "checkpoint"},
+        CheckpointOptions{.rank = Rank(1),
+                          .num_ranks = 2,
+                          .place = PipelineRank(1),
+                          .num_places = 2,
+                          .dtype = dtype},
+        std::ref(files), stages, std::ref(ledger_), std::ref(stream_), std::ref(stream_),
+        std::ref(readers_), Ref<proto::CheckpointDone>(listener));
     proto::CheckpointStart start;
     start.set_step(40);
     start.set_directory(folder);
@@ -60,6 +60,7 @@ class CheckpointActorTest : public ::testing::Test {
     heard_.clear();
     scheduler_.RunUntilIdle();
     CHECK(heard_.size() == 1, "{} answers", heard_.size());
+    CHECK(readers_.Ended() == nullptr, "it has read");
     CHECK(actor.alive(), "the actor has ended");
     scheduler_.End(actor);
     scheduler_.End(listener);
@@ -71,6 +72,7 @@ class CheckpointActorTest : public ::testing::Test {
   MemoryLedger ledger_{};
   Scheduler scheduler_{};
   InlineStream stream_{scheduler_};
+  StateReaders readers_{};
   std::vector<proto::CheckpointDone> heard_{};
   std::vector<std::string> downs_{};
 };

@@ -17,6 +17,7 @@
 #include "actors/checkpoint_store.h"
 #include "runtime/format/safetensors.h"
 #include "tests/support/memory_file_system.h"
+#include "tests/support/save_shard.h"
 
 namespace troupe {
 namespace {
@@ -108,8 +109,8 @@ class CutModel {
     proto::CheckpointDone shard;
     shard.set_rank(rank);
     CHECK(files.CreateDirectories(kFolder).ok());
-    const Status written = WriteCheckpointShard(files, kFolder, rank, num_ranks(),
-                                                {ranks_[static_cast<size_t>(rank)].get()}, shard);
+    const Status written = testing::SaveShard(files, kFolder, rank, num_ranks(),
+                                              {ranks_[static_cast<size_t>(rank)].get()}, shard);
     CHECK(written.ok(), "{}", written.error().message);
     return shard;
   }

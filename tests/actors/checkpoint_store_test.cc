@@ -11,6 +11,7 @@
 #include "runtime/format/safetensors.h"
 #include "tests/support/faulty_file_system.h"
 #include "tests/support/rank_stages.h"
+#include "tests/support/save_shard.h"
 #include "tests/support/temporary_folder.h"
 
 namespace troupe {
@@ -34,8 +35,8 @@ Status Save(FileSystem& files, const RankStages& ranks, const std::string& folde
   for (int rank = 0; rank < ranks.num_ranks(); ++rank) {
     proto::CheckpointDone shard;
     shard.set_rank(rank);
-    RETURN_IF_ERROR(WriteCheckpointShard(files, folder, rank, ranks.num_ranks(),
-                                         ranks.parameters(rank), shard));
+    RETURN_IF_ERROR(
+        testing::SaveShard(files, folder, rank, ranks.num_ranks(), ranks.parameters(rank), shard));
     RETURN_IF_ERROR(AddToManifest(ranks.plan().table, shard, manifest));
   }
   RETURN_IF_ERROR(CheckWhole(ranks.plan().table, manifest));
@@ -91,12 +92,13 @@ TEST_F(CheckpointStoreTest, AnyLayoutReadsWhatAnyOtherWrote) {
     const SmallLayout layouts[] = {{.pp = 1, .tied = tied},
                                    {.pp = 3, .tied = tied},
                                    {.pp = 2, .schedule = "dualpipe", .tied = tied},
-                                   {.pp = 2, .schedule = "zb-v", .tied = tied}};
+                                   {.pp = 2, .schedule = "zb-v", .tied = tied},
+                                   {.pp = 2, .dp = 2, .tied = tied, .cp = 3}};
     for (const SmallLayout& from : layouts) {
       RankStages writer(SmallSpec(from));
       writer.FillBySeed(1);
       const std::string folder =
-          folder_ / fmt::format("{}-{}-{}", from.schedule, from.pp, from.tied);
+          folder_ / fmt::format("{}-{}-{}-{}", from.schedule, from.pp, from.cp, from.tied);
       ASSERT_TRUE(Save(SystemFiles(), writer, folder).ok());
       for (const SmallLayout& to : layouts) {
         RankStages reader(SmallSpec(to));
@@ -111,7 +113,7 @@ TEST_F(CheckpointStoreTest, AnyLayoutReadsWhatAnyOtherWrote) {
 TEST_F(CheckpointStoreTest, AShardIsDurableWhenItsWriterReturns) {
   const auto write_rank_0 = [this](FileSystem& files) {
     proto::CheckpointDone shard;
-    return WriteCheckpointShard(files, folder_.path(), 0, 2, two_.parameters(0), shard);
+    return testing::SaveShard(files, folder_.path(), 0, 2, two_.parameters(0), shard);
   };
   FaultyFileSystem files;
   ASSERT_TRUE(write_rank_0(files).ok());

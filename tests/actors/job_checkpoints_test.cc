@@ -13,6 +13,7 @@
 #include "actors/train_program.h"
 #include "tests/support/faulty_file_system.h"
 #include "tests/support/rank_stages.h"
+#include "tests/support/save_shard.h"
 #include "tests/support/temporary_folder.h"
 
 namespace troupe {
@@ -112,8 +113,8 @@ class JobCheckpointsTest : public ::testing::Test {
       shard.set_rank(rank);
       if (!folders.checkpoint.empty()) {
         const Status written =
-            WriteCheckpointShard(SystemFiles(), folders.checkpoint, rank, ranks_.num_ranks(),
-                                 ranks_.parameters(rank), shard);
+            testing::SaveShard(SystemFiles(), folders.checkpoint, rank, ranks_.num_ranks(),
+                               ranks_.parameters(rank), shard);
         CHECK(written.ok(), "{}", written.error().message);
       }
       if (folders.exported.empty()) continue;

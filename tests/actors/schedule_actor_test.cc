@@ -160,9 +160,9 @@ class ScheduleActorTest : public ::testing::Test {
     done.set_rank(rank);
     Say(done);
   }
-  // The disk answers at once.
-  void Opened() {
-    Say(FoldersOpened{CheckpointFolders{.checkpoint = "folder", .exported = "export"}});
+  // The disk answers at once. With an export the checkpoint goes alone.
+  void Opened(const std::string& exported = "export") {
+    Say(FoldersOpened{CheckpointFolders{.checkpoint = "folder", .exported = exported}});
   }
   void Step() {
     for (int rank = 0; rank < kRanks; ++rank) Vote(rank);
@@ -261,6 +261,97 @@ TEST_F(ScheduleActorTest, LayersMayMoveOnlyAfterACheckpointIsCommittedAndBeforeT
   Say(ShardsCommitted{.moves = true});
   EXPECT_THAT(followed_.opened, ElementsAre(1, 2));
   EXPECT_EQ(followed_.ended, "ok after step 2") << "it goes on elsewhere";
+}
+
+TEST_F(ScheduleActorTest, StepsGoOnBesideACheckpointAndTheNextOneWaitsForIt) {
+  options_.checkpoint_every = 2;
+  options_.steps = 5;
+  options_.checkpoint_at_end = true;
+  Begin();
+  Step();
+  Step();
+  Opened("");
+  EXPECT_EQ(heard_[1].checkpoints.size(), 1U);
+  EXPECT_EQ(heard_[1].starts.size(), 3U) << "step 3 has begun";
+  Step();
+  Shard(0, 2);
+  Step();
+  EXPECT_THAT(followed_.opened, ElementsAre(2)) << "the checkpoint of step 4 waits";
+  EXPECT_EQ(heard_[1].starts.size(), 4U);
+  EXPECT_EQ(Waits(), "checkpoint: shards from ranks (missing: 1, 2 of 3) in step 2");
+  Shard(1, 2);
+  Shard(2, 2);
+  EXPECT_EQ(followed_.committed.at(0).progress.step, 2);
+  Say(ShardsCommitted{});
+  EXPECT_THAT(followed_.opened, ElementsAre(2, 4));
+  Opened("");
+  EXPECT_EQ(heard_[1].starts.size(), 5U);
+  for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 4);
+  Step();
+  EXPECT_EQ(followed_.steps.back(), 5);
+  Say(ShardsCommitted{});
+  EXPECT_THAT(followed_.opened, ElementsAre(2, 4, 5));
+  Opened("");
+  for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 5);
+  EXPECT_EQ(followed_.ended, "") << "the last one is not yet committed";
+  Say(ShardsCommitted{});
+  EXPECT_EQ(followed_.ended, "ok after step 5");
+}
+
+TEST_F(ScheduleActorTest, TheEndWaitsForTheOpenCheckpoint) {
+  options_.checkpoint_every = 1;
+  options_.steps = 3;
+  Begin();
+  Step();
+  Opened("");
+  Say(CancelTraining{.checkpoint = false});
+  Step();
+  EXPECT_EQ(followed_.ended, "");
+  for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 1);
+  Say(ShardsCommitted{});
+  EXPECT_EQ(followed_.ended, "ok after step 2");
+}
+
+// What was sound is kept, for the run that goes on from it.
+TEST_F(ScheduleActorTest, AStepThatFailsBesideACheckpointEndsTheJobWhenThatIsCommitted) {
+  options_.checkpoint_every = 1;
+  options_.steps = 3;
+  Begin();
+  Step();
+  Opened("");
+  for (int rank = 0; rank < kRanks; ++rank) {
+    proto::Vote vote;
+    vote.set_rank(rank);
+    vote.set_round(heard_[0].starts.back().round());
+    Say(vote);  // without a loss
+  }
+  EXPECT_EQ(followed_.ended, "");
+  for (int rank = 0; rank < kRanks; ++rank) Shard(rank, 1);
+  EXPECT_EQ(followed_.committed.size(), 1U);
+  EXPECT_EQ(followed_.ended, "");
+  Say(ShardsCommitted{});
+  EXPECT_THAT(followed_.ended, HasSubstr("no vote holds the loss of microbatch 0"));
+  EXPECT_THAT(followed_.ended, HasSubstr("after step 1"));
+}
+
+TEST_F(ScheduleActorTest, AShardThatFailsBesideAStepEndsTheJob) {
+  options_.checkpoint_every = 1;
+  options_.steps = 3;
+  Begin();
+  Step();
+  Opened("");
+  Vote(0);
+  Shard(0, 1);
+  Shard(1, 1);
+  proto::CheckpointDone failed;
+  failed.set_step(1);
+  failed.set_rank(2);
+  failed.set_error("the disk is full");
+  failed.set_error_code(static_cast<int>(ErrorCode::kOutOfSpace));
+  Say(failed);
+  EXPECT_EQ(followed_.ended, "rank 2: checkpoint of step 1: the disk is full after step 1");
+  Vote(1);
+  EXPECT_EQ(Waits(), "");
 }
 
 TEST_F(ScheduleActorTest, AFailedShardEndsTheJobWithItsRank) {

@@ -18,6 +18,7 @@
 #include "runtime/format/hf_config.h"
 #include "runtime/format/safetensors.h"
 #include "tests/support/rank_stages.h"
+#include "tests/support/save_shard.h"
 #include "tests/support/temporary_folder.h"
 
 namespace troupe {
@@ -73,7 +74,7 @@ void Export(const TemporaryFolder& folder, const std::string& name, int pp,
     proto::CheckpointDone& shard = shards.emplace_back();
     shard.set_rank(rank);
     const auto stages = ranks.parameters(rank);
-    const Status written = WriteCheckpointShard(files, open->checkpoint, rank, pp, stages, shard);
+    const Status written = testing::SaveShard(files, open->checkpoint, rank, pp, stages, shard);
     ASSERT_TRUE(written.ok()) << written.error().message;
     ASSERT_TRUE(
         WriteHfShard(files, open->exported, PipelineRank(rank), pp, DType::kFloat32, stages).ok());
