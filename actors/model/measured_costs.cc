@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
+#include "actors/model/lone_stream.h"
 #include "actors/model/stage_model.h"
+#include "actors/model/still_peers.h"
 
 namespace troupe {
 namespace {
@@ -17,6 +20,7 @@ constexpr uint64_t kSeed = 1;
 class Stopwatch {
  public:
   explicit Stopwatch(const Clock& clock) : clock_(clock), start_ns_(clock.NowNs()) {}
+  const Clock& clock() const { return clock_; }
   bool Expired() const { return clock_.NowNs() - start_ns_ > kMeasureMs * 1'000'000; }
   template <typename Work>
   int64_t Ns(const Work& work) const {
@@ -30,30 +34,55 @@ class Stopwatch {
   const int64_t start_ns_;
 };
 
+// Along cp: none has more to compute.
+int LastRank(const BatchArithmetic& batch) { return batch.context.num_ranks - 1; }
+
+// A stage alone on a stream: the ranks that would share its sequences are stand-ins.
+class LoneStage {
+ public:
+  LoneStage(const StageModelOptions& options, const ParameterTable& table, const Clock& clock)
+      : model_(options, table, ledger_),
+        ring_(options.shape.batch.context.num_ranks, LastRank(options.shape.batch), clock),
+        group_(options.shape.batch.context.num_ranks, LastRank(options.shape.batch)) {
+    model_.Join({.ring = &ring_, .groups = {&group_, &group_}});
+    model_.parameters().Initialize(kSeed);
+    model_.WeightsChanged();
+  }
+  StageModel& model() { return model_; }
+
+  template <typename T>
+  void Run(Task<T> task) {
+    stream_.Run(std::move(task));
+  }
+
+ private:
+  MemoryLedger ledger_{};
+  StageModel model_;
+  StillRing ring_;
+  StillGroup group_;
+  LoneStream stream_{};
+};
+
 // One stage of one layer, at its least.
 StageCost StageTimes(const StageModelOptions& options, const ParameterTable& table,
                      const Stopwatch& stopwatch) {
-  MemoryLedger ledger;
-  StageModel model(options, table, ledger);
-  model.parameters().Initialize(kSeed);
-  model.WeightsChanged();
+  LoneStage stage(options, table, stopwatch.clock());
+  StageModel& model = stage.model();
   const auto num_bytes = static_cast<size_t>(model.boundary_bytes());
   const std::vector<std::byte> boundary(num_bytes);
   const BatchArithmetic& batch = options.shape.batch;
   const StageLayout& layout = options.shape.layout;
   const std::vector<int32_t> rows(
       static_cast<size_t>(batch.micro_batch_size * (batch.seq_len + 1)));
-  const Microbatch data =
-      MicrobatchOf(rows, batch, FieldsOf(options.shape.model, layout), PositionsOfSequences(batch));
+  const Microbatch data = MicrobatchOf(rows, batch, FieldsOf(options.shape.model, layout, batch),
+                                       PositionsOfSequences(batch, LastRank(batch)));
   const std::span<const std::byte> input =
       layout.has_embedding() ? std::span<const std::byte>() : std::span(boundary);
   const std::span<const std::byte> gradient =
       layout.has_head() ? std::span<const std::byte>() : std::span(boundary);
   const auto times = [&] {
     StageCost run;
-    const auto ns = [&](auto new_task) {
-      return stopwatch.Ns([&] { CHECK(RunStraight(new_task()).ok()); });
-    };
+    const auto ns = [&](auto new_task) { return stopwatch.Ns([&] { stage.Run(new_task()); }); };
     const auto forward = [&] { return model.Forward(0, input, data); };
     run.forward_ns = ns(forward);
     run.backward_input_ns = ns([&] { return model.BackwardInput(0, gradient); });
@@ -96,12 +125,16 @@ int64_t HopNs(int64_t num_bytes, const Stopwatch& stopwatch) {
 }  // namespace
 
 ModelCosts MeasureModelCosts(const ModelSpec& model, const BatchArithmetic& batch,
-                             const NumberWidths& widths, DType dtype, int num_threads,
-                             const Clock& clock) {
+                             const NumberWidths& widths, Recompute recompute, DType dtype,
+                             int num_threads, const Clock& clock) {
   const Stopwatch stopwatch(clock);
   StageModelOptions options{.dtype = dtype};
-  options.shape = {
-      .model = model, .batch = batch, .widths = widths, .halves = true, .num_threads = num_threads};
+  options.shape = {.model = model,
+                   .batch = batch,
+                   .widths = widths,
+                   .halves = true,
+                   .recompute = recompute,
+                   .num_threads = num_threads};
   options.shape.batch.num_microbatches = 1;
   options.shape.batch.gradient_groups = 1;
   const auto times = [&](int stage, int kind) {

@@ -1,6 +1,7 @@
 // What the parts of a model take on this machine, by running them: a layer of each kind, the head,
-// the embedding, on one microbatch of the job's size. Called by a rank before it says Hello, where
-// the job's schedule or partition hangs on it.
+// the embedding, on one microbatch of the job's size; of a rank that shares sequences the last
+// one's part, as if the others' blocks were there at once (still_peers.h). Called by a rank before
+// it says Hello, where the job's schedule or partition hangs on it.
 #pragma once
 
 #include "actors/plan/memory_model.h"
@@ -15,7 +16,7 @@ namespace troupe {
 // that this lasts more than kMeasureMs, fewer.
 inline constexpr int64_t kMeasureMs = 15'000;
 ModelCosts MeasureModelCosts(const ModelSpec& model, const BatchArithmetic& batch,
-                             const NumberWidths& widths, DType dtype, int num_threads,
-                             const Clock& clock);
+                             const NumberWidths& widths, Recompute recompute, DType dtype,
+                             int num_threads, const Clock& clock);
 
 }  // namespace troupe

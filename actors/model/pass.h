@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "actors/model/kv_ring.h"
 #include "actors/plan/mesh.h"
 #include "kernels/exec.h"
 #include "kernels/tensor_view.h"
@@ -29,7 +30,11 @@ class AxisGroups {
 struct Pass {
   Exec exec{};
   AxisGroups groups{};
-  int32_t microbatch = -1;         // -1: one that is not trained on
+  int32_t microbatch = -1;  // of the stage's, from 0; -1: one that is not trained on
+  int32_t number = -1;      // the same, as actions number it
+  int64_t step = -1;
+  KvRing* ring = nullptr;          // where blocks go round (ContextMethod::kRing)
+  AttentionWork* work = nullptr;   // counts; null: nobody asks
   std::byte* stash = nullptr;      // the microbatch's, by StashLayout
   std::byte* workspace = nullptr;  // of this pass alone, by WorkspaceLayout
   std::byte* shared = nullptr;     // of all passes: constants, by WorkspaceLayout
@@ -40,6 +45,7 @@ struct Pass {
   ConstTensorView tokens{};
   ConstTensorView labels{};
   ConstTensorView positions{};
+  ConstTensorView document_starts{};  // where sequences pack documents
 };
 
 }  // namespace troupe

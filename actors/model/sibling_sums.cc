@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "actors/model/group_elements.h"
 #include "actors/plan/gradient_piece.h"
 
 namespace troupe {
@@ -12,10 +13,6 @@ namespace {
 TensorView PartOf(TensorView gradients, const ElementRun& run) {
   auto* data = static_cast<std::byte*>(gradients.data());
   return {data + run.first * DTypeBytes(gradients.dtype()), gradients.dtype(), {run.count}};
-}
-
-Elements ElementsOf(TensorView view) {
-  return {static_cast<uint8_t>(view.dtype()), view.data(), view.num_elements()};
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ void StageModel::EndKeepingUnread() {
 Task<Result<Buffer>> StageModel::Backward(int32_t microbatch, std::span<const std::byte> gradient) {
   Stash& stash = StashOf(microbatch);
   const Workspaces::Lease workspace = workspaces_.Take();
-  const Pass pass = PassOf(stash, workspace, /*whole=*/true);
+  const Pass pass = PassOf(stash, workspace, LaneOf(KvPhase::kBackward), /*whole=*/true);
   Buffer output;
   if (!embedding_) output = NewBoundary();
   TensorView dy = layer_gradients_.back().In(pass);
@@ -97,7 +97,7 @@ Task<Result<Buffer>> StageModel::BackwardInput(int32_t microbatch,
                                                std::span<const std::byte> gradient) {
   CHECK(options_.shape.halves, "the stage was laid out for whole backwards");
   const Workspaces::Lease workspace = workspaces_.Take();
-  const Pass pass = PassOf(StashOf(microbatch), workspace);
+  const Pass pass = PassOf(StashOf(microbatch), workspace, LaneOf(KvPhase::kBackward));
   Buffer output;
   if (!embedding_) output = NewBoundary();
   CO_RETURN_IF_ERROR(co_await EnterBackward(pass, gradient, layer_gradients_.back().In(pass)));
@@ -116,7 +116,7 @@ Task<Status> StageModel::BackwardWeight(int32_t microbatch, int32_t part, int32_
   CHECK(part >= 0 && part < num_parts, "part {} of {}", part, num_parts);
   Stash& stash = StashOf(microbatch);
   const Workspaces::Lease workspace = workspaces_.Take();
-  const Pass pass = PassOf(stash, workspace);
+  const Pass pass = PassOf(stash, workspace, LaneOf(KvPhase::kBackward));
   // The head's gradients came with Forward and BackwardInput; here they are in one order
   // everywhere.
   if (head_ && part == 0 && HasLastGradient(head_position())) {

@@ -75,6 +75,7 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
       tokens_(SlotOfBatch(stash_layout_, kTokensTensor)),
       labels_(SlotOfBatch(stash_layout_, kLabelsTensor)),
       positions_(SlotOfBatch(stash_layout_, kPositionsTensor)),
+      document_starts_(SlotOfBatch(stash_layout_, kDocumentStartsTensor)),
       workspaces_(options.shape.open_actions, work_layout_.action_bytes, ledger),
       shared_(ledger, MemoryTag::kWorkspace, work_layout_.shared_bytes),
       gradient_runs_(GradientRunsOf(table, options.shape.layout,
@@ -88,7 +89,7 @@ StageModel::StageModel(const StageModelOptions& options, const ParameterTable& t
         ledger_, PredictGatheredUnits(table_, {&options_.shape, 1}, ThisVectorIsa()));
   }
   // The order of sums over the ranks is that of the list.
-  CHECK(options.shape.open_actions == 1 || options.shape.batch.data_parallel == 1 ||
+  CHECK(options.shape.open_actions == 1 || options.shape.batch.weight_replicas() == 1 ||
             options.shape.batch.grad_reduce == GradReduce::kStep,
         "two actions at once would reduce microbatches in an order of their own");
   weight_passes_.resize(units_.size());
@@ -106,6 +107,8 @@ UnitSite StageModel::SiteOf(size_t position, int unit) {
           .constants = work_layout_.constants[position],
           .dtype = options_.dtype,
           .master = master_,
+          .layer = options_.shape.model.LayerOf(unit),
+          .recompute = options_.shape.recompute,
           .weights = *unit_weights_[position],
           .gradients = *gradients_};
 }
@@ -220,17 +223,25 @@ StageModel::Stash& StageModel::StashOf(int32_t microbatch) {
   return found->second;
 }
 
-Pass StageModel::PassOf(Stash& stash, const Workspaces::Lease& workspace, bool whole) {
+Pass StageModel::PassOf(Stash& stash, const Workspaces::Lease& workspace, int lane, bool whole) {
   Pass pass{.exec = exec_,
             .groups = options_.groups,
             .microbatch = stash.microbatch,
+            .number = stash.microbatch < 0 ? -1 : options_.first_microbatch + stash.microbatch,
+            .step = step_,
+            .ring = peers_.ring,
+            .work = peers_.work,
             .stash = stash.memory.data(),
             .workspace = workspace.data(),
             .shared = shared_.data(),
             .whole = whole};
+  if (Group* const group = peers_.groups[static_cast<size_t>(lane)]) {
+    pass.groups.Set(Axis::kCp, group);
+  }
   if (tokens_) pass.tokens = tokens_->In(pass.stash);
   if (labels_) pass.labels = labels_->In(pass.stash);
   if (positions_) pass.positions = positions_->In(pass.stash);
+  if (document_starts_) pass.document_starts = document_starts_->In(pass.stash);
   return pass;
 }
 
@@ -248,6 +259,7 @@ void StageModel::TakeData(const Pass& pass, const Microbatch& data) {
   take(labels_, kLabelsTensor, data.labels);
   take(positions_, kPositionsTensor,
        data.positions ? std::span(*data.positions) : std::span<const int32_t>());
+  take(document_starts_, kDocumentStartsTensor, data.document_starts);
 }
 
 Task<Result<Buffer>> StageModel::RunLayers(const Pass& pass, std::span<const std::byte> input,
@@ -330,7 +342,7 @@ Task<Result<StageModel::ForwardResult>> StageModel::Forward(int32_t microbatch,
   CHECK(!stashes_.contains(microbatch), "microbatch {} is already under way", microbatch);
   Stash& stash = stashes_[microbatch] = TakeStash(microbatch);
   const Workspaces::Lease workspace = workspaces_.Take();
-  const Pass pass = PassOf(stash, workspace);
+  const Pass pass = PassOf(stash, workspace, LaneOf(KvPhase::kForward));
   co_return co_await RunForward(pass, input, data, /*with_gradients=*/true);
 }
 
@@ -338,7 +350,7 @@ Task<Result<StageModel::ForwardResult>> StageModel::Evaluate(std::span<const std
                                                              const Microbatch& data) {
   Stash stash = TakeStash(-1);
   const Workspaces::Lease workspace = workspaces_.Take();
-  const Pass pass = PassOf(stash, workspace);
+  const Pass pass = PassOf(stash, workspace, LaneOf(KvPhase::kForward));
   auto result = co_await RunForward(pass, input, data, /*with_gradients=*/false);
   ReturnStash(std::move(stash));
   co_return result;

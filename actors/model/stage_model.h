@@ -19,10 +19,11 @@
 //   M5. As many passes are open at once as shape.open_actions says, each in a workspace of its own,
 //       and no two of one kind.
 //
-// Boundary tensors (input, output and their gradients) are (micro_batch_size · seq_len,
-// hidden_size) in the compute dtype, dense.
+// Boundary tensors (input, output and their gradients) are (tokens_per_microbatch, hidden_size) in
+// the compute dtype, dense.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -35,6 +36,7 @@
 #include "actors/model/gathered_memory.h"
 #include "actors/model/gradient_sum.h"
 #include "actors/model/head.h"
+#include "actors/model/kv_ring.h"
 #include "actors/model/layer.h"
 #include "actors/model/microbatch_gradients.h"
 #include "actors/model/row_source.h"
@@ -58,6 +60,7 @@ struct StageModelOptions {
   bool specification = false;     // run the plain loops of the kernels
   bool exporter = true;           // of the weights
   ShardPlace shards{};            // among the ranks that have the stage
+  int32_t first_microbatch = 0;   // of its own, as actions number them
   bool listed_reduction = false;  // ReduceGradients begins the sums, else each last gradient
   // Of all stages of the rank, where weights are gathered; null: one of its own.
   std::shared_ptr<GatheredMemory> gathered_memory{};
@@ -74,6 +77,14 @@ struct StageSiblings {
   std::function<void(Task<Status>, std::function<void()> done)> launch{};
 };
 
+// The ranks that share the stage's sequences (ContextParallel), as it meets them. All of it
+// outlives the model's passes.
+struct ContextPeers {
+  KvRing* ring = nullptr;                    // ContextMethod::kRing
+  std::array<Group*, kNumKvLanes> groups{};  // of the other methods: of each lane one
+  AttentionWork* work = nullptr;             // counts; null: nobody asks
+};
+
 class StageModel {
  public:
   // The table and the ledger outlive the model.
@@ -81,6 +92,8 @@ class StageModel {
 
   // Before the first pass, on the scheduler's thread: publishes what others gather.
   void Meet(StageSiblings siblings);
+  // Before the first pass, where sequences are shared.
+  void Join(const ContextPeers& peers) { peers_ = peers; }
 
   // ---- weights ----
   // After Initialize, or after the caller has filled the views (loading): WeightsChanged.
@@ -118,7 +131,8 @@ class StageModel {
   // Forward only; keeps nothing.
   Task<Result<ForwardResult>> Evaluate(std::span<const std::byte> input, const Microbatch& data);
   // Returns the output, or on the last stage the logits after token `last_token` of the microbatch:
-  // (vocab_size) master dtype. Tokens behind it cannot reach back to it.
+  // (vocab_size) master dtype. Tokens behind it cannot reach back to it. -1: it is in the part of
+  // another rank that shares the sequence, and there are no logits here.
   Task<Result<Buffer>> GenerateForward(std::span<const std::byte> input, const Microbatch& data,
                                        int64_t last_token);
   // Draws from softmax(logits / temperature) by (seed, counter); temperature 0 takes the largest,
@@ -186,7 +200,8 @@ class StageModel {
   Stash TakeStash(int32_t microbatch);
   void ReturnStash(Stash stash);
   Stash& StashOf(int32_t microbatch);
-  Pass PassOf(Stash& stash, const Workspaces::Lease& workspace, bool whole = false);
+  // `lane`: of the exchanges with the ranks that share the sequences.
+  Pass PassOf(Stash& stash, const Workspaces::Lease& workspace, int lane, bool whole = false);
   // (T, h) in an output.
   TensorView Boundary(Buffer& output) const;
   // Counts a unit's weight gradients of a step: whether this was the last one, after which its sums
@@ -270,8 +285,9 @@ class StageModel {
   std::vector<HalfSlot> layer_gradients_{};  // dy of each layer
   HalfSlot embedding_gradient_{};
   TensorSlot spare_gradient_{};  // dx of a whole Backward, the next layer's dy
-  const std::optional<TensorSlot> tokens_, labels_, positions_;  // where a unit reads them
-  int num_weight_parts_ = 0;                                     // of all units
+  // Where a unit reads them.
+  const std::optional<TensorSlot> tokens_, labels_, positions_, document_starts_;
+  int num_weight_parts_ = 0;         // of all units
   int64_t tied_first_element_ = -1;  // of the tied head's own use, where both uses are here
   Workspaces workspaces_;
   Buffer shared_;  // constants, and the kernels' scratch
@@ -280,6 +296,7 @@ class StageModel {
   std::map<int32_t, Stash> stashes_{};
   bool tied_added_ = false;
   StageSiblings siblings_{};
+  ContextPeers peers_{};
   SiblingSums sums_{};
   StreamSemaphore buckets_{kGradientBuckets};
   std::vector<int32_t> weight_passes_{};          // of each unit in the step, by position

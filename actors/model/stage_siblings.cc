@@ -18,7 +18,7 @@ void StageModel::BuildGradients() {
                              .dtype = master_,
                              .num_microbatches = batch.num_microbatches,
                              .groups = batch.gradient_groups,
-                             .lent = batch.data_parallel > 1},
+                             .lent = batch.weight_replicas() > 1},
         ledger_);
     return;
   }
@@ -30,7 +30,7 @@ void StageModel::BuildGradients() {
                                    .reduce = batch.grad_reduce,
                                    .halves = options_.shape.halves,
                                    .shards = options_.shards,
-                                   .lent = batch.data_parallel > 1},
+                                   .lent = batch.weight_replicas() > 1},
       parameters_, table_, layout, ledger_);
   pieces_ = pieces.get();
   gradients_ = std::move(pieces);

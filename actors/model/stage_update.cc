@@ -87,18 +87,20 @@ void StageModel::ApplyUpdate(const AdamWOptions& options, bool apply) {
 
 Task<Result<Buffer>> StageModel::GenerateForward(std::span<const std::byte> input,
                                                  const Microbatch& data, int64_t last_token) {
-  CHECK(last_token >= 0 && last_token < num_tokens_, "token {} of {}", last_token, num_tokens_);
+  const bool elsewhere = last_token < 0 && options_.shape.batch.context.shared();
+  CHECK(elsewhere || (last_token >= 0 && last_token < num_tokens_), "token {} of {}", last_token,
+        num_tokens_);
   Stash stash = TakeStash(-1);
   const Workspaces::Lease workspace = workspaces_.Take();
-  const Pass pass = PassOf(stash, workspace);
+  const Pass pass = PassOf(stash, workspace, LaneOf(KvPhase::kForward));
   TakeData(pass, data);
   CO_ASSIGN_OR_RETURN(Buffer output, co_await RunLayers(pass, input, UnitResidency::After::kDrop));
-  if (head_) {
+  if (head_ && !elsewhere) {
     CO_ASSIGN_OR_RETURN(const TensorView logits, co_await head_->Logits(pass, last_token));
     output = Buffer(ledger_, MemoryTag::kWorkspace, logits.num_bytes());
     std::memcpy(output.data(), logits.data(), static_cast<size_t>(logits.num_bytes()));
-    if (residency_) co_await ReleaseLast(head_position(), UnitResidency::After::kDrop);
   }
+  if (head_ && residency_) co_await ReleaseLast(head_position(), UnitResidency::After::kDrop);
   ReturnStash(std::move(stash));
   co_return output;
 }

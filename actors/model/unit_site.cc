@@ -2,17 +2,19 @@
 
 #include <algorithm>
 
+#include "actors/plan/unit_tensors.h"
 #include "runtime/base/check.h"
 
 namespace troupe {
 
 AttentionShape ShapeOf(const LayerAttention& attention, const BatchArithmetic& batch) {
+  const LayerAttention heads = HeadsOfRank(attention, batch.context);
   return {.num_sequences = batch.micro_batch_size,
-          .query_len = batch.seq_len,
-          .key_len = batch.seq_len,
-          .num_heads = attention.num_heads,
-          .num_kv_heads = attention.num_kv_heads,
-          .head_dim = attention.head_dim};
+          .query_len = TokensOfBlock(batch),
+          .key_len = TokensOfBlock(batch),
+          .num_heads = heads.num_heads,
+          .num_kv_heads = heads.num_kv_heads,
+          .head_dim = heads.head_dim};
 }
 
 TensorView TensorSlot::In(std::byte* base) const {
@@ -31,6 +33,14 @@ TensorSlot UnitSite::SlotOf(const TensorPlace& place) const {
       break;
   }
   return {place, dtype};
+}
+
+HalfSlot UnitSite::Half(std::string_view name) const {
+  const auto slot = [&](const UnitPlaces& places) {
+    return places.Has(name) ? std::optional(SlotOf(places.Of(name))) : std::nullopt;
+  };
+  CHECK(stash.Has(name) || workspace.Has(name), "the unit keeps no {}", name);
+  return {slot(stash), slot(workspace)};
 }
 
 int UnitSite::NewAccumulator(int first_parameter, int num_parameters) const {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -17,7 +18,7 @@
 
 namespace troupe {
 
-// Of the attention of a layer, on the sequences of a microbatch.
+// Of one call of a layer's attention: the microbatch's sequences, or this rank's part of them.
 AttentionShape ShapeOf(const LayerAttention& attention, const BatchArithmetic& batch);
 
 // A tensor of a unit, bound to its place once.
@@ -34,19 +35,21 @@ class TensorSlot {
   DType dtype_ = DType::kFloat32;
 };
 
-// A tensor between the halves of backward: in the stash, or in the workspace of a whole Backward.
+// A tensor that lies in the stash, or in the workspace of a pass that computes it for itself: what
+// is between the halves of a whole Backward, and what a backward computes again. At least one.
 class HalfSlot {
  public:
   HalfSlot() = default;
-  HalfSlot(const TensorSlot& stash, const TensorSlot& workspace)
+  HalfSlot(std::optional<TensorSlot> stash, std::optional<TensorSlot> workspace)
       : stash_(stash), workspace_(workspace) {}
   TensorView In(const Pass& pass) const {
-    return pass.whole ? workspace_.In(pass.workspace) : stash_.In(pass.stash);
+    const bool own = workspace_ && (pass.whole || !stash_);
+    return own ? workspace_->In(pass.workspace) : stash_->In(pass.stash);
   }
 
  private:
-  TensorSlot stash_;
-  TensorSlot workspace_;
+  std::optional<TensorSlot> stash_;
+  std::optional<TensorSlot> workspace_;
 };
 
 // Everything outlives the unit, but for the struct itself and `gradient_elements`.
@@ -57,19 +60,23 @@ struct UnitSite {
   const UnitPlaces& stash;
   const UnitPlaces& workspace;
   const UnitPlaces& constants;
-  DType dtype = DType::kFloat32;             // of activations
-  DType master = DType::kFloat32;            // of statistics, weights' masters, gradients
+  DType dtype = DType::kFloat32;   // of activations
+  DType master = DType::kFloat32;  // of statistics, weights' masters, gradients
+  int layer = -1;                  // of the model; -1: no layer
+  Recompute recompute = Recompute::kNone;
   std::vector<int64_t> gradient_elements{};  // where the gradient of each begins
   UnitWeights& weights;
   Gradients& gradients;
 
   TensorSlot Stash(std::string_view name) const { return SlotOf(stash.Of(name)); }
   TensorSlot Workspace(std::string_view name) const { return SlotOf(workspace.Of(name)); }
+  // Of a tensor that not every unit has.
+  std::optional<TensorSlot> WorkspaceIfAny(std::string_view name) const {
+    return workspace.Has(name) ? std::optional(Workspace(name)) : std::nullopt;
+  }
   // In Pass::shared.
   TensorSlot Constant(std::string_view name) const { return SlotOf(constants.Of(name)); }
-  HalfSlot Half(std::string_view name) const {
-    return {stash.Has(name) ? Stash(name) : TensorSlot(), Workspace(name)};
-  }
+  HalfSlot Half(std::string_view name) const;
   TensorSlot SlotOf(const TensorPlace& place) const;
   // For the gradients of neighbouring parameters of the spec, as one run.
   int NewAccumulator(int first_parameter, int num_parameters = 1) const;

@@ -12,8 +12,8 @@
 //       the unit fills each of its rows (StageParameters::ComputeRow) between Gather and Ready
 //       (unit_residency.h); where copies are whole beside them, what is dropped could not be made
 //       again: Drop is a CHECK.
-//   W3. A unit that comes and goes is packed for a use when that use first reads it: a pass has
-//   one.
+//   W3. A unit that comes and goes is packed for a use when that use first reads it: most passes
+//       have one.
 #pragma once
 
 #include <cstdint>

@@ -77,6 +77,7 @@ class GatheringStage {
                       .layout = layout,
                       .batch = model.batch,
                       .widths = testing::WidthsOf(model.dtype),
+                      .recompute = model.recompute,
                       .zero = model.zero};
     options_.new_layer = LoggedLayer::New;
     options_.shards = {.owner = 0, .num_owners = 2};
@@ -150,6 +151,17 @@ TEST(StageGathers, TheNextUnitIsAskedForBeforeThisOneComputes) {
   EXPECT_EQ(of.stage.Forward(), (Log{"0", "1", "2", "forward", "3", "forward"}));
   EXPECT_EQ(of.stage.Backward(), (Log{"2", "1", "backward", "backward"}))
       << "and nothing for the head";
+}
+
+TEST(StageGathers, ABackwardThatComputesAgainAsksForNoMore) {
+  SmallModel model = TwoLayers(/*prefetch=*/1);
+  model.recompute = Recompute::kFull;
+  OneStage of(model);
+  EXPECT_EQ(of.stage.Forward(), (Log{"0", "1", "2", "forward", "3", "forward"}));
+  EXPECT_EQ(of.stage.Backward(), (Log{"2", "1", "backward", "backward"}));
+  const MemoryPrediction predicted =
+      PredictGatheredUnits(of.table, {&of.stage.stage().options().shape, 1}, ThisVectorIsa());
+  EXPECT_LE(of.stage.PeakBytes(MemoryTag::kComm), predicted[static_cast<size_t>(MemoryTag::kComm)]);
 }
 
 TEST(StageGathers, WithoutPrefetchWhenThisOneHasComputed) {
