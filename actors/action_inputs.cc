@@ -1,8 +1,14 @@
 #include "actors/action_inputs.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace troupe {
+
+bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b) {
+  return a.dtype == b.dtype && a.rank == b.rank && std::ranges::equal(a.shape, b.shape) &&
+         a.num_bytes == b.num_bytes;
+}
 
 bool ActionInputs::Keep(const Key& key, Bulk slot) {
   return slots_.try_emplace(key, std::move(slot)).second;

@@ -15,9 +15,13 @@
 
 #include "actors/schedule/schedule.h"
 #include "runtime/memory/buffer.h"
+#include "runtime/transport/envelope.h"
 #include "runtime/transport/transport.h"
 
 namespace troupe {
+
+// Of one dtype, shape and size, wherever in their bulk they lie.
+bool SameTensor(const TensorDescriptor& a, const TensorDescriptor& b);
 
 class ActionInputs {
  public:

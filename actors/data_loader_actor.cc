@@ -8,10 +8,12 @@
 
 namespace troupe {
 
+static_assert(kNoLabel == kIgnoredLabel);
+
 DataLoaderActor::DataLoaderActor(DataLoaderOptions options, std::optional<TokenSource> source,
                                  Stream& stream)
     : options_(options),
-      positions_(PositionsOfSequences(options.batch)),
+      positions_(PositionsOfSequences(options.batch, options.context_rank)),
       source_(std::move(source)),
       stream_(stream) {
   CHECK(source_ || !options_.fields.any_of_file(), "tokens are read, but of no file");
@@ -46,11 +48,8 @@ Status DataLoaderActor::Make(const FetchMicrobatches& fetch,
         return read;
       }
     }
-    Microbatch microbatch = MicrobatchOf(rows, batch, options_.fields, positions_);
-    if (options_.ignore_label) {  // I2
-      std::ranges::replace(microbatch.labels, *options_.ignore_label, kIgnoredLabel);
-    }
-    microbatches.push_back(std::make_shared<const Microbatch>(std::move(microbatch)));
+    microbatches.push_back(std::make_shared<const Microbatch>(
+        MicrobatchOf(rows, batch, options_.fields, positions_, options_.special)));
   }
   return reads ? source_->file.CheckUnchanged() : Status{};
 }

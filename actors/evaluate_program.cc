@@ -22,7 +22,8 @@ std::optional<Deed> EvaluateProgram::Next(int64_t) {
 
 Result<Verdict> EvaluateProgram::Decide(std::vector<proto::Vote> votes) {
   ASSIGN_OR_RETURN(const StepSums sums,
-                   AddLosses(votes, options_.num_microbatches * options_.data_parallel));
+                   AddLosses(votes, options_.num_microbatches * options_.data_parallel,
+                             options_.context_parallel));
   sums_.loss_sum += sums.loss_sum;
   sums_.num_tokens += sums.num_tokens;
   if (++round_ < options_.rounds) return Verdict{};

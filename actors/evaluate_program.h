@@ -11,6 +11,7 @@ struct EvaluateOptions {
   int32_t rounds = 0;
   int32_t num_microbatches = 0;  // of a round and data-parallel rank
   int32_t data_parallel = 1;
+  int32_t context_parallel = 1;  // ranks that vote for a microbatch
   int64_t global_batch_size = 0;
 };
 

@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "actors/model/kv_ring.h"
 #include "actors/plan/microbatch.h"
 #include "actors/schedule/schedule.h"
 #include "kernels/cross_entropy.h"
@@ -31,6 +32,7 @@ namespace troupe {
 inline constexpr uint32_t kExecutorIndex = 1;
 inline constexpr uint32_t kScheduleIndex = 2;  // rank 0 only
 inline constexpr uint32_t kCollectiveIndex = 3;
+inline constexpr uint32_t kRingAttentionIndex = 4;  // where ranks share sequences (cp)
 // Of the rank's first row of shards; each row has an actor of its own, by stage and row.
 inline constexpr uint32_t kFirstShardIndex = 64;
 
@@ -38,6 +40,9 @@ inline constexpr uint32_t kFirstShardIndex = 64;
 inline constexpr uint16_t kActivationChannel = 1;
 inline constexpr uint16_t kGradientChannel = 2;
 inline constexpr uint16_t kShardChannel = 3;
+// Of blocks of keys and values, one for each lane (KvPhase), and of their gradients.
+inline constexpr uint16_t kKvChannel = 4;
+inline constexpr uint16_t kKvGradientChannel = 6;
 // Of what arrives as `kind`.
 constexpr uint16_t ChannelOf(InputKind kind) {
   return kind == InputKind::kActivation ? kActivationChannel : kGradientChannel;
@@ -66,6 +71,18 @@ struct ActivationGradient {
   TensorDescriptor tensor{};
 };
 
+// The first rank of a group that shares sequences (cp) -> the others: it starts this pass, the next
+// in the order of the round (ActionChoices).
+struct ActionChosen {
+  static constexpr std::string_view kMessageName = "troupe.ActionChosen";
+  int64_t round = 0;
+  int32_t stage = 0;
+  int32_t microbatch = 0;
+  uint32_t kind = 0;  // ActionKind
+  uint32_t reserved = 0;
+};
+static_assert(sizeof(ActionChosen) == 24, "a wire format");
+
 // ---- wire, shard actor -> shard actor of the same row ------------------------------------------
 
 // Asks an owner for its run of the row, as of `version`.
@@ -90,6 +107,35 @@ struct ShardBlock {
 };
 static_assert(sizeof(ShardBlock) == 32, "a wire format");
 
+// ---- wire, ring attention actor -> that of the next rank along cp -------------------------------
+
+// Keys and values of the tokens of rank `origin` of the group, which come with hop `hop` (from 1)
+// of a pass over a layer. tensor: (tokens, 2 · key channels), keys in the first half of the
+// columns.
+struct KvBlock {
+  static constexpr std::string_view kMessageName = "troupe.KvBlock";
+  int64_t step = 0;
+  int32_t microbatch = 0;  // -1: one that is not trained on
+  int32_t layer = 0;
+  int16_t hop = 0;
+  int16_t origin = 0;
+  uint32_t phase = 0;  // KvPhase
+  TensorDescriptor tensor{};
+};
+static_assert(sizeof(KvBlock) == 80, "a wire format");
+// What the ranks so far make of the gradient of that block. float32 (float64).
+struct KvGradientBlock {
+  static constexpr std::string_view kMessageName = "troupe.KvGradientBlock";
+  int64_t step = 0;
+  int32_t microbatch = 0;
+  int32_t layer = 0;
+  int16_t hop = 0;
+  int16_t origin = 0;
+  uint32_t phase = 0;
+  TensorDescriptor tensor{};
+};
+static_assert(sizeof(KvGradientBlock) == sizeof(KvBlock), "a wire format");
+
 // ---- local, a stage's RowSource -> shard actor --------------------------------------------------
 
 struct RowArrival;
@@ -104,6 +150,40 @@ struct PublishRow {
   static constexpr std::string_view kMessageName = "troupe.PublishRow";
   std::span<const std::byte> own{};
   int64_t version = 0;
+};
+
+// ---- local, a layer's pass (KvRing) -> ring attention actor -------------------------------------
+
+// KvRing::Expect, Send and Let.
+struct ExpectBlock {
+  static constexpr std::string_view kMessageName = "troupe.ExpectBlock";
+  KvHop hop{};
+  int64_t num_bytes = 0;
+  KvArrival* arrival = nullptr;
+};
+struct SendBlock {
+  static constexpr std::string_view kMessageName = "troupe.SendBlock";
+  KvHop hop{};
+  std::span<const std::byte> block{};
+  KvDeparture* departure = nullptr;
+};
+struct LetBlock {
+  static constexpr std::string_view kMessageName = "troupe.LetBlock";
+  KvHop hop{};
+  int64_t idle_ns = 0;
+};
+
+// ---- local, transport -> ring attention actor ---------------------------------------------------
+
+// The transport has let go of a block: which, the actor numbered.
+struct BlockSent {
+  static constexpr std::string_view kMessageName = "troupe.BlockSent";
+  uint64_t number = 0;
+};
+// A credit came back: a parked block may leave.
+struct RingCredit {
+  static constexpr std::string_view kMessageName = "troupe.RingCredit";
+  uint16_t channel = 0;
 };
 
 // ---- local, the worker's root -> stages and loader ----------------------------------------------
@@ -137,7 +217,7 @@ struct RunAction {
   std::optional<Action> next{};  // that reads weights, where it is known (NextOverWeights)
   std::array<std::span<const std::byte>, kStageInputsMax> inputs{};
   SharedMicrobatch data{};  // Forward only
-  int32_t last_token = 0;   // sampling: of the microbatch, whose follower is drawn
+  int32_t last_token = 0;   // sampling: the position whose follower is drawn, in the first sequence
   double temperature = 0;
   uint64_t sample_counter = 0;  // of the token to draw
   int32_t sample_seed = 0;

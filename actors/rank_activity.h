@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "actors/model/kv_ring.h"
 #include "actors/schedule/action.h"
 
 namespace troupe {
@@ -15,7 +16,9 @@ struct RankActivity {
   int64_t step = 0;
   std::string_view phase{};  // a literal
   std::optional<Action> action{};
+  std::optional<KvHop> hop{};  // that the action's attention has come to
 };
-std::string InWords(const RankActivity& activity);  // "Forward of microbatch 3 on stage 2"
+// "Forward of microbatch 3 on stage 2, attention of layer 5, hop 1"
+std::string InWords(const RankActivity& activity);
 
 }  // namespace troupe

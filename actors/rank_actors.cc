@@ -20,7 +20,10 @@ RankActors::RankActors(const Context& context, LoadedRank loaded)
       groups_(context.router, context.plan, context.ledger, GroupDeadlinesOf(context.start.spec()),
               context.hosts),
       shards_(context.router, ShardRowsOfRank(context.plan, self_),
-              GroupDeadlinesOf(context.start.spec()), &traffic_) {
+              GroupDeadlinesOf(context.start.spec()), &traffic_),
+      ring_(context.router, RingOfRank(context.plan, self_), GroupDeadlinesOf(context.start.spec()),
+            context.ledger, &traffic_) {
+  traffic_.on_step = [this](bool begins) { groups_.AtStep(begins); };
   if (context_.start.reference_run()) return;
   trace_ = TraceWindow(context_.start.spec().log().trace(), loaded_.progress.step + 1);
 }
@@ -30,8 +33,13 @@ RankActors::~RankActors() { context_.seams.scheduler.End(executor_); }
 Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
   RETURN_IF_ERROR(groups_.Open());
   RETURN_IF_ERROR(shards_.Open(trace_));
+  on_progress_ = std::move(on_progress);
+  RETURN_IF_ERROR(ring_.Open(trace_, [this](const KvHop* hop) {
+    activity_.hop = hop == nullptr ? std::nullopt : std::optional(*hop);
+    if (hop != nullptr) on_progress_(activity_);
+  }));
   const RankPlace place{
-      context_.seams.scheduler, context_.plan, context_.stream, groups_, shards_, self_};
+      context_.seams.scheduler, context_.plan, context_.stream, groups_, shards_, ring_, self_};
   const std::vector<StageId> held = context_.plan.StagesOf(self_);
   ExecutorActor::Peers peers;
   std::vector<ActorRef<MeetExecutor>> answering;
@@ -49,7 +57,10 @@ Status RankActors::Spawn(std::function<void(const RankActivity&)> on_progress) {
   options.trace = trace_;
   options.traffic = &traffic_;
   options.memory = &traced_memory_;
-  options.on_progress = std::move(on_progress);
+  options.on_progress = [this](const RankActivity& activity) {
+    activity_ = activity;
+    on_progress_(activity_);
+  };
   executor_ = place.scheduler.Spawn<ExecutorActor>({.name = "executor"}, std::move(options),
                                                    std::move(peers));
   for (const auto& actor : answering) RETURN_IF_ERROR(actor.Send(MeetExecutor{executor_}));
@@ -74,10 +85,11 @@ void RankActors::MeetRanks(ExecutorActor::Peers& peers) {
                         .num_ranks = mesh.num_ranks(),
                         .place = mesh.PipelineRankOf(self_),
                         .num_places = mesh.extent(Axis::kPp),
-                        .exports = mesh.Coordinate(self_, Axis::kDp) == 0,
+                        .exports = mesh.ReplicaOf(self_) == 0,
                         .dtype = DTypeOfJob(context_.start.spec()),
                         .trace = trace_},
-      context_.seams.files, SavedStages(), context_.ledger, context_.stream,
+      context_.seams.files, SavedStages(), context_.ledger, context_.stream, context_.disk,
+      std::ref(readers_),
       Ref<proto::CheckpointDone>(router.Remote<proto::CheckpointDone>(Rank(0), kScheduleIndex)));
   peers.schedule =
       ScheduleRef(router.Remote<proto::Vote, proto::StepDone>(Rank(0), kScheduleIndex));
@@ -86,11 +98,17 @@ void RankActors::MeetRanks(ExecutorActor::Peers& peers) {
     peers.neighbours[mesh.PipelineRankOf(other)] =
         router.Remote<WithBulk<Activation>, WithBulk<ActivationGradient>>(other, kExecutorIndex);
   }
+  const std::vector<Rank> sharing = mesh.GroupOf(Axis::kCp, self_);
+  for (const Rank other : sharing) {
+    if (sharing.front() != self_ || other == self_) continue;
+    peers.followers.push_back(router.Remote<ActionChosen>(other, kExecutorIndex));
+  }
 }
 
 void RankActors::OnCredit(Rank peer, uint16_t channel) {
   if (channel >= kFirstGroupChannel) return groups_.OnCredit(peer, channel);
   if (channel == kShardChannel) return shards_.OnCredit(peer);
+  if (channel >= kKvChannel) return ring_.OnCredit(channel);
   if (!executor_.alive()) return;
   (void)executor_.Send(CreditReturned{context_.plan.PipelineRankOf(peer), channel});
 }
@@ -98,12 +116,20 @@ void RankActors::OnCredit(Rank peer, uint16_t channel) {
 void RankActors::OnPeerDown(Rank peer, const Error& cause) {
   groups_.OnPeerDown(peer, cause);
   shards_.OnPeerDown(peer, cause);
+  ring_.OnPeerDown(peer, cause);
+}
+
+Error RankActors::LossInWords(Rank peer, const Error& cause) const {
+  const std::string hop = ring_.OpenHopInWords(peer);
+  return hop.empty() ? cause : troupe::Context(hop, cause);
 }
 
 SpawnedStage RankActors::SpawnStage(const RankPlace& place, StageId stage) {
   if (context_.seams.spawn_stage) return context_.seams.spawn_stage(place, stage);
+  loaded_.stages.at(stage)->Join(place.Sharing());
   StageOptions options = StageOptionsOf(context_.start.spec(), context_.plan, self_, stage);
   options.trace = trace_;
+  options.readers = &readers_;
   options.reductions =
       groups_.ReductionsOf(stage, [this](StageId copy) { return loaded_.stages.at(copy).get(); });
   options.siblings = groups_.SiblingsOf(stage);
@@ -136,7 +162,7 @@ Status RankActors::SpawnJob(JobParts parts) {
   if (spec.data().has_ignore_label()) job.ignore_label = spec.data().ignore_label();
   job_ = context_.seams.scheduler.Spawn<JobActor>({.name = "job"}, std::move(job),
                                                   std::move(checkpoints),
-                                                  std::move(parts.replanner), context_.stream);
+                                                  std::move(parts.replanner), context_.disk);
   ASSIGN_OR_RETURN(std::unique_ptr<Program> program,
                    context_.seams.new_program(start, context_.plan, parts.product_flops));
   std::vector<RankRef> ranks;
@@ -156,10 +182,17 @@ Status RankActors::SpawnJob(JobParts parts) {
 proto::CommunicationReport RankActors::Communication() const {
   std::vector<CommunicationVolume> sent = groups_.Sent();
   for (const CommunicationVolume& volume : shards_.Sent()) AddVolume(sent, volume);
+  for (const CommunicationVolume& volume : ring_.Sent()) AddVolume(sent, volume);
   for (const auto& [kind, outputs] : traffic_.outputs) {
     AddVolume(sent, {Axis::kPp, InputKindName(kind), outputs.count, outputs.bytes});
   }
-  return ReportCommunication(CommunicationOf(context_.plan, self_), sent, traffic_.steps);
+  proto::CommunicationReport report =
+      ReportCommunication(CommunicationOf(context_.plan, self_), sent, traffic_.steps);
+  if (context_.plan.batch.context.shared()) {
+    ring_.AddWork(*report.mutable_attention());
+    AddPredictedAttention(context_.plan, self_, *report.mutable_attention());
+  }
+  return report;
 }
 
 Status RankActors::Begin() {

@@ -2,8 +2,8 @@
 // worker's root, which alone knows every actor.
 // Thread: the rank's actor thread.
 //
-//   every rank   executor, stages, data loader, checkpoint actor, shard actors
-//   rank 0       schedule actor, job actor
+//   every rank   executor, stages, data loader, checkpoint actor, shard actors, ring attention
+//   actor rank 0       schedule actor, job actor
 #pragma once
 
 #include <functional>
@@ -15,7 +15,9 @@
 #include "actors/executor_actor.h"
 #include "actors/job_actor.h"
 #include "actors/plan/trace_window.h"
+#include "actors/rank_activity.h"
 #include "actors/rank_groups.h"
+#include "actors/rank_ring.h"
 #include "actors/rank_seams.h"
 #include "actors/rank_shards.h"
 #include "actors/rank_traffic.h"
@@ -35,6 +37,7 @@ class RankActors {
     const JobPlan& plan;
     RankRouter& router;
     Stream& stream;
+    Stream& disk;  // of what waits for files beside the computation; may be `stream`
     MemoryLedger& ledger;
     std::vector<int> hosts{};  // by rank (HostNumbersOf)
   };
@@ -59,6 +62,8 @@ class RankActors {
   // What the router says of other ranks.
   void OnCredit(Rank peer, uint16_t channel);
   void OnPeerDown(Rank peer, const Error& cause);
+  // The loss of a peer, with what a pass waits for meanwhile.
+  Error LossInWords(Rank peer, const Error& cause) const;
 
   Status Cancel(bool checkpoint) const { return schedule_.Send(CancelTraining{checkpoint}); }
 
@@ -88,8 +93,12 @@ class RankActors {
   TraceWindow trace_{};
   RankTraffic traffic_{};
   TracedMemory traced_memory_;
+  StateReaders readers_{};
   RankGroups groups_;
   RankShards shards_;
+  RankRing ring_;
+  RankActivity activity_{};
+  std::function<void(const RankActivity&)> on_progress_{};
   ExecutorActor::SelfRef executor_{};
   ScheduleActor::SelfRef schedule_{};
   JobActor::SelfRef job_{};

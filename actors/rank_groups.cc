@@ -49,12 +49,14 @@ Status RankGroups::Open() {
     RETURN_IF_ERROR(OpenOne(index, Members::kAll, plan_.MembersOf(reduction, self_)));
     if (reduction.weights != SharedWeights::kStage || !plan_.RepeatsShards()) continue;
     RETURN_IF_ERROR(OpenOne(index, Members::kOwners, plan_.OwnersOf(self_)));
-    RETURN_IF_ERROR(OpenOne(index, Members::kReplicas, plan_.ReplicasOf(self_, stages.front())));
+    RETURN_IF_ERROR(
+        OpenOne(index, Members::kReplicas, plan_.ShardReplicasOf(self_, stages.front())));
   }
-  return {};
+  return OpenLanes();
 }
 
-// Numbers and channels are the same at every rank: by reduction, then those of owners and replicas.
+// Numbers and channels are the same at every rank: by reduction, then those of owners and replicas,
+// then those of lanes.
 Status RankGroups::OpenOne(int32_t reduction, Members members, std::vector<Rank> ranks) {
   if (ranks.size() < 2) return {};
   const bool of_stage =
@@ -65,17 +67,53 @@ Status RankGroups::OpenOne(int32_t reduction, Members members, std::vector<Rank>
     const auto num_reductions = static_cast<int>(plan_.reductions.size());
     number = num_reductions + 2 * reduction + (members == Members::kOwners ? 0 : 1);
   }
+  ASSIGN_OR_RETURN(
+      (opened_[{reduction, members}]),
+      OpenNumber(number, fmt::format("{} {}", kNames[static_cast<size_t>(members)], reduction),
+                 std::move(ranks), of_stage ? SumsOf(plan_.reduction) : SumAlgorithm::kOrdered));
+  return {};
+}
+
+Status RankGroups::OpenLanes() {
+  const ContextParallel& context = plan_.batch.context;
+  if (!context.shared() || context.method == ContextMethod::kRing) return {};
+  static constexpr std::string_view kNames[] = {"attention of Forward", "attention of backward"};
+  const auto first = 3 * static_cast<int>(plan_.reductions.size());
+  for (int lane = 0; lane < kNumKvLanes; ++lane) {
+    const auto at = static_cast<size_t>(lane);
+    ASSIGN_OR_RETURN(lanes_[at].group,
+                     OpenNumber(first + lane, std::string(kNames[at]),
+                                plan_.mesh.GroupOf(Axis::kCp, self_), SumAlgorithm::kOrdered));
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Group>> RankGroups::OpenNumber(int number, std::string name,
+                                                      std::vector<Rank> ranks, SumAlgorithm sums) {
   GroupSpec spec{.id = GroupId(static_cast<uint32_t>(number)),
-                 .name = fmt::format("{} {}", kNames[static_cast<size_t>(members)], reduction),
+                 .name = std::move(name),
                  .ranks = std::move(ranks),
                  .self = self_,
                  .deadline_ms = deadlines_.end_ms,
                  .tell_ms = deadlines_.tell_ms,
-                 .sums = of_stage ? SumsOf(plan_.reduction) : SumAlgorithm::kOrdered};
+                 .sums = sums};
   for (const Rank rank : spec.ranks) spec.hosts.push_back(hosts_[static_cast<size_t>(rank.value)]);
-  const auto channel = static_cast<uint16_t>(kFirstGroupChannel + number);
-  ASSIGN_OR_RETURN((opened_[{reduction, members}]), groups_.Open(std::move(spec), channel));
-  return {};
+  return groups_.Open(std::move(spec), static_cast<uint16_t>(kFirstGroupChannel + number));
+}
+
+void RankGroups::AtStep(bool begins) {
+  for (LaneGroup& lane : lanes_) {
+    if (lane.group == nullptr) continue;
+    for (size_t kind = 0; kind < lane.counted.size(); ++kind) {
+      const GroupTraffic& now = lane.group->traffic(static_cast<GroupOperationKind>(kind));
+      if (!begins) {
+        const GroupTraffic& then = lane.at_begin[kind];
+        lane.counted[kind].num_operations += now.num_operations - then.num_operations;
+        lane.counted[kind].sent_bytes += now.sent_bytes - then.sent_bytes;
+      }
+      lane.at_begin[kind] = now;
+    }
+  }
 }
 
 std::map<int32_t, StageReduction> RankGroups::ReductionsOf(
@@ -119,6 +157,13 @@ std::vector<CommunicationVolume> RankGroups::Sent() const {
       const auto kind = static_cast<GroupOperationKind>(i);
       const GroupTraffic& traffic = group->traffic(kind);
       AddVolume(rows, {axis, GroupOperationName(kind), traffic.num_operations, traffic.sent_bytes});
+    }
+  }
+  for (const LaneGroup& lane : lanes_) {
+    for (int i = 0; i < kNumGroupOperationKinds; ++i) {
+      const GroupTraffic& traffic = lane.counted[static_cast<size_t>(i)];
+      AddVolume(rows, {Axis::kCp, GroupOperationName(static_cast<GroupOperationKind>(i)),
+                       traffic.num_operations, traffic.sent_bytes});
     }
   }
   return rows;

@@ -1,17 +1,21 @@
 // RankGroups: the groups that one rank is a member of, opened from the job's plan: the ranks that
 // hold copies of the same weights, and where such copies are in shards that several of them repeat,
-// those that share one copy, and those that have the same shard.
+// those that share one copy, and those that have the same shard; where queries meet other ranks'
+// keys by operations of a group (cp), those that share sequences, once for each lane.
 // Thread: the rank's actor thread. Outlives the tasks that use a group.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "actors/model/kv_ring.h"
 #include "actors/plan/communication_volume.h"
 #include "actors/plan/job_plan.h"
 #include "actors/stage_actor.h"
@@ -43,7 +47,13 @@ class RankGroups {
 
   // Of the ranks that hold `stage`, one of this rank's: none where nobody else does.
   SiblingGroups SiblingsOf(StageId stage) const;
-  // What this rank sent since Open, by axis and operation.
+  // Of the ranks that share this one's sequences, for passes of a lane; null where they are none,
+  // or exchange blocks in a ring.
+  Group* OfLane(int lane) const { return lanes_[static_cast<size_t>(lane)].group.get(); }
+  // What these send counts from here, or not any more.
+  void AtStep(bool begins);
+
+  // What this rank sent since Open, by axis and operation; along cp in training steps alone.
   std::vector<CommunicationVolume> Sent() const;
 
   void OnPeerDown(Rank peer, const Error& cause) { groups_.OnPeerDown(peer, cause); }
@@ -53,7 +63,16 @@ class RankGroups {
   // Of a reduction: all its members; of these the owners of one copy of the weights, and those with
   // one shard.
   enum class Members : uint8_t { kAll, kOwners, kReplicas };
+  using Traffic = std::array<GroupTraffic, kNumGroupOperationKinds>;
+  struct LaneGroup {
+    std::unique_ptr<Group> group{};
+    Traffic at_begin{};  // of the step
+    Traffic counted{};
+  };
 
+  Status OpenLanes();
+  Result<std::unique_ptr<Group>> OpenNumber(int number, std::string name, std::vector<Rank> ranks,
+                                            SumAlgorithm sums);
   Status OpenOne(int32_t reduction, Members members, std::vector<Rank> ranks);
   Group* Find(int32_t reduction, Members members) const;
 
@@ -63,6 +82,7 @@ class RankGroups {
   const std::vector<int> hosts_;
   RouterGroups groups_;
   std::map<std::pair<int32_t, Members>, std::unique_ptr<Group>> opened_{};
+  std::array<LaneGroup, kNumKvLanes> lanes_{};
 };
 
 }  // namespace troupe

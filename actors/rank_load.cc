@@ -12,6 +12,7 @@
 #include <numeric>
 
 #include "actors/checkpoint_store.h"
+#include "actors/plan/context_parallel_keys.h"
 #include "actors/plan/data_parallel_keys.h"
 #include "actors/plan/job_shape.h"
 #include "actors/plan/resumption.h"
@@ -103,7 +104,8 @@ bool SumsDiffer(const CheckpointManifest& manifest, const proto::JobSpec& spec,
   }
   const auto reduce = GradReduceOf(saved.parallelism());
   const auto widths = WidthsOf(saved.train());
-  return RingSumsDiffer(saved, spec) || (reduce.ok() && *reduce != plan.batch.grad_reduce) ||
+  return !ShareSequencesAlike(saved, spec) || RingSumsDiffer(saved, spec) ||
+         (reduce.ok() && *reduce != plan.batch.grad_reduce) ||
          (widths.ok() && widths->grad_bytes != plan.widths.grad_bytes);
 }
 

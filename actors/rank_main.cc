@@ -45,11 +45,8 @@ class RankProgram {
   RankSeams Seams() {
     RankSeams seams{.scheduler = scheduler_, .files = SystemFiles()};
     seams.new_transport = [this](const TransportNeeds& needs) { return NewTransport(needs); };
-    seams.new_stream = [this]() -> Result<std::unique_ptr<Stream>> {
-      auto stream = std::make_unique<ThreadStream>(scheduler_, "compute");
-      RETURN_IF_ERROR(stream->started());
-      return std::unique_ptr<Stream>(std::move(stream));
-    };
+    seams.new_stream = [this] { return NewStream("compute"); };
+    seams.new_disk_stream = [this] { return NewStream("disk"); };
     seams.measure = [this](const proto::JobSpec& spec, proto::Hello& hello) {
       return MeasureDevice(SystemFiles(), spec, scheduler_.clock(), hello);
     };
@@ -62,6 +59,12 @@ class RankProgram {
       scheduler_.Stop();
     };
     return seams;
+  }
+
+  Result<std::unique_ptr<Stream>> NewStream(std::string name) {
+    auto stream = std::make_unique<ThreadStream>(scheduler_, std::move(name));
+    RETURN_IF_ERROR(stream->started());
+    return std::unique_ptr<Stream>(std::move(stream));
   }
 
   Result<std::unique_ptr<Transport>> NewTransport(const TransportNeeds& needs) {

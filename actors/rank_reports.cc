@@ -9,6 +9,7 @@
 #include <iterator>
 #include <numeric>
 
+#include "actors/plan/context_volume.h"
 #include "actors/plan/job_orders.h"
 #include "actors/stage_set.h"
 #include "runtime/base/host_memory.h"
@@ -96,6 +97,7 @@ proto::CommunicationReport ReportCommunication(const std::vector<CommunicationVo
     auto* row = row_of(volume);
     row->set_predicted_count(volume.count);
     row->set_predicted_bytes(volume.bytes);
+    row->set_bytes_per_hop(volume.bytes_per_hop);
   }
   for (const CommunicationVolume& volume : sent) {
     auto* row = row_of(volume);
@@ -103,6 +105,21 @@ proto::CommunicationReport ReportCommunication(const std::vector<CommunicationVo
     row->set_measured_bytes(volume.bytes);
   }
   return report;
+}
+
+void AddPredictedAttention(const JobPlan& plan, Rank rank,
+                           proto::CommunicationReport::Attention& report) {
+  const AttentionPairs pairs = AttentionPairsOf(plan, rank);
+  int phase = 0;
+  for (const auto* of_phase : {&pairs.forward, &pairs.recompute, &pairs.backward}) {
+    if (phase == report.phases_size()) report.add_phases();
+    report.mutable_phases(phase++)->mutable_predicted_pairs()->Assign(of_phase->begin(),
+                                                                      of_phase->end());
+  }
+  const ContextParallel& context = plan.batch.context;
+  report.set_method(std::string(ContextMethodName(context.method)));
+  report.set_index(plan.mesh.Coordinate(rank, Axis::kCp));
+  report.set_num_ranks(context.num_ranks);
 }
 
 proto::SpanBatch ReportSpans() {

@@ -7,6 +7,7 @@
 
 #include "actors/model/stage_parameters.h"
 #include "actors/plan/communication_volume.h"
+#include "actors/plan/job_plan.h"
 #include "actors/plan/memory_model.h"
 #include "proto/worker.pb.h"
 #include "runtime/actor/wait_record.h"
@@ -26,6 +27,9 @@ proto::StepMemory ReportStepMemory(int64_t step, const MemoryCourse& course,
 proto::CommunicationReport ReportCommunication(const std::vector<CommunicationVolume>& predicted,
                                                const std::vector<CommunicationVolume>& sent,
                                                int64_t steps);
+// What the plan says of the attention of one step, beside what was measured.
+void AddPredictedAttention(const JobPlan& plan, Rank rank,
+                           proto::CommunicationReport::Attention& report);
 // Everything traced since the last call, but the handlers' own spans. Empty where nothing was.
 proto::SpanBatch ReportSpans();
 proto::Waits ReportWaits(const WaitBoard& waits, const Clock& clock);

@@ -53,6 +53,7 @@ RankRoot::~RankRoot() {
   seams_.scheduler.SetOnDown({});
   waits_.StopWatching();
   stream_.reset();  // waits for the work under way
+  disk_.reset();
   // Shards leave from the stages' memory: it goes when the transport has closed.
   const StageSet stages = actors_ ? actors_->TakeStages() : StageSet{};
   actors_.reset();  // the executor lets go of what it received while the transport is there
@@ -147,6 +148,9 @@ Status RankRoot::OnPeers(const proto::Peers& peers) {
   hosts_ = HostNumbersOf(peers, start_.world_size());
   RETURN_IF_ERROR(OpenRouter(peers));
   ASSIGN_OR_RETURN(stream_, seams_.new_stream());
+  if (seams_.new_disk_stream) {
+    ASSIGN_OR_RETURN(disk_, seams_.new_disk_stream());
+  }
   waits_.Watch(*stream_, name_, WaitDeadlineMs(start_.spec(), kDiskWaitMs));
   state_ = State::kLoading;
   Load();
@@ -169,7 +173,7 @@ Status RankRoot::OpenRouter(const proto::Peers& peers) {
       .self = self_, .job = JobId(start_.job()), .epoch = Epoch(start_.epoch())};
   options.on_peer_down = [this](Rank peer, const Error& cause) {
     if (!finished()) lost_peer_ = peer;
-    Fail(cause);
+    Fail(actors_ ? actors_->LossInWords(peer, cause) : cause);
     if (actors_) actors_->OnPeerDown(peer, cause);
   };
   options.on_credit = [this](Rank peer, uint16_t channel) {
@@ -209,7 +213,8 @@ void RankRoot::Load() {
 Status RankRoot::OnLoaded(Result<LoadedRank> result) {
   ASSIGN_OR_RETURN(LoadedRank loaded, std::move(result));
   last_step_ = loaded.progress.step;
-  actors_.emplace(RankActors::Context{seams_, start_, *plan_, *router_, *stream_, ledger_, hosts_},
+  actors_.emplace(RankActors::Context{seams_, start_, *plan_, *router_, *stream_,
+                                      disk_ ? *disk_ : *stream_, ledger_, hosts_},
                   std::move(loaded));
   RETURN_IF_ERROR(
       actors_->Spawn([this](const RankActivity& activity) { news_.Progressed(activity); }));

@@ -87,6 +87,7 @@ class RankRoot {
   std::unique_ptr<Transport> transport_{};
   std::unique_ptr<RankRouter> router_{};
   std::unique_ptr<Stream> stream_{};
+  std::unique_ptr<Stream> disk_{};  // null: the stream's work includes the disk's
   std::optional<RankActors> actors_{};
   WaitHandle disk_wait_{};
   double product_flops_ = 0;              // a second, of all ranks; 0: not known

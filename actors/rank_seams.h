@@ -11,6 +11,7 @@
 #include "actors/plan/job_plan.h"
 #include "actors/rank_groups.h"
 #include "actors/rank_load.h"
+#include "actors/rank_ring.h"
 #include "actors/rank_setup.h"
 #include "actors/rank_shards.h"
 #include "proto/worker.pb.h"
@@ -38,7 +39,15 @@ struct RankPlace {
   Stream& stream;
   const RankGroups& groups;
   RankShards& shards;
+  RankRing& ring;
   Rank rank{};
+
+  // What the model of a stage joins; of a rank that shares its sequences with nobody all null.
+  ContextPeers Sharing() const {
+    return {.ring = ring.ring(),
+            .groups = {groups.OfLane(0), groups.OfLane(1)},
+            .work = plan.batch.context.shared() ? &ring.work() : nullptr};
+  }
 };
 
 using SpawnedStage = ActorRef<MeetExecutor, RunAction, ReduceGradient, CollectVote, ApplyUpdate>;
@@ -50,6 +59,8 @@ struct RankSeams {
   FileSystem& files;
   std::function<Result<std::unique_ptr<Transport>>(const TransportNeeds&)> new_transport{};
   std::function<Result<std::unique_ptr<Stream>>()> new_stream{};
+  // Of work that waits for files; without it that runs between the computations.
+  std::function<Result<std::unique_ptr<Stream>>()> new_disk_stream{};
   // Says what the device is, and how fast where the job hangs on it.
   std::function<Status(const proto::JobSpec&, proto::Hello&)> measure{};
   // To the host agent, in order; telemetry is left out where nobody reads.

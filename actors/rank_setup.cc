@@ -19,6 +19,7 @@ int64_t WaitDeadlineMs(const proto::JobSpec& spec, int64_t usual_ms) {
 ScheduleOptions ScheduleOptionsOf(const proto::JobSpec& spec) {
   ScheduleOptions options;
   options.wait_deadline_ms = WaitDeadlineMs(spec, options.wait_deadline_ms);
+  options.saves_alone = spec.parallelism().rebalance();
   return options;
 }
 
@@ -46,6 +47,7 @@ TrainOptions TrainOptionsOf(const proto::StartRank& start, const JobPlan& plan) 
       .steps = spec.train().stop_after() > 0 ? spec.train().stop_after() : spec.train().steps(),
       .num_microbatches = plan.batch.num_microbatches,
       .data_parallel = plan.batch.data_parallel,
+      .context_parallel = plan.batch.context.num_ranks,
       .global_batch_size = plan.batch.global_batch_size,
       .num_parameters = plan.table.size(),
       .grad_clip = spec.optimizer().grad_clip(),
@@ -53,6 +55,7 @@ TrainOptions TrainOptionsOf(const proto::StartRank& start, const JobPlan& plan) 
       .evaluate = {.rounds = spec.eval().batches(),
                    .num_microbatches = plan.batch.num_microbatches,
                    .data_parallel = plan.batch.data_parallel,
+                   .context_parallel = plan.batch.context.num_ranks,
                    .global_batch_size = plan.batch.global_batch_size},
       .checkpoint_every = spec.checkpoint().every(),
       .checkpoint_every_seconds = spec.checkpoint().every_seconds(),
@@ -84,6 +87,8 @@ ExecutorOptions ExecutorOptionsOf(const proto::JobSpec& spec, const JobPlan& pla
                           .reductions = plan.reductions,
                           .batch = plan.batch,
                           .data_parallel_rank = plan.mesh.Coordinate(rank, Axis::kDp)};
+  const Rank first = plan.mesh.GroupOf(Axis::kCp, rank).front();
+  if (first != rank) options.follows = first;
   options.wait_deadline_ms = WaitDeadlineMs(spec, options.wait_deadline_ms);
   return options;
 }
@@ -95,18 +100,24 @@ StageOptions StageOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Ran
           .stage = stage,
           .last = plan.train.IsLastStage(stage),
           .first_microbatch = plan.train.FirstMicrobatch(stage).value,
+          .context_rank = plan.mesh.Coordinate(rank, Axis::kCp),
           .adamw = {.beta1 = optimizer.betas(0),
                     .beta2 = optimizer.betas(1),
                     .eps = optimizer.eps(),
-                    .weight_decay = optimizer.weight_decay()}};
+                    .weight_decay = optimizer.weight_decay()},
+          .disk_deadline_ms = WaitDeadlineMs(spec, kDiskWaitMs)};
 }
 
 DataLoaderOptions DataLoaderOptionsOf(const proto::JobSpec& spec, const JobPlan& plan, Rank rank) {
   DataLoaderOptions options{.batch = plan.batch,
-                            .data_parallel_rank = plan.mesh.Coordinate(rank, Axis::kDp)};
-  if (spec.data().has_ignore_label()) options.ignore_label = spec.data().ignore_label();
+                            .data_parallel_rank = plan.mesh.Coordinate(rank, Axis::kDp),
+                            .context_rank = plan.mesh.Coordinate(rank, Axis::kCp)};
+  const proto::Data& data = spec.data();
+  if (data.has_ignore_label()) options.special.ignore_label = data.ignore_label();
+  if (data.has_document_separator()) options.special.document_separator = data.document_separator();
   for (const StageId stage : plan.StagesOf(rank)) {
-    options.fields |= FieldsOf(plan.table.model(), plan.stages[static_cast<size_t>(stage.value)]);
+    const StageLayout& layout = plan.stages[static_cast<size_t>(stage.value)];
+    options.fields |= FieldsOf(plan.table.model(), layout, plan.batch);
   }
   return options;
 }

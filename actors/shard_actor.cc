@@ -244,12 +244,10 @@ void ShardActor::EndGather(Status status) {
 }
 
 void ShardActor::WriteSpan(const Gathering& ended) {
-  static const uint32_t track = InternTraceName("communication");
   const WeightPass& pass = ended.arrival->pass;
   SpanRecord span;
   span.name = span_names_[static_cast<size_t>(pass.direction)];
   span.category = SpanCategory::kWait;
-  span.track = track;
   span.rank = options_.rank.value;
   span.stage = static_cast<int16_t>(options_.stage.value);
   span.microbatch = pass.microbatch;

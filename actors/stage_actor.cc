@@ -1,11 +1,14 @@
 #include "actors/stage_actor.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <utility>
 
+#include "runtime/actor/stream_wait.h"
 #include "runtime/trace/span.h"
 
 namespace troupe {
@@ -17,6 +20,7 @@ struct StageAction {
   RunAction run{};
   int32_t microbatch = 0;  // as the model counts
   bool last_stage = false;
+  int64_t last_row = -1;  // of the token whose follower is drawn; -1: another rank has it
   StageModel::NextPass next{};
 };
 
@@ -26,8 +30,9 @@ Task<Status> ComputeForward(StageModel& model, const StageAction& action, Action
   const Microbatch& data = *run.data;
   if (run.mode == proto::STEP_MODE_SAMPLE) {
     CO_ASSIGN_OR_RETURN(Buffer generated,
-                        co_await model.GenerateForward(run.inputs[0], data, run.last_token));
+                        co_await model.GenerateForward(run.inputs[0], data, action.last_row));
     if (action.last_stage) {
+      if (action.last_row < 0) co_return Status{};
       done.sampled_token = model.DrawToken(
           generated, run.temperature, static_cast<uint64_t>(run.sample_seed), run.sample_counter);
     } else {
@@ -107,7 +112,13 @@ Task<Status> Reduce(const StageReduction& reduction, int64_t step) {
   co_return Status{};
 }
 
-Task<Status> Apply(StageModel& model, AdamWOptions adamw, ApplyUpdate update) {
+// `read`: when nobody reads any more what changes; null: now. `wait`: until then; its actor's.
+Task<Status> Apply(StageModel& model, AdamWOptions adamw, ApplyUpdate update,
+                   std::shared_ptr<StreamEvent> read, WaitHandle& wait) {
+  if (read) {
+    co_await *read;
+    co_await OnScheduler([&] { wait.Reset(); });
+  }
   model.ApplyUpdate(adamw, update.apply);
   if (!update.apply) co_return Status{};
   co_return co_await model.ShareWeights({.activity = "weight gather", .step = update.step});
@@ -116,7 +127,10 @@ Task<Status> Apply(StageModel& model, AdamWOptions adamw, ApplyUpdate update) {
 }  // namespace
 
 StageActor::StageActor(StageOptions options, StageModel& model, Stream& stream)
-    : options_(options), model_(model), stream_(stream) {
+    : options_(options),
+      model_(model),
+      stream_(stream),
+      name_(fmt::format("stage {} (rank {})", options.stage, options.rank)) {
   StageSiblings siblings{.groups = options_.siblings, .rows = options_.rows};
   siblings.launch = [this](Task<Status> task, std::function<void()> done) {
     stream_.LaunchTask(scope_, std::move(task),
@@ -166,13 +180,22 @@ Status StageActor::On(RunAction run) {
   step_ = run.step;
   ActionDone done{.action = run.action, .round = run.round, .step = run.step, .mode = run.mode};
   const StageModel::NextPass next = NextAfter(run);
+  const int64_t last_row = LastRowOf(run);
   StageAction action{.run = std::move(run),
                      .microbatch = done.action.microbatch.value - options_.first_microbatch,
                      .last_stage = options_.last,
+                     .last_row = last_row,
                      .next = next};
   return Answering(std::move(done), [&action](StageModel& model, ActionDone& answer) {
     return Compute(model, std::move(action), answer);
   });
+}
+
+int64_t StageActor::LastRowOf(const RunAction& run) const {
+  if (run.mode != proto::STEP_MODE_SAMPLE) return -1;
+  const BatchArithmetic& batch = model_.options().shape.batch;
+  const SequencePlace place = PlaceOf(batch.context, run.last_token, batch.seq_len);
+  return place.index == options_.context_rank ? place.row : -1;
 }
 
 StageModel::NextPass StageActor::NextAfter(const RunAction& run) const {
@@ -204,8 +227,26 @@ Status StageActor::On(ApplyUpdate update) {
   adamw.lr = update.learning_rate;
   adamw.grad_factor = update.gradient_factor;
   adamw.step = update.number;
+  std::shared_ptr<StreamEvent> read = AwaitReaders(update.step);
   return Answering(UpdateDone{.stage = options_.stage, .step = update.step},
-                   [&](StageModel& model, UpdateDone&) { return Apply(model, adamw, update); });
+                   [&](StageModel& model, UpdateDone&) {
+                     return Apply(model, adamw, update, std::move(read), checkpoint_wait_);
+                   });
+}
+
+std::shared_ptr<StreamEvent> StageActor::AwaitReaders(int64_t step) {
+  if (options_.readers == nullptr) return nullptr;
+  std::shared_ptr<StreamEvent> read = options_.readers->Ended();
+  if (read == nullptr) return nullptr;
+  owed_checkpoint_ =
+      fmt::format("the checkpoint of step {} to be written", options_.readers->step());
+  checkpoint_wait_ = context().BeginWait({.waiter = name_,
+                                          .activity = "optimizer",
+                                          .owed = owed_checkpoint_,
+                                          .from = "the disk",
+                                          .step = step,
+                                          .deadline_ms = options_.disk_deadline_ms});
+  return read;
 }
 
 void StageActor::Trace(const ActionDone& done) const {
@@ -225,15 +266,11 @@ void StageActor::Trace(const UpdateDone& done) const {
     WriteSpan(SpanCategory::kCompute, "optimizer", done.step, -1, done.time);
 }
 
-// What waits for other ranks goes on beside the computation, on a track of its own.
 void StageActor::WriteSpan(SpanCategory category, std::string_view name, int64_t step,
                            int32_t microbatch, const WorkTime& time) const {
-  static const uint32_t compute = InternTraceName("compute");
-  static const uint32_t communication = InternTraceName("communication");
   SpanRecord record;
   record.name = InternTraceName(name);
   record.category = category;
-  record.track = category == SpanCategory::kCompute ? compute : communication;
   record.rank = options_.rank.value;
   record.stage = static_cast<int16_t>(options_.stage.value);
   record.microbatch = microbatch;

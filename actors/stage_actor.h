@@ -24,6 +24,7 @@
 #include "actors/messages.h"
 #include "actors/model/stage_model.h"
 #include "actors/plan/trace_window.h"
+#include "actors/state_readers.h"
 #include "runtime/actor/actor.h"
 #include "runtime/actor/stream.h"
 #include "runtime/collective/group.h"
@@ -43,6 +44,7 @@ struct StageOptions {
   StageId stage{};
   bool last = false;             // ends in the loss
   int32_t first_microbatch = 0;  // of those that pass through the stage; the model counts from 0
+  int context_rank = 0;          // among those that share its microbatches' sequences
   // Optimizer settings that do not change from step to step.
   AdamWOptions adamw{};
   std::map<int32_t, StageReduction> reductions{};  // that this stage starts, by place in the plan
@@ -50,6 +52,8 @@ struct StageOptions {
   // Of weights that are gathered for each pass; null where they are here.
   RowSource* rows = nullptr;
   std::function<StageModel*(StageId)> stage_of_rank{};  // with them: each gathers ahead for others
+  StateReaders* readers = nullptr;                      // whom an update waits for; null: nobody
+  int64_t disk_deadline_ms = 0;                         // that wait is told of; 0: never
   TraceWindow trace{};  // the steps whose every piece of work leaves a span
 };
 
@@ -67,6 +71,11 @@ class StageActor
 
  private:
   StageModel::NextPass NextAfter(const RunAction& run) const;
+  // Of the token whose follower is drawn, among those of its sequence that this rank has; -1: it
+  // has not.
+  int64_t LastRowOf(const RunAction& run) const;
+  // Null where an update need not wait; else what it waits for, and its wait has begun.
+  std::shared_ptr<StreamEvent> AwaitReaders(int64_t step);
   // Launches task(model, answer) and sends the answer when it has ended.
   template <typename Answer, typename NewTask>
   Status Answering(Answer answer, NewTask new_task);
@@ -79,6 +88,10 @@ class StageActor
   const StageOptions options_;
   StageModel& model_;
   Stream& stream_;
+  const std::string name_;  // "stage 2 (rank 5)"
+  // Of the update that waits until a checkpoint has been written: they come in turn.
+  std::string owed_checkpoint_{};
+  WaitHandle checkpoint_wait_{};
   const StreamScope scope_{stream_};
   ExecutorAnswers executor_{};
   int64_t step_ = 0;  // of the last action

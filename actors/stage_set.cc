@@ -33,6 +33,7 @@ StageSet BuildStages(const proto::JobSpec& spec, const JobPlan& plan, Rank rank,
     options.dtype = DTypeOfJob(spec);
     options.exporter = plan.Exports(rank, stage);
     options.shards = plan.ShardPlaceOf(rank, stage);
+    options.first_microbatch = plan.train.FirstMicrobatch(stage).value;
     options.listed_reduction = plan.train.ListsSums(stage);
     stages[stage] = std::make_unique<StageModel>(options, plan.table, ledger);
   }
@@ -69,18 +70,20 @@ std::vector<const StageParameters*> ParametersOf(const StageSet& stages) {
 Result<ModelCosts> MeasureCosts(const proto::JobSpec& spec, const Clock& clock) {
   ASSIGN_OR_RETURN(const JobShape shape, JobShapeOf(spec));
   ASSIGN_OR_RETURN(const NumberWidths widths, WidthsOf(spec.train()));
+  ASSIGN_OR_RETURN(const Recompute recompute, RecomputeOf(spec.train()));
   const int threads = std::max(1, spec.resources().threads_per_worker());
-  return MeasureModelCosts(shape.model, shape.batch, widths, DTypeOfJob(spec), threads, clock);
+  return MeasureModelCosts(shape.model, shape.batch, widths, recompute, DTypeOfJob(spec), threads,
+                           clock);
 }
 
 double MeasureProductFlops(const proto::JobSpec& spec, const Clock& clock) {
   const proto::Model& model = spec.model();
   if (model.hidden_size() < 1 || model.intermediate_size() < 1) return 0;
-  const MatmulShape shape{
-      .tokens = int64_t{1} * spec.batch().micro_batch_size() * spec.batch().seq_len(),
-      .in = model.hidden_size(),
-      .out = model.intermediate_size(),
-      .dtype = DTypeOfJob(spec)};
+  const MatmulShape shape{.tokens = int64_t{1} * spec.batch().micro_batch_size() *
+                                    spec.batch().seq_len() / std::max(1, spec.parallelism().cp()),
+                          .in = model.hidden_size(),
+                          .out = model.intermediate_size(),
+                          .dtype = DTypeOfJob(spec)};
   return MeasureProductRate(shape, std::max(1, spec.resources().threads_per_worker()), clock);
 }
 

@@ -29,29 +29,48 @@ Result<double> SumOf(const NodeMap& nodes, int64_t first, int64_t count, size_t*
 
 }  // namespace
 
-Result<StepSums> AddLosses(std::span<const proto::Vote> votes, int num_microbatches) {
-  std::vector<const proto::MicrobatchLoss*> by_microbatch(static_cast<size_t>(num_microbatches));
+Result<StepSums> AddLosses(std::span<const proto::Vote> votes, int num_microbatches,
+                           int ranks_each) {
+  struct OfMicrobatch {
+    double loss_sum = 0;
+    int64_t num_tokens = 0;
+    int num_ranks = 0;
+    int last_rank = -1;
+  };
+  std::vector<OfMicrobatch> microbatches(static_cast<size_t>(num_microbatches));
+  std::vector<const proto::Vote*> by_rank;
+  for (const proto::Vote& vote : votes) by_rank.push_back(&vote);
+  std::ranges::stable_sort(by_rank, {}, &proto::Vote::rank);
   StepSums sums;
-  for (const proto::Vote& vote : votes) {
-    sums.finite = sums.finite && vote.finite();
-    for (const proto::MicrobatchLoss& loss : vote.losses()) {
+  for (const proto::Vote* vote : by_rank) {
+    sums.finite = sums.finite && vote->finite();
+    for (const proto::MicrobatchLoss& loss : vote->losses()) {
       const int microbatch = loss.microbatch();
-      if (microbatch < 0 || microbatch >= num_microbatches ||
-          by_microbatch[static_cast<size_t>(microbatch)] != nullptr) {
+      const bool exists = microbatch >= 0 && microbatch < num_microbatches;
+      OfMicrobatch* sum = exists ? &microbatches[static_cast<size_t>(microbatch)] : nullptr;
+      if (sum == nullptr || sum->num_ranks == ranks_each || sum->last_rank == vote->rank()) {
         return MakeError(ErrorCode::kCorrupt,
                          "rank {} votes for microbatch {} of {}, which is not its or came twice",
-                         vote.rank(), microbatch, num_microbatches);
+                         vote->rank(), microbatch, num_microbatches);
       }
-      by_microbatch[static_cast<size_t>(microbatch)] = &loss;
+      sum->loss_sum += loss.loss_sum();
+      sum->num_tokens += loss.num_tokens();
+      sum->last_rank = vote->rank();
+      ++sum->num_ranks;
     }
   }
   for (int microbatch = 0; microbatch < num_microbatches; ++microbatch) {
-    const auto* loss = by_microbatch[static_cast<size_t>(microbatch)];
-    if (loss == nullptr) {
+    const OfMicrobatch& sum = microbatches[static_cast<size_t>(microbatch)];
+    if (sum.num_ranks == 0) {
       return MakeError(ErrorCode::kCorrupt, "no vote holds the loss of microbatch {}", microbatch);
     }
-    sums.loss_sum += loss->loss_sum();
-    sums.num_tokens += loss->num_tokens();
+    if (sum.num_ranks < ranks_each) {
+      return MakeError(ErrorCode::kCorrupt,
+                       "{} of the {} ranks that share microbatch {} vote for its loss",
+                       sum.num_ranks, ranks_each, microbatch);
+    }
+    sums.loss_sum += sum.loss_sum;
+    sums.num_tokens += sum.num_tokens;
   }
   sums.finite = sums.finite && std::isfinite(sums.loss_sum);
   return sums;

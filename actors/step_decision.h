@@ -22,9 +22,11 @@ struct StepSums {
   }
 };
 
-// Losses of the votes by ascending microbatch. Every microbatch 0..num_microbatches-1 must be there
-// exactly once: a lost or doubled one is an error, never a slightly different mean.
-Result<StepSums> AddLosses(std::span<const proto::Vote> votes, int num_microbatches);
+// Losses of the votes by ascending microbatch, and of one by ascending rank. Every microbatch
+// 0..num_microbatches-1 must have those of `ranks_each` ranks, who share its sequences: a lost or
+// doubled one is an error, never a slightly different mean.
+Result<StepSums> AddLosses(std::span<const proto::Vote> votes, int num_microbatches,
+                           int ranks_each = 1);
 
 // Square root of the sum of the parameters' roots in table order. Nodes of one parameter are merged
 // along the fixed tree of kernels/squared_norm.h; every parameter

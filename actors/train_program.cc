@@ -28,6 +28,7 @@ std::optional<Deed> TrainProgram::Next(int64_t now_ns) {
   }
   if (!checkpointed_ && CheckpointIsDue(now_ns)) {
     checkpointed_ = true;
+    saved_ns_ = now_ns;  // and again when it is committed
     return Save{.progress = progress_,
                 .steps_left = IsLastStep() ? 0 : options_.steps - progress_.step};
   }
@@ -78,7 +79,8 @@ Round TrainProgram::NextStep() {
 
 Result<Verdict> TrainProgram::Decide(std::vector<proto::Vote> votes) {
   if (part_) return part_->Decide(std::move(votes));
-  ASSIGN_OR_RETURN(decided_, AddLosses(votes, options_.num_microbatches * options_.data_parallel));
+  ASSIGN_OR_RETURN(decided_, AddLosses(votes, options_.num_microbatches * options_.data_parallel,
+                                       options_.context_parallel));
   ASSIGN_OR_RETURN(const double sum_norm, GradientNorm(votes, options_.num_parameters));
   const int64_t step = progress_.step + 1;
   if (!decided_.finite) {

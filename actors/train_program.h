@@ -7,8 +7,8 @@
 //   T1. A run that begins after its last step still does what follows that step.
 //   T2. A cancelled one ends after the open step, with a checkpoint where one is asked for, and
 //       evaluates and samples no more.
-//   T3. Losses are added by ascending microbatch, norm roots in table order: one shape in every
-//       layout (DESIGN: sums that decide something).
+//   T3. Losses are added by ascending microbatch, and of one by ascending rank, norm roots in table
+//       order: one shape in every layout (DESIGN: sums that decide something).
 //   T4. A step in which no label counts is skipped: it commits without an update, so weights,
 //       moments and the number of updates stay, and the samples are passed. It has no loss.
 #pragma once
@@ -27,6 +27,7 @@ struct TrainOptions {
   int64_t steps = 0;             // the last step of this run: stop_after, or train.steps
   int32_t num_microbatches = 0;  // of a data-parallel rank
   int32_t data_parallel = 1;
+  int32_t context_parallel = 1;  // ranks that vote for a microbatch: they share its sequences
   int64_t global_batch_size = 0;
   int32_t num_parameters = 0;
   double grad_clip = 0;
@@ -70,7 +71,7 @@ class TrainProgram : public Program {
   double decided_norm_ = 0;
   size_t order_ = 0;           // that the next step runs
   int32_t running_order_ = 0;  // of the open or last one
-  int64_t saved_ns_ = 0;       // the last checkpoint's, or the start's
+  int64_t saved_ns_ = 0;       // the last checkpoint's begin or end, or the start's
   // What follows the last committed step and is done.
   bool evaluated_ = false;
   bool checkpointed_ = false;

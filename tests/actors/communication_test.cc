@@ -27,6 +27,8 @@ struct Layout {
   int64_t persist_elements = 0;
   bool rounds_gradients = false;
   ReductionAlgorithm reduction = ReductionAlgorithm::kOrdered;
+  ContextParallel context{};
+  Recompute recompute = Recompute::kNone;
 };
 
 SmallModel ModelOf(const Layout& layout) {
@@ -44,9 +46,11 @@ SmallModel ModelOf(const Layout& layout) {
   model.bucket_bytes = layout.bucket_bytes;
   model.rounds_gradients = layout.rounds_gradients;
   model.reduction = layout.reduction;
+  model.recompute = layout.recompute;
   BatchArithmetic& batch = model.batch;
   batch.num_microbatches = 8;
   batch.data_parallel = layout.dp;
+  batch.context = layout.context;
   batch.gradient_groups = layout.schedule == "dualpipe" ? 2 * layout.dp : layout.dp;
   if (layout.every_microbatch) {
     batch.grad_reduce = GradReduce::kMicrobatch;
@@ -54,6 +58,23 @@ SmallModel ModelOf(const Layout& layout) {
   }
   batch.global_batch_size = batch.micro_batch_size * batch.microbatches_per_step();
   return model;
+}
+
+// Hop by hop and phase by phase; only where sequences are shared.
+void ExpectPredictedAttention(const proto::CommunicationReport& report, const Layout& layout) {
+  ASSERT_EQ(report.has_attention(), layout.context.shared());
+  if (!report.has_attention()) return;
+  EXPECT_EQ(report.attention().phases_size(), 3);
+  int64_t pairs = 0;
+  for (const auto& phase : report.attention().phases()) {
+    ASSERT_EQ(phase.pairs_size(), phase.predicted_pairs_size());
+    for (int hop = 0; hop < phase.pairs_size(); ++hop) {
+      EXPECT_EQ(phase.pairs(hop), ModelJob::kSteps * phase.predicted_pairs(hop)) << "hop " << hop;
+      pairs += phase.pairs(hop);
+    }
+  }
+  EXPECT_GT(pairs, 0);
+  EXPECT_EQ(report.attention().phases(1).pairs_size() > 0, layout.recompute != Recompute::kNone);
 }
 
 // Runs the layout; bytes that a training step sends, of all ranks, by axis and operation.
@@ -66,10 +87,11 @@ std::map<std::string, int64_t> SentInAStep(const Layout& layout) {
   ModelJob job(model, *train);
   (void)job.Run();
   std::map<std::string, int64_t> sent;
-  for (int rank = 0; rank < layout.pp * layout.dp; ++rank) {
+  for (int rank = 0; rank < job.job().plan().mesh.num_ranks(); ++rank) {
     const proto::CommunicationReport report = job.job().Communication(rank);
     EXPECT_EQ(report.steps(), ModelJob::kSteps);
     EXPECT_GT(report.rows_size(), 0) << "rank " << rank;
+    ExpectPredictedAttention(report, layout);
     for (const auto& row : report.rows()) {
       const std::string name = row.axis() + " " + row.operation();
       EXPECT_GT(row.predicted_count(), 0) << name << " of rank " << rank;
@@ -200,6 +222,29 @@ TEST(Communication, OfDataParallelPipelinesIsBoth) {
                       {"pp gradient", 2 * 8 * kTokens * 32 * 4},
                       {"pp all-reduce", 2 * 2 * kEmbedding},
                       {"dp all-reduce", 2 * (4 * table.num_elements() + kEmbedding)}}));
+}
+
+// What goes along cp, and along dp among the ranks of all sequences.
+TEST(Communication, OfRanksThatShareSequencesIsAsPredicted) {
+  const ContextParallel contexts[] = {
+      {3, ContextMethod::kRing, SequenceLayout::kZigzag},
+      {2, ContextMethod::kRing, SequenceLayout::kStriped},
+      {3, ContextMethod::kAllGather, SequenceLayout::kZigzag},
+      {2, ContextMethod::kUlysses, SequenceLayout::kContiguous},
+  };
+  for (const ContextParallel& context : contexts) {
+    for (const int zero_stage : {0, 3}) {
+      Layout layout{.pp = 2, .dp = 2, .zero_stage = zero_stage};
+      layout.every_microbatch = zero_stage == 3;
+      layout.context = context;
+      layout.recompute = zero_stage == 3 ? Recompute::kAttention : Recompute::kNone;
+      const auto sent = SentInAStep(layout);
+      EXPECT_EQ(sent.at("pp activation"), 2 * 8 * kTokens * 32 * 4) << "of all parts together";
+      EXPECT_EQ(sent.contains("dp shard"), zero_stage == 3);
+      const bool ring = context.method == ContextMethod::kRing;
+      EXPECT_EQ(sent.contains("cp kv_hop") && sent.contains("cp kv_gradient_hop"), ring);
+    }
+  }
 }
 
 // Two stages a rank with a fold on one, backward in halves, two directions.

@@ -18,6 +18,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
+constexpr int32_t kNone = kNoLabel;
+
 // A job of one rank whose tokens come from `path`, in samples of four.
 class LoaderJob {
  public:
@@ -70,11 +72,13 @@ class DataLoaderAlone : public ::testing::Test {
   static constexpr BatchArithmetic kBatch{.micro_batch_size = 2, .seq_len = 4};
 
   void Open(const MicrobatchFields& fields, std::optional<TokenSource> source = {},
-            std::optional<int32_t> ignore_label = {}) {
+            SpecialTokens special = {}) {
+    OpenWith({.batch = kBatch, .fields = fields, .special = special}, std::move(source));
+  }
+  void OpenWith(const DataLoaderOptions& options, std::optional<TokenSource> source) {
     loader_ = scheduler_.Spawn<DataLoaderActor>(
-        {.name = "data loader"},
-        DataLoaderOptions{.batch = kBatch, .fields = fields, .ignore_label = ignore_label},
-        std::move(source), stream_);
+        {.name = fmt::format("data loader {}", options.context_rank)}, options, std::move(source),
+        stream_);
     Tell(MeetExecutor{reader_});
   }
   // Samples in plain order.
@@ -120,15 +124,61 @@ TEST_F(DataLoaderAlone, SaysOfEachTokenWhatFollowsAndWhereItStands) {
 }
 
 TEST_F(DataLoaderAlone, LabelsOfOneTokenMayNotCount) {
-  Open({.tokens = true, .labels = true}, Source("a..bcd.efghij...."), '.');
+  Open({.tokens = true, .labels = true}, Source("a..bcd.efghij...."), {.ignore_label = '.'});
   const MicrobatchesReady& ready = Fetch({.first_sample = 0, .num_microbatches = 2});
   ASSERT_EQ(ready.microbatches.size(), 2u);
   const Microbatch& first = *ready.microbatches[0];
-  constexpr int32_t kNone = kIgnoredLabel;
   EXPECT_THAT(first.labels, ElementsAre(kNone, kNone, 'b', 'c', 'd', kNone, 'e', 'f'));
   EXPECT_THAT(first.tokens, ElementsAre('a', '.', '.', 'b', 'c', 'd', '.', 'e')) << "inputs stay";
   EXPECT_THAT(ready.microbatches[1]->labels,
               ElementsAre('g', 'h', 'i', 'j', kNone, kNone, kNone, kNone));
+}
+
+TEST_F(DataLoaderAlone, DocumentsEndAtTheirSeparators) {
+  Open({.labels = true, .document_starts = true}, Source("ab.cd.efg.hijklm."),
+       {.document_separator = '.'});
+  const MicrobatchesReady& ready = Fetch({.first_sample = 0, .num_microbatches = 2});
+  ASSERT_EQ(ready.microbatches.size(), 2u);
+  const Microbatch& first = *ready.microbatches[0];
+  EXPECT_THAT(first.labels, ElementsAre('b', '.', kNone, 'd', '.', kNone, 'f', 'g'));
+  EXPECT_THAT(first.document_starts, ElementsAre(0, 0, 0, 3, 0, 0, 2, 2)) << "of its sample";
+  const Microbatch& second = *ready.microbatches[1];
+  EXPECT_THAT(second.labels, ElementsAre('.', kNone, 'i', 'j', 'k', 'l', 'm', '.'));
+  EXPECT_THAT(second.document_starts, ElementsAre(0, 0, 2, 2, 0, 0, 0, 0));
+}
+
+TEST_F(DataLoaderAlone, RanksThatShareASequenceReadItsSamples) {
+  DataLoaderOptions options{
+      .batch = kBatch,
+      .fields = {.tokens = true, .labels = true, .positions = true, .document_starts = true},
+      .special = {.document_separator = '.'}};
+  options.batch.context = {.num_ranks = 2};  // zigzag
+  const FetchMicrobatches fetch{.first_sample = 2, .num_microbatches = 1};
+  OpenWith(options, Source("--------ab.cdefg."));
+  const Microbatch outer = *Fetch(fetch).microbatches.at(0);
+  EXPECT_THAT(outer.tokens, ElementsAre('a', 'c', 'd', 'g'));
+  EXPECT_THAT(outer.labels, ElementsAre('b', 'd', 'e', '.'));
+  EXPECT_THAT(*outer.positions, ElementsAre(0, 3, 0, 3));
+  EXPECT_THAT(outer.document_starts, ElementsAre(0, 3, 0, 0));
+  options.context_rank = 1;
+  OpenWith(options, Source("--------ab.cdefg."));
+  const Microbatch inner = *Fetch(fetch).microbatches.at(0);
+  EXPECT_THAT(inner.tokens, ElementsAre('b', '.', 'e', 'f'));
+  EXPECT_THAT(inner.labels, ElementsAre('.', kNone, 'f', 'g'));
+  EXPECT_THAT(*inner.positions, ElementsAre(1, 2, 1, 2));
+  EXPECT_THAT(inner.document_starts, ElementsAre(0, 0, 0, 0));
+}
+
+TEST_F(DataLoaderAlone, RanksThatShareASequenceShareATextToSampleAfter) {
+  DataLoaderOptions options{.batch = kBatch, .fields = {.tokens = true}};
+  options.batch.context = {.num_ranks = 2, .layout = SequenceLayout::kStriped};
+  const FetchMicrobatches fetch{
+      .mode = proto::STEP_MODE_SAMPLE, .num_microbatches = 1, .text = {5, 6, 7}};
+  OpenWith(options, Source("abcdefghijklmnopq"));
+  EXPECT_THAT(Fetch(fetch).microbatches.at(0)->tokens, ElementsAre(5, 7, 0, 0));
+  options.context_rank = 1;
+  OpenWith(options, Source("abcdefghijklmnopq"));
+  EXPECT_THAT(Fetch(fetch).microbatches.at(0)->tokens, ElementsAre(6, 0, 0, 0));
 }
 
 TEST_F(DataLoaderAlone, ARankBetweenFirstAndLastReadsNoFile) {

@@ -11,6 +11,7 @@
 #include "actors/checkpoint_store.h"
 #include "runtime/format/safetensors.h"
 #include "tests/support/rank_stages.h"
+#include "tests/support/save_shard.h"
 #include "tests/support/temporary_folder.h"
 
 namespace troupe {
@@ -42,7 +43,7 @@ class RankLoadTest : public ::testing::Test {
     const std::string dir = folder_ / "other/checkpoints";
     const std::string partial = *BeginCheckpoint(SystemFiles(), dir, 7);
     proto::CheckpointDone shard;
-    CHECK(WriteCheckpointShard(SystemFiles(), partial, 0, 1, one.parameters(0), shard).ok());
+    CHECK(testing::SaveShard(SystemFiles(), partial, 0, 1, one.parameters(0), shard).ok());
     CheckpointManifest manifest{.step = 7,
                                 .optimizer_steps = 9,
                                 .skipped_steps = skipped_steps,
@@ -67,6 +68,23 @@ TEST_F(RankLoadTest, AFreshRunKnowsItsData) {
   EXPECT_EQ(loaded->progress, TrainingProgress{});
   EXPECT_EQ(loaded->content.data, *IdentityOfFile(SystemFiles(), folder_ / "text.txt"));
   EXPECT_TRUE(loaded->tokens.has_value());
+}
+
+// Of four stages the second: neither tokens nor labels.
+TEST_F(RankLoadTest, WhereDocumentsEndEveryRankReads) {
+  spec_.mutable_parallelism()->set_pp(4);
+  start_.set_world_size(4);
+  start_.set_rank(1);
+  auto loaded = Load();
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  EXPECT_FALSE(loaded->tokens.has_value());
+  spec_.mutable_data()->set_document_separator('.');
+  loaded = Load();
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  EXPECT_TRUE(loaded->tokens.has_value());
+  EXPECT_TRUE(loaded->content.data.has_value()) << "which hosts compare";
+  spec_.mutable_data()->set_train(folder_ / "elsewhere.txt");
+  EXPECT_THAT(Load().error().message, HasSubstr("elsewhere.txt"));
 }
 
 TEST_F(RankLoadTest, WhatDoesNotFitIsRefusedBeforeItIsBuilt) {

@@ -16,6 +16,7 @@
 namespace troupe {
 namespace {
 
+using ::testing::ElementsAre;
 using testing::RankStages;
 using testing::SmallSpec;
 
@@ -115,6 +116,38 @@ TEST(ReportCommunicationTest, MeasuredStandsBesidePredictedByAxisAndOperation) {
   EXPECT_EQ(report.rows(1).measured_bytes(), 300);
   EXPECT_EQ(report.rows(2).axis(), "pp");
   EXPECT_EQ(report.rows(2).predicted_bytes(), 0) << "nobody foresaw it";
+}
+
+TEST(AddPredictedAttentionTest, StandsBesideWhatWasMeasuredByPhaseAndHop) {
+  proto::JobSpec spec;
+  auto& model = *spec.mutable_model();
+  model.set_hidden_size(16);
+  model.set_intermediate_size(32);
+  model.set_num_hidden_layers(3);
+  model.set_num_attention_heads(2);
+  model.set_vocab_size(50);
+  spec.mutable_batch()->set_micro_batch_size(2);
+  spec.mutable_batch()->set_global_batch_size(8);
+  spec.mutable_batch()->set_seq_len(12);
+  spec.mutable_parallelism()->set_cp(3);
+  spec.mutable_parallelism()->set_cp_load_balance("contiguous");
+  spec.mutable_parallelism()->set_schedule("1f1b");
+  spec.mutable_optimizer()->set_lr(0.001);
+  spec.mutable_train()->set_steps(1);
+  const auto plan = MakeJobPlan(spec);
+  ASSERT_TRUE(plan.ok()) << plan.error().message;
+  proto::CommunicationReport::Attention report;
+  report.add_phases()->add_pairs(7);
+  AddPredictedAttention(*plan, Rank(1), report);
+  EXPECT_EQ(report.method(), "ring");
+  EXPECT_EQ(report.index(), 1);
+  EXPECT_EQ(report.num_ranks(), 3);
+  ASSERT_EQ(report.phases_size(), 3);
+  EXPECT_THAT(report.phases(0).pairs(), ElementsAre(7));
+  const int64_t passes = 3 * 4 * 2;  // layers, microbatches, sequences
+  EXPECT_THAT(report.phases(0).predicted_pairs(), ElementsAre(passes * 10, passes * 16, 0));
+  EXPECT_THAT(report.phases(1).predicted_pairs(), ElementsAre()) << "nothing is computed again";
+  EXPECT_THAT(report.phases(2).predicted_pairs(), ElementsAre(passes * 10, passes * 16, 0));
 }
 
 TEST(ReportSpansTest, EachIsToldOnceAndHandlersAreLeftOut) {

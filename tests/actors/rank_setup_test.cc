@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -36,6 +37,15 @@ TEST(TrainOptionsTest, ARunEndsWhereTheJobSays) {
   EXPECT_TRUE(options.sample.prompt.empty());
   start.set_reference_run(true);
   EXPECT_FALSE(TrainOptionsOf(start, ranks.plan()).checkpoint_at_end);
+}
+
+TEST(TrainOptionsTest, RanksThatShareSequencesVoteForOneMicrobatch) {
+  RankStages ranks(SmallSpec({.dp = 2, .cp = 3}));
+  const TrainOptions options = TrainOptionsOf(ranks.Start(), ranks.plan());
+  EXPECT_EQ(options.num_microbatches, 4);
+  EXPECT_EQ(options.data_parallel, 2);
+  EXPECT_EQ(options.context_parallel, 3);
+  EXPECT_EQ(options.evaluate.context_parallel, 3);
 }
 
 TEST(TrainOptionsTest, APromptIsItsBytes) {
@@ -102,6 +112,18 @@ TEST(StageOptionsTest, KnowWhichStageHasTheLoss) {
   EXPECT_EQ(last.adamw.beta2, 0.95);
 }
 
+TEST(StageOptionsTest, KnowWhichPartOfASequenceTheyHave) {
+  const SmallLayout layout{.pp = 2, .cp = 3};
+  RankStages ranks(SmallSpec(layout));
+  proto::JobSpec spec = SmallSpec(layout);
+  for (const double beta : {0.9, 0.95}) spec.mutable_optimizer()->add_betas(beta);
+  std::vector<int> places;
+  for (int rank = 3; rank < 6; ++rank) {
+    places.push_back(StageOptionsOf(spec, ranks.plan(), Rank(rank), StageId(1)).context_rank);
+  }
+  EXPECT_THAT(places, ElementsAre(0, 1, 2));
+}
+
 TEST(HostNumbers, AreOfTheFirstRankThere) {
   const std::vector<std::pair<int, std::string>> ranks = {
       {2, "b"}, {0, "a"}, {1, "b"}, {3, "a"}, {4, "c"}};
@@ -112,6 +134,20 @@ TEST(HostNumbers, AreOfTheFirstRankThere) {
     peer->set_host(host);
   }
   EXPECT_EQ(HostNumbersOf(peers, 5), (std::vector<int>{0, 1, 1, 0, 4}));
+}
+
+TEST(ExecutorOptionsTest, TheFirstRankThatSharesASequenceDecides) {
+  proto::JobSpec spec = SmallSpec({.pp = 2});
+  spec.mutable_parallelism()->set_cp(3);
+  spec.mutable_batch()->set_gradient_groups(1);
+  RankStages ranks(spec);
+  const auto follows = [&](int rank) {
+    return ExecutorOptionsOf(spec, ranks.plan(), Rank(rank)).follows;
+  };
+  EXPECT_EQ(follows(0), std::nullopt);
+  EXPECT_EQ(follows(2), Rank(0));
+  EXPECT_EQ(follows(3), std::nullopt);
+  EXPECT_EQ(follows(4), Rank(3));
 }
 
 TEST(ExecutorOptionsTest, AllRanksKnowTheReductionsOfThePlan) {
@@ -145,9 +181,34 @@ TEST(DataLoaderOptionsTest, ARankLoadsWhatAnyOfItsStagesReads) {
 TEST(DataLoaderOptionsTest, EveryLabelCountsUnlessOneIsNamed) {
   const RankStages ranks(SmallSpec());
   proto::JobSpec spec = SmallSpec();
-  EXPECT_EQ(DataLoaderOptionsOf(spec, ranks.plan(), Rank(0)).ignore_label, std::nullopt);
+  EXPECT_EQ(DataLoaderOptionsOf(spec, ranks.plan(), Rank(0)).special.ignore_label, std::nullopt);
   spec.mutable_data()->set_ignore_label(0);
-  EXPECT_EQ(DataLoaderOptionsOf(spec, ranks.plan(), Rank(0)).ignore_label, 0);
+  EXPECT_EQ(DataLoaderOptionsOf(spec, ranks.plan(), Rank(0)).special.ignore_label, 0);
+}
+
+TEST(DataLoaderOptionsTest, DocumentsEndWhereATokenIsNamed) {
+  const RankStages ranks(SmallSpec());
+  proto::JobSpec spec = SmallSpec();
+  EXPECT_EQ(DataLoaderOptionsOf(spec, ranks.plan(), Rank(0)).special.document_separator,
+            std::nullopt);
+  spec.mutable_data()->set_document_separator(0);
+  EXPECT_EQ(DataLoaderOptionsOf(spec, ranks.plan(), Rank(0)).special.document_separator, 0);
+}
+
+// Ranks 0 to 3: two microbatches of a number, each of two ranks.
+TEST(DataLoaderOptionsTest, ARankKnowsItsPlaceAlongItsSequences) {
+  JobPlan plan = RankStages(SmallSpec()).plan();
+  proto::Parallelism wider;
+  wider.set_dp(2);
+  wider.set_cp(2);
+  plan.mesh = *Mesh::FromSpec(wider);
+  std::vector<std::pair<int, int>> places;
+  for (int rank = 0; rank < 4; ++rank) {
+    const DataLoaderOptions options = DataLoaderOptionsOf(SmallSpec(), plan, Rank(rank));
+    places.emplace_back(options.data_parallel_rank, options.context_rank);
+  }
+  EXPECT_THAT(places,
+              ElementsAre(std::pair(0, 0), std::pair(0, 1), std::pair(1, 0), std::pair(1, 1)));
 }
 
 TEST(DataOrderTest, AFileThatIsTooShortIsRefused) {

@@ -298,7 +298,6 @@ TEST(ShardActor, GathersOfTracedStepsLeaveSpansFromTheRequestToTheArrival) {
   (void)DrainTrace([&spans](const SpanRecord& span) { spans.push_back(span); });
   ASSERT_THAT(spans, SizeIs(1)) << "step 2 is not traced";
   EXPECT_EQ(TraceName(spans[0].name), "gather model.layers.4 for backward, 11 B");
-  EXPECT_EQ(TraceName(spans[0].track), "communication");
   EXPECT_EQ(spans[0].rank, 0);
   EXPECT_EQ(spans[0].stage, 2);
   EXPECT_EQ(spans[0].step, 1);

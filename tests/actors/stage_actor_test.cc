@@ -67,9 +67,15 @@ class StageActorTest : public ::testing::Test {
   testing::StageChain chain_{testing::SmallModel()};
   Scheduler scheduler_{};
   InlineStream stream_{scheduler_};
+  StateReaders readers_{};
   Listener::SelfRef listener_ = scheduler_.Spawn<Listener>({.name = "listener"}, heard_);
-  StageActor::SelfRef stage_ = scheduler_.Spawn<StageActor>(
-      {.name = "stage"}, StageOptions{.last = true}, chain_.stage(0), stream_);
+  StageActor::SelfRef stage_ = scheduler_.Spawn<StageActor>({.name = "stage"},
+                                                            StageOptions{.rank = Rank(5),
+                                                                         .stage = StageId(0),
+                                                                         .last = true,
+                                                                         .readers = &readers_,
+                                                                         .disk_deadline_ms = 2000},
+                                                            chain_.stage(0), stream_);
 };
 
 TEST_F(StageActorTest, AnswersEveryMessageOnceAndInOrder) {
@@ -83,6 +89,29 @@ TEST_F(StageActorTest, AnswersEveryMessageOnceAndInOrder) {
   EXPECT_THAT(heard_, ElementsAre("0F0 of 4", "0B0 of 4", "0F1 of 4", "0B1 of 4", "vote of 4",
                                   "update of 4"));
   EXPECT_THAT(errors_, IsEmpty());
+}
+
+// A checkpoint reads what an update changes; passes do not change it.
+TEST_F(StageActorTest, AnUpdateWaitsForWhoReadsTheState) {
+  Meet();
+  readers_.Begin(3);
+  Run(ActionKind::kForward, 0, 4);
+  Run(ActionKind::kBackward, 0, 4);
+  Deliver(ApplyUpdate{.step = 4, .number = 4, .gradient_factor = 1, .learning_rate = 1e-3});
+  EXPECT_THAT(heard_, ElementsAre("0F0 of 4", "0B0 of 4"));
+  const std::vector<WaitRecord> waits = scheduler_.waits().Snapshot();
+  ASSERT_EQ(waits.size(), 1u);
+  EXPECT_EQ(waits[0].waiter, "stage 0 (rank 5)");
+  EXPECT_EQ(waits[0].owed, "optimizer: the checkpoint of step 3 to be written");
+  EXPECT_EQ(waits[0].from, "the disk");
+  EXPECT_EQ(waits[0].step, 4);
+  EXPECT_EQ(waits[0].deadline_ns - waits[0].since_ns, 2'000'000'000);
+  readers_.End();
+  scheduler_.RunUntilIdle();
+  EXPECT_EQ(scheduler_.waits().size(), 0) << "it goes on";
+  EXPECT_THAT(heard_, ElementsAre("0F0 of 4", "0B0 of 4", "update of 4"));
+  Deliver(ApplyUpdate{.step = 5, .number = 5, .gradient_factor = 1, .learning_rate = 1e-3});
+  EXPECT_EQ(heard_.back(), "update of 5");
 }
 
 TEST_F(StageActorTest, WorkBeforeItMetItsExecutorIsNamed) {

@@ -5,6 +5,7 @@
 
 #include "actors/checkpoint_store.h"
 #include "tests/support/rank_stages.h"
+#include "tests/support/save_shard.h"
 #include "tests/support/temporary_folder.h"
 
 namespace troupe {
@@ -30,7 +31,7 @@ void Export(const RankStages& one, const std::string& folder) {
 std::string Commit(const RankStages& one, const std::string& folder, int64_t step) {
   const std::string partial = *BeginCheckpoint(SystemFiles(), folder, step);
   proto::CheckpointDone shard;
-  CHECK(WriteCheckpointShard(SystemFiles(), partial, 0, 1, one.parameters(0), shard).ok());
+  CHECK(testing::SaveShard(SystemFiles(), partial, 0, 1, one.parameters(0), shard).ok());
   CheckpointManifest manifest{.step = step};
   CHECK(AddToManifest(one.plan().table, shard, manifest).ok());
   return *CommitCheckpoint(SystemFiles(), folder, manifest);

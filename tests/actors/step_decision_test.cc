@@ -70,6 +70,41 @@ TEST(AddLossesTest, ALostOrDoubledMicrobatchIsAnError) {
   EXPECT_FALSE(AddLosses(std::vector{LossVote(0, {{7, 1, 1}})}, 1).ok());
 }
 
+// Votes come as they come; the parts of a microbatch are added by rank.
+TEST(AddLossesTest, RanksThatShareAMicrobatchAddUpItsLoss) {
+  std::vector votes = {LossVote(5, {{0, 0.1, 3}, {1, 2, 1}}), LossVote(6, {{1, 0.25, 2}}),
+                       LossVote(3, {{0, 0.7, 1}})};
+  votes.push_back(LossVote(4, {{0, 1e-9, 0}, {1, 4, 1}}));
+  votes.push_back(LossVote(9, {}));
+  std::mt19937 engine(7);
+  votes[1].add_losses()->CopyFrom(LossVote(0, {{2, 0, 0}}).losses(0));
+  votes[2].add_losses()->CopyFrom(LossVote(0, {{2, 0, 0}}).losses(0));
+  votes[0].add_losses()->CopyFrom(LossVote(0, {{2, 0, 0}}).losses(0));
+  for (int i = 0; i < 20; ++i) {
+    std::ranges::shuffle(votes, engine);
+    const auto sums = AddLosses(votes, 3, /*ranks_each=*/3);
+    ASSERT_TRUE(sums.ok()) << sums.error().message;
+    EXPECT_EQ(sums->loss_sum, ((0.7 + 1e-9) + 0.1) + ((4.0 + 2.0) + 0.25));
+    EXPECT_EQ(sums->num_tokens, 4 + 4);
+  }
+}
+
+TEST(AddLossesTest, ALostOrDoubledPartIsAnError) {
+  const auto said = [](std::vector<proto::Vote> votes, int ranks_each) {
+    const auto sums = AddLosses(votes, 1, ranks_each);
+    return sums.ok() ? "none" : sums.error().message;
+  };
+  EXPECT_EQ(said({LossVote(0, {{0, 1, 1}}), LossVote(1, {{0, 1, 1}})}, 2), "none");
+  EXPECT_EQ(said({LossVote(1, {{0, 1, 1}})}, 2),
+            "1 of the 2 ranks that share microbatch 0 vote for its loss");
+  EXPECT_EQ(said({}, 2), "no vote holds the loss of microbatch 0");
+  EXPECT_THAT(said({LossVote(1, {{0, 1, 1}, {0, 1, 1}})}, 2),
+              ::testing::HasSubstr("rank 1 votes for microbatch 0 of 1, which is not its or came"));
+  EXPECT_THAT(
+      said({LossVote(0, {{0, 1, 1}}), LossVote(2, {{0, 1, 1}}), LossVote(1, {{0, 1, 1}})}, 2),
+      ::testing::HasSubstr("rank 2 votes for microbatch 0"));
+}
+
 TEST(AddLossesTest, AnInfiniteLossIsNotFinite) {
   EXPECT_FALSE(AddLosses(std::vector{LossVote(0, {{0, INFINITY, 1}})}, 1)->finite);
 }

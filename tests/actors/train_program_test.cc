@@ -129,6 +129,30 @@ TEST(TrainProgramTest, VotesOfARoundThatAreNoVotesEndIt) {
               ::testing::HasSubstr("step 1: loss or gradient is not finite"));
 }
 
+// Each of the ranks that share a sequence votes for its part.
+TEST(TrainProgramTest, TheLossIsOfAllPartsOfASequence) {
+  TrainOptions options = Options();
+  options.context_parallel = options.evaluate.context_parallel = 2;
+  TrainProgram program(options);
+  program.Begin({.step = 1}, 0);
+  const auto decide = [&program](std::vector<int> ranks) {
+    const auto deed = program.Next(0);
+    std::vector<proto::Vote> votes;
+    for (const int rank : ranks) {
+      votes.push_back(VoteOf(std::get<Round>(*deed).start));
+      votes.back().set_rank(rank);
+      votes.back().mutable_losses(0)->set_num_tokens(4 + rank);
+      if (rank > 0) votes.back().clear_norm_nodes();
+    }
+    return program.Decide(std::move(votes));
+  };
+  EXPECT_THAT(decide({0}).error().message, ::testing::HasSubstr("1 of the 2 ranks"));
+  ASSERT_TRUE(decide({1, 0}).ok());
+  EXPECT_EQ(std::get<StepCommitted>(program.Committed(1000)).metrics.loss(), 16.0 / 9);
+  EXPECT_FALSE(decide({0, 1})->news.has_value());
+  EXPECT_EQ(std::get<proto::EvalMetrics>(*decide({0, 1})->news).val_loss(), 16.0 / 9);
+}
+
 // The next round's, with `num_tokens` labels that count.
 Verdict DecideNext(Program& program, int64_t num_tokens) {
   const auto deed = program.Next(0);
@@ -227,6 +251,34 @@ TEST(ProgramTest, OneThatOnlyCountsRunsOnTheSameRanks) {
   EXPECT_TRUE(job.errors.empty()) << job.errors.front();
   EXPECT_TRUE(job.ended);
   EXPECT_EQ(tokens, 5 * 4) << "an idle stage says that a microbatch has one";
+}
+
+// Its stages know nothing of sequences; the votes of their last ranks do.
+TEST(ProgramTest, AllRanksOfAMicrobatchVoteForIt) {
+  MemoryLedger ledger;
+  testing::InProcessJobOptions options{.num_ranks = 2, .num_microbatches = 3};
+  options.batch = BatchArithmetic{.global_batch_size = 6,
+                                  .seq_len = 3 * testing::kIdleTokens,
+                                  .num_microbatches = 3,
+                                  .data_parallel = 2,
+                                  .gradient_groups = 2,
+                                  .context = {.num_ranks = 3, .layout = SequenceLayout::kStriped}};
+  options.steps = {.steps = 2, .evaluate_every = 2, .evaluate_rounds = 1};
+  testing::InProcessJob job(
+      std::move(options),
+      [&](const RankPlace& place, StageId stage) {
+        return place.scheduler.Spawn<testing::IdleStage>({.name = fmt::format("stage {}", stage)},
+                                                         place, stage, ledger);
+      },
+      [](const RankPlace& place) {
+        return place.scheduler.Spawn<testing::IdleLoader>({.name = "loader"});
+      });
+  job.Run();
+  EXPECT_TRUE(job.errors.empty()) << job.errors.front();
+  ASSERT_EQ(job.metrics.size(), 2u);
+  EXPECT_EQ(job.metrics[1].step_tokens(), 6 * 3) << "a part has one";
+  ASSERT_EQ(job.evaluations.size(), 1u);
+  EXPECT_EQ(job.evaluations[0].tokens(), 6 * 3);
 }
 
 }  // namespace

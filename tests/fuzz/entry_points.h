@@ -27,5 +27,8 @@ void FuzzGroupMessages(std::span<const std::byte> bytes);
 // What an owner of rows in shards is sent. Each message begins with a byte (sender, 4: the other
 // row, 8: a request), of a block the two bytes of its bulk's size.
 void FuzzShardMessages(std::span<const std::byte> bytes);
+// What the next rank of a ring is sent. Each message begins with a byte (sender, 4: a gradient, 8
+// and 16: its channel) and one of its bulk's size.
+void FuzzKvMessages(std::span<const std::byte> bytes);
 
 }  // namespace troupe::testing

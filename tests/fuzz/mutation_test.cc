@@ -260,6 +260,24 @@ TEST(MutationTest, GroupMessages) {
   Feed("group_messages", FuzzGroupMessages, {all_reduce, all_to_all, ring, barrier});
 }
 
+TEST(MutationTest, KvMessages) {
+  // Ends both passes well: of rank 2, the one before rank 0.
+  const TensorDescriptor tensor{.dtype = static_cast<uint8_t>(DType::kFloat32),
+                                .rank = 2,
+                                .shape = {4, 4, 0, 0},
+                                .num_bytes = 64};
+  std::string both;
+  for (int hop = 1; hop <= 3; ++hop) {
+    const auto origin = static_cast<int16_t>((3 - hop) % 3);
+    KvBlock block{.hop = static_cast<int16_t>(hop), .origin = origin, .tensor = tensor};
+    if (hop < 3) both += std::string("\x02\x40") + BytesOfPlain(block);
+    block.phase = static_cast<uint32_t>(KvPhase::kBackward);
+    if (hop < 3) both += std::string("\x0a\x40") + BytesOfPlain(block);
+    both += std::string("\x16\x40") + BytesOfPlain(block);
+  }
+  Feed("kv_messages", FuzzKvMessages, {both});
+}
+
 TEST(MutationTest, ShardMessages) {
   const auto block = [](char what, uint16_t bulk_bytes, const ShardBlock& message) {
     return std::string(1, what) + BytesOfPlain(bulk_bytes) + BytesOfPlain(message);

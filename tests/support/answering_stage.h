@@ -33,7 +33,9 @@ class AnsweringStage
     return {};
   }
   Status On(CollectVote collect) {
-    return executor_.Send(UnitVote(plan(), stage_, collect.round, 1));
+    StageVote vote = UnitVote(plan(), stage_, collect.round, 1);
+    if (plan().mesh.ReplicaOf(place_.rank) > 0) vote.norm_nodes.clear();  // another rank's to vote
+    return executor_.Send(std::move(vote));
   }
   Status On(ReduceGradient reduce) {
     return executor_.Send(GradientReduced{.round = reduce.round, .reduction = reduce.reduction});

@@ -39,6 +39,7 @@ struct InProcessJobOptions {
   // In place of the three above.
   std::optional<ModelConfig> config{};
   std::optional<BatchArithmetic> batch{};
+  Recompute recompute = Recompute::kNone;
   ZeroSharding zero{};
   int64_t bucket_bytes = kBucketBytes;
   DType dtype = DType::kFloat32;
@@ -96,7 +97,9 @@ inline JobPlan PlanByHand(const InProcessJobOptions& options) {
   proto::Parallelism parallelism;
   parallelism.set_pp(plan.train.num_ranks);
   parallelism.set_dp(plan.batch.data_parallel);
+  parallelism.set_cp(plan.batch.context.num_ranks);
   plan.mesh = *Mesh::FromSpec(parallelism);
+  plan.recompute = options.recompute;
   plan.zero = options.zero;
   plan.reduction = options.reduction;
   plan.bucket_bytes = options.bucket_bytes;

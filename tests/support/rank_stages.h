@@ -17,6 +17,7 @@ struct SmallLayout {
   int zero_stage = 0;
   std::string schedule = "1f1b";
   bool tied = false;
+  int cp = 1;
 };
 
 inline proto::JobSpec SmallSpec(const SmallLayout& layout = {}) {
@@ -33,9 +34,10 @@ inline proto::JobSpec SmallSpec(const SmallLayout& layout = {}) {
   batch.set_micro_batch_size(2);
   batch.set_global_batch_size(16);
   batch.set_seq_len(6);
-  batch.set_gradient_groups(layout.dp > 1 ? layout.dp : 2);
+  batch.set_gradient_groups(layout.dp > 1 ? layout.dp : layout.cp > 1 ? 1 : 2);
   spec.mutable_parallelism()->set_pp(layout.pp);
   spec.mutable_parallelism()->set_dp(layout.dp);
+  spec.mutable_parallelism()->set_cp(layout.cp);
   spec.mutable_parallelism()->set_zero_stage(layout.zero_stage);
   spec.mutable_parallelism()->set_schedule(layout.schedule);
   spec.mutable_optimizer()->set_lr(0.001);

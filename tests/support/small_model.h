@@ -41,6 +41,7 @@ struct SmallModel {
   bool halves = false;
   bool specification = false;
   int open_actions = 1;
+  Recompute recompute = Recompute::kNone;
   ZeroSharding zero{};
   ReductionAlgorithm reduction = ReductionAlgorithm::kOrdered;
   int64_t bucket_bytes = kBucketBytes;
@@ -93,12 +94,39 @@ inline void IgnoreSome(const SmallModel& m, int32_t microbatch, std::vector<int3
   }
 }
 
-// By (seed, number).
-inline Microbatch RandomMicrobatch(const SmallModel& m, int32_t number) {
-  Microbatch data =
-      MicrobatchOf(RandomTokens(m, number), m.batch, kAllFields, PositionsOf(m, number));
+// Of each sequence the positions of the rank at `context_rank` along cp.
+inline Microbatch PartOf(const Microbatch& whole, const BatchArithmetic& batch, int context_rank) {
+  Microbatch part;
+  auto positions = std::make_shared<std::vector<int32_t>>();
+  const std::vector<int32_t> own = troupe::PositionsOf(batch.context, context_rank, batch.seq_len);
+  for (int64_t sequence = 0; sequence < batch.micro_batch_size; ++sequence) {
+    for (const int32_t position : own) {
+      const auto at = static_cast<size_t>(sequence * batch.seq_len + position);
+      part.tokens.push_back(whole.tokens[at]);
+      part.labels.push_back(whole.labels[at]);
+      positions->push_back((*whole.positions)[at]);
+      if (batch.packs_documents) part.document_starts.push_back(whole.document_starts[at]);
+    }
+  }
+  part.positions = std::move(positions);
+  return part;
+}
+
+// By (seed, number); where ranks share sequences, that rank's part. Token 0 ends documents, where
+// sequences pack several.
+inline Microbatch RandomMicrobatch(const SmallModel& m, int32_t number, int context_rank = 0) {
+  SmallModel whole = m;
+  whole.batch.context = {};
+  MicrobatchFields fields = kAllFields;
+  SpecialTokens special;
+  if (m.batch.packs_documents) {
+    fields.document_starts = true;
+    special.document_separator = 0;
+  }
+  Microbatch data = MicrobatchOf(RandomTokens(m, number), whole.batch, fields,
+                                 PositionsOf(whole, number), special);
   IgnoreSome(m, number, data.labels);
-  return data;
+  return m.batch.context.shared() ? PartOf(data, m.batch, context_rank) : data;
 }
 
 // All stages of a model, run in turn.
@@ -114,6 +142,7 @@ class StageChain {
                        .batch = model.batch,
                        .widths = WidthsOf(model.dtype, model.rounds_gradients),
                        .halves = model.halves,
+                       .recompute = model.recompute,
                        .open_actions = model.open_actions};
       options.dtype = model.dtype;
       options.specification = model.specification;
