@@ -113,9 +113,9 @@ void JobLife::PhaseOver() {
     return CheckAgainstSingleWorker();
   }
   if (!reference_run_) return End(proto::JOB_STATE_SUCCEEDED, 0, "");
-  const Parity parity = Compare(main_trace_, reference_trace_);
+  const Parity parity = Compare(main_trace_, reference_trace_, ToleranceOf(request_.spec()));
   result_.set_parity(parity.sentence);
-  if (parity.bit_equal) return End(proto::JOB_STATE_SUCCEEDED, 0, "");
+  if (parity.agrees) return End(proto::JOB_STATE_SUCCEEDED, 0, "");
   End(proto::JOB_STATE_FAILED, ExitCode(ErrorCode::kGateFailed),
       fmt::format("eval.check_against: the run differs from one worker: {}", parity.sentence));
 }

@@ -167,6 +167,11 @@ void AddPlanAndValidate(CLI::App& app, CommandLine& line) {
                "plan examples/pretrain-tiny.yaml --set parallelism.pp=2", "plan job.yaml -o json"});
   AddJobFile(plan, line.run);
   AddOutput(plan, line);
+  auto* flops = plan->add_option("--flops-per-second", line.run.flops_per_second,
+                                 "of a worker's attention, as 6e14: says when hops are hidden");
+  auto* bytes = plan->add_option("--bytes-per-second", line.run.bytes_per_second, "of a link");
+  flops->check(AboveZero())->needs(bytes);
+  bytes->check(AboveZero())->needs(flops);
   plan->callback([&line] {
     line.run.output = line.format();
     line.exit_code = PlanJob(line.run);

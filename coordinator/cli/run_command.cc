@@ -153,28 +153,46 @@ Status AwaitSlots(const RunWatch& watch, LocalCluster& cluster, int slots) {
                    kJoinMs / 1000);
 }
 
+// Speeds of hops that the job does not have.
+void WarnWithoutHops(const JobPlan& plan, const PlanMachine& machine) {
+  const ContextParallel& context = plan.batch.context;
+  if (!machine.speeds_known() || (context.shared() && context.method == ContextMethod::kRing)) {
+    return;
+  }
+  Talk(
+      "warning: --flops-per-second and --bytes-per-second have no effect: only ranks that "
+      "share sequences by parallelism.cp_method = ring have hops (here {})\n",
+      context.shared() ? fmt::format("it is {}", ContextMethodName(context.method))
+                       : "parallelism.cp = 1");
+}
+
 // A plan, as it is to be printed, and whether this host has the memory for it.
 struct PlanOnHost {
   std::string text{};
   std::optional<MemoryFit> fit{};  // absent: the ranks run elsewhere, or the memory is not known
 };
 
-Result<PlanOnHost> Plan(const LoadedJob& job, OutputFormat output, bool here) {
+Result<PlanOnHost> Plan(const LoadedJob& job, const RunCommand& command, OutputFormat output,
+                        bool here) {
+  const PlanMachine machine{.cores = Cores(),
+                            .isa = ThisVectorIsa(),
+                            .flops_per_second = command.flops_per_second,
+                            .bytes_per_second = command.bytes_per_second};
   ASSIGN_OR_RETURN(const JobPlan plan, MakeJobPlan(job.spec));
+  WarnWithoutHops(plan, machine);
   PlanOnHost on_host;
   if (const auto memory = here ? ReadHostMemory(SystemFiles()) : std::nullopt) {
     on_host.fit = FitOnHost(job.spec, plan, ThisVectorIsa(), *memory);
   }
   if (output == OutputFormat::kText) {
-    on_host.text = PlanText(job.spec, plan, {Cores(), ThisVectorIsa()});
+    on_host.text = PlanText(job.spec, plan, machine);
     if (on_host.fit) on_host.text += FitText(*on_host.fit, plan.mesh.num_ranks());
     on_host.text += "\n";
     return on_host;
   }
   const int indent = output == OutputFormat::kJson ? 2 : -1;
   on_host.text =
-      PlanJson(job.spec, plan, ThisVectorIsa(), indent, on_host.fit ? &*on_host.fit : nullptr) +
-      "\n";
+      PlanJson(job.spec, plan, machine, indent, on_host.fit ? &*on_host.fit : nullptr) + "\n";
   return on_host;
 }
 
@@ -270,7 +288,7 @@ int PlanJob(const RunCommand& command) {
   const std::vector<std::string> notes = JudgeResume(reading);
   if (!reading.errors.empty()) return Fail(Joined(reading.errors));
   for (const std::string& note : notes) Talk("{}\n", note);
-  const auto plan = Plan(reading.job, command.output, /*here=*/true);
+  const auto plan = Plan(reading.job, command, command.output, /*here=*/true);
   if (!plan.ok()) return Fail(plan.error());
   const int printed = PrintAnswer(plan->text);
   const Status fits = CheckAndSayFit(*plan);
@@ -299,7 +317,7 @@ int RunJob(const RunCommand& command) {
   if (!job.ok()) return Fail(job.error());
   auto start = DecideStart(command, *job);
   if (!start.ok()) return Fail(start.error());
-  const auto plan = Plan(*job, OutputFormat::kText, starts_daemons);
+  const auto plan = Plan(*job, command, OutputFormat::kText, starts_daemons);
   if (!plan.ok()) return Fail(plan.error());
   // Judged before the plan is shown; what does not fit leaves an earlier run where it is.
   Result<std::unique_ptr<FileLock>> held(nullptr);

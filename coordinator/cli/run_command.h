@@ -19,6 +19,9 @@ struct RunCommand {
   bool overwrite = false;       // an earlier run in the run directory is moved aside
   OutputFormat output = OutputFormat::kText;
   bool follow = true;  // submit --no-wait: false
+  // plan: of a rank, and of a link between two; 0: not known.
+  double flops_per_second = 0;
+  double bytes_per_second = 0;
   std::string command_line{};
 };
 

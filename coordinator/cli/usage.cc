@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <sstream>
 #include <utility>
 
@@ -94,6 +95,17 @@ int Parse(CLI::App& app, std::vector<std::string> words) {
     return AnswerParse(app, error);
   }
   return 0;
+}
+
+CLI::Validator AboveZero() {
+  return {[](const std::string& given) {
+            double number = 0;
+            const bool read = CLI::detail::lexical_cast(given, number);
+            return read && number > 0 && std::isfinite(number)
+                       ? ""
+                       : fmt::format("{}: use a number above 0, as 6e14", given);
+          },
+          ""};
 }
 
 }  // namespace troupe

@@ -24,4 +24,7 @@ std::string UnknownVerb(const CLI::App& app, const std::string& word);
 // The sentence for the first word that the parsed verb does not take; empty where all were taken.
 std::string UnknownWord(const CLI::App& app);
 
+// Refuses what is no finite number above 0, in one short sentence.
+CLI::Validator AboveZero();
+
 }  // namespace troupe

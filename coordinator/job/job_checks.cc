@@ -192,7 +192,7 @@ class Checker {
         eval.check_against() != "single-worker") {
       Refuse("eval.check_against = {}: use single_worker", Shown(eval.check_against()));
     } else if (eval.has_check_against() && spec_.parallelism().reduction() == kRingReduction &&
-               NumRingMembers() > 2) {
+               spec_.parallelism().cp() <= 1 && NumRingMembers() > 2) {
       Refuse(
           "eval.check_against = {} compares bits, and parallelism.reduction = ring adds in another "
           "order than one worker: use ordered, or leave the comparison out",
@@ -265,6 +265,15 @@ class Checker {
     if (!path.starts_with('/')) Refuse("{} = {}: use {}an absolute path", key, Shown(path), also);
   }
 
+  void Token(std::string_view key, int token) {
+    const int vocab_size = spec_.model().vocab_size();
+    if (vocab_size > 0 && (token < 0 || token >= vocab_size)) {
+      Refuse("{} = {}: use a token of the vocabulary, 0 to {}", key, token, vocab_size - 1);
+    } else if (token < 0) {
+      Refuse("{} = {}: use a token of the vocabulary, 0 or more", key, token);
+    }
+  }
+
   void Files() {
     const proto::Data& data = spec_.data();
     const proto::Model& model = spec_.model();
@@ -272,10 +281,9 @@ class Checker {
       Refuse("model.config = {}: send the keys that the file holds", Shown(model.config()));
     }
     if (model.has_init_from()) Path("model.init_from", model.init_from());
-    if (data.has_ignore_label() && model.vocab_size() > 0 &&
-        (data.ignore_label() < 0 || data.ignore_label() >= model.vocab_size())) {
-      Refuse("data.ignore_label = {}: use a token of the vocabulary, 0 to {}", data.ignore_label(),
-             model.vocab_size() - 1);
+    if (data.has_ignore_label()) Token("data.ignore_label", data.ignore_label());
+    if (data.has_document_separator()) {
+      Token("data.document_separator", data.document_separator());
     }
     const auto format = ParseTokenFormat(data.format());
     if (!format.ok()) Refuse("data.format = {}: {}", Shown(data.format()), format.error().message);

@@ -1,13 +1,17 @@
 #include "coordinator/job/job_defaults.h"
 
 #include <algorithm>
+#include <limits>
 #include <string>
+#include <vector>
 
 #include "actors/plan/batch_arithmetic.h"
+#include "actors/plan/context_parallel_keys.h"
 #include "actors/plan/data_parallel_keys.h"
 #include "actors/plan/job_orders.h"
 #include "actors/plan/learning_rate.h"
 #include "actors/plan/parameter_shard.h"
+#include "actors/plan/recompute.h"
 #include "actors/plan/trace_window.h"
 #include "actors/plan/train_schedule.h"
 #include "actors/schedule/generators.h"
@@ -61,17 +65,20 @@ int GradientGroups(const proto::Parallelism& p, const proto::Batch& batch) {
   const int directions = train->schedule.num_directions;
   if (read->grad_reduce == GradReduce::kStep) return ranks * directions;
   if (directions == 2) return directions;
-  // Without data parallelism nothing asks for groups that the order cannot close one by one.
-  return train->ascending || ranks > 1 ? read->gradient_groups : 1;
+  // Where one rank has the weights nothing asks for groups that the order cannot close one by one.
+  return train->ascending || WeightReplicasOf(p) > 1 ? read->gradient_groups : 1;
 }
 
-// What data-parallel ranks share out and how they add up, as far as it has an effect.
+// What ranks with the same weights share out and how they add up, as far as it has an effect.
 void SumDefaults(proto::JobSpec& spec, Provenance& provenance) {
   proto::Parallelism* p = spec.mutable_parallelism();
-  if (p->dp() <= 1) return;
+  const int64_t replicas = WeightReplicasOf(*p);
+  if (replicas <= 1) return;
   TROUPE_DEFAULT(p, "parallelism", reduction, std::string(kOrderedReduction));
   if (p->zero_stage() > 0) {
-    TROUPE_DEFAULT(p, "parallelism", zero_group, p->dp());
+    // Axes that are out of range are refused later.
+    constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+    TROUPE_DEFAULT(p, "parallelism", zero_group, static_cast<int32_t>(std::min(replicas, kMost)));
     TROUPE_DEFAULT(p, "parallelism", persist_elements, ZeroSharding{}.persist_elements);
     return;
   }
@@ -80,6 +87,18 @@ void SumDefaults(proto::JobSpec& spec, Provenance& provenance) {
   if (!ReducesEachMicrobatch(*p)) {
     TROUPE_DEFAULT(p, "parallelism", bucket_bytes, kBucketBytes);
   }
+}
+
+// How ranks share sequences, where they do. Unknown words stay, and are refused later.
+void ContextDefaults(proto::JobSpec& spec, Provenance& provenance) {
+  proto::Parallelism* p = spec.mutable_parallelism();
+  if (p->cp() <= 1) return;
+  std::vector<Error> told;
+  const ContextParallel context = ReadContext(spec, p->cp(), told);
+  TROUPE_DEFAULT(p, "parallelism", cp_method, std::string(ContextMethodName(context.method)));
+  TROUPE_DEFAULT(p, "parallelism", cp_load_balance,
+                 std::string(SequenceLayoutName(context.layout)));
+  if (told.empty()) p->set_cp_method(std::string(ContextMethodName(context.method)));
 }
 
 void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
@@ -99,6 +118,7 @@ void LayoutDefaults(proto::JobSpec& spec, Provenance& provenance) {
     TROUPE_DEFAULT(p, "parallelism", zero_prefetch, ZeroSharding{}.prefetch);
     TROUPE_DEFAULT(p, "parallelism", reshard_after_forward, ZeroSharding{}.reshard_after_forward);
   }
+  ContextDefaults(spec, provenance);
   SumDefaults(spec, provenance);
   TROUPE_DEFAULT(batch, "batch", gradient_groups, GradientGroups(*p, *batch));
   proto::Resources* resources = spec.mutable_resources();
@@ -117,6 +137,7 @@ void TrainingDefaults(proto::JobSpec& spec, Provenance& provenance) {
   TROUPE_DEFAULT(train, "train", dtype, "float32");
   TROUPE_DEFAULT(train, "train", grad_dtype, "float32");
   TROUPE_DEFAULT(train, "train", seed, 1234);
+  TROUPE_DEFAULT(train, "train", recompute, std::string(RecomputeName(Recompute::kNone)));
   proto::Data* data = spec.mutable_data();
   TROUPE_DEFAULT(data, "data", val_fraction, 0.0);
   TROUPE_DEFAULT(data, "data", shuffle, true);

@@ -19,7 +19,7 @@ using google::protobuf::Message;
 using google::protobuf::Reflection;
 
 // A key, or a group of keys, that a resumed run may change. Data are compared by content.
-constexpr std::array<std::string_view, 21> kMayDiffer = {"name",
+constexpr std::array<std::string_view, 22> kMayDiffer = {"name",
                                                          "parallelism",
                                                          "data_parallel",
                                                          "resources.workers",
@@ -31,6 +31,7 @@ constexpr std::array<std::string_view, 21> kMayDiffer = {"name",
                                                          "train.steps",
                                                          "train.stop_after",
                                                          "train.grad_dtype",
+                                                         "train.recompute",
                                                          "data.train",
                                                          "data.allow_change",
                                                          "model.config",

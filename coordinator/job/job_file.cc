@@ -193,6 +193,7 @@ class JobFileReader {
     proto::Parallelism& p = *spec.mutable_parallelism();
     if (Unread("parallelism.pp")) p.set_pp(0);
     if (Unread("parallelism.dp")) p.set_dp(0);
+    if (Unread("parallelism.cp")) p.set_cp(0);
     if (Unread("parallelism.virtual_stages")) p.set_virtual_stages(-1);
     if (Unread("parallelism.schedule") || Unread("parallelism.schedule_csv")) {
       unread_.insert("parallelism.schedule");

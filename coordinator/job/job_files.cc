@@ -31,6 +31,18 @@ void CheckIsNoMarkup(FileSystem& files, const std::string& path,
       "data.train = {} begins as XML: its tags are trained on like the rest of the text", path));
 }
 
+// Likewise a separator that another tokenizer has.
+void CheckSeparates(const TokenFile& file, int32_t separator, std::vector<std::string>& warnings) {
+  constexpr int64_t kLookedAt = 1 << 20;
+  std::vector<int32_t> tokens(static_cast<size_t>(std::min(file.num_tokens(), kLookedAt)));
+  if (!file.Read(0, std::ssize(tokens), tokens.data()).ok()) return;
+  if (std::ranges::find(tokens, separator) != tokens.end()) return;
+  warnings.push_back(fmt::format(
+      "data.document_separator = {}: it is not among the first {} tokens of data.train = {}, so "
+      "each sample there is one document",
+      separator, tokens.size(), file.path()));
+}
+
 void CheckData(FileSystem& files, const proto::JobSpec& spec, std::vector<Error>& errors,
                std::vector<std::string>& warnings) {
   const proto::Data& data = spec.data();
@@ -56,6 +68,12 @@ void CheckData(FileSystem& files, const proto::JobSpec& spec, std::vector<Error>
     if (Status known = file->CheckVocabulary(spec.model().vocab_size()); !known.ok()) {
       refuse(known.error(), ": raise it, or give the file of this vocabulary");
     }
+  }
+  const int32_t vocab_size = spec.model().vocab_size();
+  const bool is_token =
+      data.document_separator() >= 0 && (vocab_size <= 0 || data.document_separator() < vocab_size);
+  if (data.has_document_separator() && is_token) {  // else the key is refused
+    CheckSeparates(*file, data.document_separator(), warnings);
   }
   if (spec.batch().seq_len() < 1) return;
   const auto samples = CountSamples(*file, spec.batch().seq_len());

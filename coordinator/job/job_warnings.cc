@@ -8,6 +8,10 @@
 
 #include "actors/plan/batch_arithmetic.h"
 #include "actors/plan/data_parallel_keys.h"
+#include "actors/plan/job_orders.h"
+#include "actors/plan/job_shape.h"
+#include "actors/plan/recompute.h"
+#include "actors/plan/train_schedule.h"
 #include "runtime/format/token_file.h"
 
 namespace troupe {
@@ -25,6 +29,8 @@ class Oddities {
     Data();
     Pipeline();
     DataParallel();
+    SharedSequences();
+    Recomputation();
     return std::move(found_);
   }
 
@@ -126,7 +132,8 @@ class Oddities {
 
   void DataParallel() {
     const proto::Parallelism& p = spec_.parallelism();
-    if (Written("parallelism.zero_stage") && p.zero_stage() > 0 && p.dp() <= 1) {
+    const int64_t replicas = WeightReplicasOf(p);
+    if (Written("parallelism.zero_stage") && p.zero_stage() > 0 && replicas <= 1) {
       Say("parallelism.zero_stage = {} has no effect: parallelism.dp = 1, so nothing is shared out",
           p.zero_stage());
     }
@@ -136,17 +143,17 @@ class Oddities {
       if (!Written(key) || p.zero_stage() > 0) continue;
       Say("{} has no effect: parallelism.zero_stage = 0 keeps all {} whole", key, what);
     }
-    if (p.zero_stage() > 0 && p.dp() > 1 && p.has_zero_group() && p.zero_group() == 1) {
+    if (p.zero_stage() > 0 && replicas > 1 && p.has_zero_group() && p.zero_group() == 1) {
       Say("parallelism.zero_group = 1: every rank has all shards, as with parallelism.zero_stage = "
           "0; use more");
     }
     std::vector<Error> told;  // by CheckJob
-    if (p.dp() <= 1 && ReadReduction(spec_, told) != ReductionAlgorithm::kOrdered) {
+    if (replicas <= 1 && ReadReduction(spec_, told) != ReductionAlgorithm::kOrdered) {
       Say("{} has no effect: parallelism.dp = 1, so nothing is added up over ranks",
           p.reduction() == kRingReduction ? "parallelism.reduction" : "data_parallel.algorithm");
     }
     const auto grad_reduce = GradReduceOf(p);
-    const bool whole = (p.zero_stage() == 0 || p.zero_group() == 1) && p.dp() > 1 &&
+    const bool whole = (p.zero_stage() == 0 || p.zero_group() == 1) && replicas > 1 &&
                        grad_reduce.ok() && *grad_reduce == GradReduce::kStep;
     if (Written("parallelism.bucket_bytes") && !whole) {
       Say("parallelism.bucket_bytes has no effect: only gradients that are whole "
@@ -157,6 +164,33 @@ class Oddities {
       Say("{} has no effect: parallelism.zero_stage = {}, and only 3 gathers units", key,
           p.zero_stage());
     }
+  }
+
+  void SharedSequences() {
+    if (spec_.parallelism().cp() > 1) return;
+    for (const char* key : {"parallelism.cp_method", "parallelism.cp_load_balance"}) {
+      if (Written(key)) Say("{} has no effect: parallelism.cp = 1, so no sequence is shared", key);
+    }
+  }
+
+  // Between the halves of a backward what was computed again waits beside what was kept.
+  void Recomputation() {
+    const proto::Parallelism& p = spec_.parallelism();
+    const auto recompute = RecomputeOf(spec_.train());
+    if (!recompute.ok() || *recompute == Recompute::kNone) return;
+    if (!Trains(spec_)) {
+      return Say("train.recompute = {} has no effect: kind = {} runs no backward",
+                 spec_.train().recompute(), spec_.kind());
+    }
+    if (ChoosesSchedule(p)) return;  // which may come without halves
+    const auto batch = BatchOf(spec_.batch(), std::max(1, p.dp()));
+    if (!batch.ok()) return;
+    const auto train = TrainScheduleOf(p, p.pp(), batch->num_microbatches);
+    if (!train.ok() || !train->schedule.HasHalves()) return;
+    Say("train.recompute = {} computes again and saves no memory: schedule {} runs backwards in "
+        "halves, and what the second half reads is kept between them; use a schedule with whole "
+        "ones, as 1f1b",
+        spec_.train().recompute(), train->schedule.name);
   }
 
   const proto::JobSpec& spec_;

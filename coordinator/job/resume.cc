@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "actors/plan/context_parallel_keys.h"
 #include "actors/plan/job_plan.h"
 #include "actors/plan/resumption.h"
 #include "coordinator/job/job_defaults.h"
@@ -193,16 +194,17 @@ std::string OtherSums(const proto::JobSpec& saved, int groups, const proto::JobS
     return fmt::format("{} = {}: the run had {}", kReduceKey, p.grad_reduce(),
                        saved.parallelism().grad_reduce());
   }
-  if (p.grad_reduce() == GradReduceName(GradReduce::kStep) && p.dp() > 1) {
+  const std::string shared = p.cp() > 1 ? fmt::format(", parallelism.cp = {}", p.cp()) : "";
+  if (p.grad_reduce() == GradReduceName(GradReduce::kStep) && WeightReplicasOf(p) > 1) {
     return fmt::format(
-        "parallelism.dp = {}: every rank sums one group of a step's microbatches, and the run had "
-        "{}",
-        p.dp(), groups);
+        "parallelism.dp = {}{}: every rank sums one group of a step's microbatches, and the run "
+        "had {}",
+        p.dp(), shared, groups);
   }
   return fmt::format(
-      "parallelism.dp = {}, parallelism.schedule = {}: they need {} = {}, and the "
+      "parallelism.dp = {}{}, parallelism.schedule = {}: they need {} = {}, and the "
       "run had {}",
-      p.dp(), p.schedule(), kGroupsKey, now.batch().gradient_groups(), groups);
+      p.dp(), shared, p.schedule(), kGroupsKey, now.batch().gradient_groups(), groups);
 }
 
 // Whether the layout cannot have these sums, though it has its own.
@@ -231,7 +233,8 @@ void KeepSums(const proto::JobSpec& saved, int groups, LoadedJob& job,
                     OtherSums(saved, groups, job.spec)));
     return;
   }
-  if (was != own && kept.parallelism().zero_stage() >= 2 && kept.parallelism().dp() > 1) {
+  if (was != own && kept.parallelism().zero_stage() >= 2 &&
+      WeightReplicasOf(kept.parallelism()) > 1) {
     notes.push_back(
         fmt::format("{} = {}, as the run had it, so that its sums keep their bits: every rank "
                     "keeps all gradients until a step ends; give microbatch to share them out",
@@ -257,6 +260,19 @@ void KeepGradDtype(const proto::JobSpec& saved, LoadedJob& job, std::vector<std:
                   kGradDtypeKey, job.spec.train().grad_dtype(), was));
 }
 
+// Queries meet their keys in another order, and ranks add up other parts of a sequence.
+void TellOfContext(const proto::JobSpec& saved, const proto::JobSpec& now,
+                   std::vector<std::string>& notes) {
+  if (ShareSequencesAlike(saved, now)) return;
+  const int ranks_before = std::max(1, saved.parallelism().cp());
+  const int ranks = now.parallelism().cp();
+  notes.push_back(fmt::format(
+      "parallelism.cp = {}: the run had {}{}: from here its sums agree with the earlier ones to "
+      "rounding instead of bit for bit",
+      ranks, ranks_before,
+      ranks == ranks_before ? ", with another cp_method or cp_load_balance" : ""));
+}
+
 void GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, LoadedJob& job,
           std::vector<Error>& errors, std::vector<std::string>& notes) {
   if (job.spec.checkpoint().resume_as() == "new_run") {
@@ -269,6 +285,7 @@ void GoOn(FileSystem& files, const proto::JobSpec& saved, const Chosen& chosen, 
   }
   KeepSums(saved, chosen.manifest.gradient_groups, job, notes);
   KeepGradDtype(saved, job, notes);
+  TellOfContext(saved, job.spec, notes);
   if (RingSumsDiffer(saved, job.spec)) {
     notes.push_back(
         "parallelism.reduction: sums along a ring follow the number of ranks: from here they agree "

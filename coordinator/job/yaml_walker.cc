@@ -27,11 +27,12 @@ constexpr size_t kErrorsMax = 100;
 
 // What people type elsewhere for the same thing.
 const std::map<std::string, std::string, std::less<>> kAliases = {
-    {"pipeline_parallel_size", "pp"},   {"tensor_parallel_size", "tp"},
-    {"context_parallel_size", "cp"},    {"data_parallel_size", "dp"},
-    {"expert_parallel_size", "ep"},     {"rope_parameters", "rope_scaling"},
-    {"gradient_clipping", "grad_clip"}, {"max_grad_norm", "grad_clip"},
-    {"ignore_index", "ignore_label"},
+    {"pipeline_parallel_size", "pp"},    {"tensor_parallel_size", "tp"},
+    {"context_parallel_size", "cp"},     {"data_parallel_size", "dp"},
+    {"expert_parallel_size", "ep"},      {"rope_parameters", "rope_scaling"},
+    {"gradient_clipping", "grad_clip"},  {"max_grad_norm", "grad_clip"},
+    {"ignore_index", "ignore_label"},    {"cp_comm_type", "cp_method"},
+    {"eod_token", "document_separator"}, {"recompute_granularity", "recompute"},
 };
 
 int Distance(std::string_view a, std::string_view b) {

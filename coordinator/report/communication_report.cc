@@ -123,6 +123,7 @@ std::string CommunicationRowsJson(const CommunicationReports& reports) {
           {"operation", row.operation()},
           {"predicted", {{"count", row.predicted_count()}, {"bytes", row.predicted_bytes()}}},
           {"measured", nullptr}};
+      if (row.bytes_per_hop() > 0) object["predicted"]["bytes_per_hop"] = row.bytes_per_hop();
       if (const int64_t steps = report.steps(); steps > 0) {
         object["measured"] = {{"count", MeanOf(row.measured_count(), steps)},
                               {"bytes", MeanOf(row.measured_bytes(), steps)}};

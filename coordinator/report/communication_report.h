@@ -20,7 +20,8 @@ std::string CommunicationText(const CommunicationReports& reports);
 
 // [{"rank":0,"axis":"pp","operation":"activation","predicted":{"count":8,"bytes":65536},
 // "measured":{…}}, …] of one training step. measured: the mean of the steps that the rank finished,
-// an integer where they divide; null before the first. One line.
+// an integer where they divide; null before the first. A ring's hops have predicted.bytes_per_hop,
+// too. One line.
 std::string CommunicationRowsJson(const CommunicationReports& reports);
 
 }  // namespace troupe

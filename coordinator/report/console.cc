@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "actors/plan/batch_arithmetic.h"
+#include "coordinator/report/attention_report.h"
 #include "coordinator/report/step_line.h"
 #include "runtime/base/file_system.h"
 #include "runtime/base/standard_streams.h"
@@ -327,6 +328,10 @@ void Console::ShowWhatWasTrained() {
   }
   if (const std::string table = CommunicationText(communication_); !table.empty()) {
     Say("communication, measured/predicted: what a rank sends in a training step");
+    Say(table);
+  }
+  if (const std::string table = AttentionText(communication_); !table.empty()) {
+    Say("attention, measured/predicted: pairs of query and key in a training step");
     Say(table);
   }
 }

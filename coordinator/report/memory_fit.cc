@@ -4,11 +4,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <functional>
 #include <numeric>
 #include <optional>
 
 #include "actors/plan/job_shape.h"
+#include "actors/plan/recompute.h"
 #include "runtime/base/bytes_in_words.h"
 
 namespace troupe {
@@ -67,8 +67,10 @@ class Remedies {
     FirstThatFits("batch.micro_batch_size", Halves(spec_.batch().micro_batch_size()),
                   SetMicroBatch);
     FirstThatFits("batch.seq_len", UsefulLengths(), SetLength);
+    FirstThatFits("train.recompute", MoreRecomputation(), SetRecompute);
     FirstThatFits("parallelism.zero_stage", HigherZeroStages(), SetZeroStage);
     FirstThatFits("parallelism.pp", Halves(spec_.parallelism().pp()), SetDepth);
+    FirstThatFits("parallelism.cp", MoreContextRanks(), SetContextRanks);
     OnMoreHosts();
     if (!found_.empty()) return found_;
     // No one key is enough: both that shrink the activations.
@@ -107,11 +109,28 @@ class Remedies {
   }
   std::vector<int> HigherZeroStages() const {
     std::vector<int> stages;
-    if (spec_.parallelism().dp() <= 1) return stages;
+    if (WeightReplicasOf(spec_.parallelism()) <= 1) return stages;
     for (int stage = spec_.parallelism().zero_stage() + 1; stage <= 3; ++stage) {
       stages.push_back(stage);
     }
     return stages;
+  }
+  std::vector<std::string_view> MoreRecomputation() const {
+    std::vector<std::string_view> more;
+    const auto now = RecomputeOf(spec_.train());
+    if (!now.ok() || !Trains(spec_)) return more;
+    for (const Recompute recompute : {Recompute::kAttention, Recompute::kFull}) {
+      if (recompute > *now) more.push_back(RecomputeName(recompute));
+    }
+    return more;
+  }
+  std::vector<int> MoreContextRanks() const {
+    constexpr int kContextRanksMax = 64;
+    std::vector<int> more;
+    for (int ranks = 2 * spec_.parallelism().cp(); ranks <= kContextRanksMax; ranks *= 2) {
+      if (ranks > 0) more.push_back(ranks);
+    }
+    return more;
   }
   // What follows from other keys follows them, as it does where a user sets these.
   static void SetMicroBatch(proto::JobSpec& spec, int sequences) {
@@ -131,6 +150,15 @@ class Remedies {
   static void SetLength(proto::JobSpec& spec, int seq_len) {
     spec.mutable_batch()->set_seq_len(seq_len);
   }
+  static void SetRecompute(proto::JobSpec& spec, std::string_view recompute) {
+    spec.mutable_train()->set_recompute(std::string(recompute));
+  }
+  static void SetContextRanks(proto::JobSpec& spec, int cp) {
+    proto::Parallelism& p = *spec.mutable_parallelism();
+    if (p.zero_group() == p.dp() * p.cp()) p.clear_zero_group();
+    p.set_cp(cp);
+    spec.mutable_resources()->set_workers(p.dp() * cp * p.tp() * p.pp());
+  }
   static void SetDepth(proto::JobSpec& spec, int pp) {
     proto::Parallelism& p = *spec.mutable_parallelism();
     p.set_pp(pp);
@@ -143,9 +171,9 @@ class Remedies {
     if (!plan.ok()) return std::nullopt;
     return Weigh(spec, *plan, isa_, memory_);
   }
-  void FirstThatFits(std::string_view key, const std::vector<int>& values,
-                     const std::function<void(proto::JobSpec&, int)>& set) {
-    for (const int value : values) {
+  template <typename Value, typename Set>
+  void FirstThatFits(std::string_view key, const std::vector<Value>& values, const Set& set) {
+    for (const Value& value : values) {
       proto::JobSpec other = spec_;
       set(other, value);
       const auto fit = Try(other);
@@ -154,25 +182,34 @@ class Remedies {
       return;
     }
   }
-  // The ranks of the plan, or of a deeper pipeline, spread over hosts like this one.
+  // The ranks of the plan, of a deeper pipeline, or with less of each sequence, spread over hosts
+  // like this one.
   void OnMoreHosts() {
     const int layers = spec_.model().num_hidden_layers();
-    const int64_t most = std::min(memory_.total_bytes, memory_.process_bytes);
-    for (int pp = spec_.parallelism().pp(); pp >= 1 && pp <= layers; pp *= 2) {
+    if (SpreadsOverHosts(spec_, "")) return;
+    for (int pp = 2 * spec_.parallelism().pp(); pp > 1 && pp <= layers; pp *= 2) {
       proto::JobSpec deeper = spec_;
-      if (pp != spec_.parallelism().pp()) SetDepth(deeper, pp);
-      const auto plan = MakeJobPlan(deeper);
-      if (!plan.ok()) continue;
-      const MemoryFit fit = Weigh(deeper, *plan, isa_, memory_);
-      if (fit.largest_bytes > most) continue;
-      const int hosts = HostsFor(RankBytes(*plan, isa_), memory_.total_bytes);
-      if (hosts < 2) continue;
-      found_.push_back(fmt::format(
-          "{} hosts like this{} (each rank at most {})", hosts,
-          pp == spec_.parallelism().pp() ? "" : fmt::format(" with parallelism.pp={}", pp),
-          Words(fit.largest_bytes)));
-      return;
+      SetDepth(deeper, pp);
+      if (SpreadsOverHosts(deeper, fmt::format(" with parallelism.pp={}", pp))) return;
     }
+    for (const int cp : MoreContextRanks()) {
+      proto::JobSpec wider = spec_;
+      SetContextRanks(wider, cp);
+      if (SpreadsOverHosts(wider, fmt::format(" with parallelism.cp={}", cp))) return;
+    }
+  }
+  // Whether they do on several.
+  bool SpreadsOverHosts(const proto::JobSpec& spec, const std::string& changed) {
+    const int64_t most = std::min(memory_.total_bytes, memory_.process_bytes);
+    const auto plan = MakeJobPlan(spec);
+    if (!plan.ok()) return false;
+    const MemoryFit fit = Weigh(spec, *plan, isa_, memory_);
+    if (fit.largest_bytes > most) return false;
+    const int hosts = HostsFor(RankBytes(*plan, isa_), memory_.total_bytes);
+    if (hosts < 2) return false;
+    found_.push_back(fmt::format("{} hosts like this{} (each rank at most {})", hosts, changed,
+                                 Words(fit.largest_bytes)));
+    return true;
   }
 
   const proto::JobSpec& spec_;

@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "actors/plan/communication_volume.h"
+#include "actors/plan/context_balance.h"
+#include "actors/plan/context_volume.h"
 #include "actors/plan/kernel_memory.h"
 #include "actors/schedule/drawing.h"
 #include "coordinator/report/communication_report.h"
@@ -39,9 +41,10 @@ std::string SharedOut(const JobPlan& plan) {
   if (plan.batch.grad_reduce == GradReduce::kMicrobatch) what.emplace_back("gradients");
   std::string text = fmt::format("{}{}optimizer state in shards ", fmt::join(what, ", "),
                                  what.empty() ? "" : " and ");
-  text += plan.num_replicas() == 1 ? fmt::format("of {} ranks", plan.num_owners())
-                                   : fmt::format("within groups of {} ranks, {} copies",
-                                                 plan.num_owners(), plan.num_replicas());
+  text += plan.num_shard_replicas() == 1
+              ? fmt::format("of {} ranks", plan.num_owners())
+              : fmt::format("within groups of {} ranks, {} copies", plan.num_owners(),
+                            plan.num_shard_replicas());
   if (plan.zero.persist_elements > 0) {
     text += fmt::format("; parameters of fewer than {} elements whole",
                         WithThousands(plan.zero.persist_elements));
@@ -65,13 +68,64 @@ std::string_view AlongWhat(ReductionAlgorithm reduction) {
   return "";
 }
 
-// What data-parallel ranks share out, and how and when they add up their gradients.
+// What ranks with the same weights share out, and how and when they add up their gradients.
 std::string DataParallelLine(const JobPlan& plan) {
-  if (plan.batch.data_parallel == 1) return "";
+  if (plan.batch.weight_replicas() == 1) return "";
   const bool once = plan.batch.grad_reduce == GradReduce::kStep;
   return fmt::format("  zero      stage {}: {}; gradients added up {}{}\n", plan.zero.stage,
                      SharedOut(plan), once ? "once a step" : "every microbatch",
                      AlongWhat(plan.reduction));
+}
+
+// How ranks share sequences, and when their hops are hidden.
+std::string ContextLines(const JobPlan& plan, const PlanMachine& machine) {
+  const ContextParallel& context = plan.batch.context;
+  if (!context.shared()) return "";
+  const std::string own = WithThousands(plan.batch.local_seq_len());
+  std::string text = fmt::format(
+      "  context   {}, {}: {} ranks share each sequence, {} of its tokens each; balance {:.3f}{}",
+      ContextMethodName(context.method), SequenceLayoutName(context.layout), context.num_ranks, own,
+      BalanceOf(context.method, PairsByHop(context, plan.batch.seq_len)),
+      plan.batch.packs_documents ? " of one document a sequence; of several, at most its work"
+                                 : "");
+  if (context.method != ContextMethod::kRing) return text + "\n";
+  text += fmt::format("; a hop carries {}, of gradients {}\n",
+                      BytesInWords(static_cast<double>(KvBlockBytes(plan))),
+                      BytesInWords(static_cast<double>(KvGradientBlockBytes(plan))));
+  if (!machine.speeds_known()) return text;
+  const HidingChunk chunk = HidingChunkOf(plan, machine.flops_per_second, machine.bytes_per_second);
+  return text + fmt::format(
+                    "  hops      hidden from {} tokens a rank on, in a backward from {}, at "
+                    "{:g} operations and {:g} B a second; a rank has {}\n",
+                    WithThousands(chunk.forward), WithThousands(chunk.backward),
+                    machine.flops_per_second, machine.bytes_per_second, own);
+}
+
+std::string RecomputeLine(const JobPlan& plan) {
+  static constexpr std::string_view kWhat[] = {"", "queries, keys, values and attention",
+                                               "all of a layer but its input"};
+  if (plan.recompute == Recompute::kNone) return "";
+  return fmt::format("  recompute {}: a backward computes {} again\n",
+                     RecomputeName(plan.recompute), kWhat[static_cast<size_t>(plan.recompute)]);
+}
+
+// null where no sequence is shared.
+nlohmann::ordered_json ContextJson(const JobPlan& plan, const PlanMachine& machine) {
+  const ContextParallel& context = plan.batch.context;
+  if (!context.shared()) return nullptr;
+  nlohmann::ordered_json json = {
+      {"ranks", context.num_ranks},
+      {"method", ContextMethodName(context.method)},
+      {"load_balance", SequenceLayoutName(context.layout)},
+      {"chunk", plan.batch.local_seq_len()},
+      {"balance", BalanceOf(context.method, PairsByHop(context, plan.batch.seq_len))}};
+  if (context.method != ContextMethod::kRing || !machine.speeds_known()) return json;
+  const HidingChunk chunk = HidingChunkOf(plan, machine.flops_per_second, machine.bytes_per_second);
+  json["hiding_chunk"] = {{"forward", chunk.forward},
+                          {"backward", chunk.backward},
+                          {"flops_per_second", machine.flops_per_second},
+                          {"bytes_per_second", machine.bytes_per_second}};
+  return json;
 }
 
 // "float32", "bfloat16, gradients too"
@@ -94,11 +148,13 @@ void AddRows(const JobPlan& plan, int32_t rank, const MemoryPrediction& memory,
   row["total"] = std::accumulate(memory.begin(), memory.end(), int64_t{0});
   json["memory"].push_back(std::move(row));
   for (const CommunicationVolume& volume : CommunicationOf(plan, Rank(rank))) {
-    json["communication"].push_back({{"rank", rank},
-                                     {"axis", AxisName(volume.axis)},
-                                     {"operation", volume.operation},
-                                     {"count", volume.count},
-                                     {"bytes", volume.bytes}});
+    nlohmann::ordered_json sent = {{"rank", rank},
+                                   {"axis", AxisName(volume.axis)},
+                                   {"operation", volume.operation},
+                                   {"count", volume.count},
+                                   {"bytes", volume.bytes}};
+    if (volume.bytes_per_hop > 0) sent["bytes_per_hop"] = volume.bytes_per_hop;
+    json["communication"].push_back(std::move(sent));
   }
 }
 
@@ -116,7 +172,7 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
                       ranks, ranks == 1 ? "" : "s", spec.resources().threads_per_worker(),
                       spec.resources().threads_per_worker() == 1 ? "" : "s");
   text += fmt::format("  batch     {}\n", Describe(plan.batch));
-  text += DataParallelLine(plan);
+  text += DataParallelLine(plan) + ContextLines(plan, machine) + RecomputeLine(plan);
   const int deep = plan.train.num_ranks;
   const int microbatches = plan.batch.num_microbatches;
   text += fmt::format("  schedule  {}: {} rank{} x {} microbatch{}, makespan bubble {:.1f} %\n",
@@ -149,8 +205,8 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
   return text;
 }
 
-std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa, int indent,
-                     const MemoryFit* fit) {
+std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, const PlanMachine& machine,
+                     int indent, const MemoryFit* fit) {
   nlohmann::ordered_json json;
   json["name"] = spec.name();
   json["parameters"] = plan.table.num_elements();
@@ -168,12 +224,14 @@ std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa 
   json["algorithm"] = plan.reduction == ReductionAlgorithm::kChain ? kReduceBroadcast : kAllReduce;
   json["grad_dtype"] = spec.train().grad_dtype();
   json["bubble_makespan"] = plan.simulation.idle.bubble_makespan;
-  json["vector_isa"] = VectorIsaName(isa);
+  json["context"] = ContextJson(plan, machine);
+  json["recompute"] = RecomputeName(plan.recompute);
+  json["vector_isa"] = VectorIsaName(machine.isa);
   for (const char* rows : {"ranks", "memory", "communication"}) {
     json[rows] = nlohmann::ordered_json::array();
   }
   for (int32_t rank = 0; rank < plan.mesh.num_ranks(); ++rank) {
-    const MemoryPrediction memory = plan.MemoryOf(Rank(rank), isa);
+    const MemoryPrediction memory = plan.MemoryOf(Rank(rank), machine.isa);
     nlohmann::ordered_json row;
     row["rank"] = rank;
     for (const StageId stage : plan.StagesOf(Rank(rank))) {

@@ -9,10 +9,15 @@
 
 namespace troupe {
 
-// The machine that the plan is made for: where the printer runs.
+// The machines that the plan is made for: by default where the printer runs.
 struct PlanMachine {
   int cores = 0;  // 0: unknown
   VectorIsa isa = VectorIsa::kAvx2;
+  // Of a rank in attention, and of a link between two ranks; 0: unknown.
+  double flops_per_second = 0;
+  double bytes_per_second = 0;
+
+  bool speeds_known() const { return flops_per_second > 0 && bytes_per_second > 0; }
 };
 
 // `columns`: widest line of the schedule's drawing.
@@ -20,7 +25,7 @@ std::string PlanText(const proto::JobSpec& spec, const JobPlan& plan, const Plan
                      int columns = 100);
 // `indent`: spaces a level; -1: all in one line. No newline at the end. `fit`: on this host, where
 // that is known.
-std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, VectorIsa isa, int indent = 2,
-                     const MemoryFit* fit = nullptr);
+std::string PlanJson(const proto::JobSpec& spec, const JobPlan& plan, const PlanMachine& machine,
+                     int indent = 2, const MemoryFit* fit = nullptr);
 
 }  // namespace troupe

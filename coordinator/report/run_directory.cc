@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "actors/plan/job_plan.h"
+#include "coordinator/report/attention_report.h"
 #include "coordinator/report/plan_report.h"
 #include "runtime/base/talk.h"
 #include "runtime/format/checkpoint_manifest.h"
@@ -108,7 +109,7 @@ void RunDirectory::WriteEnvironment() {
 
 Status RunDirectory::WritePlan(const JobPlan& plan) {
   return WriteFileAtomically(files_, In("plan.json"),
-                             PlanJson(spec_, plan, ThisVectorIsa()) + "\n");
+                             PlanJson(spec_, plan, {.isa = ThisVectorIsa()}) + "\n");
 }
 
 void RunDirectory::Planned(const std::vector<proto::Parallelism>& orders) {
@@ -290,6 +291,9 @@ std::string RunDirectory::ResultText(const proto::JobResult& result) const {
   if (!memory_.empty()) text += ",\"memory\":" + MemoryRowsJson(memory_);
   if (!communication_.empty()) {
     text += ",\"communication\":" + CommunicationRowsJson(communication_);
+  }
+  if (const std::string attention = AttentionJson(communication_); !attention.empty()) {
+    text += ",\"attention\":" + attention;
   }
   if (!last_metrics_.empty()) text += ",\"metrics\":" + last_metrics_;
   return text + "}";

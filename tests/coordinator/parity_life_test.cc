@@ -87,6 +87,31 @@ TEST(ParityQueueTest, TheCheckpointThatTheReferenceStartsFromIsKnownToEveryStart
   EXPECT_EQ(h.AgentOf(other).commands.back().spawn().start().reference_start(), "");
 }
 
+// Two ranks that share sequences, and what one worker makes of the same step.
+int ExitCodeWithLoss(double of_one_worker) {
+  Harness h;
+  h.Join("alpha", 2);
+  proto::JobSpec spec = SmallJob(1);
+  spec.mutable_parallelism()->set_cp(2);
+  spec.mutable_resources()->set_workers(2);
+  spec.mutable_eval()->set_check_against("single_worker");
+  JobLife& job = h.Submitted(spec);
+  h.Begins(job, 2);
+  h.Step(job, 1, 4.5);
+  for (const int rank : {0, 1}) h.Finishes(job, rank, {{rank, 10}});
+  for (const int rank : {0, 1}) h.Exits(job, rank, 0);
+  h.Begins(job, 1, /*epoch=*/2);
+  h.Step(job, 1, of_one_worker, /*epoch=*/2);
+  h.Finishes(job, 0, {{0, 11}, {1, 12}}, false, /*epoch=*/2);
+  h.Exits(job, 0, 0, 0, /*epoch=*/2);
+  return job.summary().exit_code();
+}
+
+TEST(ParityToleranceTest, SharedSequencesMayDifferByRoundingAndNoMore) {
+  EXPECT_EQ(ExitCodeWithLoss(4.5 * (1 + 9e-6)), 0);
+  EXPECT_EQ(ExitCodeWithLoss(4.5 * (1 + 2e-5)), 6);
+}
+
 TEST_F(ParityLifeTest, EqualBitsSucceed) {
   RunReference(4.5, {{0, 10}, {1, 11}});
   EXPECT_EQ(job_.state(), proto::JOB_STATE_SUCCEEDED);

@@ -325,6 +325,33 @@ TEST_F(RunCommandTest, APlanIsOneDocumentOrOneLine) {
   EXPECT_EQ(std::ranges::count(jsonl.out(), '\n'), 1);
 }
 
+TEST_F(RunCommandTest, APlanTakesSpeedsAndSaysWhenHopsAreHidden) {
+  const std::vector<std::string> words = {"plan", "job.yaml", "--set", "parallelism.cp=2"};
+  const auto plan = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = words;
+    all.insert(all.end(), more.begin(), more.end());
+    return Troupe(all);
+  };
+  Program said = plan({"--flops-per-second", "6e14", "--bytes-per-second", "4.5e11"});
+  EXPECT_EQ(said.Wait(), 0) << said.err();
+  EXPECT_THAT(said.out(), HasSubstr("  hops      hidden from "));
+  Program alone = plan({"--flops-per-second", "6e14"});
+  EXPECT_EQ(alone.Wait(), 2);
+  EXPECT_THAT(alone.err(), HasSubstr("--bytes-per-second"));
+  for (const char* speed : {"0", "-1", "inf", "fast"}) {
+    Program none = plan({"--flops-per-second", speed, "--bytes-per-second", "1"});
+    EXPECT_EQ(none.Wait(), 2);
+    EXPECT_THAT(none.err(), HasSubstr(speed + std::string(": use a number above 0")));
+    EXPECT_LT(none.err().size(), 300u);
+  }
+  for (const char* set : {"parallelism.cp_method=all_gather", "parallelism.cp=1"}) {
+    Program without =
+        plan({"--set", set, "--flops-per-second", "6e14", "--bytes-per-second", "4.5e11"});
+    EXPECT_EQ(without.Wait(), 0) << without.err();
+    EXPECT_THAT(without.err(), HasSubstr("--bytes-per-second have no effect: only ranks that"));
+  }
+}
+
 TEST_F(RunCommandTest, ValidateNamesEveryErrorOrSaysOk) {
   Program good = Troupe({"validate", "job.yaml"});
   EXPECT_EQ(good.Wait(), 0);

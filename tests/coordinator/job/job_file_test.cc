@@ -103,6 +103,28 @@ TEST(JobFileTest, DefaultsOfSumsAreThoseThatHaveAnEffect) {
   EXPECT_EQ(given.train().grad_dtype(), "bfloat16");
 }
 
+TEST(JobFileTest, HowSequencesAreSharedIsWrittenDownWhereTheyAre) {
+  const JobFolder small;
+  const auto of = [&small](const std::vector<std::string>& sets) {
+    const auto job = small.Load(sets);
+    EXPECT_TRUE(job.ok()) << job.error().message;
+    return job.ok() ? job->spec : proto::JobSpec();
+  };
+  EXPECT_FALSE(of({}).parallelism().has_cp_method());
+  EXPECT_FALSE(of({}).parallelism().has_cp_load_balance());
+  EXPECT_EQ(of({}).train().recompute(), "none");
+  EXPECT_EQ(of({"train.recompute=full"}).train().recompute(), "full");
+  const proto::JobSpec ring = of({"parallelism.cp=2"});
+  EXPECT_EQ(ring.parallelism().cp_method(), "ring");
+  EXPECT_EQ(ring.parallelism().cp_load_balance(), "zigzag");
+  EXPECT_EQ(ring.resources().workers(), 4);
+  EXPECT_EQ(of({"parallelism.cp=2", "parallelism.cp_method=all-gather"}).parallelism().cp_method(),
+            "all_gather");
+  EXPECT_EQ(
+      of({"parallelism.cp=2", "parallelism.cp_method=ulysses"}).parallelism().cp_load_balance(),
+      "contiguous");
+}
+
 TEST(JobFileTest, TwoDirectionsOfDataParallelRanksSumAGroupEach) {
   const JobFolder small;
   const auto job = small.Load({"parallelism.dp=2", "parallelism.schedule=dualpipe",
@@ -322,6 +344,12 @@ TEST(JobFileTest, WhatIsLegalAndOddIsWarnedAbout) {
       {{"parallelism.persist_elements=9"},
        "parallelism.persist_elements has no effect: parallelism.zero_stage = 0 keeps all"},
       {{"parallelism.reduction=ring"}, "parallelism.reduction has no effect: parallelism.dp = 1"},
+      {{"parallelism.cp_method=ulysses"},
+       "parallelism.cp_method has no effect: parallelism.cp = 1"},
+      {{"parallelism.cp_load_balance=striped"}, "parallelism.cp_load_balance has no effect"},
+      {{"train.recompute=full", "parallelism.schedule=zb-h1"},
+       "train.recompute = full computes again and saves no memory: schedule zb-h1 runs backwards "
+       "in halves"},
       {{"data_parallel.algorithm=reduce_broadcast"},
        "data_parallel.algorithm has no effect: parallelism.dp = 1"},
       {{"parallelism.bucket_bytes=100"}, "parallelism.bucket_bytes has no effect: only gradients"},
@@ -330,11 +358,23 @@ TEST(JobFileTest, WhatIsLegalAndOddIsWarnedAbout) {
       {{"lr_scheduler.name=linear", "lr_scheduler.decay_steps=10"},
        "lr_scheduler.decay_steps = 10 is less than train.steps = 20, and lr_scheduler.min_lr = 0"},
       {{"batch.global_batch_size=1"}, "parallelism.pp = 2 with 1 microbatch a step"},
+      {{"data.document_separator=0"},
+       "data.document_separator = 0: it is not among the first 1000 tokens of data.train = "},
   };
   for (const auto& [sets, said] : cases) {
     const std::string lines = warned(sets);
     EXPECT_THAT(lines, HasSubstr(said));
     EXPECT_EQ(std::ranges::count(lines, '\n'), 1) << lines;
+  }
+}
+
+TEST(JobFileTest, ASeparatorThatIsRefusedIsNotWarnedAboutToo) {
+  const JobFolder small;
+  for (const char* token : {"-1", "256"}) {
+    const JobReading reading =
+        ReadJob(SystemFiles(), small.path, {{"data.document_separator", token}});
+    EXPECT_THAT(Joined(reading.errors).message, HasSubstr("data.document_separator = "));
+    EXPECT_TRUE(reading.job.warnings.empty()) << reading.job.warnings.front().Line();
   }
 }
 

@@ -266,6 +266,33 @@ TEST_F(ResumeTest, AnyWayToShareOutAndAddUpGoesOnFromAnyOther) {
   EXPECT_EQ(spec_.batch().gradient_groups(), 4);
 }
 
+// Order and layout are free; that bits change is said.
+TEST_F(ResumeTest, SequencesMayBeSharedByOtherRanks) {
+  Commit(5);
+  const std::string cp = "parallelism.cp=2";
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", cp}), "none: " + Committed(5));
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("parallelism.cp = 2: the run had 1: from here its sums "
+                                            "agree with the earlier ones to rounding")));
+  Commit(5, /*gradient_groups=*/1, {cp});
+  ASSERT_EQ(
+      Refusal({"checkpoint.resume=auto", cp, "parallelism.zero_stage=1", "train.recompute=full"}),
+      "none: " + Committed(5));
+  EXPECT_THAT(notes_, IsEmpty());
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", cp, "parallelism.cp_load_balance=striped"}),
+            "none: " + Committed(5));
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("parallelism.cp = 2: the run had 2, with another "
+                                            "cp_method or cp_load_balance")));
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto"}), "none: " + Committed(5));
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("parallelism.cp = 1: the run had 2")));
+  Commit(5, /*gradient_groups=*/2);
+  ASSERT_EQ(Refusal({"checkpoint.resume=auto", cp}), "none: " + Committed(5));
+  EXPECT_EQ(spec_.batch().gradient_groups(), 1);
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("parallelism.dp = 1, parallelism.cp = 2: every rank "
+                                            "sums one group of a step's microbatches, and the run "
+                                            "had 2"),
+                                  HasSubstr("parallelism.cp = 2: the run had 1")));
+}
+
 TEST_F(ResumeTest, ARunThatIsAlreadyThereIsRefused) {
   Commit(20);
   const auto refused = Resume({"checkpoint.resume=auto"});

@@ -122,6 +122,34 @@ TEST_F(MemoryFitTest, MoreHostsAreARemedyWhereARankFits) {
   EXPECT_THAT(none.remedies, ::testing::ElementsAre(StartsWith("a smaller model")));
 }
 
+TEST_F(MemoryFitTest, ComputingAgainIsARemedy) {
+  const auto needed = [this](const char* recompute) {
+    return Fit(Spec({std::string("train.recompute=") + recompute}), Host(int64_t{1} << 40))
+        .needed_bytes();
+  };
+  EXPECT_GT(needed("none"), needed("attention"));
+  EXPECT_GT(needed("attention"), needed("full"));
+  EXPECT_THAT(Fit(Spec(), Host(needed("full"))).remedies,
+              Contains(StartsWith("train.recompute=full (")));
+  EXPECT_THAT(Fit(Spec(), Host(needed("attention"))).remedies,
+              Contains(StartsWith("train.recompute=attention (")));
+  for (const std::string& remedy : Fit(Spec({"train.recompute=full"}), Host(kMebibyte)).remedies) {
+    EXPECT_THAT(remedy, ::testing::Not(HasSubstr("recompute")));
+  }
+}
+
+// A rank of the deepest pipeline is too large; with half of each sequence it fits.
+TEST_F(MemoryFitTest, SharingSequencesOverMoreHostsIsARemedy) {
+  const auto largest = [this](const char* cp) {
+    return Fit(Spec({"parallelism.pp=4", std::string("parallelism.cp=") + cp}),
+               Host(int64_t{1} << 40))
+        .largest_bytes;
+  };
+  ASSERT_GT(largest("1"), largest("2") + kMebibyte);
+  EXPECT_THAT(Fit(Spec({"parallelism.pp=4"}), Host(largest("2") + kMebibyte)).remedies,
+              Contains(HasSubstr(" hosts like this with parallelism.cp=2 (each rank at most ")));
+}
+
 TEST_F(MemoryFitTest, TheOneWorkerOfAComparisonCounts) {
   const proto::JobSpec spec = Spec({"eval.check_against=single_worker", "parallelism.pp=4"});
   const MemoryFit fit = Fit(spec, Host(int64_t{1} << 40));

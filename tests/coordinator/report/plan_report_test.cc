@@ -57,7 +57,7 @@ TEST(PlanReportTest, TheJsonAddsUpToTheModel) {
   ASSERT_TRUE(job.ok());
   const auto plan = MakeJobPlan(job->spec);
   ASSERT_TRUE(plan.ok());
-  const auto json = nlohmann::json::parse(PlanJson(job->spec, *plan, VectorIsa::kAvx2));
+  const auto json = nlohmann::json::parse(PlanJson(job->spec, *plan, {}));
   EXPECT_EQ(json["workers"], 2);
   EXPECT_EQ(json["vector_isa"], "AVX2");
   EXPECT_EQ(json["tokens_per_step"], 32);
@@ -95,7 +95,7 @@ TEST(PlanReportTest, SaysWhatGradientsAreKeptIn) {
     CHECK(job.ok(), "{}", job.error().message);
     const auto plan = MakeJobPlan(job->spec);
     CHECK(plan.ok(), "{}", plan.error().message);
-    const auto json = nlohmann::json::parse(PlanJson(job->spec, *plan, VectorIsa::kAvx2));
+    const auto json = nlohmann::json::parse(PlanJson(job->spec, *plan, {}));
     EXPECT_EQ(json["grad_dtype"], job->spec.train().grad_dtype());
     EXPECT_EQ(json["reduction"], "ordered");
     EXPECT_EQ(json["algorithm"], "all_reduce");
@@ -114,7 +114,7 @@ TEST(PlanReportTest, SaysWhatDataParallelRanksShareOut) {
     CHECK(job.ok(), "{}", job.error().message);
     const auto plan = MakeJobPlan(job->spec);
     CHECK(plan.ok(), "{}", plan.error().message);
-    const auto json = nlohmann::json::parse(PlanJson(job->spec, *plan, VectorIsa::kAvx2));
+    const auto json = nlohmann::json::parse(PlanJson(job->spec, *plan, {}));
     EXPECT_EQ(json["zero_stage"], plan->zero.stage);
     EXPECT_EQ(json["grad_reduce"].get<std::string>(), GradReduceName(plan->batch.grad_reduce));
     return PlanText(job->spec, *plan, {});
@@ -146,6 +146,74 @@ TEST(PlanReportTest, SaysWhatDataParallelRanksShareOut) {
               HasSubstr("stage 3: weights and optimizer state in shards of 2 ranks; 2 units "
                         "gathered ahead, each kept from a Forward to its backward; gradients added "
                         "up once a step\n"));
+}
+
+class ContextPlanTest : public ::testing::Test {
+ protected:
+  // Text, and `json`, with what `machine` is.
+  std::string Said(const std::vector<std::string>& sets, const PlanMachine& machine = {}) {
+    const auto job = JobFolder().Load(sets);
+    CHECK(job.ok(), "{}", job.error().message);
+    const auto plan = MakeJobPlan(job->spec);
+    CHECK(plan.ok(), "{}", plan.error().message);
+    json = nlohmann::json::parse(PlanJson(job->spec, *plan, machine));
+    return PlanText(job->spec, *plan, machine);
+  }
+  nlohmann::json json{};
+};
+
+TEST_F(ContextPlanTest, SaysHowRanksShareSequences) {
+  EXPECT_THAT(Said({}), Not(HasSubstr("context")));
+  EXPECT_EQ(json["context"], nullptr);
+  const std::string text = Said({"parallelism.cp=2"});
+  EXPECT_THAT(text, HasSubstr("  context   ring, zigzag: 2 ranks share each sequence, 4 of its "
+                              "tokens each; balance 1.000; a hop carries 256 B, of gradients 256 "
+                              "B\n"));
+  EXPECT_THAT(text, HasSubstr("cp kv_hop"));
+  EXPECT_THAT(text, HasSubstr("cp kv_gradient_hop"));
+  EXPECT_THAT(text, Not(HasSubstr("hidden")));
+  EXPECT_EQ(json["context"]["ranks"], 2);
+  EXPECT_EQ(json["context"]["method"], "ring");
+  EXPECT_EQ(json["context"]["load_balance"], "zigzag");
+  EXPECT_EQ(json["context"]["chunk"], 4);
+  EXPECT_FALSE(json["context"].contains("hiding_chunk"));
+  int hops = 0;
+  for (const auto& row : json["communication"]) {
+    EXPECT_EQ(row.contains("bytes_per_hop"), row["axis"] == "cp") << row;
+    if (row["axis"] != "cp") continue;
+    EXPECT_EQ(row["bytes_per_hop"], 256);
+    EXPECT_EQ(row["bytes"], row["count"].get<int64_t>() * 256);
+    ++hops;
+  }
+  EXPECT_EQ(hops, 2 * 4) << "of each rank two kinds";
+  EXPECT_THAT(Said({"parallelism.cp=2", "parallelism.cp_method=ulysses"}),
+              HasSubstr("  context   ulysses, contiguous: 2 ranks share each sequence, 4 of its "
+                        "tokens each; balance 1.000\n"));
+  EXPECT_THAT(Said({"parallelism.cp=2", "parallelism.cp_load_balance=contiguous"}),
+              HasSubstr("balance 0.692; a hop"));
+  EXPECT_THAT(Said({"parallelism.cp=2", "data.document_separator=10"}),
+              HasSubstr("balance 1.000 of one document a sequence; of several, at most its work; a "
+                        "hop"));
+}
+
+TEST_F(ContextPlanTest, SaysFromWhichChunkHopsAreHidden) {
+  const PlanMachine machine{.flops_per_second = 600e12, .bytes_per_second = 450e9};
+  EXPECT_THAT(Said({"parallelism.cp=2", "train.dtype=bfloat16"}, machine),
+              HasSubstr("  hops      hidden from 1,334 tokens a rank on, in a backward from 1,600, "
+                        "at 6e+14 operations and 4.5e+11 B a second; a rank has 4\n"));
+  EXPECT_EQ(json["context"]["hiding_chunk"]["forward"], 1334);
+  EXPECT_EQ(json["context"]["hiding_chunk"]["backward"], 1600);
+  EXPECT_THAT(Said({"parallelism.cp=2", "parallelism.cp_method=all_gather"}, machine),
+              Not(HasSubstr("hidden")));
+}
+
+TEST_F(ContextPlanTest, SaysWhatIsComputedAgain) {
+  EXPECT_THAT(Said({}), Not(HasSubstr("recompute")));
+  EXPECT_EQ(json["recompute"], "none");
+  EXPECT_THAT(
+      Said({"train.recompute=full"}),
+      HasSubstr("  recompute full: a backward computes all of a layer but its input again\n"));
+  EXPECT_EQ(json["recompute"], "full");
 }
 
 }  // namespace
