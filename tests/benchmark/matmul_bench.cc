@@ -18,35 +18,13 @@
 #include "kernels/swiglu.h"
 #include "tests/benchmark/bare_product.h"
 #include "tests/benchmark/bench.h"
+#include "tests/benchmark/tensor.h"
 
 namespace troupe {
 namespace {
 
-// 64-byte aligned memory, small numbers in it.
-struct Memory {
-  explicit Memory(int64_t num_bytes) : words(static_cast<size_t>(num_bytes / 64 + 1)) {}
-  std::byte* data() { return reinterpret_cast<std::byte*>(words.data()); }
-  std::span<std::byte> bytes() { return {data(), words.size() * 64}; }
-  struct alignas(64) Line {
-    float zeros[16] = {};
-  };
-  std::vector<Line> words;
-};
-
-struct Tensor {
-  Tensor(DType dtype, int64_t rows, int64_t columns)
-      : memory(rows * columns * DTypeBytes(dtype)), view(memory.data(), dtype, {rows, columns}) {
-    for (int64_t i = 0; i < rows * columns; ++i) {
-      const float value = static_cast<float>(i * 37 % 101 - 50) * 0.02f;
-      if (dtype == DType::kFloat32) reinterpret_cast<float*>(memory.data())[i] = value;
-      if (dtype == DType::kBFloat16) {
-        reinterpret_cast<bfloat16*>(memory.data())[i] = bfloat16(value);
-      }
-    }
-  }
-  Memory memory;
-  TensorView view;
-};
+using bench::Memory;
+using bench::Tensor;
 
 std::string NameOf(const char* product, const MatmulShape& s) {
   return std::string(product) + "/" + (s.dtype == DType::kFloat32 ? "f32" : "bf16") + "/" +

@@ -4,18 +4,14 @@
 // one worker of ours with half the batch. Wall time: half of it is how well the two wait for each
 // other. The loss after a sample of steps must be the peer's, or nothing is compared.
 // TROUPE_BENCH_PYTHON names a python3 that has torch; `./run bench` makes one.
-#include <cmath>
-#include <memory>
 #include <string>
 
 #include "tests/benchmark/bench.h"
 #include "tests/benchmark/measured_job.h"
-#include "tests/benchmark/torch_process.h"
+#include "tests/benchmark/torch_peer.h"
 
 namespace troupe {
 namespace {
-
-using nlohmann::json;
 
 constexpr double kMostMs = 15e3;  // of a comparison; the round under way ends
 
@@ -44,58 +40,10 @@ std::string DTypeWord(DType dtype) { return dtype == DType::kFloat32 ? "f32" : "
 // So many steps of each sample.
 int StepsOf(const TrainingCase& which) { return which.name == "tiny" ? 15 : 5; }
 
-// PyTorch's two processes; what they fail with is why nothing is compared.
-class Peer {
- public:
-  Peer(MeasuredJob& job, const testing::SmallModel& model, const Layout& layout,
-       const TorchPython& python)
-      : tolerance_(model.dtype == DType::kFloat32 ? 1e-3 : 2e-2), failure_(python.why_none) {
-    if (!failure_.empty()) return;
-    process_ = std::make_unique<TorchProcess>(python.path, "torch_parallel_step.py", "");
-    json request = TorchRequest(model, job.folder().Write("weights", job.WeightBytes()),
-                                job.folder().Write("rows", job.RowBytes()));
-    request["sharding"] = layout.sharding;
-    const json ready = process_->Ask(request.dump());
-    failure_ = ready.value("failed", "");
-    version_ = ready.value("torch", "");
-    loss_ = ready.value("loss", 0.0);
-  }
-
-  // The milliseconds of a step; 0 where it fails.
-  double Sample(int num_steps) {
-    if (!failure_.empty()) return 0;
-    const json answer = process_->Ask(std::to_string(num_steps));
-    failure_ = answer.value("failed", "");
-    if (!failure_.empty()) return 0;
-    loss_ = answer.value("loss", 0.0);
-    num_steps_ += num_steps;
-    return 1000 * answer.value("seconds", 0.0);
-  }
-  // After as many steps of ours, by step. It trains on from sample to sample: nothing once it has
-  // gone further than a run of ours does.
-  void CompareLoss(const std::vector<double>& ours) {
-    if (!failure_.empty() || num_steps_ > std::ssize(ours)) return;
-    const double our_loss = ours[static_cast<size_t>(num_steps_ - 1)];
-    if (std::abs(loss_ - our_loss) <= tolerance_ * our_loss) return;
-    failure_ = fmt::format("its loss of step {} is {}, ours {}", num_steps_, loss_, our_loss);
-  }
-  const std::string& failure() const { return failure_; }
-  const std::string& version() const { return version_; }
-
- private:
-  const double tolerance_;
-  std::string failure_;
-  std::string version_{};
-  std::unique_ptr<TorchProcess> process_{};
-  int num_steps_ = 1;
-  double loss_ = 0;  // of the last
-};
-
 void CompareWithPeer(bench::Bench& bench, const TrainingCase& which, const Layout& layout) {
   const testing::SmallModel& model = which.model;
-  const TorchPython python = FindTorch();
   MeasuredJob job(model);
-  Peer peer(job, model, layout, python);
+  TorchPeer peer(job, model, "torch_parallel_step.py", layout.sharding);
   bench::Row row{.what = {.name = fmt::format("{}_step_time/{}/{}", layout.name, which.name,
                                               DTypeWord(model.dtype)),
                           .unit = "ms/step",

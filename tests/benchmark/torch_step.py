@@ -41,7 +41,11 @@ def rotate(x, cos, sin):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
-def decoder_layer(x, w, c, cos, sin):
+def causal_attention(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+
+def decoder_layer(x, w, c, cos, sin, attend=causal_attention):
     """x: (batch, length, hidden). w: the layer's tensors by their names within it."""
     batch, length = x.shape[:2]
     norm = lambda x, name: F.rms_norm(x, (c["hidden_size"],), w(name), c["rms_norm_eps"])
@@ -52,7 +56,7 @@ def decoder_layer(x, w, c, cos, sin):
     k = rotate(split(linear(n, "self_attn.k_proj")), cos, sin)
     v = split(linear(n, "self_attn.v_proj"))
     q, k = q.to(v.dtype), k.to(v.dtype)
-    o = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    o = attend(q, k, v)
     x = x + linear(o.transpose(1, 2).reshape(batch, length, -1), "self_attn.o_proj")
     n = norm(x, "post_attention_layernorm.weight")
     up = F.silu(linear(n, "mlp.gate_proj")) * linear(n, "mlp.up_proj")

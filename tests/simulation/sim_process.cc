@@ -54,6 +54,7 @@ RankSeams SimProcess::Seams() {
     return std::unique_ptr<Stream>(
         std::make_unique<SimStream>(*scheduler_, world_.driver, world_.work));
   };
+  seams.new_disk_stream = seams.new_stream;
   seams.measure = [this](const proto::JobSpec&, proto::Hello& hello) {
     hello.set_pid(pid_);
     hello.set_build("simulated");

@@ -63,29 +63,6 @@ class DataParallelTest : public testing::TroupeTest {
     EXPECT_EQ(same.exit_code, 0) << same.output;
     EXPECT_THAT(same.output, HasSubstr("model-00002-of-00002.safetensors"));
   }
-
-  void CheckMemory(int num_ranks, const std::string& output) {
-    const auto measured = ReadJson("run/memory.json");
-    ASSERT_EQ(measured["ranks"].size(), static_cast<size_t>(num_ranks));
-    for (const auto& row : measured["ranks"]) {
-      for (const char* tag : {"params", "grads", "optimizer", "activations"}) {
-        EXPECT_EQ(row["tags"][tag]["peak_bytes"], row["tags"][tag]["predicted_bytes"])
-            << tag << " of rank " << row["rank"] << "\n"
-            << output;
-      }
-      EXPECT_LE(row["tags"]["comm"]["peak_bytes"].get<int64_t>(),
-                row["tags"]["comm"]["predicted_bytes"].get<int64_t>())
-          << output;
-    }
-  }
-
-  void CheckCommunication(const std::string& output) {
-    const auto result = ReadJson("run/result.json");
-    ASSERT_GT(result["communication"].size(), 0u) << output;
-    for (const auto& row : result["communication"]) {
-      EXPECT_EQ(row["measured"], row["predicted"]) << row << "\n" << output;
-    }
-  }
 };
 
 TEST_F(DataParallelTest, ComputesWhatOneWorkerComputes) {

@@ -16,6 +16,7 @@
 namespace troupe {
 namespace {
 
+using testing::Disturbed;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -372,22 +373,6 @@ TEST_F(RunTest, EveryErrorOfAJobFileHasItsPlace) {
             "eval.every = 0 evaluates on none\njob.yaml: ok\n");
 }
 
-// Starts a run in the background, waits until it steps, runs `then` with $run and $rank (one of its
-// ranks) set, and returns what the run printed and its exit code.
-std::string Disturbed(const std::string& folder, const std::string& then,
-                      const std::string& options = "") {
-  return "cd " + folder +
-         R"( && {
-    )" TROUPE_BINARY_DIR R"(/bin/troupe run job.yaml --set train.steps=100000 --run-dir a )" +
-         options + R"( >out 2>&1 &
-    run=$!
-    )" + testing::AwaitLine("^step ", "out", "$run") +
-         R"(    agent=$(pgrep -P $run -f 'troupe worker'); rank=$(pgrep -P $agent | head -1)
-    )" + then +
-         R"(
-    wait $run; echo "code $?"; cat out; pgrep -P $agent; })";
-}
-
 TEST_F(RunTest, AKilledWorkerEndsTheJobWithItsName) {
   const auto run = testing::Shell(Disturbed(folder_.path(), "kill -9 $rank"));
   EXPECT_THAT(run.output, HasSubstr("code 5\n")) << run.output;
@@ -427,12 +412,10 @@ TEST_F(RunTest, ASecondInterruptEndsAtOnce) {
   EXPECT_EQ(testing::Shell("ls " + folder_ / "a/checkpoints | grep step-").output, "");
 }
 
-// Its peers wait for it and say so; nobody else would end the job for a long time. It is not the
-// rank that begins the steps: between two of them its peers are idle.
+// Its peers wait for it and say so; nobody else would end the job for a long time. It is the rank
+// that begins the steps: between two of them the others wait for it, too.
 TEST_F(RunTest, AJobThatStandsStillEndsWithTheRootOfItsWaits) {
-  const auto run = testing::Shell(Disturbed(folder_.path(),
-                                            "rank=$(pgrep -P $agent | tail -1); "
-                                            "kill -STOP $rank; echo stopped $rank",
+  const auto run = testing::Shell(Disturbed(folder_.path(), "kill -STOP $rank; echo stopped $rank",
                                             "--set resources.peer_silence_seconds=1000 "
                                             "--set resources.hang_seconds=10"));
   EXPECT_THAT(run.output, HasSubstr("code 5\n")) << run.output;
