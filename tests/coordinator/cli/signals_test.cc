@@ -235,6 +235,8 @@ TEST_F(SignalsTest, AWarningOfPreemptionWhileTheAgentIsAwaitedPreempts) {
   run.Signal(SIGUSR1);
   ASSERT_TRUE(run.Says("SIGUSR1: stopping"));
   EXPECT_EQ(run.Wait(), kPreempted) << run.err();
+  ASSERT_TRUE(Eventually([&] { return std::filesystem::exists(folder_ / "run/result.json"); }))
+      << run.err();
   EXPECT_EQ(ResultOfRun()["state"], "PREEMPTED");
 }
 
