@@ -29,7 +29,7 @@ BlockSpan::~BlockSpan() {
                                           PhaseName(phase_)));
   span.category = SpanCategory::kCompute;
   span.rank = work.self.value;
-  span.microbatch = pass_.microbatch;
+  span.microbatch = pass_.number;
   span.step = static_cast<int32_t>(pass_.step);
   span.start_ns = start_ns_;
   span.end_ns = pass_.ring->clock().NowNs();

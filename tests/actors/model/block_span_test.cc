@@ -42,7 +42,7 @@ AttentionWork WorkOfStepTwo() {
 TEST(BlockSpan, NamesWhoseBlockItIsAndTheHopThatBroughtIt) {
   Ring ring;
   AttentionWork work = WorkOfStepTwo();
-  const Pass pass{.microbatch = 3, .step = 2, .ring = &ring, .work = &work};
+  const Pass pass{.microbatch = 1, .number = 3, .step = 2, .ring = &ring, .work = &work};
   (void)Drained();
   { const BlockSpan own(pass, KvPhase::kForward, 7, 0); }
   { const BlockSpan last(pass, KvPhase::kBackward, 8, 2); }
